@@ -1,0 +1,34 @@
+//! Writes that must last, and the end of the process where they do not.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+/// Makes the names in `folder` last: a file's own sync does not cover the entry of its folder.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Runs a write and returns its result, or does not return.
+///
+/// A panic counts as a failure: raft-engine panics where a sync fails.
+pub(crate) fn written<T, E: Display>(what: &str, write: impl FnOnce() -> Result<T, E>) -> T {
+    match catch_unwind(AssertUnwindSafe(write)) {
+        Ok(Ok(value)) => value,
+        Ok(Err(error)) => abort_on_failed_write(what, &error),
+        Err(_panic) => abort_on_failed_write(what, &"it panicked"),
+    }
+}
+
+/// Ends the process because the disk did not take what it was given.
+///
+/// After a failed sync nobody knows what is on the disk, and the kernel may have dropped the dirty pages, so that a second
+/// sync would succeed without having written anything. Only a restart, which reads the disk, tells.
+fn abort_on_failed_write(what: &str, error: &dyn Display) -> ! {
+    tracing::error!(what, %error, "a write failed, ending the process");
+    // The subscriber of `tracing` may buffer; standard error does not.
+    eprintln!("weft-consensus: {what}: {error}: ending the process");
+    std::process::abort()
+}

@@ -1,0 +1,185 @@
+//! The outside of a member: a handle that passes things to its thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use raft::eraftpb::Message;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::error::Error;
+use crate::proposals::{Asker, Proposal};
+
+/// What a member knows of the group and of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The leader, where one is known.
+    pub leader_id: Option<u64>,
+    /// Whether this member leads and has applied everything of earlier terms.
+    pub is_leader: bool,
+    /// The current term, which grows with every election.
+    pub term: u64,
+    /// The last entry known to be on a majority of disks.
+    pub commit_index: u64,
+    /// The last entry that the state machine here has seen.
+    pub applied_index: u64,
+    /// The last entry that the newest snapshot here covers.
+    pub snapshot_index: u64,
+}
+
+/// Reaches one member; clones reach the same one.
+///
+/// The member stops after [`Handle::shutdown`], or by itself some time after its last handle was dropped.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all handles of a member share.
+pub(crate) struct Shared {
+    pub(crate) id: u64,
+    pub(crate) inputs: SyncSender<Input>,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) max_queued_proposals: usize,
+    pub(crate) max_command_bytes: usize,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) outcome: watch::Receiver<Option<Outcome>>,
+    pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How the thread of a member ended; an error is its text, because every handle gets it.
+pub(crate) type Outcome = Result<(), String>;
+
+/// What the thread of a member takes in.
+pub(crate) enum Input {
+    /// A command for the log.
+    Propose(Proposal),
+    /// A message of another member.
+    Deliver(Box<Message>),
+    /// Nothing, but a look at the stop flag.
+    Wake,
+}
+
+impl Handle {
+    /// Puts a command into the log and returns the state machine's answer, once it is committed and applied here.
+    ///
+    /// Errors: `NotLeader` names the member to ask; `Invalid` where the command is empty or too large; `Unavailable` where the
+    /// queue is full (nothing happened) or leadership was lost (the outcome is unknown); `Closed` after the member stopped (the
+    /// outcome is unknown). A dropped future leaves the outcome unknown as well, and nothing behind.
+    pub async fn propose(&self, command: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let answer = self.enqueue(command)?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// [`Handle::propose`] for callers outside of async code, where it may block.
+    pub fn blocking_propose(&self, command: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let answer = self.enqueue(command)?;
+        answer.blocking_recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Hands over a message of another member, or drops it where the queue is full or the member has stopped.
+    pub fn deliver(&self, message: Message) {
+        self.shared.deliver(message);
+    }
+
+    /// Returns what the member knew after its last step.
+    pub fn status(&self) -> Status {
+        *self.shared.status.borrow()
+    }
+
+    /// Returns a receiver that sees every change of the status, or the later of several.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.shared.status.clone()
+    }
+
+    /// Stops the member and waits until its thread is gone and its folder is closed.
+    ///
+    /// Proposals that wait get `Closed`. Errors: what ended the member, where it had failed before.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        self.shared.ask_to_stop();
+        self.stopped().await
+    }
+
+    /// [`Handle::shutdown`] for callers outside of async code, where it may block.
+    pub fn blocking_shutdown(&self) -> Result<(), Error> {
+        self.shared.ask_to_stop();
+        self.shared.join();
+        self.shared.outcome()
+    }
+
+    /// Waits until the member has stopped, without asking it to; returns what ended it where it failed.
+    pub async fn stopped(&self) -> Result<(), Error> {
+        let mut outcome = self.shared.outcome.clone();
+        // The sender lives as long as the thread, whose last act is to send.
+        let _ = outcome.wait_for(Option::is_some).await;
+        self.shared.join();
+        self.shared.outcome()
+    }
+
+    fn enqueue(
+        &self,
+        command: Vec<u8>,
+    ) -> Result<oneshot::Receiver<Result<Vec<u8>, Error>>, Error> {
+        let shared = &self.shared;
+        if command.is_empty() {
+            return Err(Error::EmptyCommand);
+        }
+        if command.len() > shared.max_command_bytes {
+            return Err(Error::CommandTooLarge {
+                bytes: command.len(),
+                limit: shared.max_command_bytes,
+            });
+        }
+        let permit = shared.permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| shared.queue_full())?;
+        let (answer, receiver) = oneshot::channel();
+        let asker = Asker {
+            answer,
+            _permit: permit,
+        };
+        let proposal = Input::Propose(Proposal { command, asker });
+        match shared.inputs.try_send(proposal) {
+            Ok(()) => Ok(receiver),
+            Err(TrySendError::Full(_)) => Err(shared.queue_full()),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Closed),
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn deliver(&self, message: Message) {
+        // Raft repeats what matters, so a member that does not keep up loses messages instead of memory.
+        let _ = self.inputs.try_send(Input::Deliver(Box::new(message)));
+    }
+
+    fn queue_full(&self) -> Error {
+        Error::QueueFull {
+            limit: self.max_queued_proposals,
+        }
+    }
+
+    fn ask_to_stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Where the queue is full, the thread is awake and sees the flag after its batch.
+        let _ = self.inputs.try_send(Input::Wake);
+    }
+
+    fn join(&self) {
+        let mut thread = self.thread.lock().expect("nothing under this lock panics");
+        if let Some(thread) = thread.take() {
+            thread.join().expect("the thread catches its panics");
+        }
+    }
+
+    fn outcome(&self) -> Result<(), Error> {
+        match &*self.outcome.borrow() {
+            Some(Ok(())) => Ok(()),
+            Some(Err(reason)) => Err(Error::Failed {
+                reason: reason.clone(),
+            }),
+            None => Err(Error::Closed),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The inside of a member: the thread that owns the Raft node.
+//!
+//! One turn of the loop takes all inputs that wait, then walks the steps that Raft asks for. While a step waits for the
+//! disk, inputs gather, so that under load one sync serves many proposals.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+
+use raft::eraftpb::{self, Entry, EntryType, Message, MessageType};
+use raft::{RawNode, StateRole};
+use tokio::sync::watch;
+
+use crate::disk::written;
+use crate::error::Error;
+use crate::handle::{Input, Status};
+use crate::log::Log;
+use crate::position::Position;
+use crate::proposals::{Asker, Proposals};
+use crate::settings::Settings;
+use crate::snapshot::{self, Snapshot};
+use crate::state_machine::StateMachine;
+use crate::ticker::Ticker;
+use crate::transport::Transport;
+
+mod inputs;
+
+/// Election timeouts that a snapshot may be on its way before it counts as lost.
+const SNAPSHOT_PATIENCE: usize = 20;
+
+pub(crate) struct Member<S, T> {
+    pub(crate) settings: Settings,
+    pub(crate) node: RawNode<Log>,
+    pub(crate) state_machine: S,
+    pub(crate) transport: T,
+    pub(crate) inputs: Receiver<Input>,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) applied: Position,
+    pub(crate) snapshot_index: u64,
+    pub(crate) running: Running,
+}
+
+/// What a member gathers while it runs.
+pub(crate) struct Running {
+    ticker: Ticker,
+    proposals: Proposals,
+    /// Answers of applied commands, sent once the status shows that they are applied.
+    answers: Vec<(Asker, Vec<u8>)>,
+    /// The term for which the state machine was told that this member leads.
+    leads_in_term: Option<u64>,
+    /// Ticks left for the snapshots that are on their way, per member.
+    snapshots_under_way: BTreeMap<u64, usize>,
+}
+
+impl Running {
+    pub(crate) fn new(settings: &Settings) -> Running {
+        Running {
+            ticker: Ticker::new(settings.tick),
+            proposals: Proposals::default(),
+            answers: Vec::new(),
+            leads_in_term: None,
+            snapshots_under_way: BTreeMap::new(),
+        }
+    }
+}
+
+impl<S: StateMachine, T: Transport> Member<S, T> {
+    /// Runs until it is told to stop or its handles are gone.
+    ///
+    /// Errors: the state of this member is not to be relied on any more.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        // What is known to be committed comes first: a candidate reads all that it has not applied at once.
+        self.take_steps()?;
+        if self.settings.is_group_of_one() {
+            // Nobody else can be leader, so there is no election timeout to wait for.
+            self.node.campaign().map_err(Error::raft)?;
+        }
+        loop {
+            self.take_steps()?;
+            if !self.take_inputs() || self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            self.tick();
+        }
+        self.tell_leadership(None);
+        Ok(())
+    }
+
+    fn take_steps(&mut self) -> Result<(), Error> {
+        while self.node.has_ready() {
+            self.on_ready()?;
+        }
+        Ok(())
+    }
+
+    /// Takes one step: all that Raft asks for now, in the order that it prescribes.
+    fn on_ready(&mut self) -> Result<(), Error> {
+        let mut ready = self.node.ready();
+        // A leader's messages need not wait for its own disk.
+        self.send(ready.take_messages());
+        // A leader's snapshot replaces the state, and lies in the folder before the log refers to it.
+        self.install_snapshot(ready.snapshot())?;
+        // Entries, vote and term are on the disk before anybody hears of them.
+        self.node.mut_store().persist(&ready);
+        // With the log behind the snapshot, the older ones are of no more use.
+        if !ready.snapshot().is_empty() {
+            snapshot::remove_older(&self.settings.folder, self.snapshot_index);
+        }
+        // Votes and acknowledgements of a follower are true now.
+        self.send(ready.take_persisted_messages());
+        // Who stopped leading must know before it sees commands of the next leader.
+        self.tell_leadership(self.term_led().and(self.running.leads_in_term));
+        // These entries were committed before this step.
+        self.apply(ready.take_committed_entries())?;
+        // What was written counts towards the majority now.
+        let mut light = self.node.advance_append(ready);
+        // A leader tells the others how far they may apply.
+        self.send(light.take_messages());
+        // These entries were committed by this step's write: a group of one gets here.
+        self.apply(light.take_committed_entries())?;
+        // Raft may forget what it kept for applying.
+        self.node.advance_apply();
+        // Then everybody outside may hear of it.
+        self.tell_outside();
+        self.snapshot_if_due()
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        let patience = SNAPSHOT_PATIENCE * self.settings.election_ticks;
+        for message in &messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                let under_way = &mut self.running.snapshots_under_way;
+                under_way.insert(message.to, patience);
+            }
+        }
+        self.transport.send(messages);
+    }
+
+    fn install_snapshot(&mut self, message: &eraftpb::Snapshot) -> Result<(), Error> {
+        if message.is_empty() {
+            return Ok(());
+        }
+        let index = message.get_metadata().index;
+        let snapshot = snapshot::decode_message(message)
+            .expect("a damaged snapshot was dropped when it was delivered");
+        // Before the file is there: one that cannot be restored must not be what the next start finds.
+        self.state_machine
+            .restore(snapshot.state)
+            .map_err(|reason| Error::Restore { index, reason })?;
+        self.write_snapshot(index, message.get_data());
+        self.applied = snapshot.position;
+        tracing::info!(index, "installed a snapshot of the leader");
+        Ok(())
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
+        for entry in entries {
+            debug_assert_eq!(
+                entry.index,
+                self.applied.index + 1,
+                "entries follow each other"
+            );
+            self.applied = Position::from(&entry);
+            match entry.get_entry_type() {
+                // A new leader begins its term with an empty entry, which is Raft's own.
+                EntryType::EntryNormal if entry.data.is_empty() => {}
+                EntryType::EntryNormal => self.apply_command(&entry),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    return Err(Error::MembershipEntry { index: entry.index });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_command(&mut self, entry: &Entry) {
+        let answer = self.state_machine.apply(entry.index, &entry.data);
+        if let Some(asker) = self.running.proposals.take(Position::from(entry)) {
+            self.running.answers.push((asker, answer));
+        }
+    }
+
+    /// Tells state machine, status and proposers what this step brought, so that nobody hears an answer before the status
+    /// shows it.
+    fn tell_outside(&mut self) {
+        let term = self.node.raft.term;
+        // The first entry of a leader's own term comes after all entries of earlier terms.
+        let caught_up = self.term_led() == Some(term) && self.applied.term == term;
+        self.tell_leadership(caught_up.then_some(term));
+        let status = self.current_status();
+        self.status.send_if_modified(|shown| {
+            let changed = *shown != status;
+            *shown = status;
+            changed
+        });
+        for (asker, answer) in self.running.answers.drain(..) {
+            asker.answer(Ok(answer));
+        }
+        if self.term_led().is_none() {
+            
+        }
+    }
+
+    /// The term in which this member leads.
+    ///
+    /// A member cannot lose and regain leadership between two steps: it needs votes, which it asks for in a step.
+    fn term_led(&self) -> Option<u64> {
+        let raft = &self.node.raft;
+        (raft.state == StateRole::Leader).then_some(raft.term)
+    }
+
+    fn tell_leadership(&mut self, term: Option<u64>) {
+        let before = std::mem::replace(&mut self.running.leads_in_term, term);
+        if before.is_some() && before != term {
+            self.state_machine.leadership(false);
+        }
+        if term.is_some() && before != term {
+            self.state_machine.leadership(true);
+        }
+    }
+
+    fn current_status(&self) -> Status {
+        Status {
+            leader_id: self.leader_id(),
+            is_leader: self.running.leads_in_term.is_some(),
+            term: self.node.raft.term,
+            commit_index: self.node.raft.raft_log.committed,
+            applied_index: self.applied.index,
+            snapshot_index: self.snapshot_index,
+        }
+    }
+
+    fn leader_id(&self) -> Option<u64> {
+        let leader = self.node.raft.leader_id;
+        (leader != raft::INVALID_ID).then_some(leader)
+    }
+
+    fn snapshot_if_due(&mut self) -> Result<(), Error> {
+        let index = self.applied.index;
+        if index - self.snapshot_index < self.settings.snapshot_every_entries {
+            return Ok(());
+        }
+        let image = self.snapshot_image();
+        self.write_snapshot(index, &image);
+        let keep_from = index.saturating_sub(self.settings.keep_entries);
+        self.node.mut_store().compact(keep_from)?;
+        snapshot::remove_older(&self.settings.folder, index);
+        tracing::debug!(index, bytes = image.len(), "wrote a snapshot");
+        Ok(())
+    }
+
+    fn snapshot_image(&self) -> Vec<u8> {
+        let snapshot = Snapshot {
+            position: self.applied,
+            voters: self.settings.sorted_voters(),
+            state: &self.state_machine.snapshot(),
+        };
+        snapshot.encode()
+    }
+
+    fn write_snapshot(&mut self, index: u64, image: &[u8]) {
+        let settings = &self.settings;
+        written("writing a snapshot", || {
+            snapshot::write(&settings.folder, index, image, settings.failpoint)
+        });
+        self.snapshot_index = index;
+    }
+}

@@ -1,0 +1,130 @@
+//! What reaches a member between two steps: proposals, messages, ticks.
+
+use std::sync::mpsc::RecvTimeoutError;
+
+use raft::eraftpb::{Message, MessageType};
+use raft::{SnapshotStatus, StateRole};
+
+use crate::error::Error;
+use crate::handle::Input;
+use crate::member::Member;
+use crate::position::Position;
+use crate::proposals::Proposal;
+use crate::snapshot;
+use crate::state_machine::StateMachine;
+use crate::transport::Transport;
+
+/// Inputs taken before the next step, so that a flood does not hold up ticks.
+const MAX_BATCH_INPUTS: usize = 8_192;
+/// Bytes of commands taken before the next step: what one write of the log may hold.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+impl<S: StateMachine, T: Transport> Member<S, T> {
+    /// Waits for an input or the next tick, and takes all that wait; returns false when nobody can send any more.
+    pub(super) fn take_inputs(&mut self) -> bool {
+        let first = match self.inputs.recv_timeout(self.running.ticker.wait()) {
+            Ok(input) => input,
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        let mut bytes = self.take_input(first);
+        for _ in 1..MAX_BATCH_INPUTS {
+            if bytes > MAX_BATCH_BYTES {
+                break;
+            }
+            let Ok(input) = self.inputs.try_recv() else {
+                break;
+            };
+            bytes += self.take_input(input);
+        }
+        true
+    }
+
+    /// Takes one input and returns about how many bytes it adds to the log.
+    fn take_input(&mut self, input: Input) -> usize {
+        match input {
+            Input::Propose(proposal) => {
+                let bytes = proposal.command.len();
+                self.propose(proposal);
+                bytes
+            }
+            Input::Deliver(message) => {
+                let bytes = message.get_entries().iter().map(|e| e.data.len()).sum();
+                self.step(*message);
+                bytes
+            }
+            Input::Wake => 0,
+        }
+    }
+
+    fn propose(&mut self, proposal: Proposal) {
+        let Proposal { command, asker } = proposal;
+        if asker.is_gone() {
+            return;
+        }
+        if self.node.raft.state != StateRole::Leader {
+            let leader = self.leader_id();
+            return asker.answer(Err(Error::NotLeader { leader }));
+        }
+        match self.node.propose(Vec::new(), command) {
+            Ok(()) => {
+                let position = Position {
+                    index: self.node.raft.raft_log.last_index(),
+                    term: self.node.raft.term,
+                };
+                self.running.proposals.insert(position, asker);
+            }
+            Err(raft::Error::ProposalDropped) => asker.answer(Err(Error::Backlog)),
+            Err(error) => asker.answer(Err(Error::raft(error))),
+        }
+    }
+
+    fn step(&mut self, message: Message) {
+        if let Err(reason) = self.check(&message) {
+            tracing::warn!(from = message.from, kind = ?message.get_msg_type(), reason, "message dropped");
+            return;
+        }
+        if let Err(error) = self.node.step(message) {
+            tracing::debug!(%error, "message refused");
+        }
+    }
+
+    /// Refuses messages that Raft must not see.
+    fn check(&self, message: &Message) -> Result<(), String> {
+        if message.to != self.settings.id {
+            return Err(format!("it is for member {}", message.to));
+        }
+        match message.get_msg_type() {
+            // Nobody would hear the answer.
+            MessageType::MsgPropose => Err("proposals are not forwarded".to_owned()),
+            MessageType::MsgSnapshot => self.check_snapshot(message),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_snapshot(&self, message: &Message) -> Result<(), String> {
+        let snapshot = snapshot::decode_message(message.get_snapshot())?;
+        if snapshot.voters != self.settings.sorted_voters() {
+            return Err(format!("it is of the group {:?}", snapshot.voters));
+        }
+        Ok(())
+    }
+
+    pub(super) fn tick(&mut self) {
+        if !self.running.ticker.take() {
+            return;
+        }
+        self.node.tick();
+        let mut lost = Vec::new();
+        for (member, ticks_left) in &mut self.running.snapshots_under_way {
+            *ticks_left -= 1;
+            if *ticks_left == 0 {
+                lost.push(*member);
+            }
+        }
+        for member in lost {
+            self.running.snapshots_under_way.remove(&member);
+            // Without this, Raft waits for ever for a member that never got its snapshot; if it did, nothing happens.
+            self.node.report_snapshot(member, SnapshotStatus::Failure);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What this crate needs from the state that it replicates.
+
+/// The replicated state: fed the same commands in the same order on every member.
+///
+/// All methods run on the member's thread, so a slow one delays heartbeats. `apply` must depend on nothing but the state and
+/// its arguments, or the members drift apart.
+pub trait StateMachine: Send + 'static {
+    /// Applies one committed command and returns the answer for whoever proposed it.
+    ///
+    /// `index` grows with every call, with gaps: Raft keeps some entries for itself. After a restart the commands behind the
+    /// newest snapshot are applied again, to a state machine that was restored from it or is new.
+    fn apply(&mut self, index: u64, command: &[u8]) -> Vec<u8>;
+
+    /// Returns the whole state as bytes.
+    fn snapshot(&self) -> Vec<u8>;
+
+    /// Replaces the whole state by what `snapshot` returned, here or on another member.
+    ///
+    /// An error stops the member: it cannot know its own state any more.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String>;
+
+    /// Hears that this member became leader and has applied everything of earlier terms, or that it stopped being leader.
+    ///
+    /// A leader that is cut off hears it up to one election timeout late.
+    fn leadership(&mut self, _leader: bool) {}
+}

@@ -1,0 +1,120 @@
+//! Three members: elections, catching up, members that are cut off.
+
+use weft_consensus::{Error, ErrorKind};
+
+use crate::support::{Group, command, commands, until, wait};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_group_goes_on_without_its_leader() {
+    let mut group = Group::start(3);
+    let all = [1, 2, 3];
+    for number in 0..200 {
+        group.propose(&all, &command(number)).await;
+    }
+    let old_leader = group.leader(&all).await;
+    let old_term = group.member(old_leader).handle().status().term;
+    group.stop_member(old_leader).await;
+    for number in 200..230 {
+        group.propose(&all, &command(number)).await;
+    }
+    let new_leader = group.leader(&all).await;
+    let new_term = group.member(new_leader).handle().status().term;
+    assert!(new_leader != old_leader && new_term > old_term);
+    group.start_member(old_leader);
+    let agreed = group.agreed().await;
+    let acknowledged = commands(0..230);
+    // A command whose outcome was unknown was proposed again, and may be there twice.
+    assert!(acknowledged.iter().all(|command| agreed.contains(command)));
+    assert!(
+        agreed.len() <= acknowledged.len() + 1,
+        "{} commands",
+        agreed.len()
+    );
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lags_behind_the_log_gets_a_snapshot() {
+    let mut group = Group::start(3);
+    let all = [1, 2, 3];
+    group.propose(&all, &command(0)).await;
+    group.agreed().await;
+    let leader = group.leader(&all).await;
+    let lagging = all.into_iter().find(|id| *id != leader).unwrap();
+    let others: Vec<u64> = all.into_iter().filter(|id| *id != lagging).collect();
+    group.network.cut_off(lagging);
+    for number in 1..180 {
+        group.propose(&others, &command(number)).await;
+    }
+    assert!(group.member(lagging).journal().record().n_applied <= 1);
+    group.network.reconnect(lagging);
+    let agreed = group.agreed().await;
+    assert!(
+        commands(0..180)
+            .iter()
+            .all(|command| agreed.contains(command))
+    );
+    let record = group.member(lagging).journal().record().n_restored;
+    assert!(record >= 1, "no snapshot was installed");
+    assert!(group.member(lagging).handle().status().snapshot_index >= 150);
+
+    // What it installed is what it starts from.
+    group.stop_member(lagging).await;
+    group.start_member(lagging);
+    assert_eq!(group.agreed().await, agreed);
+    assert!(group.member(lagging).journal().record().n_applied < 40);
+    group.propose(&all, &command(180)).await;
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_names_the_leader() {
+    let group = Group::start(3);
+    let leader = group.leader(&[1, 2, 3]).await;
+    for follower in group.members.iter().filter(|member| member.id != leader) {
+        wait(follower.handle(), |status| status.leader_id == Some(leader)).await;
+        let error = follower.handle().propose(command(0)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotLeader);
+        assert!(matches!(error, Error::NotLeader { leader: Some(id) } if id == leader));
+        assert!(
+            error.to_string().contains(&format!("member {leader}")),
+            "{error}"
+        );
+    }
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_gives_up_and_says_so() {
+    let group = Group::start(3);
+    let all = [1, 2, 3];
+    group.propose(&all, &command(0)).await;
+    let leader = group.leader(&all).await;
+    let others: Vec<u64> = all.into_iter().filter(|id| *id != leader).collect();
+    let term = group.member(leader).handle().status().term;
+    group.network.cut_off(leader);
+    let lost = group
+        .member(leader)
+        .handle()
+        .propose(b"lost".to_vec())
+        .await;
+    assert!(matches!(lost, Err(Error::LeadershipLost)), "{lost:?}");
+    assert_eq!(
+        group.member(leader).journal().record().leadership,
+        [true, false]
+    );
+    group.propose(&others, &command(1)).await;
+    // PreVote: waiting alone did not raise its term, so it deposes nobody when it comes back.
+    until("the old leader looks for votes", || {
+        group.member(leader).handle().status().leader_id.is_none()
+    })
+    .await;
+    assert_eq!(group.member(leader).handle().status().term, term);
+    let new_leader = group.leader(&others).await;
+    let new_term = group.member(new_leader).handle().status().term;
+    group.network.reconnect(leader);
+    let agreed = group.agreed().await;
+    assert_eq!(agreed, commands(0..2), "the lost command was replaced");
+    assert_eq!(group.member(new_leader).handle().status().term, new_term);
+    group.stop().await;
+}

@@ -1,0 +1,300 @@
+//! A group of one: durability, snapshots, limits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use raft_engine::Engine;
+use weft_consensus::{ErrorKind, NoTransport, Settings, start};
+
+use crate::support::{Journal, command, commands, settings, start_single};
+
+fn snapshot_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("snapshot-")
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn commands_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, _) = start_single(settings(folder.path())).await;
+    for number in 0..5 {
+        let answer = handle.propose(command(number)).await.unwrap();
+        assert_eq!(answer, format!("did command {number}").into_bytes());
+    }
+    let before = handle.status();
+    assert_eq!(before.leader_id, Some(1));
+    assert!(before.applied_index >= 6 && before.commit_index >= before.applied_index);
+    handle.shutdown().await.unwrap();
+    assert_eq!(
+        handle.propose(command(5)).await.unwrap_err().kind(),
+        ErrorKind::Closed
+    );
+    assert!(!handle.status().is_leader);
+
+    let (handle, journal) = start_single(settings(folder.path())).await;
+    assert_eq!(journal.commands(), commands(0..5));
+    assert!(handle.status().term > before.term);
+    handle.propose(command(5)).await.unwrap();
+    assert_eq!(journal.commands(), commands(0..6));
+    handle.shutdown().await.unwrap();
+    assert_eq!(journal.record().leadership, [true, false]);
+}
+
+#[tokio::test]
+async fn a_group_of_one_leads_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        tick: Duration::from_secs(3600),
+        ..settings(folder.path())
+    };
+    let begin = Instant::now();
+    let (handle, _) = start_single(settings).await;
+    println!("led after {:?}", begin.elapsed());
+    handle.propose(command(0)).await.unwrap();
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn snapshots_compact_the_log_and_later_entries_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, journal) = start_single(settings(folder.path())).await;
+    for number in 0..130 {
+        handle.propose(command(number)).await.unwrap();
+    }
+    assert_eq!(journal.record().n_applied, 130);
+    handle.shutdown().await.unwrap();
+    let snapshot_index = handle.status().snapshot_index;
+    // 130 commands and the leader's empty entry, a snapshot every 50.
+    assert_eq!(snapshot_index, 100);
+    assert_eq!(
+        snapshot_files(folder.path()),
+        [folder.path().join("snapshot-100")]
+    );
+    let log = Engine::open(raft_engine::Config {
+        dir: folder.path().join("log").to_str().unwrap().to_owned(),
+        ..raft_engine::Config::default()
+    })
+    .unwrap();
+    assert_eq!(log.first_index(1), Some(snapshot_index - 10 + 1));
+    drop(log);
+
+    let (handle, journal) = start_single(settings(folder.path())).await;
+    assert_eq!(journal.commands(), commands(0..130));
+    assert_eq!(journal.record().n_restored, 1);
+    // Index 100 is command 98: the commands behind it come from the log.
+    assert_eq!(journal.record().n_applied, 130 - 99);
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, _) = start_single(settings(folder.path())).await;
+    for number in 0..60 {
+        handle.propose(command(number)).await.unwrap();
+    }
+    handle.shutdown().await.unwrap();
+    let path = snapshot_files(folder.path()).pop().unwrap();
+    let mut image = fs::read(&path).unwrap();
+    let middle = image.len() / 2;
+    image[middle] ^= 1;
+    fs::write(&path, image).unwrap();
+
+    let error = start(settings(folder.path()), Journal::default(), NoTransport)
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    let text = error.to_string();
+    assert!(text.contains(path.to_str().unwrap()), "{text}");
+    assert!(text.contains("checksum"), "{text}");
+}
+
+#[tokio::test]
+async fn a_lost_snapshot_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, _) = start_single(settings(folder.path())).await;
+    for number in 0..60 {
+        handle.propose(command(number)).await.unwrap();
+    }
+    handle.shutdown().await.unwrap();
+    fs::remove_file(snapshot_files(folder.path()).pop().unwrap()).unwrap();
+    let error = start(settings(folder.path()), Journal::default(), NoTransport)
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, _) = start_single(settings(folder.path())).await;
+    assert!(start(settings(folder.path()), Journal::default(), NoTransport).is_err());
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn commands_outside_the_limits_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        max_command_bytes: 100,
+        ..settings(folder.path())
+    };
+    let (handle, journal) = start_single(settings).await;
+    let too_large = handle.propose(vec![7; 101]).await.unwrap_err();
+    assert_eq!(too_large.kind(), ErrorKind::Invalid);
+    assert!(
+        too_large.to_string().contains("`max_command_bytes` = 100"),
+        "{too_large}"
+    );
+    let empty = handle.propose(Vec::new()).await.unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::Invalid);
+    handle.propose(vec![7; 100]).await.unwrap();
+    assert_eq!(journal.record().n_applied, 1);
+    handle.shutdown().await.unwrap();
+}
+
+#[test]
+fn blocking_calls_work_outside_of_async_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::default();
+    let handle = start(settings(folder.path()), journal.clone(), NoTransport).unwrap();
+    // The first proposal may come before the election.
+    while handle.blocking_propose(command(0)).is_err() {}
+    assert_eq!(journal.commands(), commands(0..1));
+    handle.blocking_shutdown().unwrap();
+    handle.blocking_shutdown().unwrap();
+}
+
+/// A gate in front of the disk: closed, the member waits at `raft-append`.
+struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+    n_appends: AtomicUsize,
+}
+
+impl Gate {
+    const fn new() -> Gate {
+        Gate {
+            open: Mutex::new(true),
+            opened: Condvar::new(),
+            n_appends: AtomicUsize::new(0),
+        }
+    }
+
+    fn set(&self, open: bool) {
+        *self.open.lock().unwrap() = open;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self, place: &str) {
+        if place != "raft-append" {
+            return;
+        }
+        self.n_appends.fetch_add(1, Ordering::SeqCst);
+        let open = self.open.lock().unwrap();
+        drop(self.opened.wait_while(open, |open| !*open).unwrap());
+    }
+}
+
+/// Polls each future once, which puts its command into the queue.
+fn enqueue<F: Future>(futures: &mut [Pin<Box<F>>]) {
+    let mut context = Context::from_waker(Waker::noop());
+    for future in futures {
+        assert!(matches!(future.as_mut().poll(&mut context), Poll::Pending));
+    }
+}
+
+#[tokio::test]
+async fn many_proposals_share_a_sync() {
+    static GATE: Gate = Gate::new();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        failpoint: |place| GATE.pass(place),
+        ..settings(folder.path())
+    };
+    let (handle, journal) = start_single(settings).await;
+    GATE.set(false);
+    let before = GATE.n_appends.load(Ordering::SeqCst);
+    let proposals = (0..500).map(|number| Box::pin(handle.propose(command(number))));
+    let mut proposals: Vec<_> = proposals.collect();
+    enqueue(&mut proposals);
+    GATE.set(true);
+    for proposal in proposals {
+        proposal.await.unwrap();
+    }
+    let n_appends = GATE.n_appends.load(Ordering::SeqCst) - before;
+    // One for what the member had taken before the gate held it, one for all others.
+    assert!(
+        (1..=2).contains(&n_appends),
+        "{n_appends} syncs for 500 proposals"
+    );
+    assert_eq!(journal.commands(), commands(0..500));
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_a_dropped_proposal_makes_room() {
+    static GATE: Gate = Gate::new();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        failpoint: |place| GATE.pass(place),
+        max_queued_proposals: 3,
+        ..settings(folder.path())
+    };
+    let (handle, _) = start_single(settings).await;
+    GATE.set(false);
+    let proposals = (0..3).map(|number| Box::pin(handle.propose(command(number))));
+    let mut proposals: Vec<_> = proposals.collect();
+    enqueue(&mut proposals);
+    let refused = handle.propose(command(3)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(
+        refused.to_string().contains("`max_queued_proposals` = 3"),
+        "{refused}"
+    );
+    drop(proposals);
+    GATE.set(true);
+    // The dropped ones leave the queue once the member has looked at them.
+    while let Err(error) = handle.propose(command(4)).await {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_state_machine_that_panics_stops_its_member() {
+    struct Broken;
+    impl weft_consensus::StateMachine for Broken {
+        fn apply(&mut self, _index: u64, _command: &[u8]) -> Vec<u8> {
+            panic!("broken on purpose")
+        }
+        fn snapshot(&self) -> Vec<u8> {
+            Vec::new()
+        }
+        fn restore(&mut self, _snapshot: &[u8]) -> Result<(), String> {
+            Ok(())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let handle = start(settings(folder.path()), Broken, NoTransport).unwrap();
+    crate::support::wait(&handle, |status| status.is_leader).await;
+    let error = handle.propose(command(0)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    let error = handle.stopped().await.unwrap_err();
+    assert!(error.to_string().contains("broken on purpose"), "{error}");
+    assert!(!handle.status().is_leader);
+}

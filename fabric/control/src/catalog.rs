@@ -1,0 +1,160 @@
+//! Components, their versions and functions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use weft_core::job::FunctionRef;
+use weft_core::{Digest, ErrorCode, Problem};
+
+/// Most components of a tenant, and most versions of one component.
+const COMPONENTS_MAX: usize = 10_000;
+const VERSIONS_MAX: usize = 1_000;
+
+/// Which interface a function belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FunctionKind {
+    /// `mapper`: batches in, batches out.
+    MapBatches,
+    /// `reducer`, at the end of a stage.
+    ReduceGroups,
+    /// `reducer`, before and after a shuffle.
+    CombineGroups,
+    /// `task`: bytes in, bytes out.
+    Task,
+}
+
+/// One function as `describe` told it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionRecord {
+    /// Its name in the component.
+    pub name: String,
+    /// Which interface it belongs to.
+    pub kind: FunctionKind,
+    /// One line for people.
+    pub summary: String,
+    /// Equal inputs give equal outputs.
+    pub deterministic: bool,
+}
+
+/// One version of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentRecord {
+    /// From `describe`.
+    pub name: String,
+    /// From `describe`.
+    pub version: String,
+    /// Of the uploaded bytes.
+    pub digest: Digest,
+    /// Of the uploaded bytes.
+    pub size_bytes: u64,
+    /// When the version was registered, in Unix milliseconds.
+    pub created_ms: u64,
+    /// From `describe`.
+    pub functions: Vec<FunctionRecord>,
+    /// Interfaces that the component imports.
+    pub imports: Vec<String>,
+}
+
+/// A function that a job names, fixed to the bytes that it meant when the job was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedFunction {
+    /// As the job file says it.
+    pub reference: String,
+    /// The component.
+    pub component: String,
+    /// The version that was the newest, or the one asked for.
+    pub version: String,
+    /// The component's bytes.
+    pub digest: Digest,
+    /// The function.
+    pub function: FunctionRecord,
+}
+
+impl PinnedFunction {
+    /// `component@version/function`, as it stands on receipts and in errors.
+    pub fn label(&self) -> String {
+        format!("{}@{}/{}", self.component, self.version, self.function.name)
+    }
+}
+
+/// The components of one tenant, by name and version.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Catalog {
+    components: BTreeMap<String, BTreeMap<String, ComponentRecord>>,
+}
+
+impl Catalog {
+    /// Adds a version. The same digest again changes nothing; another one is a conflict unless the version ends in `-dev`.
+    ///
+    /// Returns the record that stands now, and whether it is new.
+    pub(crate) fn register(&mut self, record: ComponentRecord) -> Result<(ComponentRecord, bool), Problem> {
+        let full = |what: &str, most: usize| Problem::new(ErrorCode::TooLarge, format!("the tenant holds {most} {what}, which is the limit"));
+        if !self.components.contains_key(&record.name) && self.components.len() >= COMPONENTS_MAX {
+            return Err(full("components", COMPONENTS_MAX));
+        }
+        let versions = self.components.entry(record.name.clone()).or_default();
+        match versions.get(&record.version) {
+            Some(old) if old.digest == record.digest => return Ok((old.clone(), false)),
+            Some(old) if !record.version.ends_with("-dev") => {
+                let detail = format!(
+                    "`{}` {} is registered with digest {}; raise the version, or end it in `-dev` while you develop",
+                    record.name, record.version, old.digest
+                );
+                return Err(Problem::new(ErrorCode::VersionConflict, detail));
+            }
+            None if versions.len() >= VERSIONS_MAX => return Err(full("versions of this component", VERSIONS_MAX)),
+            Some(_) | None => {}
+        }
+        versions.insert(record.version.clone(), record.clone());
+        Ok((record, true))
+    }
+
+    /// The version asked for, or the newest one by semantic versioning.
+    pub fn find(&self, name: &str, version: Option<&str>) -> Option<&ComponentRecord> {
+        let versions = self.components.get(name)?;
+        match version {
+            Some(version) => versions.get(version),
+            None => versions.values().max_by_key(|record| semver::Version::parse(&record.version).ok()),
+        }
+    }
+
+    /// Every version of every component, by name, then by version as text.
+    pub fn iter(&self) -> impl Iterator<Item = &ComponentRecord> {
+        self.components.values().flat_map(BTreeMap::values)
+    }
+
+    /// True while some version has these bytes.
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.iter().any(|record| record.digest == *digest)
+    }
+
+    /// Resolves `reference` to a function of one of `kinds`.
+    ///
+    /// Errors: `unknown_function`, which names what there is instead.
+    pub(crate) fn pin(&self, reference: &str, kinds: &[FunctionKind]) -> Result<PinnedFunction, Problem> {
+        let unknown = |detail: String| Problem::new(ErrorCode::UnknownFunction, detail).of_function(reference);
+        let parsed = FunctionRef::parse(reference).ok_or_else(|| unknown(format!("`{reference}` is not a function reference")))?;
+        let record = self.find(&parsed.component, parsed.version.as_deref()).ok_or_else(|| {
+            let versions = self.components.get(&parsed.component).map(|versions| versions.keys().cloned().collect::<Vec<_>>().join(", "));
+            unknown(match versions {
+                Some(versions) => format!("`{}` has no version {}; it has {versions}", parsed.component, parsed.version.clone().unwrap_or_default()),
+                None => format!("there is no component `{}`; upload it with `weft deploy`", parsed.component),
+            })
+        })?;
+        let function = record.functions.iter().find(|function| function.name == parsed.function).ok_or_else(|| {
+            let names = record.functions.iter().map(|function| function.name.as_str()).collect::<Vec<_>>().join("`, `");
+            unknown(format!("`{}` {} has no function `{}`; it has `{names}`", record.name, record.version, parsed.function))
+        })?;
+        if !kinds.contains(&function.kind) {
+            return Err(unknown(format!("`{reference}` is a {:?} function; this stage needs {kinds:?}", function.kind)));
+        }
+        Ok(PinnedFunction {
+            reference: reference.to_owned(),
+            component: record.name.clone(),
+            version: record.version.clone(),
+            digest: record.digest.clone(),
+            function: function.clone(),
+        })
+    }
+}

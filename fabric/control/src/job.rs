@@ -1,0 +1,362 @@
+//! One job's life. Each state holds just the fields that are valid in it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use weft_core::job::JobSpec;
+use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
+
+use crate::catalog::PinnedFunction;
+use crate::command::{CommitAnswer, Effect};
+use crate::plan::{LogRef, Plan, PublishedOutput, SinkFile, Sums, TaskCommit, TaskFailure};
+use crate::state::ATTEMPTS_MAX;
+
+/// A job that has not been archived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// As it was accepted.
+    pub spec: JobSpec,
+    /// Its functions, by reference, fixed when it was accepted.
+    pub functions: Vec<PinnedFunction>,
+    /// When it was accepted, in Unix milliseconds.
+    pub submitted_ms: u64,
+    /// What it used so far, in the order of first mention.
+    pub usage: Vec<FunctionUsage>,
+    /// Where it stands.
+    pub state: JobState,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// An executor lists inputs, binds functions and cuts stages.
+    Planning(Planning),
+    /// Tasks run.
+    Running(Running),
+    /// All tasks are committed; files are being made visible.
+    Publishing(Publishing),
+    /// The outcome stands; what the job left behind is being cleaned up and archived.
+    Ending(Ending),
+}
+
+/// A job that is being planned.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Planning {
+    /// Planning attempts that failed for the platform's reasons.
+    pub failures: u32,
+}
+
+/// A job whose tasks run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The stages' shapes.
+    pub plan: Plan,
+    /// The stages' progress, in the order of the plan.
+    pub stages: Vec<StageState>,
+    /// When planning ended, in Unix milliseconds.
+    pub started_ms: u64,
+}
+
+/// A stage's progress.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StageState {
+    /// First commits, by task. The stage is done when every task has one.
+    pub commits: BTreeMap<u32, TaskCommit>,
+    /// Attempts lost to the platform, by task.
+    pub failures: BTreeMap<u32, u32>,
+    /// Commits of tasks that were committed already.
+    pub duplicates: u64,
+}
+
+/// A job whose files are being made visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publishing {
+    /// The stages' shapes.
+    pub plan: Plan,
+    /// The stages' progress.
+    pub stages: Vec<StageState>,
+    /// When planning ended, in Unix milliseconds.
+    pub started_ms: u64,
+    /// Publishing attempts that failed for the platform's reasons.
+    pub failures: u32,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its outputs are published.
+    Succeeded,
+    /// It was given up.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+/// A job whose outcome stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, unless it succeeded.
+    pub problem: Option<Problem>,
+    /// The stages' shapes, if it was planned.
+    pub plan: Option<Plan>,
+    /// The stages' progress.
+    pub stages: Vec<StageState>,
+    /// When planning ended.
+    pub started_ms: Option<u64>,
+    /// When the outcome was decided, in Unix milliseconds.
+    pub ended_ms: u64,
+    /// What was published.
+    pub outputs: Vec<PublishedOutput>,
+    /// Logs of failed attempts.
+    #[serde(default)]
+    pub failed_logs: Vec<LogRef>,
+}
+
+/// The line that stays of a job when it is archived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedJob {
+    /// Its id.
+    pub id: JobId,
+    /// For people.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it was accepted, in Unix milliseconds.
+    pub submitted_ms: u64,
+    /// When its outcome was decided, in Unix milliseconds.
+    pub ended_ms: u64,
+    /// Its labels.
+    pub tags: BTreeMap<String, String>,
+    /// Key of the archive object.
+    pub archive: String,
+}
+
+impl Job {
+    /// Takes note of usage, summed by stage and function.
+    pub(crate) fn add_usage(&mut self, usage: &[FunctionUsage]) {
+        for one in usage {
+            match self.usage.iter_mut().find(|sum| sum.stage == one.stage && sum.function == one.function) {
+                Some(sum) => sum.add(one),
+                None => self.usage.push(one.clone()),
+            }
+        }
+    }
+
+    /// The stages' shapes, once there are any.
+    pub fn plan(&self) -> Option<&Plan> {
+        match &self.state {
+            JobState::Planning(_) => None,
+            JobState::Running(running) => Some(&running.plan),
+            JobState::Publishing(publishing) => Some(&publishing.plan),
+            JobState::Ending(ending) => ending.plan.as_ref(),
+        }
+    }
+
+    /// The stages' progress, in the order of the plan.
+    pub fn stages(&self) -> &[StageState] {
+        match &self.state {
+            JobState::Planning(_) => &[],
+            JobState::Running(running) => &running.stages,
+            JobState::Publishing(publishing) => &publishing.stages,
+            JobState::Ending(ending) => &ending.stages,
+        }
+    }
+
+    pub(crate) fn planned(&mut self, plan: Plan, at_ms: u64) -> Vec<Effect> {
+        let stages = vec![StageState::default(); plan.stages.len()];
+        let running = Running { plan, stages, started_ms: at_ms };
+        let mut effects: Vec<Effect> = running.ready_stages().map(|stage| Effect::RunStage { job: self.id.clone(), stage }).collect();
+        self.state = JobState::Running(running);
+        if effects.is_empty() {
+            effects = self.publish();
+        }
+        effects
+    }
+
+    /// Takes a finished attempt: the first commit of a task wins, any later one only counts as a duplicate.
+    pub(crate) fn commit(&mut self, commit: TaskCommit, at_ms: u64) -> (CommitAnswer, Vec<Effect>) {
+        let JobState::Running(running) = &mut self.state else { return (CommitAnswer::Stale, Vec::new()) };
+        let (stage, task) = (commit.stage as usize, commit.task);
+        let Some(shape) = running.plan.stages.get(stage).filter(|shape| task < shape.n_tasks) else { return (CommitAnswer::Stale, Vec::new()) };
+        let deterministic = shape.deterministic;
+        let progress = &mut running.stages[stage];
+        if let Some(first) = progress.commits.get(&task) {
+            progress.duplicates += 1;
+            let same = !deterministic || first.agrees_with(&commit);
+            return (CommitAnswer::Duplicate { same }, Vec::new());
+        }
+        progress.commits.insert(task, commit);
+        if progress.commits.len() < shape.n_tasks as usize {
+            return (CommitAnswer::Committed, Vec::new());
+        }
+        if let Err(problem) = running.check_conservation(stage) {
+            return (CommitAnswer::Committed, self.end(Outcome::Failed, Some(problem), at_ms));
+        }
+        let done = position(stage);
+        let id = self.id.clone();
+        let next = running.stages_after(done).map(|stage| Effect::RunStage { job: id.clone(), stage }).collect::<Vec<_>>();
+        let ended = running.is_done();
+        let effects = if ended { self.publish() } else { next };
+        (CommitAnswer::Committed, effects)
+    }
+
+    /// Takes a failed attempt; gives the job up when it is the user's fault or when attempts are used up.
+    pub(crate) fn fail_task(&mut self, failure: &TaskFailure, at_ms: u64) -> Vec<Effect> {
+        let JobState::Running(running) = &mut self.state else { return Vec::new() };
+        let Some(progress) = running.stages.get_mut(failure.stage as usize) else { return Vec::new() };
+        if progress.commits.contains_key(&failure.task) {
+            return Vec::new();
+        }
+        let failures = progress.failures.entry(failure.task).or_default();
+        *failures += 1;
+        if failure.problem.code.is_platform_fault() && *failures < ATTEMPTS_MAX {
+            return vec![Effect::RunTask { job: self.id.clone(), stage: failure.stage, task: failure.task }];
+        }
+        let stage_name = running.plan.stages[failure.stage as usize].name.clone();
+        let mut problem = failure.problem.clone();
+        problem.detail = format!("stage `{stage_name}`, task {}: {}", failure.task, problem.detail);
+        if problem.code.is_platform_fault() {
+            problem.detail = format!("{} (given up after {failures} attempts)", problem.detail);
+        }
+        let log = failure.log.clone();
+        let effects = self.end(Outcome::Failed, Some(problem), at_ms);
+        if let JobState::Ending(ending) = &mut self.state {
+            ending.failed_logs.extend(log);
+        }
+        effects
+    }
+
+    fn publish(&mut self) -> Vec<Effect> {
+        if let JobState::Running(running) = &self.state {
+            let Running { plan, stages, started_ms } = running.clone();
+            self.state = JobState::Publishing(Publishing { plan, stages, started_ms, failures: 0 });
+        }
+        vec![Effect::PublishJob { job: self.id.clone() }]
+    }
+
+    /// A planning or publishing attempt failed.
+    pub(crate) fn fail_step(&mut self, problem: Problem, at_ms: u64) -> Vec<Effect> {
+        let retry = problem.code.is_platform_fault();
+        match &mut self.state {
+            JobState::Planning(planning) if retry && planning.failures + 1 < ATTEMPTS_MAX => {
+                planning.failures += 1;
+                vec![Effect::PlanJob { job: self.id.clone() }]
+            }
+            JobState::Publishing(publishing) if retry && publishing.failures + 1 < ATTEMPTS_MAX => {
+                publishing.failures += 1;
+                vec![Effect::PublishJob { job: self.id.clone() }]
+            }
+            JobState::Planning(_) | JobState::Publishing(_) => self.end(Outcome::Failed, Some(problem), at_ms),
+            JobState::Running(_) | JobState::Ending(_) => Vec::new(),
+        }
+    }
+
+    pub(crate) fn published(&mut self, outputs: Vec<PublishedOutput>, at_ms: u64) -> Vec<Effect> {
+        let JobState::Publishing(_) = &self.state else { return Vec::new() };
+        let effects = self.end(Outcome::Succeeded, None, at_ms);
+        if let JobState::Ending(ending) = &mut self.state {
+            ending.outputs = outputs;
+        }
+        effects
+    }
+
+    /// Decides the outcome, once; a job that has one keeps it.
+    pub(crate) fn end(&mut self, outcome: Outcome, problem: Option<Problem>, at_ms: u64) -> Vec<Effect> {
+        let (plan, stages, started_ms) = match &self.state {
+            JobState::Planning(_) => (None, Vec::new(), None),
+            JobState::Running(Running { plan, stages, started_ms }) | JobState::Publishing(Publishing { plan, stages, started_ms, .. }) => {
+                (Some(plan.clone()), stages.clone(), Some(*started_ms))
+            }
+            JobState::Ending(_) => return Vec::new(),
+        };
+        let ending = Ending { outcome, problem, plan, stages, started_ms, ended_ms: at_ms, outputs: Vec::new(), failed_logs: Vec::new() };
+        self.state = JobState::Ending(ending);
+        vec![Effect::ArchiveJob { job: self.id.clone() }]
+    }
+
+    /// What has to be done for the job now; what a new leader starts from.
+    pub(crate) fn pending_effects(&self) -> Vec<Effect> {
+        let job = self.id.clone();
+        match &self.state {
+            JobState::Planning(_) => vec![Effect::PlanJob { job }],
+            JobState::Running(running) => running.ready_stages().map(|stage| Effect::RunStage { job: job.clone(), stage }).collect(),
+            JobState::Publishing(_) => vec![Effect::PublishJob { job }],
+            JobState::Ending(_) => vec![Effect::ArchiveJob { job }],
+        }
+    }
+
+    /// Every file that committed tasks staged, in the order of stages and tasks.
+    pub fn staged_files(&self) -> Vec<SinkFile> {
+        self.stages().iter().flat_map(|stage| stage.commits.values()).flat_map(|commit| commit.files.iter().cloned()).collect()
+    }
+}
+
+fn position(stage: usize) -> u32 {
+    u32::try_from(stage).expect("plans have at most STAGES_MAX stages")
+}
+
+impl TaskCommit {
+    /// True where two attempts wrote the same: what invariant 13 asks of deterministic functions.
+    fn agrees_with(&self, other: &TaskCommit) -> bool {
+        let files = |commit: &TaskCommit| commit.files.iter().map(|file| (file.name.clone(), file.rows, file.xxh3.clone())).collect::<Vec<_>>();
+        self.written == other.written && files(self) == files(other)
+    }
+}
+
+impl Running {
+    fn stage_is_done(&self, stage: u32) -> bool {
+        let stage = stage as usize;
+        self.stages[stage].commits.len() == self.plan.stages[stage].n_tasks as usize
+    }
+
+    fn is_done(&self) -> bool {
+        (0..self.stages.len()).all(|stage| self.stage_is_done(position(stage)))
+    }
+
+    /// Stages that are not done and whose edges are complete.
+    fn ready_stages(&self) -> impl Iterator<Item = u32> {
+        (0..self.stages.len()).map(position).filter(|stage| {
+            let reads = self.plan.stages[*stage as usize].reads;
+            !self.stage_is_done(*stage) && reads.is_none_or(|edge| self.stage_is_done(edge.stage))
+        })
+    }
+
+    /// Stages that waited for `done` and nothing else.
+    fn stages_after(&self, done: u32) -> impl Iterator<Item = u32> {
+        self.ready_stages().filter(move |stage| self.plan.stages[*stage as usize].reads.is_some_and(|edge| edge.stage == done))
+    }
+
+    /// What the stage read must be what its edge was written with (invariant 4).
+    fn check_conservation(&self, stage: usize) -> Result<(), Problem> {
+        let shape = &self.plan.stages[stage];
+        let Some(edge) = shape.reads else { return Ok(()) };
+        let mut written = Sums::default();
+        for commit in self.stages[edge.stage as usize].commits.values() {
+            written.add(&commit.written[edge.edge as usize]);
+        }
+        let mut read = Sums::default();
+        for commit in self.stages[stage].commits.values() {
+            read.add(&commit.read);
+        }
+        if written == read {
+            return Ok(());
+        }
+        let detail = format!(
+            "stage `{}` read {} rows in {} segments where stage `{}` wrote {} rows in {}; the checksums {}: rows were lost, doubled or changed on the way",
+            shape.name,
+            read.rows,
+            read.segments,
+            self.plan.stages[edge.stage as usize].name,
+            written.rows,
+            written.segments,
+            if written.xxh3 == read.xxh3 { "agree" } else { "differ" },
+        );
+        Err(Problem::new(ErrorCode::Internal, detail))
+    }
+}

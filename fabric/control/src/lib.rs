@@ -1,0 +1,30 @@
+//! The control state of Weft as a pure state machine: `(state, command) -> (answer, effects)`.
+//!
+//! Every member applies the same commands in the same order and must end in the same state, so nothing here does I/O, asks
+//! the time, makes random numbers or iterates over unordered maps: time and ids arrive inside the [`Command`]. Effects say what the leader's
+//! scheduler has to do next; a new leader gets the same ones from [`State::pending_effects`].
+//!
+//! A job moves like this (`*`: on failure or cancel, from any state before it):
+//!
+//! ```text
+//! submit ─▶ Planning ─planned─▶ Running ─last commit─▶ Publishing ─published─▶ Ending ─archived─▶ a line in `ended`
+//!                                                          *────────────────────▲
+//! ```
+
+mod catalog;
+mod command;
+mod job;
+mod lease;
+mod plan;
+mod state;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+pub use catalog::{Catalog, ComponentRecord, FunctionKind, FunctionRecord, PinnedFunction};
+pub use command::{Answer, Command, CommitAnswer, Effect, Envelope};
+pub use job::{Ending, EndedJob, Job, JobState, Outcome, Planning, Publishing, Running, StageState};
+pub use lease::{Lease, Leases};
+pub use plan::{EdgeKind, EdgeRef, EdgeShape, LogRef, ObjectRef, Plan, PublishedOutput, SinkFile, SlotVector, StageShape, Sums, TaskCommit, TaskFailure};
+pub use state::{ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_MS, RUNNING_JOBS_MAX, State, Tenant};
+pub use usage::{USAGE_MINUTES_MAX, UsageSums};

@@ -1,0 +1,240 @@
+//! The whole state, and the one function that changes it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use weft_core::job::{JobSpec, Work};
+use weft_core::{ErrorCode, JobId, Problem, TenantId};
+
+use crate::catalog::{Catalog, FunctionKind, PinnedFunction};
+use crate::command::{Answer, Command, CommitAnswer, Effect, Envelope};
+use crate::job::{EndedJob, Job, JobState, Outcome, Planning};
+use crate::lease::Leases;
+use crate::plan::{TaskCommit, TaskFailure};
+use crate::usage::UsageSums;
+
+/// The commands' format that this code writes, and the newest that it applies.
+pub const COMMAND_VERSION: u32 = 1;
+/// Attempts that a task, a planning or a publishing has before the job is given up for the platform's reasons.
+pub const ATTEMPTS_MAX: u32 = 4;
+/// How long an idempotency key is kept.
+pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
+/// Jobs of a tenant that have not ended.
+pub const RUNNING_JOBS_MAX: usize = 1_000;
+/// Lines of ended jobs that a tenant keeps; the oldest go first, their archive objects stay.
+pub const ENDED_JOBS_MAX: usize = 10_000;
+
+/// What is remembered of an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Remembered {
+    request: String,
+    job: JobId,
+    until_ms: u64,
+}
+
+/// All that one tenant has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Components and their versions.
+    pub catalog: Catalog,
+    /// Jobs that have not been archived.
+    pub jobs: BTreeMap<JobId, Job>,
+    /// Lines of archived jobs.
+    pub ended: BTreeMap<JobId, EndedJob>,
+    /// Sums of usage.
+    pub usage: UsageSums,
+    idempotency: BTreeMap<String, Remembered>,
+}
+
+/// The replicated state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// The latest time that a command brought, in Unix milliseconds.
+    pub now_ms: u64,
+    /// By id.
+    pub tenants: BTreeMap<TenantId, Tenant>,
+    /// Who may commit.
+    pub leases: Leases,
+}
+
+impl State {
+    /// Applies one command. A refused command changes nothing but the time.
+    pub fn apply(&mut self, envelope: Envelope) -> (Answer, Vec<Effect>) {
+        if envelope.version > COMMAND_VERSION {
+            let detail = format!("command version {} is newer than {COMMAND_VERSION}: upgrade this member", envelope.version);
+            return refuse(Problem::new(ErrorCode::Internal, detail));
+        }
+        self.now_ms = self.now_ms.max(envelope.at_ms);
+        let at_ms = self.now_ms;
+        let tenant_id = envelope.tenant;
+        let State { tenants, leases, .. } = self;
+        let tenant = tenants.entry(tenant_id.clone()).or_default();
+        match envelope.command {
+            Command::RegisterComponent { component } => match tenant.catalog.register(component) {
+                Ok((component, new)) => (Answer::Component { component, new }, Vec::new()),
+                Err(problem) => refuse(problem),
+            },
+            Command::SubmitJob { job, spec, idempotency } => tenant.submit(job, spec, idempotency, at_ms),
+            Command::JobPlanned { job, plan, usage } => tenant.with_job(&job, |job, sums| {
+                let JobState::Planning(_) = job.state else { return Vec::new() };
+                job.add_usage(&usage);
+                sums.add(at_ms, &usage);
+                job.planned(plan, at_ms)
+            }),
+            Command::StepFailed { job, problem, usage } => tenant.with_job(&job, |job, sums| {
+                job.add_usage(&usage);
+                sums.add(at_ms, &usage);
+                job.fail_step(problem, at_ms)
+            }),
+            Command::CommitTasks { commits } => {
+                let mut effects = Vec::new();
+                let answers = commits.into_iter().map(|(job, commit)| {
+                    if !leases.in_force(commit.epoch, &tenant_id) {
+                        return CommitAnswer::Fenced;
+                    }
+                    tenant.commit(&job, commit, at_ms, &mut effects)
+                });
+                (Answer::Commits { answers: answers.collect() }, effects)
+            }
+            Command::FailTask { job, failure } => {
+                if !leases.in_force(failure.epoch, &tenant_id) {
+                    return (Answer::Done, Vec::new());
+                }
+                (Answer::Done, tenant.fail(&job, &failure, at_ms))
+            }
+            Command::JobPublished { job, outputs } => tenant.with_job(&job, |job, _| job.published(outputs, at_ms)),
+            Command::EndJob { job, problem } => tenant.with_job(&job, |job, _| job.end(Outcome::Failed, Some(problem), at_ms)),
+            Command::CancelJob { job } => tenant.with_job(&job, |job, _| job.end(Outcome::Cancelled, None, at_ms)),
+            Command::JobArchived { job, archive } => {
+                tenant.archive(&job, archive);
+                (Answer::Done, Vec::new())
+            }
+            Command::GrantLease { lease } => (Answer::Lease { epoch: leases.grant(lease) }, Vec::new()),
+            Command::ExecutorLost { epoch, failures } => {
+                if !leases.revoke(epoch) {
+                    return (Answer::Done, Vec::new());
+                }
+                (Answer::Done, failures.iter().flat_map(|(job, failure)| tenant.fail(job, failure, at_ms)).collect())
+            }
+            Command::NodeStarted { node } => {
+                leases.revoke_node(&node);
+                (Answer::Done, Vec::new())
+            }
+        }
+    }
+
+    /// What has to be done now, in the order of submission: where a new leader starts.
+    pub fn pending_effects(&self) -> Vec<(TenantId, Effect)> {
+        let of_tenant = |(id, tenant): (&TenantId, &Tenant)| {
+            let id = id.clone();
+            tenant.jobs.values().flat_map(Job::pending_effects).map(move |effect| (id.clone(), effect)).collect::<Vec<_>>()
+        };
+        self.tenants.iter().flat_map(of_tenant).collect()
+    }
+
+    /// The tenant, if it ever did anything.
+    pub fn tenant(&self, id: &TenantId) -> Option<&Tenant> {
+        self.tenants.get(id)
+    }
+}
+
+fn refuse(problem: Problem) -> (Answer, Vec<Effect>) {
+    (Answer::Refused { problem }, Vec::new())
+}
+
+/// The kinds of function that each place in a stage takes, next to the reference that stands there.
+fn places(work: &Work) -> Vec<(&str, &'static [FunctionKind])> {
+    match work {
+        Work::Map { function } => vec![(function, &[FunctionKind::MapBatches])],
+        Work::Tasks { function, .. } => vec![(function, &[FunctionKind::Task])],
+        Work::Reduce { combine, reduce, .. } => {
+            let combine = combine.iter().map(|function| (function.as_str(), &[FunctionKind::CombineGroups][..]));
+            let reduce = reduce.iter().map(|function| (function.as_str(), &[FunctionKind::ReduceGroups, FunctionKind::CombineGroups][..]));
+            combine.chain(reduce).collect()
+        }
+    }
+}
+
+impl Tenant {
+    fn submit(&mut self, id: JobId, spec: JobSpec, idempotency: Option<(String, String)>, at_ms: u64) -> (Answer, Vec<Effect>) {
+        self.idempotency.retain(|_, remembered| remembered.until_ms > at_ms);
+        if let Some((key, request)) = &idempotency
+            && let Some(remembered) = self.idempotency.get(key)
+        {
+            if remembered.request != *request {
+                return refuse(Problem::new(ErrorCode::VersionConflict, format!("the idempotency key `{key}` came before with another request")));
+            }
+            return (Answer::Job { job: remembered.job.clone(), new: false }, Vec::new());
+        }
+        if self.jobs.len() >= RUNNING_JOBS_MAX {
+            return refuse(Problem::new(ErrorCode::Busy, format!("the tenant has {RUNNING_JOBS_MAX} jobs that have not ended; wait for some to end")));
+        }
+        let functions = match self.pin_functions(&spec) {
+            Ok(functions) => functions,
+            Err(problem) => return refuse(problem),
+        };
+        if let Some((key, request)) = idempotency {
+            self.idempotency.insert(key, Remembered { request, job: id.clone(), until_ms: at_ms + IDEMPOTENCY_MS });
+        }
+        let state = JobState::Planning(Planning::default());
+        self.jobs.insert(id.clone(), Job { id: id.clone(), spec, functions, submitted_ms: at_ms, usage: Vec::new(), state });
+        (Answer::Job { job: id.clone(), new: true }, vec![Effect::PlanJob { job: id }])
+    }
+
+    fn pin_functions(&self, spec: &JobSpec) -> Result<Vec<PinnedFunction>, Problem> {
+        let mut pinned: Vec<PinnedFunction> = Vec::new();
+        for (reference, kinds) in spec.stages.iter().flat_map(|stage| places(&stage.work)) {
+            let function = self.catalog.pin(reference, kinds)?;
+            if !pinned.iter().any(|other| other.reference == reference) {
+                pinned.push(function);
+            }
+        }
+        Ok(pinned)
+    }
+
+    fn with_job(&mut self, id: &JobId, change: impl FnOnce(&mut Job, &mut UsageSums) -> Vec<Effect>) -> (Answer, Vec<Effect>) {
+        match self.jobs.get_mut(id) {
+            Some(job) => (Answer::Done, change(job, &mut self.usage)),
+            None => refuse(Problem::new(ErrorCode::NotFound, format!("there is no job `{id}` that has not ended"))),
+        }
+    }
+
+    fn commit(&mut self, id: &JobId, commit: TaskCommit, at_ms: u64, effects: &mut Vec<Effect>) -> CommitAnswer {
+        let Some(job) = self.jobs.get_mut(id) else { return CommitAnswer::Stale };
+        let mut usage = commit.usage.clone();
+        let (answer, next) = job.commit(commit, at_ms);
+        if answer != CommitAnswer::Committed {
+            for one in &mut usage {
+                one.waive();
+            }
+        }
+        job.add_usage(&usage);
+        self.usage.add(at_ms, &usage);
+        effects.extend(next);
+        answer
+    }
+
+    fn fail(&mut self, id: &JobId, failure: &TaskFailure, at_ms: u64) -> Vec<Effect> {
+        let Some(job) = self.jobs.get_mut(id) else { return Vec::new() };
+        let mut usage = failure.usage.clone();
+        if failure.problem.code.is_platform_fault() {
+            for one in &mut usage {
+                one.waive();
+            }
+        }
+        job.add_usage(&usage);
+        self.usage.add(at_ms, &usage);
+        job.fail_task(failure, at_ms)
+    }
+
+    fn archive(&mut self, id: &JobId, archive: String) {
+        let Some(JobState::Ending(ending)) = self.jobs.get(id).map(|job| &job.state) else { return };
+        let (outcome, ended_ms) = (ending.outcome, ending.ended_ms);
+        let Some(job) = self.jobs.remove(id) else { return };
+        let line = EndedJob { id: job.id, name: job.spec.name, outcome, submitted_ms: job.submitted_ms, ended_ms, tags: job.spec.tags, archive };
+        self.ended.insert(id.clone(), line);
+        while self.ended.len() > ENDED_JOBS_MAX {
+            self.ended.pop_first();
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! From a JSON document to a [`JobSpec`], or to everything that is wrong with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::document::{Errors, Table, nearest};
+use super::{
+    BadRecords, FunctionRef, InputFormat, InputSpec, JobSpec, OutputFormat, OutputMode, OutputSpec, PARTITIONS_MAX, STAGES_MAX, StageSpec, TASKS_MAX, Work,
+};
+use crate::limits::Limits;
+use crate::problem::{ErrorCode, FieldError, Problem};
+use crate::quantity::{parse_bytes, parse_duration};
+
+/// Decodes and checks a job document as a whole.
+///
+/// Errors: `invalid_job` with one entry in `errors` for each thing that is wrong, in the order of the document.
+pub fn decode(document: &Value) -> Result<JobSpec, Problem> {
+    let mut errors = Errors::default();
+    let spec = job(document, &mut errors);
+    match spec {
+        Some(spec) if errors.0.is_empty() => Ok(spec),
+        _ => Err(invalid(errors.0)),
+    }
+}
+
+fn invalid(errors: Vec<FieldError>) -> Problem {
+    let count = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
+    Problem { errors, ..Problem::new(ErrorCode::InvalidJob, format!("the job document has {count}")) }
+}
+
+fn job(document: &Value, errors: &mut Errors) -> Option<JobSpec> {
+    let mut table = Table::open("", document, errors)?;
+    let name = name_at(&mut table, "name", errors);
+    let seed = table.number("seed", 0..=u64::MAX, errors).unwrap_or(0);
+    let tags = table.text_map("tags", errors);
+    let params = table.text_map("params", errors);
+    let limits = limits_at(&mut table, &Limits::default(), true, errors);
+    let inputs = inputs(&mut table, errors);
+    let stages = stages(&mut table, &limits, errors);
+    let outputs = outputs(&mut table, errors);
+    table.finish(errors);
+    let spec = JobSpec { name: name.unwrap_or_default(), seed, tags, params, limits, inputs, stages, outputs };
+    check_graph(&spec, errors);
+    Some(spec)
+}
+
+/// Names of jobs, inputs, stages and outputs: they become parts of paths.
+fn name_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option<String> {
+    let name = table.required_text(key, errors)?;
+    check_name(&table.at(key), name, errors).then(|| name.to_owned())
+}
+
+fn check_name(path: &str, name: &str, errors: &mut Errors) -> bool {
+    let fits = (1..=63).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if !fits {
+        errors.add(path, format!("`{}` is not a name: 1 to 63 letters, digits, `-` and `_`", name.escape_debug()));
+    }
+    fits
+}
+
+fn limits_at(table: &mut Table<'_>, within: &Limits, of_job: bool, errors: &mut Errors) -> Limits {
+    let mut limits = within.clone();
+    let Some(value) = table.get("limits") else { return limits };
+    let Some(mut table) = Table::open(&table.at("limits"), value, errors) else { return limits };
+    if let Some(bytes) = size_at(&mut table, "memory", errors) {
+        if (Limits::MEMORY_BYTES_MIN..=Limits::MEMORY_BYTES_MAX).contains(&bytes) {
+            limits.memory_bytes = bytes;
+        } else {
+            errors.add(&table.at("memory"), "must be from 16MiB to 4GiB");
+        }
+    }
+    if let Some(ms) = duration_at(&mut table, "cpu", errors) {
+        limits.cpu_ms = ms;
+    }
+    if of_job && let Some(ms) = duration_at(&mut table, "wall", errors) {
+        limits.wall_ms = ms;
+    }
+    if let Some(bytes) = size_at(&mut table, "output", errors) {
+        limits.output_bytes = bytes;
+    }
+    table.finish(errors);
+    if of_job { limits } else { limits.narrow(within) }
+}
+
+fn size_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option<u64> {
+    let text = table.text(key, errors)?;
+    let bytes = parse_bytes(text);
+    if bytes.is_none() {
+        errors.add(&table.at(key), format!("`{text}` is not a size such as `256MiB`"));
+    }
+    bytes
+}
+
+fn duration_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option<u64> {
+    let text = table.text(key, errors)?;
+    let duration = parse_duration(text).filter(|duration| !duration.is_zero());
+    if duration.is_none() {
+        errors.add(&table.at(key), format!("`{text}` is not a duration such as `60s`"));
+    }
+    duration.and_then(|duration| u64::try_from(duration.as_millis()).ok())
+}
+
+fn inputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<InputSpec> {
+    let Some(value) = table.get("input") else { return Vec::new() };
+    let Some(named) = Table::open(&table.at("input"), value, errors) else { return Vec::new() };
+    let mut inputs = Vec::new();
+    for (name, value) in named.entries() {
+        let path = named.at(name);
+        check_name(&path, name, errors);
+        let Some(table) = Table::open(&path, value, errors) else { continue };
+        inputs.push(input(name, table, errors));
+    }
+    inputs
+}
+
+fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> InputSpec {
+    if table.get("format").is_none() {
+        errors.add(&table.at("format"), "is missing");
+    } else {
+        table.choice("format", &["text"], &["csv", "json", "parquet", "arrow"], errors);
+    }
+    let uris = match table.texts("uri", errors) {
+        Some(uris) if !uris.is_empty() => uris.iter().filter_map(|uri| local_path(&table.at("uri"), uri, errors)).collect(),
+        Some(_) => {
+            errors.add(&table.at("uri"), "names no file");
+            Vec::new()
+        }
+        None => {
+            if !errors.0.iter().any(|error| error.path == table.at("uri")) {
+                errors.add(&table.at("uri"), "is missing");
+            }
+            Vec::new()
+        }
+    };
+    let encoding = match table.get("encoding") {
+        None => Some("binary"),
+        Some(_) => table.choice("encoding", &["binary", "utf8"], &[], errors),
+    };
+    let bad_records = bad_records(&mut table, errors);
+    table.finish(errors);
+    // What is wrong has been noted; the name stays known, so that stages that read it are not reported too.
+    InputSpec { name: name.to_owned(), format: InputFormat::Text, uris, utf8: encoding == Some("utf8"), bad_records }
+}
+
+fn bad_records(table: &mut Table<'_>, errors: &mut Errors) -> BadRecords {
+    match table.get("bad_records") {
+        None => BadRecords::Fail,
+        Some(Value::Object(_)) => {
+            errors.add(&table.at("bad_records"), "`dead_letter` is not offered by this version; it offers `fail`, `skip`");
+            BadRecords::Fail
+        }
+        Some(_) => match table.choice("bad_records", &["fail", "skip"], &[], errors) {
+            Some("skip") => BadRecords::Skip,
+            _ => BadRecords::Fail,
+        },
+    }
+}
+
+/// An absolute local path out of a path or a `file://` URI.
+fn local_path(path: &str, uri: &str, errors: &mut Errors) -> Option<String> {
+    let local = uri.strip_prefix("file://").unwrap_or(uri);
+    if let Some((scheme, _)) = local.split_once("://") {
+        errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://` and absolute paths"));
+        return None;
+    }
+    if !local.starts_with('/') || local.contains('\0') || local.split('/').any(|part| part == "..") {
+        errors.add(path, format!("`{}` must be an absolute path without `..` (the CLI resolves paths against the job file's folder)", uri.escape_debug()));
+        return None;
+    }
+    Some(local.to_owned())
+}
+
+fn stages(table: &mut Table<'_>, limits: &Limits, errors: &mut Errors) -> Vec<StageSpec> {
+    let path = table.at("stage");
+    let items = match table.get("stage") {
+        Some(Value::Array(items)) if !items.is_empty() => items,
+        Some(Value::Array(_)) | None => {
+            errors.add(&path, "the job has no stage");
+            return Vec::new();
+        }
+        Some(_) => {
+            errors.add(&path, "must be a list of tables (`[[stage]]`)");
+            return Vec::new();
+        }
+    };
+    if items.len() > STAGES_MAX {
+        errors.add(&path, format!("{} stages; a job may have {STAGES_MAX}", items.len()));
+        return Vec::new();
+    }
+    let tables = items.iter().enumerate().filter_map(|(position, item)| Table::open(&format!("{path}[{position}]"), item, errors)).collect::<Vec<_>>();
+    tables.into_iter().filter_map(|table| stage(table, limits, errors)).collect()
+}
+
+fn stage(mut table: Table<'_>, limits: &Limits, errors: &mut Errors) -> Option<StageSpec> {
+    let name = name_at(&mut table, "name", errors);
+    let from = table.text("from", errors).map(str::to_owned);
+    let map = function_at(&mut table, "map", errors);
+    let combine = function_at(&mut table, "combine", errors);
+    let reduce = function_at(&mut table, "reduce", errors);
+    let task = function_at(&mut table, "task", errors);
+    let count = table.number("count", 1..=u64::from(TASKS_MAX), errors);
+    let shuffle = shuffle(&mut table, errors);
+    if table.get("sql").is_some() {
+        errors.add(&table.at("sql"), "SQL stages are not offered by this version");
+    }
+    let params = table.text_map("params", errors);
+    let limits = limits_at(&mut table, limits, false, errors);
+    let path = table.path.clone();
+    table.finish(errors);
+    if task.is_none() && from.is_none() {
+        errors.add(&format!("{path}.from"), "is missing: name the input or stage that this stage reads");
+    }
+    let work = match (map, reduce, combine, shuffle, task) {
+        (Some(function), None, None, None, None) => Work::Map { function },
+        (None, reduce, combine, Some((keys, partitions)), None) => Work::Reduce { keys, partitions, combine, reduce },
+        (None, None, None, None, Some(function)) if from.is_none() => {
+            if count.is_none() {
+                errors.add(&format!("{path}.count"), "is missing: how many tasks the set has");
+            }
+            Work::Tasks { function, count: count.and_then(|count| u32::try_from(count).ok()).unwrap_or(1) }
+        }
+        (None, None, None, None, Some(_)) => {
+            errors.add(&format!("{path}.from"), "a task set reads nothing: leave `from` out");
+            unknown_work()
+        }
+        (None, Some(_), _, None, None) => {
+            errors.add(&format!("{path}.shuffle"), "is missing: `reduce` needs `shuffle = { keys = [..] }`");
+            unknown_work()
+        }
+        (None, None, _, None, None) => {
+            errors.add(&path, "the stage does nothing: give it `map`, `shuffle` with `reduce`, or `task`");
+            unknown_work()
+        }
+        _ => {
+            errors.add(&path, "a stage has one of `map`, `shuffle` (with `reduce`, `combine`) and `task`");
+            unknown_work()
+        }
+    };
+    Some(StageSpec { name: name?, from, work, params, limits })
+}
+
+/// Stands in for work that was reported as wrong, so that the stage's name stays known.
+fn unknown_work() -> Work {
+    Work::Map { function: String::new() }
+}
+
+fn function_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option<String> {
+    let text = table.text(key, errors)?;
+    if FunctionRef::parse(text).is_none() {
+        errors.add(&table.at(key), format!("`{}` is not `component/function` or `component@version/function`", text.escape_debug()));
+    }
+    Some(text.to_owned())
+}
+
+fn shuffle(table: &mut Table<'_>, errors: &mut Errors) -> Option<(Vec<String>, Option<u32>)> {
+    let path = table.at("shuffle");
+    let mut table = Table::open(&path, table.get("shuffle")?, errors)?;
+    let keys = table.texts("keys", errors).unwrap_or_default();
+    if keys.is_empty() {
+        errors.add(&table.at("keys"), "names no column");
+    }
+    let partitions = table.number("partitions", 1..=u64::from(PARTITIONS_MAX), errors).and_then(|count| u32::try_from(count).ok());
+    table.finish(errors);
+    Some((keys, partitions))
+}
+
+fn outputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<OutputSpec> {
+    let Some(value) = table.get("output") else { return Vec::new() };
+    let Some(named) = Table::open(&table.at("output"), value, errors) else { return Vec::new() };
+    let mut outputs = Vec::new();
+    for (name, value) in named.entries() {
+        let path = named.at(name);
+        check_name(&path, name, errors);
+        let Some(table) = Table::open(&path, value, errors) else { continue };
+        outputs.extend(output(name, table, errors));
+    }
+    outputs
+}
+
+fn output(name: &str, mut table: Table<'_>, errors: &mut Errors) -> Option<OutputSpec> {
+    let from = table.required_text("from", errors);
+    let uri = table.required_text("uri", errors);
+    let path = uri.and_then(|uri| local_path(&table.at("uri"), uri, errors));
+    if table.get("format").is_none() {
+        errors.add(&table.at("format"), "is missing");
+    } else {
+        table.choice("format", &["parquet"], &["csv", "json", "arrow"], errors);
+    }
+    if table.get("mode").is_some() {
+        table.choice("mode", &["error"], &["overwrite", "append"], errors);
+    }
+    if table.get("partition_by").is_some_and(|value| value.as_array().is_none_or(|columns| !columns.is_empty())) {
+        errors.add(&table.at("partition_by"), "is not offered by this version; leave it out or empty");
+    }
+    table.finish(errors);
+    Some(OutputSpec { name: name.to_owned(), from: from?.to_owned(), format: OutputFormat::Parquet, path: path?, mode: OutputMode::Error })
+}
+
+fn check_graph(spec: &JobSpec, errors: &mut Errors) {
+    let mut names: BTreeMap<&str, String> = BTreeMap::new();
+    let inputs = spec.inputs.iter().map(|input| (input.name.as_str(), format!("input.{}", input.name)));
+    let stages = spec.stages.iter().enumerate().map(|(position, stage)| (stage.name.as_str(), format!("stage[{position}].name")));
+    for (name, path) in inputs.chain(stages) {
+        if let Some(first) = names.insert(name, path.clone()) {
+            errors.add(&path, format!("the name `{name}` is taken by `{first}`"));
+        }
+    }
+    for (position, stage) in spec.stages.iter().enumerate() {
+        let Some(from) = &stage.from else { continue };
+        if !names.contains_key(from.as_str()) {
+            let suggestion = nearest(from, names.keys().copied());
+            errors.add_with(&format!("stage[{position}].from"), format!("there is no input or stage `{from}`"), suggestion);
+        } else if reads_itself(spec, stage) {
+            errors.add(&format!("stage[{position}].from"), format!("the stage `{}` reads, by way of `{from}`, its own rows", stage.name));
+        }
+    }
+    check_outputs(spec, errors);
+}
+
+fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
+    let mut folders = BTreeSet::new();
+    for output in &spec.outputs {
+        let path = format!("output.{}", output.name);
+        let stage = spec.stages.iter().find(|stage| stage.name == output.from);
+        match stage.map(|stage| &stage.work) {
+            None => {
+                let suggestion = nearest(&output.from, spec.stages.iter().map(|stage| stage.name.as_str()));
+                errors.add_with(&format!("{path}.from"), format!("there is no stage `{}`", output.from), suggestion);
+            }
+            Some(Work::Tasks { .. }) => errors.add(&format!("{path}.from"), format!("`{}` is a set of tasks and has no rows", output.from)),
+            Some(Work::Map { .. } | Work::Reduce { .. }) => {}
+        }
+        if !folders.insert(output.path.trim_end_matches('/')) {
+            errors.add(&format!("{path}.uri"), format!("another output writes to `{}`", output.path));
+        }
+    }
+    let used = |stage: &StageSpec| {
+        let by_stage = spec.stages.iter().any(|other| other.from.as_deref() == Some(&stage.name));
+        by_stage || spec.outputs.iter().any(|output| output.from == stage.name) || matches!(stage.work, Work::Tasks { .. })
+    };
+    for (position, stage) in spec.stages.iter().enumerate().filter(|(_, stage)| !used(stage)) {
+        errors.add(&format!("stage[{position}]"), format!("nothing reads the rows of `{}`: add an output or a stage", stage.name));
+    }
+}
+
+fn reads_itself(spec: &JobSpec, stage: &StageSpec) -> bool {
+    let mut from = stage.from.as_deref();
+    for _ in 0..=spec.stages.len() {
+        let Some(name) = from else { return false };
+        if name == stage.name {
+            return true;
+        }
+        from = spec.stages.iter().find(|other| other.name == name).and_then(|other| other.from.as_deref());
+    }
+    // A cycle further up, which is reported for the stages that are in it.
+    false
+}

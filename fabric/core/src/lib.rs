@@ -1,0 +1,20 @@
+//! What every part of Weft shares: ids, job specifications, limits, meters, and the closed list of problem codes.
+//!
+//! Nothing here does I/O, asks the time or makes random numbers; those come in as arguments. Job documents are decoded by
+//! hand in [`job`] so that everything that is wrong with one is reported at once, with its path and the nearest known key.
+
+pub mod failpoint;
+mod ids;
+pub mod job;
+mod limits;
+mod meters;
+mod problem;
+mod quantity;
+mod receipt;
+
+pub use ids::{Digest, Epoch, InvalidId, JobId, TaskId, TenantId, is_component_name, is_semver};
+pub use limits::{LimitKind, Limits};
+pub use meters::Meters;
+pub use problem::{ErrorCode, FieldError, Problem};
+pub use quantity::{parse_bytes, parse_duration};
+pub use receipt::{BillingPlan, FunctionUsage, PriceSheet, Receipt, ReceiptLine};

@@ -1,0 +1,166 @@
+//! Usage and its price. Meters are integers; prices are applied to sums, in micro-units, and rounded up once per line.
+
+use serde::{Deserialize, Serialize};
+
+use crate::meters::Meters;
+
+/// What one function of one stage used, the user's attempts apart from the platform's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FunctionUsage {
+    /// The stage's name in the job file; empty for planning and publishing.
+    pub stage: String,
+    /// `component@version/function`, or `-` for work that is the fabric's own (scan, shuffle, sink).
+    pub function: String,
+    /// Attempts that count: committed ones, and failures that are the user's.
+    pub billed_attempts: u64,
+    /// Their meters.
+    pub billed: Meters,
+    /// Attempts that are free: lost executors, store faults, duplicates.
+    pub platform_attempts: u64,
+    /// Their meters, as far as they were reported.
+    pub platform: Meters,
+}
+
+impl FunctionUsage {
+    /// Adds another report about the same function of the same stage.
+    pub fn add(&mut self, other: &FunctionUsage) {
+        self.billed_attempts += other.billed_attempts;
+        self.billed = self.billed.add(&other.billed);
+        self.platform_attempts += other.platform_attempts;
+        self.platform = self.platform.add(&other.platform);
+    }
+
+    /// Moves what was billed to the platform's account.
+    pub fn waive(&mut self) {
+        self.platform_attempts += std::mem::take(&mut self.billed_attempts);
+        self.platform = self.platform.add(&std::mem::take(&mut self.billed));
+    }
+}
+
+/// How CPU time is rounded before it is priced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BillingPlan {
+    /// Up to the next second.
+    #[default]
+    PerSecond,
+    /// Up to the next millisecond.
+    PerMillisecond,
+}
+
+impl BillingPlan {
+    fn quantum_ns(self) -> u64 {
+        match self {
+            BillingPlan::PerSecond => 1_000_000_000,
+            BillingPlan::PerMillisecond => 1_000_000,
+        }
+    }
+}
+
+/// Prices in micro-units (millionths of the currency's unit).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriceSheet {
+    /// Names the sheet on the receipt.
+    pub version: String,
+    /// ISO 4217.
+    pub currency: String,
+    /// For an hour of CPU, guest and native alike.
+    pub cpu_hour_micro: u64,
+    /// For holding a GiB for an hour.
+    pub memory_gib_hour_micro: u64,
+}
+
+impl Default for PriceSheet {
+    fn default() -> Self {
+        Self { version: "2026-11".into(), currency: "USD".into(), cpu_hour_micro: 40_000, memory_gib_hour_micro: 4_500 }
+    }
+}
+
+const HOUR_NS: u128 = 3_600_000_000_000;
+
+impl PriceSheet {
+    /// The price of a line: CPU rounded up by `plan`, then CPU and memory priced, each rounded up to a micro-unit.
+    pub fn amount_micro(&self, plan: BillingPlan, meters: &Meters) -> u64 {
+        let cpu_ns = meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns);
+        let rounded_ns = cpu_ns.div_ceil(plan.quantum_ns()).saturating_mul(plan.quantum_ns());
+        let cpu = (u128::from(rounded_ns) * u128::from(self.cpu_hour_micro)).div_ceil(HOUR_NS);
+        let memory = meters.memory_byte_ns.saturating_mul(u128::from(self.memory_gib_hour_micro)).div_ceil(HOUR_NS << 30);
+        u64::try_from(cpu + memory).unwrap_or(u64::MAX)
+    }
+}
+
+/// One line of a receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptLine {
+    /// Usage of one function of one stage.
+    #[serde(flatten)]
+    pub usage: FunctionUsage,
+    /// Its price per second, rounded up.
+    pub amount_micro: u64,
+    /// Its price under the per-millisecond plan.
+    pub amount_per_millisecond_micro: u64,
+}
+
+/// What a job used and costs. The total is the sum of the lines, to the last micro-unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The job's id.
+    pub job: String,
+    /// The plan that `amount_micro` follows.
+    pub plan: BillingPlan,
+    /// Prices that were applied.
+    pub price_sheet: PriceSheet,
+    /// By stage and function, in the order of the plan.
+    pub lines: Vec<ReceiptLine>,
+    /// Sum of the billed meters.
+    pub billed: Meters,
+    /// Sum of what the platform bears.
+    pub platform: Meters,
+    /// Sum of the lines.
+    pub amount_micro: u64,
+    /// Sum of the lines under the per-millisecond plan.
+    pub amount_per_millisecond_micro: u64,
+    /// True until the job has ended.
+    pub provisional: bool,
+}
+
+impl Receipt {
+    /// Prices `usage`.
+    pub fn new(job: String, usage: &[FunctionUsage], price_sheet: PriceSheet, provisional: bool) -> Self {
+        let line = |usage: &FunctionUsage| ReceiptLine {
+            amount_micro: price_sheet.amount_micro(BillingPlan::PerSecond, &usage.billed),
+            amount_per_millisecond_micro: price_sheet.amount_micro(BillingPlan::PerMillisecond, &usage.billed),
+            usage: usage.clone(),
+        };
+        let lines: Vec<ReceiptLine> = usage.iter().map(line).collect();
+        let sum = |pick: fn(&FunctionUsage) -> &Meters| usage.iter().fold(Meters::default(), |sum, usage| sum.add(pick(usage)));
+        Self {
+            job,
+            plan: BillingPlan::PerSecond,
+            billed: sum(|usage| &usage.billed),
+            platform: sum(|usage| &usage.platform),
+            amount_micro: lines.iter().map(|line| line.amount_micro).sum(),
+            amount_per_millisecond_micro: lines.iter().map(|line| line.amount_per_millisecond_micro).sum(),
+            price_sheet,
+            lines,
+            provisional,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_is_rounded_up_once_and_the_total_is_the_sum() {
+        let sheet = PriceSheet { cpu_hour_micro: 3_600_000, ..PriceSheet::default() };
+        let usage = |cpu_ns| FunctionUsage { billed: Meters { guest_cpu_ns: cpu_ns, ..Meters::default() }, ..FunctionUsage::default() };
+        let receipt = Receipt::new("job".into(), &[usage(1), usage(1_000_000_001)], sheet, false);
+        assert_eq!(receipt.lines[0].amount_micro, 1_000);
+        assert_eq!(receipt.lines[1].amount_micro, 2_000);
+        assert_eq!(receipt.amount_micro, 3_000);
+        assert_eq!(receipt.amount_per_millisecond_micro, 1 + 1_001);
+        assert_eq!(receipt.billed.guest_cpu_ns, 1_000_000_002);
+    }
+}

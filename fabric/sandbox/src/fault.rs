@@ -1,0 +1,71 @@
+//! How a guest's work can end badly. Faults of guests are results, not host errors: the user is told, and billed.
+
+use weft_core::{ErrorCode, LimitKind, Problem};
+
+/// What ended a call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The guest trapped or panicked.
+    #[error("the guest trapped: {0}")]
+    Trapped(String),
+    /// The function answered with an error.
+    #[error("the function failed: {0}")]
+    Failed(String),
+    /// A limit was reached.
+    #[error("the `{kind}` limit of {value} was reached{advice}")]
+    Limit {
+        /// Which.
+        kind: LimitKind,
+        /// The limit, with its unit.
+        value: String,
+        /// What to do, as a clause that follows.
+        advice: &'static str,
+    },
+    /// What the guest handed over is not what it was bound to.
+    #[error("{0}")]
+    Schema(String),
+    /// The component does not export what is asked of it.
+    #[error("the component does not export `weft:fabric/{0}`")]
+    NotExported(&'static str),
+    /// The job was cancelled.
+    #[error("the task was cancelled")]
+    Cancelled,
+    /// The host's fault.
+    #[error("the sandbox failed: {0}")]
+    Host(String),
+}
+
+/// What calls into guests answer with.
+pub type Result<T> = std::result::Result<T, Fault>;
+
+impl Fault {
+    pub(crate) fn limit(kind: LimitKind, value: String) -> Self {
+        let advice = match kind {
+            LimitKind::Memory => "; raise `limits.memory` or hold less at a time",
+            LimitKind::Cpu => "; raise `limits.cpu` or give each task less to do",
+            LimitKind::Wall => "; raise `limits.wall`",
+            LimitKind::Output => "; raise `limits.output` or emit less",
+            LimitKind::Log => "; log less",
+            LimitKind::Handles => "; drop batches when you are done with them",
+        };
+        Fault::Limit { kind, value, advice }
+    }
+
+    /// The fault as a problem of `function` (`component@version/function`).
+    pub fn problem(&self, function: &str) -> Problem {
+        let code = match self {
+            Fault::Trapped(_) => ErrorCode::GuestTrap,
+            Fault::Failed(_) => ErrorCode::GuestError,
+            Fault::Limit { .. } => ErrorCode::LimitExceeded,
+            Fault::Schema(_) => ErrorCode::SchemaMismatch,
+            Fault::NotExported(_) => ErrorCode::UnknownFunction,
+            Fault::Cancelled | Fault::Host(_) => ErrorCode::Internal,
+        };
+        let mut problem = Problem::new(code, format!("`{function}`: {self}")).of_function(function);
+        if let Fault::Limit { kind, value, .. } = self {
+            problem.limit = Some(kind.to_string());
+            problem.value = Some(value.clone());
+        }
+        problem
+    }
+}

@@ -1,0 +1,164 @@
+//! Schemas across the boundary: fields in pre-order with child counts, because WIT has no recursion.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+
+use crate::bindings::data;
+
+/// Fields of one schema, nested ones included.
+const FIELDS_MAX: usize = 4096;
+const DEPTH_MAX: usize = 16;
+const NAME_BYTES_MAX: usize = 1024;
+
+/// The type in which a guest sees `data_type`: views and dictionaries are materialised, large offsets narrowed.
+pub(crate) fn guest_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Dictionary(_, values) => guest_type(values),
+        DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::List(child) | DataType::LargeList(child) => DataType::List(guest_field(child)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(guest_field).collect()),
+        other => other.clone(),
+    }
+}
+
+fn guest_field(field: &FieldRef) -> FieldRef {
+    Arc::new(Field::new(field.name(), guest_type(field.data_type()), field.is_nullable()))
+}
+
+/// A schema as a guest sees it. Errors: a type that does not cross the boundary.
+pub(crate) fn to_guest(schema: &Schema) -> Result<Vec<data::Field>, String> {
+    let mut flat = Vec::new();
+    for field in schema.fields() {
+        push(field, &mut flat)?;
+    }
+    Ok(flat)
+}
+
+fn push(field: &Field, flat: &mut Vec<data::Field>) -> Result<(), String> {
+    let mut one = data::Field {
+        name: field.name().clone(),
+        data_type: data::DataType::Boolean,
+        nullable: field.is_nullable(),
+        children: 0,
+        precision: 0,
+        scale: 0,
+    };
+    let data_type = guest_type(field.data_type());
+    one.data_type = match &data_type {
+        DataType::Boolean => data::DataType::Boolean,
+        DataType::Int8 => data::DataType::Int8,
+        DataType::Int16 => data::DataType::Int16,
+        DataType::Int32 => data::DataType::Int32,
+        DataType::Int64 => data::DataType::Int64,
+        DataType::UInt8 => data::DataType::Uint8,
+        DataType::UInt16 => data::DataType::Uint16,
+        DataType::UInt32 => data::DataType::Uint32,
+        DataType::UInt64 => data::DataType::Uint64,
+        DataType::Float32 => data::DataType::Float32,
+        DataType::Float64 => data::DataType::Float64,
+        DataType::Utf8 => data::DataType::Utf8,
+        DataType::Binary => data::DataType::Binary,
+        DataType::Date32 => data::DataType::Date32,
+        DataType::Timestamp(TimeUnit::Microsecond, None) => data::DataType::TimestampUs,
+        DataType::Decimal128(precision, scale) => {
+            (one.precision, one.scale) = (*precision, *scale);
+            data::DataType::Decimal128
+        }
+        DataType::List(_) => {
+            one.children = 1;
+            data::DataType::ArrayOf
+        }
+        DataType::Struct(fields) => {
+            one.children = u32::try_from(fields.len()).map_err(|_| "too many fields")?;
+            data::DataType::StructOf
+        }
+        other => return Err(format!("column `{}` has type {other}, which functions cannot take", field.name())),
+    };
+    flat.push(one);
+    match &data_type {
+        DataType::List(child) => push(child, flat),
+        DataType::Struct(fields) => fields.iter().try_for_each(|child| push(child, flat)),
+        _ => Ok(()),
+    }
+}
+
+/// A schema that a guest made up: bounded, names unique. Errors say what is wrong with it.
+pub(crate) fn from_guest(flat: &[data::Field]) -> Result<SchemaRef, String> {
+    if flat.len() > FIELDS_MAX {
+        return Err(format!("{} fields; a schema may have {FIELDS_MAX}", flat.len()));
+    }
+    let mut rest = flat;
+    let mut fields: Vec<FieldRef> = Vec::new();
+    while !rest.is_empty() {
+        fields.push(Arc::new(pull(&mut rest, 0)?));
+    }
+    let mut names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!("the field `{}` stands twice", twice[0]));
+    }
+    Ok(Arc::new(Schema::new(Fields::from(fields))))
+}
+
+fn pull(rest: &mut &[data::Field], depth: usize) -> Result<Field, String> {
+    let (one, after) = rest.split_first().ok_or("a nested field lacks its children")?;
+    *rest = after;
+    if depth > DEPTH_MAX {
+        return Err(format!("fields nest deeper than {DEPTH_MAX}"));
+    }
+    if one.name.is_empty() || one.name.len() > NAME_BYTES_MAX {
+        return Err(format!("a field's name has {} bytes; 1 to {NAME_BYTES_MAX} are allowed", one.name.len()));
+    }
+    let expected = match one.data_type {
+        data::DataType::ArrayOf => Some(1),
+        data::DataType::StructOf if one.children > 0 => None,
+        data::DataType::StructOf => return Err(format!("the struct `{}` has no members", one.name)),
+        _ => Some(0),
+    };
+    if expected.is_some_and(|expected| one.children != expected) {
+        return Err(format!("the field `{}` has {} children", one.name, one.children));
+    }
+    let mut children = Vec::new();
+    for _ in 0..one.children {
+        children.push(Arc::new(pull(rest, depth + 1)?));
+    }
+    Ok(Field::new(&one.name, data_type(one, children)?, one.nullable))
+}
+
+fn data_type(one: &data::Field, mut children: Vec<FieldRef>) -> Result<DataType, String> {
+    Ok(match one.data_type {
+        data::DataType::Boolean => DataType::Boolean,
+        data::DataType::Int8 => DataType::Int8,
+        data::DataType::Int16 => DataType::Int16,
+        data::DataType::Int32 => DataType::Int32,
+        data::DataType::Int64 => DataType::Int64,
+        data::DataType::Uint8 => DataType::UInt8,
+        data::DataType::Uint16 => DataType::UInt16,
+        data::DataType::Uint32 => DataType::UInt32,
+        data::DataType::Uint64 => DataType::UInt64,
+        data::DataType::Float32 => DataType::Float32,
+        data::DataType::Float64 => DataType::Float64,
+        data::DataType::Utf8 => DataType::Utf8,
+        data::DataType::Binary => DataType::Binary,
+        data::DataType::Date32 => DataType::Date32,
+        data::DataType::TimestampUs => DataType::Timestamp(TimeUnit::Microsecond, None),
+        data::DataType::Decimal128 => {
+            let scale_fits = i16::from(one.scale) <= i16::from(one.precision);
+            if one.precision == 0 || one.precision > 38 || one.scale < 0 || !scale_fits {
+                return Err(format!("the field `{}` is a decimal({}, {}); precision is 1 to 38, scale 0 to precision", one.name, one.precision, one.scale));
+            }
+            DataType::Decimal128(one.precision, one.scale)
+        }
+        data::DataType::ArrayOf => DataType::List(children.pop().ok_or("a list lacks its items")?),
+        data::DataType::StructOf => DataType::Struct(Fields::from(children)),
+    })
+}
+
+/// True where a batch with `found` may stand for one with `bound`: same names and types, and no nulls where none are bound.
+pub(crate) fn fits(found: &Schema, bound: &Schema) -> bool {
+    found.fields().len() == bound.fields().len()
+        && found.fields().iter().zip(bound.fields()).all(|(found, bound)| found.name() == bound.name() && found.data_type() == bound.data_type())
+}

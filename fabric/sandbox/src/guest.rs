@@ -1,0 +1,430 @@
+//! One guest: a fresh store and instance for one function of one task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::Instance;
+use wasmtime::{Store, UpdateDeadline};
+use weft_core::LimitKind;
+
+use crate::account::{MemoryAccount, Reservation};
+use crate::bindings::{direct, fiber};
+use crate::clock::thread_cpu_ns;
+use crate::component::{Component, Exports};
+use crate::fault::{Fault, Result};
+use crate::host::{HANDLES_MAX, Host};
+use crate::limiter::Limiter;
+use crate::log::TaskLog;
+use crate::wasi::Wasi;
+use crate::fields;
+
+/// Bytes that a guest may hand over in one call of the host.
+const HOSTCALL_BYTES_MAX: usize = 128 << 20;
+/// A call on a fiber may wait this long in all: guests have nothing good to wait for.
+const CALL_WALL_MAX: Duration = Duration::from_secs(600);
+const FUNCTIONS_MAX: usize = 1000;
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// What a guest runs with.
+pub struct GuestSettings {
+    /// `component@version/function`, for logs and errors.
+    pub label: String,
+    /// The task's memory; the guest gets a child of it.
+    pub account: Arc<MemoryAccount>,
+    /// CPU time of all calls together.
+    pub cpu_limit_ns: u64,
+    /// Bytes that may be emitted.
+    pub output_limit_bytes: u64,
+    /// Where log lines go.
+    pub log: Arc<TaskLog>,
+    /// Stops the guest at the next tick.
+    pub cancel: CancellationToken,
+    /// Seeds `wasi:random`.
+    pub seed: u64,
+    /// Where the wall clock stands, in Unix milliseconds.
+    pub started_ms: u64,
+}
+
+/// What a guest has used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GuestMeters {
+    /// CPU time inside calls, host functions included.
+    pub cpu_ns: u64,
+    /// Calls.
+    pub calls: u64,
+    /// The most memory that the guest held.
+    pub memory_peak_bytes: u64,
+    /// Memory, integrated over time.
+    pub memory_byte_ns: u128,
+    /// Rows emitted.
+    pub rows_out: u64,
+    /// Bytes emitted.
+    pub bytes_out: u64,
+}
+
+/// Which interface a function belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FunctionKind {
+    /// `mapper`.
+    MapBatches,
+    /// `reducer`, at the end of a stage.
+    ReduceGroups,
+    /// `reducer`, around a shuffle.
+    CombineGroups,
+    /// `task`.
+    Task,
+}
+
+/// One function, as the component tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionDescription {
+    /// Its name.
+    pub name: String,
+    /// Which interface it belongs to.
+    pub kind: FunctionKind,
+    /// One line for people.
+    pub summary: String,
+    /// Equal inputs give equal outputs.
+    pub deterministic: bool,
+}
+
+/// What a component says of itself; checked, bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its functions.
+    pub functions: Vec<FunctionDescription>,
+}
+
+/// Params as functions get them.
+type Params = [(String, String)];
+
+/// One store with one instance. Drop it when a call has failed: nothing may run in it after that.
+pub struct Guest {
+    component: Arc<Component>,
+    store: Store<Host>,
+    instance: Instance,
+    account: Arc<MemoryAccount>,
+    calls: u64,
+}
+
+/// Calls one export in whichever way the component is called, between two readings of the thread's clock.
+macro_rules! call {
+    ($guest:ident, $interface:ident, $name:literal, $method:ident ( $($argument:expr),* )) => {{
+        $guest.begin()?;
+        let component = Arc::clone(&$guest.component);
+        let result = match &component.exports {
+            Exports::Direct(exports) => {
+                let indices = call!(@indices exports, $interface, $name);
+                match indices.load(&mut $guest.store, &$guest.instance) {
+                    Ok(interface) => interface.$method(&mut $guest.store, $($argument),*).map_err(|error| wasmtime::Error::from(error)),
+                    Err(error) => Err(error),
+                }
+            }
+            Exports::Fiber(exports) => {
+                let indices = call!(@indices exports, $interface, $name);
+                match indices.load(&mut $guest.store, &$guest.instance) {
+                    Ok(interface) => {
+                        let cancel = $guest.store.data().cancel.clone();
+                        let call = interface.$method(&mut $guest.store, $($argument),*);
+                        tokio::select! {
+                            result = call => result,
+                            () = cancel.cancelled() => Err(wasmtime::Error::msg("cancelled")),
+                            () = tokio::time::sleep(CALL_WALL_MAX) => Err(wasmtime::Error::msg("waited too long")),
+                        }
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        $guest.end(result)
+    }};
+    (@indices $exports:ident, functions, $name:literal) => { &$exports.functions };
+    (@indices $exports:ident, $interface:ident, $name:literal) => {
+        $exports.$interface.as_ref().ok_or(Fault::NotExported($name))?
+    };
+}
+
+impl Guest {
+    /// Makes a store and an instance. Errors: limits that the component's own start already breaks, and `Host`.
+    pub async fn start(component: &Arc<Component>, settings: GuestSettings) -> Result<Self> {
+        let account = settings.account.child();
+        let mut table = wasmtime::component::ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        let host = Host {
+            table,
+            limiter: Limiter::new(Arc::clone(&account)),
+            account: Arc::clone(&account),
+            wasi: Wasi::new(settings.seed, settings.started_ms),
+            log: settings.log,
+            function: settings.label,
+            cancel: settings.cancel,
+            cpu_limit_ns: settings.cpu_limit_ns,
+            cpu_spent_ns: 0,
+            cpu_began_ns: thread_cpu_ns(),
+            output_limit_bytes: settings.output_limit_bytes,
+            output_bytes: 0,
+            output_rows: 0,
+            output_schema: None,
+            emitted: Vec::new(),
+            emitted_reserved: None,
+            stopped: None,
+        };
+        let mut store = Store::new(&component.engine.wasmtime, host);
+        store.limiter(|host| &mut host.limiter);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        store.set_max_component_handles(HANDLES_MAX);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut context| {
+            let host = context.data_mut();
+            match host.check() {
+                Ok(()) => Ok(UpdateDeadline::Continue(1)),
+                Err(fault) => {
+                    host.stopped.get_or_insert(fault);
+                    Ok(UpdateDeadline::Interrupt)
+                }
+            }
+        });
+        let instance = match &component.exports {
+            Exports::Direct(_) => component.pre.instantiate(&mut store),
+            Exports::Fiber(_) => component.pre.instantiate_async(&mut store).await,
+        };
+        let spent = thread_cpu_ns().saturating_sub(store.data().cpu_began_ns);
+        store.data_mut().cpu_spent_ns = spent;
+        let instance = instance.map_err(|error| fault(store.data_mut(), &error))?;
+        Ok(Self { component: Arc::clone(component), store, instance, account, calls: 0 })
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let host = self.store.data_mut();
+        if host.cancel.is_cancelled() {
+            return Err(Fault::Cancelled);
+        }
+        host.cpu_began_ns = thread_cpu_ns();
+        self.store.set_epoch_deadline(1);
+        self.calls += 1;
+        Ok(())
+    }
+
+    fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T> {
+        let host = self.store.data_mut();
+        host.cpu_spent_ns = host.cpu_ns();
+        host.cpu_began_ns = thread_cpu_ns();
+        let result = result.map_err(|error| fault(host, &error))?;
+        match host.stopped.take() {
+            // A guest may swallow the error that a host function gave it; the limit stands all the same.
+            Some(fault) => Err(fault),
+            None => Ok(result),
+        }
+    }
+
+    /// Asks the component what it offers, and checks the answer.
+    pub async fn describe(&mut self) -> Result<Description> {
+        let component = Arc::clone(&self.component);
+        let description = match &component.exports {
+            Exports::Direct(_) => {
+                let found = self.describe_direct().await?;
+                let kind = |kind| match kind {
+                    direct::exports::weft::fabric::functions::Kind::MapBatches => FunctionKind::MapBatches,
+                    direct::exports::weft::fabric::functions::Kind::ReduceGroups => FunctionKind::ReduceGroups,
+                    direct::exports::weft::fabric::functions::Kind::CombineGroups => FunctionKind::CombineGroups,
+                    direct::exports::weft::fabric::functions::Kind::Task => FunctionKind::Task,
+                };
+                let one = |f: direct::exports::weft::fabric::functions::Function| FunctionDescription {
+                    name: f.name,
+                    kind: kind(f.kind),
+                    summary: f.summary,
+                    deterministic: f.deterministic,
+                };
+                Description { name: found.name, version: found.version, functions: found.functions.into_iter().map(one).collect() }
+            }
+            Exports::Fiber(_) => {
+                let found = self.describe_fiber().await?;
+                let kind = |kind| match kind {
+                    fiber::exports::weft::fabric::functions::Kind::MapBatches => FunctionKind::MapBatches,
+                    fiber::exports::weft::fabric::functions::Kind::ReduceGroups => FunctionKind::ReduceGroups,
+                    fiber::exports::weft::fabric::functions::Kind::CombineGroups => FunctionKind::CombineGroups,
+                    fiber::exports::weft::fabric::functions::Kind::Task => FunctionKind::Task,
+                };
+                let one = |f: fiber::exports::weft::fabric::functions::Function| FunctionDescription {
+                    name: f.name,
+                    kind: kind(f.kind),
+                    summary: f.summary,
+                    deterministic: f.deterministic,
+                };
+                Description { name: found.name, version: found.version, functions: found.functions.into_iter().map(one).collect() }
+            }
+        };
+        check_description(&description).map_err(Fault::Schema)?;
+        Ok(description)
+    }
+
+    async fn describe_direct(&mut self) -> Result<direct::exports::weft::fabric::functions::Description> {
+        self.begin()?;
+        let component = Arc::clone(&self.component);
+        let Exports::Direct(exports) = &component.exports else { return Err(Fault::NotExported("functions")) };
+        let result = exports.functions.load(&mut self.store, &self.instance).and_then(|functions| functions.call_describe(&mut self.store));
+        self.end(result)
+    }
+
+    async fn describe_fiber(&mut self) -> Result<fiber::exports::weft::fabric::functions::Description> {
+        self.begin()?;
+        let component = Arc::clone(&self.component);
+        let Exports::Fiber(exports) = &component.exports else { return Err(Fault::NotExported("functions")) };
+        let result = match exports.functions.load(&mut self.store, &self.instance) {
+            Ok(functions) => functions.call_describe(&mut self.store).await,
+            Err(error) => Err(error),
+        };
+        self.end(result)
+    }
+
+    /// Asks `function` for the schema of its output, given that of its input.
+    pub async fn bind(&mut self, function: &str, input: &SchemaRef, params: &Params) -> Result<SchemaRef> {
+        let input = fields::to_guest(input).map_err(Fault::Schema)?;
+        let flat = bind_call(self, function, &input, params).await?.map_err(Fault::Failed)?;
+        fields::from_guest(&flat).map_err(|message| Fault::Schema(format!("`bind` answered with a wrong schema: {message}")))
+    }
+
+    /// Opens `function` as a mapper whose output has `output` as its schema.
+    pub async fn open_mapper(&mut self, function: &str, params: &Params, output: SchemaRef) -> Result<()> {
+        self.store.data_mut().output_schema = Some(output);
+        call!(self, mapper, "mapper", call_open(function, params))?.map_err(Fault::Failed)
+    }
+
+    /// Opens `function` as a reducer or combiner whose output has `output` as its schema.
+    pub async fn open_reducer(&mut self, function: &str, params: &Params, output: SchemaRef) -> Result<()> {
+        self.store.data_mut().output_schema = Some(output);
+        call!(self, reducer, "reducer", call_open(function, params))?.map_err(Fault::Failed)
+    }
+
+    /// Pushes a batch into an open mapper.
+    pub async fn push_mapper(&mut self, batch: RecordBatch) -> Result<()> {
+        let input = self.store.data_mut().hold(batch, None).map_err(|error| Fault::Host(error.to_string()))?;
+        call!(self, mapper, "mapper", call_push(input))?.map_err(Fault::Failed)
+    }
+
+    /// Ends an open mapper.
+    pub async fn finish_mapper(&mut self) -> Result<()> {
+        call!(self, mapper, "mapper", call_finish())?.map_err(Fault::Failed)
+    }
+
+    /// Pushes sorted rows into an open reducer: `ends` holds the row after the last one of each group.
+    pub async fn push_reducer(&mut self, batch: RecordBatch, ends: &[u32], continues: bool) -> Result<()> {
+        let input = self.store.data_mut().hold(batch, None).map_err(|error| Fault::Host(error.to_string()))?;
+        call!(self, reducer, "reducer", call_push(input, ends, continues))?.map_err(Fault::Failed)
+    }
+
+    /// Ends an open reducer.
+    pub async fn finish_reducer(&mut self) -> Result<()> {
+        call!(self, reducer, "reducer", call_finish())?.map_err(Fault::Failed)
+    }
+
+    /// Runs a task function.
+    pub async fn run_task(&mut self, function: &str, params: &Params, index: u32, input: &[u8]) -> Result<Vec<u8>> {
+        let output = call!(self, task, "task", call_run(function, params, index, input))?.map_err(Fault::Failed)?;
+        let host = self.store.data_mut();
+        host.output_bytes += output.len() as u64;
+        if host.output_bytes > host.output_limit_bytes {
+            return Err(Fault::limit(LimitKind::Output, format!("{} bytes", host.output_limit_bytes)));
+        }
+        Ok(output)
+    }
+
+    /// Takes what was emitted since the last time, with the memory that is reserved for it.
+    pub fn take_output(&mut self) -> (Vec<RecordBatch>, Option<Reservation>) {
+        let host = self.store.data_mut();
+        (std::mem::take(&mut host.emitted), host.emitted_reserved.take())
+    }
+
+    /// What the guest has used so far.
+    pub fn meters(&self) -> GuestMeters {
+        let host = self.store.data();
+        GuestMeters {
+            cpu_ns: host.cpu_spent_ns,
+            calls: self.calls,
+            memory_peak_bytes: self.account.peak_bytes(),
+            memory_byte_ns: self.account.byte_ns(),
+            rows_out: host.output_rows,
+            bytes_out: host.output_bytes,
+        }
+    }
+}
+
+async fn bind_call(
+    guest: &mut Guest,
+    function: &str,
+    input: &[crate::bindings::data::Field],
+    params: &Params,
+) -> Result<std::result::Result<Vec<crate::bindings::data::Field>, String>> {
+    macro_rules! bind {
+        ($self:ident) => {
+            call!($self, functions, "functions", call_bind(function, input, params))
+        };
+    }
+    bind!(guest)
+}
+
+/// What the error of a call means. A limit that the host enforced takes precedence over the trap that it caused.
+fn fault(host: &mut Host, error: &wasmtime::Error) -> Fault {
+    if let Some(stopped) = host.stopped.take() {
+        return stopped;
+    }
+    if host.cancel.is_cancelled() {
+        return Fault::Cancelled;
+    }
+    let message = format!("{error:#}");
+    if host.limiter.refused {
+        // Out of memory shows as a trap or a panic of the guest, right after growth was refused.
+        return Fault::limit(LimitKind::Memory, format!("{} MiB", host.account.limit_bytes() >> 20));
+    }
+    if message.contains("waited too long") {
+        return Fault::limit(LimitKind::Wall, format!("{} s for one call", CALL_WALL_MAX.as_secs()));
+    }
+    if message.contains("maximum concurrent") {
+        return Fault::Host(message);
+    }
+    match error.downcast_ref::<wasmtime::Trap>() {
+        Some(trap) => Fault::Trapped(format!("{trap}; {}", backtrace(error))),
+        None => Fault::Trapped(message.lines().take(12).collect::<Vec<_>>().join("; ")),
+    }
+}
+
+fn backtrace(error: &wasmtime::Error) -> String {
+    let frames = |trace: &wasmtime::WasmBacktrace| {
+        trace.frames().iter().take(6).map(|frame| frame.func_name().map_or("?", |name| name.split("::h").next().unwrap_or(name)).to_owned()).collect::<Vec<_>>()
+    };
+    error.downcast_ref::<wasmtime::WasmBacktrace>().map_or_else(String::new, |trace| format!("in {}", frames(trace).join(" < ")))
+}
+
+fn check_description(description: &Description) -> std::result::Result<(), String> {
+    let Description { name, version, functions } = description;
+    if !weft_core::is_component_name(name) {
+        return Err(format!("`describe` gives the name `{}`; a name is [a-z][a-z0-9-]{{0,62}}", name.escape_debug().to_string().chars().take(80).collect::<String>()));
+    }
+    if !weft_core::is_semver(version) {
+        return Err(format!("`describe` gives the version `{}`, which is not semver", version.escape_debug().to_string().chars().take(80).collect::<String>()));
+    }
+    if functions.is_empty() || functions.len() > FUNCTIONS_MAX {
+        return Err(format!("`describe` lists {} functions; 1 to {FUNCTIONS_MAX} are allowed", functions.len()));
+    }
+    for (position, function) in functions.iter().enumerate() {
+        if !weft_core::is_component_name(&function.name) {
+            return Err(format!("`describe` lists a function whose name is not [a-z][a-z0-9-]{{0,62}}, at position {position}"));
+        }
+        if functions[..position].iter().any(|other| other.name == function.name) {
+            return Err(format!("`describe` lists `{}` twice", function.name));
+        }
+        if function.summary.len() > TEXT_BYTES_MAX {
+            return Err(format!("the summary of `{}` is longer than {TEXT_BYTES_MAX} bytes", function.name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,302 @@
+//! What a guest can ask of its host: batches, output, log, meter. One struct holds all that a store can reach.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::{Resource, ResourceTable};
+use weft_core::LimitKind;
+
+use crate::account::{MemoryAccount, Reservation};
+use crate::bindings::{data, log, meter, output};
+use crate::clock::thread_cpu_ns;
+use crate::fault::Fault;
+use crate::limiter::Limiter;
+use crate::log::TaskLog;
+use crate::wasi::Wasi;
+use crate::{fields, transfer};
+
+/// Batches that a guest holds at a time.
+pub(crate) const HANDLES_MAX: usize = 4096;
+
+/// A record batch that a guest holds; what the host computed for it is reserved from the task's memory.
+pub(crate) struct Batch {
+    pub(crate) batch: RecordBatch,
+    reserved: Option<Reservation>,
+}
+
+/// All that a store can reach.
+pub(crate) struct Host {
+    pub(crate) table: ResourceTable,
+    pub(crate) limiter: Limiter,
+    pub(crate) account: Arc<MemoryAccount>,
+    pub(crate) wasi: Wasi,
+    pub(crate) log: Arc<TaskLog>,
+    pub(crate) function: String,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) cpu_limit_ns: u64,
+    /// CPU time of the calls that have returned.
+    pub(crate) cpu_spent_ns: u64,
+    /// The thread's clock when the current call began.
+    pub(crate) cpu_began_ns: u64,
+    pub(crate) output_limit_bytes: u64,
+    pub(crate) output_bytes: u64,
+    pub(crate) output_rows: u64,
+    pub(crate) output_schema: Option<SchemaRef>,
+    pub(crate) emitted: Vec<RecordBatch>,
+    pub(crate) emitted_reserved: Option<Reservation>,
+    /// Why the host stopped the guest, if it did: it takes precedence over the trap that follows.
+    pub(crate) stopped: Option<Fault>,
+}
+
+type HostResult<T> = wasmtime::Result<Result<T, String>>;
+
+impl Host {
+    /// CPU time that the guest has used, the current call included.
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        self.cpu_spent_ns + thread_cpu_ns().saturating_sub(self.cpu_began_ns)
+    }
+
+    /// Looks at the limits that pass with time; called every tick while the guest runs.
+    pub(crate) fn check(&mut self) -> Result<(), Fault> {
+        if self.cancel.is_cancelled() {
+            return Err(Fault::Cancelled);
+        }
+        if self.cpu_ns() > self.cpu_limit_ns {
+            return Err(Fault::limit(LimitKind::Cpu, format!("{} ms", self.cpu_limit_ns / 1_000_000)));
+        }
+        Ok(())
+    }
+
+    fn stop<T>(&mut self, fault: Fault) -> wasmtime::Result<T> {
+        let message = fault.to_string();
+        self.stopped.get_or_insert(fault);
+        Err(wasmtime::Error::msg(message))
+    }
+
+    fn memory_fault(&self) -> Fault {
+        Fault::limit(LimitKind::Memory, format!("{} MiB", self.account.limit_bytes() >> 20))
+    }
+
+    pub(crate) fn hold(&mut self, batch: RecordBatch, reserved: Option<Reservation>) -> wasmtime::Result<Resource<Batch>> {
+        match self.table.push(Batch { batch, reserved }) {
+            Ok(resource) => Ok(resource),
+            Err(_) => self.stop(Fault::limit(LimitKind::Handles, format!("{HANDLES_MAX} batches"))),
+        }
+    }
+
+    fn reserve(&mut self, bytes: u64) -> wasmtime::Result<Reservation> {
+        match self.account.try_reserve(bytes) {
+            Some(reservation) => Ok(reservation),
+            None => {
+                let fault = self.memory_fault();
+                self.stop(fault)
+            }
+        }
+    }
+
+    /// Turns a guest's column into an array, and reserves what it takes.
+    fn admit(&mut self, column: data::Column, field: &Field) -> wasmtime::Result<Result<(ArrayRef, Reservation), String>> {
+        let bytes = column.buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        let reserved = self.reserve(bytes)?;
+        Ok(match transfer::from_guest(column, field.data_type()) {
+            Ok(array) => Ok((array, reserved)),
+            Err(message) => Err(format!("column `{}`: {message}", field.name())),
+        })
+    }
+}
+
+fn batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, String> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| error.to_string())
+}
+
+impl data::Host for Host {}
+
+impl data::HostBatch for Host {
+    fn create(&mut self, flat: Vec<data::Field>, columns: Vec<data::Column>) -> HostResult<Resource<Batch>> {
+        let schema = match fields::from_guest(&flat) {
+            Ok(schema) if schema.fields().len() == columns.len() && !columns.is_empty() => schema,
+            Ok(schema) => return Ok(Err(format!("{} fields and {} columns", schema.fields().len(), columns.len()))),
+            Err(message) => return Ok(Err(message)),
+        };
+        let mut arrays = Vec::with_capacity(columns.len());
+        let mut reserved: Option<Reservation> = None;
+        for (column, field) in columns.into_iter().zip(schema.fields()) {
+            match self.admit(column, field)? {
+                Ok((array, more)) => {
+                    arrays.push(array);
+                    reserved = Some(join(reserved, more));
+                }
+                Err(message) => return Ok(Err(message)),
+            }
+        }
+        let rows = arrays.first().map_or(0, |array| array.len());
+        match batch(schema, arrays, rows) {
+            Ok(batch) => Ok(Ok(self.hold(batch, reserved)?)),
+            Err(message) => Ok(Err(message)),
+        }
+    }
+
+    fn rows(&mut self, this: Resource<Batch>) -> wasmtime::Result<u32> {
+        Ok(u32::try_from(self.table.get(&this)?.batch.num_rows())?)
+    }
+
+    fn fields(&mut self, this: Resource<Batch>) -> wasmtime::Result<Vec<data::Field>> {
+        fields::to_guest(&self.table.get(&this)?.batch.schema()).map_err(wasmtime::Error::msg)
+    }
+
+    fn column(&mut self, this: Resource<Batch>, index: u32) -> HostResult<data::Column> {
+        let batch = &self.table.get(&this)?.batch;
+        let Some(array) = batch.columns().get(index as usize) else {
+            return Ok(Err(format!("there is no column {index}; the batch has {}", batch.num_columns())));
+        };
+        Ok(transfer::to_guest(array))
+    }
+
+    fn project(&mut self, this: Resource<Batch>, columns: Vec<u32>) -> HostResult<Resource<Batch>> {
+        let columns: Vec<usize> = columns.iter().map(|column| *column as usize).collect();
+        match self.table.get(&this)?.batch.project(&columns) {
+            Ok(batch) => Ok(Ok(self.hold(batch, None)?)),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    fn with_column(&mut self, this: Resource<Batch>, flat: Vec<data::Field>, column: data::Column) -> HostResult<Resource<Batch>> {
+        let old = self.table.get(&this)?.batch.clone();
+        let field = match fields::from_guest(&flat) {
+            Ok(schema) if schema.fields().len() == 1 => Arc::clone(&schema.fields()[0]),
+            Ok(schema) => return Ok(Err(format!("{} fields for one column", schema.fields().len()))),
+            Err(message) => return Ok(Err(message)),
+        };
+        let (array, reserved) = match self.admit(column, &field)? {
+            Ok(admitted) => admitted,
+            Err(message) => return Ok(Err(message)),
+        };
+        let fields: Vec<_> = old.schema().fields().iter().cloned().chain([field]).collect();
+        let columns = old.columns().iter().cloned().chain([array]).collect();
+        match batch(Arc::new(Schema::new(fields)), columns, old.num_rows()) {
+            Ok(batch) => Ok(Ok(self.hold(batch, Some(reserved))?)),
+            Err(message) => Ok(Err(message)),
+        }
+    }
+
+    fn filter(&mut self, this: Resource<Batch>, keep: Vec<u8>) -> HostResult<Resource<Batch>> {
+        let old = self.table.get(&this)?.batch.clone();
+        let mask = match transfer::mask(keep, old.num_rows()) {
+            Ok(mask) => mask,
+            Err(message) => return Ok(Err(message)),
+        };
+        let reserved = self.reserve(sliced_bytes(&old))?;
+        match arrow::compute::filter_record_batch(&old, &mask) {
+            Ok(batch) => Ok(Ok(self.hold(batch, Some(reserved))?)),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    fn take(&mut self, this: Resource<Batch>, rows: Vec<u32>) -> HostResult<Resource<Batch>> {
+        let old = self.table.get(&this)?.batch.clone();
+        if let Some(row) = rows.iter().find(|row| **row as usize >= old.num_rows()) {
+            return Ok(Err(format!("there is no row {row}; the batch has {}", old.num_rows())));
+        }
+        let bytes = old.columns().iter().map(|column| transfer::taken_bytes(column, &rows)).fold(0, u64::saturating_add);
+        let reserved = self.reserve(bytes)?;
+        match arrow::compute::take_record_batch(&old, &UInt32Array::from(rows)) {
+            Ok(batch) => Ok(Ok(self.hold(batch, Some(reserved))?)),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    fn drop(&mut self, this: Resource<Batch>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+fn join(first: Option<Reservation>, second: Reservation) -> Reservation {
+    match first {
+        None => second,
+        Some(mut first) => {
+            let bytes = second.bytes();
+            drop(second);
+            // The bytes were given back a moment ago on this very thread, and the account is the task's own.
+            let grown = first.try_grow(bytes);
+            debug_assert!(grown, "bytes that were just given back are there");
+            first
+        }
+    }
+}
+
+/// Bytes that the rows of a batch take, slices counted as what they show.
+fn sliced_bytes(batch: &RecordBatch) -> u64 {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()) as u64).sum()
+}
+
+impl output::Host for Host {
+    fn emit(&mut self, this: Resource<Batch>) -> HostResult<()> {
+        let Batch { batch, reserved } = self.table.delete(this)?;
+        let Some(bound) = self.output_schema.clone() else {
+            return Ok(Err("this call has no output".into()));
+        };
+        if !fields::fits(&batch.schema(), &bound) {
+            let fault = Fault::Schema(format!("emitted a batch with {}, bound to {}", describe(&batch.schema()), describe(&bound)));
+            return self.stop(fault);
+        }
+        let rows = batch.num_rows();
+        let bytes = sliced_bytes(&batch);
+        let batch = match self::batch(bound, batch.columns().to_vec(), rows) {
+            Ok(batch) => batch,
+            Err(message) => return self.stop(Fault::Schema(message)),
+        };
+        self.output_bytes += bytes;
+        self.output_rows += rows as u64;
+        if self.output_bytes > self.output_limit_bytes {
+            let fault = Fault::limit(LimitKind::Output, format!("{} bytes", self.output_limit_bytes));
+            return self.stop(fault);
+        }
+        drop(reserved);
+        let more = self.reserve(bytes)?;
+        self.emitted_reserved = Some(join(self.emitted_reserved.take(), more));
+        if rows > 0 {
+            self.emitted.push(batch);
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// A schema as people read it.
+pub(crate) fn describe(schema: &Schema) -> String {
+    let fields: Vec<String> = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
+    format!("({})", fields.join(", "))
+}
+
+impl log::Host for Host {
+    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        let level = match level {
+            log::Level::Error => "error",
+            log::Level::Warn => "warn",
+            log::Level::Info => "info",
+            log::Level::Debug => "debug",
+        };
+        match self.log.write(level, &self.function, &message) {
+            Ok(()) => Ok(()),
+            Err(_) => self.stop(Fault::limit(LimitKind::Log, TaskLog::limit_text())),
+        }
+    }
+}
+
+impl meter::Host for Host {
+    fn spent(&mut self) -> wasmtime::Result<meter::Usage> {
+        Ok(meter::Usage { cpu_ns: self.cpu_ns(), memory_bytes: self.account.used_bytes(), output_bytes: self.output_bytes })
+    }
+
+    fn remaining(&mut self) -> wasmtime::Result<meter::Usage> {
+        let left = |limit: u64, spent: u64| limit.saturating_sub(spent);
+        Ok(meter::Usage {
+            cpu_ns: left(self.cpu_limit_ns, self.cpu_ns()),
+            memory_bytes: left(self.account.limit_bytes(), self.account.used_bytes()),
+            output_bytes: left(self.output_limit_bytes, self.output_bytes),
+        })
+    }
+}

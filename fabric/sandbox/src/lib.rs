@@ -1,0 +1,33 @@
+//! Runs guests: one engine, a fresh store for every task, limits that are enforced, and meters.
+//!
+//! ```text
+//! bytes ──compile (its own process)──▶ artefact ──Component::load──▶ Component ──Guest::start──▶ Guest ──push/finish──▶ batches
+//! ```
+//!
+//! A [`Guest`] is one store with one instance, for one function of one task; it is dropped after that, and after a fault at
+//! once. Guests that import nothing that can wait are called synchronously; those that import WASI run on a fiber. What a guest hands over is
+//! checked in full before it becomes an Arrow array. Everything here that names wasmtime stays here.
+
+mod account;
+mod bindings;
+mod clock;
+mod compile;
+mod component;
+mod engine;
+mod fault;
+mod fields;
+mod guest;
+mod host;
+mod limiter;
+mod log;
+mod transfer;
+mod wasi;
+
+pub use account::{MemoryAccount, Reservation};
+pub use clock::{monotonic_ns, thread_cpu_ns};
+pub use compile::{COMPONENT_BYTES_MAX, Compiled, CompileError, compatibility, compile};
+pub use component::Component;
+pub use engine::{Engine, Role};
+pub use fault::{Fault, Result};
+pub use guest::{Description, FunctionDescription, FunctionKind, Guest, GuestMeters, GuestSettings};
+pub use log::{LOG_BYTES_MAX, LogLine, TaskLog};

@@ -1,0 +1,118 @@
+//! A task's log: lines of guests, escaped, bounded and counted.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes of lines that a task keeps; what comes after is dropped and counted.
+pub const LOG_BYTES_MAX: usize = 256 << 10;
+/// Bytes of one line; the rest is cut off, and the line says so.
+const LINE_BYTES_MAX: usize = 8 << 10;
+/// Bytes that a task may try to log before it is stopped.
+const ATTEMPTED_BYTES_MAX: u64 = 64 << 20;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// `error`, `warn`, `info` or `debug`.
+    pub level: String,
+    /// The function that wrote it.
+    pub function: String,
+    /// The text, control characters escaped.
+    pub message: String,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    kept: Vec<LogLine>,
+    kept_bytes: usize,
+    dropped: u64,
+    attempted_bytes: u64,
+}
+
+/// The log of one task, shared by its guests.
+#[derive(Debug, Default)]
+pub struct TaskLog(Mutex<Lines>);
+
+/// The task logs without end.
+#[derive(Debug)]
+pub(crate) struct Flood;
+
+impl TaskLog {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self, level: &str, function: &str, message: &str) -> Result<(), Flood> {
+        let mut lines = self.lines();
+        lines.attempted_bytes += message.len() as u64 + 1;
+        if lines.attempted_bytes > ATTEMPTED_BYTES_MAX {
+            return Err(Flood);
+        }
+        let message = escape(message);
+        if lines.kept_bytes + message.len() > LOG_BYTES_MAX {
+            lines.dropped += 1;
+            return Ok(());
+        }
+        lines.kept_bytes += message.len() + 1;
+        lines.kept.push(LogLine { level: level.into(), function: function.into(), message });
+        Ok(())
+    }
+
+    /// The limit on what a task may try to log, for errors.
+    pub(crate) fn limit_text() -> String {
+        format!("{} MiB", ATTEMPTED_BYTES_MAX >> 20)
+    }
+
+    /// Takes the lines that were kept, and the number of those that were not.
+    pub fn take(&self) -> (Vec<LogLine>, u64) {
+        let lines = std::mem::take(&mut *self.lines());
+        (lines.kept, lines.dropped)
+    }
+}
+
+/// Guests' text is data: nothing in it may steer a terminal or forge a line.
+fn escape(message: &str) -> String {
+    let mut end = message.len().min(LINE_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut text = String::with_capacity(end);
+    for c in message[..end].chars() {
+        if c.is_control() && c != '\t' {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    if end < message.len() {
+        text.push_str(&format!(" … ({} bytes cut)", message.len() - end));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_escaped_and_bounded() {
+        let log = TaskLog::default();
+        log.write("info", "f", "a\x1b[31m\nforged").expect("it fits");
+        for _ in 0..100 {
+            log.write("info", "f", &"x".repeat(10_000)).expect("it is dropped");
+        }
+        let (kept, dropped) = log.take();
+        assert_eq!(kept[0].message, "a\\u{1b}[31m\\nforged");
+        assert!(kept[1].message.ends_with("(1808 bytes cut)"));
+        assert!(dropped > 60 && kept.len() as u64 + dropped == 101);
+    }
+
+    #[test]
+    fn a_flood_is_stopped() {
+        let log = TaskLog::default();
+        let line = "x".repeat(1 << 20);
+        let written = (0..100).take_while(|_| log.write("info", "f", &line).is_ok()).count();
+        assert_eq!(written, 63);
+    }
+}

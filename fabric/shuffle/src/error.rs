@@ -1,0 +1,108 @@
+//! Errors of the shuffle, by what the caller does next.
+
+use weft_core::{ErrorCode, Problem};
+
+/// What can go wrong with stored bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error("the store failed at `{key}`")]
+    Store {
+        /// What was asked for.
+        key: String,
+        /// The store's own error.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The file system failed.
+    #[error("`{path}`: {source}")]
+    File {
+        /// What was touched.
+        path: String,
+        /// The system's own error.
+        source: std::io::Error,
+    },
+    /// What was read is not what was written.
+    #[error("shuffle {place} is damaged: {message}")]
+    Damaged {
+        /// Stage, partition and task.
+        place: String,
+        /// What differs.
+        message: String,
+    },
+    /// A file that was staged is neither there nor published.
+    #[error("the staged file `{0}` is gone, and it is not published either")]
+    StagedFileLost(String),
+    /// Somebody else's file has the name of one of ours.
+    #[error("`{0}` exists already: choose another folder, or remove it")]
+    OutputExists(String),
+    /// Batches could not be encoded or decoded.
+    #[error("encoding of batches failed: {0}")]
+    Encoding(String),
+}
+
+/// What the caller does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Try again later.
+    Unavailable,
+    /// Give up: the data is wrong.
+    Damaged,
+    /// Tell the user.
+    Conflict,
+    /// The disk is full; tell the user.
+    Exhausted,
+    /// Our bug.
+    Internal,
+}
+
+/// What this crate answers with.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn file(path: &std::path::Path, source: std::io::Error) -> Self {
+        Error::File { path: path.display().to_string(), source }
+    }
+
+    /// What the caller does next.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Store { source, .. } if is_full(source) => ErrorKind::Exhausted,
+            Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorKind::Exhausted,
+            Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
+            Error::Damaged { .. } | Error::StagedFileLost(_) => ErrorKind::Damaged,
+            Error::OutputExists(_) => ErrorKind::Conflict,
+            Error::Encoding(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// The error as users see it.
+    pub fn problem(&self) -> Problem {
+        let mut detail = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            let text = error.to_string();
+            if !detail.contains(&text) {
+                detail = format!("{detail}: {text}");
+            }
+            source = error.source();
+        }
+        match self.kind() {
+            ErrorKind::Unavailable => Problem::new(ErrorCode::StoreUnavailable, detail),
+            ErrorKind::Exhausted => Problem::new(ErrorCode::StoreUnavailable, format!("{detail}: the disk is full; free some space and run the job again")),
+            ErrorKind::Conflict => Problem::new(ErrorCode::OutputExists, detail),
+            ErrorKind::Damaged | ErrorKind::Internal => Problem::new(ErrorCode::Internal, detail),
+        }
+    }
+}
+
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

@@ -1,0 +1,277 @@
+//! Files of outputs: staged in a hidden folder beside their place, published by renaming, listed by a manifest written last.
+//!
+//! ```text
+//! staged ──(job's commit is durable)──▶ renamed one by one ──▶ _weft.json ──▶ staging folder removed
+//! ```
+//!
+//! Every step can be repeated from the start: a file that is neither staged nor published is the only thing that cannot be.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde::{Deserialize, Serialize};
+use weft_control::{PublishedOutput, SinkFile};
+use weft_core::JobId;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::blobs::sync_file_and_folder;
+use crate::error::{Error, Result};
+
+/// Name of the manifest in an output folder.
+pub const MANIFEST: &str = "_weft.json";
+
+fn staging_folder(output: &Path, job: &JobId) -> PathBuf {
+    output.join(format!(".weft-{job}"))
+}
+
+/// True where nothing that readers see lies in `output`.
+pub fn folder_is_free(output: &Path) -> Result<bool> {
+    match fs::read_dir(output) {
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry.map_err(|error| Error::file(output, error))?;
+                if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::file(output, error)),
+    }
+}
+
+/// A file in a staging folder that is being written; counts and hashes what passes through.
+pub struct StagedFile {
+    path: PathBuf,
+    name: String,
+    file: io::BufWriter<File>,
+    bytes: u64,
+    hash: Xxh3,
+}
+
+impl StagedFile {
+    /// Starts the file `name`, which must be the attempt's own, for `output`.
+    pub fn create(output: &Path, job: &JobId, name: &str) -> Result<Self> {
+        let folder = staging_folder(output, job);
+        fs::create_dir_all(&folder).map_err(|error| Error::file(&folder, error))?;
+        let path = folder.join(name);
+        let file = File::create(&path).map_err(|error| Error::file(&path, error))?;
+        Ok(Self { path, name: name.to_owned(), file: io::BufWriter::with_capacity(1 << 16, file), bytes: 0, hash: Xxh3::new() })
+    }
+
+    /// Syncs the file and says what is in it. `published` is its name once it is published.
+    pub fn finish(self, output: &str, published: String, rows: u64) -> Result<SinkFile> {
+        let failed = |error| Error::file(&self.path, error);
+        let file = self.file.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.sync_all().map_err(failed)?;
+        let xxh3 = format!("{:016x}", self.hash.digest());
+        Ok(SinkFile { output: output.to_owned(), staged: self.name, name: published, rows, bytes: self.bytes, xxh3 })
+    }
+}
+
+impl Write for StagedFile {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(buffer)?;
+        self.bytes += written as u64;
+        self.hash.update(&buffer[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// One output of a job, to be published.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ManifestOutput {
+    /// Its name in the job file.
+    pub name: String,
+    /// The folder.
+    pub folder: String,
+    /// Its format.
+    pub format: String,
+    /// Its columns, as text.
+    pub schema: Vec<(String, String)>,
+    /// Its files.
+    pub files: Vec<SinkFile>,
+}
+
+/// A file as the manifest lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// xxh3 of its bytes, 16 hex digits.
+    pub xxh3: String,
+}
+
+/// What `_weft.json` says: readers who need all or nothing read it first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The job that wrote the folder.
+    pub job: String,
+    /// The output's name in the job file.
+    pub output: String,
+    /// Format of the files.
+    pub format: String,
+    /// Columns and their types, as text.
+    pub schema: Vec<(String, String)>,
+    /// The files, by name.
+    pub files: Vec<ManifestFile>,
+    /// Rows in all of them.
+    pub rows: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+}
+
+/// Makes the files of one output visible, then writes its manifest, then removes the staging folder.
+///
+/// Repeating it changes nothing. Errors: `OutputExists` where a file of somebody else has a name of ours, `StagedFileLost`.
+pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> {
+    let folder = Path::new(&output.folder);
+    let staging = staging_folder(folder, job);
+    fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
+    for file in &output.files {
+        weft_core::failpoint::hit("publish");
+        publish_file(folder, &staging, file)?;
+    }
+    let mut files: Vec<ManifestFile> =
+        output.files.iter().map(|file| ManifestFile { name: file.name.clone(), rows: file.rows, bytes: file.bytes, xxh3: file.xxh3.clone() }).collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    let manifest = Manifest {
+        job: job.to_string(),
+        output: output.name.clone(),
+        format: output.format.clone(),
+        schema: output.schema.clone(),
+        rows: files.iter().map(|file| file.rows).sum(),
+        bytes: files.iter().map(|file| file.bytes).sum(),
+        files,
+    };
+    write_manifest(folder, &staging, &manifest)?;
+    weft_core::failpoint::hit("publish-manifest");
+    remove(&staging)?;
+    Ok(PublishedOutput { name: output.name.clone(), uri: output.folder.clone(), files: manifest.files.len() as u64, rows: manifest.rows, bytes: manifest.bytes })
+}
+
+fn publish_file(folder: &Path, staging: &Path, file: &SinkFile) -> Result<()> {
+    let (staged, published) = (staging.join(&file.staged), folder.join(&file.name));
+    match renameat_with(CWD, &staged, CWD, &published, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => Err(Error::OutputExists(published.display().to_string())),
+        Err(rustix::io::Errno::NOENT) => match fs::metadata(&published) {
+            Ok(found) if found.len() == file.bytes => Ok(()),
+            _ => Err(Error::StagedFileLost(staged.display().to_string())),
+        },
+        Err(error) => Err(Error::file(&published, error.into())),
+    }
+}
+
+fn write_manifest(folder: &Path, staging: &Path, manifest: &Manifest) -> Result<()> {
+    let path = folder.join(MANIFEST);
+    let text = serde_json::to_vec_pretty(manifest).map_err(|error| Error::Encoding(error.to_string()))?;
+    if fs::read(&path).is_ok_and(|found| found == text) {
+        return Ok(());
+    }
+    fs::create_dir_all(staging).map_err(|error| Error::file(staging, error))?;
+    let draft = staging.join(MANIFEST);
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&draft)?;
+        file.write_all(&text)?;
+        file.sync_all()
+    };
+    write().map_err(|error| Error::file(&draft, error))?;
+    match renameat_with(CWD, &draft, CWD, &path, RenameFlags::NOREPLACE) {
+        Ok(()) => sync_file_and_folder(&path),
+        Err(rustix::io::Errno::EXIST) => Err(Error::OutputExists(path.display().to_string())),
+        Err(error) => Err(Error::file(&path, error.into())),
+    }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file(folder, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a job that has ended left in an output's staging folder. `files` of a job that did not succeed are withdrawn
+/// where they were renamed already; a folder that is empty then goes too.
+pub fn clean_staging(output: &Path, job: &JobId, withdraw: &[SinkFile]) -> Result<()> {
+    remove(&staging_folder(output, job))?;
+    for file in withdraw {
+        let path = output.join(&file.name);
+        if fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) {
+            fs::remove_file(&path).map_err(|error| Error::file(&path, error))?;
+        }
+    }
+    if !withdraw.is_empty() || folder_is_free(output)? {
+        // Fails, and rightly, where the folder holds something.
+        let _ = fs::remove_dir(output);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn staged(folder: &Path, job: &JobId, name: &str, text: &str) -> SinkFile {
+        let mut file = StagedFile::create(folder, job, &format!("1-0-{name}")).expect("it opens");
+        file.write_all(text.as_bytes()).expect("it writes");
+        file.finish("daily", name.to_owned(), 1).expect("it ends")
+    }
+
+    fn output(folder: &Path, files: Vec<SinkFile>) -> ManifestOutput {
+        ManifestOutput { name: "daily".into(), folder: folder.display().to_string(), format: "parquet".into(), schema: Vec::new(), files }
+    }
+
+    #[test]
+    fn publishing_twice_and_from_the_middle_gives_the_same() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("out/daily");
+        let job = JobId::new(1, 2);
+        let files = vec![staged(&folder, &job, "part-daily-0", "aa"), staged(&folder, &job, "part-daily-1", "bbb")];
+        assert!(folder_is_free(&folder).expect("it reads"));
+        publish_file(&folder, &staging_folder(&folder, &job), &files[0]).expect("as if the process died here");
+        let output = output(&folder, files);
+        let published = publish(&job, &output).expect("it publishes");
+        assert_eq!(publish(&job, &output).expect("and again"), published);
+        assert_eq!((published.files, published.rows, published.bytes), (2, 2, 5));
+        let mut names: Vec<_> = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["_weft.json", "part-daily-0", "part-daily-1"]);
+    }
+
+    #[test]
+    fn files_of_others_are_never_replaced() {
+        let root = tempfile::tempdir().expect("a folder");
+        let job = JobId::new(1, 2);
+        let file = staged(root.path(), &job, "part-daily-0", "aa");
+        fs::write(root.path().join("part-daily-0"), "theirs").expect("it writes");
+        assert!(!folder_is_free(root.path()).expect("it reads"));
+        let error = publish(&job, &output(root.path(), vec![file])).expect_err("the name is taken");
+        assert!(matches!(error, Error::OutputExists(_)), "{error}");
+        assert_eq!(fs::read(root.path().join("part-daily-0")).expect("it is there"), b"theirs");
+    }
+
+    #[test]
+    fn a_lost_file_is_reported_and_a_given_up_job_leaves_nothing() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("daily");
+        let job = JobId::new(1, 2);
+        let files = vec![staged(&folder, &job, "a", "aa"), staged(&folder, &job, "b", "b")];
+        fs::remove_file(staging_folder(&folder, &job).join("1-0-b")).expect("it was there");
+        let error = publish(&job, &output(&folder, files.clone())).expect_err("b is gone");
+        assert!(matches!(error, Error::StagedFileLost(_)), "{error}");
+        clean_staging(&folder, &job, &files).expect("it cleans");
+        assert!(!folder.exists());
+    }
+}

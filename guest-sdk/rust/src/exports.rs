@@ -1,0 +1,179 @@
+//! What a component exports: its list of functions behind the interfaces of the contract.
+
+use std::cell::RefCell;
+
+use crate::batch::Batch;
+use crate::bindings::exports::weft::fabric::{functions, mapper, reducer, task};
+use crate::bindings::weft::fabric::data;
+use crate::component::{Body, Component, Function, MapTask, ReduceTask};
+use crate::functions::{Output, Params, Task};
+use crate::host::Handle;
+use crate::log::Level;
+use crate::{Error, Result, fields};
+
+/// Implemented by [`component!`](crate::component), on a type of the component's own crate.
+pub trait Exports {
+    const COMPONENT: Component;
+}
+
+type Pairs = Vec<(String, String)>;
+
+thread_local! {
+    static MAP: RefCell<Option<Box<dyn MapTask>>> = const { RefCell::new(None) };
+    static REDUCE: RefCell<Option<Box<dyn ReduceTask>>> = const { RefCell::new(None) };
+}
+
+impl<E: Exports> functions::Guest for E {
+    fn describe() -> functions::Description {
+        log_panics();
+        let Component {
+            name,
+            version,
+            functions,
+        } = E::COMPONENT;
+        let functions = functions.iter().map(describe).collect();
+        functions::Description {
+            name: name.into(),
+            version: version.into(),
+            functions,
+        }
+    }
+
+    fn bind(
+        function: String,
+        input: Vec<data::FieldResult>,
+        params: Pairs,
+    ) -> Result<Vec<data::FieldResult>, String> {
+        log_panics();
+        let bind = match find::<E>(&function).map(|function| &function.body) {
+            Some(Body::Map { bind, .. } | Body::Reduce { bind, .. }) => bind,
+            Some(Body::Task(_)) => return Ok(vec![]),
+            None => return Err(missing("", &function)),
+        };
+        let bound = text(bind(&fields::schema(input), &params.into()))?;
+        Ok(fields::results(&bound))
+    }
+}
+
+impl<E: Exports> mapper::Guest for E {
+    fn open(function: String, params: Pairs) -> Result<(), String> {
+        log_panics();
+        let Some(Body::Map { open, .. }) = find::<E>(&function).map(|function| &function.body)
+        else {
+            return Err(missing("map ", &function));
+        };
+        let map = text(open(&params.into()))?;
+        MAP.set(Some(map));
+        Ok(())
+    }
+
+    fn push(input: data::Batch) -> Result<(), String> {
+        let input = Batch::from_handle(Handle(input));
+        MAP.with_borrow_mut(|map| {
+            text(
+                map.as_mut()
+                    .ok_or_else(not_open)?
+                    .push(input, &mut Output::new()),
+            )
+        })
+    }
+
+    fn finish() -> Result<(), String> {
+        text(MAP.take().ok_or_else(not_open)?.finish(&mut Output::new()))
+    }
+}
+
+impl<E: Exports> reducer::Guest for E {
+    fn open(function: String, params: Pairs) -> Result<(), String> {
+        log_panics();
+        let Some(Body::Reduce { open, .. }) = find::<E>(&function).map(|function| &function.body)
+        else {
+            return Err(missing("reduce or combine ", &function));
+        };
+        let reduce = text(open(&params.into()))?;
+        REDUCE.set(Some(reduce));
+        Ok(())
+    }
+
+    fn push(input: data::Batch, ends: Vec<u32>, continues: bool) -> Result<(), String> {
+        let input = Batch::from_handle(Handle(input));
+        REDUCE.with_borrow_mut(|reduce| {
+            text(reduce.as_mut().ok_or_else(not_open)?.push(
+                input,
+                &ends,
+                continues,
+                &mut Output::new(),
+            ))
+        })
+    }
+
+    fn finish() -> Result<(), String> {
+        text(
+            REDUCE
+                .take()
+                .ok_or_else(not_open)?
+                .finish(&mut Output::new()),
+        )
+    }
+}
+
+impl<E: Exports> task::Guest for E {
+    fn run(function: String, params: Pairs, index: u32, input: Vec<u8>) -> Result<Vec<u8>, String> {
+        log_panics();
+        let Some(Body::Task(run)) = find::<E>(&function).map(|function| &function.body) else {
+            return Err(missing("task ", &function));
+        };
+        text(run(Task {
+            params: Params::from(params),
+            index,
+            input,
+        }))
+    }
+}
+
+fn describe(function: &Function) -> functions::Function {
+    let summary: Vec<_> = function.summary.iter().map(|line| line.trim()).collect();
+    let kind = match function.body {
+        Body::Map { .. } => functions::Kind::MapBatches,
+        Body::Reduce { combine: false, .. } => functions::Kind::ReduceGroups,
+        Body::Reduce { combine: true, .. } => functions::Kind::CombineGroups,
+        Body::Task(_) => functions::Kind::Task,
+    };
+    let Function {
+        name,
+        deterministic,
+        ..
+    } = *function;
+    functions::Function {
+        name: name.into(),
+        kind,
+        summary: summary.join(" "),
+        deterministic,
+    }
+}
+
+fn find<E: Exports>(name: &str) -> Option<&'static Function> {
+    E::COMPONENT
+        .functions
+        .iter()
+        .find(|function| function.name == name)
+}
+
+fn missing(kind: &str, function: &str) -> String {
+    format!("no {kind}function `{function}`")
+}
+
+fn not_open() -> String {
+    "the function is not open".into()
+}
+
+fn text<T>(result: Result<T>) -> Result<T, String> {
+    result.map_err(|error: Error| error.to_string())
+}
+
+/// Lets the log say what panicked and where; else there is only a trap.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        crate::log::write(Level::Error, &panic.to_string())
+    }));
+}
