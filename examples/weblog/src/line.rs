@@ -1,3 +1,5 @@
+use memchr::{memchr, memchr3};
+
 /// What a line of the log says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
@@ -24,12 +26,12 @@ pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
     let (_, rest) = word(rest)?;
     let (_, rest) = word(rest)?;
     let (date, rest) = date(rest)?;
-    let (_, rest) = until(rest, |byte| byte == b']')?;
+    let (_, rest) = split(rest, memchr(b']', rest)?)?;
     let rest = rest.strip_prefix(b"] \"")?;
     let (_, rest) = until(rest, |byte| !byte.is_ascii_uppercase())?;
     let rest = rest.strip_prefix(b" ")?;
-    let (page, rest) = until(rest, |byte| matches!(byte, b' ' | b'"' | b'?'))?;
-    let quote = rest.iter().position(|byte| *byte == b'"')?;
+    let (page, rest) = split(rest, memchr3(b' ', b'"', b'?', rest)?)?;
+    let quote = memchr(b'"', rest)?;
     let [b'"', b' ', b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', b' ', ..] = rest[quote..] else {
         return None;
     };
@@ -52,7 +54,9 @@ pub(crate) fn iso_day(date: &[u8; 11]) -> Option<String> {
 
 /// `(\S+) `: what is in front of the space, and what follows it.
 fn word(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (word, rest) = until(line, |byte| matches!(byte, b' ' | b'\t'..=b'\r'))?;
+    let (word, rest) = until(line, |byte| {
+        byte <= b' ' && matches!(byte, b' ' | b'\t'..=b'\r')
+    })?;
     Some((word, rest.strip_prefix(b" ")?))
 }
 
@@ -72,7 +76,11 @@ fn date(line: &[u8]) -> Option<(&[u8; 11], &[u8])> {
 /// Splits in front of the first byte that is an end: there must be one, and something before it.
 #[inline(always)]
 fn until(line: &[u8], is_end: impl Fn(u8) -> bool) -> Option<(&[u8], &[u8])> {
-    let end = line.iter().position(|byte| is_end(*byte))?;
+    split(line, line.iter().position(|byte| is_end(*byte))?)
+}
+
+#[inline(always)]
+fn split(line: &[u8], end: usize) -> Option<(&[u8], &[u8])> {
     if end == 0 {
         None
     } else {

@@ -202,7 +202,7 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             asker.answer(Ok(answer));
         }
         if self.term_led().is_none() {
-            
+            self.running.proposals.leadership_lost();
         }
     }
 

@@ -1,1 +1,28 @@
-//! stub
+//! Plans and runs tasks: what an executor does with the bytes that it is sent.
+//!
+//! ```text
+//! PlanRequest ──plan──▶ Plan (shapes) + one StagePlan blob a stage in the store
+//! TaskRequest ──run───▶ source ─▶ guests ─▶ edges (group, combine, partition, shuffle object) and sinks (staged Parquet) ─▶ TaskCommit
+//! ```
+//!
+//! Rows are pushed through a tree of operators, because one map may feed several stages and guests are pushed to as well.
+//! DataFusion does the relational work between them: for now the stable merge of sorted runs that were spilled.
+
+mod describe;
+mod edge;
+mod executor;
+mod flow;
+mod grouping;
+mod merge;
+mod messages;
+mod plan;
+mod planner;
+mod schema;
+mod sink;
+mod source;
+mod task;
+mod text;
+
+pub use executor::Executor;
+pub use messages::{DescribeReply, FromExecutor, PlanReply, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor};
+pub use plan::{FINGERPRINT, artefact_key, component_key, job_prefix};

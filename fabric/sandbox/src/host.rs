@@ -21,7 +21,8 @@ use crate::{fields, transfer};
 pub(crate) const HANDLES_MAX: usize = 4096;
 
 /// A record batch that a guest holds; what the host computed for it is reserved from the task's memory.
-pub(crate) struct Batch {
+#[expect(unreachable_pub, reason = "the generated bindings re-export it inside their private module")]
+pub struct Batch {
     pub(crate) batch: RecordBatch,
     reserved: Option<Reservation>,
 }

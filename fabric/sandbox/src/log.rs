@@ -59,6 +59,12 @@ impl TaskLog {
         Ok(())
     }
 
+    /// Adds a line of the fabric's own.
+    pub fn note(&self, level: &str, message: &str) {
+        // The fabric's few lines cannot be a flood; past the bound they are counted like any other.
+        let _ = self.write(level, "-", message);
+    }
+
     /// The limit on what a task may try to log, for errors.
     pub(crate) fn limit_text() -> String {
         format!("{} MiB", ATTEMPTED_BYTES_MAX >> 20)

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use weft_consensus::{NoTransport, Settings, start};
+use weft_consensus::{ErrorKind, NoTransport, Settings, start};
 
 use crate::support::{Journal, settings, start_single};
 
@@ -30,14 +30,12 @@ fn propose_until_the_end(folder: &Path) {
     );
     let member = member.unwrap();
     let mut n_acknowledged = 0;
-    loop {
-        if member
-            .blocking_propose(vec![n_acknowledged as u8; 200])
-            .is_ok()
-        {
-            n_acknowledged += 1;
-            fs::write(folder.join("acknowledged"), n_acknowledged.to_string()).unwrap();
+    while n_acknowledged < 1_000 {
+        match member.blocking_propose(vec![n_acknowledged as u8; 200]) {
+            Ok(_) => n_acknowledged += 1,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NotLeader),
         }
+        fs::write(folder.join("acknowledged"), n_acknowledged.to_string()).unwrap();
     }
 }
 

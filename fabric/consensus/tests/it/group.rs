@@ -1,8 +1,13 @@
 //! Three members: elections, catching up, members that are cut off.
 
-use weft_consensus::{Error, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use crate::support::{Group, command, commands, until, wait};
+use raft::eraftpb::MessageType;
+use weft_consensus::{Error, ErrorKind, MemoryTransport, Message, Transport};
+
+use crate::support::{DEADLINE, Group, command, commands, until, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_group_goes_on_without_its_leader() {
@@ -93,22 +98,23 @@ async fn a_leader_that_is_cut_off_gives_up_and_says_so() {
     let others: Vec<u64> = all.into_iter().filter(|id| *id != leader).collect();
     let term = group.member(leader).handle().status().term;
     group.network.cut_off(leader);
-    let lost = group
-        .member(leader)
-        .handle()
-        .propose(b"lost".to_vec())
-        .await;
+    let lost = group.member(leader).handle().propose(b"lost".to_vec());
+    let lost = tokio::time::timeout(DEADLINE, lost)
+        .await
+        .expect("no answer");
     assert!(matches!(lost, Err(Error::LeadershipLost)), "{lost:?}");
     assert_eq!(
         group.member(leader).journal().record().leadership,
         [true, false]
     );
     group.propose(&others, &command(1)).await;
-    // PreVote: waiting alone did not raise its term, so it deposes nobody when it comes back.
     until("the old leader looks for votes", || {
         group.member(leader).handle().status().leader_id.is_none()
     })
     .await;
+    // Twice the longest election timeout. PreVote: waiting alone does not raise the term of a member that is cut off, so
+    // that it deposes nobody when it comes back.
+    tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(group.member(leader).handle().status().term, term);
     let new_leader = group.leader(&others).await;
     let new_term = group.member(new_leader).handle().status().term;
@@ -116,5 +122,49 @@ async fn a_leader_that_is_cut_off_gives_up_and_says_so() {
     let agreed = group.agreed().await;
     assert_eq!(agreed, commands(0..2), "the lost command was replaced");
     assert_eq!(group.member(new_leader).handle().status().term, new_term);
+    group.stop().await;
+}
+
+/// Loses the first snapshot on its way.
+#[derive(Clone)]
+struct SnapshotLoser {
+    network: MemoryTransport,
+    n_snapshots: Arc<AtomicUsize>,
+}
+
+impl Transport for SnapshotLoser {
+    fn send(&self, mut messages: Vec<Message>) {
+        messages.retain(|message| {
+            message.get_msg_type() != MessageType::MsgSnapshot
+                || self.n_snapshots.fetch_add(1, Ordering::SeqCst) > 0
+        });
+        self.network.send(messages);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_lost_is_sent_again() {
+    let network = MemoryTransport::new();
+    let transport = SnapshotLoser {
+        network: network.clone(),
+        n_snapshots: Arc::default(),
+    };
+    let group = Group::start_on(3, network, transport.clone());
+    let all = [1, 2, 3];
+    let leader = group.leader(&all).await;
+    let lagging = all.into_iter().find(|id| *id != leader).unwrap();
+    let others: Vec<u64> = all.into_iter().filter(|id| *id != lagging).collect();
+    group.network.cut_off(lagging);
+    for number in 0..120 {
+        group.propose(&others, &command(number)).await;
+    }
+    group.network.reconnect(lagging);
+    let agreed = group.agreed().await;
+    assert!(
+        commands(0..120)
+            .iter()
+            .all(|command| agreed.contains(command))
+    );
+    assert!(transport.n_snapshots.load(Ordering::SeqCst) >= 2);
     group.stop().await;
 }

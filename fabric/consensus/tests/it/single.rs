@@ -173,7 +173,9 @@ fn blocking_calls_work_outside_of_async_code() {
     let journal = Journal::default();
     let handle = start(settings(folder.path()), journal.clone(), NoTransport).unwrap();
     // The first proposal may come before the election.
-    while handle.blocking_propose(command(0)).is_err() {}
+    while let Err(error) = handle.blocking_propose(command(0)) {
+        assert_eq!(error.kind(), ErrorKind::NotLeader);
+    }
     assert_eq!(journal.commands(), commands(0..1));
     handle.blocking_shutdown().unwrap();
     handle.blocking_shutdown().unwrap();

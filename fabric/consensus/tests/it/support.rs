@@ -216,7 +216,9 @@ impl<T: Transport + Clone> Group<T> {
     async fn try_propose(&self, reachable: &[u64], command: &[u8]) -> Result<(), Error> {
         let leader = self.leader(reachable).await;
         let handle = self.member(leader).handle();
-        let answer = handle.propose(command.to_vec()).await?;
+        let answer = handle.propose(command.to_vec());
+        let answer = tokio::time::timeout(DEADLINE, answer).await;
+        let answer = answer.expect("no answer")?;
         assert_eq!(answer, [b"did ", command].concat());
         Ok(())
     }

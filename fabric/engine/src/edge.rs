@@ -1,0 +1,182 @@
+//! The writing side of a shuffle: rows are collected, sorted by key, combined, partitioned, and added to the attempt's object.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::error::ArrowError;
+use weft_core::{ErrorCode, LimitKind, Problem};
+use weft_sandbox::Reservation;
+use weft_shuffle::ObjectWriter;
+
+use crate::flow::{RunningGuest, TaskEnvironment};
+use crate::grouping::{Chunk, Keys, Sorted};
+use crate::plan::EdgePlan;
+
+/// Rows of one batch in a segment.
+const SEGMENT_BATCH_ROWS: usize = 16 << 10;
+
+/// Our own kernels failing on batches that were checked is our bug.
+pub(crate) fn internal(error: &ArrowError) -> Problem {
+    match error {
+        ArrowError::IoError(_, source) if source.kind() == std::io::ErrorKind::StorageFull => {
+            Problem::new(ErrorCode::StoreUnavailable, format!("the disk is full: {source}; free some space and run the job again"))
+        }
+        ArrowError::IoError(_, source) => Problem::new(ErrorCode::StoreUnavailable, source.to_string()),
+        other => Problem::new(ErrorCode::Internal, other.to_string()),
+    }
+}
+
+/// One edge of a running task.
+pub(crate) struct EdgeWriter {
+    plan: EdgePlan,
+    edge: u32,
+    keys: Keys,
+    batches: Vec<RecordBatch>,
+    reserved: Option<Reservation>,
+    budget_bytes: u64,
+    /// Shared by the edges of the task: they end up in one object.
+    segments: Arc<std::sync::Mutex<ObjectWriter>>,
+    pub(crate) rows: u64,
+}
+
+fn batch_bytes(batch: &RecordBatch) -> u64 {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()) as u64).sum()
+}
+
+impl EdgeWriter {
+    /// `budget_bytes`: rows that are collected before a run is sorted and written.
+    pub(crate) fn new(plan: EdgePlan, edge: u32, budget_bytes: u64, segments: Arc<std::sync::Mutex<ObjectWriter>>) -> Result<Self, Problem> {
+        let keys = Keys::new(&plan.schema, &plan.keys).map_err(|error| internal(&error))?;
+        Ok(Self { plan, edge, keys, batches: Vec::new(), reserved: None, budget_bytes, segments, rows: 0 })
+    }
+
+    pub(crate) async fn push(&mut self, environment: &TaskEnvironment, batch: RecordBatch) -> Result<(), Problem> {
+        let bytes = batch_bytes(&batch);
+        self.rows += batch.num_rows() as u64;
+        let held = self.reserved.as_ref().map_or(0, Reservation::bytes);
+        if !self.batches.is_empty() && (held + bytes > self.budget_bytes || !self.reserve(environment, bytes)) {
+            self.flush(environment).await?;
+            if !self.reserve(environment, bytes) {
+                return Err(out_of_memory(environment, "a batch on its way to the shuffle"));
+            }
+        } else if self.batches.is_empty() && !self.reserve(environment, bytes) {
+            return Err(out_of_memory(environment, "a batch on its way to the shuffle"));
+        }
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    fn reserve(&mut self, environment: &TaskEnvironment, bytes: u64) -> bool {
+        match &mut self.reserved {
+            Some(reserved) => reserved.try_grow(bytes),
+            None => {
+                self.reserved = environment.account.try_reserve(bytes);
+                self.reserved.is_some()
+            }
+        }
+    }
+
+    /// Turns what was collected into one segment for each partition.
+    pub(crate) async fn flush(&mut self, environment: &TaskEnvironment) -> Result<(), Problem> {
+        let batches = std::mem::take(&mut self.batches);
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let sorted = Sorted::new(&self.keys, Arc::clone(&self.plan.schema), batches).map_err(|error| internal(&error))?;
+        let combined = match &self.plan.combine {
+            Some(function) => {
+                let batches = combine(environment, function, &sorted).await?;
+                Sorted::new(&self.keys, Arc::clone(&self.plan.schema), batches).map_err(|error| internal(&error))?
+            }
+            None => sorted,
+        };
+        self.write(&combined)?;
+        self.reserved = None;
+        Ok(())
+    }
+
+    fn write(&self, sorted: &Sorted) -> Result<(), Problem> {
+        let mut partitions: Vec<Vec<RecordBatch>> = vec![Vec::new(); self.plan.partitions as usize];
+        let mut chunks = sorted.chunks().map_err(|error| internal(&error))?;
+        while let Some(chunk) = chunks.next().map_err(|error| internal(&error))? {
+            partition(&chunk, &mut partitions).map_err(|error| internal(&error))?;
+        }
+        let mut segments = self.segments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (partition, batches) in (0..).zip(partitions) {
+            let batches = coalesce(&self.plan, batches).map_err(|error| internal(&error))?;
+            segments.add(self.edge, partition, &self.plan.schema, &batches).map_err(|error| error.problem())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs sorted rows through a combiner of their own: its memory is given back with it.
+pub(crate) async fn combine(environment: &TaskEnvironment, function: &crate::plan::FunctionPlan, sorted: &Sorted) -> Result<Vec<RecordBatch>, Problem> {
+    let mut guest = RunningGuest::reducer(environment, function).await?;
+    let mut output = Vec::new();
+    let mut chunks = sorted.chunks().map_err(|error| internal(&error))?;
+    while let Some(chunk) = chunks.next().map_err(|error| internal(&error))? {
+        output.extend(guest.push_chunk(environment, chunk).await?);
+    }
+    output.extend(guest.finish_reducer(environment).await?);
+    Ok(output)
+}
+
+pub(crate) fn out_of_memory(environment: &TaskEnvironment, what: &str) -> Problem {
+    let limit = environment.account.limit_bytes() >> 20;
+    let mut problem = Problem::new(
+        ErrorCode::LimitExceeded,
+        format!("the `{}` limit of {limit} MiB was reached by {what}; raise `limits.memory` or make batches smaller", LimitKind::Memory),
+    );
+    problem.limit = Some(LimitKind::Memory.to_string());
+    problem.value = Some(format!("{limit} MiB"));
+    problem
+}
+
+/// Deals the groups of a chunk out to partitions by the hash of their key.
+fn partition(chunk: &Chunk, partitions: &mut [Vec<RecordBatch>]) -> Result<(), ArrowError> {
+    if partitions.len() == 1 {
+        partitions[0].push(chunk.batch.clone());
+        return Ok(());
+    }
+    if let [hash] = chunk.hashes[..] {
+        partitions[place(hash, partitions.len())].push(chunk.batch.clone());
+        return Ok(());
+    }
+    let mut rows: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
+    let mut start = 0;
+    for (end, hash) in chunk.ends.iter().zip(&chunk.hashes) {
+        rows[place(*hash, partitions.len())].extend(start..*end);
+        start = *end;
+    }
+    for (rows, partition) in rows.into_iter().zip(partitions) {
+        if !rows.is_empty() {
+            partition.push(take_record_batch(&chunk.batch, &UInt32Array::from(rows))?);
+        }
+    }
+    Ok(())
+}
+
+fn place(hash: u64, partitions: usize) -> usize {
+    usize::try_from(hash % partitions as u64).expect("a partition is a small number")
+}
+
+/// Many small batches make long segments: each carries its own header.
+fn coalesce(plan: &EdgePlan, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, ArrowError> {
+    let mut coalesced = Vec::new();
+    let mut waiting: Vec<RecordBatch> = Vec::new();
+    let mut rows = 0;
+    for batch in batches {
+        if rows + batch.num_rows() > SEGMENT_BATCH_ROWS && !waiting.is_empty() {
+            coalesced.push(concat_batches(&plan.schema, &std::mem::take(&mut waiting))?);
+            rows = 0;
+        }
+        rows += batch.num_rows();
+        waiting.push(batch);
+    }
+    if !waiting.is_empty() {
+        coalesced.push(concat_batches(&plan.schema, &waiting)?);
+    }
+    Ok(coalesced)
+}

@@ -1,0 +1,204 @@
+//! What an executor process holds: the engine, loaded components, and the plans of the stages that it works on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use weft_control::{ObjectRef, PublishedOutput};
+use weft_core::{Digest, ErrorCode, JobId, Problem};
+use weft_sandbox::{Component, Engine};
+use weft_shuffle::{Blobs, ObjectReader};
+
+use crate::describe::describe;
+use crate::messages::{DescribeReply, PlanReply, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest};
+use crate::plan::{NodeWork, Source, StagePlan, artefact_key};
+use crate::planner::Planner;
+use crate::task::TaskRun;
+
+/// Components that stay loaded; the least recently used go first.
+const COMPONENTS_MAX: usize = 64;
+
+struct Stage {
+    context: StageContext,
+    plan: Mutex<Option<Arc<StagePlan>>>,
+    inputs: Arc<Vec<Option<ObjectRef>>>,
+}
+
+struct Job {
+    stages: BTreeMap<u32, Arc<Stage>>,
+    reader: ObjectReader,
+    cancel: CancellationToken,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Loaded components with the tick of their last use.
+    components: HashMap<Digest, (Arc<Component>, u64)>,
+    uses: u64,
+    jobs: BTreeMap<JobId, Job>,
+}
+
+/// One executor. Clones share it; each slot's thread has one.
+#[derive(Clone)]
+pub struct Executor {
+    engine: Engine,
+    blobs: Blobs,
+    compatibility: String,
+    spill_folder: PathBuf,
+    held: Arc<Mutex<Held>>,
+}
+
+impl Executor {
+    /// `compatibility` names the artefacts of this engine; what is spilled goes to unnamed files in `spill_folder`.
+    pub fn new(engine: Engine, blobs: Blobs, compatibility: String, spill_folder: PathBuf) -> Self {
+        Self { engine, blobs, compatibility, spill_folder, held: Arc::default() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The component, loaded once. Two threads that ask at once may both map it, which costs little; one of the two stays.
+    fn component(&self, digest: &Digest) -> Result<Arc<Component>, Problem> {
+        let mut held = self.held();
+        held.uses += 1;
+        let now = held.uses;
+        if let Some((component, used)) = held.components.get_mut(digest) {
+            *used = now;
+            return Ok(Arc::clone(component));
+        }
+        drop(held);
+        let path = self.blobs.local_path(&artefact_key(digest, &self.compatibility));
+        let component = Component::load(&self.engine, &path).map_err(|fault| Problem::new(ErrorCode::Internal, fault.to_string()))?;
+        let mut held = self.held();
+        if held.components.len() >= COMPONENTS_MAX {
+            let oldest = held.components.iter().min_by_key(|(_, (_, used))| *used).map(|(digest, _)| digest.clone());
+            oldest.and_then(|oldest| held.components.remove(&oldest));
+        }
+        held.components.insert(digest.clone(), (Arc::clone(&component), now));
+        Ok(component)
+    }
+
+    /// Has a component describe itself.
+    pub async fn describe(&self, request: u64, digest: &Digest) -> DescribeReply {
+        let result = match self.component(digest) {
+            Ok(component) => describe(&component).await,
+            Err(problem) => Err(problem),
+        };
+        DescribeReply { request, result }
+    }
+
+    /// Plans a job.
+    pub async fn plan(&self, request: &PlanRequest) -> PlanReply {
+        let mut components = HashMap::new();
+        for function in &request.functions {
+            match self.component(&function.digest) {
+                Ok(component) => components.insert(function.digest.clone(), component),
+                Err(problem) => return PlanReply { job: request.job.clone(), result: Err(problem), usage: Vec::new() },
+            };
+        }
+        let mut planner = Planner::new(request, &self.blobs, components);
+        let result = planner.plan().await;
+        PlanReply { job: request.job.clone(), result, usage: planner.usage }
+    }
+
+    /// Takes note of a stage whose tasks are about to come.
+    pub fn open_stage(&self, context: StageContext) {
+        let mut held = self.held();
+        let reader = || ObjectReader::new(self.blobs.clone());
+        let job = held.jobs.entry(context.job.clone()).or_insert_with(|| Job { stages: BTreeMap::new(), reader: reader(), cancel: CancellationToken::new() });
+        let inputs = Arc::new(context.inputs.clone());
+        job.stages.insert(context.stage, Arc::new(Stage { context, plan: Mutex::default(), inputs }));
+    }
+
+    /// Stops what runs of a job, and forgets it.
+    pub fn forget(&self, job: &JobId) {
+        if let Some(job) = self.held().jobs.remove(job) {
+            job.cancel.cancel();
+        }
+    }
+
+    async fn stage_plan(&self, stage: &Stage) -> Result<Arc<StagePlan>, Problem> {
+        if let Some(plan) = &*stage.plan.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = Arc::new(self.read_plan(&stage.context.plan).await?);
+        *stage.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    async fn read_plan(&self, key: &str) -> Result<StagePlan, Problem> {
+        let bytes = self.blobs.get(key).await.map_err(|error| error.problem())?;
+        serde_json::from_slice(&bytes).map_err(|error| Problem::new(ErrorCode::Internal, format!("the plan `{key}` is damaged: {error}")))
+    }
+
+    /// Runs one attempt on the calling thread. Nothing comes back for a job that was forgotten meanwhile.
+    pub async fn run(&self, request: TaskRequest) -> Option<TaskReply> {
+        let (stage, reader, cancel) = {
+            let held = self.held();
+            let job = held.jobs.get(&request.id.job)?;
+            (Arc::clone(job.stages.get(&request.id.stage)?), job.reader.clone(), job.cancel.clone())
+        };
+        let reply = match self.prepare(&request, &stage, reader, cancel.clone()).await {
+            Ok(run) => run.run().await,
+            Err(problem) => failed(&request, problem),
+        };
+        (!cancel.is_cancelled()).then_some(reply)
+    }
+
+    async fn prepare(&self, request: &TaskRequest, stage: &Stage, reader: ObjectReader, cancel: CancellationToken) -> Result<TaskRun, Problem> {
+        let plan = self.stage_plan(stage).await?;
+        let mut components = HashMap::new();
+        for digest in digests(&plan) {
+            components.insert(digest.clone(), self.component(digest)?);
+        }
+        Ok(TaskRun {
+            request: request.clone(),
+            plan,
+            inputs: Arc::clone(&stage.inputs),
+            components,
+            blobs: self.blobs.clone(),
+            reader,
+            spill_folder: self.spill_folder.clone(),
+            cancel,
+        })
+    }
+
+    /// Makes the files of a job's outputs visible.
+    pub async fn publish(&self, request: PublishRequest) -> Result<Vec<PublishedOutput>, Problem> {
+        let mut schemas = HashMap::new();
+        for key in &request.plans {
+            for sink in self.read_plan(key).await?.sinks {
+                let columns = sink.schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect::<Vec<_>>();
+                schemas.insert(sink.output, columns);
+            }
+        }
+        let mut published = Vec::new();
+        for mut output in request.outputs {
+            output.schema = schemas.remove(&output.name).unwrap_or_default();
+            published.push(weft_shuffle::publish(&request.job, &output).map_err(|error| error.problem())?);
+        }
+        Ok(published)
+    }
+}
+
+fn failed(request: &TaskRequest, problem: Problem) -> TaskReply {
+    let TaskRequest { id, attempt, epoch, .. } = request;
+    let failure = weft_control::TaskFailure { stage: id.stage, task: id.task, attempt: *attempt, epoch: *epoch, problem, usage: Vec::new(), log: None };
+    TaskReply { job: id.job.clone(), result: Err(failure) }
+}
+
+/// The components that a stage's tasks call.
+fn digests(plan: &StagePlan) -> Vec<&Digest> {
+    let nodes = plan.nodes.iter().filter_map(|node| match &node.work {
+        NodeWork::Map(function) | NodeWork::Reduce(function) | NodeWork::Task(function) => Some(&function.digest),
+        NodeWork::Pass => None,
+    });
+    let edges = plan.edges.iter().filter_map(|edge| edge.combine.as_ref().map(|function| &function.digest));
+    let source = match &plan.source {
+        Source::Shuffle { combine, .. } => combine.as_ref().map(|function| &function.digest),
+        Source::Text { .. } | Source::Nothing => None,
+    };
+    nodes.chain(edges).chain(source).collect()
+}

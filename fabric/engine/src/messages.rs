@@ -1,0 +1,142 @@
+//! What agents and executors say to each other, always as encoded bytes.
+
+use serde::{Deserialize, Serialize};
+use weft_control::{ObjectRef, Plan, PublishedOutput, PinnedFunction, TaskCommit, TaskFailure};
+use weft_core::job::JobSpec;
+use weft_core::{Digest, Epoch, FunctionUsage, JobId, Problem, TaskId};
+use weft_sandbox::Description;
+use weft_shuffle::ManifestOutput;
+
+/// From the agent to its executor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToExecutor {
+    /// The lease under which everything runs from now on.
+    Lease {
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// Have a component describe itself.
+    Describe {
+        /// Pairs the answer with the question.
+        request: u64,
+        /// The component.
+        digest: Digest,
+    },
+    /// Plan a job.
+    Plan(Box<PlanRequest>),
+    /// What the tasks of a stage have in common; comes before the first of them.
+    Stage(Box<StageContext>),
+    /// Run a task.
+    Task(TaskRequest),
+    /// Make files visible.
+    Publish(PublishRequest),
+    /// Stop what runs of the job, and forget it.
+    Forget {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// From the executor to its agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromExecutor {
+    /// It can take work.
+    Ready {
+        /// Slots that it has.
+        slots: u32,
+    },
+    /// The answer to `Describe`.
+    Described(DescribeReply),
+    /// The answer to `Plan`.
+    Planned(PlanReply),
+    /// A task ended.
+    Task(Box<TaskReply>),
+    /// The answer to `Publish`.
+    Published {
+        /// The job.
+        job: JobId,
+        /// Its outputs, or why not.
+        result: Result<Vec<PublishedOutput>, Problem>,
+    },
+}
+
+/// The answer to `Describe`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DescribeReply {
+    /// The question's number.
+    pub request: u64,
+    /// What the component says, or why it could not.
+    pub result: Result<Description, Problem>,
+}
+
+/// What a planning task gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanRequest {
+    /// The job.
+    pub job: JobId,
+    /// As it was accepted.
+    pub spec: JobSpec,
+    /// Its functions.
+    pub functions: Vec<PinnedFunction>,
+    /// Where guests' clocks stand, in Unix milliseconds.
+    pub started_ms: u64,
+}
+
+/// What a planning task answers with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanReply {
+    /// The job.
+    pub job: JobId,
+    /// The plan, or why there is none.
+    pub result: Result<Plan, Problem>,
+    /// What planning used.
+    pub usage: Vec<FunctionUsage>,
+}
+
+/// What the tasks of a stage have in common.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageContext {
+    /// The job.
+    pub job: JobId,
+    /// Position of the stage in the plan.
+    pub stage: u32,
+    /// Key of the plan's blob.
+    pub plan: String,
+    /// For stages that read an edge: the objects that its tasks wrote, by task.
+    pub inputs: Vec<Option<ObjectRef>>,
+}
+
+/// One attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskRequest {
+    /// Which task.
+    pub id: TaskId,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// The lease.
+    pub epoch: Epoch,
+    /// Unique under the epoch: names of objects and files carry both.
+    pub sequence: u64,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskReply {
+    /// The job.
+    pub job: JobId,
+    /// What to commit, or what went wrong.
+    pub result: Result<TaskCommit, TaskFailure>,
+}
+
+/// What a publishing task gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PublishRequest {
+    /// The job.
+    pub job: JobId,
+    /// The key of the first stage's plan blob; schemas of outputs come from the plans.
+    pub plans: Vec<String>,
+    /// The outputs with their files; `schema` is filled in by the executor.
+    pub outputs: Vec<ManifestOutput>,
+}

@@ -1,0 +1,142 @@
+//! The plan of one stage, as it lies in the store: only executors open it.
+
+use arrow::datatypes::SchemaRef;
+use serde::{Deserialize, Serialize};
+use weft_control::EdgeRef;
+use weft_core::job::BadRecords;
+use weft_core::{Digest, JobId, Limits};
+
+/// Partition hash, plan encoding and segment format: executors of one job must agree on all three.
+pub const FINGERPRINT: &str = "arrow-row59-xxh3 · plan-json-1 · ipc59-lz4-xxh3-1";
+
+/// Where all lies that a job needs while it runs.
+pub fn job_prefix(job: &JobId) -> String {
+    format!("jobs/{job}")
+}
+
+/// Where an uploaded component lies.
+pub fn component_key(digest: &Digest) -> String {
+    format!("components/{}.wasm", digest.hex())
+}
+
+/// Where its artefact for one engine lies.
+pub fn artefact_key(digest: &Digest, compatibility: &str) -> String {
+    format!("artefacts/{}-{compatibility}.cwasm", digest.hex())
+}
+
+/// What the tasks of one stage do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StagePlan {
+    pub(crate) job: JobId,
+    pub(crate) stage: u32,
+    /// For errors and receipts.
+    pub(crate) name: String,
+    pub(crate) seed: u64,
+    pub(crate) started_ms: u64,
+    pub(crate) limits: Limits,
+    pub(crate) source: Source,
+    /// The operators, each after the one that feeds it; the first is fed by the source.
+    pub(crate) nodes: Vec<Node>,
+    /// Partition counts of the edges that the stage writes.
+    pub(crate) edges: Vec<EdgePlan>,
+    pub(crate) sinks: Vec<SinkPlan>,
+}
+
+/// Where a task's rows come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Source {
+    /// Lines of text; task `i` reads split `i`.
+    Text { splits: Vec<TextSplit>, utf8: bool, bad_records: BadRecords },
+    /// Partition `i` of an edge, sorted by key.
+    Shuffle {
+        edge: EdgeRef,
+        /// The writing stage's name, for errors.
+        from: String,
+        keys: Vec<usize>,
+        combine: Option<FunctionPlan>,
+        #[serde(with = "crate::schema")]
+        schema: SchemaRef,
+    },
+    /// Nothing: a set of tasks.
+    Nothing,
+}
+
+/// Lines that begin in `start..end`. A compressed file is one split, `end` its compressed size.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TextSplit {
+    pub(crate) path: String,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// The file's size when the job was planned: a file that changes under a job fails it.
+    pub(crate) file_bytes: u64,
+    pub(crate) gzip: bool,
+}
+
+/// One operator and where its rows go.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) work: NodeWork,
+    /// Operators that it feeds, by position.
+    pub(crate) children: Vec<usize>,
+    /// Edges that it feeds, by position.
+    pub(crate) edges: Vec<usize>,
+    /// Sinks that it feeds, by position.
+    pub(crate) sinks: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NodeWork {
+    /// Rows as they are.
+    Pass,
+    Map(FunctionPlan),
+    /// Fed with groups.
+    Reduce(FunctionPlan),
+    /// Called once for each task of a set.
+    Task(FunctionPlan),
+}
+
+/// A function in its place.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FunctionPlan {
+    /// The job file's stage.
+    pub(crate) stage: String,
+    /// `component@version/function`.
+    pub(crate) label: String,
+    pub(crate) digest: Digest,
+    pub(crate) function: String,
+    pub(crate) params: Vec<(String, String)>,
+    pub(crate) limits: Limits,
+    #[serde(with = "crate::schema")]
+    pub(crate) output: SchemaRef,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EdgePlan {
+    pub(crate) partitions: u32,
+    /// Positions of the key's columns.
+    pub(crate) keys: Vec<usize>,
+    pub(crate) combine: Option<FunctionPlan>,
+    #[serde(with = "crate::schema")]
+    pub(crate) schema: SchemaRef,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SinkPlan {
+    /// The output's name in the job file.
+    pub(crate) output: String,
+    pub(crate) folder: String,
+    /// The job file's stage, for names of files.
+    pub(crate) stage: String,
+    #[serde(with = "crate::schema")]
+    pub(crate) schema: SchemaRef,
+}
+
+impl StagePlan {
+    /// Seeds what a task's guests see as random: the same for every attempt.
+    pub(crate) fn task_seed(&self, task: u32) -> u64 {
+        let place = (u64::from(self.stage) << 32) | u64::from(task);
+        xxhash_rust::xxh3::xxh3_64_with_seed(&place.to_le_bytes(), self.seed)
+    }
+}

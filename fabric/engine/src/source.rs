@@ -1,0 +1,167 @@
+//! The reading side of a shuffle: one partition, from all objects of the edge, sorted by key in bounded memory.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion_common::DataFusionError;
+use futures::StreamExt;
+use weft_control::{ObjectRef, Sums};
+use weft_core::{ErrorCode, Problem};
+use weft_sandbox::Reservation;
+use weft_shuffle::ObjectReader;
+
+use crate::edge::{combine, internal, out_of_memory};
+use crate::flow::{Flow, TaskEnvironment};
+use crate::grouping::{Chunk, Keys, Sorted};
+use crate::merge::{FAN_IN_MAX, Run, RunWriter, merge};
+use crate::plan::FunctionPlan;
+
+/// What reading a partition told.
+#[derive(Default)]
+pub(crate) struct PartitionRead {
+    pub(crate) sums: Sums,
+    pub(crate) bytes: u64,
+    pub(crate) spilled_runs: u64,
+}
+
+/// Which partition to read, and how.
+pub(crate) struct ShuffleSource<'a> {
+    pub(crate) reader: &'a ObjectReader,
+    pub(crate) inputs: &'a [Option<ObjectRef>],
+    pub(crate) from: &'a str,
+    pub(crate) edge: u32,
+    pub(crate) keys: &'a [usize],
+    pub(crate) combine: Option<&'a FunctionPlan>,
+    pub(crate) schema: &'a SchemaRef,
+}
+
+fn merge_failed(error: &DataFusionError) -> Problem {
+    match error {
+        DataFusionError::ResourcesExhausted(text) => {
+            let mut problem = Problem::new(ErrorCode::LimitExceeded, format!("the `memory` limit was reached while spilled runs were merged: {text}; raise `limits.memory`"));
+            problem.limit = Some("memory".into());
+            problem
+        }
+        other => Problem::new(ErrorCode::Internal, other.to_string()),
+    }
+}
+
+impl ShuffleSource<'_> {
+    /// Pushes the partition into `flow`, sorted, group by group.
+    ///
+    /// Objects are read in the order of the tasks that wrote them. Rows are collected up to a third of the task's memory, then
+    /// sorted, combined where a combiner is there, and spilled as a run; runs are merged at the end.
+    pub(crate) async fn run(&self, environment: &TaskEnvironment, flow: &mut Flow) -> Result<PartitionRead, Problem> {
+        let keys = Keys::new(self.schema, self.keys).map_err(|error| internal(&error))?;
+        let budget_bytes = environment.account.limit_bytes() / 3;
+        let mut read = PartitionRead::default();
+        let mut runs: Vec<Run> = Vec::new();
+        let mut batches: Vec<RecordBatch> = Vec::new();
+        let mut reserved: Option<Reservation> = None;
+        for (task, object) in (0u32..).zip(self.inputs) {
+            let Some(object) = object else { continue };
+            let (more, sums, bytes) =
+                self.reader.read(object, self.from, task, self.edge, environment.task).await.map_err(|error| error.problem())?;
+            read.sums.add(&sums);
+            read.bytes += bytes;
+            for batch in more {
+                let size = batch.get_array_memory_size() as u64;
+                let held = reserved.as_ref().map_or(0, Reservation::bytes);
+                if !batches.is_empty() && (held + size > budget_bytes || !grow(environment, &mut reserved, size)) {
+                    runs.push(self.spill(environment, &keys, std::mem::take(&mut batches)).await?);
+                    reserved = None;
+                    if !grow(environment, &mut reserved, size) {
+                        return Err(out_of_memory(environment, "a batch of the shuffle"));
+                    }
+                } else if batches.is_empty() && !grow(environment, &mut reserved, size) {
+                    return Err(out_of_memory(environment, "a batch of the shuffle"));
+                }
+                batches.push(batch);
+                if runs.len() == FAN_IN_MAX {
+                    let merged = self.merge_runs(environment, std::mem::take(&mut runs)).await?;
+                    runs.push(merged);
+                }
+            }
+        }
+        read.spilled_runs = runs.len() as u64;
+        if runs.is_empty() {
+            self.push_sorted(environment, flow, &keys, batches).await?;
+        } else {
+            runs.push(self.spill(environment, &keys, batches).await?);
+            drop(reserved);
+            self.push_merged(environment, flow, &keys, runs).await?;
+        }
+        Ok(read)
+    }
+
+    async fn push_sorted(&self, environment: &TaskEnvironment, flow: &mut Flow, keys: &Keys, batches: Vec<RecordBatch>) -> Result<(), Problem> {
+        let sorted = Sorted::new(keys, Arc::clone(self.schema), batches).map_err(|error| internal(&error))?;
+        let mut chunks = sorted.chunks().map_err(|error| internal(&error))?;
+        while let Some(chunk) = chunks.next().map_err(|error| internal(&error))? {
+            flow.push_chunk(environment, chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn spill(&self, environment: &TaskEnvironment, keys: &Keys, batches: Vec<RecordBatch>) -> Result<Run, Problem> {
+        let sort = |batches| Sorted::new(keys, Arc::clone(self.schema), batches).map_err(|error| internal(&error));
+        let mut sorted = sort(batches)?;
+        if let Some(function) = self.combine {
+            sorted = sort(combine(environment, function, &sorted).await?)?;
+        }
+        let write = || {
+            let mut writer = RunWriter::new(self.schema, &environment.spill_folder)?;
+            let mut chunks = sorted.chunks()?;
+            while let Some(chunk) = chunks.next()? {
+                writer.write(&chunk.batch)?;
+            }
+            writer.finish()
+        };
+        write().map_err(|error| internal(&error))
+    }
+
+    async fn merge_runs(&self, environment: &TaskEnvironment, runs: Vec<Run>) -> Result<Run, Problem> {
+        let mut writer = RunWriter::new(self.schema, &environment.spill_folder).map_err(|error| internal(&error))?;
+        let mut merged = merge(runs, self.schema, self.keys, &environment.account).map_err(|error| merge_failed(&error))?;
+        while let Some(batch) = merged.next().await {
+            writer.write(&batch.map_err(|error| merge_failed(&error))?).map_err(|error| internal(&error))?;
+        }
+        writer.finish().map_err(|error| internal(&error))
+    }
+
+    async fn push_merged(&self, environment: &TaskEnvironment, flow: &mut Flow, keys: &Keys, runs: Vec<Run>) -> Result<(), Problem> {
+        let mut merged = merge(runs, self.schema, self.keys, &environment.account).map_err(|error| merge_failed(&error))?;
+        // One batch is held back: only the next one tells whether its last group goes on.
+        let mut held: Option<(Chunk, Vec<u8>)> = None;
+        while let Some(batch) = merged.next().await {
+            let batch = batch.map_err(|error| merge_failed(&error))?;
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            let rows = keys.rows(&batch).map_err(|error| internal(&error))?;
+            if let Some((mut chunk, last)) = held.take() {
+                chunk.continues = rows.row(0).as_ref() == last;
+                flow.push_chunk(environment, chunk).await?;
+            }
+            let last = rows.row(rows.num_rows() - 1).as_ref().to_vec();
+            let ends = (1..=rows.num_rows()).filter(|end| *end == rows.num_rows() || rows.row(*end) != rows.row(*end - 1));
+            let ends = ends.map(|end| u32::try_from(end).expect("a batch is counted in 32 bits")).collect();
+            held = Some((Chunk { batch, ends, continues: false, hashes: Vec::new() }, last));
+        }
+        match held {
+            Some((chunk, _)) => flow.push_chunk(environment, chunk).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn grow(environment: &TaskEnvironment, reserved: &mut Option<Reservation>, bytes: u64) -> bool {
+    match reserved {
+        Some(reserved) => reserved.try_grow(bytes),
+        None => {
+            *reserved = environment.account.try_reserve(bytes);
+            reserved.is_some()
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Columns of text, aligned.
+
+/// On which side of its column a cell stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// For text.
+    Left,
+    /// For numbers.
+    Right,
+}
+
+/// A table with a line of headings.
+pub(crate) struct Table {
+    sides: Vec<Side>,
+    lines: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these headings and no row.
+    pub(crate) fn new(columns: &[(&str, Side)]) -> Self {
+        Self {
+            sides: columns.iter().map(|(_, side)| *side).collect(),
+            lines: vec![columns.iter().map(|(name, _)| (*name).into()).collect()],
+        }
+    }
+
+    /// Appends a row, one cell for each column.
+    pub(crate) fn row(&mut self, cells: impl Into<Vec<String>>) {
+        let cells = cells.into();
+        assert_eq!(cells.len(), self.sides.len(), "one cell for each column");
+        self.lines.push(cells);
+    }
+
+    /// The lines without a last line break. Two spaces stand between columns.
+    pub(crate) fn render(&self) -> String {
+        let width = |column: usize| {
+            let cells = self.lines.iter().map(|line| line[column].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.sides.len()).map(width).collect();
+        let lines: Vec<String> = self
+            .lines
+            .iter()
+            .map(|line| self.line(line, &widths))
+            .collect();
+        lines.join("\n")
+    }
+
+    fn line(&self, cells: &[String], widths: &[usize]) -> String {
+        let columns = cells.iter().zip(widths).zip(&self.sides);
+        let padded: Vec<String> = columns
+            .map(|((cell, width), side)| match side {
+                Side::Left => format!("{cell:<width$}"),
+                Side::Right => format!("{cell:>width$}"),
+            })
+            .collect();
+        padded.join("  ").trim_end().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(&[
+            ("stage", Side::Left),
+            ("rows", Side::Right),
+            ("", Side::Left),
+        ]);
+        table.row(["visits".into(), "1,234".into(), String::new()]);
+        table.row(["tøp".into(), "7".into(), "done".into()]);
+        assert_eq!(
+            table.render(),
+            "stage    rows\nvisits  1,234\ntøp         7  done"
+        );
+    }
+}
