@@ -1,0 +1,346 @@
+//! Calls of the API.
+//!
+//! Every call of the command line may be sent twice: reads change nothing, a job carries an idempotency key, an upload is
+//! known by its digest, and cancelling twice is cancelling once. So whatever is lost on the way is sent again, to each
+//! endpoint in turn, for about a second; then the server counts as unreachable.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+
+use crate::cli::endpoint::Endpoint;
+use crate::cli::failure::Failure;
+use crate::cli::problem::ApiProblem;
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Waits between attempts while nobody answers.
+const RETRY_DELAYS_MS: [u64; 3] = [100, 300, 600];
+/// Attempts while the server says that it is busy.
+const BUSY_ATTEMPTS: u32 = 5;
+/// Longest wait that a busy server may ask for.
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For all calls but uploads and streams.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// An upload may wait for the component to be compiled.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+/// Largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Piece of a file that is read at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// One call: what to send, independent of where to.
+pub(crate) struct Call {
+    method: Method,
+    path: String,
+    headers: Vec<(&'static str, String)>,
+    payload: Payload,
+}
+
+enum Payload {
+    Nothing,
+    Json(Bytes),
+    Wasm { file: PathBuf, size_bytes: u64 },
+}
+
+impl Call {
+    /// Reads `path`, as [`crate::cli::endpoint::path`] makes it.
+    pub(crate) fn get(path: String) -> Self {
+        Self::new(Method::GET, path, Payload::Nothing)
+    }
+
+    /// Posts without a body.
+    pub(crate) fn post(path: String) -> Self {
+        Self::new(Method::POST, path, Payload::Nothing)
+    }
+
+    /// Posts a JSON document.
+    pub(crate) fn post_json(path: String, document: &Value) -> Self {
+        let json = Bytes::from(document.to_string());
+        Self::new(Method::POST, path, Payload::Json(json))
+    }
+
+    /// Posts the first `size_bytes` of a file, which is read while it is sent.
+    pub(crate) fn post_wasm(path: String, file: PathBuf, size_bytes: u64) -> Self {
+        Self::new(Method::POST, path, Payload::Wasm { file, size_bytes })
+    }
+
+    fn new(method: Method, path: String, payload: Payload) -> Self {
+        Self {
+            method,
+            path,
+            headers: Vec::new(),
+            payload,
+        }
+    }
+
+    /// Adds a header.
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    fn timeout(&self) -> Duration {
+        match self.payload {
+            Payload::Wasm { .. } => UPLOAD_TIMEOUT,
+            Payload::Nothing | Payload::Json(_) => ANSWER_TIMEOUT,
+        }
+    }
+}
+
+/// An answer, whole.
+pub(crate) struct Answer {
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: Bytes,
+}
+
+impl Answer {
+    /// The document as it was sent, down to the last digit of its numbers.
+    pub(crate) fn text(&self) -> Result<&str, Failure> {
+        std::str::from_utf8(&self.body).map(str::trim).map_err(Self::strange)
+    }
+
+    /// The document.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(Self::strange)
+    }
+
+    /// True where the call made something that was not there before.
+    pub(crate) fn is_created(&self) -> bool {
+        self.status == StatusCode::CREATED
+    }
+
+    fn strange(error: impl std::fmt::Display) -> Failure {
+        Failure::other(format!("the server's answer makes no sense: {error}"))
+    }
+
+    fn asks_to_wait(&self) -> Option<Duration> {
+        let busy = matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        self.retry_after.filter(|wait| busy && *wait <= BUSY_WAIT_MAX)
+    }
+
+    fn accepted(self) -> Result<Self, Failure> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        let problem = ApiProblem::from_answer(self.status.as_u16(), &self.body);
+        Err(Failure::Problem(Box::new(problem)))
+    }
+}
+
+/// Why a call brought no answer.
+pub(crate) enum Lost {
+    /// The connection failed, or broke; another attempt may do.
+    Connection(String),
+    /// Something on this side is wrong.
+    Here(Failure),
+}
+
+/// Where calls go.
+pub(crate) struct Client {
+    http: HttpClient<HttpConnector, Body>,
+    endpoints: Vec<Endpoint>,
+    /// Position of the endpoint that answered last: it is asked first.
+    current: AtomicUsize,
+    authorization: Option<HeaderValue>,
+}
+
+impl Client {
+    /// A client of the first of `endpoints` that answers.
+    ///
+    /// Errors: `Usage` where an endpoint or the token cannot be one.
+    pub(crate) fn new(endpoints: &[String], token: Option<&str>) -> Result<Self, Failure> {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        let endpoints: Vec<Endpoint> = endpoints.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        assert!(!endpoints.is_empty(), "there is a default endpoint");
+        Ok(Self {
+            http: HttpClient::builder(TokioExecutor::new()).build(connector),
+            endpoints,
+            current: AtomicUsize::new(0),
+            authorization: token.map(bearer).transpose()?,
+        })
+    }
+
+    /// Sends a call until it is answered, and answers with what came back.
+    ///
+    /// Errors: `Problem` where the server refuses, `Unreachable` where none answers. Safe to drop: the server may or may
+    /// not have done what was asked.
+    pub(crate) async fn send(&self, call: &Call) -> Result<Answer, Failure> {
+        for _ in 1..BUSY_ATTEMPTS {
+            let answer = self.send_while_lost(call).await?;
+            match answer.asks_to_wait() {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return answer.accepted(),
+            }
+        }
+        self.send_while_lost(call).await?.accepted()
+    }
+
+    async fn send_while_lost(&self, call: &Call) -> Result<Answer, Failure> {
+        let mut delays = RETRY_DELAYS_MS.iter().copied().map(Duration::from_millis);
+        loop {
+            let reason = match self.first_answer(call).await {
+                Ok(answer) => return Ok(answer),
+                Err(Lost::Here(failure)) => return Err(failure),
+                Err(Lost::Connection(reason)) => reason,
+            };
+            match delays.next() {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(unreachable(&reason)),
+            }
+        }
+    }
+
+    /// One round over the endpoints.
+    async fn first_answer(&self, call: &Call) -> Result<Answer, Lost> {
+        let whole = async |endpoint: &Endpoint| {
+            let exchange = async { whole_answer(self.exchange(endpoint, call).await?).await };
+            let silence = |_| Lost::Connection(format!("no answer in {} s", call.timeout().as_secs()));
+            tokio::time::timeout(call.timeout(), exchange).await.map_err(silence)?
+        };
+        self.first_of(whole).await
+    }
+
+    /// Opens a stream: one round over the endpoints, and the answer as soon as its head is there.
+    ///
+    /// Errors: `Here` with a `Problem` where the server refuses for good.
+    pub(crate) async fn open(&self, call: &Call) -> Result<Incoming, Lost> {
+        let open = async |endpoint: &Endpoint| {
+            let exchange = self.exchange(endpoint, call);
+            let silence = |_| Lost::Connection("no answer".into());
+            tokio::time::timeout(ANSWER_TIMEOUT, exchange).await.map_err(silence)?
+        };
+        let response = self.first_of(open).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        // A server that starts or is busy is one to come back to.
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(Lost::Connection(format!("status {status}")));
+        }
+        let refused = whole_answer(response).await?.accepted();
+        Err(refused.map_or_else(Lost::Here, |_| unreachable!("the status is no success")))
+    }
+
+    /// Tries the endpoints in order, beginning with the one that answered last.
+    async fn first_of<T>(&self, attempt: impl AsyncFn(&Endpoint) -> Result<T, Lost>) -> Result<T, Lost> {
+        let first = self.current.load(Ordering::Relaxed);
+        let mut reasons = Vec::new();
+        for offset in 0..self.endpoints.len() {
+            let position = (first + offset) % self.endpoints.len();
+            let endpoint = &self.endpoints[position];
+            match attempt(endpoint).await {
+                Err(Lost::Connection(reason)) => reasons.push(format!("{endpoint} ({reason})")),
+                answered => {
+                    self.current.store(position, Ordering::Relaxed);
+                    return answered;
+                }
+            }
+        }
+        Err(Lost::Connection(reasons.join(", ")))
+    }
+
+    async fn exchange(&self, endpoint: &Endpoint, call: &Call) -> Result<Response<Incoming>, Lost> {
+        let request = self.request(endpoint, call).await.map_err(Lost::Here)?;
+        let lost = |error| Lost::Connection(innermost(&error));
+        self.http.request(request).await.map_err(lost)
+    }
+
+    async fn request(&self, endpoint: &Endpoint, call: &Call) -> Result<Request<Body>, Failure> {
+        let mut request = Request::builder().method(&call.method).uri(endpoint.uri(&call.path));
+        request = request.header(ACCEPT, "application/json, application/problem+json, text/event-stream");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
+        }
+        let (content_type, size_bytes, body) = body(&call.payload).await?;
+        if let Some(content_type) = content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        if call.method != Method::GET {
+            request = request.header(CONTENT_LENGTH, size_bytes);
+        }
+        request.body(body).map_err(Failure::other)
+    }
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, Failure> {
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    let mut value = value.map_err(|_| Failure::Usage("the token holds characters that none can have".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn unreachable(reason: &str) -> Failure {
+    Failure::Unreachable(format!(
+        "cannot reach a server at {reason}; start one with `weft up`, or name one with `--endpoint`"
+    ))
+}
+
+async fn body(payload: &Payload) -> Result<(Option<&'static str>, u64, Body), Failure> {
+    match payload {
+        Payload::Nothing => Ok((None, 0, Empty::new().map_err(|never| match never {}).boxed_unsync())),
+        Payload::Json(json) => {
+            let body = Full::new(json.clone()).map_err(|never| match never {}).boxed_unsync();
+            Ok((Some("application/json"), json.len() as u64, body))
+        }
+        Payload::Wasm { file, size_bytes } => {
+            let body = file_body(file, *size_bytes).await?;
+            Ok((Some("application/wasm"), *size_bytes, body))
+        }
+    }
+}
+
+async fn file_body(path: &PathBuf, size_bytes: u64) -> Result<Body, Failure> {
+    let opened = tokio::fs::File::open(path).await;
+    let file = opened.map_err(|error| Failure::other(format!("cannot read `{}`: {error}", path.display())))?;
+    let frames = futures::stream::try_unfold(file.take(size_bytes), async |mut file| {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await?;
+        let more = !chunk.is_empty();
+        io::Result::Ok(more.then(|| (Frame::data(Bytes::from(chunk)), file)))
+    });
+    Ok(StreamBody::new(frames).boxed_unsync())
+}
+
+async fn whole_answer(response: Response<Incoming>) -> Result<Answer, Lost> {
+    let status = response.status();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let collected = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = collected.map_err(|error| Lost::Connection(innermost(&*error)))?.to_bytes();
+    Ok(Answer {
+        status,
+        retry_after: retry_after.map(Duration::from_secs),
+        body,
+    })
+}
+
+/// The last link of a chain of errors: `Connection refused` rather than `client error`.
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
