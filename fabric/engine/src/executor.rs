@@ -133,18 +133,20 @@ impl Executor {
         serde_json::from_slice(&bytes).map_err(|error| Problem::new(ErrorCode::Internal, format!("the plan `{key}` is damaged: {error}")))
     }
 
-    /// Runs one attempt on the calling thread. Nothing comes back for a job that was forgotten meanwhile.
-    pub async fn run(&self, request: TaskRequest) -> Option<TaskReply> {
-        let (stage, reader, cancel) = {
+    /// Runs one attempt on the calling thread.
+    pub async fn run(&self, request: TaskRequest) -> TaskReply {
+        let found = {
             let held = self.held();
-            let job = held.jobs.get(&request.id.job)?;
-            (Arc::clone(job.stages.get(&request.id.stage)?), job.reader.clone(), job.cancel.clone())
+            let job = held.jobs.get(&request.id.job);
+            job.and_then(|job| Some((Arc::clone(job.stages.get(&request.id.stage)?), job.reader.clone(), job.cancel.clone())))
         };
-        let reply = match self.prepare(&request, &stage, reader, cancel.clone()).await {
+        let Some((stage, reader, cancel)) = found else {
+            return failed(&request, Problem::new(ErrorCode::Internal, "the job was forgotten before the task began"));
+        };
+        match self.prepare(&request, &stage, reader, cancel).await {
             Ok(run) => run.run().await,
             Err(problem) => failed(&request, problem),
-        };
-        (!cancel.is_cancelled()).then_some(reply)
+        }
     }
 
     async fn prepare(&self, request: &TaskRequest, stage: &Stage, reader: ObjectReader, cancel: CancellationToken) -> Result<TaskRun, Problem> {

@@ -17,6 +17,7 @@ mod merge;
 mod messages;
 mod plan;
 mod planner;
+mod preview;
 mod schema;
 mod sink;
 mod source;
@@ -25,4 +26,5 @@ mod text;
 
 pub use executor::Executor;
 pub use messages::{DescribeReply, FromExecutor, PlanReply, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor};
+pub use preview::preview;
 pub use plan::{FINGERPRINT, artefact_key, component_key, job_prefix};

@@ -11,6 +11,17 @@ use weft_shuffle::ManifestOutput;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToExecutor {
+    /// Comes first: what the process needs to start, which its environment does not tell.
+    Setup {
+        /// Folder of the store.
+        store: std::path::PathBuf,
+        /// Folder for what tasks spill.
+        spill: std::path::PathBuf,
+        /// Tasks that run side by side.
+        slots: u32,
+        /// Names the artefacts that this engine takes.
+        compatibility: String,
+    },
     /// The lease under which everything runs from now on.
     Lease {
         /// Its epoch.

@@ -1,30 +1,25 @@
 //! The server side of the `weft` binary: API, controller, agent, executor and compiler.
+//!
+//! ```text
+//! up ─┬─ api ───────▶ replica (Raft thread, control state) ──effects──▶ controller ──▶ agent ──socket──▶ executor child
+//!     └─ agent ──▶ compiler child (one for each new component)
+//! ```
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod agent;
+mod api;
+mod archive;
+mod clock;
+mod compiler;
+mod components;
+mod controller;
+mod executor;
+mod folder;
+mod queue;
+mod replica;
+mod tasks;
+mod up;
+mod wire;
 
-/// What `weft up` was asked for.
-#[derive(Debug, Clone)]
-pub struct UpSettings {
-    /// The data folder.
-    pub data: PathBuf,
-    /// Where the API listens.
-    pub listen: SocketAddr,
-    /// Slots of the node's executor; as many as there are cores where none is given.
-    pub slots: Option<u32>,
-}
-
-/// Runs `weft up` until it is told to stop.
-pub fn up(_settings: UpSettings) -> anyhow::Result<()> {
-    anyhow::bail!("not built")
-}
-
-/// Runs an executor child; its socket is standard input.
-pub fn executor() -> anyhow::Result<()> {
-    anyhow::bail!("not built")
-}
-
-/// Runs a compiler child.
-pub fn compiler(_component: &std::path::Path, _artefact: &std::path::Path) -> anyhow::Result<()> {
-    anyhow::bail!("not built")
-}
+pub use compiler::run as compiler;
+pub use executor::run as executor;
+pub use up::{UpSettings, run as up};

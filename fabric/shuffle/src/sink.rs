@@ -202,20 +202,25 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Removes what a job that has ended left in an output's staging folder. `files` of a job that did not succeed are withdrawn
-/// where they were renamed already; a folder that is empty then goes too.
+/// Removes what a job that has ended left in an output's folder. `withdraw`: files of a job that did not succeed, which are taken
+/// back where they were renamed already. A folder that is empty then goes too. Repeating it changes nothing.
 pub fn clean_staging(output: &Path, job: &JobId, withdraw: &[SinkFile]) -> Result<()> {
-    remove(&staging_folder(output, job))?;
-    for file in withdraw {
-        let path = output.join(&file.name);
-        if fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) {
-            fs::remove_file(&path).map_err(|error| Error::file(&path, error))?;
+    let staging = staging_folder(output, job);
+    let trash = output.join(format!(".weft-{job}.trash"));
+    if staging.exists() {
+        for file in withdraw {
+            let path = output.join(&file.name);
+            // A file that is still staged was never renamed: what has its name is somebody else's.
+            if !staging.join(&file.staged).exists() && fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) {
+                fs::remove_file(&path).map_err(|error| Error::file(&path, error))?;
+            }
         }
+        // All at once, so that a clean-up that is cut short does not look like a publication.
+        fs::rename(&staging, &trash).map_err(|error| Error::file(&staging, error))?;
     }
-    if !withdraw.is_empty() || folder_is_free(output)? {
-        // Fails, and rightly, where the folder holds something.
-        let _ = fs::remove_dir(output);
-    }
+    remove(&trash)?;
+    // Fails, and rightly, where the folder holds something.
+    let _ = fs::remove_dir(output);
     Ok(())
 }
 

@@ -1,1 +1,74 @@
-fn main(){}
+//! The verbs of the repository, as `cargo xtask VERB`: demo, test, guests, lint, logs.
+//!
+//! They need what a checkout needs anyway: cargo, a C compiler, and for guests a Rust toolchain with a Wasm target, which
+//! [`toolchain`] finds or installs. Everything that is built goes outside the checkout, see [`places`].
+#![expect(clippy::print_stdout, reason = "a program for people at a terminal")]
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+mod demo;
+mod guests;
+mod lint;
+mod logs;
+mod places;
+mod python;
+mod run;
+mod supervise;
+mod tests;
+mod toolchain;
+mod zipf;
+
+use places::Places;
+
+const HELP: &str = "\
+Usage: cargo xtask VERB
+
+  demo     build weft and the weblog example, make 256 MB of access logs, run the job on a server of its own
+  test     build weft and all guests, then run every test
+  guests   build the guests that tests need
+  lint     check formatting, lints and layers
+  logs     make access logs: --bytes 256MB --out DIR [--files 8] [--seed 1]
+
+What is built goes to $CARGO_TARGET_DIR, or to ~/.cache/weft/target where it is not set.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match verb(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn verb(arguments: &[String]) -> Result<ExitCode> {
+    let Some((verb, rest)) = arguments.split_first() else {
+        println!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    match (verb.as_str(), rest) {
+        ("help" | "--help" | "-h", _) => println!("{HELP}"),
+        ("logs", flags) => logs::write(&logs::Request::parse(flags)?)?,
+        ("demo", []) => return demo::start(&Places::find()?),
+        (demo::WORKER, []) => demo::work(&Places::find()?)?,
+        ("test", []) => tests::all(&Places::find()?)?,
+        ("guests", []) => guests_only(&Places::find()?)?,
+        ("lint", []) => lint::all(&Places::find()?)?,
+        ("demo" | "test" | "guests" | "lint", [first, ..]) => {
+            bail!("`{verb}` takes no argument, and `{first}` is one")
+        }
+        _ => bail!("no verb `{verb}`\n\n{HELP}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn guests_only(places: &Places) -> Result<()> {
+    toolchain::ensure()?;
+    guests::build_weft(places)?;
+    let folder = guests::build_all(places).context("the guests were not built")?;
+    println!("guests are in {}", folder.display());
+    Ok(())
+}

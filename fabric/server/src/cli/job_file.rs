@@ -122,7 +122,7 @@ impl Folder {
                 part => parts.push(part.to_owned()),
             }
         }
-        let is_folder = path.is_empty() || path.ends_with(['/', '.']) && !parts.last().is_some_and(|last| path.ends_with(last.as_str()));
+        let is_folder = matches!(path.rsplit('/').next(), Some("" | "." | ".."));
         let end = if is_folder && !parts.is_empty() { "/" } else { "" };
         format!("{scheme}/{}{end}", parts.join("/"))
     }

@@ -1,0 +1,185 @@
+//! The node's side: starts executor and compiler children, and passes messages between executors and the controller.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, mpsc};
+use weft_core::{ErrorCode, Problem};
+use weft_engine::{FromExecutor, ToExecutor};
+
+use crate::compiler::{CPU_SECONDS_MAX, MEMORY_BYTES_MAX, Verdict};
+use crate::folder::DataFolder;
+use crate::tasks::{OnError, Tasks};
+use crate::wire;
+
+/// Messages that may wait on their way to an executor, and from all executors to the controller.
+const MESSAGES_MAX: usize = 4096;
+/// Wall time of one compilation.
+const COMPILE_WALL_MAX: Duration = Duration::from_secs(300);
+/// Bytes that a compiler may say.
+const VERDICT_BYTES_MAX: u64 = 1 << 20;
+/// Compilations side by side: each may take gigabytes.
+const COMPILERS_MAX: usize = 1;
+
+/// What the controller hears of an executor.
+#[derive(Debug)]
+pub(crate) enum ExecutorEvent {
+    /// It said something.
+    Said(u64, FromExecutor),
+    /// Its process is gone.
+    Gone(u64, String),
+}
+
+/// A running executor.
+pub(crate) struct ExecutorLink {
+    /// Unique in the life of this server.
+    pub(crate) id: u64,
+    sender: mpsc::Sender<ToExecutor>,
+}
+
+impl ExecutorLink {
+    /// Sends a message; where the executor is gone, its `Gone` is on the way.
+    pub(crate) async fn send(&self, message: ToExecutor) {
+        let _ = self.sender.send(message).await;
+    }
+}
+
+/// The node.
+pub(crate) struct Agent {
+    program: PathBuf,
+    store: PathBuf,
+    spill: PathBuf,
+    compatibility: String,
+    slots: u32,
+    tasks: Tasks,
+    events: mpsc::Sender<ExecutorEvent>,
+    compilers: Arc<Semaphore>,
+}
+
+impl Agent {
+    pub(crate) fn new(folder: &DataFolder, compatibility: String, slots: u32, tasks: Tasks) -> anyhow::Result<(Self, mpsc::Receiver<ExecutorEvent>)> {
+        let (events, receiver) = mpsc::channel(MESSAGES_MAX);
+        let program = std::env::current_exe().context("the path of the program is unknown")?;
+        let compilers = Arc::new(Semaphore::new(COMPILERS_MAX));
+        Ok((Self { program, store: folder.store(), spill: folder.spill(), compatibility, slots, tasks, events, compilers }, receiver))
+    }
+
+    /// Names the artefacts of this node's engine.
+    pub(crate) fn compatibility(&self) -> &str {
+        &self.compatibility
+    }
+
+    /// A child of this program with nothing of the server's environment but what is for debugging.
+    fn child(&self, arguments: &[&std::ffi::OsStr]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env_clear().kill_on_drop(true);
+        for name in ["RUST_LOG", "RUST_BACKTRACE", "WEFT_FAILPOINTS", "WEFT_FAILPOINT_ONCE", "TMPDIR"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
+    /// Starts an executor. Its `Ready` comes as an event.
+    pub(crate) async fn start_executor(&self, id: u64) -> anyhow::Result<ExecutorLink> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut command = self.child(&["executor".as_ref()]);
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+        let child = command.spawn().context("an executor does not start")?;
+        let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
+        let link = ExecutorLink { id, sender };
+        let setup = ToExecutor::Setup { store: self.store.clone(), spill: self.spill.clone(), slots: self.slots, compatibility: self.compatibility.clone() };
+        link.send(setup).await;
+        let events = self.events.clone();
+        let socket = UnixStream::from_std(ours)?;
+        self.tasks.spawn("executor link", OnError::Log, async move {
+            let ended = relay(id, child, socket, receiver, &events).await;
+            let _ = events.send(ExecutorEvent::Gone(id, ended)).await;
+            Ok(())
+        });
+        Ok(link)
+    }
+
+    /// Compiles the component at `component` into `artefact`, in a child under limits. The artefact appears whole or not at all.
+    pub(crate) async fn compile(&self, component: &Path, artefact: &Path) -> Result<Vec<String>, Problem> {
+        let internal = |error: &dyn std::fmt::Display| Problem::new(ErrorCode::Internal, format!("compiling failed: {error}"));
+        let _permit = self.compilers.acquire().await.map_err(|error| internal(&error))?;
+        let folder = artefact.parent().ok_or_else(|| internal(&"the artefact has no folder"))?;
+        std::fs::create_dir_all(folder).map_err(|error| internal(&error))?;
+        let draft = artefact.with_extension("draft");
+        let mut command = self.child(&["compiler".as_ref(), component.as_os_str(), draft.as_os_str()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let verdict = tokio::time::timeout(COMPILE_WALL_MAX, verdict(command)).await;
+        let imports = match verdict {
+            Ok(Ok(Verdict::Compiled { imports })) => imports,
+            Ok(Ok(Verdict::Refused(problem))) => return Err(problem),
+            Ok(Err(problem)) => return Err(problem),
+            Err(_) => return Err(over_limit(&format!("{} s of wall time", COMPILE_WALL_MAX.as_secs()))),
+        };
+        std::fs::rename(&draft, artefact).map_err(|error| internal(&error))?;
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| internal(&error))?;
+        Ok(imports)
+    }
+}
+
+fn over_limit(what: &str) -> Problem {
+    Problem::new(ErrorCode::InvalidComponent, format!("the component cannot be compiled within {what}; make it smaller or split it"))
+}
+
+async fn verdict(mut command: Command) -> Result<Verdict, Problem> {
+    let internal = |error: &dyn std::fmt::Display| Problem::new(ErrorCode::Internal, format!("the compiler failed: {error}"));
+    let mut child = command.spawn().map_err(|error| internal(&error))?;
+    let mut said = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(VERDICT_BYTES_MAX).read_to_end(&mut said).await.map_err(|error| internal(&error))?;
+    }
+    let status = child.wait().await.map_err(|error| internal(&error))?;
+    if status.success() {
+        return serde_json::from_slice(&said).map_err(|error| internal(&error));
+    }
+    use std::os::unix::process::ExitStatusExt;
+    match status.signal() {
+        // SIGXCPU and SIGXFSZ are the kernel's; running out of memory ends in an abort.
+        Some(24 | 9) => Err(over_limit(&format!("{CPU_SECONDS_MAX} s of CPU time"))),
+        Some(25) => Err(over_limit("an artefact of 256 MiB")),
+        Some(6 | 11) => Err(over_limit(&format!("{} GiB of memory and the stack of the compiler", MEMORY_BYTES_MAX >> 30))),
+        _ => Err(internal(&status)),
+    }
+}
+
+/// Passes messages both ways until the executor ends; returns how it ended.
+async fn relay(id: u64, mut child: Child, socket: UnixStream, mut outbox: mpsc::Receiver<ToExecutor>, events: &mpsc::Sender<ExecutorEvent>) -> String {
+    let (mut reader, mut writer) = socket.into_split();
+    let reading = async {
+        while let Some(message) = wire::read::<FromExecutor>(&mut reader).await? {
+            events.send(ExecutorEvent::Said(id, message)).await?;
+        }
+        anyhow::Ok(())
+    };
+    let writing = async {
+        while let Some(message) = outbox.recv().await {
+            wire::write(&mut writer, &message).await?;
+        }
+        anyhow::Ok(())
+    };
+    let ended = tokio::select! {
+        ended = reading => ended,
+        ended = writing => ended,
+    };
+    let _ = child.start_kill();
+    let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+    match ended {
+        Ok(()) => status,
+        Err(error) => format!("{status}: {error:#}"),
+    }
+}

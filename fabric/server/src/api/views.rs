@@ -1,0 +1,130 @@
+//! What clients see of the state, as JSON.
+
+use serde_json::{Value, json};
+use weft_control::{ComponentRecord, EndedJob, Job, JobState, Outcome, StageState};
+use weft_core::{PriceSheet, Receipt};
+
+use super::reply::problem_json;
+use crate::clock::rfc3339;
+
+/// A component.
+pub(crate) fn component(record: &ComponentRecord) -> Value {
+    json!({
+        "name": record.name,
+        "version": record.version,
+        "digest": record.digest,
+        "size_bytes": record.size_bytes,
+        "created_at": rfc3339(record.created_ms),
+        "functions": record.functions,
+        "imports": record.imports,
+    })
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed",
+        Outcome::Cancelled => "cancelled",
+    }
+}
+
+/// The word for where a job stands.
+pub(crate) fn status(job: &Job) -> &'static str {
+    match &job.state {
+        JobState::Planning(_) => "planning",
+        JobState::Running(_) => "running",
+        JobState::Publishing(_) => "publishing",
+        JobState::Ending(ending) => outcome(ending.outcome),
+    }
+}
+
+/// A job that is still in the state, or was read back from its archive.
+pub(crate) fn job(job: &Job) -> Value {
+    let (started, ended, problem, outputs) = match &job.state {
+        JobState::Planning(_) => (None, None, None, Vec::new()),
+        JobState::Running(running) => (Some(running.started_ms), None, None, Vec::new()),
+        JobState::Publishing(publishing) => (Some(publishing.started_ms), None, None, Vec::new()),
+        JobState::Ending(ending) => (ending.started_ms, Some(ending.ended_ms), ending.problem.as_ref(), ending.outputs.clone()),
+    };
+    json!({
+        "id": job.id,
+        "name": job.spec.name,
+        "status": status(job),
+        "submitted_at": rfc3339(job.submitted_ms),
+        "started_at": started.map(rfc3339),
+        "ended_at": ended.map(rfc3339),
+        "tags": job.spec.tags,
+        "input_bytes": job.plan().map(|plan| plan.input_bytes),
+        "stages": stages(job),
+        "problem": problem.map(problem_json),
+        "outputs": outputs,
+    })
+}
+
+/// The line of an archived job.
+pub(crate) fn ended(job: &EndedJob) -> Value {
+    json!({
+        "id": job.id,
+        "name": job.name,
+        "status": outcome(job.outcome),
+        "submitted_at": rfc3339(job.submitted_ms),
+        "started_at": null,
+        "ended_at": rfc3339(job.ended_ms),
+        "tags": job.tags,
+    })
+}
+
+/// The stages of a job.
+pub(crate) fn stages(job: &Job) -> Vec<Value> {
+    let Some(plan) = job.plan() else { return Vec::new() };
+    let done = |stage: usize| job.stages()[stage].commits.len() == plan.stages[stage].n_tasks as usize;
+    let one = |(position, progress): (usize, &StageState)| {
+        let shape = &plan.stages[position];
+        let status = if done(position) {
+            "done"
+        } else if shape.reads.is_none_or(|edge| done(edge.stage as usize)) {
+            "running"
+        } else {
+            "waiting"
+        };
+        let own = |commit: &weft_control::TaskCommit| commit.usage.last().map(|usage| usage.billed).unwrap_or_default();
+        json!({
+            "position": position,
+            "name": shape.name,
+            "status": status,
+            "tasks_total": shape.n_tasks,
+            "tasks_done": progress.commits.len(),
+            "rows_read": progress.commits.values().map(|commit| own(commit).rows_in).sum::<u64>(),
+            "rows_written": progress.commits.values().map(|commit| own(commit).rows_out).sum::<u64>(),
+            "duplicates": progress.duplicates,
+            "retries": progress.failures.values().sum::<u32>(),
+        })
+    };
+    job.stages().iter().enumerate().map(one).collect()
+}
+
+/// The committed tasks of a job.
+pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
+    let names: Vec<&str> = job.plan().map(|plan| plan.stages.iter().map(|stage| stage.name.as_str()).collect()).unwrap_or_default();
+    let commits = job.stages().iter().zip(names).flat_map(|(stage, name)| stage.commits.values().map(move |commit| (name, commit)));
+    commits.map(|(stage, commit)| {
+        json!({
+            "stage": stage,
+            "task": commit.task,
+            "attempt": commit.attempt,
+            "epoch": commit.epoch,
+            "rows_read": commit.usage.last().map(|usage| usage.billed.rows_in),
+            "rows_written": commit.usage.last().map(|usage| usage.billed.rows_out),
+            "written": commit.written,
+            "read": commit.read,
+            "files": commit.files,
+            "usage": commit.usage,
+        })
+    })
+}
+
+/// What a job used and costs so far.
+pub(crate) fn receipt(job: &Job) -> Receipt {
+    let provisional = !matches!(job.state, JobState::Ending(_));
+    Receipt::new(job.id.to_string(), &job.usage, PriceSheet::default(), provisional)
+}

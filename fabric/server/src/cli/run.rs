@@ -1,0 +1,184 @@
+//! `weft run`: submits a job, follows it, and tells how it ended.
+
+use serde_json::Value;
+
+use crate::cli::arguments::RunArguments;
+use crate::cli::client::{Call, Client};
+use crate::cli::endpoint::path;
+use crate::cli::failure::Failure;
+use crate::cli::follow::{Follow, Update};
+use crate::cli::interrupt::{Choice, Interrupts};
+use crate::cli::model::{Job, JobOutput};
+use crate::cli::output::Output;
+use crate::cli::progress::Progress;
+use crate::cli::text::{bytes, counted};
+use crate::cli::{job_file, receipt};
+
+/// How following a job ended.
+enum Ending {
+    /// The job has ended; `json` is its last state.
+    Job { job: Box<Job>, json: String },
+    /// The user turned away.
+    Detached,
+}
+
+/// Runs `weft run`.
+///
+/// Under `--json`, one document: the job, with its receipt under `receipt`; with `--detach`, the job as it was accepted.
+/// Errors: `JobEnded` where the job did not succeed, `Interrupted` where Ctrl-C cancelled it.
+pub(crate) async fn run(client: &Client, arguments: &RunArguments, output: &mut Output) -> Result<(), Failure> {
+    let document = job_file::read(&arguments.file, &arguments.param)?;
+    let (job, json) = submit(client, &document).await?;
+    if arguments.detach {
+        return output.either(&json, || job.id.clone());
+    }
+    match watch(client, &job.id, output).await? {
+        Ending::Job { job, json } => end(client, &job, &json, output).await,
+        Ending::Detached => output.either(&json, || format!("{id} goes on; `weft job {id}` shows it", id = job.id)),
+    }
+}
+
+async fn submit(client: &Client, document: &Value) -> Result<(Job, String), Failure> {
+    let call = Call::post_json(path(&["jobs"]), document).header("idempotency-key", new_key()?);
+    let answer = client.send(&call).await?;
+    Ok((answer.read()?, answer.text()?.to_owned()))
+}
+
+/// A key that makes a job sent twice one job.
+fn new_key() -> Result<String, Failure> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| Failure::other(format!("no random bytes: {error}")))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+async fn watch(client: &Client, id: &str, output: &mut Output) -> Result<Ending, Failure> {
+    let mut interrupts = Interrupts::new()?;
+    let mut follow = Follow::new(client, id);
+    let mut progress = Progress::default();
+    let mut cancelled = false;
+    loop {
+        let update = tokio::select! {
+            biased;
+            () = interrupts.next() => {
+                // The second Ctrl-C does not wait until the job has stopped.
+                let choice = if cancelled { Choice::Detach } else { interrupts.choose(output).await };
+                match choice {
+                    Choice::Stay => {}
+                    Choice::Detach if cancelled => return Err(Failure::Interrupted),
+                    Choice::Detach => return Ok(Ending::Detached),
+                    Choice::Cancel => {
+                        cancel(client, id, output).await?;
+                        cancelled = true;
+                    }
+                }
+                continue;
+            }
+            update = follow.next() => update?,
+        };
+        match update {
+            Update::Lost { reason } => output.note(&format!("lost the server ({reason}); connecting again")),
+            Update::State { job, json } => {
+                progress.show(&job, output);
+                match (job.has_ended(), cancelled) {
+                    (false, _) => {}
+                    (true, false) => return Ok(Ending::Job { job, json }),
+                    (true, true) => return end_interrupted(&job, &json, output),
+                }
+            }
+        }
+    }
+}
+
+async fn cancel(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
+    output.note(&format!("cancelling {id}"));
+    client.send(&Call::post(path(&["jobs", id, "cancel"]))).await?;
+    Ok(())
+}
+
+fn end_interrupted(job: &Job, json: &str, output: &mut Output) -> Result<Ending, Failure> {
+    output.document(json)?;
+    output.note(&format!("{} {}", job.id, job.status));
+    Err(Failure::Interrupted)
+}
+
+async fn end(client: &Client, job: &Job, json: &str, output: &mut Output) -> Result<(), Failure> {
+    let receipt = match client.send(&receipt::call(&job.id)).await {
+        Ok(answer) => Some(answer),
+        Err(failure) => {
+            output.note(&format!("no receipt: {failure}"));
+            None
+        }
+    };
+    let receipt_json = receipt.as_ref().map(|answer| answer.text()).transpose()?;
+    output.document(&with_receipt(json, receipt_json))?;
+    let mut text = outcome(job);
+    if let Some(answer) = receipt {
+        text.push_str(&format!("\n{}", receipt::summary(&answer.read()?)));
+    }
+    if job.status == "succeeded" {
+        return output.say(&text);
+    }
+    output.note(&text);
+    Err(Failure::JobEnded)
+}
+
+/// The job's document with the receipt in it. Text is put together, not values: meters may be larger than any JSON number
+/// that would survive being read.
+fn with_receipt(job: &str, receipt: Option<&str>) -> String {
+    let open = job.trim_end().strip_suffix('}');
+    match (open, receipt) {
+        (Some(open), Some(receipt)) => format!("{open},\"receipt\":{receipt}}}"),
+        _ => job.to_owned(),
+    }
+}
+
+fn outcome(job: &Job) -> String {
+    let mut lines = vec![format!("{} {}", job.id, job.status)];
+    lines.extend(job.outputs.iter().map(output_line));
+    lines.extend(job.problem.iter().map(|problem| format!("error: {problem}")));
+    lines.join("\n")
+}
+
+/// One output for people.
+pub(crate) fn output_line(output: &JobOutput) -> String {
+    format!(
+        "  {}: {}, {}, {} in {}",
+        output.name,
+        counted(output.rows, "row"),
+        counted(output.files, "file"),
+        bytes(output.bytes),
+        output.uri
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_receipt_goes_into_the_document_digit_by_digit() {
+        let receipt = r#"{"memory_byte_ns":340282366920938463463374607431768211455}"#;
+        let expected = r#"{"id":"job-1","receipt":{"memory_byte_ns":340282366920938463463374607431768211455}}"#;
+        assert_eq!(with_receipt("{\"id\":\"job-1\"}\n", Some(receipt)), expected);
+        assert_eq!(with_receipt("{}", None), "{}");
+    }
+
+    #[test]
+    fn keys_differ() {
+        let (a, b) = (new_key().expect("random"), new_key().expect("random"));
+        assert!(a.len() == 32 && a != b);
+    }
+
+    #[test]
+    fn outcomes_tell_outputs_or_the_problem() {
+        let job = serde_json::json!({
+            "id": "job-1", "status": "succeeded",
+            "outputs": [{"name": "daily", "uri": "/out/daily/", "files": 8, "rows": 1234, "bytes": 2048}],
+        });
+        let job: Job = serde_json::from_value(job).expect("a job");
+        assert_eq!(outcome(&job), "job-1 succeeded\n  daily: 1,234 rows, 8 files, 2.0 KiB in /out/daily/");
+        let job = serde_json::json!({"id": "job-1", "status": "failed", "problem": {"code": "no_input", "detail": "no file"}});
+        let job: Job = serde_json::from_value(job).expect("a job");
+        assert_eq!(outcome(&job), "job-1 failed\nerror: no file [no_input]");
+    }
+}

@@ -1,0 +1,68 @@
+//! The compiler child: validates and compiles one component under limits of its own, and says on standard output what came of it.
+
+use std::io::Write;
+use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use serde::{Deserialize, Serialize};
+use weft_core::{ErrorCode, Problem};
+use weft_sandbox::{CompileError, compile};
+
+/// CPU time of one compilation.
+pub(crate) const CPU_SECONDS_MAX: u64 = 120;
+/// Memory of one compilation.
+pub(crate) const MEMORY_BYTES_MAX: u64 = 2 << 30;
+/// Size of an artefact.
+const ARTEFACT_BYTES_MAX: u64 = 256 << 20;
+
+/// What the child says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// The artefact is written.
+    Compiled {
+        /// Interfaces that the component imports.
+        imports: Vec<String>,
+    },
+    /// The component is refused.
+    Refused(Problem),
+}
+
+/// Runs the child: compiles `component` to `artefact`, prints the verdict.
+pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    for (resource, most) in [
+        (Resource::Cpu, CPU_SECONDS_MAX),
+        (Resource::Data, MEMORY_BYTES_MAX),
+        (Resource::Fsize, ARTEFACT_BYTES_MAX),
+        (Resource::Core, 0),
+    ] {
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+    }
+    weft_core::failpoint::hit("compile");
+    let bytes = std::fs::read(component)?;
+    let verdict = match compile(&bytes) {
+        Ok(compiled) => {
+            let mut file = std::fs::File::create(artefact)?;
+            file.write_all(&compiled.artefact)?;
+            file.sync_all()?;
+            Verdict::Compiled { imports: compiled.imports }
+        }
+        Err(error) => Verdict::Refused(problem(&error)),
+    };
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, &verdict)?;
+    out.flush()?;
+    Ok(())
+}
+
+fn problem(error: &CompileError) -> Problem {
+    let code = match error {
+        CompileError::UnknownImports(_) => ErrorCode::UnknownImport,
+        CompileError::Host(_) => ErrorCode::Internal,
+        CompileError::NotWasm { .. } | CompileError::CoreModule | CompileError::Precompiled | CompileError::Invalid(_) | CompileError::NoFunctions => {
+            ErrorCode::InvalidComponent
+        }
+    };
+    Problem::new(code, error.to_string())
+}

@@ -1,0 +1,139 @@
+//! From an upload to a registered component: stored, compiled once however many ask, described, replicated.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+use weft_control::{Answer, Command, ComponentRecord, FunctionKind, FunctionRecord};
+use weft_core::{Digest, ErrorCode, Problem};
+use weft_engine::artefact_key;
+use weft_sandbox::Description;
+
+use crate::agent::Agent;
+use crate::clock::unix_ms;
+use crate::controller::Request;
+use crate::folder::{DataFolder, tenant};
+use crate::replica::Replica;
+
+/// What compiling and describing a component told.
+#[derive(Clone)]
+struct Known {
+    imports: Vec<String>,
+    description: Description,
+}
+
+type Flight = Arc<tokio::sync::Mutex<Option<Known>>>;
+
+/// Registers components.
+pub(crate) struct Components {
+    folder: Arc<DataFolder>,
+    agent: Arc<Agent>,
+    replica: Replica,
+    controller: mpsc::Sender<Request>,
+    /// One entry for each digest that somebody is waiting for.
+    flights: Mutex<HashMap<Digest, Flight>>,
+}
+
+impl Components {
+    pub(crate) fn new(folder: Arc<DataFolder>, agent: Arc<Agent>, replica: Replica, controller: mpsc::Sender<Request>) -> Self {
+        Self { folder, agent, replica, controller, flights: Mutex::default() }
+    }
+
+    /// Registers the bytes at `upload`, a synced file that is the caller's own. Returns the record, and whether it is new.
+    pub(crate) async fn register(&self, upload: &std::path::Path, digest: Digest, size_bytes: u64) -> Result<(ComponentRecord, bool), Problem> {
+        let known = self.known_record(&digest);
+        if let Some(record) = known {
+            return Ok((record, false));
+        }
+        let flight = Arc::clone(self.flights.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default());
+        let mut slot = flight.lock().await;
+        let result = self.register_first(upload, &digest, size_bytes, &mut slot).await;
+        if result.is_err() && !self.is_held(&digest) {
+            // Nobody refers to the bytes. Later uploads of them start afresh.
+            let _ = std::fs::remove_file(self.folder.component(&digest));
+            let _ = std::fs::remove_file(self.artefact(&digest));
+        }
+        drop(slot);
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+        result
+    }
+
+    fn known_record(&self, digest: &Digest) -> Option<ComponentRecord> {
+        self.replica.state().tenant(&tenant())?.catalog.iter().find(|record| record.digest == *digest).cloned()
+    }
+
+    fn is_held(&self, digest: &Digest) -> bool {
+        self.replica.state().tenant(&tenant()).is_some_and(|tenant| tenant.catalog.holds(digest))
+    }
+
+    fn artefact(&self, digest: &Digest) -> std::path::PathBuf {
+        self.folder.store().join(artefact_key(digest, self.agent.compatibility()))
+    }
+
+    async fn register_first(&self, upload: &std::path::Path, digest: &Digest, size_bytes: u64, slot: &mut Option<Known>) -> Result<(ComponentRecord, bool), Problem> {
+        if let Some(record) = self.known_record(digest) {
+            return Ok((record, false));
+        }
+        let known = match slot {
+            Some(known) => known.clone(),
+            None => self.examine(upload, digest).await?,
+        };
+        *slot = Some(known.clone());
+        let Description { name, version, functions } = known.description;
+        let functions = functions.into_iter().map(|function| FunctionRecord {
+            name: function.name,
+            kind: match function.kind {
+                weft_sandbox::FunctionKind::MapBatches => FunctionKind::MapBatches,
+                weft_sandbox::FunctionKind::ReduceGroups => FunctionKind::ReduceGroups,
+                weft_sandbox::FunctionKind::CombineGroups => FunctionKind::CombineGroups,
+                weft_sandbox::FunctionKind::Task => FunctionKind::Task,
+            },
+            summary: function.summary,
+            deterministic: function.deterministic,
+        });
+        let component =
+            ComponentRecord { name, version, digest: digest.clone(), size_bytes, created_ms: unix_ms(), functions: functions.collect(), imports: known.imports };
+        weft_core::failpoint::hit("register");
+        match self.replica.propose(&tenant(), Command::RegisterComponent { component }).await? {
+            Answer::Component { component, new } => Ok((component, new)),
+            other => Err(Problem::new(ErrorCode::Internal, format!("registering answered with {other:?}"))),
+        }
+    }
+
+    /// Stores, compiles and describes.
+    async fn examine(&self, upload: &std::path::Path, digest: &Digest) -> Result<Known, Problem> {
+        let stored = self.folder.component(digest);
+        let artefact = self.artefact(digest);
+        let full = |error: std::io::Error| Problem::new(ErrorCode::StoreUnavailable, format!("the component cannot be stored: {error}"));
+        let store = || -> std::io::Result<()> {
+            let folder = stored.parent().expect("components lie in a folder");
+            std::fs::create_dir_all(folder)?;
+            std::fs::rename(upload, &stored)?;
+            std::fs::File::open(folder)?.sync_all()
+        };
+        store().map_err(full)?;
+        weft_core::failpoint::hit("upload-stored");
+        let imports = self.agent.compile(&stored, &artefact).await?;
+        weft_core::failpoint::hit("compiled");
+        let description = self.describe(digest).await?;
+        Ok(Known { imports, description })
+    }
+
+    async fn describe(&self, digest: &Digest) -> Result<Description, Problem> {
+        let (answer, described) = oneshot::channel();
+        let gone = |_| Problem::new(ErrorCode::Busy, "the executor is gone; try again");
+        self.controller.send(Request::Describe { digest: digest.clone(), answer }).await.map_err(|_| Problem::new(ErrorCode::Busy, "the server is stopping"))?;
+        described.await.map_err(gone)?
+    }
+
+    /// Makes sure that the artefacts of a job's components are there for this engine: after an upgrade they are compiled anew.
+    pub(crate) async fn ensure_artefacts(&self, digests: &[Digest]) -> Result<(), Problem> {
+        for digest in digests {
+            let artefact = self.artefact(digest);
+            if !artefact.exists() {
+                self.agent.compile(&self.folder.component(digest), &artefact).await?;
+            }
+        }
+        Ok(())
+    }
+}

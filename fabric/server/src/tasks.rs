@@ -1,0 +1,57 @@
+//! All spawning goes through here: tasks have names, stop with their parent, and a panic ends the server rather than half of it.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What the end of a task means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnError {
+    /// The server stops: it cannot go on without the task.
+    Stop,
+    /// The error is logged.
+    Log,
+}
+
+/// The tasks of the server. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    set: Arc<Mutex<JoinSet<()>>>,
+    cancel: CancellationToken,
+}
+
+impl Tasks {
+    pub(crate) fn new(cancel: CancellationToken) -> Self {
+        Self { set: Arc::default(), cancel }
+    }
+
+    /// Spawns `future`; it is aborted when the server ends.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub(crate) fn spawn(&self, name: &'static str, on_error: OnError, future: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        let watched = async move {
+            // The inner task is joined, so that a panic in it comes back as an error; it is aborted when this one is dropped.
+            let mut inner = JoinSet::new();
+            inner.spawn(future);
+            let failed = match inner.join_next().await {
+                Some(Ok(Err(error))) => format!("{error:#}"),
+                Some(Err(error)) => error.to_string(),
+                Some(Ok(Ok(()))) | None => return,
+            };
+            tracing::error!(task = name, error = failed, "task failed");
+            if on_error == OnError::Stop {
+                cancel.cancel();
+            }
+        };
+        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        while set.try_join_next().is_some() {}
+        set.spawn(watched);
+    }
+
+    /// Aborts what still runs.
+    pub(crate) fn abort(&self) {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}

@@ -1,0 +1,113 @@
+//! Runs every test there is, and adds them up.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::places::Places;
+use crate::run::{cargo, run_lines, step};
+use crate::{guests, toolchain};
+
+/// Tests of all steps together, as cargo's harness counts them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sums {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Sums {
+    /// Adds a line like `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; ..`, and no other line.
+    fn add(&mut self, line: &str) {
+        let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+            return;
+        };
+        for count in counts.1.split("; ") {
+            let (sum, number) = match count.split_once(' ') {
+                Some((number, "passed")) => (&mut self.passed, number),
+                Some((number, "failed")) => (&mut self.failed, number),
+                Some((number, "ignored")) => (&mut self.skipped, number),
+                _ => continue,
+            };
+            *sum += number.parse::<u64>().unwrap_or_default();
+        }
+    }
+}
+
+/// Builds what tests need and runs them: the workspace's, the SDK's, the examples'. The first failure stops.
+///
+/// The last line of the output is the sum of all steps, also where one failed. A tool that is missing and cannot be
+/// installed is a failure.
+pub(crate) fn all(places: &Places) -> Result<()> {
+    let mut sums = Sums::default();
+    let result = steps(places, &mut sums);
+    let Sums { passed, failed, skipped } = sums;
+    if let Err(error) = result {
+        println!("{passed} passed, {failed} failed, {skipped} skipped, and not all ran");
+        return Err(error);
+    }
+    ensure!(failed == 0, "{failed} tests failed");
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    Ok(())
+}
+
+fn steps(places: &Places, sums: &mut Sums) -> Result<()> {
+    step("find the toolchains", toolchain::ensure)?;
+    step("build weft", || guests::build_weft(places))?;
+    let guests = step("build guests", || guests::build_all(places))?;
+    step("test the workspace", || workspace(places, &guests, sums))?;
+    for folder in host_tested(places)? {
+        let name = folder.strip_prefix(&places.root).unwrap_or(&folder);
+        step(&format!("test {}", name.display()), || on_the_host(places, &folder, sums))?;
+    }
+    Ok(())
+}
+
+/// Crates outside the workspace whose tests run without Wasm: the SDK and the examples.
+fn host_tested(places: &Places) -> Result<Vec<std::path::PathBuf>> {
+    let mut folders = vec![places.root.join("guest-sdk/rust")];
+    folders.extend(places.folders_with("examples", "", "Cargo.toml")?);
+    Ok(folders)
+}
+
+fn workspace(places: &Places, guests: &Path, sums: &mut Sums) -> Result<()> {
+    let mut command = cargo(places);
+    command.args(["test", "--release", "--workspace"]);
+    command.env("WEFT_GUESTS", guests).env("WEFT_BIN", places.weft());
+    count(&mut command, sums)
+}
+
+fn on_the_host(places: &Places, folder: &Path, sums: &mut Sums) -> Result<()> {
+    let mut command = cargo(places);
+    command.args(["test", "--release", "--manifest-path"]).arg(folder.join("Cargo.toml"));
+    command.env("CARGO_TARGET_DIR", places.target.join("sdk-tests"));
+    count(&mut command, sums)
+}
+
+fn count(command: &mut Command, sums: &mut Sums) -> Result<()> {
+    run_lines(command, |line| {
+        println!("{line}");
+        sums.add(line);
+    })
+    .context("tests failed, or did not compile")
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn results_add_up_and_other_lines_do_not_count() {
+        let mut sums = Sums::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+            "test result_of_2. 9 passed; 9 failed ... ok",
+            "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        ] {
+            sums.add(line);
+        }
+        assert_eq!(sums, Sums { passed: 7, failed: 3, skipped: 1 });
+    }
+}
