@@ -29,8 +29,9 @@ pub(crate) const NODE: &str = "local";
 const COMMITS_MAX: usize = 256;
 /// How often deadlines are looked at.
 const DEADLINE_TICK: Duration = Duration::from_millis(100);
-/// How long a dead executor's successor waits to be started, when one after the other dies.
-const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// How long a dead executor's successor waits to be started; doubled for each one that died before it was ready, up to a bound.
+const RESTART_PAUSE: Duration = Duration::from_millis(20);
+const RESTART_DOUBLINGS_MAX: u32 = 8;
 /// Tasks that are sent ahead of free slots, so that none idles while a reply travels.
 const AHEAD: usize = 2;
 
@@ -83,6 +84,8 @@ pub(crate) struct Controller {
     tasks: Tasks,
     executor: Option<LiveExecutor>,
     next_executor: u64,
+    /// Executors in a row that died before they were ready.
+    stillborn: u32,
     next_sequence: u64,
     next_request: u64,
     queue: ReadyQueue,
@@ -110,6 +113,7 @@ impl Controller {
             tasks,
             executor: None,
             next_executor: 1,
+            stillborn: 0,
             next_sequence: 1,
             next_request: 1,
             queue: ReadyQueue::default(),
@@ -272,9 +276,10 @@ impl Controller {
         }
         // Those who asked for a description see their channel closed, and the client tries again.
         drop(lost.describing);
-        let done = self.done.clone();
+        self.stillborn = if lost.ready { 0 } else { (self.stillborn + 1).min(RESTART_DOUBLINGS_MAX) };
+        let (done, pause) = (self.done.clone(), RESTART_PAUSE * (1 << self.stillborn));
         self.tasks.spawn("executor restart", OnError::Log, async move {
-            tokio::time::sleep(RESTART_PAUSE / 4).await;
+            tokio::time::sleep(pause).await;
             let _ = done.send(Done::Restart).await;
             Ok(())
         });

@@ -40,11 +40,11 @@ pub fn run() -> anyhow::Result<()> {
     let socket = StdUnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().context("standard input is not the agent's socket")?);
     socket.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(UnixStream::from_std(socket)?))
+    runtime.block_on(serve(socket))
 }
 
-async fn serve(socket: UnixStream) -> anyhow::Result<()> {
-    let (mut reader, mut writer) = socket.into_split();
+async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
+    let (mut reader, mut writer) = UnixStream::from_std(socket)?.into_split();
     let Some(ToExecutor::Setup { store, spill, slots, compatibility }) = wire::read(&mut reader).await? else {
         anyhow::bail!("the agent did not say `setup` first");
     };

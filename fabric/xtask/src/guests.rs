@@ -13,8 +13,9 @@ use crate::places::Places;
 use crate::python;
 use crate::run::{answer, cargo, guest_program, run, step};
 
-/// What lies in a guest's folder beside its sources.
-const NO_SOURCES: [&str; 5] = ["target", "out", "data", ".venv", "__pycache__"];
+/// What lies in a guest's folder beside its sources, and in any folder of it.
+const BESIDE_SOURCES: [&str; 5] = ["target", "out", "data", ".venv", "__pycache__"];
+const AMONG_SOURCES: [&str; 1] = ["__pycache__"];
 
 /// Builds the `weft` binary, in release as everything.
 pub(crate) fn build_weft(places: &Places) -> Result<()> {
@@ -27,7 +28,9 @@ pub(crate) fn build_weft(places: &Places) -> Result<()> {
 pub(crate) fn build_crate(places: &Places, folder: &Path, out: &Path) -> Result<()> {
     let mut command = guest_program(places.weft());
     command.arg("build").arg(folder).arg("--out").arg(out);
-    run(command.arg("--target-dir").arg(places.target.join("guest-crates")))
+    run(command
+        .arg("--target-dir")
+        .arg(places.target.join("guest-crates")))
 }
 
 /// Builds the guests whose inputs have changed. Gives the folder of all. `weft` must have been built.
@@ -36,14 +39,19 @@ pub(crate) fn build_all(places: &Places) -> Result<PathBuf> {
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let tools = Tools::of(places)?;
     for (name, folder) in all(places)? {
-        let (wasm, stamp) = (out.join(format!("{name}.wasm")), out.join(format!("{name}.inputs")));
+        let (wasm, stamp) = (
+            out.join(format!("{name}.wasm")),
+            out.join(format!("{name}.inputs")),
+        );
         let inputs = tools.inputs(&folder)?;
         if wasm.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|old| old == inputs) {
             println!("guest {name} is up to date");
             continue;
         }
         drop(std::fs::remove_file(&stamp));
-        step(&format!("build guest {name}"), || tools.build(&folder, &wasm))?;
+        step(&format!("build guest {name}"), || {
+            tools.build(&folder, &wasm)
+        })?;
         std::fs::write(&stamp, inputs)?;
     }
     Ok(out)
@@ -56,9 +64,16 @@ fn all(places: &Places) -> Result<BTreeMap<String, PathBuf>> {
     folders.extend(places.folders_with("fabric", "tests/guests", "app.py")?);
     let mut guests = BTreeMap::new();
     for folder in folders {
-        let name = folder.file_name().and_then(|name| name.to_str()).context("a guest's folder has a name")?;
+        let name = folder
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("a guest's folder has a name")?;
         if let Some(other) = guests.insert(name.to_owned(), folder.clone()) {
-            bail!("two guests are called `{name}`: {} and {}", other.display(), folder.display());
+            bail!(
+                "two guests are called `{name}`: {} and {}",
+                other.display(),
+                folder.display()
+            );
         }
     }
     Ok(guests)
@@ -77,18 +92,30 @@ impl<'a> Tools<'a> {
         let mut rust = DefaultHasher::new();
         rust.write(rustc.unwrap_or_default().as_bytes());
         add_file(&mut rust, &places.weft())?;
-        add_folder(&mut rust, &places.root.join("guest-sdk/rust"))?;
-        add_folder(&mut rust, &places.root.join("wit"))?;
+        add_folder(
+            &mut rust,
+            &places.root.join("guest-sdk/rust"),
+            &BESIDE_SOURCES,
+        )?;
+        add_folder(&mut rust, &places.root.join("wit"), &[])?;
         let mut python = DefaultHasher::new();
         python.write(python::VERSION.as_bytes());
-        add_folder(&mut python, &places.root.join("wit"))?;
-        Ok(Tools { places, rust: rust.finish(), python: python.finish() })
+        add_folder(&mut python, &places.root.join("wit"), &[])?;
+        Ok(Tools {
+            places,
+            rust: rust.finish(),
+            python: python.finish(),
+        })
     }
 
     fn inputs(&self, folder: &Path) -> Result<String> {
         let mut hasher = DefaultHasher::new();
-        hasher.write_u64(if is_python(folder) { self.python } else { self.rust });
-        add_folder(&mut hasher, folder)?;
+        hasher.write_u64(if is_python(folder) {
+            self.python
+        } else {
+            self.rust
+        });
+        add_folder(&mut hasher, folder, &BESIDE_SOURCES)?;
         Ok(format!("{:016x}\n", hasher.finish()))
     }
 
@@ -105,19 +132,25 @@ fn is_python(folder: &Path) -> bool {
     !folder.join("Cargo.toml").is_file()
 }
 
-/// Adds names and contents of the files below a folder, in order.
-fn add_folder(hasher: &mut DefaultHasher, folder: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+/// Adds names and contents of the files below a folder, in order, without components and what is `skipped` in it.
+fn add_folder(hasher: &mut DefaultHasher, folder: &Path, skipped: &[&str]) -> Result<()> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
     paths.sort();
     for path in paths {
-        let name = path.file_name().expect("it was listed by its name").to_string_lossy();
-        if NO_SOURCES.contains(&name.as_ref()) || name.ends_with(".wasm") {
+        let name = path
+            .file_name()
+            .expect("it was listed by its name")
+            .to_string_lossy();
+        if skipped.contains(&name.as_ref()) || name.ends_with(".wasm") {
             continue;
         }
         hasher.write(name.as_bytes());
         match path.is_dir() {
-            true => add_folder(hasher, &path)?,
+            true => add_folder(hasher, &path, &AMONG_SOURCES)?,
             false => add_file(hasher, &path)?,
         }
         hasher.write_u8(0xff);

@@ -11,7 +11,9 @@ pub(crate) fn all(places: &Places) -> Result<()> {
     let guests = guest_crates(places)?;
     step("formatting", || formatting(places, &guests))?;
     step("clippy of the workspace", || workspace(places))?;
-    step("clippy of the guests", || guests.iter().try_for_each(|folder| guest(places, folder)))?;
+    step("clippy of the guests", || {
+        guests.iter().try_for_each(|folder| guest(places, folder))
+    })?;
     step("layers", || layers(places))
 }
 
@@ -25,24 +27,46 @@ fn guest_crates(places: &Places) -> Result<Vec<PathBuf>> {
 fn formatting(places: &Places, guests: &[PathBuf]) -> Result<()> {
     run(cargo(places).args(["fmt", "--all", "--check"]))?;
     for folder in guests {
-        run(cargo(places).args(["fmt", "--check", "--manifest-path"]).arg(folder.join("Cargo.toml")))?;
+        run(cargo(places)
+            .args(["fmt", "--check", "--manifest-path"])
+            .arg(folder.join("Cargo.toml")))?;
     }
     Ok(())
 }
 
 fn workspace(places: &Places) -> Result<()> {
     let mut clippy = cargo(places);
-    run(clippy.args(["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    run(clippy.args([
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))
 }
 
 fn guest(places: &Places, folder: &Path) -> Result<()> {
     let mut clippy = cargo(places);
-    clippy.args(["clippy", "--release", "--all-targets", "--manifest-path"]).arg(folder.join("Cargo.toml"));
-    clippy.args(["--", "-D", "warnings"]).env("CARGO_TARGET_DIR", places.target.join("sdk-tests"));
+    clippy
+        .args(["clippy", "--release", "--all-targets", "--manifest-path"])
+        .arg(folder.join("Cargo.toml"));
+    clippy
+        .args(["--", "-D", "warnings"])
+        .env("CARGO_TARGET_DIR", places.target.join("sdk-tests"));
     run(&mut clippy)
 }
 
 /// The layers are tests, so that `cargo test` checks them too.
 fn layers(places: &Places) -> Result<()> {
-    run(cargo(places).args(["test", "--release", "--quiet", "-p", "weft-xtask", "--test", "layers"]))
+    run(cargo(places).args([
+        "test",
+        "--release",
+        "--quiet",
+        "-p",
+        "weft-xtask",
+        "--test",
+        "layers",
+    ]))
 }

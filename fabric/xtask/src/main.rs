@@ -52,7 +52,7 @@ fn verb(arguments: &[String]) -> Result<ExitCode> {
     match (verb.as_str(), rest) {
         ("help" | "--help" | "-h", _) => println!("{HELP}"),
         ("logs", flags) => logs::write(&logs::Request::parse(flags)?)?,
-        ("demo", []) => return demo::start(&Places::find()?),
+        ("demo", []) => return demo::start(),
         (demo::WORKER, []) => demo::work(&Places::find()?)?,
         ("test", []) => tests::all(&Places::find()?)?,
         ("guests", []) => guests_only(&Places::find()?)?,

@@ -22,11 +22,16 @@ impl Places {
             .with_context(|| format!("the checkout is no longer at {}", root.display()))?;
         let home = std::env::var_os("HOME").context("HOME is not set")?;
         let cache = Path::new(&home).join(".cache/weft");
-        let target = match std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty()) {
+        let target = match std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty())
+        {
             Some(folder) => std::path::absolute(folder)?,
             None => cache.join("target"),
         };
-        Ok(Places { root, cache, target })
+        Ok(Places {
+            root,
+            cache,
+            target,
+        })
     }
 
     /// The `weft` binary, whether it is built or not.
@@ -42,14 +47,23 @@ impl Places {
     /// Folders matching `parent/*/child` under the checkout that hold `file`, by name.
     ///
     /// `child` may be empty; a missing parent has no folders.
-    pub(crate) fn folders_with(&self, parent: &str, child: &str, file: &str) -> Result<Vec<PathBuf>> {
+    pub(crate) fn folders_with(
+        &self,
+        parent: &str,
+        child: &str,
+        file: &str,
+    ) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for folder in subfolders(&self.root.join(parent))? {
             let folders = match child {
                 "" => vec![folder],
                 child => subfolders(&folder.join(child))?,
             };
-            found.extend(folders.into_iter().filter(|folder| folder.join(file).is_file()));
+            found.extend(
+                folders
+                    .into_iter()
+                    .filter(|folder| folder.join(file).is_file()),
+            );
         }
         Ok(found)
     }
@@ -67,7 +81,9 @@ fn subfolders(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("cannot list {}", folder.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot list {}", folder.display()));
+        }
     };
     let mut folders = Vec::new();
     for entry in entries {

@@ -16,12 +16,23 @@ pub(crate) fn ensure(places: &Places) -> Result<PathBuf> {
     let environment = places.cache.join("py");
     let tool = environment.join("bin/componentize-py");
     if !is_installed(&tool) {
-        println!("installing componentize-py {VERSION} to {}", environment.display());
+        println!(
+            "installing componentize-py {VERSION} to {}",
+            environment.display()
+        );
         ensure_python()?;
         // An environment whose Python is gone cannot be repaired, so it is made anew.
-        run(guest_program("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
+        run(guest_program("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&environment))?;
         let mut pip = guest_program(environment.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]);
         run(pip.arg(format!("componentize-py=={VERSION}")))?;
     }
     Ok(tool)
@@ -30,8 +41,14 @@ pub(crate) fn ensure(places: &Places) -> Result<PathBuf> {
 /// Makes the component of the module `app` in `folder`, with the interfaces in `wit`.
 pub(crate) fn componentize(tool: &Path, wit: &Path, folder: &Path, out: &Path) -> Result<()> {
     let mut command = guest_program(tool);
-    command.arg("-d").arg(wit).args(["-w", "component", "componentize", "app", "-o"]).arg(out);
-    run(command.current_dir(folder).env("PYTHONDONTWRITEBYTECODE", "1"))
+    command
+        .arg("-d")
+        .arg(wit)
+        .args(["-w", "component", "componentize", "app", "-o"])
+        .arg(out);
+    run(command
+        .current_dir(folder)
+        .env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 
 fn is_installed(tool: &Path) -> bool {
@@ -40,10 +57,16 @@ fn is_installed(tool: &Path) -> bool {
 }
 
 fn ensure_python() -> Result<()> {
-    let has_venv = || answer(guest_program("python3").args(["-c", "import ensurepip, venv"])).is_some();
+    let has_venv =
+        || answer(guest_program("python3").args(["-c", "import ensurepip, venv"])).is_some();
     if !has_venv() {
-        install(&["python3", "python3-venv"], "Python with virtual environments")?;
-        has_venv().then_some(()).context("python3 still makes no virtual environments")?;
+        install(
+            &["python3", "python3-venv"],
+            "Python with virtual environments",
+        )?;
+        has_venv()
+            .then_some(())
+            .context("python3 still makes no virtual environments")?;
     }
     Ok(())
 }

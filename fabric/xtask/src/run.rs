@@ -26,13 +26,16 @@ const SET_BY_CARGO: [&str; 7] = [
 
 /// What a guest's build keeps of cargo's and rustup's variables: where things are and how to reach registries. All else,
 /// flags above all, is meant for the machine that we build on.
-const KEPT_FOR_GUESTS: [&str; 8] = [
+const KEPT_FOR_GUESTS: [&str; 11] = [
     "CARGO_HOME",
     "CARGO_HTTP_",
     "CARGO_NET_",
     "CARGO_REGISTR",
+    "CARGO_SOURCE_",
     "CARGO_TERM_",
-    "RUSTUP_",
+    "RUSTUP_AUTO_",
+    "RUSTUP_DIST_",
+    "RUSTUP_HOME",
     "RUST_BACKTRACE",
     "RUST_LOG",
 ];
@@ -40,14 +43,18 @@ const KEPT_FOR_GUESTS: [&str; 8] = [
 /// Cargo on the workspace, building to our target folder.
 pub(crate) fn cargo(places: &Places) -> Command {
     let mut command = program(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(&places.root).env("CARGO_TARGET_DIR", &places.target);
+    command
+        .current_dir(&places.root)
+        .env("CARGO_TARGET_DIR", &places.target);
     command
 }
 
 /// A program that sees the user's environment, without what `cargo run` adds to it.
 pub(crate) fn program(path: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(path);
-    remove(&mut command, |name| name == "CARGO" || starts_with_any(name, &SET_BY_CARGO));
+    remove(&mut command, |name| {
+        name == "CARGO" || starts_with_any(name, &SET_BY_CARGO)
+    });
     command
 }
 
@@ -63,7 +70,10 @@ pub(crate) fn guest_program(path: impl AsRef<OsStr>) -> Command {
 
 fn remove(command: &mut Command, is_removed: impl Fn(&str) -> bool) {
     let names: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
-    for name in names.iter().filter(|name| name.to_str().is_some_and(&is_removed)) {
+    for name in names
+        .iter()
+        .filter(|name| name.to_str().is_some_and(&is_removed))
+    {
         command.env_remove(name);
     }
 }
@@ -92,7 +102,11 @@ pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Re
 
 /// The standard output of a program that asks about something, trimmed; `None` where it is missing or fails.
 pub(crate) fn answer(command: &mut Command) -> Option<String> {
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }
@@ -125,7 +139,10 @@ pub(crate) fn step<T>(name: &str, step: impl FnOnce() -> Result<T>) -> Result<T>
     let started = now();
     let result = step().with_context(|| format!("step `{name}`"));
     let word = if result.is_ok() { "done" } else { "FAILED" };
-    println!("==> {name}: {word} in {:.1} s", started.elapsed().as_secs_f64());
+    println!(
+        "==> {name}: {word} in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
     result
 }
 

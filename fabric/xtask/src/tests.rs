@@ -20,7 +20,10 @@ struct Sums {
 impl Sums {
     /// Adds a line like `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; ..`, and no other line.
     fn add(&mut self, line: &str) {
-        let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+        let Some(counts) = line
+            .strip_prefix("test result: ")
+            .and_then(|rest| rest.split_once(". "))
+        else {
             return;
         };
         for count in counts.1.split("; ") {
@@ -42,7 +45,11 @@ impl Sums {
 pub(crate) fn all(places: &Places) -> Result<()> {
     let mut sums = Sums::default();
     let result = steps(places, &mut sums);
-    let Sums { passed, failed, skipped } = sums;
+    let Sums {
+        passed,
+        failed,
+        skipped,
+    } = sums;
     if let Err(error) = result {
         println!("{passed} passed, {failed} failed, {skipped} skipped, and not all ran");
         return Err(error);
@@ -59,7 +66,9 @@ fn steps(places: &Places, sums: &mut Sums) -> Result<()> {
     step("test the workspace", || workspace(places, &guests, sums))?;
     for folder in host_tested(places)? {
         let name = folder.strip_prefix(&places.root).unwrap_or(&folder);
-        step(&format!("test {}", name.display()), || on_the_host(places, &folder, sums))?;
+        step(&format!("test {}", name.display()), || {
+            on_the_host(places, &folder, sums)
+        })?;
     }
     Ok(())
 }
@@ -74,13 +83,17 @@ fn host_tested(places: &Places) -> Result<Vec<std::path::PathBuf>> {
 fn workspace(places: &Places, guests: &Path, sums: &mut Sums) -> Result<()> {
     let mut command = cargo(places);
     command.args(["test", "--release", "--workspace"]);
-    command.env("WEFT_GUESTS", guests).env("WEFT_BIN", places.weft());
+    command
+        .env("WEFT_GUESTS", guests)
+        .env("WEFT_BIN", places.weft());
     count(&mut command, sums)
 }
 
 fn on_the_host(places: &Places, folder: &Path, sums: &mut Sums) -> Result<()> {
     let mut command = cargo(places);
-    command.args(["test", "--release", "--manifest-path"]).arg(folder.join("Cargo.toml"));
+    command
+        .args(["test", "--release", "--manifest-path"])
+        .arg(folder.join("Cargo.toml"));
     command.env("CARGO_TARGET_DIR", places.target.join("sdk-tests"));
     count(&mut command, sums)
 }
@@ -108,6 +121,13 @@ mod unit {
         ] {
             sums.add(line);
         }
-        assert_eq!(sums, Sums { passed: 7, failed: 3, skipped: 1 });
+        assert_eq!(
+            sums,
+            Sums {
+                passed: 7,
+                failed: 3,
+                skipped: 1
+            }
+        );
     }
 }

@@ -32,22 +32,44 @@ pub(crate) fn ensure() -> Result<()> {
         let added = run(guest_program("rustup").args(["target", "add", TARGET]));
         match (added, find_wasm()) {
             (Ok(()), Some(_)) => return Ok(()),
-            (Ok(()), None) => println!("rustup added the target to another toolchain than `rustc` in the path is of"),
+            (Ok(()), None) => println!(
+                "rustup added the target to another toolchain than `rustc` in the path is of"
+            ),
             (Err(error), _) => println!("rustup cannot add it: {error:#}"),
         }
     }
-    install(&DEBIAN_TOOLCHAIN, &format!("a Rust toolchain with the target {TARGET}"))?;
+    install_debian()?;
     let found = find_wasm().with_context(|| {
-        format!("{} is installed, but does not build for {TARGET}", DEBIAN_TOOLCHAIN.join(", "))
+        format!(
+            "{} is installed, but does not build for {TARGET}",
+            DEBIAN_TOOLCHAIN.join(", ")
+        )
     })?;
     println!("guests are built with {found}");
     Ok(())
 }
 
+/// Installs Debian's toolchain, and its linker: `rust-lld` is a link to what a package of LLVM's version brings, which
+/// none of the toolchain's packages depends on.
+fn install_debian() -> Result<()> {
+    let what = format!("a Rust toolchain with the target {TARGET}");
+    install(&DEBIAN_TOOLCHAIN, &what)?;
+    if has_linker() {
+        return Ok(());
+    }
+    let linker =
+        std::fs::read_link("/usr/bin/rust-lld").context("rust-web-llvm has no rust-lld")?;
+    let package = linker.file_name().and_then(|name| name.to_str());
+    install(&[package.unwrap_or("lld")], "the linker of this toolchain")
+}
+
 fn ensure_c_compiler() -> Result<()> {
     if !has_c_compiler() {
         install(&["build-essential"], "a C compiler with its headers")?;
-        ensure!(has_c_compiler(), "`cc` does not compile, although build-essential is installed");
+        ensure!(
+            has_c_compiler(),
+            "`cc` does not compile, although build-essential is installed"
+        );
     }
     Ok(())
 }
@@ -55,7 +77,10 @@ fn ensure_c_compiler() -> Result<()> {
 /// True if `cc` compiles a file that needs the system's headers.
 fn has_c_compiler() -> bool {
     let mut compiler = program("sh");
-    compiler.args(["-c", "echo '#include <stdlib.h>' | cc -x c -c -o /dev/null -"]);
+    compiler.args([
+        "-c",
+        "echo '#include <stdlib.h>' | cc -x c -c -o /dev/null -",
+    ]);
     answer(&mut compiler).is_some()
 }
 
@@ -77,16 +102,16 @@ fn find_debian() -> Option<String> {
     let sysroot = answer(guest_program("/usr/bin/rustc").args(["--print", "sysroot"]))?;
     let source = Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/Cargo.toml");
     let has_all = source.is_file() && Path::new("/usr/bin/cargo").exists() && has_linker();
-    (has_all && version_of(&version)? >= OLDEST).then(|| format!("{version}, standard library from source"))
+    (has_all && version_of(&version)? >= OLDEST)
+        .then(|| format!("{version}, standard library from source"))
 }
 
 /// True if there is a linker for Wasm: Debian's, or the one that the compiler in the path brings.
 fn has_linker() -> bool {
-    let mut sysroot = guest_program("rustc");
-    let sysroot = answer(sysroot.args(["--print", "sysroot"])).unwrap_or_default();
-    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let beside = PathBuf::from(sysroot).join("lib/rustlib").join(host).join("bin/rust-lld");
-    beside.is_file() || has("rust-lld")
+    let sysroot = answer(guest_program("rustc").args(["--print", "sysroot"])).unwrap_or_default();
+    let targets = PathBuf::from(sysroot).join("lib/rustlib").read_dir();
+    let mut targets = targets.into_iter().flatten().flatten();
+    has("rust-lld") || targets.any(|target| target.path().join("bin/rust-lld").is_file())
 }
 
 /// Major and minor of `rustc 1.95.0 (..)`.
@@ -104,15 +129,23 @@ pub(crate) fn has(name: &str) -> bool {
 /// Installs packages of Debian or Ubuntu, which together are `what`.
 pub(crate) fn install(packages: &[&str], what: &str) -> Result<()> {
     if !has("apt-get") {
-        bail!("{what} is missing: install it, on Debian and Ubuntu {}", packages.join(" "));
+        bail!(
+            "{what} is missing: install it, on Debian and Ubuntu {}",
+            packages.join(" ")
+        );
     }
     let mut update = as_root();
     update.args(["apt-get", "update"]);
     let mut install = as_root();
-    install.args(["apt-get", "install", "-y", "--no-install-recommends"]).args(packages);
+    install
+        .args(["apt-get", "install", "-y", "--no-install-recommends"])
+        .args(packages);
     let lines = format!("{}\n  {}", line_of(&update), line_of(&install));
     println!("{what} is missing; to install it:\n  {lines}");
-    ensure!(is_root() || is_ci() || asks("Run this?")?, "{what} is missing; to install it:\n  {lines}");
+    ensure!(
+        is_root() || is_ci() || asks("Run this?")?,
+        "{what} is missing; to install it:\n  {lines}"
+    );
     run(&mut update)?;
     run(&mut install)
 }
@@ -153,7 +186,10 @@ mod tests {
 
     #[test]
     fn versions_are_read() {
-        assert_eq!(version_of("rustc 1.96.0 (ac68faa20 2026-05-25)"), Some((1, 96)));
+        assert_eq!(
+            version_of("rustc 1.96.0 (ac68faa20 2026-05-25)"),
+            Some((1, 96))
+        );
         assert_eq!(version_of("rustc 1.95.0-nightly"), Some((1, 95)));
         assert_eq!(version_of("rustc"), None);
     }

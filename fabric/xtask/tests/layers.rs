@@ -22,13 +22,37 @@ fn root() -> PathBuf {
 /// Names of the crates that `package` depends on: all of them, or those of its own `Cargo.toml`. Not those of its tests.
 fn dependencies(package: &str, depth: &str) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--depth", depth]);
-    let output = cargo.args(["--package", package]).current_dir(root()).output().expect("cargo starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    cargo.args([
+        "tree",
+        "--locked",
+        "--offline",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+        "--depth",
+        depth,
+    ]);
+    let output = cargo
+        .args(["--package", package])
+        .current_dir(root())
+        .output()
+        .expect("cargo starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let tree = String::from_utf8(output.stdout).expect("names of crates are UTF-8");
     let names = tree.lines().filter_map(|line| line.split(' ').next());
-    let names: BTreeSet<String> = names.filter(|name| !name.is_empty() && *name != package).map(str::to_owned).collect();
-    assert!(package == "weft-core" || !names.is_empty(), "`cargo tree` says nothing about {package}");
+    let names: BTreeSet<String> = names
+        .filter(|name| !name.is_empty() && *name != package)
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        package == "weft-core" || !names.is_empty(),
+        "`cargo tree` says nothing about {package}"
+    );
     names
 }
 
@@ -43,7 +67,10 @@ fn direct(package: &str) -> BTreeSet<String> {
 /// The crates that name a dependency in their own `Cargo.toml`.
 fn who_names(is_it: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let names = |package: &&str| direct(package).iter().any(|name| is_it(name));
-    CRATES.into_iter().filter(|package| names(package)).collect()
+    CRATES
+        .into_iter()
+        .filter(|package| names(package))
+        .collect()
 }
 
 #[test]
@@ -64,17 +91,26 @@ fn only_sandbox_names_wasmtime() {
 
 #[test]
 fn only_engine_names_datafusion() {
-    assert_eq!(who_names(|name| name.starts_with("datafusion")), ["weft-engine"]);
+    assert_eq!(
+        who_names(|name| name.starts_with("datafusion")),
+        ["weft-engine"]
+    );
 }
 
 #[test]
 fn only_consensus_names_raft() {
-    assert_eq!(who_names(|name| name == "raft" || name == "raft-engine"), ["weft-consensus"]);
+    assert_eq!(
+        who_names(|name| name == "raft" || name == "raft-engine"),
+        ["weft-consensus"]
+    );
 }
 
 #[test]
 fn consensus_knows_no_job() {
-    let ours: Vec<String> = all("weft-consensus").into_iter().filter(|name| name.starts_with("weft-")).collect();
+    let ours: Vec<String> = all("weft-consensus")
+        .into_iter()
+        .filter(|name| name.starts_with("weft-"))
+        .collect();
     assert!(ours.is_empty(), "weft-consensus depends on {ours:?}");
 }
 
@@ -82,7 +118,10 @@ fn consensus_knows_no_job() {
 fn dependencies_point_one_way() {
     for (position, package) in CRATES.into_iter().enumerate() {
         for later in &CRATES[position..] {
-            assert!(!direct(package).contains(*later), "{package} depends on {later}");
+            assert!(
+                !direct(package).contains(*later),
+                "{package} depends on {later}"
+            );
         }
     }
 }
@@ -96,12 +135,18 @@ fn only_the_server_reads_the_environment() {
         let name = package.strip_prefix("weft-").expect("our prefix");
         add_sources(&root().join("fabric").join(name).join("src"), &mut sources);
     }
-    assert!(sources.len() > CRATES.len(), "the sources are where they were");
+    assert!(
+        sources.len() > CRATES.len(),
+        "the sources are where they were"
+    );
     for path in sources {
         let text = std::fs::read_to_string(&path).expect("sources are text");
         let path = path.to_string_lossy().replace("/fabric/xtask/../..", "");
         let is_exception = exceptions.iter().any(|exception| path.contains(exception));
-        assert!(is_exception || !text.contains("env::var"), "{path} reads the environment");
+        assert!(
+            is_exception || !text.contains("env::var"),
+            "{path} reads the environment"
+        );
     }
 }
 

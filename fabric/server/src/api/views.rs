@@ -54,7 +54,7 @@ pub(crate) fn job(job: &Job) -> Value {
         "started_at": started.map(rfc3339),
         "ended_at": ended.map(rfc3339),
         "tags": job.spec.tags,
-        "input_bytes": job.plan().map(|plan| plan.input_bytes),
+        "input_bytes": job.plan().map_or(0, |plan| plan.input_bytes),
         "stages": stages(job),
         "problem": problem.map(problem_json),
         "outputs": outputs,

@@ -221,15 +221,33 @@ mod tests {
         for shown in ["up", "new", "build", "deploy", "run", "jobs", "receipt"] {
             assert!(help.contains(&format!("\n  {shown} ")), "{shown}: {help}");
         }
-        assert!(!help.contains("executor") && !help.contains("compiler"), "{help}");
+        assert!(
+            !help.contains("executor") && !help.contains("compiler"),
+            "{help}"
+        );
     }
 
     #[test]
     fn endpoints_repeat_and_stand_anywhere() {
-        let line = ["weft", "--endpoint", "http://a:1", "jobs", "--json", "--endpoint", "http://b:2"];
+        let line = [
+            "weft",
+            "--endpoint",
+            "http://a:1",
+            "jobs",
+            "--json",
+            "--endpoint",
+            "http://b:2",
+        ];
         let arguments = Arguments::try_parse_from(line).expect("good usage");
         assert!(arguments.global.json);
-        let line = ["weft", "jobs", "--endpoint", "http://a:1", "--endpoint", "http://b:2"];
+        let line = [
+            "weft",
+            "jobs",
+            "--endpoint",
+            "http://a:1",
+            "--endpoint",
+            "http://b:2",
+        ];
         let arguments = Arguments::try_parse_from(line).expect("good usage");
         assert_eq!(arguments.global.endpoint, ["http://a:1", "http://b:2"]);
     }

@@ -26,21 +26,34 @@ use crate::cli::toolchain::Toolchain;
 pub(crate) fn build(arguments: &BuildArguments, output: &mut Output) -> Result<(), Failure> {
     let shown = arguments.dir.display();
     let folder = arguments.dir.canonicalize();
-    let folder = folder.map_err(|error| Failure::other(format!("cannot open `{shown}`: {error}")))?;
+    let folder =
+        folder.map_err(|error| Failure::other(format!("cannot open `{shown}`: {error}")))?;
     let name = package_name(&folder)?;
     let toolchain = Toolchain::find(&folder, output)?;
     let mut cargo = toolchain.cargo_build(&folder);
     if let Some(target_dir) = &arguments.target_dir {
-        cargo.arg("--target-dir").arg(std::path::absolute(target_dir).map_err(Failure::other)?);
+        cargo
+            .arg("--target-dir")
+            .arg(std::path::absolute(target_dir).map_err(Failure::other)?);
     }
     let module = compile(cargo, &folder)?;
     let component = component_of(&module)?;
-    let path = arguments.out.clone().unwrap_or_else(|| arguments.dir.join(format!("{name}.wasm")));
-    std::fs::write(&path, &component).map_err(|error| Failure::other(format!("cannot write `{}`: {error}", path.display())))?;
+    let path = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| arguments.dir.join(format!("{name}.wasm")));
+    std::fs::write(&path, &component)
+        .map_err(|error| Failure::other(format!("cannot write `{}`: {error}", path.display())))?;
     tell(&name, &path, &component, &toolchain, output)
 }
 
-fn tell(name: &str, path: &Path, component: &[u8], toolchain: &Toolchain, output: &mut Output) -> Result<(), Failure> {
+fn tell(
+    name: &str,
+    path: &Path,
+    component: &[u8],
+    toolchain: &Toolchain,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let digest = Digest::from_sha256(&Sha256::digest(component).into());
     let document = json!({
         "name": name,
@@ -49,7 +62,13 @@ fn tell(name: &str, path: &Path, component: &[u8], toolchain: &Toolchain, output
         "size_bytes": component.len(),
         "toolchain": toolchain.name(),
     });
-    output.either(&document.to_string(), || format!("built {} ({}, {digest})", path.display(), bytes(component.len() as u64)))
+    output.either(&document.to_string(), || {
+        format!(
+            "built {} ({}, {digest})",
+            path.display(),
+            bytes(component.len() as u64)
+        )
+    })
 }
 
 #[derive(Deserialize)]
@@ -65,11 +84,16 @@ struct Package {
 fn package_name(folder: &Path) -> Result<String, Failure> {
     let path = folder.join("Cargo.toml");
     let text = std::fs::read_to_string(&path).map_err(|error| {
-        Failure::other(format!("cannot read `{}`: {error}; `weft new` lays out a project", path.display()))
+        Failure::other(format!(
+            "cannot read `{}`: {error}; `weft new` lays out a project",
+            path.display()
+        ))
     })?;
-    let manifest: Manifest =
-        toml::from_str(&text).map_err(|error| Failure::other(format!("`{}`: {error}", path.display())))?;
-    let package = manifest.package.ok_or_else(|| Failure::other(format!("`{}` has no `[package]`", path.display())))?;
+    let manifest: Manifest = toml::from_str(&text)
+        .map_err(|error| Failure::other(format!("`{}`: {error}", path.display())))?;
+    let package = manifest
+        .package
+        .ok_or_else(|| Failure::other(format!("`{}` has no `[package]`", path.display())))?;
     Ok(package.name)
 }
 
@@ -78,7 +102,11 @@ fn compile(mut cargo: Command, folder: &Path) -> Result<PathBuf, Failure> {
     let cannot = |error: std::io::Error| Failure::other(format!("cannot run cargo: {error}"));
     // Messages come as JSON on standard output, what people read on standard error.
     cargo.args(["--message-format", "json-render-diagnostics"]);
-    let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cannot)?;
+    let mut child = cargo
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(cannot)?;
     let stdout = std::io::BufReader::new(child.stdout.take().expect("it is piped"));
     let manifest = folder.join("Cargo.toml");
     let mut module = None;
@@ -89,7 +117,10 @@ fn compile(mut cargo: Command, folder: &Path) -> Result<PathBuf, Failure> {
         return Err(Failure::other("cargo could not compile the project"));
     }
     module.ok_or_else(|| {
-        Failure::other(format!("`{}` makes no module: it needs `[lib]` with `crate-type = [\"cdylib\"]`", manifest.display()))
+        Failure::other(format!(
+            "`{}` makes no module: it needs `[lib]` with `crate-type = [\"cdylib\"]`",
+            manifest.display()
+        ))
     })
 }
 
@@ -102,17 +133,29 @@ struct Artefact {
 /// The module that a message of cargo's tells of, if it is the project's own.
 fn module_in(message: &str, manifest: &Path) -> Option<PathBuf> {
     let artefact: Artefact = serde_json::from_str(message).ok()?;
-    let is_module = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wasm");
+    let is_module = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|extension| extension == "wasm")
+    };
     let mut modules = artefact.filenames.into_iter().filter(is_module);
-    (artefact.manifest_path == manifest).then(|| modules.next()).flatten()
+    (artefact.manifest_path == manifest)
+        .then(|| modules.next())
+        .flatten()
 }
 
 /// Puts a core module into a component, by what the SDK's bindings left in the module.
 fn component_of(module: &Path) -> Result<Vec<u8>, Failure> {
-    let cannot = |error: String| Failure::other(format!("cannot make a component of `{}`: {error}", module.display()));
+    let cannot = |error: String| {
+        Failure::other(format!(
+            "cannot make a component of `{}`: {error}",
+            module.display()
+        ))
+    };
     let bytes = std::fs::read(module).map_err(|error| cannot(error.to_string()))?;
     let encoder = ComponentEncoder::default().validate(true).module(&bytes);
-    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| cannot(format!("{error:#}")))
+    encoder
+        .and_then(|mut encoder| encoder.encode())
+        .map_err(|error| cannot(format!("{error:#}")))
 }
 
 #[cfg(test)]
@@ -128,8 +171,14 @@ mod tests {
         });
         let found = module_in(&message.to_string(), manifest);
         assert_eq!(found, Some("/p/target/x/web_log.wasm".into()));
-        assert_eq!(module_in(&message.to_string(), Path::new("/q/Cargo.toml")), None);
-        assert_eq!(module_in(r#"{"reason":"build-finished","success":true}"#, manifest), None);
+        assert_eq!(
+            module_in(&message.to_string(), Path::new("/q/Cargo.toml")),
+            None
+        );
+        assert_eq!(
+            module_in(r#"{"reason":"build-finished","success":true}"#, manifest),
+            None
+        );
     }
 
     #[test]

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -24,6 +26,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::cli::endpoint::Endpoint;
 use crate::cli::failure::Failure;
+use crate::cli::model;
 use crate::cli::problem::ApiProblem;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -113,12 +116,13 @@ pub(crate) struct Answer {
 impl Answer {
     /// The document as it was sent, down to the last digit of its numbers.
     pub(crate) fn text(&self) -> Result<&str, Failure> {
-        std::str::from_utf8(&self.body).map(str::trim).map_err(Self::strange)
+        let text = std::str::from_utf8(&self.body).map(str::trim);
+        text.map_err(|_| Failure::other("the server's answer is not text"))
     }
 
     /// The document.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        serde_json::from_slice(&self.body).map_err(Self::strange)
+        model::read(&self.body)
     }
 
     /// True where the call made something that was not there before.
@@ -126,13 +130,13 @@ impl Answer {
         self.status == StatusCode::CREATED
     }
 
-    fn strange(error: impl std::fmt::Display) -> Failure {
-        Failure::other(format!("the server's answer makes no sense: {error}"))
-    }
-
     fn asks_to_wait(&self) -> Option<Duration> {
-        let busy = matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        self.retry_after.filter(|wait| busy && *wait <= BUSY_WAIT_MAX)
+        let busy = matches!(
+            self.status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        );
+        self.retry_after
+            .filter(|wait| busy && *wait <= BUSY_WAIT_MAX)
     }
 
     fn accepted(self) -> Result<Self, Failure> {
@@ -169,7 +173,10 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
-        let endpoints: Vec<Endpoint> = endpoints.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let endpoints: Vec<Endpoint> = endpoints
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()?;
         assert!(!endpoints.is_empty(), "there is a default endpoint");
         Ok(Self {
             http: HttpClient::builder(TokioExecutor::new()).build(connector),
@@ -213,8 +220,11 @@ impl Client {
     async fn first_answer(&self, call: &Call) -> Result<Answer, Lost> {
         let whole = async |endpoint: &Endpoint| {
             let exchange = async { whole_answer(self.exchange(endpoint, call).await?).await };
-            let silence = |_| Lost::Connection(format!("no answer in {} s", call.timeout().as_secs()));
-            tokio::time::timeout(call.timeout(), exchange).await.map_err(silence)?
+            let silence =
+                |_| Lost::Connection(format!("no answer in {} s", call.timeout().as_secs()));
+            tokio::time::timeout(call.timeout(), exchange)
+                .await
+                .map_err(silence)?
         };
         self.first_of(whole).await
     }
@@ -226,7 +236,9 @@ impl Client {
         let open = async |endpoint: &Endpoint| {
             let exchange = self.exchange(endpoint, call);
             let silence = |_| Lost::Connection("no answer".into());
-            tokio::time::timeout(ANSWER_TIMEOUT, exchange).await.map_err(silence)?
+            tokio::time::timeout(ANSWER_TIMEOUT, exchange)
+                .await
+                .map_err(silence)?
         };
         let response = self.first_of(open).await?;
         let status = response.status();
@@ -242,7 +254,10 @@ impl Client {
     }
 
     /// Tries the endpoints in order, beginning with the one that answered last.
-    async fn first_of<T>(&self, attempt: impl AsyncFn(&Endpoint) -> Result<T, Lost>) -> Result<T, Lost> {
+    async fn first_of<T>(
+        &self,
+        attempt: impl AsyncFn(&Endpoint) -> Result<T, Lost>,
+    ) -> Result<T, Lost> {
         let first = self.current.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
         for offset in 0..self.endpoints.len() {
@@ -266,8 +281,13 @@ impl Client {
     }
 
     async fn request(&self, endpoint: &Endpoint, call: &Call) -> Result<Request<Body>, Failure> {
-        let mut request = Request::builder().method(&call.method).uri(endpoint.uri(&call.path));
-        request = request.header(ACCEPT, "application/json, application/problem+json, text/event-stream");
+        let mut request = Request::builder()
+            .method(&call.method)
+            .uri(endpoint.uri(&call.path));
+        request = request.header(
+            ACCEPT,
+            "application/json, application/problem+json, text/event-stream",
+        );
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -287,7 +307,8 @@ impl Client {
 
 fn bearer(token: &str) -> Result<HeaderValue, Failure> {
     let value = HeaderValue::try_from(format!("Bearer {token}"));
-    let mut value = value.map_err(|_| Failure::Usage("the token holds characters that none can have".into()))?;
+    let mut value = value
+        .map_err(|_| Failure::Usage("the token holds characters that none can have".into()))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -300,9 +321,15 @@ fn unreachable(reason: &str) -> Failure {
 
 async fn body(payload: &Payload) -> Result<(Option<&'static str>, u64, Body), Failure> {
     match payload {
-        Payload::Nothing => Ok((None, 0, Empty::new().map_err(|never| match never {}).boxed_unsync())),
+        Payload::Nothing => Ok((
+            None,
+            0,
+            Empty::new().map_err(|never| match never {}).boxed_unsync(),
+        )),
         Payload::Json(json) => {
-            let body = Full::new(json.clone()).map_err(|never| match never {}).boxed_unsync();
+            let body = Full::new(json.clone())
+                .map_err(|never| match never {})
+                .boxed_unsync();
             Ok((Some("application/json"), json.len() as u64, body))
         }
         Payload::Wasm { file, size_bytes } => {
@@ -314,10 +341,14 @@ async fn body(payload: &Payload) -> Result<(Option<&'static str>, u64, Body), Fa
 
 async fn file_body(path: &PathBuf, size_bytes: u64) -> Result<Body, Failure> {
     let opened = tokio::fs::File::open(path).await;
-    let file = opened.map_err(|error| Failure::other(format!("cannot read `{}`: {error}", path.display())))?;
+    let file = opened
+        .map_err(|error| Failure::other(format!("cannot read `{}`: {error}", path.display())))?;
     let frames = futures::stream::try_unfold(file.take(size_bytes), async |mut file| {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await?;
+        (&mut file)
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut chunk)
+            .await?;
         let more = !chunk.is_empty();
         io::Result::Ok(more.then(|| (Frame::data(Bytes::from(chunk)), file)))
     });
@@ -326,9 +357,16 @@ async fn file_body(path: &PathBuf, size_bytes: u64) -> Result<Body, Failure> {
 
 async fn whole_answer(response: Response<Incoming>) -> Result<Answer, Lost> {
     let status = response.status();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let collected = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let body = collected.map_err(|error| Lost::Connection(innermost(&*error)))?.to_bytes();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let collected = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await;
+    let body = collected
+        .map_err(|error| Lost::Connection(innermost(&*error)))?
+        .to_bytes();
     Ok(Answer {
         status,
         retry_after: retry_after.map(Duration::from_secs),

@@ -11,7 +11,7 @@ use weft_core::Digest;
 use crate::cli::client::{Call, Client};
 use crate::cli::endpoint::path;
 use crate::cli::failure::Failure;
-use crate::cli::model::Component;
+use crate::cli::model::{Component, read_value};
 use crate::cli::output::Output;
 use crate::cli::pages::Pages;
 use crate::cli::table::{Side, Table};
@@ -24,12 +24,18 @@ const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 /// Runs `weft deploy`. Under `--json`, a line with the component for each file.
 ///
 /// Errors: `Problem` where the server refuses one; files before it stay deployed.
-pub(crate) async fn deploy(client: &Client, files: &[impl AsRef<Path>], output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn deploy(
+    client: &Client,
+    files: &[impl AsRef<Path>],
+    output: &mut Output,
+) -> Result<(), Failure> {
     for file in files {
         let file = file.as_ref();
         let (digest, size_bytes) = examine(file)?;
         let call = Call::post_wasm(path(&["components"]), file.to_owned(), size_bytes);
-        let answer = client.send(&call.header("x-weft-digest", String::from(digest))).await?;
+        let answer = client
+            .send(&call.header("x-weft-digest", String::from(digest)))
+            .await?;
         let component: Component = answer.read()?;
         output.either(answer.text()?, || deployed(&component, answer.is_created()))?;
     }
@@ -37,10 +43,24 @@ pub(crate) async fn deploy(client: &Client, files: &[impl AsRef<Path>], output: 
 }
 
 fn deployed(component: &Component, is_new: bool) -> String {
-    let Component { name, version, digest, size_bytes, functions, .. } = component;
+    let Component {
+        name,
+        version,
+        digest,
+        size_bytes,
+        functions,
+        ..
+    } = component;
     let told = if is_new { "" } else { ", as it was before" };
-    let mut lines = vec![format!("deployed {name}@{version} ({}, {digest}){told}", bytes(*size_bytes))];
-    lines.extend(functions.iter().map(|function| format!("  {} {name}/{}", function.kind, function.name)));
+    let mut lines = vec![format!(
+        "deployed {name}@{version} ({}, {digest}){told}",
+        bytes(*size_bytes)
+    )];
+    lines.extend(
+        functions
+            .iter()
+            .map(|function| format!("  {} {name}/{}", function.kind, function.name)),
+    );
     lines.join("\n")
 }
 
@@ -48,10 +68,15 @@ fn deployed(component: &Component, is_new: bool) -> String {
 ///
 /// Errors: `Other` where the file is not a component, with what to do about it.
 fn examine(path: &Path) -> Result<(Digest, u64), Failure> {
-    let cannot = |error: std::io::Error| Failure::other(format!("cannot read `{}`: {error}", path.display()));
+    let cannot = |error: std::io::Error| {
+        Failure::other(format!("cannot read `{}`: {error}", path.display()))
+    };
     let mut file = std::fs::File::open(path).map_err(cannot)?;
     let mut magic = Vec::new();
-    file.by_ref().take(8).read_to_end(&mut magic).map_err(cannot)?;
+    file.by_ref()
+        .take(8)
+        .read_to_end(&mut magic)
+        .map_err(cannot)?;
     check_magic(path, &magic)?;
     file.rewind().map_err(cannot)?;
     let mut hasher = Sha256::new();
@@ -81,8 +106,14 @@ enum Versions {
 }
 
 /// Runs `weft components`.
-pub(crate) async fn components(client: &Client, name: Option<&str>, output: &mut Output) -> Result<(), Failure> {
-    let Some(name) = name else { return list(client, output).await };
+pub(crate) async fn components(
+    client: &Client,
+    name: Option<&str>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let Some(name) = name else {
+        return list(client, output).await;
+    };
     let segments = match name.split_once('@') {
         Some((name, version)) => vec!["components", name, version],
         None => vec!["components", name],
@@ -92,15 +123,22 @@ pub(crate) async fn components(client: &Client, name: Option<&str>, output: &mut
         Versions::Many { items } => items,
         Versions::One(component) => vec![component],
     };
-    let text = || components.iter().map(component_text).collect::<Vec<_>>().join("\n\n");
+    let text = || {
+        components
+            .iter()
+            .map(component_text)
+            .collect::<Vec<_>>()
+            .join("\n\n")
+    };
     output.either(answer.text()?, text)
 }
 
 async fn list(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let items = Pages::new(client, path(&["components"])).all().await?;
-    let components: Vec<Component> = serde_json::from_value(Value::Array(items.clone()))
-        .map_err(|error| Failure::other(format!("the server's answer makes no sense: {error}")))?;
-    output.either(&json!({"items": items}).to_string(), || list_table(&components))
+    let components: Vec<Component> = read_value(Value::Array(items.clone()))?;
+    output.either(&json!({"items": items}).to_string(), || {
+        list_table(&components)
+    })
 }
 
 fn list_table(components: &[Component]) -> String {
@@ -111,7 +149,11 @@ fn list_table(components: &[Component]) -> String {
         ("created", Side::Left),
     ]);
     for component in components {
-        let functions: Vec<&str> = component.functions.iter().map(|function| function.name.as_str()).collect();
+        let functions: Vec<&str> = component
+            .functions
+            .iter()
+            .map(|function| function.name.as_str())
+            .collect();
         table.row([
             format!("{}@{}", component.name, component.version),
             bytes(component.size_bytes),
@@ -123,13 +165,42 @@ fn list_table(components: &[Component]) -> String {
 }
 
 fn component_text(component: &Component) -> String {
-    let Component { name, version, digest, size_bytes, created_at, functions } = component;
-    let mut lines = vec![format!("{name}@{version}  {}  {digest}", bytes(*size_bytes))];
-    lines.extend(created_at.iter().map(|time| format!("created {time}, {}", counted(functions.len() as u64, "function"))));
-    let mut table = Table::new(&[("kind", Side::Left), ("function", Side::Left), ("", Side::Left), ("summary", Side::Left)]);
+    let Component {
+        name,
+        version,
+        digest,
+        size_bytes,
+        created_at,
+        functions,
+    } = component;
+    let mut lines = vec![format!(
+        "{name}@{version}  {}  {digest}",
+        bytes(*size_bytes)
+    )];
+    lines.extend(created_at.iter().map(|time| {
+        format!(
+            "created {time}, {}",
+            counted(functions.len() as u64, "function")
+        )
+    }));
+    let mut table = Table::new(&[
+        ("kind", Side::Left),
+        ("function", Side::Left),
+        ("", Side::Left),
+        ("summary", Side::Left),
+    ]);
     for function in functions {
-        let note = if function.deterministic { "" } else { "nondeterministic" };
-        table.row([function.kind.clone(), format!("{name}/{}", function.name), note.into(), function.summary.clone()]);
+        let note = if function.deterministic {
+            ""
+        } else {
+            "nondeterministic"
+        };
+        table.row([
+            function.kind.clone(),
+            format!("{name}/{}", function.name),
+            note.into(),
+            function.summary.clone(),
+        ]);
     }
     lines.push(table.render());
     lines.join("\n")
@@ -149,11 +220,17 @@ mod tests {
     fn components_are_told_from_modules() {
         let (digest, size_bytes) = examined(&COMPONENT).expect("a component");
         assert_eq!(size_bytes, 8);
-        assert_eq!(digest.as_str(), "sha256:24eaf3439a60c96764c4f2c92a0a81b52bd4fe5d5b91f090184a0f6486b1bf29");
+        assert_eq!(
+            digest.as_str(),
+            "sha256:24eaf3439a60c96764c4f2c92a0a81b52bd4fe5d5b91f090184a0f6486b1bf29"
+        );
         let failure = examined(&MODULE).expect_err("no component");
         assert!(failure.to_string().contains("weft build"), "{failure}");
         let failure = examined(b"\0as").expect_err("nothing");
-        assert!(failure.to_string().contains("not a Wasm component"), "{failure}");
+        assert!(
+            failure.to_string().contains("not a Wasm component"),
+            "{failure}"
+        );
     }
 
     #[test]

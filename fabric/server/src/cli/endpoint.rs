@@ -34,7 +34,10 @@ impl FromStr for Endpoint {
             )));
         }
         let bare = |uri: &Uri| uri.path() == "/" && uri.query().is_none();
-        let authority = uri.as_ref().filter(|uri| bare(uri)).and_then(Uri::authority);
+        let authority = uri
+            .as_ref()
+            .filter(|uri| bare(uri))
+            .and_then(Uri::authority);
         match authority.filter(|authority| !authority.as_str().contains('@')) {
             Some(authority) if scheme == Some("http") => Ok(Self {
                 authority: authority.to_string(),
@@ -54,7 +57,9 @@ impl fmt::Display for Endpoint {
 
 /// `/v1` and the segments, each one encoded: what a user typed stays one segment.
 pub(crate) fn path(segments: &[&str]) -> String {
-    let encoded = segments.iter().map(|segment| format!("/{}", encode(segment)));
+    let encoded = segments
+        .iter()
+        .map(|segment| format!("/{}", encode(segment)));
     format!("/v1{}", encoded.collect::<String>())
 }
 
@@ -81,10 +86,22 @@ mod tests {
 
     #[test]
     fn endpoints_are_plain_http_without_a_path() {
-        for good in ["http://127.0.0.1:7070", "http://localhost:1/", "http://[::1]:7070"] {
+        for good in [
+            "http://127.0.0.1:7070",
+            "http://localhost:1/",
+            "http://[::1]:7070",
+        ] {
             assert!(good.parse::<Endpoint>().is_ok(), "{good}");
         }
-        for bad in ["", "localhost", "localhost:7070", "http://a/b", "http://a?b", "http://u@a", "ftp://a"] {
+        for bad in [
+            "",
+            "localhost",
+            "localhost:7070",
+            "http://a/b",
+            "http://a?b",
+            "http://u@a",
+            "ftp://a",
+        ] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }
         let failure = "https://a".parse::<Endpoint>().expect_err("not offered");
@@ -96,7 +113,10 @@ mod tests {
     fn what_users_type_stays_one_segment() {
         assert_eq!(path(&["jobs", "../x?y"]), "/v1/jobs/..%2Fx%3Fy");
         assert_eq!(path(&["jobs", ".."]), "/v1/jobs/%2E%2E");
-        assert_eq!(path(&["components", "a", "1.0.0+b"]), "/v1/components/a/1.0.0%2Bb");
+        assert_eq!(
+            path(&["components", "a", "1.0.0+b"]),
+            "/v1/components/a/1.0.0%2Bb"
+        );
         let endpoint: Endpoint = "http://h:1".parse().expect("good");
         assert_eq!(endpoint.uri("/v1/jobs").to_string(), "http://h:1/v1/jobs");
     }

@@ -39,7 +39,8 @@ impl Parser {
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<Vec<Event>, TooLarge> {
         let mut events = Vec::new();
         for &byte in chunk {
-            let ends_return = std::mem::replace(&mut self.after_return, byte == b'\r') && byte == b'\n';
+            let ends_return =
+                std::mem::replace(&mut self.after_return, byte == b'\r') && byte == b'\n';
             match byte {
                 b'\n' if ends_return => {}
                 b'\n' | b'\r' => events.extend(self.end_line()),
@@ -72,9 +73,16 @@ impl Parser {
     }
 
     fn end_event(&mut self) -> Option<Event> {
-        let (kind, mut data) = (std::mem::take(&mut self.kind), std::mem::take(&mut self.data));
+        let (kind, mut data) = (
+            std::mem::take(&mut self.kind),
+            std::mem::take(&mut self.data),
+        );
         data.pop()?;
-        let kind = if kind.is_empty() { "message".into() } else { kind };
+        let kind = if kind.is_empty() {
+            "message".into()
+        } else {
+            kind
+        };
         Some(Event { kind, data })
     }
 }
@@ -86,16 +94,25 @@ mod tests {
     const STREAM: &str = ": hello\r\n\r\nevent: job\ndata: {\"a\":\ndata: \"ø\"}\nid: 7\n\n:\n\nevent:end\rdata:x\r\revent: lost\n\ndata\n\ndata: cut";
 
     fn event(kind: &str, data: &str) -> Event {
-        Event { kind: kind.into(), data: data.into() }
+        Event {
+            kind: kind.into(),
+            data: data.into(),
+        }
     }
 
     #[test]
     fn events_do_not_depend_on_how_the_stream_is_cut() {
-        let expected = [event("job", "{\"a\":\n\"ø\"}"), event("end", "x"), event("message", "")];
+        let expected = [
+            event("job", "{\"a\":\n\"ø\"}"),
+            event("end", "x"),
+            event("message", ""),
+        ];
         for size in 1..=STREAM.len() {
             let mut parser = Parser::default();
             let chunks = STREAM.as_bytes().chunks(size);
-            let events: Vec<Event> = chunks.flat_map(|chunk| parser.push(chunk).expect("small")).collect();
+            let events: Vec<Event> = chunks
+                .flat_map(|chunk| parser.push(chunk).expect("small"))
+                .collect();
             assert_eq!(events, expected, "pieces of {size}");
         }
     }

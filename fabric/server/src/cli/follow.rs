@@ -17,7 +17,7 @@ use crate::cli::client::{Call, Client, Lost, innermost};
 use crate::cli::endpoint::path;
 use crate::cli::events::{Event, Parser};
 use crate::cli::failure::Failure;
-use crate::cli::model::Job;
+use crate::cli::model::{self, Job};
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
@@ -87,21 +87,26 @@ impl<'a> Follow<'a> {
         if !matches!(event.kind.as_str(), "job" | "end") {
             return Ok(None);
         }
-        let job = serde_json::from_str(&event.data);
-        let job = job.map_err(|error| Failure::other(format!("an event makes no sense: {error}")))?;
+        let job = model::read(event.data.as_bytes())?;
         self.lost_since = None;
         self.delay = Duration::ZERO;
         let json = event.data.clone();
-        Ok(Some(Update::State { job: Box::new(job), json }))
+        Ok(Some(Update::State {
+            job: Box::new(job),
+            json,
+        }))
     }
 
     async fn receive(&mut self) -> Result<(), String> {
         let body = self.body.as_mut().expect("there is a connection");
         let frame = tokio::time::timeout(SILENCE_MAX, body.frame()).await;
         let frame = frame.map_err(|_| "the server is silent".to_owned())?;
-        let frame = frame.ok_or("the stream ended early")?.map_err(|error| innermost(&error))?;
+        let frame = frame
+            .ok_or("the stream ended early")?
+            .map_err(|error| innermost(&error))?;
         let events = self.parser.push(frame.data_ref().map_or(&[], |data| data));
-        self.events.extend(events.map_err(|error| error.to_string())?);
+        self.events
+            .extend(events.map_err(|error| error.to_string())?);
         Ok(())
     }
 

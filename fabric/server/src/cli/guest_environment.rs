@@ -42,7 +42,8 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>, folder: &Path) -> Co
 }
 
 fn is_cleared(name: &str) -> bool {
-    CLEARED.contains(&name) || name.starts_with("CARGO_") && !KEPT.iter().any(|kept| name.starts_with(kept))
+    CLEARED.contains(&name)
+        || name.starts_with("CARGO_") && !KEPT.iter().any(|kept| name.starts_with(kept))
 }
 
 #[cfg(test)]
@@ -52,13 +53,35 @@ mod tests {
     #[test]
     fn nothing_of_a_surrounding_cargo_is_left() {
         for name in [
-            "CARGO", "CARGO_BUILD_JOBS", "CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "CARGO_INCREMENTAL", "CARGO_MANIFEST_DIR",
-            "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PROFILE_RELEASE_LTO", "CARGO_TARGET_DIR", "CARGO_MAKEFLAGS",
-            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN",
+            "CARGO",
+            "CARGO_BUILD_JOBS",
+            "CARGO_BUILD_TARGET",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_INCREMENTAL",
+            "CARGO_MANIFEST_DIR",
+            "CARGO_MANIFEST_PATH",
+            "CARGO_PKG_NAME",
+            "CARGO_PROFILE_RELEASE_LTO",
+            "CARGO_TARGET_DIR",
+            "CARGO_MAKEFLAGS",
+            "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER",
+            "RUSTC",
+            "RUSTDOC",
+            "RUSTFLAGS",
+            "RUSTUP_TOOLCHAIN",
         ] {
             assert!(is_cleared(name), "{name}");
         }
-        for name in ["CARGO_HOME", "CARGO_HTTP_PROXY", "CARGO_NET_OFFLINE", "CARGO_REGISTRIES_X_TOKEN", "CARGO_TERM_COLOR", "PATH", "HOME", "RUSTUP_HOME"] {
+        for name in [
+            "CARGO_HOME",
+            "CARGO_HTTP_PROXY",
+            "CARGO_NET_OFFLINE",
+            "CARGO_REGISTRIES_X_TOKEN",
+            "CARGO_TERM_COLOR",
+            "PATH",
+            "HOME",
+            "RUSTUP_HOME",
+        ] {
             assert!(!is_cleared(name), "{name}");
         }
     }
@@ -66,7 +89,14 @@ mod tests {
     #[test]
     fn a_command_has_what_is_left() {
         let command = command("true", Path::new("/"));
-        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
-        assert!(removed.contains(&std::ffi::OsStr::new("CARGO_MANIFEST_DIR")), "cargo set it for this test: {removed:?}");
+        let removed: Vec<_> = command
+            .get_envs()
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| name)
+            .collect();
+        assert!(
+            removed.contains(&std::ffi::OsStr::new("CARGO_MANIFEST_DIR")),
+            "cargo set it for this test: {removed:?}"
+        );
     }
 }

@@ -26,7 +26,8 @@ impl Interrupts {
     /// Takes Ctrl-C over from the system, which would end the process.
     pub(crate) fn new() -> Result<Self, Failure> {
         let signals = signal(SignalKind::interrupt());
-        let signals = signals.map_err(|error| Failure::other(format!("cannot listen for Ctrl-C: {error}")))?;
+        let signals = signals
+            .map_err(|error| Failure::other(format!("cannot listen for Ctrl-C: {error}")))?;
         Ok(Self { signals })
     }
 

@@ -15,12 +15,20 @@ use crate::cli::failure::Failure;
 /// Errors: `Problem` with `invalid_job` where the file is not TOML, with line and column, or not JSON where its name ends
 /// in `.json`; `Other` where it cannot be read.
 pub(crate) fn read(path: &Path, params: &[(String, String)]) -> Result<Value, Failure> {
-    let cannot = |error: std::io::Error| Failure::other(format!("cannot read `{}`: {error}", path.display()));
+    let cannot = |error: std::io::Error| {
+        Failure::other(format!("cannot read `{}`: {error}", path.display()))
+    };
     let text = std::fs::read_to_string(path).map_err(cannot)?;
     let absolute = path.canonicalize().map_err(cannot)?;
     let folder = Folder::new(absolute.parent().expect("a file is in a folder"))?;
-    let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-    let parsed = if is_json { parse_json(&text) } else { parse_toml(&text) };
+    let is_json = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let parsed = if is_json {
+        parse_json(&text)
+    } else {
+        parse_toml(&text)
+    };
     let mut document = parsed.map_err(|wrong| invalid(path, wrong))?;
     resolve(&mut document, &folder);
     set_params(&mut document, params);
@@ -29,19 +37,29 @@ pub(crate) fn read(path: &Path, params: &[(String, String)]) -> Result<Value, Fa
 
 fn invalid(path: &Path, wrong: FieldError) -> Failure {
     let detail = format!("`{}` cannot be read as a job", path.display());
-    let problem = Problem { errors: vec![wrong], ..Problem::new(ErrorCode::InvalidJob, detail) };
+    let problem = Problem {
+        errors: vec![wrong],
+        ..Problem::new(ErrorCode::InvalidJob, detail)
+    };
     Failure::Problem(Box::new(problem.into()))
 }
 
 fn wrong(path: impl Into<String>, message: impl Into<String>) -> FieldError {
-    FieldError { path: path.into(), message: message.into(), suggestion: None }
+    FieldError {
+        path: path.into(),
+        message: message.into(),
+        suggestion: None,
+    }
 }
 
 fn parse_json(text: &str) -> Result<Value, FieldError> {
     serde_json::from_str(text).map_err(|error| {
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
-        wrong(format!("line {}, column {}", error.line(), error.column()), message)
+        wrong(
+            format!("line {}, column {}", error.line(), error.column()),
+            message,
+        )
     })
 }
 
@@ -49,7 +67,10 @@ fn parse_toml(text: &str) -> Result<Value, FieldError> {
     let table: toml::Table = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let (line, column) = line_and_column(text, at);
-        wrong(format!("line {line}, column {column}"), error.message().trim().replace('\n', "; "))
+        wrong(
+            format!("line {line}, column {column}"),
+            error.message().trim().replace('\n', "; "),
+        )
     })?;
     json_table(table, "")
 }
@@ -58,13 +79,20 @@ fn parse_toml(text: &str) -> Result<Value, FieldError> {
 fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
 }
 
 fn json_table(table: toml::Table, path: &str) -> Result<Value, FieldError> {
     let mut object = Map::new();
     for (key, value) in table {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
         object.insert(key, json(value, &path)?);
     }
     Ok(Value::Object(object))
@@ -77,12 +105,19 @@ fn json(value: toml::Value, path: &str) -> Result<Value, FieldError> {
         toml::Value::Boolean(truth) => truth.into(),
         toml::Value::Datetime(time) => Value::String(time.to_string()),
         toml::Value::Float(number) => {
-            let number = Number::from_f64(number).ok_or_else(|| wrong(path, "must be a finite number"))?;
+            let number =
+                Number::from_f64(number).ok_or_else(|| wrong(path, "must be a finite number"))?;
             Value::Number(number)
         }
         toml::Value::Array(items) => {
             let item = |(position, item)| json(item, &format!("{path}[{position}]"));
-            Value::Array(items.into_iter().enumerate().map(item).collect::<Result<_, _>>()?)
+            Value::Array(
+                items
+                    .into_iter()
+                    .enumerate()
+                    .map(item)
+                    .collect::<Result<_, _>>()?,
+            )
         }
         toml::Value::Table(table) => json_table(table, path)?,
     })
@@ -97,9 +132,18 @@ impl Folder {
     fn new(folder: &Path) -> Result<Self, Failure> {
         let Some(text) = folder.to_str() else {
             let shown = PathBuf::from(folder);
-            return Err(Failure::other(format!("the path `{}` is not UTF-8", shown.display())));
+            return Err(Failure::other(format!(
+                "the path `{}` is not UTF-8",
+                shown.display()
+            )));
         };
-        Ok(Self { parts: text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect() })
+        Ok(Self {
+            parts: text
+                .split('/')
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        })
     }
 
     /// `uri` as an absolute path without `.` and `..`; one with a scheme stays what it is. In a glob, the folder's own
@@ -110,7 +154,13 @@ impl Folder {
             None if uri.contains("://") => return uri.to_owned(),
             None => ("", uri),
         };
-        let escape = |part: &String| if is_glob { escape_glob(part) } else { part.clone() };
+        let escape = |part: &String| {
+            if is_glob {
+                escape_glob(part)
+            } else {
+                part.clone()
+            }
+        };
         let mut parts: Vec<String> = match path.starts_with('/') {
             true => Vec::new(),
             false => self.parts.iter().map(escape).collect(),
@@ -123,7 +173,11 @@ impl Folder {
             }
         }
         let is_folder = matches!(path.rsplit('/').next(), Some("" | "." | ".."));
-        let end = if is_folder && !parts.is_empty() { "/" } else { "" };
+        let end = if is_folder && !parts.is_empty() {
+            "/"
+        } else {
+            ""
+        };
         format!("{scheme}/{}{end}", parts.join("/"))
     }
 }
@@ -139,11 +193,15 @@ fn escape_glob(text: &str) -> String {
 fn resolve(document: &mut Value, folder: &Folder) {
     for input in entries(document, "input") {
         each_text(input.get_mut("uri"), |uri| *uri = folder.resolve(uri, true));
-        let letters = input.get_mut("bad_records").and_then(|bad| bad.get_mut("dead_letter"));
+        let letters = input
+            .get_mut("bad_records")
+            .and_then(|bad| bad.get_mut("dead_letter"));
         each_text(letters, |uri| *uri = folder.resolve(uri, false));
     }
     for output in entries(document, "output") {
-        each_text(output.get_mut("uri"), |uri| *uri = folder.resolve(uri, false));
+        each_text(output.get_mut("uri"), |uri| {
+            *uri = folder.resolve(uri, false)
+        });
     }
 }
 
@@ -166,9 +224,13 @@ fn each_text(value: Option<&mut Value>, mut change: impl FnMut(&mut String)) {
 }
 
 fn set_params(document: &mut Value, params: &[(String, String)]) {
-    let Some(document) = document.as_object_mut() else { return };
+    let Some(document) = document.as_object_mut() else {
+        return;
+    };
     for (name, value) in params {
-        let table = document.entry("params").or_insert_with(|| Value::Object(Map::new()));
+        let table = document
+            .entry("params")
+            .or_insert_with(|| Value::Object(Map::new()));
         if let Some(table) = table.as_object_mut() {
             table.insert(name.clone(), Value::String(value.clone()));
         }
@@ -239,16 +301,23 @@ uri = "out/daily/"
 
     #[test]
     fn json_is_the_same_document() {
-        let (_folder, path) = in_file("job.json", r#"{"name": "a", "output": {"o": {"uri": "/out"}}}"#);
+        let (_folder, path) = in_file(
+            "job.json",
+            r#"{"name": "a", "output": {"o": {"uri": "/out"}}}"#,
+        );
         let document = read(&path, &[]).expect("a job");
-        assert_eq!(document, json!({"name": "a", "output": {"o": {"uri": "/out"}}}));
+        assert_eq!(
+            document,
+            json!({"name": "a", "output": {"o": {"uri": "/out"}}})
+        );
     }
 
     #[test]
     fn the_examples_are_jobs() {
         for name in ["hello", "weblog"] {
             let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
-            let document = read(&Path::new(root).join(name).join("job.toml"), &[]).expect("a job file");
+            let document =
+                read(&Path::new(root).join(name).join("job.toml"), &[]).expect("a job file");
             weft_core::job::decode(&document).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         }
     }
@@ -278,25 +347,56 @@ uri = "out/daily/"
     #[track_caller]
     fn check_wrong(name: &str, text: &str, path: &str, message: &str) {
         let (_folder, file) = in_file(name, text);
-        let Err(Failure::Problem(problem)) = read(&file, &[]) else { panic!("`{text}` is no job") };
-        assert_eq!((problem.code.as_str(), problem.errors.len()), ("invalid_job", 1));
+        let Err(Failure::Problem(problem)) = read(&file, &[]) else {
+            panic!("`{text}` is no job")
+        };
+        assert_eq!(
+            (problem.code.as_str(), problem.errors.len()),
+            ("invalid_job", 1)
+        );
         let error = &problem.errors[0];
-        assert!(error.path == path && error.message.contains(message), "{error:?}");
+        assert!(
+            error.path == path && error.message.contains(message),
+            "{error:?}"
+        );
     }
 
     #[test]
     fn syntax_errors_name_line_and_column() {
-        check_wrong("job.toml", "name = \"a\"\n[input.logs\n", "line 2, column 12", "");
+        check_wrong(
+            "job.toml",
+            "name = \"a\"\n[input.logs\n",
+            "line 2, column 12",
+            "",
+        );
         check_wrong("job.toml", "name = \"ø\" x\n", "line 1, column 12", "");
-        check_wrong("job.toml", "a = 1\na = 2\n", "line 2, column 1", "duplicate");
-        check_wrong("job.toml", "[[stage]]\nparams = { x = nan }", "stage[0].params.x", "finite");
-        check_wrong("job.json", "{\n  \"name\": }", "line 2, column 11", "expected value");
+        check_wrong(
+            "job.toml",
+            "a = 1\na = 2\n",
+            "line 2, column 1",
+            "duplicate",
+        );
+        check_wrong(
+            "job.toml",
+            "[[stage]]\nparams = { x = nan }",
+            "stage[0].params.x",
+            "finite",
+        );
+        check_wrong(
+            "job.json",
+            "{\n  \"name\": }",
+            "line 2, column 11",
+            "expected value",
+        );
     }
 
     #[test]
     fn a_missing_file_is_said_to_be_missing() {
         let failure = read(Path::new("/nowhere/job.toml"), &[]).expect_err("nothing there");
-        assert!(failure.to_string().contains("/nowhere/job.toml"), "{failure}");
+        assert!(
+            failure.to_string().contains("/nowhere/job.toml"),
+            "{failure}"
+        );
         assert_eq!(failure.exit_code(), 1);
     }
 }

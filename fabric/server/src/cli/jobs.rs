@@ -7,7 +7,7 @@ use crate::cli::arguments::JobArguments;
 use crate::cli::client::{Call, Client};
 use crate::cli::endpoint::path;
 use crate::cli::failure::Failure;
-use crate::cli::model::{Job, LogLine, Stage, Task};
+use crate::cli::model::{Job, LogLine, Stage, Task, read_value};
 use crate::cli::output::Output;
 use crate::cli::pages::{Page, Pages};
 use crate::cli::receipt;
@@ -16,18 +16,28 @@ use crate::cli::table::{Side, Table};
 use crate::cli::text::{bytes, count, counted};
 
 /// Runs `weft jobs`.
-pub(crate) async fn jobs(client: &Client, limit: usize, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn jobs(
+    client: &Client,
+    limit: usize,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let (items, more) = Pages::new(client, path(&["jobs"])).take(limit).await?;
     let jobs: Vec<Job> = read_all(&items)?;
     output.either(&json!({"items": items}).to_string(), || jobs_table(&jobs))?;
     if more {
-        output.note(&format!("there are more than {limit}; `--limit` lists them"));
+        output.note(&format!(
+            "there are more than {limit}; `--limit` lists them"
+        ));
     }
     Ok(())
 }
 
 /// Runs `weft job`.
-pub(crate) async fn job(client: &Client, arguments: &JobArguments, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn job(
+    client: &Client,
+    arguments: &JobArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let (id, view) = (&arguments.id, &arguments.view);
     if view.receipt {
         return receipt::receipt(client, id, output).await;
@@ -44,13 +54,19 @@ pub(crate) async fn job(client: &Client, arguments: &JobArguments, output: &mut 
 }
 
 async fn stages(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
-    let items = Pages::new(client, path(&["jobs", id, "stages"])).all().await?;
+    let items = Pages::new(client, path(&["jobs", id, "stages"]))
+        .all()
+        .await?;
     let stages: Vec<Stage> = read_all(&items)?;
-    output.either(&json!({"items": items}).to_string(), || stages_table(&stages))
+    output.either(&json!({"items": items}).to_string(), || {
+        stages_table(&stages)
+    })
 }
 
 async fn tasks(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
-    let items = Pages::new(client, path(&["jobs", id, "tasks"])).all().await?;
+    let items = Pages::new(client, path(&["jobs", id, "tasks"]))
+        .all()
+        .await?;
     let tasks: Vec<Task> = read_all(&items)?;
     output.either(&json!({"items": items}).to_string(), || tasks_table(&tasks))
 }
@@ -61,32 +77,36 @@ pub(crate) async fn logs(client: &Client, id: &str, output: &mut Output) -> Resu
     let mut n_dropped = 0;
     while let Some(Page { items, dropped, .. }) = pages.next().await? {
         for item in &items {
-            let line: LogLine = read(item)?;
+            let line: LogLine = read_value(item.clone())?;
             output.either(&item.to_string(), || log_text(&line))?;
         }
         n_dropped = dropped.max(n_dropped);
     }
     if n_dropped > 0 {
-        output.note(&format!("{} dropped: there were too many", counted(n_dropped, "line")));
+        output.note(&format!(
+            "{} dropped: there were too many",
+            counted(n_dropped, "line")
+        ));
     }
     Ok(())
 }
 
 /// Runs `weft cancel`.
 pub(crate) async fn cancel(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
-    let answer = client.send(&Call::post(path(&["jobs", id, "cancel"]))).await?;
+    let answer = client
+        .send(&Call::post(path(&["jobs", id, "cancel"])))
+        .await?;
     let job: Job = answer.read()?;
-    let told = if job.has_ended() { job.status.as_str() } else { "is being cancelled" };
+    let told = if job.has_ended() {
+        job.status.as_str()
+    } else {
+        "is being cancelled"
+    };
     output.either(answer.text()?, || format!("{id} {told}"))
 }
 
-fn read<T: DeserializeOwned>(item: &Value) -> Result<T, Failure> {
-    let item = serde_json::from_value(item.clone());
-    item.map_err(|error| Failure::other(format!("the server's answer makes no sense: {error}")))
-}
-
 fn read_all<T: DeserializeOwned>(items: &[Value]) -> Result<Vec<T>, Failure> {
-    items.iter().map(read).collect()
+    items.iter().cloned().map(read_value).collect()
 }
 
 fn jobs_table(jobs: &[Job]) -> String {
@@ -100,7 +120,13 @@ fn jobs_table(jobs: &[Job]) -> String {
     for job in jobs {
         let (done, total) = job.tasks();
         let submitted_at = job.submitted_at.clone().unwrap_or_default();
-        table.row([job.id.clone(), job.name.clone(), job.status.clone(), format!("{done}/{total}"), submitted_at]);
+        table.row([
+            job.id.clone(),
+            job.name.clone(),
+            job.status.clone(),
+            format!("{done}/{total}"),
+            submitted_at,
+        ]);
     }
     table.render()
 }
@@ -109,7 +135,11 @@ fn job_text(job: &Job) -> String {
     let mut lines = vec![format!("{}  {}  {}", job.id, job.name, job.status)];
     lines.extend(times(job));
     if !job.tags.is_empty() {
-        let tags: Vec<String> = job.tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let tags: Vec<String> = job
+            .tags
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         lines.push(format!("tags: {}", tags.join(", ")));
     }
     lines.push(format!("input: {}", bytes(job.input_bytes)));
@@ -120,13 +150,24 @@ fn job_text(job: &Job) -> String {
         lines.push("outputs".into());
         lines.extend(job.outputs.iter().map(output_line));
     }
-    lines.extend(job.problem.iter().map(|problem| format!("error: {problem}")));
+    lines.extend(
+        job.problem
+            .iter()
+            .map(|problem| format!("error: {problem}")),
+    );
     lines.join("\n")
 }
 
 fn times(job: &Job) -> Option<String> {
-    let times = [("submitted", &job.submitted_at), ("started", &job.started_at), ("ended", &job.ended_at)];
-    let told: Vec<String> = times.iter().filter_map(|(what, time)| Some(format!("{what} {}", time.as_ref()?))).collect();
+    let times = [
+        ("submitted", &job.submitted_at),
+        ("started", &job.started_at),
+        ("ended", &job.ended_at),
+    ];
+    let told: Vec<String> = times
+        .iter()
+        .filter_map(|(what, time)| Some(format!("{what} {}", time.as_ref()?)))
+        .collect();
     (!told.is_empty()).then(|| told.join(", "))
 }
 
@@ -177,8 +218,18 @@ fn tasks_table(tasks: &[Task]) -> String {
 }
 
 fn log_text(line: &LogLine) -> String {
-    let LogLine { stage, task, attempt, level, function, message } = line;
-    format!("{}/{task}#{attempt} {level:<5} {function}: {message}", stage.0)
+    let LogLine {
+        stage,
+        task,
+        attempt,
+        level,
+        function,
+        message,
+    } = line;
+    format!(
+        "{}/{task}#{attempt} {level:<5} {function}: {message}",
+        stage.0
+    )
 }
 
 #[cfg(test)]
@@ -193,7 +244,7 @@ mod tests {
                         "rows_written": 999, "duplicates": 1, "retries": 2}],
             "problem": {"code": "guest_trap", "detail": "it trapped", "function": "weblog/parse"}, "outputs": [],
         });
-        read(&job).expect("a job")
+        read_value(job).expect("a job")
     }
 
     #[test]
@@ -221,8 +272,14 @@ job-1  weblog  failed  24/24  2026-11-20T12:00:00Z";
     #[test]
     fn log_lines_name_stage_by_name_or_position() {
         let mut line = json!({"stage": 1, "task": 7, "attempt": 2, "level": "info", "function": "a/b", "message": "hello"});
-        assert_eq!(log_text(&read(&line).expect("a line")), "1/7#2 info  a/b: hello");
+        assert_eq!(
+            log_text(&read_value(line.clone()).expect("a line")),
+            "1/7#2 info  a/b: hello"
+        );
         line["stage"] = "visits".into();
-        assert_eq!(log_text(&read(&line).expect("a line")), "visits/7#2 info  a/b: hello");
+        assert_eq!(
+            log_text(&read_value(line.clone()).expect("a line")),
+            "visits/7#2 info  a/b: hello"
+        );
     }
 }

@@ -25,8 +25,7 @@ pub(crate) fn data_dir(given: Option<&Path>) -> Result<PathBuf, Failure> {
 fn default_data_dir(xdg_data_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
     let shared = xdg_data_home.and_then(absolute);
-    let base =
-        shared.or_else(|| Some(home.and_then(absolute)?.join(".local").join("share")))?;
+    let base = shared.or_else(|| Some(home.and_then(absolute)?.join(".local").join("share")))?;
     Some(base.join("weft"))
 }
 
@@ -63,7 +62,11 @@ mod tests {
     fn the_data_folder_follows_xdg() {
         check(Some("/x"), Some("/home/a"), Some("/x/weft"));
         check(None, Some("/home/a"), Some("/home/a/.local/share/weft"));
-        check(Some("relative"), Some("/home/a"), Some("/home/a/.local/share/weft"));
+        check(
+            Some("relative"),
+            Some("/home/a"),
+            Some("/home/a/.local/share/weft"),
+        );
         check(None, None, None);
     }
 

@@ -95,13 +95,23 @@ fn dispatch(arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
 
 fn up_settings(up: &UpArguments, global: &GlobalArguments) -> Result<UpSettings, Failure> {
     let data = locations::data_dir(global.data.as_deref())?;
-    Ok(UpSettings { data, listen: up.listen, slots: up.slots })
+    Ok(UpSettings {
+        data,
+        listen: up.listen,
+        slots: up.slots,
+    })
 }
 
-fn call_server(command: &Command, global: &GlobalArguments, output: &mut Output) -> Result<(), Failure> {
+fn call_server(
+    command: &Command,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let token = token(global)?;
     let client = Client::new(&global.endpoint, token.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Failure::other(format!("cannot start: {error}")))?;
     let ended = runtime.block_on(remote(command, &client, output));
     // A thread may wait for an answer on standard input that nobody needs any more.
@@ -123,8 +133,14 @@ async fn remote(command: &Command, client: &Client, output: &mut Output) -> Resu
         Command::Logs(logs) => jobs::logs(client, &logs.id, output).await,
         Command::Cancel(cancel) => jobs::cancel(client, &cancel.id, output).await,
         Command::Receipt(receipt) => receipt::receipt(client, &receipt.id, output).await,
-        Command::Components(components) => components::components(client, components.name.as_deref(), output).await,
-        Command::Up(_) | Command::Executor | Command::Compiler(_) | Command::New(_) | Command::Build(_) => {
+        Command::Components(components) => {
+            components::components(client, components.name.as_deref(), output).await
+        }
+        Command::Up(_)
+        | Command::Executor
+        | Command::Compiler(_)
+        | Command::New(_)
+        | Command::Build(_) => {
             unreachable!("these run without a server")
         }
     }
@@ -139,7 +155,16 @@ fn token(global: &GlobalArguments) -> Result<Option<String>, Failure> {
 }
 
 fn hint_at_token(has_token: bool, global: &GlobalArguments, output: &mut Output) {
-    let Ok(path) = locations::default_token_path(global.data.as_deref()) else { return };
-    let looked = if has_token { "the token is not this server's" } else { "there is no token" };
-    output.note(&format!("{looked}; `weft up` leaves one in `{}`; give `--data`, `--token` or `WEFT_TOKEN`", path.display()));
+    let Ok(path) = locations::default_token_path(global.data.as_deref()) else {
+        return;
+    };
+    let looked = if has_token {
+        "the token is not this server's"
+    } else {
+        "there is no token"
+    };
+    output.note(&format!(
+        "{looked}; `weft up` leaves one in `{}`; give `--data`, `--token` or `WEFT_TOKEN`",
+        path.display()
+    ));
 }

@@ -1,10 +1,43 @@
-//! What the API tells about jobs and components. Unknown fields are let be, and missing ones are empty.
+//! What the API tells about jobs and components. Unknown fields are let be; missing ones, and those that are `null`, are
+//! empty.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+use crate::cli::failure::Failure;
 use crate::cli::problem::ApiProblem;
+
+/// Reads a document of the API.
+///
+/// Errors: `Other` where it is not JSON, or of another shape.
+pub(crate) fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
+    let document = serde_json::from_slice(json);
+    document.map_err(strange).and_then(read_value)
+}
+
+/// Reads a part of a document.
+pub(crate) fn read_value<T: DeserializeOwned>(mut value: Value) -> Result<T, Failure> {
+    remove_nulls(&mut value);
+    serde_json::from_value(value).map_err(strange)
+}
+
+fn strange(error: serde_json::Error) -> Failure {
+    Failure::other(format!("the server's answer makes no sense: {error}"))
+}
+
+fn remove_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(remove_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
 
 /// A job.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -33,7 +66,10 @@ impl Job {
     /// Tasks that are done, and all of them.
     pub(crate) fn tasks(&self) -> (u64, u64) {
         let sum = |count: fn(&Stage) -> u64| self.stages.iter().map(count).sum();
-        (sum(|stage| stage.tasks_done), sum(|stage| stage.tasks_total))
+        (
+            sum(|stage| stage.tasks_done),
+            sum(|stage| stage.tasks_total),
+        )
     }
 }
 
@@ -67,13 +103,13 @@ pub(crate) struct JobOutput {
 
 /// A stage's name, or its position where the server tells no more.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(from = "serde_json::Value")]
+#[serde(from = "Value")]
 pub(crate) struct Label(pub(crate) String);
 
-impl From<serde_json::Value> for Label {
-    fn from(value: serde_json::Value) -> Self {
+impl From<Value> for Label {
+    fn from(value: Value) -> Self {
         match value {
-            serde_json::Value::String(name) => Self(name),
+            Value::String(name) => Self(name),
             other => Self(other.to_string()),
         }
     }
@@ -88,7 +124,7 @@ pub(crate) struct Task {
     pub(crate) attempt: u64,
     pub(crate) rows_read: u64,
     pub(crate) rows_written: u64,
-    pub(crate) files: Vec<serde_json::Value>,
+    pub(crate) files: Vec<Value>,
 }
 
 /// A line that a function logged.
@@ -123,4 +159,17 @@ pub(crate) struct Function {
     pub(crate) kind: String,
     pub(crate) summary: String,
     pub(crate) deterministic: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_may_be_told_of_in_part() {
+        let json = br#"{"id":"job-1","input_bytes":null,"new":[null],"stages":[{"name":"a","rows_read":null}]}"#;
+        let job: Job = read(json).expect("a job");
+        assert_eq!((job.id.as_str(), job.input_bytes, job.stages.len()), ("job-1", 0, 1));
+        assert!(read::<Job>(b"[]").is_err() && read::<Job>(b"").is_err());
+    }
 }

@@ -16,7 +16,10 @@ const RUST: [(&str, &str); 6] = [
     ("Cargo.toml", include_str!("templates/rust/Cargo.toml.in")),
     ("src/lib.rs", include_str!("templates/rust/lib.rs.in")),
     ("job.toml", include_str!("templates/rust/job.toml.in")),
-    ("data/lines.txt", include_str!("templates/rust/lines.txt.in")),
+    (
+        "data/lines.txt",
+        include_str!("templates/rust/lines.txt.in"),
+    ),
     ("README.md", include_str!("templates/rust/README.md.in")),
     (".gitignore", include_str!("templates/rust/gitignore.in")),
 ];
@@ -31,12 +34,16 @@ pub(crate) fn new(arguments: &NewArguments, output: &mut Output) -> Result<(), F
         Language::Rust => rust_files(name),
     };
     lay(folder, &files)?;
-    let document = json!({"name": name, "path": folder.display().to_string(), "files": files.len()});
+    let document =
+        json!({"name": name, "path": folder.display().to_string(), "files": files.len()});
     output.either(&document.to_string(), || next_steps(name, folder))
 }
 
 fn component_name(folder: &Path) -> Result<&str, Failure> {
-    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     // A project that is called like the SDK could not depend on it.
     if weft_core::is_component_name(name) && name != "weft" {
         return Ok(name);
@@ -48,13 +55,19 @@ fn component_name(folder: &Path) -> Result<&str, Failure> {
 }
 
 fn rust_files(name: &str) -> Vec<(String, String)> {
-    let own = RUST.iter().map(|(path, text)| ((*path).to_owned(), text.replace("{{name}}", name)));
-    let sdk = sdk::RUST.iter().map(|(path, text)| (format!("{SDK_FOLDER}/{path}"), (*text).to_owned()));
+    let own = RUST
+        .iter()
+        .map(|(path, text)| ((*path).to_owned(), text.replace("{{name}}", name)));
+    let sdk = sdk::RUST
+        .iter()
+        .map(|(path, text)| (format!("{SDK_FOLDER}/{path}"), (*text).to_owned()));
     own.chain(sdk).collect()
 }
 
 fn lay(folder: &Path, files: &[(String, String)]) -> Result<(), Failure> {
-    let cannot = |path: &Path, error: std::io::Error| Failure::other(format!("cannot make `{}`: {error}", path.display()));
+    let cannot = |path: &Path, error: std::io::Error| {
+        Failure::other(format!("cannot make `{}`: {error}", path.display()))
+    };
     std::fs::create_dir(folder).map_err(|error| cannot(folder, error))?;
     for (path, text) in files {
         let path = folder.join(path);
@@ -81,15 +94,27 @@ mod tests {
     #[test]
     fn a_project_has_its_files_and_the_sdk() {
         let parent = tempfile::tempdir().expect("a folder");
-        let arguments = NewArguments { name: parent.path().join("my-words"), lang: Language::Rust };
+        let arguments = NewArguments {
+            name: parent.path().join("my-words"),
+            lang: Language::Rust,
+        };
         let (mut output, stdout, _) = captured::output(false);
         new(&arguments, &mut output).expect("laid out");
-        assert!(stdout.text().contains("weft deploy my-words.wasm"), "{}", stdout.text());
+        assert!(
+            stdout.text().contains("weft deploy my-words.wasm"),
+            "{}",
+            stdout.text()
+        );
         for (path, _) in RUST {
             let text = std::fs::read_to_string(arguments.name.join(path)).expect("there");
             assert!(!text.contains("{{"), "{path}: {text}");
         }
-        assert!(arguments.name.join(".weft/guest-sdk/rust/src/lib.rs").is_file());
+        assert!(
+            arguments
+                .name
+                .join(".weft/guest-sdk/rust/src/lib.rs")
+                .is_file()
+        );
         assert!(arguments.name.join(".weft/wit/weft.wit").is_file());
         let failure = new(&arguments, &mut output).expect_err("it exists");
         assert!(failure.to_string().contains("exists"), "{failure}");
@@ -100,14 +125,18 @@ mod tests {
         let parent = tempfile::tempdir().expect("a folder");
         let folder = parent.path().join("words");
         lay(&folder, &rust_files("words")).expect("laid out");
-        let document = crate::cli::job_file::read(&folder.join("job.toml"), &[]).expect("a job file");
+        let document =
+            crate::cli::job_file::read(&folder.join("job.toml"), &[]).expect("a job file");
         weft_core::job::decode(&document).expect("a job");
     }
 
     #[test]
     fn names_are_those_of_components() {
         for bad in ["", "/", "..", "Weft", "a_b", "1a", "weft"] {
-            assert_eq!(component_name(Path::new(bad)).expect_err(bad).exit_code(), 2);
+            assert_eq!(
+                component_name(Path::new(bad)).expect_err(bad).exit_code(),
+                2
+            );
         }
         assert_eq!(component_name(Path::new("/tmp/a-1")).expect("good"), "a-1");
     }

@@ -42,11 +42,6 @@ impl Output {
         }
     }
 
-    /// True where `--json` was given.
-    pub(crate) fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// True where progress is redrawn in place.
     pub(crate) fn redraws(&self) -> bool {
         self.redraws
@@ -111,6 +106,11 @@ impl Output {
             write_error_line(&mut self.stderr, &printable(line));
         }
         self.n_drawn = lines.len();
+    }
+
+    /// Lets what was drawn stand.
+    pub(crate) fn keep(&mut self) {
+        self.n_drawn = 0;
     }
 
     /// Takes what was drawn off the terminal.

@@ -24,6 +24,9 @@ impl Progress {
     pub(crate) fn show(&mut self, job: &Job, output: &mut Output) {
         if output.redraws() {
             output.draw(&drawn(job));
+            if job.has_ended() {
+                output.keep();
+            }
         } else {
             self.plain(job).iter().for_each(|line| output.note(line));
         }
@@ -39,7 +42,12 @@ impl Progress {
         for (told, stage) in self.stages.iter_mut().zip(&job.stages) {
             let now = (stage.status.clone(), tenths(stage));
             if stage.status != "waiting" && *told != now {
-                lines.push(format!("  {} {}: {}", stage.name, stage.status, figures(stage)));
+                lines.push(format!(
+                    "  {} {}: {}",
+                    stage.name,
+                    stage.status,
+                    figures(stage).join(", ")
+                ));
             }
             *told = now;
         }
@@ -48,28 +56,47 @@ impl Progress {
 }
 
 fn tenths(stage: &Stage) -> u64 {
-    (stage.tasks_done * 10).checked_div(stage.tasks_total).unwrap_or(0)
+    (stage.tasks_done * 10)
+        .checked_div(stage.tasks_total)
+        .unwrap_or(0)
 }
 
-fn figures(stage: &Stage) -> String {
-    let mut text = format!("{}/{}", count(stage.tasks_done), counted(stage.tasks_total, "task"));
-    if stage.rows_read > 0 || stage.rows_written > 0 {
-        text.push_str(&format!(", {} rows in, {} out", count(stage.rows_read), count(stage.rows_written)));
-    }
+/// What there is to tell about a stage, the most important first.
+fn figures(stage: &Stage) -> Vec<String> {
+    let mut figures = vec![format!(
+        "{}/{}",
+        count(stage.tasks_done),
+        counted(stage.tasks_total, "task")
+    )];
     if stage.retries > 0 {
-        text.push_str(&format!(", {} retried", count(stage.retries)));
+        figures.push(format!("{} retried", count(stage.retries)));
     }
-    text
+    if stage.rows_read > 0 || stage.rows_written > 0 {
+        figures.push(format!("{} rows in", count(stage.rows_read)));
+        figures.push(format!("{} out", count(stage.rows_written)));
+    }
+    figures
 }
 
 fn drawn(job: &Job) -> Vec<String> {
     let mut lines = vec![format!("{} {}", job.id, job.status)];
     let stages = stages_that_fit(&job.stages);
-    let name_chars = stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
-    lines.extend(stages.iter().map(|stage| bar_line(stage, name_chars.min(NAME_CHARS_MAX))));
+    let name_chars = stages
+        .iter()
+        .map(|stage| stage.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    lines.extend(
+        stages
+            .iter()
+            .map(|stage| bar_line(stage, name_chars.min(NAME_CHARS_MAX))),
+    );
     let n_left_out = job.stages.len() - stages.len();
     if n_left_out > 0 {
-        lines.push(format!("  and {}", counted(n_left_out as u64, "more stage")));
+        lines.push(format!(
+            "  and {}",
+            counted(n_left_out as u64, "more stage")
+        ));
     }
     lines
 }
@@ -77,7 +104,10 @@ fn drawn(job: &Job) -> Vec<String> {
 /// The stages that are drawn: where they are too many, those that are neither done nor far off.
 fn stages_that_fit(stages: &[Stage]) -> &[Stage] {
     let n_lines = LINES_MAX.min(stages.len());
-    let first = stages.iter().position(|stage| stage.status != "done").unwrap_or(stages.len());
+    let first = stages
+        .iter()
+        .position(|stage| stage.status != "done")
+        .unwrap_or(stages.len());
     let first = first.min(stages.len() - n_lines);
     &stages[first..first + n_lines]
 }
@@ -87,8 +117,19 @@ fn bar_line(stage: &Stage, name_chars: usize) -> String {
     let n_full = (stage.tasks_done * BAR_CHARS as u64).checked_div(stage.tasks_total);
     let n_full = usize::try_from(n_full.unwrap_or(0)).map_or(BAR_CHARS, |n| n.min(BAR_CHARS));
     let (full, empty) = ("#".repeat(n_full), "-".repeat(BAR_CHARS - n_full));
-    let line = format!("  {name:<name_chars$} [{full}{empty}] {}", figures(stage));
-    line.chars().take(LINE_CHARS).collect()
+    let mut line = format!("  {name:<name_chars$} [{full}{empty}]");
+    for (separator, figure) in std::iter::once(" ")
+        .chain(std::iter::repeat(", "))
+        .zip(figures(stage))
+    {
+        // A figure that does not fit is left out whole: half a number would be another one.
+        if line.chars().count() + separator.len() + figure.len() > LINE_CHARS {
+            break;
+        }
+        line.push_str(separator);
+        line.push_str(&figure);
+    }
+    line
 }
 
 #[cfg(test)]
@@ -96,11 +137,22 @@ mod tests {
     use super::*;
 
     fn stage(name: &str, status: &str, tasks_done: u64, tasks_total: u64) -> Stage {
-        Stage { name: name.into(), status: status.into(), tasks_done, tasks_total, ..Stage::default() }
+        Stage {
+            name: name.into(),
+            status: status.into(),
+            tasks_done,
+            tasks_total,
+            ..Stage::default()
+        }
     }
 
     fn job(stages: Vec<Stage>) -> Job {
-        Job { id: "job-1".into(), status: "running".into(), stages, ..Job::default() }
+        Job {
+            id: "job-1".into(),
+            status: "running".into(),
+            stages,
+            ..Job::default()
+        }
     }
 
     #[test]
@@ -112,7 +164,7 @@ mod tests {
         let drawn = drawn(&job(vec![visits, stage("daily", "waiting", 0, 0)]));
         let expected = [
             "job-1 running",
-            "  visits [##########----------] 12/24 tasks, 1,234,567 rows in, 1,233,000 out, 1",
+            "  visits [##########----------] 12/24 tasks, 1 retried, 1,234,567 rows in",
             "  daily  [--------------------] 0/0 tasks",
         ];
         assert_eq!(drawn, expected);
@@ -121,12 +173,28 @@ mod tests {
     #[test]
     fn many_stages_are_a_window_on_what_runs() {
         let stages: Vec<Stage> = (0..40)
-            .map(|n| stage(&format!("s{n}"), if n < 10 { "done" } else { "waiting" }, 0, 1))
+            .map(|n| {
+                stage(
+                    &format!("s{n}"),
+                    if n < 10 { "done" } else { "waiting" },
+                    0,
+                    1,
+                )
+            })
             .collect();
         let drawn = drawn(&job(stages.clone()));
-        assert!(drawn[1].contains("s10") && drawn[LINES_MAX].contains("s25"), "{drawn:?}");
+        assert!(
+            drawn[1].contains("s10") && drawn[LINES_MAX].contains("s25"),
+            "{drawn:?}"
+        );
         assert_eq!(drawn[LINES_MAX + 1], "  and 24 more stages");
-        let done: Vec<Stage> = stages.iter().map(|s| Stage { status: "done".into(), ..s.clone() }).collect();
+        let done: Vec<Stage> = stages
+            .iter()
+            .map(|s| Stage {
+                status: "done".into(),
+                ..s.clone()
+            })
+            .collect();
         assert!(super::drawn(&job(done))[LINES_MAX].contains("s39"));
     }
 
@@ -136,9 +204,16 @@ mod tests {
         let waiting = job(vec![stage("a", "waiting", 0, 0)]);
         assert_eq!(progress.plain(&waiting), ["job-1 running"]);
         assert!(progress.plain(&waiting).is_empty());
-        let lines: Vec<String> = (0..=100).flat_map(|n| progress.plain(&job(vec![stage("a", "running", n, 100)]))).collect();
+        let lines: Vec<String> = (0..=100)
+            .flat_map(|n| progress.plain(&job(vec![stage("a", "running", n, 100)])))
+            .collect();
         assert_eq!(lines.len(), 11, "{lines:?}");
         assert_eq!(lines[10], "  a running: 100/100 tasks");
-        assert_eq!(progress.plain(&job(vec![stage("a", "done", 100, 100)])).len(), 1);
+        assert_eq!(
+            progress
+                .plain(&job(vec![stage("a", "done", 100, 100)]))
+                .len(),
+            1
+        );
     }
 }

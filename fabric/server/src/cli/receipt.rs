@@ -85,8 +85,15 @@ pub(crate) fn summary(receipt: &Receipt) -> String {
 /// The whole receipt.
 fn render(receipt: &Receipt) -> String {
     let sheet = &receipt.price_sheet;
-    let provisional = if receipt.provisional { ", provisional: the job has not ended" } else { "" };
-    let head = format!("receipt of {}, prices {} {}{provisional}", receipt.job, sheet.version, receipt.plan);
+    let provisional = if receipt.provisional {
+        ", provisional: the job has not ended"
+    } else {
+        ""
+    };
+    let head = format!(
+        "receipt of {}, prices {} {}{provisional}",
+        receipt.job, sheet.version, receipt.plan
+    );
     let mut parts = vec![head, lines_table(receipt).render()];
     parts.extend(on_the_house(receipt));
     parts.push(format!(
@@ -123,16 +130,32 @@ fn lines_table(receipt: &Receipt) -> Table {
         ]
     };
     for line in &receipt.lines {
-        table.row(cells(&line.stage, &line.function, line.billed_attempts, &line.billed, line.amount_micro));
+        table.row(cells(
+            &line.stage,
+            &line.function,
+            line.billed_attempts,
+            &line.billed,
+            line.amount_micro,
+        ));
     }
     let attempts = receipt.lines.iter().map(|line| line.billed_attempts).sum();
-    table.row(cells("total", "", attempts, &receipt.billed, receipt.amount_micro));
+    table.row(cells(
+        "total",
+        "",
+        attempts,
+        &receipt.billed,
+        receipt.amount_micro,
+    ));
     table
 }
 
 /// What the platform bears, where it bears anything.
 fn on_the_house(receipt: &Receipt) -> Option<String> {
-    let attempts: u64 = receipt.lines.iter().map(|line| line.platform_attempts).sum();
+    let attempts: u64 = receipt
+        .lines
+        .iter()
+        .map(|line| line.platform_attempts)
+        .sum();
     let cpu = nanoseconds(receipt.platform.cpu_ns());
     (attempts > 0).then(|| format!("not billed: {}, {cpu} of CPU", counted(attempts, "attempt")))
 }
@@ -158,10 +181,20 @@ mod tests {
                 ..Meters::default()
             },
             platform_attempts: 1,
-            platform: Meters { guest_cpu_ns: 5_000_000, ..Meters::default() },
+            platform: Meters {
+                guest_cpu_ns: 5_000_000,
+                ..Meters::default()
+            },
         };
-        let scan = FunctionUsage { stage: "visits".into(), function: "-".into(), ..FunctionUsage::default() };
-        let sheet = PriceSheet { memory_gib_hour_micro: 0, ..PriceSheet::default() };
+        let scan = FunctionUsage {
+            stage: "visits".into(),
+            function: "-".into(),
+            ..FunctionUsage::default()
+        };
+        let sheet = PriceSheet {
+            memory_gib_hour_micro: 0,
+            ..PriceSheet::default()
+        };
         let receipt = weft_core::Receipt::new("job-1".into(), &[parse, scan], sheet, true);
         let json = serde_json::to_string(&receipt).expect("plain data");
         serde_json::from_str(&json).expect("what the core writes, the command line reads")

@@ -26,15 +26,21 @@ enum Ending {
 ///
 /// Under `--json`, one document: the job, with its receipt under `receipt`; with `--detach`, the job as it was accepted.
 /// Errors: `JobEnded` where the job did not succeed, `Interrupted` where Ctrl-C cancelled it.
-pub(crate) async fn run(client: &Client, arguments: &RunArguments, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn run(
+    client: &Client,
+    arguments: &RunArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let document = job_file::read(&arguments.file, &arguments.param)?;
     let (job, json) = submit(client, &document).await?;
     if arguments.detach {
         return output.either(&json, || job.id.clone());
     }
-    match watch(client, &job.id, output).await? {
+    match Watch::new(client, &job.id, output)?.run().await? {
         Ending::Job { job, json } => end(client, &job, &json, output).await,
-        Ending::Detached => output.either(&json, || format!("{id} goes on; `weft job {id}` shows it", id = job.id)),
+        Ending::Detached => output.either(&json, || {
+            format!("{id} goes on; `weft job {id}` shows it", id = job.id)
+        }),
     }
 }
 
@@ -47,58 +53,87 @@ async fn submit(client: &Client, document: &Value) -> Result<(Job, String), Fail
 /// A key that makes a job sent twice one job.
 fn new_key() -> Result<String, Failure> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| Failure::other(format!("no random bytes: {error}")))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure::other(format!("no random bytes: {error}")))?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-async fn watch(client: &Client, id: &str, output: &mut Output) -> Result<Ending, Failure> {
-    let mut interrupts = Interrupts::new()?;
-    let mut follow = Follow::new(client, id);
-    let mut progress = Progress::default();
-    let mut cancelled = false;
-    loop {
-        let update = tokio::select! {
-            biased;
-            () = interrupts.next() => {
-                // The second Ctrl-C does not wait until the job has stopped.
-                let choice = if cancelled { Choice::Detach } else { interrupts.choose(output).await };
-                match choice {
-                    Choice::Stay => {}
-                    Choice::Detach if cancelled => return Err(Failure::Interrupted),
-                    Choice::Detach => return Ok(Ending::Detached),
-                    Choice::Cancel => {
-                        cancel(client, id, output).await?;
-                        cancelled = true;
-                    }
-                }
-                continue;
-            }
-            update = follow.next() => update?,
-        };
-        match update {
-            Update::Lost { reason } => output.note(&format!("lost the server ({reason}); connecting again")),
-            Update::State { job, json } => {
-                progress.show(&job, output);
-                match (job.has_ended(), cancelled) {
-                    (false, _) => {}
-                    (true, false) => return Ok(Ending::Job { job, json }),
-                    (true, true) => return end_interrupted(&job, &json, output),
-                }
+/// A job that is being followed.
+struct Watch<'a> {
+    client: &'a Client,
+    id: &'a str,
+    output: &'a mut Output,
+    interrupts: Interrupts,
+    follow: Follow<'a>,
+    progress: Progress,
+    /// True once Ctrl-C has cancelled it.
+    cancelled: bool,
+}
+
+impl<'a> Watch<'a> {
+    fn new(client: &'a Client, id: &'a str, output: &'a mut Output) -> Result<Self, Failure> {
+        Ok(Self {
+            client,
+            id,
+            output,
+            interrupts: Interrupts::new()?,
+            follow: Follow::new(client, id),
+            progress: Progress::default(),
+            cancelled: false,
+        })
+    }
+
+    async fn run(mut self) -> Result<Ending, Failure> {
+        loop {
+            let ending = tokio::select! {
+                biased;
+                () = self.interrupts.next() => self.interrupted().await?,
+                update = self.follow.next() => self.updated(update?)?,
+            };
+            if let Some(ending) = ending {
+                return Ok(ending);
             }
         }
     }
-}
 
-async fn cancel(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
-    output.note(&format!("cancelling {id}"));
-    client.send(&Call::post(path(&["jobs", id, "cancel"]))).await?;
-    Ok(())
-}
+    async fn interrupted(&mut self) -> Result<Option<Ending>, Failure> {
+        if self.cancelled {
+            // The second Ctrl-C does not wait until the job has stopped.
+            return Err(Failure::Interrupted);
+        }
+        match self.interrupts.choose(self.output).await {
+            Choice::Stay => Ok(None),
+            Choice::Detach => Ok(Some(Ending::Detached)),
+            Choice::Cancel => {
+                self.output.note(&format!("cancelling {}", self.id));
+                self.client
+                    .send(&Call::post(path(&["jobs", self.id, "cancel"])))
+                    .await?;
+                self.cancelled = true;
+                Ok(None)
+            }
+        }
+    }
 
-fn end_interrupted(job: &Job, json: &str, output: &mut Output) -> Result<Ending, Failure> {
-    output.document(json)?;
-    output.note(&format!("{} {}", job.id, job.status));
-    Err(Failure::Interrupted)
+    fn updated(&mut self, update: Update) -> Result<Option<Ending>, Failure> {
+        let (job, json) = match update {
+            Update::State { job, json } => (job, json),
+            Update::Lost { reason } => {
+                self.output
+                    .note(&format!("lost the server ({reason}); connecting again"));
+                return Ok(None);
+            }
+        };
+        self.progress.show(&job, self.output);
+        if !job.has_ended() {
+            return Ok(None);
+        }
+        if self.cancelled {
+            self.output.document(&json)?;
+            return Err(Failure::Interrupted);
+        }
+        Ok(Some(Ending::Job { job, json }))
+    }
 }
 
 async fn end(client: &Client, job: &Job, json: &str, output: &mut Output) -> Result<(), Failure> {
@@ -135,7 +170,11 @@ fn with_receipt(job: &str, receipt: Option<&str>) -> String {
 fn outcome(job: &Job) -> String {
     let mut lines = vec![format!("{} {}", job.id, job.status)];
     lines.extend(job.outputs.iter().map(output_line));
-    lines.extend(job.problem.iter().map(|problem| format!("error: {problem}")));
+    lines.extend(
+        job.problem
+            .iter()
+            .map(|problem| format!("error: {problem}")),
+    );
     lines.join("\n")
 }
 
@@ -159,7 +198,10 @@ mod tests {
     fn the_receipt_goes_into_the_document_digit_by_digit() {
         let receipt = r#"{"memory_byte_ns":340282366920938463463374607431768211455}"#;
         let expected = r#"{"id":"job-1","receipt":{"memory_byte_ns":340282366920938463463374607431768211455}}"#;
-        assert_eq!(with_receipt("{\"id\":\"job-1\"}\n", Some(receipt)), expected);
+        assert_eq!(
+            with_receipt("{\"id\":\"job-1\"}\n", Some(receipt)),
+            expected
+        );
         assert_eq!(with_receipt("{}", None), "{}");
     }
 
@@ -176,7 +218,10 @@ mod tests {
             "outputs": [{"name": "daily", "uri": "/out/daily/", "files": 8, "rows": 1234, "bytes": 2048}],
         });
         let job: Job = serde_json::from_value(job).expect("a job");
-        assert_eq!(outcome(&job), "job-1 succeeded\n  daily: 1,234 rows, 8 files, 2.0 KiB in /out/daily/");
+        assert_eq!(
+            outcome(&job),
+            "job-1 succeeded\n  daily: 1,234 rows, 8 files, 2.0 KiB in /out/daily/"
+        );
         let job = serde_json::json!({"id": "job-1", "status": "failed", "problem": {"code": "no_input", "detail": "no file"}});
         let job: Job = serde_json::from_value(job).expect("a job");
         assert_eq!(outcome(&job), "job-1 failed\nerror: no file [no_input]");

@@ -63,6 +63,9 @@ mod tests {
         found.sort();
         let mut embedded: Vec<&str> = RUST.iter().map(|(path, _)| *path).collect();
         embedded.sort_unstable();
-        assert_eq!(embedded, found, "the table in `sdk.rs` lists the files of the SDK");
+        assert_eq!(
+            embedded, found,
+            "the table in `sdk.rs` lists the files of the SDK"
+        );
     }
 }
