@@ -33,10 +33,17 @@ Usage: cargo xtask VERB
 
 What is built goes to $CARGO_TARGET_DIR, or to ~/.cache/weft/target where it is not set.";
 
+/// What shells say of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match verb(&arguments) {
         Ok(code) => code,
+        Err(_) if supervise::is_stopping() => {
+            eprintln!("interrupted: what was started is stopped and removed");
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

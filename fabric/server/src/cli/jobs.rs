@@ -118,13 +118,17 @@ fn jobs_table(jobs: &[Job]) -> String {
         ("submitted", Side::Left),
     ]);
     for job in jobs {
-        let (done, total) = job.tasks();
+        // Of jobs that ended long ago, the list has no stages.
+        let tasks = match job.tasks() {
+            (0, 0) => String::new(),
+            (done, total) => format!("{done}/{total}"),
+        };
         let submitted_at = job.submitted_at.clone().unwrap_or_default();
         table.row([
             job.id.clone(),
             job.name.clone(),
             job.status.clone(),
-            format!("{done}/{total}"),
+            tasks,
             submitted_at,
         ]);
     }

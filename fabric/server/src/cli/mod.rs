@@ -22,6 +22,7 @@ mod interrupt;
 mod job_file;
 mod jobs;
 mod locations;
+mod logging;
 mod model;
 mod new;
 mod output;
@@ -66,12 +67,12 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run_and_report(arguments: &Arguments, output: &mut Output) -> u8 {
     match dispatch(arguments, output) {
         Ok(()) => 0,
-        Err(failure) => report(&failure, output),
+        Err(failure) => report(&failure, &arguments.global, output),
     }
 }
 
 /// Tells why the command failed, and answers with its exit code.
-fn report(failure: &Failure, output: &mut Output) -> u8 {
+fn report(failure: &Failure, global: &GlobalArguments, output: &mut Output) -> u8 {
     if let Failure::Problem(problem) = failure {
         // The exit code tells the same, should standard output be gone.
         let _ = output.document(&problem.raw.to_string());
@@ -79,17 +80,33 @@ fn report(failure: &Failure, output: &mut Output) -> u8 {
     if !failure.is_silent() {
         output.note(&format!("error: {failure}"));
     }
+    if let Failure::Problem(problem) = failure
+        && problem.code == "unauthorized"
+    {
+        hint_at_token(global, output);
+    }
     failure.exit_code()
 }
 
 fn dispatch(arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
     match &arguments.command {
-        Command::Up(up) => Ok(weft_server::up(up_settings(up, &arguments.global)?)?),
-        Command::Executor => Ok(weft_server::executor()?),
-        Command::Compiler(paths) => Ok(weft_server::compiler(&paths.component, &paths.artefact)?),
+        server @ (Command::Up(_) | Command::Executor | Command::Compiler(_)) => {
+            be_server(server, &arguments.global)
+        }
         Command::New(new) => new::new(new, output),
         Command::Build(build) => build::build(build, output),
         remote => call_server(remote, &arguments.global, output),
+    }
+}
+
+/// Becomes the server, or one of its children; standard output belongs to what is called.
+fn be_server(command: &Command, global: &GlobalArguments) -> Result<(), Failure> {
+    logging::start();
+    match command {
+        Command::Up(up) => Ok(weft_server::up(up_settings(up, global)?)?),
+        Command::Executor => Ok(weft_server::executor()?),
+        Command::Compiler(paths) => Ok(weft_server::compiler(&paths.component, &paths.artefact)?),
+        _ => unreachable!("these run beside a server"),
     }
 }
 
@@ -116,11 +133,6 @@ fn call_server(
     let ended = runtime.block_on(remote(command, &client, output));
     // A thread may wait for an answer on standard input that nobody needs any more.
     runtime.shutdown_background();
-    if let Err(Failure::Problem(problem)) = &ended
-        && problem.code == "unauthorized"
-    {
-        hint_at_token(token.is_some(), global, output);
-    }
     ended
 }
 
@@ -154,17 +166,20 @@ fn token(global: &GlobalArguments) -> Result<Option<String>, Failure> {
     }
 }
 
-fn hint_at_token(has_token: bool, global: &GlobalArguments, output: &mut Output) {
-    let Ok(path) = locations::default_token_path(global.data.as_deref()) else {
+fn hint_at_token(global: &GlobalArguments, output: &mut Output) {
+    let (Ok(token), Ok(path)) = (
+        token(global),
+        locations::default_token_path(global.data.as_deref()),
+    ) else {
         return;
     };
-    let looked = if has_token {
+    let looked = if token.is_some() {
         "the token is not this server's"
     } else {
-        "there is no token"
+        "no token was found"
     };
     output.note(&format!(
-        "{looked}; `weft up` leaves one in `{}`; give `--data`, `--token` or `WEFT_TOKEN`",
+        "{looked}: `--token` or `WEFT_TOKEN` give one, else it is read from `{}`, where `--data` is the folder of `weft up`",
         path.display()
     ));
 }

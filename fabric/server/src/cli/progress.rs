@@ -33,11 +33,18 @@ impl Progress {
     }
 
     fn plain(&mut self, job: &Job) -> Vec<String> {
-        let mut lines = Vec::new();
+        let mut lines = self.plain_stages(job);
         if self.status != job.status {
             self.status.clone_from(&job.status);
-            lines.push(format!("{} {}", job.id, job.status));
+            let line = format!("{} {}", job.id, job.status);
+            // A job begins before its stages, and ends after them.
+            lines.insert(if job.has_ended() { lines.len() } else { 0 }, line);
         }
+        lines
+    }
+
+    fn plain_stages(&mut self, job: &Job) -> Vec<String> {
+        let mut lines = Vec::new();
         self.stages.resize_with(job.stages.len(), Default::default);
         for (told, stage) in self.stages.iter_mut().zip(&job.stages) {
             let now = (stage.status.clone(), tenths(stage));

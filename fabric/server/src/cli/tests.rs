@@ -229,7 +229,7 @@ fn the_token_is_shown_and_a_missing_one_is_not() {
     ];
     let done = weft(&line);
     assert!(
-        done.code == 1 && done.stderr.contains("there is no token"),
+        done.code == 1 && done.stderr.contains("no token was found"),
         "{done:?}"
     );
     std::fs::write(data.path().join("token"), "secret\n").expect("written");
