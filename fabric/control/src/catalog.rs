@@ -88,8 +88,16 @@ impl Catalog {
     /// Adds a version. The same digest again changes nothing; another one is a conflict unless the version ends in `-dev`.
     ///
     /// Returns the record that stands now, and whether it is new.
-    pub(crate) fn register(&mut self, record: ComponentRecord) -> Result<(ComponentRecord, bool), Problem> {
-        let full = |what: &str, most: usize| Problem::new(ErrorCode::TooLarge, format!("the tenant holds {most} {what}, which is the limit"));
+    pub(crate) fn register(
+        &mut self,
+        record: ComponentRecord,
+    ) -> Result<(ComponentRecord, bool), Problem> {
+        let full = |what: &str, most: usize| {
+            Problem::new(
+                ErrorCode::TooLarge,
+                format!("the tenant holds {most} {what}, which is the limit"),
+            )
+        };
         if !self.components.contains_key(&record.name) && self.components.len() >= COMPONENTS_MAX {
             return Err(full("components", COMPONENTS_MAX));
         }
@@ -103,7 +111,9 @@ impl Catalog {
                 );
                 return Err(Problem::new(ErrorCode::VersionConflict, detail));
             }
-            None if versions.len() >= VERSIONS_MAX => return Err(full("versions of this component", VERSIONS_MAX)),
+            None if versions.len() >= VERSIONS_MAX => {
+                return Err(full("versions of this component", VERSIONS_MAX));
+            }
             Some(_) | None => {}
         }
         versions.insert(record.version.clone(), record.clone());
@@ -115,7 +125,9 @@ impl Catalog {
         let versions = self.components.get(name)?;
         match version {
             Some(version) => versions.get(version),
-            None => versions.values().max_by_key(|record| semver::Version::parse(&record.version).ok()),
+            None => versions
+                .values()
+                .max_by_key(|record| semver::Version::parse(&record.version).ok()),
         }
     }
 
@@ -132,22 +144,56 @@ impl Catalog {
     /// Resolves `reference` to a function of one of `kinds`.
     ///
     /// Errors: `unknown_function`, which names what there is instead.
-    pub(crate) fn pin(&self, reference: &str, kinds: &[FunctionKind]) -> Result<PinnedFunction, Problem> {
-        let unknown = |detail: String| Problem::new(ErrorCode::UnknownFunction, detail).of_function(reference);
-        let parsed = FunctionRef::parse(reference).ok_or_else(|| unknown(format!("`{reference}` is not a function reference")))?;
-        let record = self.find(&parsed.component, parsed.version.as_deref()).ok_or_else(|| {
-            let versions = self.components.get(&parsed.component).map(|versions| versions.keys().cloned().collect::<Vec<_>>().join(", "));
-            unknown(match versions {
-                Some(versions) => format!("`{}` has no version {}; it has {versions}", parsed.component, parsed.version.clone().unwrap_or_default()),
-                None => format!("there is no component `{}`; upload it with `weft deploy`", parsed.component),
-            })
-        })?;
-        let function = record.functions.iter().find(|function| function.name == parsed.function).ok_or_else(|| {
-            let names = record.functions.iter().map(|function| function.name.as_str()).collect::<Vec<_>>().join("`, `");
-            unknown(format!("`{}` {} has no function `{}`; it has `{names}`", record.name, record.version, parsed.function))
-        })?;
+    pub(crate) fn pin(
+        &self,
+        reference: &str,
+        kinds: &[FunctionKind],
+    ) -> Result<PinnedFunction, Problem> {
+        let unknown = |detail: String| {
+            Problem::new(ErrorCode::UnknownFunction, detail).of_function(reference)
+        };
+        let parsed = FunctionRef::parse(reference)
+            .ok_or_else(|| unknown(format!("`{reference}` is not a function reference")))?;
+        let record = self
+            .find(&parsed.component, parsed.version.as_deref())
+            .ok_or_else(|| {
+                let versions = self
+                    .components
+                    .get(&parsed.component)
+                    .map(|versions| versions.keys().cloned().collect::<Vec<_>>().join(", "));
+                unknown(match versions {
+                    Some(versions) => format!(
+                        "`{}` has no version {}; it has {versions}",
+                        parsed.component,
+                        parsed.version.clone().unwrap_or_default()
+                    ),
+                    None => format!(
+                        "there is no component `{}`; upload it with `weft deploy`",
+                        parsed.component
+                    ),
+                })
+            })?;
+        let function = record
+            .functions
+            .iter()
+            .find(|function| function.name == parsed.function)
+            .ok_or_else(|| {
+                let names = record
+                    .functions
+                    .iter()
+                    .map(|function| function.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join("`, `");
+                unknown(format!(
+                    "`{}` {} has no function `{}`; it has `{names}`",
+                    record.name, record.version, parsed.function
+                ))
+            })?;
         if !kinds.contains(&function.kind) {
-            return Err(unknown(format!("`{reference}` is a {:?} function; this stage needs {kinds:?}", function.kind)));
+            return Err(unknown(format!(
+                "`{reference}` is a {:?} function; this stage needs {kinds:?}",
+                function.kind
+            )));
         }
         Ok(PinnedFunction {
             reference: reference.to_owned(),

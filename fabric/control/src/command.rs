@@ -209,7 +209,11 @@ impl Effect {
     /// The job it is about.
     pub fn job(&self) -> &JobId {
         match self {
-            Effect::PlanJob { job } | Effect::RunStage { job, .. } | Effect::RunTask { job, .. } | Effect::PublishJob { job } | Effect::ArchiveJob { job } => job,
+            Effect::PlanJob { job }
+            | Effect::RunStage { job, .. }
+            | Effect::RunTask { job, .. }
+            | Effect::PublishJob { job }
+            | Effect::ArchiveJob { job } => job,
         }
     }
 }

@@ -129,8 +129,12 @@ pub struct EndedJob {
     pub outcome: Outcome,
     /// When it was accepted, in Unix milliseconds.
     pub submitted_ms: u64,
+    /// When planning ended, if it did, in Unix milliseconds.
+    pub started_ms: Option<u64>,
     /// When its outcome was decided, in Unix milliseconds.
     pub ended_ms: u64,
+    /// Tasks that were committed.
+    pub tasks_done: u64,
     /// Its labels.
     pub tags: BTreeMap<String, String>,
     /// Key of the archive object.
@@ -141,7 +145,11 @@ impl Job {
     /// Takes note of usage, summed by stage and function.
     pub(crate) fn add_usage(&mut self, usage: &[FunctionUsage]) {
         for one in usage {
-            match self.usage.iter_mut().find(|sum| sum.stage == one.stage && sum.function == one.function) {
+            match self
+                .usage
+                .iter_mut()
+                .find(|sum| sum.stage == one.stage && sum.function == one.function)
+            {
                 Some(sum) => sum.add(one),
                 None => self.usage.push(one.clone()),
             }
@@ -170,8 +178,18 @@ impl Job {
 
     pub(crate) fn planned(&mut self, plan: Plan, at_ms: u64) -> Vec<Effect> {
         let stages = vec![StageState::default(); plan.stages.len()];
-        let running = Running { plan, stages, started_ms: at_ms };
-        let mut effects: Vec<Effect> = running.ready_stages().map(|stage| Effect::RunStage { job: self.id.clone(), stage }).collect();
+        let running = Running {
+            plan,
+            stages,
+            started_ms: at_ms,
+        };
+        let mut effects: Vec<Effect> = running
+            .ready_stages()
+            .map(|stage| Effect::RunStage {
+                job: self.id.clone(),
+                stage,
+            })
+            .collect();
         self.state = JobState::Running(running);
         if effects.is_empty() {
             effects = self.publish();
@@ -181,9 +199,18 @@ impl Job {
 
     /// Takes a finished attempt: the first commit of a task wins, any later one only counts as a duplicate.
     pub(crate) fn commit(&mut self, commit: TaskCommit, at_ms: u64) -> (CommitAnswer, Vec<Effect>) {
-        let JobState::Running(running) = &mut self.state else { return (CommitAnswer::Stale, Vec::new()) };
+        let JobState::Running(running) = &mut self.state else {
+            return (CommitAnswer::Stale, Vec::new());
+        };
         let (stage, task) = (commit.stage as usize, commit.task);
-        let Some(shape) = running.plan.stages.get(stage).filter(|shape| task < shape.n_tasks) else { return (CommitAnswer::Stale, Vec::new()) };
+        let Some(shape) = running
+            .plan
+            .stages
+            .get(stage)
+            .filter(|shape| task < shape.n_tasks)
+        else {
+            return (CommitAnswer::Stale, Vec::new());
+        };
         let deterministic = shape.deterministic;
         let progress = &mut running.stages[stage];
         if let Some(first) = progress.commits.get(&task) {
@@ -196,11 +223,20 @@ impl Job {
             return (CommitAnswer::Committed, Vec::new());
         }
         if let Err(problem) = running.check_conservation(stage) {
-            return (CommitAnswer::Committed, self.end(Outcome::Failed, Some(problem), at_ms));
+            return (
+                CommitAnswer::Committed,
+                self.end(Outcome::Failed, Some(problem), at_ms),
+            );
         }
         let done = position(stage);
         let id = self.id.clone();
-        let next = running.stages_after(done).map(|stage| Effect::RunStage { job: id.clone(), stage }).collect::<Vec<_>>();
+        let next = running
+            .stages_after(done)
+            .map(|stage| Effect::RunStage {
+                job: id.clone(),
+                stage,
+            })
+            .collect::<Vec<_>>();
         let ended = running.is_done();
         let effects = if ended { self.publish() } else { next };
         (CommitAnswer::Committed, effects)
@@ -208,19 +244,30 @@ impl Job {
 
     /// Takes a failed attempt; gives the job up when it is the user's fault or when attempts are used up.
     pub(crate) fn fail_task(&mut self, failure: &TaskFailure, at_ms: u64) -> Vec<Effect> {
-        let JobState::Running(running) = &mut self.state else { return Vec::new() };
-        let Some(progress) = running.stages.get_mut(failure.stage as usize) else { return Vec::new() };
+        let JobState::Running(running) = &mut self.state else {
+            return Vec::new();
+        };
+        let Some(progress) = running.stages.get_mut(failure.stage as usize) else {
+            return Vec::new();
+        };
         if progress.commits.contains_key(&failure.task) {
             return Vec::new();
         }
         let failures = progress.failures.entry(failure.task).or_default();
         *failures += 1;
         if failure.problem.code.is_platform_fault() && *failures < ATTEMPTS_MAX {
-            return vec![Effect::RunTask { job: self.id.clone(), stage: failure.stage, task: failure.task }];
+            return vec![Effect::RunTask {
+                job: self.id.clone(),
+                stage: failure.stage,
+                task: failure.task,
+            }];
         }
         let stage_name = running.plan.stages[failure.stage as usize].name.clone();
         let mut problem = failure.problem.clone();
-        problem.detail = format!("stage `{stage_name}`, task {}: {}", failure.task, problem.detail);
+        problem.detail = format!(
+            "stage `{stage_name}`, task {}: {}",
+            failure.task, problem.detail
+        );
         if problem.code.is_platform_fault() {
             problem.detail = format!("{} (given up after {failures} attempts)", problem.detail);
         }
@@ -234,10 +281,21 @@ impl Job {
 
     fn publish(&mut self) -> Vec<Effect> {
         if let JobState::Running(running) = &self.state {
-            let Running { plan, stages, started_ms } = running.clone();
-            self.state = JobState::Publishing(Publishing { plan, stages, started_ms, failures: 0 });
+            let Running {
+                plan,
+                stages,
+                started_ms,
+            } = running.clone();
+            self.state = JobState::Publishing(Publishing {
+                plan,
+                stages,
+                started_ms,
+                failures: 0,
+            });
         }
-        vec![Effect::PublishJob { job: self.id.clone() }]
+        vec![Effect::PublishJob {
+            job: self.id.clone(),
+        }]
     }
 
     /// A planning or publishing attempt failed.
@@ -246,19 +304,27 @@ impl Job {
         match &mut self.state {
             JobState::Planning(planning) if retry && planning.failures + 1 < ATTEMPTS_MAX => {
                 planning.failures += 1;
-                vec![Effect::PlanJob { job: self.id.clone() }]
+                vec![Effect::PlanJob {
+                    job: self.id.clone(),
+                }]
             }
             JobState::Publishing(publishing) if retry && publishing.failures + 1 < ATTEMPTS_MAX => {
                 publishing.failures += 1;
-                vec![Effect::PublishJob { job: self.id.clone() }]
+                vec![Effect::PublishJob {
+                    job: self.id.clone(),
+                }]
             }
-            JobState::Planning(_) | JobState::Publishing(_) => self.end(Outcome::Failed, Some(problem), at_ms),
+            JobState::Planning(_) | JobState::Publishing(_) => {
+                self.end(Outcome::Failed, Some(problem), at_ms)
+            }
             JobState::Running(_) | JobState::Ending(_) => Vec::new(),
         }
     }
 
     pub(crate) fn published(&mut self, outputs: Vec<PublishedOutput>, at_ms: u64) -> Vec<Effect> {
-        let JobState::Publishing(_) = &self.state else { return Vec::new() };
+        let JobState::Publishing(_) = &self.state else {
+            return Vec::new();
+        };
         let effects = self.end(Outcome::Succeeded, None, at_ms);
         if let JobState::Ending(ending) = &mut self.state {
             ending.outputs = outputs;
@@ -267,17 +333,41 @@ impl Job {
     }
 
     /// Decides the outcome, once; a job that has one keeps it.
-    pub(crate) fn end(&mut self, outcome: Outcome, problem: Option<Problem>, at_ms: u64) -> Vec<Effect> {
+    pub(crate) fn end(
+        &mut self,
+        outcome: Outcome,
+        problem: Option<Problem>,
+        at_ms: u64,
+    ) -> Vec<Effect> {
         let (plan, stages, started_ms) = match &self.state {
             JobState::Planning(_) => (None, Vec::new(), None),
-            JobState::Running(Running { plan, stages, started_ms }) | JobState::Publishing(Publishing { plan, stages, started_ms, .. }) => {
-                (Some(plan.clone()), stages.clone(), Some(*started_ms))
-            }
+            JobState::Running(Running {
+                plan,
+                stages,
+                started_ms,
+            })
+            | JobState::Publishing(Publishing {
+                plan,
+                stages,
+                started_ms,
+                ..
+            }) => (Some(plan.clone()), stages.clone(), Some(*started_ms)),
             JobState::Ending(_) => return Vec::new(),
         };
-        let ending = Ending { outcome, problem, plan, stages, started_ms, ended_ms: at_ms, outputs: Vec::new(), failed_logs: Vec::new() };
+        let ending = Ending {
+            outcome,
+            problem,
+            plan,
+            stages,
+            started_ms,
+            ended_ms: at_ms,
+            outputs: Vec::new(),
+            failed_logs: Vec::new(),
+        };
         self.state = JobState::Ending(ending);
-        vec![Effect::ArchiveJob { job: self.id.clone() }]
+        vec![Effect::ArchiveJob {
+            job: self.id.clone(),
+        }]
     }
 
     /// What has to be done for the job now; what a new leader starts from.
@@ -285,7 +375,13 @@ impl Job {
         let job = self.id.clone();
         match &self.state {
             JobState::Planning(_) => vec![Effect::PlanJob { job }],
-            JobState::Running(running) => running.ready_stages().map(|stage| Effect::RunStage { job: job.clone(), stage }).collect(),
+            JobState::Running(running) => running
+                .ready_stages()
+                .map(|stage| Effect::RunStage {
+                    job: job.clone(),
+                    stage,
+                })
+                .collect(),
             JobState::Publishing(_) => vec![Effect::PublishJob { job }],
             JobState::Ending(_) => vec![Effect::ArchiveJob { job }],
         }
@@ -293,7 +389,11 @@ impl Job {
 
     /// Every file that committed tasks staged, in the order of stages and tasks.
     pub fn staged_files(&self) -> Vec<SinkFile> {
-        self.stages().iter().flat_map(|stage| stage.commits.values()).flat_map(|commit| commit.files.iter().cloned()).collect()
+        self.stages()
+            .iter()
+            .flat_map(|stage| stage.commits.values())
+            .flat_map(|commit| commit.files.iter().cloned())
+            .collect()
     }
 }
 
@@ -304,7 +404,13 @@ fn position(stage: usize) -> u32 {
 impl TaskCommit {
     /// True where two attempts wrote the same: what invariant 13 asks of deterministic functions.
     fn agrees_with(&self, other: &TaskCommit) -> bool {
-        let files = |commit: &TaskCommit| commit.files.iter().map(|file| (file.name.clone(), file.rows, file.xxh3.clone())).collect::<Vec<_>>();
+        let files = |commit: &TaskCommit| {
+            commit
+                .files
+                .iter()
+                .map(|file| (file.name.clone(), file.rows, file.xxh3.clone()))
+                .collect::<Vec<_>>()
+        };
         self.written == other.written && files(self) == files(other)
     }
 }
@@ -329,13 +435,19 @@ impl Running {
 
     /// Stages that waited for `done` and nothing else.
     fn stages_after(&self, done: u32) -> impl Iterator<Item = u32> {
-        self.ready_stages().filter(move |stage| self.plan.stages[*stage as usize].reads.is_some_and(|edge| edge.stage == done))
+        self.ready_stages().filter(move |stage| {
+            self.plan.stages[*stage as usize]
+                .reads
+                .is_some_and(|edge| edge.stage == done)
+        })
     }
 
     /// What the stage read must be what its edge was written with (invariant 4).
     fn check_conservation(&self, stage: usize) -> Result<(), Problem> {
         let shape = &self.plan.stages[stage];
-        let Some(edge) = shape.reads else { return Ok(()) };
+        let Some(edge) = shape.reads else {
+            return Ok(());
+        };
         let mut written = Sums::default();
         for commit in self.stages[edge.stage as usize].commits.values() {
             written.add(&commit.written[edge.edge as usize]);
@@ -355,7 +467,11 @@ impl Running {
             self.plan.stages[edge.stage as usize].name,
             written.rows,
             written.segments,
-            if written.xxh3 == read.xxh3 { "agree" } else { "differ" },
+            if written.xxh3 == read.xxh3 {
+                "agree"
+            } else {
+                "differ"
+            },
         );
         Err(Problem::new(ErrorCode::Internal, detail))
     }

@@ -44,7 +44,9 @@ impl Leases {
 
     /// True while `epoch` is in force for `tenant`.
     pub fn in_force(&self, epoch: Epoch, tenant: &TenantId) -> bool {
-        self.held.get(&epoch).is_some_and(|lease| lease.tenant == *tenant)
+        self.held
+            .get(&epoch)
+            .is_some_and(|lease| lease.tenant == *tenant)
     }
 
     /// The leases in force, oldest first.

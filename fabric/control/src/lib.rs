@@ -23,8 +23,15 @@ mod usage;
 
 pub use catalog::{Catalog, ComponentRecord, FunctionKind, FunctionRecord, PinnedFunction};
 pub use command::{Answer, Command, CommitAnswer, Effect, Envelope};
-pub use job::{Ending, EndedJob, Job, JobState, Outcome, Planning, Publishing, Running, StageState};
+pub use job::{
+    EndedJob, Ending, Job, JobState, Outcome, Planning, Publishing, Running, StageState,
+};
 pub use lease::{Lease, Leases};
-pub use plan::{EdgeKind, EdgeRef, EdgeShape, LogRef, ObjectRef, Plan, PublishedOutput, SinkFile, SlotVector, StageShape, Sums, TaskCommit, TaskFailure};
-pub use state::{ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_MS, RUNNING_JOBS_MAX, State, Tenant};
+pub use plan::{
+    EdgeKind, EdgeRef, EdgeShape, LogRef, ObjectRef, Plan, PublishedOutput, SinkFile, SlotVector,
+    StageShape, Sums, TaskCommit, TaskFailure,
+};
+pub use state::{
+    ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_MS, RUNNING_JOBS_MAX, State, Tenant,
+};
 pub use usage::{USAGE_MINUTES_MAX, UsageSums};

@@ -61,27 +61,42 @@ impl State {
     /// Applies one command. A refused command changes nothing but the time.
     pub fn apply(&mut self, envelope: Envelope) -> (Answer, Vec<Effect>) {
         if envelope.version > COMMAND_VERSION {
-            let detail = format!("command version {} is newer than {COMMAND_VERSION}: upgrade this member", envelope.version);
+            let detail = format!(
+                "command version {} is newer than {COMMAND_VERSION}: upgrade this member",
+                envelope.version
+            );
             return refuse(Problem::new(ErrorCode::Internal, detail));
         }
         self.now_ms = self.now_ms.max(envelope.at_ms);
         let at_ms = self.now_ms;
         let tenant_id = envelope.tenant;
-        let State { tenants, leases, .. } = self;
+        let State {
+            tenants, leases, ..
+        } = self;
         let tenant = tenants.entry(tenant_id.clone()).or_default();
         match envelope.command {
             Command::RegisterComponent { component } => match tenant.catalog.register(component) {
                 Ok((component, new)) => (Answer::Component { component, new }, Vec::new()),
                 Err(problem) => refuse(problem),
             },
-            Command::SubmitJob { job, spec, idempotency } => tenant.submit(job, spec, idempotency, at_ms),
+            Command::SubmitJob {
+                job,
+                spec,
+                idempotency,
+            } => tenant.submit(job, spec, idempotency, at_ms),
             Command::JobPlanned { job, plan, usage } => tenant.with_job(&job, |job, sums| {
-                let JobState::Planning(_) = job.state else { return Vec::new() };
+                let JobState::Planning(_) = job.state else {
+                    return Vec::new();
+                };
                 job.add_usage(&usage);
                 sums.add(at_ms, &usage);
                 job.planned(plan, at_ms)
             }),
-            Command::StepFailed { job, problem, usage } => tenant.with_job(&job, |job, sums| {
+            Command::StepFailed {
+                job,
+                problem,
+                usage,
+            } => tenant.with_job(&job, |job, sums| {
                 job.add_usage(&usage);
                 sums.add(at_ms, &usage);
                 job.fail_step(problem, at_ms)
@@ -94,7 +109,12 @@ impl State {
                     }
                     tenant.commit(&job, commit, at_ms, &mut effects)
                 });
-                (Answer::Commits { answers: answers.collect() }, effects)
+                (
+                    Answer::Commits {
+                        answers: answers.collect(),
+                    },
+                    effects,
+                )
             }
             Command::FailTask { job, failure } => {
                 if !leases.in_force(failure.epoch, &tenant_id) {
@@ -102,19 +122,36 @@ impl State {
                 }
                 (Answer::Done, tenant.fail(&job, &failure, at_ms))
             }
-            Command::JobPublished { job, outputs } => tenant.with_job(&job, |job, _| job.published(outputs, at_ms)),
-            Command::EndJob { job, problem } => tenant.with_job(&job, |job, _| job.end(Outcome::Failed, Some(problem), at_ms)),
-            Command::CancelJob { job } => tenant.with_job(&job, |job, _| job.end(Outcome::Cancelled, None, at_ms)),
+            Command::JobPublished { job, outputs } => {
+                tenant.with_job(&job, |job, _| job.published(outputs, at_ms))
+            }
+            Command::EndJob { job, problem } => tenant.with_job(&job, |job, _| {
+                job.end(Outcome::Failed, Some(problem), at_ms)
+            }),
+            Command::CancelJob { job } => {
+                tenant.with_job(&job, |job, _| job.end(Outcome::Cancelled, None, at_ms))
+            }
             Command::JobArchived { job, archive } => {
                 tenant.archive(&job, archive);
                 (Answer::Done, Vec::new())
             }
-            Command::GrantLease { lease } => (Answer::Lease { epoch: leases.grant(lease) }, Vec::new()),
+            Command::GrantLease { lease } => (
+                Answer::Lease {
+                    epoch: leases.grant(lease),
+                },
+                Vec::new(),
+            ),
             Command::ExecutorLost { epoch, failures } => {
                 if !leases.revoke(epoch) {
                     return (Answer::Done, Vec::new());
                 }
-                (Answer::Done, failures.iter().flat_map(|(job, failure)| tenant.fail(job, failure, at_ms)).collect())
+                (
+                    Answer::Done,
+                    failures
+                        .iter()
+                        .flat_map(|(job, failure)| tenant.fail(job, failure, at_ms))
+                        .collect(),
+                )
             }
             Command::NodeStarted { node } => {
                 leases.revoke_node(&node);
@@ -127,7 +164,12 @@ impl State {
     pub fn pending_effects(&self) -> Vec<(TenantId, Effect)> {
         let of_tenant = |(id, tenant): (&TenantId, &Tenant)| {
             let id = id.clone();
-            tenant.jobs.values().flat_map(Job::pending_effects).map(move |effect| (id.clone(), effect)).collect::<Vec<_>>()
+            tenant
+                .jobs
+                .values()
+                .flat_map(Job::pending_effects)
+                .map(move |effect| (id.clone(), effect))
+                .collect::<Vec<_>>()
         };
         self.tenants.iter().flat_map(of_tenant).collect()
     }
@@ -147,38 +189,91 @@ fn places(work: &Work) -> Vec<(&str, &'static [FunctionKind])> {
     match work {
         Work::Map { function } => vec![(function, &[FunctionKind::MapBatches])],
         Work::Tasks { function, .. } => vec![(function, &[FunctionKind::Task])],
-        Work::Reduce { combine, reduce, .. } => {
-            let combine = combine.iter().map(|function| (function.as_str(), &[FunctionKind::CombineGroups][..]));
-            let reduce = reduce.iter().map(|function| (function.as_str(), &[FunctionKind::ReduceGroups, FunctionKind::CombineGroups][..]));
+        Work::Reduce {
+            combine, reduce, ..
+        } => {
+            let combine = combine
+                .iter()
+                .map(|function| (function.as_str(), &[FunctionKind::CombineGroups][..]));
+            let reduce = reduce.iter().map(|function| {
+                (
+                    function.as_str(),
+                    &[FunctionKind::ReduceGroups, FunctionKind::CombineGroups][..],
+                )
+            });
             combine.chain(reduce).collect()
         }
     }
 }
 
 impl Tenant {
-    fn submit(&mut self, id: JobId, spec: JobSpec, idempotency: Option<(String, String)>, at_ms: u64) -> (Answer, Vec<Effect>) {
-        self.idempotency.retain(|_, remembered| remembered.until_ms > at_ms);
+    fn submit(
+        &mut self,
+        id: JobId,
+        spec: JobSpec,
+        idempotency: Option<(String, String)>,
+        at_ms: u64,
+    ) -> (Answer, Vec<Effect>) {
+        self.idempotency
+            .retain(|_, remembered| remembered.until_ms > at_ms);
         if let Some((key, request)) = &idempotency
             && let Some(remembered) = self.idempotency.get(key)
         {
             if remembered.request != *request {
-                return refuse(Problem::new(ErrorCode::VersionConflict, format!("the idempotency key `{key}` came before with another request")));
+                return refuse(Problem::new(
+                    ErrorCode::VersionConflict,
+                    format!("the idempotency key `{key}` came before with another request"),
+                ));
             }
-            return (Answer::Job { job: remembered.job.clone(), new: false }, Vec::new());
+            return (
+                Answer::Job {
+                    job: remembered.job.clone(),
+                    new: false,
+                },
+                Vec::new(),
+            );
         }
         if self.jobs.len() >= RUNNING_JOBS_MAX {
-            return refuse(Problem::new(ErrorCode::Busy, format!("the tenant has {RUNNING_JOBS_MAX} jobs that have not ended; wait for some to end")));
+            return refuse(Problem::new(
+                ErrorCode::Busy,
+                format!(
+                    "the tenant has {RUNNING_JOBS_MAX} jobs that have not ended; wait for some to end"
+                ),
+            ));
         }
         let functions = match self.pin_functions(&spec) {
             Ok(functions) => functions,
             Err(problem) => return refuse(problem),
         };
         if let Some((key, request)) = idempotency {
-            self.idempotency.insert(key, Remembered { request, job: id.clone(), until_ms: at_ms + IDEMPOTENCY_MS });
+            self.idempotency.insert(
+                key,
+                Remembered {
+                    request,
+                    job: id.clone(),
+                    until_ms: at_ms + IDEMPOTENCY_MS,
+                },
+            );
         }
         let state = JobState::Planning(Planning::default());
-        self.jobs.insert(id.clone(), Job { id: id.clone(), spec, functions, submitted_ms: at_ms, usage: Vec::new(), state });
-        (Answer::Job { job: id.clone(), new: true }, vec![Effect::PlanJob { job: id }])
+        self.jobs.insert(
+            id.clone(),
+            Job {
+                id: id.clone(),
+                spec,
+                functions,
+                submitted_ms: at_ms,
+                usage: Vec::new(),
+                state,
+            },
+        );
+        (
+            Answer::Job {
+                job: id.clone(),
+                new: true,
+            },
+            vec![Effect::PlanJob { job: id }],
+        )
     }
 
     fn pin_functions(&self, spec: &JobSpec) -> Result<Vec<PinnedFunction>, Problem> {
@@ -192,15 +287,30 @@ impl Tenant {
         Ok(pinned)
     }
 
-    fn with_job(&mut self, id: &JobId, change: impl FnOnce(&mut Job, &mut UsageSums) -> Vec<Effect>) -> (Answer, Vec<Effect>) {
+    fn with_job(
+        &mut self,
+        id: &JobId,
+        change: impl FnOnce(&mut Job, &mut UsageSums) -> Vec<Effect>,
+    ) -> (Answer, Vec<Effect>) {
         match self.jobs.get_mut(id) {
             Some(job) => (Answer::Done, change(job, &mut self.usage)),
-            None => refuse(Problem::new(ErrorCode::NotFound, format!("there is no job `{id}` that has not ended"))),
+            None => refuse(Problem::new(
+                ErrorCode::NotFound,
+                format!("there is no job `{id}` that has not ended"),
+            )),
         }
     }
 
-    fn commit(&mut self, id: &JobId, commit: TaskCommit, at_ms: u64, effects: &mut Vec<Effect>) -> CommitAnswer {
-        let Some(job) = self.jobs.get_mut(id) else { return CommitAnswer::Stale };
+    fn commit(
+        &mut self,
+        id: &JobId,
+        commit: TaskCommit,
+        at_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) -> CommitAnswer {
+        let Some(job) = self.jobs.get_mut(id) else {
+            return CommitAnswer::Stale;
+        };
         let mut usage = commit.usage.clone();
         let (answer, next) = job.commit(commit, at_ms);
         if answer != CommitAnswer::Committed {
@@ -215,7 +325,9 @@ impl Tenant {
     }
 
     fn fail(&mut self, id: &JobId, failure: &TaskFailure, at_ms: u64) -> Vec<Effect> {
-        let Some(job) = self.jobs.get_mut(id) else { return Vec::new() };
+        let Some(job) = self.jobs.get_mut(id) else {
+            return Vec::new();
+        };
         let mut usage = failure.usage.clone();
         if failure.problem.code.is_platform_fault() {
             for one in &mut usage {
@@ -228,10 +340,29 @@ impl Tenant {
     }
 
     fn archive(&mut self, id: &JobId, archive: String) {
-        let Some(JobState::Ending(ending)) = self.jobs.get(id).map(|job| &job.state) else { return };
-        let (outcome, ended_ms) = (ending.outcome, ending.ended_ms);
-        let Some(job) = self.jobs.remove(id) else { return };
-        let line = EndedJob { id: job.id, name: job.spec.name, outcome, submitted_ms: job.submitted_ms, ended_ms, tags: job.spec.tags, archive };
+        let Some(JobState::Ending(ending)) = self.jobs.get(id).map(|job| &job.state) else {
+            return;
+        };
+        let (outcome, started_ms, ended_ms) = (ending.outcome, ending.started_ms, ending.ended_ms);
+        let tasks_done = ending
+            .stages
+            .iter()
+            .map(|stage| stage.commits.len() as u64)
+            .sum();
+        let Some(job) = self.jobs.remove(id) else {
+            return;
+        };
+        let line = EndedJob {
+            id: job.id,
+            name: job.spec.name,
+            outcome,
+            submitted_ms: job.submitted_ms,
+            started_ms,
+            ended_ms,
+            tasks_done,
+            tags: job.spec.tags,
+            archive,
+        };
         self.ended.insert(id.clone(), line);
         while self.ended.len() > ENDED_JOBS_MAX {
             self.ended.pop_first();

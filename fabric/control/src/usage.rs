@@ -31,7 +31,12 @@ impl UsageSums {
 
 fn fold(sums: &mut BTreeMap<String, FunctionUsage>, usage: &[FunctionUsage]) {
     for one in usage {
-        let sum = sums.entry(one.function.clone()).or_insert_with(|| FunctionUsage { function: one.function.clone(), ..FunctionUsage::default() });
+        let sum = sums
+            .entry(one.function.clone())
+            .or_insert_with(|| FunctionUsage {
+                function: one.function.clone(),
+                ..FunctionUsage::default()
+            });
         sum.add(one);
     }
 }

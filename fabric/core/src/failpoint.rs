@@ -28,29 +28,52 @@ fn parse(text: &str) -> HashMap<String, Armed> {
             "kill-parent" => true,
             _ => return None,
         };
-        Some((name.to_owned(), Armed { at: at.parse().ok()?, parent, hits: AtomicU64::new(0) }))
+        Some((
+            name.to_owned(),
+            Armed {
+                at: at.parse().ok()?,
+                parent,
+                hits: AtomicU64::new(0),
+            },
+        ))
     };
     text.split(';').filter_map(point).collect()
 }
 
 /// Passes the point `name`; ends the process there when the environment asks for it.
 pub fn hit(name: &'static str) {
-    let points = POINTS.get_or_init(|| parse(&std::env::var("WEFT_FAILPOINTS").unwrap_or_default()));
+    let points =
+        POINTS.get_or_init(|| parse(&std::env::var("WEFT_FAILPOINTS").unwrap_or_default()));
     if points.is_empty() {
         return;
     }
-    let Some(armed) = points.get(name) else { return };
+    let Some(armed) = points.get(name) else {
+        return;
+    };
     if armed.hits.fetch_add(1, Ordering::SeqCst) + 1 != armed.at {
         return;
     }
     if let Ok(file) = std::env::var("WEFT_FAILPOINT_ONCE") {
         // Creating the file is the claim: of several processes that reach the point, one dies.
-        if std::fs::OpenOptions::new().write(true).create_new(true).open(file).is_err() {
+        if std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(file)
+            .is_err()
+        {
             return;
         }
     }
-    let victim: Option<Pid> = if armed.parent { getppid() } else { Some(getpid()) };
-    eprintln!("failpoint `{name}`: process {} kills {}", std::process::id(), if armed.parent { "its parent" } else { "itself" });
+    let victim: Option<Pid> = if armed.parent {
+        getppid()
+    } else {
+        Some(getpid())
+    };
+    eprintln!(
+        "failpoint `{name}`: process {} kills {}",
+        std::process::id(),
+        if armed.parent { "its parent" } else { "itself" }
+    );
     if let Some(victim) = victim {
         // A parent that is gone already needs no killing.
         let _ = kill_process(victim, Signal::KILL);

@@ -71,7 +71,10 @@ string_id!(
 );
 
 fn is_slug(text: &str, longest: usize) -> bool {
-    (1..=longest).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    (1..=longest).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 /// True for a component's name: `[a-z][a-z0-9-]{0,62}`.
@@ -94,7 +97,10 @@ impl TenantId {
 impl Digest {
     /// From the 32 bytes of a SHA-256.
     pub fn from_sha256(bytes: &[u8; 32]) -> Self {
-        Self(format!("sha256:{}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()))
+        Self(format!(
+            "sha256:{}",
+            bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()
+        ))
     }
 
     /// The 64 hex digits, for names of objects.
@@ -109,13 +115,17 @@ impl JobId {
     /// A new id that sorts by `unix_ms`; `random` keeps ids of one millisecond apart.
     pub fn new(unix_ms: u64, random: u128) -> Self {
         let value = (u128::from(unix_ms & ((1 << 48) - 1)) << 80) | (random & ((1 << 80) - 1));
-        let digits = (0..26).rev().map(|position| char::from(CROCKFORD[(value >> (5 * position)) as usize & 31]));
+        let digits = (0..26)
+            .rev()
+            .map(|position| char::from(CROCKFORD[(value >> (5 * position)) as usize & 31]));
         Self(format!("job-{}", digits.collect::<String>()))
     }
 }
 
 /// A lease number: what was granted under an older one can never commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
@@ -162,6 +172,11 @@ mod tests {
             assert!(!is_semver(bad), "{bad}");
         }
         assert!(is_component_name("weblog") && is_component_name("a-1"));
-        assert!(!is_component_name("") && !is_component_name("1a") && !is_component_name("../x") && !is_component_name("A"));
+        assert!(
+            !is_component_name("")
+                && !is_component_name("1a")
+                && !is_component_name("../x")
+                && !is_component_name("A")
+        );
     }
 }

@@ -130,7 +130,9 @@ impl Work {
     pub fn functions(&self) -> Vec<&str> {
         match self {
             Work::Map { function } | Work::Tasks { function, .. } => vec![function],
-            Work::Reduce { combine, reduce, .. } => combine.iter().chain(reduce).map(String::as_str).collect(),
+            Work::Reduce {
+                combine, reduce, ..
+            } => combine.iter().chain(reduce).map(String::as_str).collect(),
         }
     }
 }
@@ -201,9 +203,17 @@ impl FunctionRef {
     /// Parses `component/function` and `component@version/function`.
     pub fn parse(text: &str) -> Option<Self> {
         let (component, function) = text.split_once('/')?;
-        let (component, version) = component.split_once('@').map_or((component, None), |(name, version)| (name, Some(version)));
+        let (component, version) = component
+            .split_once('@')
+            .map_or((component, None), |(name, version)| (name, Some(version)));
         let version_fits = version.is_none_or(crate::is_semver);
-        let fits = crate::is_component_name(component) && version_fits && crate::is_component_name(function);
-        fits.then(|| Self { component: component.into(), version: version.map(Into::into), function: function.into() })
+        let fits = crate::is_component_name(component)
+            && version_fits
+            && crate::is_component_name(function);
+        fits.then(|| Self {
+            component: component.into(),
+            version: version.map(Into::into),
+            function: function.into(),
+        })
     }
 }

@@ -67,6 +67,11 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20, cpu_ms: 60_000, wall_ms: 600_000, output_bytes: 10 << 30 }
+        Self {
+            memory_bytes: 256 << 20,
+            cpu_ms: 60_000,
+            wall_ms: 600_000,
+            output_bytes: 10 << 30,
+        }
     }
 }

@@ -12,7 +12,8 @@ pub struct Meters {
     pub native_cpu_ns: u64,
     /// Time from the start of the attempt to its end.
     pub wall_ns: u64,
-    /// Memory held, integrated over wall time.
+    /// Memory held, integrated over wall time. In JSON a text of digits: it outgrows what JSON's readers take for a number.
+    #[serde(with = "digits")]
     pub memory_byte_ns: u128,
     /// The most memory held at a time.
     pub memory_peak_bytes: u64,
@@ -34,6 +35,23 @@ pub struct Meters {
     pub store_puts: u64,
     /// Calls into the guest.
     pub guest_calls: u64,
+}
+
+/// Large integers as text of digits.
+mod digits {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u128, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .map_err(|_| de::Error::custom("not a whole number"))
+    }
 }
 
 macro_rules! fold {
@@ -77,10 +95,25 @@ mod tests {
 
     #[test]
     fn reports_twice_and_out_of_order_change_nothing() {
-        let first = Meters { guest_cpu_ns: 5, rows_in: 10, ..Meters::default() };
-        let second = Meters { guest_cpu_ns: 9, rows_in: 30, memory_peak_bytes: 7, ..Meters::default() };
+        let first = Meters {
+            guest_cpu_ns: 5,
+            rows_in: 10,
+            ..Meters::default()
+        };
+        let second = Meters {
+            guest_cpu_ns: 9,
+            rows_in: 30,
+            memory_peak_bytes: 7,
+            ..Meters::default()
+        };
         let expected = first.merge_max(&second);
-        assert_eq!(second.merge_max(&first).merge_max(&second).merge_max(&first), expected);
+        assert_eq!(
+            second
+                .merge_max(&first)
+                .merge_max(&second)
+                .merge_max(&first),
+            expected
+        );
         assert_eq!(expected, second);
         assert_eq!(first.add(&second).rows_in, 40);
     }

@@ -50,7 +50,10 @@ impl ErrorCode {
         match self {
             ErrorCode::InvalidComponent | ErrorCode::UnknownImport | ErrorCode::InvalidJob => 400,
             ErrorCode::VersionConflict | ErrorCode::OutputExists => 409,
-            ErrorCode::UnknownFunction | ErrorCode::NoInput | ErrorCode::BadRecord | ErrorCode::SchemaMismatch => 422,
+            ErrorCode::UnknownFunction
+            | ErrorCode::NoInput
+            | ErrorCode::BadRecord
+            | ErrorCode::SchemaMismatch => 422,
             ErrorCode::LimitExceeded | ErrorCode::GuestTrap | ErrorCode::GuestError => 422,
             ErrorCode::NotFound => 404,
             ErrorCode::Unauthorized => 401,
@@ -63,7 +66,10 @@ impl ErrorCode {
 
     /// True where the platform, not the user, is at fault: retried, and never billed.
     pub fn is_platform_fault(self) -> bool {
-        matches!(self, ErrorCode::StoreUnavailable | ErrorCode::Busy | ErrorCode::Internal)
+        matches!(
+            self,
+            ErrorCode::StoreUnavailable | ErrorCode::Busy | ErrorCode::Internal
+        )
     }
 }
 
@@ -103,7 +109,14 @@ pub struct Problem {
 impl Problem {
     /// A problem with nothing but its code and text.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), limit: None, value: None, function: None }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            limit: None,
+            value: None,
+            function: None,
+        }
     }
 
     /// The same problem, said to be of `function`.

@@ -5,8 +5,15 @@ use std::time::Duration;
 /// Parses `"64MiB"`, `"10GB"` or `"4096"` to bytes. Decimal and binary units, whole numbers.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 9] = [
-        ("", 1), ("B", 1), ("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000),
-        ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30),
+        ("", 1),
+        ("B", 1),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
     ];
     let (number, unit) = split_unit(text)?;
     let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
@@ -23,7 +30,9 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     Some((text[..digits].parse().ok()?, text[digits..].trim()))
 }
 

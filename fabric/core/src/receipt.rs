@@ -72,7 +72,12 @@ pub struct PriceSheet {
 
 impl Default for PriceSheet {
     fn default() -> Self {
-        Self { version: "2026-11".into(), currency: "USD".into(), cpu_hour_micro: 40_000, memory_gib_hour_micro: 4_500 }
+        Self {
+            version: "2026-11".into(),
+            currency: "USD".into(),
+            cpu_hour_micro: 40_000,
+            memory_gib_hour_micro: 4_500,
+        }
     }
 }
 
@@ -82,9 +87,14 @@ impl PriceSheet {
     /// The price of a line: CPU rounded up by `plan`, then CPU and memory priced, each rounded up to a micro-unit.
     pub fn amount_micro(&self, plan: BillingPlan, meters: &Meters) -> u64 {
         let cpu_ns = meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns);
-        let rounded_ns = cpu_ns.div_ceil(plan.quantum_ns()).saturating_mul(plan.quantum_ns());
+        let rounded_ns = cpu_ns
+            .div_ceil(plan.quantum_ns())
+            .saturating_mul(plan.quantum_ns());
         let cpu = (u128::from(rounded_ns) * u128::from(self.cpu_hour_micro)).div_ceil(HOUR_NS);
-        let memory = meters.memory_byte_ns.saturating_mul(u128::from(self.memory_gib_hour_micro)).div_ceil(HOUR_NS << 30);
+        let memory = meters
+            .memory_byte_ns
+            .saturating_mul(u128::from(self.memory_gib_hour_micro))
+            .div_ceil(HOUR_NS << 30);
         u64::try_from(cpu + memory).unwrap_or(u64::MAX)
     }
 }
@@ -126,21 +136,34 @@ pub struct Receipt {
 
 impl Receipt {
     /// Prices `usage`.
-    pub fn new(job: String, usage: &[FunctionUsage], price_sheet: PriceSheet, provisional: bool) -> Self {
+    pub fn new(
+        job: String,
+        usage: &[FunctionUsage],
+        price_sheet: PriceSheet,
+        provisional: bool,
+    ) -> Self {
         let line = |usage: &FunctionUsage| ReceiptLine {
             amount_micro: price_sheet.amount_micro(BillingPlan::PerSecond, &usage.billed),
-            amount_per_millisecond_micro: price_sheet.amount_micro(BillingPlan::PerMillisecond, &usage.billed),
+            amount_per_millisecond_micro: price_sheet
+                .amount_micro(BillingPlan::PerMillisecond, &usage.billed),
             usage: usage.clone(),
         };
         let lines: Vec<ReceiptLine> = usage.iter().map(line).collect();
-        let sum = |pick: fn(&FunctionUsage) -> &Meters| usage.iter().fold(Meters::default(), |sum, usage| sum.add(pick(usage)));
+        let sum = |pick: fn(&FunctionUsage) -> &Meters| {
+            usage
+                .iter()
+                .fold(Meters::default(), |sum, usage| sum.add(pick(usage)))
+        };
         Self {
             job,
             plan: BillingPlan::PerSecond,
             billed: sum(|usage| &usage.billed),
             platform: sum(|usage| &usage.platform),
             amount_micro: lines.iter().map(|line| line.amount_micro).sum(),
-            amount_per_millisecond_micro: lines.iter().map(|line| line.amount_per_millisecond_micro).sum(),
+            amount_per_millisecond_micro: lines
+                .iter()
+                .map(|line| line.amount_per_millisecond_micro)
+                .sum(),
             price_sheet,
             lines,
             provisional,
@@ -154,13 +177,46 @@ mod tests {
 
     #[test]
     fn a_second_is_rounded_up_once_and_the_total_is_the_sum() {
-        let sheet = PriceSheet { cpu_hour_micro: 3_600_000, ..PriceSheet::default() };
-        let usage = |cpu_ns| FunctionUsage { billed: Meters { guest_cpu_ns: cpu_ns, ..Meters::default() }, ..FunctionUsage::default() };
-        let receipt = Receipt::new("job".into(), &[usage(1), usage(1_000_000_001)], sheet, false);
+        let sheet = PriceSheet {
+            cpu_hour_micro: 3_600_000,
+            ..PriceSheet::default()
+        };
+        let usage = |cpu_ns| FunctionUsage {
+            billed: Meters {
+                guest_cpu_ns: cpu_ns,
+                ..Meters::default()
+            },
+            ..FunctionUsage::default()
+        };
+        let receipt = Receipt::new(
+            "job".into(),
+            &[usage(1), usage(1_000_000_001)],
+            sheet,
+            false,
+        );
         assert_eq!(receipt.lines[0].amount_micro, 1_000);
         assert_eq!(receipt.lines[1].amount_micro, 2_000);
         assert_eq!(receipt.amount_micro, 3_000);
         assert_eq!(receipt.amount_per_millisecond_micro, 1 + 1_001);
         assert_eq!(receipt.billed.guest_cpu_ns, 1_000_000_002);
+    }
+
+    #[test]
+    fn receipts_survive_json_whatever_they_hold() {
+        let billed = Meters {
+            memory_byte_ns: u128::MAX / 3,
+            guest_cpu_ns: u64::MAX,
+            ..Meters::default()
+        };
+        let usage = FunctionUsage {
+            billed,
+            ..FunctionUsage::default()
+        };
+        let receipt = Receipt::new("job".into(), &[usage], PriceSheet::default(), false);
+        let json = serde_json::to_value(&receipt).expect("it is plain data");
+        assert_eq!(
+            serde_json::from_value::<Receipt>(json).expect("and comes back"),
+            receipt
+        );
     }
 }

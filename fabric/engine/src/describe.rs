@@ -26,7 +26,14 @@ pub(crate) fn settings(label: &str, seed: u64, started_ms: u64) -> GuestSettings
 
 /// What `component` says of itself. Errors: `invalid_component` whatever the guest does wrong.
 pub(crate) async fn describe(component: &Arc<Component>) -> Result<Description, Problem> {
-    let invalid = |fault: weft_sandbox::Fault| Problem::new(ErrorCode::InvalidComponent, format!("the component cannot describe itself: {fault}"));
-    let mut guest = Guest::start(component, settings("describe", 0, 0)).await.map_err(invalid)?;
+    let invalid = |fault: weft_sandbox::Fault| {
+        Problem::new(
+            ErrorCode::InvalidComponent,
+            format!("the component cannot describe itself: {fault}"),
+        )
+    };
+    let mut guest = Guest::start(component, settings("describe", 0, 0))
+        .await
+        .map_err(invalid)?;
     guest.describe().await.map_err(invalid)
 }

@@ -20,9 +20,14 @@ const SEGMENT_BATCH_ROWS: usize = 16 << 10;
 pub(crate) fn internal(error: &ArrowError) -> Problem {
     match error {
         ArrowError::IoError(_, source) if source.kind() == std::io::ErrorKind::StorageFull => {
-            Problem::new(ErrorCode::StoreUnavailable, format!("the disk is full: {source}; free some space and run the job again"))
+            Problem::new(
+                ErrorCode::StoreUnavailable,
+                format!("the disk is full: {source}; free some space and run the job again"),
+            )
         }
-        ArrowError::IoError(_, source) => Problem::new(ErrorCode::StoreUnavailable, source.to_string()),
+        ArrowError::IoError(_, source) => {
+            Problem::new(ErrorCode::StoreUnavailable, source.to_string())
+        }
         other => Problem::new(ErrorCode::Internal, other.to_string()),
     }
 }
@@ -41,27 +46,62 @@ pub(crate) struct EdgeWriter {
 }
 
 fn batch_bytes(batch: &RecordBatch) -> u64 {
-    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()) as u64).sum()
+    batch
+        .columns()
+        .iter()
+        .map(|column| {
+            column
+                .to_data()
+                .get_slice_memory_size()
+                .unwrap_or_else(|_| column.get_array_memory_size()) as u64
+        })
+        .sum()
 }
 
 impl EdgeWriter {
     /// `budget_bytes`: rows that are collected before a run is sorted and written.
-    pub(crate) fn new(plan: EdgePlan, edge: u32, budget_bytes: u64, segments: Arc<std::sync::Mutex<ObjectWriter>>) -> Result<Self, Problem> {
+    pub(crate) fn new(
+        plan: EdgePlan,
+        edge: u32,
+        budget_bytes: u64,
+        segments: Arc<std::sync::Mutex<ObjectWriter>>,
+    ) -> Result<Self, Problem> {
         let keys = Keys::new(&plan.schema, &plan.keys).map_err(|error| internal(&error))?;
-        Ok(Self { plan, edge, keys, batches: Vec::new(), reserved: None, budget_bytes, segments, rows: 0 })
+        Ok(Self {
+            plan,
+            edge,
+            keys,
+            batches: Vec::new(),
+            reserved: None,
+            budget_bytes,
+            segments,
+            rows: 0,
+        })
     }
 
-    pub(crate) async fn push(&mut self, environment: &TaskEnvironment, batch: RecordBatch) -> Result<(), Problem> {
+    pub(crate) async fn push(
+        &mut self,
+        environment: &TaskEnvironment,
+        batch: RecordBatch,
+    ) -> Result<(), Problem> {
         let bytes = batch_bytes(&batch);
         self.rows += batch.num_rows() as u64;
         let held = self.reserved.as_ref().map_or(0, Reservation::bytes);
-        if !self.batches.is_empty() && (held + bytes > self.budget_bytes || !self.reserve(environment, bytes)) {
+        if !self.batches.is_empty()
+            && (held + bytes > self.budget_bytes || !self.reserve(environment, bytes))
+        {
             self.flush(environment).await?;
             if !self.reserve(environment, bytes) {
-                return Err(out_of_memory(environment, "a batch on its way to the shuffle"));
+                return Err(out_of_memory(
+                    environment,
+                    "a batch on its way to the shuffle",
+                ));
             }
         } else if self.batches.is_empty() && !self.reserve(environment, bytes) {
-            return Err(out_of_memory(environment, "a batch on its way to the shuffle"));
+            return Err(out_of_memory(
+                environment,
+                "a batch on its way to the shuffle",
+            ));
         }
         self.batches.push(batch);
         Ok(())
@@ -83,11 +123,13 @@ impl EdgeWriter {
         if batches.is_empty() {
             return Ok(());
         }
-        let sorted = Sorted::new(&self.keys, Arc::clone(&self.plan.schema), batches).map_err(|error| internal(&error))?;
+        let sorted = Sorted::new(&self.keys, Arc::clone(&self.plan.schema), batches)
+            .map_err(|error| internal(&error))?;
         let combined = match &self.plan.combine {
             Some(function) => {
                 let batches = combine(environment, function, &sorted).await?;
-                Sorted::new(&self.keys, Arc::clone(&self.plan.schema), batches).map_err(|error| internal(&error))?
+                Sorted::new(&self.keys, Arc::clone(&self.plan.schema), batches)
+                    .map_err(|error| internal(&error))?
             }
             None => sorted,
         };
@@ -102,17 +144,26 @@ impl EdgeWriter {
         while let Some(chunk) = chunks.next().map_err(|error| internal(&error))? {
             partition(&chunk, &mut partitions).map_err(|error| internal(&error))?;
         }
-        let mut segments = self.segments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut segments = self
+            .segments
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         for (partition, batches) in (0..).zip(partitions) {
             let batches = coalesce(&self.plan, batches).map_err(|error| internal(&error))?;
-            segments.add(self.edge, partition, &self.plan.schema, &batches).map_err(|error| error.problem())?;
+            segments
+                .add(self.edge, partition, &self.plan.schema, &batches)
+                .map_err(|error| error.problem())?;
         }
         Ok(())
     }
 }
 
 /// Runs sorted rows through a combiner of their own: its memory is given back with it.
-pub(crate) async fn combine(environment: &TaskEnvironment, function: &crate::plan::FunctionPlan, sorted: &Sorted) -> Result<Vec<RecordBatch>, Problem> {
+pub(crate) async fn combine(
+    environment: &TaskEnvironment,
+    function: &crate::plan::FunctionPlan,
+    sorted: &Sorted,
+) -> Result<Vec<RecordBatch>, Problem> {
     let mut guest = RunningGuest::reducer(environment, function).await?;
     let mut output = Vec::new();
     let mut chunks = sorted.chunks().map_err(|error| internal(&error))?;
@@ -127,7 +178,10 @@ pub(crate) fn out_of_memory(environment: &TaskEnvironment, what: &str) -> Proble
     let limit = environment.account.limit_bytes() >> 20;
     let mut problem = Problem::new(
         ErrorCode::LimitExceeded,
-        format!("the `{}` limit of {limit} MiB was reached by {what}; raise `limits.memory` or make batches smaller", LimitKind::Memory),
+        format!(
+            "the `{}` limit of {limit} MiB was reached by {what}; raise `limits.memory` or make batches smaller",
+            LimitKind::Memory
+        ),
     );
     problem.limit = Some(LimitKind::Memory.to_string());
     problem.value = Some(format!("{limit} MiB"));

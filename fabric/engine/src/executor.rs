@@ -11,7 +11,9 @@ use weft_sandbox::{Component, Engine};
 use weft_shuffle::{Blobs, ObjectReader};
 
 use crate::describe::describe;
-use crate::messages::{DescribeReply, PlanReply, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest};
+use crate::messages::{
+    DescribeReply, PlanReply, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest,
+};
 use crate::plan::{NodeWork, Source, StagePlan, artefact_key};
 use crate::planner::Planner;
 use crate::task::TaskRun;
@@ -52,7 +54,13 @@ pub struct Executor {
 impl Executor {
     /// `compatibility` names the artefacts of this engine; what is spilled goes to unnamed files in `spill_folder`.
     pub fn new(engine: Engine, blobs: Blobs, compatibility: String, spill_folder: PathBuf) -> Self {
-        Self { engine, blobs, compatibility, spill_folder, held: Arc::default() }
+        Self {
+            engine,
+            blobs,
+            compatibility,
+            spill_folder,
+            held: Arc::default(),
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -69,14 +77,22 @@ impl Executor {
             return Ok(Arc::clone(component));
         }
         drop(held);
-        let path = self.blobs.local_path(&artefact_key(digest, &self.compatibility));
-        let component = Component::load(&self.engine, &path).map_err(|fault| Problem::new(ErrorCode::Internal, fault.to_string()))?;
+        let path = self
+            .blobs
+            .local_path(&artefact_key(digest, &self.compatibility));
+        let component = Component::load(&self.engine, &path)
+            .map_err(|fault| Problem::new(ErrorCode::Internal, fault.to_string()))?;
         let mut held = self.held();
         if held.components.len() >= COMPONENTS_MAX {
-            let oldest = held.components.iter().min_by_key(|(_, (_, used))| *used).map(|(digest, _)| digest.clone());
+            let oldest = held
+                .components
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(digest, _)| digest.clone());
             oldest.and_then(|oldest| held.components.remove(&oldest));
         }
-        held.components.insert(digest.clone(), (Arc::clone(&component), now));
+        held.components
+            .insert(digest.clone(), (Arc::clone(&component), now));
         Ok(component)
     }
 
@@ -95,21 +111,42 @@ impl Executor {
         for function in &request.functions {
             match self.component(&function.digest) {
                 Ok(component) => components.insert(function.digest.clone(), component),
-                Err(problem) => return PlanReply { job: request.job.clone(), result: Err(problem), usage: Vec::new() },
+                Err(problem) => {
+                    return PlanReply {
+                        job: request.job.clone(),
+                        result: Err(problem),
+                        usage: Vec::new(),
+                    };
+                }
             };
         }
         let mut planner = Planner::new(request, &self.blobs, components);
         let result = planner.plan().await;
-        PlanReply { job: request.job.clone(), result, usage: planner.usage }
+        PlanReply {
+            job: request.job.clone(),
+            result,
+            usage: planner.usage,
+        }
     }
 
     /// Takes note of a stage whose tasks are about to come.
     pub fn open_stage(&self, context: StageContext) {
         let mut held = self.held();
         let reader = || ObjectReader::new(self.blobs.clone());
-        let job = held.jobs.entry(context.job.clone()).or_insert_with(|| Job { stages: BTreeMap::new(), reader: reader(), cancel: CancellationToken::new() });
+        let job = held.jobs.entry(context.job.clone()).or_insert_with(|| Job {
+            stages: BTreeMap::new(),
+            reader: reader(),
+            cancel: CancellationToken::new(),
+        });
         let inputs = Arc::new(context.inputs.clone());
-        job.stages.insert(context.stage, Arc::new(Stage { context, plan: Mutex::default(), inputs }));
+        job.stages.insert(
+            context.stage,
+            Arc::new(Stage {
+                context,
+                plan: Mutex::default(),
+                inputs,
+            }),
+        );
     }
 
     /// Stops what runs of a job, and forgets it.
@@ -130,7 +167,12 @@ impl Executor {
 
     async fn read_plan(&self, key: &str) -> Result<StagePlan, Problem> {
         let bytes = self.blobs.get(key).await.map_err(|error| error.problem())?;
-        serde_json::from_slice(&bytes).map_err(|error| Problem::new(ErrorCode::Internal, format!("the plan `{key}` is damaged: {error}")))
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Problem::new(
+                ErrorCode::Internal,
+                format!("the plan `{key}` is damaged: {error}"),
+            )
+        })
     }
 
     /// Runs one attempt on the calling thread.
@@ -138,10 +180,22 @@ impl Executor {
         let found = {
             let held = self.held();
             let job = held.jobs.get(&request.id.job);
-            job.and_then(|job| Some((Arc::clone(job.stages.get(&request.id.stage)?), job.reader.clone(), job.cancel.clone())))
+            job.and_then(|job| {
+                Some((
+                    Arc::clone(job.stages.get(&request.id.stage)?),
+                    job.reader.clone(),
+                    job.cancel.clone(),
+                ))
+            })
         };
         let Some((stage, reader, cancel)) = found else {
-            return failed(&request, Problem::new(ErrorCode::Internal, "the job was forgotten before the task began"));
+            return failed(
+                &request,
+                Problem::new(
+                    ErrorCode::Internal,
+                    "the job was forgotten before the task began",
+                ),
+            );
         };
         match self.prepare(&request, &stage, reader, cancel).await {
             Ok(run) => run.run().await,
@@ -149,7 +203,13 @@ impl Executor {
         }
     }
 
-    async fn prepare(&self, request: &TaskRequest, stage: &Stage, reader: ObjectReader, cancel: CancellationToken) -> Result<TaskRun, Problem> {
+    async fn prepare(
+        &self,
+        request: &TaskRequest,
+        stage: &Stage,
+        reader: ObjectReader,
+        cancel: CancellationToken,
+    ) -> Result<TaskRun, Problem> {
         let plan = self.stage_plan(stage).await?;
         let mut components = HashMap::new();
         for digest in digests(&plan) {
@@ -172,32 +232,57 @@ impl Executor {
         let mut schemas = HashMap::new();
         for key in &request.plans {
             for sink in self.read_plan(key).await?.sinks {
-                let columns = sink.schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect::<Vec<_>>();
+                let columns = sink
+                    .schema
+                    .fields()
+                    .iter()
+                    .map(|field| (field.name().clone(), field.data_type().to_string()))
+                    .collect::<Vec<_>>();
                 schemas.insert(sink.output, columns);
             }
         }
         let mut published = Vec::new();
         for mut output in request.outputs {
             output.schema = schemas.remove(&output.name).unwrap_or_default();
-            published.push(weft_shuffle::publish(&request.job, &output).map_err(|error| error.problem())?);
+            published.push(
+                weft_shuffle::publish(&request.job, &output).map_err(|error| error.problem())?,
+            );
         }
         Ok(published)
     }
 }
 
 fn failed(request: &TaskRequest, problem: Problem) -> TaskReply {
-    let TaskRequest { id, attempt, epoch, .. } = request;
-    let failure = weft_control::TaskFailure { stage: id.stage, task: id.task, attempt: *attempt, epoch: *epoch, problem, usage: Vec::new(), log: None };
-    TaskReply { job: id.job.clone(), result: Err(failure) }
+    let TaskRequest {
+        id, attempt, epoch, ..
+    } = request;
+    let failure = weft_control::TaskFailure {
+        stage: id.stage,
+        task: id.task,
+        attempt: *attempt,
+        epoch: *epoch,
+        problem,
+        usage: Vec::new(),
+        log: None,
+    };
+    TaskReply {
+        job: id.job.clone(),
+        result: Err(failure),
+    }
 }
 
 /// The components that a stage's tasks call.
 fn digests(plan: &StagePlan) -> Vec<&Digest> {
     let nodes = plan.nodes.iter().filter_map(|node| match &node.work {
-        NodeWork::Map(function) | NodeWork::Reduce(function) | NodeWork::Task(function) => Some(&function.digest),
+        NodeWork::Map(function) | NodeWork::Reduce(function) | NodeWork::Task(function) => {
+            Some(&function.digest)
+        }
         NodeWork::Pass => None,
     });
-    let edges = plan.edges.iter().filter_map(|edge| edge.combine.as_ref().map(|function| &function.digest));
+    let edges = plan
+        .edges
+        .iter()
+        .filter_map(|edge| edge.combine.as_ref().map(|function| &function.digest));
     let source = match &plan.source {
         Source::Shuffle { combine, .. } => combine.as_ref().map(|function| &function.digest),
         Source::Text { .. } | Source::Nothing => None,

@@ -31,7 +31,12 @@ pub(crate) struct TaskEnvironment {
 impl TaskEnvironment {
     /// Starts a guest for `function`, not yet opened.
     pub(crate) async fn guest(&self, function: &FunctionPlan) -> Result<Guest, Problem> {
-        let component = self.components.get(&function.digest).ok_or_else(|| Problem::new(ErrorCode::Internal, format!("`{}` is not loaded", function.label)))?;
+        let component = self.components.get(&function.digest).ok_or_else(|| {
+            Problem::new(
+                ErrorCode::Internal,
+                format!("`{}` is not loaded", function.label),
+            )
+        })?;
         let settings = GuestSettings {
             label: function.label.clone(),
             account: Arc::clone(&self.account),
@@ -42,13 +47,16 @@ impl TaskEnvironment {
             seed: self.plan.task_seed(self.task),
             started_ms: self.plan.started_ms,
         };
-        Guest::start(component, settings).await.map_err(|fault| fault.problem(&function.label))
+        Guest::start(component, settings)
+            .await
+            .map_err(|fault| fault.problem(&function.label))
     }
 
     /// Takes note of what a guest used, when it ends or fails.
     pub(crate) fn retire(&self, function: &FunctionPlan, guest: &Guest, rows_in: u64) {
         let meters = guest.meters();
-        self.guest_cpu_ns.fetch_add(meters.cpu_ns, Ordering::Relaxed);
+        self.guest_cpu_ns
+            .fetch_add(meters.cpu_ns, Ordering::Relaxed);
         let billed = Meters {
             guest_cpu_ns: meters.cpu_ns,
             memory_byte_ns: meters.memory_byte_ns,
@@ -58,9 +66,21 @@ impl TaskEnvironment {
             guest_calls: meters.calls,
             ..Meters::default()
         };
-        let usage = FunctionUsage { stage: function.stage.clone(), function: function.label.clone(), billed_attempts: 1, billed, ..FunctionUsage::default() };
-        let mut all = self.usage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match all.iter_mut().find(|one| one.stage == usage.stage && one.function == usage.function) {
+        let usage = FunctionUsage {
+            stage: function.stage.clone(),
+            function: function.label.clone(),
+            billed_attempts: 1,
+            billed,
+            ..FunctionUsage::default()
+        };
+        let mut all = self
+            .usage
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match all
+            .iter_mut()
+            .find(|one| one.stage == usage.stage && one.function == usage.function)
+        {
             Some(one) => {
                 one.add(&usage);
                 one.billed_attempts = 1;
@@ -78,57 +98,109 @@ pub(crate) struct RunningGuest {
 }
 
 impl RunningGuest {
-    pub(crate) async fn mapper(environment: &TaskEnvironment, function: &FunctionPlan) -> Result<Self, Problem> {
+    pub(crate) async fn mapper(
+        environment: &TaskEnvironment,
+        function: &FunctionPlan,
+    ) -> Result<Self, Problem> {
         let mut guest = environment.guest(function).await?;
-        let opened = guest.open_mapper(&function.function, &function.params, Arc::clone(&function.output)).await;
+        let opened = guest
+            .open_mapper(
+                &function.function,
+                &function.params,
+                Arc::clone(&function.output),
+            )
+            .await;
         Self::opened(environment, function, guest, opened)
     }
 
-    pub(crate) async fn reducer(environment: &TaskEnvironment, function: &FunctionPlan) -> Result<Self, Problem> {
+    pub(crate) async fn reducer(
+        environment: &TaskEnvironment,
+        function: &FunctionPlan,
+    ) -> Result<Self, Problem> {
         let mut guest = environment.guest(function).await?;
-        let opened = guest.open_reducer(&function.function, &function.params, Arc::clone(&function.output)).await;
+        let opened = guest
+            .open_reducer(
+                &function.function,
+                &function.params,
+                Arc::clone(&function.output),
+            )
+            .await;
         Self::opened(environment, function, guest, opened)
     }
 
-    fn opened(environment: &TaskEnvironment, function: &FunctionPlan, guest: Guest, opened: Result<(), Fault>) -> Result<Self, Problem> {
-        let running = Self { function: function.clone(), guest, rows_in: 0 };
+    fn opened(
+        environment: &TaskEnvironment,
+        function: &FunctionPlan,
+        guest: Guest,
+        opened: Result<(), Fault>,
+    ) -> Result<Self, Problem> {
+        let running = Self {
+            function: function.clone(),
+            guest,
+            rows_in: 0,
+        };
         running.check(environment, opened)?;
         Ok(running)
     }
 
     /// A guest that failed is billed for what it used, and never called again.
-    fn check<T>(&self, environment: &TaskEnvironment, result: Result<T, Fault>) -> Result<T, Problem> {
+    fn check<T>(
+        &self,
+        environment: &TaskEnvironment,
+        result: Result<T, Fault>,
+    ) -> Result<T, Problem> {
         result.map_err(|fault| {
             environment.retire(&self.function, &self.guest, self.rows_in);
             fault.problem(&self.function.label)
         })
     }
 
-    pub(crate) async fn push(&mut self, environment: &TaskEnvironment, batch: RecordBatch) -> Result<Vec<RecordBatch>, Problem> {
+    pub(crate) async fn push(
+        &mut self,
+        environment: &TaskEnvironment,
+        batch: RecordBatch,
+    ) -> Result<Vec<RecordBatch>, Problem> {
         self.rows_in += batch.num_rows() as u64;
         let pushed = self.guest.push_mapper(batch).await;
         self.check(environment, pushed)?;
         Ok(self.guest.take_output().0)
     }
 
-    pub(crate) async fn push_chunk(&mut self, environment: &TaskEnvironment, chunk: Chunk) -> Result<Vec<RecordBatch>, Problem> {
+    pub(crate) async fn push_chunk(
+        &mut self,
+        environment: &TaskEnvironment,
+        chunk: Chunk,
+    ) -> Result<Vec<RecordBatch>, Problem> {
         self.rows_in += chunk.batch.num_rows() as u64;
-        let pushed = self.guest.push_reducer(chunk.batch, &chunk.ends, chunk.continues).await;
+        let pushed = self
+            .guest
+            .push_reducer(chunk.batch, &chunk.ends, chunk.continues)
+            .await;
         self.check(environment, pushed)?;
         Ok(self.guest.take_output().0)
     }
 
-    pub(crate) async fn finish_mapper(mut self, environment: &TaskEnvironment) -> Result<Vec<RecordBatch>, Problem> {
+    pub(crate) async fn finish_mapper(
+        mut self,
+        environment: &TaskEnvironment,
+    ) -> Result<Vec<RecordBatch>, Problem> {
         let finished = self.guest.finish_mapper().await;
         self.finished(environment, finished)
     }
 
-    pub(crate) async fn finish_reducer(mut self, environment: &TaskEnvironment) -> Result<Vec<RecordBatch>, Problem> {
+    pub(crate) async fn finish_reducer(
+        mut self,
+        environment: &TaskEnvironment,
+    ) -> Result<Vec<RecordBatch>, Problem> {
         let finished = self.guest.finish_reducer().await;
         self.finished(environment, finished)
     }
 
-    fn finished(mut self, environment: &TaskEnvironment, finished: Result<(), Fault>) -> Result<Vec<RecordBatch>, Problem> {
+    fn finished(
+        mut self,
+        environment: &TaskEnvironment,
+        finished: Result<(), Fault>,
+    ) -> Result<Vec<RecordBatch>, Problem> {
         self.check(environment, finished)?;
         let output = self.guest.take_output().0;
         environment.retire(&self.function, &self.guest, self.rows_in);
@@ -136,14 +208,29 @@ impl RunningGuest {
     }
 
     pub(crate) async fn run_task(mut self, environment: &TaskEnvironment) -> Result<(), Problem> {
-        let ran = self.guest.run_task(&self.function.function, &self.function.params, environment.task, &[]).await;
+        let ran = self
+            .guest
+            .run_task(
+                &self.function.function,
+                &self.function.params,
+                environment.task,
+                &[],
+            )
+            .await;
         self.check(environment, ran)?;
         environment.retire(&self.function, &self.guest, 0);
         Ok(())
     }
 
-    pub(crate) async fn task(environment: &TaskEnvironment, function: &FunctionPlan) -> Result<Self, Problem> {
-        Ok(Self { function: function.clone(), guest: environment.guest(function).await?, rows_in: 0 })
+    pub(crate) async fn task(
+        environment: &TaskEnvironment,
+        function: &FunctionPlan,
+    ) -> Result<Self, Problem> {
+        Ok(Self {
+            function: function.clone(),
+            guest: environment.guest(function).await?,
+            rows_in: 0,
+        })
     }
 }
 
@@ -162,35 +249,62 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) async fn open(environment: &TaskEnvironment, edges: Vec<EdgeWriter>, sinks: Vec<SinkWriter>) -> Result<Self, Problem> {
+    pub(crate) async fn open(
+        environment: &TaskEnvironment,
+        edges: Vec<EdgeWriter>,
+        sinks: Vec<SinkWriter>,
+    ) -> Result<Self, Problem> {
         let nodes = environment.plan.nodes.clone();
         let mut operators = Vec::with_capacity(nodes.len());
         for node in &nodes {
             operators.push(match &node.work {
                 NodeWork::Pass | NodeWork::Task(_) => Operator::Pass,
-                NodeWork::Map(function) => Operator::Map(Some(RunningGuest::mapper(environment, function).await?)),
-                NodeWork::Reduce(function) => Operator::Reduce(Some(RunningGuest::reducer(environment, function).await?)),
+                NodeWork::Map(function) => {
+                    Operator::Map(Some(RunningGuest::mapper(environment, function).await?))
+                }
+                NodeWork::Reduce(function) => {
+                    Operator::Reduce(Some(RunningGuest::reducer(environment, function).await?))
+                }
             });
         }
-        Ok(Self { nodes, operators, edges, sinks })
+        Ok(Self {
+            nodes,
+            operators,
+            edges,
+            sinks,
+        })
     }
 
     /// Pushes a batch into the first operator.
-    pub(crate) async fn push(&mut self, environment: &TaskEnvironment, batch: RecordBatch) -> Result<(), Problem> {
+    pub(crate) async fn push(
+        &mut self,
+        environment: &TaskEnvironment,
+        batch: RecordBatch,
+    ) -> Result<(), Problem> {
         self.drain(environment, vec![(0, batch)]).await
     }
 
     /// Pushes sorted rows into the first operator, which is fed with groups.
-    pub(crate) async fn push_chunk(&mut self, environment: &TaskEnvironment, chunk: Chunk) -> Result<(), Problem> {
+    pub(crate) async fn push_chunk(
+        &mut self,
+        environment: &TaskEnvironment,
+        chunk: Chunk,
+    ) -> Result<(), Problem> {
         let outputs = match &mut self.operators[0] {
             Operator::Reduce(Some(guest)) => guest.push_chunk(environment, chunk).await?,
-            Operator::Pass | Operator::Map(_) | Operator::Reduce(None) => return self.push(environment, chunk.batch).await,
+            Operator::Pass | Operator::Map(_) | Operator::Reduce(None) => {
+                return self.push(environment, chunk.batch).await;
+            }
         };
         self.emit(environment, 0, outputs).await
     }
 
     /// Runs batches through the operators they are meant for, depth first, until all have reached edges and sinks.
-    async fn drain(&mut self, environment: &TaskEnvironment, mut waiting: Vec<(usize, RecordBatch)>) -> Result<(), Problem> {
+    async fn drain(
+        &mut self,
+        environment: &TaskEnvironment,
+        mut waiting: Vec<(usize, RecordBatch)>,
+    ) -> Result<(), Problem> {
         while let Some((node, batch)) = waiting.pop() {
             let outputs = match &mut self.operators[node] {
                 Operator::Map(Some(guest)) => guest.push(environment, batch).await?,
@@ -198,23 +312,44 @@ impl Flow {
             };
             // Reversed, so that batches and branches are taken in order.
             for output in outputs.into_iter().rev() {
-                waiting.extend(self.nodes[node].children.iter().rev().map(|child| (*child, output.clone())));
+                waiting.extend(
+                    self.nodes[node]
+                        .children
+                        .iter()
+                        .rev()
+                        .map(|child| (*child, output.clone())),
+                );
                 self.deliver(environment, node, output).await?;
             }
         }
         Ok(())
     }
 
-    async fn emit(&mut self, environment: &TaskEnvironment, node: usize, outputs: Vec<RecordBatch>) -> Result<(), Problem> {
+    async fn emit(
+        &mut self,
+        environment: &TaskEnvironment,
+        node: usize,
+        outputs: Vec<RecordBatch>,
+    ) -> Result<(), Problem> {
         for output in outputs {
-            let waiting = self.nodes[node].children.iter().rev().map(|child| (*child, output.clone())).collect();
+            let waiting = self.nodes[node]
+                .children
+                .iter()
+                .rev()
+                .map(|child| (*child, output.clone()))
+                .collect();
             self.deliver(environment, node, output).await?;
             self.drain(environment, waiting).await?;
         }
         Ok(())
     }
 
-    async fn deliver(&mut self, environment: &TaskEnvironment, node: usize, output: RecordBatch) -> Result<(), Problem> {
+    async fn deliver(
+        &mut self,
+        environment: &TaskEnvironment,
+        node: usize,
+        output: RecordBatch,
+    ) -> Result<(), Problem> {
         for sink in &self.nodes[node].sinks {
             self.sinks[*sink].write(&output)?;
         }

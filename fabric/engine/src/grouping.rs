@@ -23,12 +23,22 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn new(schema: &Schema, columns: &[usize]) -> Result<Self, ArrowError> {
-        let fields = columns.iter().map(|column| SortField::new(schema.field(*column).data_type().clone())).collect();
-        Ok(Self { columns: columns.to_vec(), converter: RowConverter::new(fields)? })
+        let fields = columns
+            .iter()
+            .map(|column| SortField::new(schema.field(*column).data_type().clone()))
+            .collect();
+        Ok(Self {
+            columns: columns.to_vec(),
+            converter: RowConverter::new(fields)?,
+        })
     }
 
     pub(crate) fn rows(&self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
-        let columns: Vec<ArrayRef> = self.columns.iter().map(|column| Arc::clone(batch.column(*column))).collect();
+        let columns: Vec<ArrayRef> = self
+            .columns
+            .iter()
+            .map(|column| Arc::clone(batch.column(*column)))
+            .collect();
         self.converter.convert_columns(&columns)
     }
 }
@@ -45,13 +55,16 @@ pub(crate) struct Chunk {
     pub(crate) hashes: Vec<u64>,
 }
 
+/// A batch and a row in it.
+type RowPlace = (u32, u32);
+
 /// Rows of several batches in the order of their keys.
 pub(crate) struct Sorted {
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
     rows: Vec<Rows>,
     /// Batch and row, in order; nothing where the batches are sorted as they are.
-    order: Option<Vec<(u32, u32)>>,
+    order: Option<Vec<RowPlace>>,
     chunk_rows: usize,
 }
 
@@ -60,13 +73,30 @@ fn position(n: usize) -> u32 {
 }
 
 impl Sorted {
-    pub(crate) fn new(keys: &Keys, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Self, ArrowError> {
-        let rows = batches.iter().map(|batch| keys.rows(batch)).collect::<Result<Vec<_>, _>>()?;
+    pub(crate) fn new(
+        keys: &Keys,
+        schema: SchemaRef,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Self, ArrowError> {
+        let rows = batches
+            .iter()
+            .map(|batch| keys.rows(batch))
+            .collect::<Result<Vec<_>, _>>()?;
         let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
         let n: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let chunk_rows = (CHUNK_BYTES / (bytes / n.max(1)).max(1)).clamp(1, CHUNK_ROWS);
-        let order = if is_sorted(&rows) { None } else { Some(order(&rows)) };
-        Ok(Self { schema, batches, rows, order, chunk_rows })
+        let order = if is_sorted(&rows) {
+            None
+        } else {
+            Some(order(&rows))
+        };
+        Ok(Self {
+            schema,
+            batches,
+            rows,
+            order,
+            chunk_rows,
+        })
     }
 
     /// Cuts the rows into chunks, in order.
@@ -76,15 +106,21 @@ impl Sorted {
             None => {
                 let slices = |batch: usize| {
                     let rows = self.batches[batch].num_rows();
-                    (0..rows).step_by(self.chunk_rows).map(move |start| (batch, start, self.chunk_rows.min(rows - start)))
+                    (0..rows)
+                        .step_by(self.chunk_rows)
+                        .map(move |start| (batch, start, self.chunk_rows.min(rows - start)))
                 };
                 (0..self.batches.len()).flat_map(slices).collect()
             }
         };
-        Ok(Chunks { sorted: self, places, next: 0 })
+        Ok(Chunks {
+            sorted: self,
+            places,
+            next: 0,
+        })
     }
 
-    fn key(&self, at: (u32, u32)) -> arrow::row::Row<'_> {
+    fn key(&self, at: RowPlace) -> arrow::row::Row<'_> {
         self.rows[at.0 as usize].row(at.1 as usize)
     }
 }
@@ -92,14 +128,25 @@ impl Sorted {
 fn is_sorted(rows: &[Rows]) -> bool {
     let within = |rows: &Rows| (1..rows.num_rows()).all(|row| rows.row(row - 1) <= rows.row(row));
     let filled: Vec<&Rows> = rows.iter().filter(|rows| rows.num_rows() > 0).collect();
-    filled.iter().all(|rows| within(rows)) && filled.windows(2).all(|pair| pair[0].row(pair[0].num_rows() - 1) <= pair[1].row(0))
+    filled.iter().all(|rows| within(rows))
+        && filled
+            .windows(2)
+            .all(|pair| pair[0].row(pair[0].num_rows() - 1) <= pair[1].row(0))
 }
 
-fn order(rows: &[Rows]) -> Vec<(u32, u32)> {
-    let places = |(batch, rows): (usize, &Rows)| (0..rows.num_rows()).map(move |row| (position(batch), position(row))).collect::<Vec<_>>();
-    let mut order: Vec<(u32, u32)> = rows.iter().enumerate().flat_map(places).collect();
+fn order(rows: &[Rows]) -> Vec<RowPlace> {
+    let places = |(batch, rows): (usize, &Rows)| {
+        (0..rows.num_rows())
+            .map(move |row| (position(batch), position(row)))
+            .collect::<Vec<_>>()
+    };
+    let mut order: Vec<RowPlace> = rows.iter().enumerate().flat_map(places).collect();
     // Stable, and near linear where the rows come in sorted stretches, as segments of a shuffle do.
-    order.sort_by(|a, b| rows[a.0 as usize].row(a.1 as usize).cmp(&rows[b.0 as usize].row(b.1 as usize)));
+    order.sort_by(|a, b| {
+        rows[a.0 as usize]
+            .row(a.1 as usize)
+            .cmp(&rows[b.0 as usize].row(b.1 as usize))
+    });
     order
 }
 
@@ -114,7 +161,7 @@ pub(crate) struct Chunks<'a> {
 impl Chunks<'_> {
     pub(crate) fn next(&mut self) -> Result<Option<Chunk>, ArrowError> {
         let sorted = self.sorted;
-        let (batch, at, following): (RecordBatch, Vec<(u32, u32)>, Option<(u32, u32)>) = match &sorted.order {
+        let (batch, at, following) = match &sorted.order {
             Some(order) => {
                 let rest = &order[self.next.min(order.len())..];
                 if rest.is_empty() {
@@ -122,19 +169,37 @@ impl Chunks<'_> {
                 }
                 let n = rest.len().min(sorted.chunk_rows);
                 self.next += n;
-                let indices: Vec<(usize, usize)> = rest[..n].iter().map(|(batch, row)| (*batch as usize, *row as usize)).collect();
+                let indices: Vec<(usize, usize)> = rest[..n]
+                    .iter()
+                    .map(|(batch, row)| (*batch as usize, *row as usize))
+                    .collect();
                 let batches: Vec<&RecordBatch> = sorted.batches.iter().collect();
-                (interleave_record_batch(&batches, &indices)?, rest[..n].to_vec(), rest.get(n).copied())
+                (
+                    interleave_record_batch(&batches, &indices)?,
+                    rest[..n].to_vec(),
+                    rest.get(n).copied(),
+                )
             }
             None => {
-                let Some((batch, start, n)) = self.places.get(self.next).copied() else { return Ok(None) };
+                let Some((batch, start, n)) = self.places.get(self.next).copied() else {
+                    return Ok(None);
+                };
                 self.next += 1;
-                let following = self.places.get(self.next).map(|(batch, start, _)| (position(*batch), position(*start)));
-                let at = (start..start + n).map(|row| (position(batch), position(row))).collect();
+                let following = self
+                    .places
+                    .get(self.next)
+                    .map(|(batch, start, _)| (position(*batch), position(*start)));
+                let at: Vec<RowPlace> = (start..start + n)
+                    .map(|row| (position(batch), position(row)))
+                    .collect();
                 (sorted.batches[batch].slice(start, n), at, following)
             }
         };
-        debug_assert_eq!(batch.schema().fields(), sorted.schema.fields(), "all batches have one schema");
+        debug_assert_eq!(
+            batch.schema().fields(),
+            sorted.schema.fields(),
+            "all batches have one schema"
+        );
         let mut ends = Vec::new();
         let mut hashes = Vec::new();
         for (row, place) in at.iter().enumerate() {
@@ -145,8 +210,14 @@ impl Chunks<'_> {
             }
         }
         let last = *at.last().expect("a chunk has rows");
-        let continues = following.is_some_and(|following| sorted.key(following) == sorted.key(last));
-        Ok(Some(Chunk { batch, ends, continues, hashes }))
+        let continues =
+            following.is_some_and(|following| sorted.key(following) == sorted.key(last));
+        Ok(Some(Chunk {
+            batch,
+            ends,
+            continues,
+            hashes,
+        }))
     }
 }
 
@@ -158,10 +229,14 @@ mod tests {
     use super::*;
 
     fn batch(rows: &[(&str, i64)]) -> RecordBatch {
-        let schema = Schema::new(vec![Field::new("key", DataType::Utf8, false), Field::new("n", DataType::Int64, false)]);
+        let schema = Schema::new(vec![
+            Field::new("key", DataType::Utf8, false),
+            Field::new("n", DataType::Int64, false),
+        ]);
         let keys = StringArray::from_iter_values(rows.iter().map(|row| row.0));
         let numbers = Int64Array::from_iter_values(rows.iter().map(|row| row.1));
-        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(keys), Arc::new(numbers)]).expect("it is a batch")
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(keys), Arc::new(numbers)])
+            .expect("it is a batch")
     }
 
     fn groups(batches: Vec<RecordBatch>, chunk_rows: usize) -> Vec<(String, Vec<i64>)> {
@@ -175,8 +250,14 @@ mod tests {
         while let Some(chunk) = chunks.next().expect("a chunk") {
             let mut start = 0;
             for end in &chunk.ends {
-                let key = chunk.batch.column(0).as_string::<i32>().value(start).to_owned();
-                let values = &chunk.batch.column(1).as_primitive::<Int64Type>().values()[start..*end as usize];
+                let key = chunk
+                    .batch
+                    .column(0)
+                    .as_string::<i32>()
+                    .value(start)
+                    .to_owned();
+                let values = &chunk.batch.column(1).as_primitive::<Int64Type>().values()
+                    [start..*end as usize];
                 match groups.last_mut() {
                     Some((last, group)) if open => {
                         assert_eq!(*last, key);
@@ -194,14 +275,27 @@ mod tests {
 
     #[test]
     fn groups_are_whole_stable_and_independent_of_chunks() {
-        let batches = || vec![batch(&[("b", 1), ("a", 2), ("b", 3)]), batch(&[]), batch(&[("a", 4), ("c", 5), ("b", 6)])];
-        let expected = vec![("a".to_owned(), vec![2, 4]), ("b".to_owned(), vec![1, 3, 6]), ("c".to_owned(), vec![5])];
+        let batches = || {
+            vec![
+                batch(&[("b", 1), ("a", 2), ("b", 3)]),
+                batch(&[]),
+                batch(&[("a", 4), ("c", 5), ("b", 6)]),
+            ]
+        };
+        let expected = vec![
+            ("a".to_owned(), vec![2, 4]),
+            ("b".to_owned(), vec![1, 3, 6]),
+            ("c".to_owned(), vec![5]),
+        ];
         for chunk_rows in 1..8 {
             assert_eq!(groups(batches(), chunk_rows), expected);
         }
         let sorted = || vec![batch(&[("a", 1), ("a", 2)]), batch(&[("a", 3), ("b", 4)])];
         for chunk_rows in 1..5 {
-            assert_eq!(groups(sorted(), chunk_rows), [("a".to_owned(), vec![1, 2, 3]), ("b".to_owned(), vec![4])]);
+            assert_eq!(
+                groups(sorted(), chunk_rows),
+                [("a".to_owned(), vec![1, 2, 3]), ("b".to_owned(), vec![4])]
+            );
         }
     }
 }

@@ -25,6 +25,9 @@ mod task;
 mod text;
 
 pub use executor::Executor;
-pub use messages::{DescribeReply, FromExecutor, PlanReply, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor};
-pub use preview::preview;
+pub use messages::{
+    DescribeReply, FromExecutor, PlanReply, PlanRequest, PublishRequest, StageContext, TaskReply,
+    TaskRequest, ToExecutor,
+};
 pub use plan::{FINGERPRINT, artefact_key, component_key, job_prefix};
+pub use preview::preview;

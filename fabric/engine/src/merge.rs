@@ -48,11 +48,19 @@ impl MemoryPool for AccountPool {
         self.0.shrink(shrink as u64);
     }
 
-    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<(), DataFusionError> {
+    fn try_grow(
+        &self,
+        reservation: &MemoryReservation,
+        additional: usize,
+    ) -> Result<(), DataFusionError> {
         if self.0.try_grow(additional as u64) {
             return Ok(());
         }
-        let text = format!("`{}` asks for {additional} bytes more than the task's memory limit of {}", reservation.consumer().name(), self.0.limit_bytes());
+        let text = format!(
+            "`{}` asks for {additional} bytes more than the task's memory limit of {}",
+            reservation.consumer().name(),
+            self.0.limit_bytes()
+        );
         Err(DataFusionError::ResourcesExhausted(text))
     }
 
@@ -70,18 +78,26 @@ pub(crate) struct RunWriter(StreamWriter<BufWriter<File>>);
 impl RunWriter {
     pub(crate) fn new(schema: &SchemaRef, folder: &Path) -> Result<Self, ArrowError> {
         let file = tempfile::tempfile_in(folder)?;
-        Ok(Self(StreamWriter::try_new(BufWriter::with_capacity(1 << 18, file), schema)?))
+        Ok(Self(StreamWriter::try_new(
+            BufWriter::with_capacity(1 << 18, file),
+            schema,
+        )?))
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         for start in (0..batch.num_rows()).step_by(RUN_BATCH_ROWS) {
-            self.0.write(&batch.slice(start, RUN_BATCH_ROWS.min(batch.num_rows() - start)))?;
+            self.0
+                .write(&batch.slice(start, RUN_BATCH_ROWS.min(batch.num_rows() - start)))?;
         }
         Ok(())
     }
 
     pub(crate) fn finish(self) -> Result<Run, ArrowError> {
-        let file = self.0.into_inner()?.into_inner().map_err(|error| error.into_error())?;
+        let file = self
+            .0
+            .into_inner()?
+            .into_inner()
+            .map_err(|error| error.into_error())?;
         Ok(Run(file))
     }
 }
@@ -91,14 +107,28 @@ fn stream(run: Run, schema: &SchemaRef) -> Result<SendableRecordBatchStream, Dat
     file.seek(SeekFrom::Start(0))?;
     let reader = StreamReader::try_new(BufReader::with_capacity(1 << 16, file), None)?;
     let batches = futures::stream::iter(reader.map(|batch| batch.map_err(DataFusionError::from)));
-    Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), batches)))
+    Ok(Box::pin(RecordBatchStreamAdapter::new(
+        Arc::clone(schema),
+        batches,
+    )))
 }
 
 /// Merges `runs`, sorted by `keys`, into one stream. Equal keys come in the order of the runs.
-pub(crate) fn merge(runs: Vec<Run>, schema: &SchemaRef, keys: &[usize], account: &Arc<MemoryAccount>) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let expression = |column: &usize| PhysicalSortExpr::new_default(Arc::new(Column::new(schema.field(*column).name(), *column)));
-    let ordering = LexOrdering::new(keys.iter().map(expression)).ok_or_else(|| DataFusionError::Internal("a shuffle has no key".into()))?;
-    let streams = runs.into_iter().map(|run| stream(run, schema)).collect::<Result<Vec<_>, _>>()?;
+pub(crate) fn merge(
+    runs: Vec<Run>,
+    schema: &SchemaRef,
+    keys: &[usize],
+    account: &Arc<MemoryAccount>,
+) -> Result<SendableRecordBatchStream, DataFusionError> {
+    let expression = |column: &usize| {
+        PhysicalSortExpr::new_default(Arc::new(Column::new(schema.field(*column).name(), *column)))
+    };
+    let ordering = LexOrdering::new(keys.iter().map(expression))
+        .ok_or_else(|| DataFusionError::Internal("a shuffle has no key".into()))?;
+    let streams = runs
+        .into_iter()
+        .map(|run| stream(run, schema))
+        .collect::<Result<Vec<_>, _>>()?;
     let pool: Arc<dyn MemoryPool> = Arc::new(AccountPool(Arc::clone(account)));
     StreamingMergeBuilder::new()
         .with_streams(streams)

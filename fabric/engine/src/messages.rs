@@ -1,7 +1,7 @@
 //! What agents and executors say to each other, always as encoded bytes.
 
 use serde::{Deserialize, Serialize};
-use weft_control::{ObjectRef, Plan, PublishedOutput, PinnedFunction, TaskCommit, TaskFailure};
+use weft_control::{ObjectRef, PinnedFunction, Plan, PublishedOutput, TaskCommit, TaskFailure};
 use weft_core::job::JobSpec;
 use weft_core::{Digest, Epoch, FunctionUsage, JobId, Problem, TaskId};
 use weft_sandbox::Description;

@@ -47,7 +47,11 @@ pub(crate) struct StagePlan {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Source {
     /// Lines of text; task `i` reads split `i`.
-    Text { splits: Vec<TextSplit>, utf8: bool, bad_records: BadRecords },
+    Text {
+        splits: Vec<TextSplit>,
+        utf8: bool,
+        bad_records: BadRecords,
+    },
     /// Partition `i` of an edge, sorted by key.
     Shuffle {
         edge: EdgeRef,

@@ -16,7 +16,10 @@ use weft_shuffle::{Blobs, folder_is_free};
 
 use crate::describe;
 use crate::messages::PlanRequest;
-use crate::plan::{EdgePlan, FINGERPRINT, FunctionPlan, Node, NodeWork, SinkPlan, Source, StagePlan, TextSplit, job_prefix};
+use crate::plan::{
+    EdgePlan, FINGERPRINT, FunctionPlan, Node, NodeWork, SinkPlan, Source, StagePlan, TextSplit,
+    job_prefix,
+};
 use crate::{schema, text};
 
 /// Bytes of a text split.
@@ -61,8 +64,19 @@ struct Outlet {
 }
 
 impl<'a> Planner<'a> {
-    pub(crate) fn new(request: &'a PlanRequest, blobs: &'a Blobs, components: HashMap<Digest, Arc<Component>>) -> Self {
-        Self { request, blobs, components, stages: Vec::new(), usage: Vec::new(), input_bytes: 0 }
+    pub(crate) fn new(
+        request: &'a PlanRequest,
+        blobs: &'a Blobs,
+        components: HashMap<Digest, Arc<Component>>,
+    ) -> Self {
+        Self {
+            request,
+            blobs,
+            components,
+            stages: Vec::new(),
+            usage: Vec::new(),
+            input_bytes: 0,
+        }
     }
 
     pub(crate) async fn plan(&mut self) -> Result<Plan, Problem> {
@@ -71,15 +85,32 @@ impl<'a> Planner<'a> {
         let mut outlets: BTreeMap<&str, Outlet> = BTreeMap::new();
         for input in &spec.inputs {
             // An input that nothing reads is not listed.
-            if spec.stages.iter().any(|stage| stage.from.as_deref() == Some(&input.name)) {
+            if spec
+                .stages
+                .iter()
+                .any(|stage| stage.from.as_deref() == Some(&input.name))
+            {
                 outlets.insert(&input.name, self.input(input)?);
             }
         }
         for stage in in_order(spec) {
             let outlet = match &stage.work {
                 Work::Map { function } => self.map(stage, function, &outlets).await?,
-                Work::Reduce { keys, partitions, combine, reduce } => {
-                    self.reduce(stage, keys, *partitions, combine.as_deref(), reduce.as_deref(), &outlets).await?
+                Work::Reduce {
+                    keys,
+                    partitions,
+                    combine,
+                    reduce,
+                } => {
+                    self.reduce(
+                        stage,
+                        keys,
+                        *partitions,
+                        combine.as_deref(),
+                        reduce.as_deref(),
+                        &outlets,
+                    )
+                    .await?
                 }
                 Work::Tasks { function, count } => self.tasks(stage, function, *count)?,
             };
@@ -94,47 +125,123 @@ impl<'a> Planner<'a> {
         let bytes = files.iter().map(|(_, bytes)| bytes).sum::<u64>();
         self.input_bytes += bytes;
         let split_bytes = (bytes / SPLITS_WANTED).clamp(SPLIT_BYTES_MIN, SPLIT_BYTES);
-        let splits: Vec<TextSplit> = files.iter().flat_map(|(path, bytes)| splits(path, *bytes, split_bytes)).collect();
-        let n_tasks = u32::try_from(splits.len()).ok().filter(|n| *n <= TASKS_MAX).ok_or_else(|| {
-            Problem::new(ErrorCode::TooLarge, format!("the input `{}` makes {} tasks; a stage may have {TASKS_MAX}", input.name, splits.len()))
-        })?;
+        let splits: Vec<TextSplit> = files
+            .iter()
+            .flat_map(|(path, bytes)| splits(path, *bytes, split_bytes))
+            .collect();
+        let n_tasks = u32::try_from(splits.len())
+            .ok()
+            .filter(|n| *n <= TASKS_MAX)
+            .ok_or_else(|| {
+                Problem::new(
+                    ErrorCode::TooLarge,
+                    format!(
+                        "the input `{}` makes {} tasks; a stage may have {TASKS_MAX}",
+                        input.name,
+                        splits.len()
+                    ),
+                )
+            })?;
         let schema = text::schema(input.utf8);
-        let source = Source::Text { splits, utf8: input.utf8, bad_records: input.bad_records };
+        let source = Source::Text {
+            splits,
+            utf8: input.utf8,
+            bad_records: input.bad_records,
+        };
         let limits = self.request.spec.limits.clone();
-        let draft = Draft { names: Vec::new(), limits, source, n_tasks, nodes: vec![node(NodeWork::Pass)], edges: Vec::new(), sinks: Vec::new(), deterministic: true };
+        let draft = Draft {
+            names: Vec::new(),
+            limits,
+            source,
+            n_tasks,
+            nodes: vec![node(NodeWork::Pass)],
+            edges: Vec::new(),
+            sinks: Vec::new(),
+            deterministic: true,
+        };
         self.stages.push(draft);
-        Ok(Outlet { stage: self.stages.len() - 1, node: 0, schema })
+        Ok(Outlet {
+            stage: self.stages.len() - 1,
+            node: 0,
+            schema,
+        })
     }
 
     fn pinned(&self, reference: &str) -> Result<&'a PinnedFunction, Problem> {
-        let found = self.request.functions.iter().find(|function| function.reference == reference);
-        found.ok_or_else(|| Problem::new(ErrorCode::Internal, format!("`{reference}` is not pinned")))
+        let found = self
+            .request
+            .functions
+            .iter()
+            .find(|function| function.reference == reference);
+        found.ok_or_else(|| {
+            Problem::new(ErrorCode::Internal, format!("`{reference}` is not pinned"))
+        })
     }
 
     /// Binds a function to its input; what it answers is the schema of its output.
-    async fn bind(&mut self, stage: &StageSpec, reference: &str, input: &SchemaRef) -> Result<FunctionPlan, Problem> {
+    async fn bind(
+        &mut self,
+        stage: &StageSpec,
+        reference: &str,
+        input: &SchemaRef,
+    ) -> Result<FunctionPlan, Problem> {
         let pinned = self.pinned(reference)?;
         let label = pinned.label();
-        let component = Arc::clone(self.components.get(&pinned.digest).ok_or_else(|| Problem::new(ErrorCode::Internal, format!("`{label}` is not loaded")))?);
+        let component = Arc::clone(self.components.get(&pinned.digest).ok_or_else(|| {
+            Problem::new(ErrorCode::Internal, format!("`{label}` is not loaded"))
+        })?);
         let params = self.request.spec.params_of(stage);
         let settings = describe::settings(&label, self.request.spec.seed, self.request.started_ms);
-        let mut guest = Guest::start(&component, settings).await.map_err(|fault| fault.problem(&label))?;
+        let mut guest = Guest::start(&component, settings)
+            .await
+            .map_err(|fault| fault.problem(&label))?;
         let bound = guest.bind(&pinned.function.name, input, &params).await;
         let meters = guest.meters();
-        let billed = Meters { guest_cpu_ns: meters.cpu_ns, guest_calls: meters.calls, memory_byte_ns: meters.memory_byte_ns, memory_peak_bytes: meters.memory_peak_bytes, ..Meters::default() };
-        self.usage.push(FunctionUsage { stage: stage.name.clone(), function: label.clone(), billed, ..FunctionUsage::default() });
+        let billed = Meters {
+            guest_cpu_ns: meters.cpu_ns,
+            guest_calls: meters.calls,
+            memory_byte_ns: meters.memory_byte_ns,
+            memory_peak_bytes: meters.memory_peak_bytes,
+            ..Meters::default()
+        };
+        self.usage.push(FunctionUsage {
+            stage: stage.name.clone(),
+            function: label.clone(),
+            billed,
+            ..FunctionUsage::default()
+        });
         let output = bound.map_err(|fault| {
             let mut problem = fault.problem(&label);
             problem.detail = format!("stage `{}`: {}", stage.name, problem.detail);
             problem
         })?;
         if output.fields().is_empty() {
-            return Err(Problem::new(ErrorCode::SchemaMismatch, format!("stage `{}`: `{label}` was bound to an output without columns", stage.name)).of_function(label));
+            return Err(Problem::new(
+                ErrorCode::SchemaMismatch,
+                format!(
+                    "stage `{}`: `{label}` was bound to an output without columns",
+                    stage.name
+                ),
+            )
+            .of_function(label));
         }
-        Ok(FunctionPlan { stage: stage.name.clone(), label, digest: pinned.digest.clone(), function: pinned.function.name.clone(), params, limits: stage.limits.clone(), output })
+        Ok(FunctionPlan {
+            stage: stage.name.clone(),
+            label,
+            digest: pinned.digest.clone(),
+            function: pinned.function.name.clone(),
+            params,
+            limits: stage.limits.clone(),
+            output,
+        })
     }
 
-    async fn map(&mut self, stage: &StageSpec, function: &str, outlets: &BTreeMap<&str, Outlet>) -> Result<Outlet, Problem> {
+    async fn map(
+        &mut self,
+        stage: &StageSpec,
+        function: &str,
+        outlets: &BTreeMap<&str, Outlet>,
+    ) -> Result<Outlet, Problem> {
         let from = outlet(stage, outlets)?;
         let function_plan = self.bind(stage, function, &from.schema).await?;
         let deterministic = self.pinned(function)?.function.deterministic;
@@ -144,7 +251,11 @@ impl<'a> Planner<'a> {
         draft.nodes.push(node(NodeWork::Map(function_plan)));
         let position = draft.nodes.len() - 1;
         draft.nodes[from.node].children.push(position);
-        Ok(Outlet { stage: from.stage, node: position, schema })
+        Ok(Outlet {
+            stage: from.stage,
+            node: position,
+            schema,
+        })
     }
 
     async fn reduce(
@@ -163,7 +274,12 @@ impl<'a> Planner<'a> {
             None => None,
         };
         let partitions = partitions.unwrap_or_else(|| self.chosen_partitions());
-        let edge = EdgePlan { partitions, keys: key_columns.clone(), combine: combine_plan.clone(), schema: Arc::clone(&from.schema) };
+        let edge = EdgePlan {
+            partitions,
+            keys: key_columns.clone(),
+            combine: combine_plan.clone(),
+            schema: Arc::clone(&from.schema),
+        };
         let writer = &mut self.stages[from.stage];
         writer.edges.push(edge);
         let edge = writer.edges.len() - 1;
@@ -176,54 +292,135 @@ impl<'a> Planner<'a> {
             Some(function) => {
                 let plan = self.bind(stage, function, &from.schema).await?;
                 let schema = Arc::clone(&plan.output);
-                (NodeWork::Reduce(plan), schema, self.pinned(function)?.function.deterministic)
+                (
+                    NodeWork::Reduce(plan),
+                    schema,
+                    self.pinned(function)?.function.deterministic,
+                )
             }
             None => match combine_plan.clone() {
                 Some(plan) => (NodeWork::Reduce(plan), Arc::clone(&from.schema), true),
                 None => (NodeWork::Pass, Arc::clone(&from.schema), true),
             },
         };
-        let edge = EdgeRef { stage: small(from.stage), edge: small(edge) };
-        let source = Source::Shuffle { edge, from: self.stages[from.stage].label(), keys: key_columns, combine: combine_plan, schema: Arc::clone(&from.schema) };
-        let mut draft = Draft { names: Vec::new(), limits: stage.limits.clone(), source, n_tasks: partitions, nodes: vec![node(work)], edges: Vec::new(), sinks: Vec::new(), deterministic: true };
+        let edge = EdgeRef {
+            stage: small(from.stage),
+            edge: small(edge),
+        };
+        let source = Source::Shuffle {
+            edge,
+            from: self.stages[from.stage].label(),
+            keys: key_columns,
+            combine: combine_plan,
+            schema: Arc::clone(&from.schema),
+        };
+        let mut draft = Draft {
+            names: Vec::new(),
+            limits: stage.limits.clone(),
+            source,
+            n_tasks: partitions,
+            nodes: vec![node(work)],
+            edges: Vec::new(),
+            sinks: Vec::new(),
+            deterministic: true,
+        };
         draft.add(stage, deterministic);
         self.stages.push(draft);
-        Ok(Outlet { stage: self.stages.len() - 1, node: 0, schema })
+        Ok(Outlet {
+            stage: self.stages.len() - 1,
+            node: 0,
+            schema,
+        })
     }
 
-    async fn bind_combine(&mut self, stage: &StageSpec, function: &str, input: &SchemaRef) -> Result<FunctionPlan, Problem> {
+    async fn bind_combine(
+        &mut self,
+        stage: &StageSpec,
+        function: &str,
+        input: &SchemaRef,
+    ) -> Result<FunctionPlan, Problem> {
         let plan = self.bind(stage, function, input).await?;
         let same = plan.output.fields().len() == input.fields().len()
-            && plan.output.fields().iter().zip(input.fields()).all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
+            && plan
+                .output
+                .fields()
+                .iter()
+                .zip(input.fields())
+                .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
         if !same {
-            let detail = format!("stage `{}`: `{}` is a combiner and must answer `bind` with the fields that it was given", stage.name, plan.label);
+            let detail = format!(
+                "stage `{}`: `{}` is a combiner and must answer `bind` with the fields that it was given",
+                stage.name, plan.label
+            );
             return Err(Problem::new(ErrorCode::SchemaMismatch, detail).of_function(plan.label));
         }
-        Ok(FunctionPlan { output: Arc::clone(input), ..plan })
+        Ok(FunctionPlan {
+            output: Arc::clone(input),
+            ..plan
+        })
     }
 
     fn tasks(&mut self, stage: &StageSpec, function: &str, count: u32) -> Result<Outlet, Problem> {
         let pinned = self.pinned(function)?;
         let params = self.request.spec.params_of(stage);
         let output = schema::empty();
-        let plan = FunctionPlan { stage: stage.name.clone(), label: pinned.label(), digest: pinned.digest.clone(), function: pinned.function.name.clone(), params, limits: stage.limits.clone(), output: Arc::clone(&output) };
-        let mut draft = Draft { names: Vec::new(), limits: stage.limits.clone(), source: Source::Nothing, n_tasks: count, nodes: vec![node(NodeWork::Task(plan))], edges: Vec::new(), sinks: Vec::new(), deterministic: true };
+        let plan = FunctionPlan {
+            stage: stage.name.clone(),
+            label: pinned.label(),
+            digest: pinned.digest.clone(),
+            function: pinned.function.name.clone(),
+            params,
+            limits: stage.limits.clone(),
+            output: Arc::clone(&output),
+        };
+        let mut draft = Draft {
+            names: Vec::new(),
+            limits: stage.limits.clone(),
+            source: Source::Nothing,
+            n_tasks: count,
+            nodes: vec![node(NodeWork::Task(plan))],
+            edges: Vec::new(),
+            sinks: Vec::new(),
+            deterministic: true,
+        };
         draft.add(stage, pinned.function.deterministic);
         self.stages.push(draft);
-        Ok(Outlet { stage: self.stages.len() - 1, node: 0, schema: output })
+        Ok(Outlet {
+            stage: self.stages.len() - 1,
+            node: 0,
+            schema: output,
+        })
     }
 
     fn sinks(&mut self, stage: &StageSpec, outlet: &Outlet) {
-        for output in self.request.spec.outputs.iter().filter(|output| output.from == stage.name) {
+        for output in self
+            .request
+            .spec
+            .outputs
+            .iter()
+            .filter(|output| output.from == stage.name)
+        {
             let draft = &mut self.stages[outlet.stage];
-            draft.sinks.push(SinkPlan { output: output.name.clone(), folder: output.path.clone(), stage: stage.name.clone(), schema: Arc::clone(&outlet.schema) });
+            draft.sinks.push(SinkPlan {
+                output: output.name.clone(),
+                folder: output.path.clone(),
+                stage: stage.name.clone(),
+                schema: Arc::clone(&outlet.schema),
+            });
             let sink = draft.sinks.len() - 1;
             draft.nodes[outlet.node].sinks.push(sink);
         }
     }
 
     fn chosen_partitions(&self) -> u32 {
-        small(usize::try_from(self.input_bytes.div_ceil(PARTITION_BYTES).clamp(1, PARTITIONS_CHOSEN_MAX)).expect("it is clamped"))
+        small(
+            usize::try_from(
+                self.input_bytes
+                    .div_ceil(PARTITION_BYTES)
+                    .clamp(1, PARTITIONS_CHOSEN_MAX),
+            )
+            .expect("it is clamped"),
+        )
     }
 
     async fn write(&mut self) -> Result<Plan, Problem> {
@@ -231,19 +428,44 @@ impl<'a> Planner<'a> {
         // Names of writing stages are complete only now.
         let labels: Vec<String> = self.stages.iter().map(Draft::label).collect();
         if self.stages.len() > STAGES_MAX {
-            return Err(Problem::new(ErrorCode::TooLarge, format!("the job makes {} stages; {STAGES_MAX} are allowed", self.stages.len())));
+            return Err(Problem::new(
+                ErrorCode::TooLarge,
+                format!(
+                    "the job makes {} stages; {STAGES_MAX} are allowed",
+                    self.stages.len()
+                ),
+            ));
         }
         for (position, draft) in std::mem::take(&mut self.stages).into_iter().enumerate() {
             let name = labels[position].clone();
-            let Draft { limits, mut source, n_tasks, nodes, edges, sinks, deterministic, .. } = draft;
+            let Draft {
+                limits,
+                mut source,
+                n_tasks,
+                nodes,
+                edges,
+                sinks,
+                deterministic,
+                ..
+            } = draft;
             let mut reads = None;
             if let Source::Shuffle { edge, from, .. } = &mut source {
                 from.clone_from(&labels[edge.stage as usize]);
                 reads = Some(*edge);
             }
             let key = format!("{}/plan/{position}.json", job_prefix(&self.request.job));
-            let shape_edges = edges.iter().map(|edge| EdgeShape { kind: EdgeKind::Materialised, partitions: edge.partitions }).collect();
-            let slot = SlotVector { milli_cpu: 1000, memory_bytes: limits.memory_bytes, ..SlotVector::default() };
+            let shape_edges = edges
+                .iter()
+                .map(|edge| EdgeShape {
+                    kind: EdgeKind::Materialised,
+                    partitions: edge.partitions,
+                })
+                .collect();
+            let slot = SlotVector {
+                milli_cpu: 1000,
+                memory_bytes: limits.memory_bytes,
+                ..SlotVector::default()
+            };
             let plan = StagePlan {
                 job: self.request.job.clone(),
                 stage: small(position),
@@ -256,11 +478,29 @@ impl<'a> Planner<'a> {
                 edges,
                 sinks,
             };
-            let bytes = serde_json::to_vec(&plan).map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-            self.blobs.put(&key, bytes).await.map_err(|error| error.problem())?;
-            shapes.push(StageShape { name, n_tasks, plan: key, reads, edges: shape_edges, limits, slot, resident: false, deterministic });
+            let bytes = serde_json::to_vec(&plan)
+                .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+            self.blobs
+                .put(&key, bytes)
+                .await
+                .map_err(|error| error.problem())?;
+            shapes.push(StageShape {
+                name,
+                n_tasks,
+                plan: key,
+                reads,
+                edges: shape_edges,
+                limits,
+                slot,
+                resident: false,
+                deterministic,
+            });
         }
-        Ok(Plan { stages: shapes, fingerprint: FINGERPRINT.into(), input_bytes: self.input_bytes })
+        Ok(Plan {
+            stages: shapes,
+            fingerprint: FINGERPRINT.into(),
+            input_bytes: self.input_bytes,
+        })
     }
 }
 
@@ -276,12 +516,21 @@ impl Draft {
     }
 
     fn label(&self) -> String {
-        if self.names.is_empty() { "input".into() } else { self.names.join("+") }
+        if self.names.is_empty() {
+            "input".into()
+        } else {
+            self.names.join("+")
+        }
     }
 }
 
 fn node(work: NodeWork) -> Node {
-    Node { work, children: Vec::new(), edges: Vec::new(), sinks: Vec::new() }
+    Node {
+        work,
+        children: Vec::new(),
+        edges: Vec::new(),
+        sinks: Vec::new(),
+    }
 }
 
 fn small(n: usize) -> u32 {
@@ -291,16 +540,33 @@ fn small(n: usize) -> u32 {
 fn outlet(stage: &StageSpec, outlets: &BTreeMap<&str, Outlet>) -> Result<Outlet, Problem> {
     let from = stage.from.as_deref().unwrap_or_default();
     let found = outlets.get(from).cloned();
-    found.ok_or_else(|| Problem::new(ErrorCode::Internal, format!("stage `{}` reads `{from}`, which is not planned", stage.name)))
+    found.ok_or_else(|| {
+        Problem::new(
+            ErrorCode::Internal,
+            format!(
+                "stage `{}` reads `{from}`, which is not planned",
+                stage.name
+            ),
+        )
+    })
 }
 
 /// Stages in an order in which each comes after the one it reads; otherwise as in the document.
 fn in_order(spec: &JobSpec) -> Vec<&StageSpec> {
-    let mut known: Vec<&str> = spec.inputs.iter().map(|input| input.name.as_str()).collect();
+    let mut known: Vec<&str> = spec
+        .inputs
+        .iter()
+        .map(|input| input.name.as_str())
+        .collect();
     let mut waiting: Vec<&StageSpec> = spec.stages.iter().collect();
     let mut ordered = Vec::new();
     while !waiting.is_empty() {
-        let ready = |stage: &&StageSpec| stage.from.as_deref().is_none_or(|from| known.contains(&from));
+        let ready = |stage: &&StageSpec| {
+            stage
+                .from
+                .as_deref()
+                .is_none_or(|from| known.contains(&from))
+        };
         let (now, later): (Vec<&StageSpec>, Vec<&StageSpec>) = waiting.into_iter().partition(ready);
         if now.is_empty() {
             // Cycles were refused when the job was decoded.
@@ -313,11 +579,24 @@ fn in_order(spec: &JobSpec) -> Vec<&StageSpec> {
     ordered
 }
 
-fn key_columns(stage: &StageSpec, keys: &[String], schema: &SchemaRef) -> Result<Vec<usize>, Problem> {
+fn key_columns(
+    stage: &StageSpec,
+    keys: &[String],
+    schema: &SchemaRef,
+) -> Result<Vec<usize>, Problem> {
     let column = |key: &String| {
         schema.index_of(key).map_err(|_| {
-            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let detail = format!("stage `{}` shuffles by `{key}`, and `{}` has no such column; it has `{}`", stage.name, stage.from.clone().unwrap_or_default(), names.join("`, `"));
+            let names: Vec<&str> = schema
+                .fields()
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect();
+            let detail = format!(
+                "stage `{}` shuffles by `{key}`, and `{}` has no such column; it has `{}`",
+                stage.name,
+                stage.from.clone().unwrap_or_default(),
+                names.join("`, `")
+            );
             Problem::new(ErrorCode::SchemaMismatch, detail)
         })
     };
@@ -327,7 +606,10 @@ fn key_columns(stage: &StageSpec, keys: &[String], schema: &SchemaRef) -> Result
 fn check_outputs(spec: &JobSpec) -> Result<(), Problem> {
     for output in &spec.outputs {
         if !folder_is_free(Path::new(&output.path)).map_err(|error| error.problem())? {
-            let detail = format!("the output `{}` would go to `{}`, which holds files: choose another folder, or remove them", output.name, output.path);
+            let detail = format!(
+                "the output `{}` would go to `{}`, which holds files: choose another folder, or remove them",
+                output.name, output.path
+            );
             return Err(Problem::new(ErrorCode::OutputExists, detail));
         }
     }
@@ -338,13 +620,21 @@ fn check_outputs(spec: &JobSpec) -> Result<(), Problem> {
 fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
     let mut files = BTreeMap::new();
     for uri in &input.uris {
-        let bad = |error: &dyn std::fmt::Display| Problem::new(ErrorCode::NoInput, format!("input `{}`: `{uri}`: {error}", input.name));
+        let bad = |error: &dyn std::fmt::Display| {
+            Problem::new(
+                ErrorCode::NoInput,
+                format!("input `{}`: `{uri}`: {error}", input.name),
+            )
+        };
         let mut found = false;
         for path in glob::glob(uri).map_err(|error| bad(&error))? {
             let path = path.map_err(|error| bad(&error))?;
             let metadata = std::fs::metadata(&path).map_err(|error| bad(&error))?;
             if metadata.is_file() {
-                let name = path.to_str().ok_or_else(|| bad(&"a file's name is not UTF-8"))?.to_owned();
+                let name = path
+                    .to_str()
+                    .ok_or_else(|| bad(&"a file's name is not UTF-8"))?
+                    .to_owned();
                 files.insert(name, metadata.len());
                 found = true;
             }
@@ -353,18 +643,32 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
             return Err(bad(&"matches no file"));
         }
         if files.len() > FILES_MAX {
-            return Err(Problem::new(ErrorCode::TooLarge, format!("the input `{}` matches more than {FILES_MAX} files", input.name)));
+            return Err(Problem::new(
+                ErrorCode::TooLarge,
+                format!(
+                    "the input `{}` matches more than {FILES_MAX} files",
+                    input.name
+                ),
+            ));
         }
     }
     Ok(files.into_iter().collect())
 }
 
 fn splits(path: &str, bytes: u64, split_bytes: u64) -> Vec<TextSplit> {
-    let split = |start, end, gzip| TextSplit { path: path.to_owned(), start, end, file_bytes: bytes, gzip };
+    let split = |start, end, gzip| TextSplit {
+        path: path.to_owned(),
+        start,
+        end,
+        file_bytes: bytes,
+        gzip,
+    };
     if path.ends_with(".gz") {
         return vec![split(0, bytes, true)];
     }
     // Equal parts rather than a small rest at the end.
     let parts = bytes.div_ceil(split_bytes).max(1);
-    (0..parts).map(|part| split(bytes * part / parts, bytes * (part + 1) / parts, false)).collect()
+    (0..parts)
+        .map(|part| split(bytes * part / parts, bytes * (part + 1) / parts, false))
+        .collect()
 }

@@ -12,9 +12,21 @@ use weft_shuffle::{MANIFEST, Manifest};
 /// Errors are for people: no manifest (the output is not published), or a file that cannot be read.
 pub fn preview(folder: &Path, rows: usize) -> Result<(Manifest, Vec<Vec<String>>), String> {
     let path = folder.join(MANIFEST);
-    let text = std::fs::read(&path).map_err(|error| format!("`{}`: {error}; the folder is not a published output", path.display()))?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| format!("`{}`: {error}", path.display()))?;
-    let mut table = vec![manifest.schema.iter().map(|(name, _)| name.clone()).collect()];
+    let text = std::fs::read(&path).map_err(|error| {
+        format!(
+            "`{}`: {error}; the folder is not a published output",
+            path.display()
+        )
+    })?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).map_err(|error| format!("`{}`: {error}", path.display()))?;
+    let mut table = vec![
+        manifest
+            .schema
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect(),
+    ];
     for file in &manifest.files {
         if table.len() > rows {
             break;
@@ -29,13 +41,26 @@ fn read(path: &Path, rows: usize, table: &mut Vec<Vec<String>>) -> Result<(), St
     let failed = |error: &dyn std::fmt::Display| format!("`{}`: {error}", path.display());
     let file = File::open(path).map_err(|error| failed(&error))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(&error))?;
-    let reader = builder.with_batch_size(rows).with_limit(rows).build().map_err(|error| failed(&error))?;
+    let reader = builder
+        .with_batch_size(rows)
+        .with_limit(rows)
+        .build()
+        .map_err(|error| failed(&error))?;
     for batch in reader {
         let batch = batch.map_err(|error| failed(&error))?;
         let options = FormatOptions::default();
-        let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<Vec<_>, _>>();
+        let columns = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options))
+            .collect::<Result<Vec<_>, _>>();
         let columns = columns.map_err(|error| failed(&error))?;
-        table.extend((0..batch.num_rows()).map(|row| columns.iter().map(|column| column.value(row).to_string()).collect()));
+        table.extend((0..batch.num_rows()).map(|row| {
+            columns
+                .iter()
+                .map(|column| column.value(row).to_string())
+                .collect()
+        }));
     }
     Ok(())
 }

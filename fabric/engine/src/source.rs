@@ -39,7 +39,12 @@ pub(crate) struct ShuffleSource<'a> {
 fn merge_failed(error: &DataFusionError) -> Problem {
     match error {
         DataFusionError::ResourcesExhausted(text) => {
-            let mut problem = Problem::new(ErrorCode::LimitExceeded, format!("the `memory` limit was reached while spilled runs were merged: {text}; raise `limits.memory`"));
+            let mut problem = Problem::new(
+                ErrorCode::LimitExceeded,
+                format!(
+                    "the `memory` limit was reached while spilled runs were merged: {text}; raise `limits.memory`"
+                ),
+            );
             problem.limit = Some("memory".into());
             problem
         }
@@ -52,7 +57,11 @@ impl ShuffleSource<'_> {
     ///
     /// Objects are read in the order of the tasks that wrote them. Rows are collected up to a third of the task's memory, then
     /// sorted, combined where a combiner is there, and spilled as a run; runs are merged at the end.
-    pub(crate) async fn run(&self, environment: &TaskEnvironment, flow: &mut Flow) -> Result<PartitionRead, Problem> {
+    pub(crate) async fn run(
+        &self,
+        environment: &TaskEnvironment,
+        flow: &mut Flow,
+    ) -> Result<PartitionRead, Problem> {
         let keys = Keys::new(self.schema, self.keys).map_err(|error| internal(&error))?;
         let budget_bytes = environment.account.limit_bytes() / 3;
         let mut read = PartitionRead::default();
@@ -61,15 +70,23 @@ impl ShuffleSource<'_> {
         let mut reserved: Option<Reservation> = None;
         for (task, object) in (0u32..).zip(self.inputs) {
             let Some(object) = object else { continue };
-            let (more, sums, bytes) =
-                self.reader.read(object, self.from, task, self.edge, environment.task).await.map_err(|error| error.problem())?;
+            let (more, sums, bytes) = self
+                .reader
+                .read(object, self.from, task, self.edge, environment.task)
+                .await
+                .map_err(|error| error.problem())?;
             read.sums.add(&sums);
             read.bytes += bytes;
             for batch in more {
                 let size = batch.get_array_memory_size() as u64;
                 let held = reserved.as_ref().map_or(0, Reservation::bytes);
-                if !batches.is_empty() && (held + size > budget_bytes || !grow(environment, &mut reserved, size)) {
-                    runs.push(self.spill(environment, &keys, std::mem::take(&mut batches)).await?);
+                if !batches.is_empty()
+                    && (held + size > budget_bytes || !grow(environment, &mut reserved, size))
+                {
+                    runs.push(
+                        self.spill(environment, &keys, std::mem::take(&mut batches))
+                            .await?,
+                    );
                     reserved = None;
                     if !grow(environment, &mut reserved, size) {
                         return Err(out_of_memory(environment, "a batch of the shuffle"));
@@ -79,7 +96,9 @@ impl ShuffleSource<'_> {
                 }
                 batches.push(batch);
                 if runs.len() == FAN_IN_MAX {
-                    let merged = self.merge_runs(environment, std::mem::take(&mut runs)).await?;
+                    let merged = self
+                        .merge_runs(environment, std::mem::take(&mut runs))
+                        .await?;
                     runs.push(merged);
                 }
             }
@@ -95,8 +114,15 @@ impl ShuffleSource<'_> {
         Ok(read)
     }
 
-    async fn push_sorted(&self, environment: &TaskEnvironment, flow: &mut Flow, keys: &Keys, batches: Vec<RecordBatch>) -> Result<(), Problem> {
-        let sorted = Sorted::new(keys, Arc::clone(self.schema), batches).map_err(|error| internal(&error))?;
+    async fn push_sorted(
+        &self,
+        environment: &TaskEnvironment,
+        flow: &mut Flow,
+        keys: &Keys,
+        batches: Vec<RecordBatch>,
+    ) -> Result<(), Problem> {
+        let sorted = Sorted::new(keys, Arc::clone(self.schema), batches)
+            .map_err(|error| internal(&error))?;
         let mut chunks = sorted.chunks().map_err(|error| internal(&error))?;
         while let Some(chunk) = chunks.next().map_err(|error| internal(&error))? {
             flow.push_chunk(environment, chunk).await?;
@@ -104,8 +130,15 @@ impl ShuffleSource<'_> {
         Ok(())
     }
 
-    async fn spill(&self, environment: &TaskEnvironment, keys: &Keys, batches: Vec<RecordBatch>) -> Result<Run, Problem> {
-        let sort = |batches| Sorted::new(keys, Arc::clone(self.schema), batches).map_err(|error| internal(&error));
+    async fn spill(
+        &self,
+        environment: &TaskEnvironment,
+        keys: &Keys,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Run, Problem> {
+        let sort = |batches| {
+            Sorted::new(keys, Arc::clone(self.schema), batches).map_err(|error| internal(&error))
+        };
         let mut sorted = sort(batches)?;
         if let Some(function) = self.combine {
             sorted = sort(combine(environment, function, &sorted).await?)?;
@@ -121,17 +154,32 @@ impl ShuffleSource<'_> {
         write().map_err(|error| internal(&error))
     }
 
-    async fn merge_runs(&self, environment: &TaskEnvironment, runs: Vec<Run>) -> Result<Run, Problem> {
-        let mut writer = RunWriter::new(self.schema, &environment.spill_folder).map_err(|error| internal(&error))?;
-        let mut merged = merge(runs, self.schema, self.keys, &environment.account).map_err(|error| merge_failed(&error))?;
+    async fn merge_runs(
+        &self,
+        environment: &TaskEnvironment,
+        runs: Vec<Run>,
+    ) -> Result<Run, Problem> {
+        let mut writer = RunWriter::new(self.schema, &environment.spill_folder)
+            .map_err(|error| internal(&error))?;
+        let mut merged = merge(runs, self.schema, self.keys, &environment.account)
+            .map_err(|error| merge_failed(&error))?;
         while let Some(batch) = merged.next().await {
-            writer.write(&batch.map_err(|error| merge_failed(&error))?).map_err(|error| internal(&error))?;
+            writer
+                .write(&batch.map_err(|error| merge_failed(&error))?)
+                .map_err(|error| internal(&error))?;
         }
         writer.finish().map_err(|error| internal(&error))
     }
 
-    async fn push_merged(&self, environment: &TaskEnvironment, flow: &mut Flow, keys: &Keys, runs: Vec<Run>) -> Result<(), Problem> {
-        let mut merged = merge(runs, self.schema, self.keys, &environment.account).map_err(|error| merge_failed(&error))?;
+    async fn push_merged(
+        &self,
+        environment: &TaskEnvironment,
+        flow: &mut Flow,
+        keys: &Keys,
+        runs: Vec<Run>,
+    ) -> Result<(), Problem> {
+        let mut merged = merge(runs, self.schema, self.keys, &environment.account)
+            .map_err(|error| merge_failed(&error))?;
         // One batch is held back: only the next one tells whether its last group goes on.
         let mut held: Option<(Chunk, Vec<u8>)> = None;
         while let Some(batch) = merged.next().await {
@@ -145,9 +193,20 @@ impl ShuffleSource<'_> {
                 flow.push_chunk(environment, chunk).await?;
             }
             let last = rows.row(rows.num_rows() - 1).as_ref().to_vec();
-            let ends = (1..=rows.num_rows()).filter(|end| *end == rows.num_rows() || rows.row(*end) != rows.row(*end - 1));
-            let ends = ends.map(|end| u32::try_from(end).expect("a batch is counted in 32 bits")).collect();
-            held = Some((Chunk { batch, ends, continues: false, hashes: Vec::new() }, last));
+            let ends = (1..=rows.num_rows())
+                .filter(|end| *end == rows.num_rows() || rows.row(*end) != rows.row(*end - 1));
+            let ends = ends
+                .map(|end| u32::try_from(end).expect("a batch is counted in 32 bits"))
+                .collect();
+            held = Some((
+                Chunk {
+                    batch,
+                    ends,
+                    continues: false,
+                    hashes: Vec::new(),
+                },
+                last,
+            ));
         }
         match held {
             Some((chunk, _)) => flow.push_chunk(environment, chunk).await,

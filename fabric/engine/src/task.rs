@@ -60,42 +60,113 @@ impl TaskRun {
         let mut progress = Progress::default();
         let result = self.work(&environment, &mut progress).await;
         let log = self.write_log(&environment.log).await;
-        let mut usage = std::mem::take(&mut *environment.usage.lock().unwrap_or_else(PoisonError::into_inner));
-        let guests = usage.iter().fold(Meters::default(), |sum, one| sum.add(&one.billed));
+        let mut usage = std::mem::take(
+            &mut *environment
+                .usage
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let guests = usage
+            .iter()
+            .fold(Meters::default(), |sum, one| sum.add(&one.billed));
         let mut own = progress.own;
-        own.native_cpu_ns = (thread_cpu_ns() - cpu_began).saturating_sub(environment.guest_cpu_ns.load(Ordering::Relaxed));
+        own.native_cpu_ns = (thread_cpu_ns() - cpu_began)
+            .saturating_sub(environment.guest_cpu_ns.load(Ordering::Relaxed));
         own.wall_ns = monotonic_ns() - began;
-        own.memory_byte_ns = environment.account.byte_ns().saturating_sub(guests.memory_byte_ns);
+        own.memory_byte_ns = environment
+            .account
+            .byte_ns()
+            .saturating_sub(guests.memory_byte_ns);
         own.memory_peak_bytes = environment.account.peak_bytes();
         // The counters are the process's: attempts that run side by side share what they ask the store for.
         let requests = self.blobs.requests();
         own.store_gets = requests.0 - requests_before.0;
         own.store_puts = requests.1 - requests_before.1;
-        usage.push(FunctionUsage { stage: self.plan.name.clone(), function: "-".into(), billed_attempts: 1, billed: own, ..FunctionUsage::default() });
-        let TaskRequest { id, attempt, epoch, .. } = self.request;
-        let failure = |problem, usage, log| TaskFailure { stage: id.stage, task: id.task, attempt, epoch, problem, usage, log };
+        usage.push(FunctionUsage {
+            stage: self.plan.name.clone(),
+            function: "-".into(),
+            billed_attempts: 1,
+            billed: own,
+            ..FunctionUsage::default()
+        });
+        let TaskRequest {
+            id, attempt, epoch, ..
+        } = self.request;
+        let failure = |problem, usage, log| TaskFailure {
+            stage: id.stage,
+            task: id.task,
+            attempt,
+            epoch,
+            problem,
+            usage,
+            log,
+        };
         let result = match (result, log) {
             (Ok(()), Ok(log)) => {
-                let Progress { read, object, written, files, .. } = progress;
-                Ok(TaskCommit { stage: id.stage, task: id.task, attempt, epoch, stream_epoch: 0, positions: Vec::new(), object, written, read, files, usage, log })
+                let Progress {
+                    read,
+                    object,
+                    written,
+                    files,
+                    ..
+                } = progress;
+                Ok(TaskCommit {
+                    stage: id.stage,
+                    task: id.task,
+                    attempt,
+                    epoch,
+                    stream_epoch: 0,
+                    positions: Vec::new(),
+                    object,
+                    written,
+                    read,
+                    files,
+                    usage,
+                    log,
+                })
             }
             (Ok(()), Err(problem)) => Err(failure(problem, usage, None)),
             (Err(problem), log) => Err(failure(problem, usage, log.ok())),
         };
-        TaskReply { job: id.job, result }
+        TaskReply {
+            job: id.job,
+            result,
+        }
     }
 
     /// Where this attempt's objects lie: no other attempt ever has the same name.
     fn key(&self, suffix: &str) -> String {
-        let TaskRequest { id, epoch, sequence, .. } = &self.request;
-        format!("{}/{}/{}-{}-{}.{suffix}", job_prefix(&id.job), id.stage, id.task, epoch, sequence)
+        let TaskRequest {
+            id,
+            epoch,
+            sequence,
+            ..
+        } = &self.request;
+        format!(
+            "{}/{}/{}-{}-{}.{suffix}",
+            job_prefix(&id.job),
+            id.stage,
+            id.task,
+            epoch,
+            sequence
+        )
     }
 
-    async fn work(&self, environment: &TaskEnvironment, progress: &mut Progress) -> Result<(), Problem> {
+    async fn work(
+        &self,
+        environment: &TaskEnvironment,
+        progress: &mut Progress,
+    ) -> Result<(), Problem> {
         if let Some(NodeWork::Task(function)) = self.plan.nodes.first().map(|node| &node.work) {
-            return RunningGuest::task(environment, function).await?.run_task(environment).await;
+            return RunningGuest::task(environment, function)
+                .await?
+                .run_task(environment)
+                .await;
         }
-        let segments = Arc::new(Mutex::new(ObjectWriter::new(environment.task, &self.spill_folder)));
+        let segments = Arc::new(Mutex::new(ObjectWriter::new(
+            environment.task,
+            &self.spill_folder,
+        )));
         let mut flow = Flow::open(environment, self.edges(&segments)?, self.sinks()).await?;
         self.feed(environment, &mut flow, progress).await?;
         flow.finish(environment).await?;
@@ -112,9 +183,15 @@ impl TaskRun {
         }
         progress.own.bytes_written = progress.files.iter().map(|file| file.bytes).sum();
         if n_edges > 0 {
-            let segments = Arc::into_inner(segments).expect("the edges are gone").into_inner().unwrap_or_else(PoisonError::into_inner);
+            let segments = Arc::into_inner(segments)
+                .expect("the edges are gone")
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
             failpoint::hit("shuffle-write");
-            let (object, written) = segments.finish(&self.blobs, &self.key("shuffle"), n_edges).await.map_err(|error| error.problem())?;
+            let (object, written) = segments
+                .finish(&self.blobs, &self.key("shuffle"), n_edges)
+                .await
+                .map_err(|error| error.problem())?;
             progress.own.shuffle_bytes_written = object.bytes;
             (progress.object, progress.written) = (Some(object), written);
             failpoint::hit("shuffle-commit");
@@ -126,17 +203,36 @@ impl TaskRun {
         let n = self.plan.edges.len().max(1) as u64;
         // A quarter of the task's memory collects rows; guests, combiners and sorting need the rest.
         let budget_bytes = self.plan.limits.memory_bytes / 4 / n;
-        (0..).zip(&self.plan.edges).map(|(edge, plan)| EdgeWriter::new(plan.clone(), edge, budget_bytes, Arc::clone(segments))).collect()
+        (0..)
+            .zip(&self.plan.edges)
+            .map(|(edge, plan)| {
+                EdgeWriter::new(plan.clone(), edge, budget_bytes, Arc::clone(segments))
+            })
+            .collect()
     }
 
     fn sinks(&self) -> Vec<SinkWriter> {
-        self.plan.sinks.iter().map(|plan| SinkWriter::new(plan.clone(), self.request.clone())).collect()
+        self.plan
+            .sinks
+            .iter()
+            .map(|plan| SinkWriter::new(plan.clone(), self.request.clone()))
+            .collect()
     }
 
-    async fn feed(&self, environment: &TaskEnvironment, flow: &mut Flow, progress: &mut Progress) -> Result<(), Problem> {
+    async fn feed(
+        &self,
+        environment: &TaskEnvironment,
+        flow: &mut Flow,
+        progress: &mut Progress,
+    ) -> Result<(), Problem> {
         match &self.plan.source {
-            Source::Text { splits, utf8, bad_records } => {
-                let mut reader = TextReader::open(&splits[environment.task as usize], *utf8, *bad_records)?;
+            Source::Text {
+                splits,
+                utf8,
+                bad_records,
+            } => {
+                let mut reader =
+                    TextReader::open(&splits[environment.task as usize], *utf8, *bad_records)?;
                 while let Some(batch) = reader.next()? {
                     failpoint::hit("map");
                     progress.own.rows_in += batch.num_rows() as u64;
@@ -147,13 +243,30 @@ impl TaskRun {
                     flow.push(environment, batch).await?;
                 }
                 if reader.skipped > 0 {
-                    environment.log.note("warn", &format!("{} lines are not UTF-8 and were skipped", reader.skipped));
+                    environment.log.note(
+                        "warn",
+                        &format!("{} lines are not UTF-8 and were skipped", reader.skipped),
+                    );
                 }
                 Ok(())
             }
-            Source::Shuffle { edge, from, keys, combine, schema } => {
+            Source::Shuffle {
+                edge,
+                from,
+                keys,
+                combine,
+                schema,
+            } => {
                 failpoint::hit("reduce");
-                let source = ShuffleSource { reader: &self.reader, inputs: &self.inputs, from, edge: edge.edge, keys, combine: combine.as_ref(), schema };
+                let source = ShuffleSource {
+                    reader: &self.reader,
+                    inputs: &self.inputs,
+                    from,
+                    edge: edge.edge,
+                    keys,
+                    combine: combine.as_ref(),
+                    schema,
+                };
                 let read = source.run(environment, flow).await?;
                 if read.spilled_runs > 0 {
                     tracing::debug!(task = %self.request.id, runs = read.spilled_runs, "spilled");
@@ -171,15 +284,27 @@ impl TaskRun {
         let (kept, dropped) = log.take();
         let lines = kept.len() as u64;
         if kept.is_empty() {
-            return Ok(LogRef { key: None, lines, dropped });
+            return Ok(LogRef {
+                key: None,
+                lines,
+                dropped,
+            });
         }
         let mut text = Vec::new();
         for line in &kept {
-            serde_json::to_writer(&mut text, line).map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+            serde_json::to_writer(&mut text, line)
+                .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
             text.push(b'\n');
         }
         let key = self.key("log");
-        self.blobs.put(&key, text).await.map_err(|error| error.problem())?;
-        Ok(LogRef { key: Some(key), lines, dropped })
+        self.blobs
+            .put(&key, text)
+            .await
+            .map_err(|error| error.problem())?;
+        Ok(LogRef {
+            key: Some(key),
+            lines,
+            dropped,
+        })
     }
 }

@@ -23,7 +23,11 @@ const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// The schema of text inputs.
 pub(crate) fn schema(utf8: bool) -> SchemaRef {
-    let data_type = if utf8 { DataType::Utf8 } else { DataType::Binary };
+    let data_type = if utf8 {
+        DataType::Utf8
+    } else {
+        DataType::Binary
+    };
     Arc::new(Schema::new(vec![Field::new("line", data_type, false)]))
 }
 
@@ -64,16 +68,33 @@ pub(crate) struct TextReader {
 }
 
 impl TextReader {
-    pub(crate) fn open(split: &TextSplit, utf8: bool, bad_records: BadRecords) -> Result<Self, Problem> {
+    pub(crate) fn open(
+        split: &TextSplit,
+        utf8: bool,
+        bad_records: BadRecords,
+    ) -> Result<Self, Problem> {
         let file = File::open(&split.path).map_err(|error| unreadable(split, &error))?;
-        let found = file.metadata().map_err(|error| unreadable(split, &error))?.len();
+        let found = file
+            .metadata()
+            .map_err(|error| unreadable(split, &error))?
+            .len();
         if found != split.file_bytes {
-            let detail = format!("`{}` had {} bytes when the job was planned and has {found} now: inputs must not change under a job", split.path, split.file_bytes);
+            let detail = format!(
+                "`{}` had {} bytes when the job was planned and has {found} now: inputs must not change under a job",
+                split.path, split.file_bytes
+            );
             return Err(Problem::new(ErrorCode::BadRecord, detail));
         }
         // A byte early: a line begins at `start` only if the byte before ends a line.
         let position = split.start.saturating_sub(1);
-        let bytes = if split.gzip { Bytes::Gzip(Box::new(MultiGzDecoder::new(file))) } else { Bytes::Plain { file, offset: position } };
+        let bytes = if split.gzip {
+            Bytes::Gzip(Box::new(MultiGzDecoder::new(file)))
+        } else {
+            Bytes::Plain {
+                file,
+                offset: position,
+            }
+        };
         let mut reader = Self {
             split: split.clone(),
             utf8,
@@ -108,7 +129,10 @@ impl TextReader {
         }
         self.pending.truncate(filled);
         self.bytes_read += (filled - old) as u64;
-        if self.ended && matches!(self.bytes, Bytes::Plain { .. }) && self.position + self.pending.len() as u64 != self.split.file_bytes {
+        if self.ended
+            && matches!(self.bytes, Bytes::Plain { .. })
+            && self.position + self.pending.len() as u64 != self.split.file_bytes
+        {
             let detail = format!("`{}` was cut while it was read", self.split.path);
             return Err(Problem::new(ErrorCode::BadRecord, detail));
         }
@@ -145,7 +169,10 @@ impl TextReader {
             let mut lines = self.cut();
             while lines.offsets.len() == 1 && !self.ended {
                 if self.pending.len() > LINE_BYTES_MAX {
-                    return Err(self.bad(self.position, &format!("a line is longer than {} MiB", LINE_BYTES_MAX >> 20)));
+                    return Err(self.bad(
+                        self.position,
+                        &format!("a line is longer than {} MiB", LINE_BYTES_MAX >> 20),
+                    ));
                 }
                 self.fill(self.pending.len().max(BATCH_BYTES))?;
                 lines = self.cut();
@@ -165,8 +192,16 @@ impl TextReader {
 
     /// Cuts the whole lines that begin in the split out of what is pending, without their ends.
     fn cut(&self) -> Lines {
-        let mut lines = Lines { offsets: vec![0], values: Vec::with_capacity(self.pending.len()), consumed: 0 };
-        let last_start = if self.split.gzip { u64::MAX } else { self.split.end - self.position };
+        let mut lines = Lines {
+            offsets: vec![0],
+            values: Vec::with_capacity(self.pending.len()),
+            consumed: 0,
+        };
+        let last_start = if self.split.gzip {
+            u64::MAX
+        } else {
+            self.split.end - self.position
+        };
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', &self.pending) {
             if start as u64 >= last_start {
@@ -175,7 +210,11 @@ impl TextReader {
             lines.push(&self.pending[start..end]);
             start = end + 1;
         }
-        if self.ended && start < self.pending.len() && (start as u64) < last_start && memchr::memchr(b'\n', &self.pending[start..]).is_none() {
+        if self.ended
+            && start < self.pending.len()
+            && (start as u64) < last_start
+            && memchr::memchr(b'\n', &self.pending[start..]).is_none()
+        {
             lines.push(&self.pending[start..]);
             start = self.pending.len();
         }
@@ -184,7 +223,10 @@ impl TextReader {
     }
 
     fn bad(&self, position: u64, what: &str) -> Problem {
-        Problem::new(ErrorCode::BadRecord, format!("`{}`, byte {position}: {what}", self.split.path))
+        Problem::new(
+            ErrorCode::BadRecord,
+            format!("`{}`, byte {position}: {what}", self.split.path),
+        )
     }
 
     fn batch(&mut self, lines: Lines, start: u64) -> Result<RecordBatch, Problem> {
@@ -198,14 +240,22 @@ impl TextReader {
                 Err(_) => Arc::new(self.valid_lines(&offsets, &values, start)?),
             }
         };
-        RecordBatch::try_new(Arc::clone(&self.schema), vec![array]).map_err(|error| self.bad(start, &error.to_string()))
+        RecordBatch::try_new(Arc::clone(&self.schema), vec![array])
+            .map_err(|error| self.bad(start, &error.to_string()))
     }
 
     /// Some line is not UTF-8: fails at the first one, or leaves them out, as the job asks.
-    fn valid_lines(&mut self, offsets: &OffsetBuffer<i32>, values: &Buffer, start: u64) -> Result<StringArray, Problem> {
+    fn valid_lines(
+        &mut self,
+        offsets: &OffsetBuffer<i32>,
+        values: &Buffer,
+        start: u64,
+    ) -> Result<StringArray, Problem> {
         let mut kept = Vec::new();
         for (row, pair) in offsets.windows(2).enumerate() {
-            let bounds = |offset: i32| usize::try_from(offset).expect("offsets of a batch are small and positive");
+            let bounds = |offset: i32| {
+                usize::try_from(offset).expect("offsets of a batch are small and positive")
+            };
             match std::str::from_utf8(&values[bounds(pair[0])..bounds(pair[1])]) {
                 Ok(line) => kept.push(line),
                 Err(_) if self.bad_records == BadRecords::Skip => self.skipped += 1,
@@ -226,13 +276,21 @@ struct Lines {
 impl Lines {
     fn push(&mut self, line: &[u8]) {
         self.values.extend_from_slice(line);
-        self.offsets.push(i32::try_from(self.values.len()).expect("a batch is shorter than 2 GiB"));
+        self.offsets
+            .push(i32::try_from(self.values.len()).expect("a batch is shorter than 2 GiB"));
     }
 }
 
 fn unreadable(split: &TextSplit, error: &io::Error) -> Problem {
-    let what = if split.gzip && error.kind() != io::ErrorKind::NotFound { "is not readable gzip" } else { "cannot be read" };
-    Problem::new(ErrorCode::BadRecord, format!("`{}` {what}: {error}", split.path))
+    let what = if split.gzip && error.kind() != io::ErrorKind::NotFound {
+        "is not readable gzip"
+    } else {
+        "cannot be read"
+    };
+    Problem::new(
+        ErrorCode::BadRecord,
+        format!("`{}` {what}: {error}", split.path),
+    )
 }
 
 #[cfg(test)]
@@ -243,14 +301,33 @@ mod tests {
 
     use super::*;
 
-    fn lines(path: &std::path::Path, start: u64, end: u64, gzip: bool, utf8: bool, bad: BadRecords) -> Result<Vec<Vec<u8>>, Problem> {
+    fn lines(
+        path: &std::path::Path,
+        start: u64,
+        end: u64,
+        gzip: bool,
+        utf8: bool,
+        bad: BadRecords,
+    ) -> Result<Vec<Vec<u8>>, Problem> {
         let file_bytes = std::fs::metadata(path).expect("it is there").len();
-        let split = TextSplit { path: path.display().to_string(), start, end, file_bytes, gzip };
+        let split = TextSplit {
+            path: path.display().to_string(),
+            start,
+            end,
+            file_bytes,
+            gzip,
+        };
         let mut reader = TextReader::open(&split, utf8, bad)?;
         let mut lines = Vec::new();
         while let Some(batch) = reader.next()? {
             let column = batch.column(0);
-            lines.extend((0..batch.num_rows()).map(|row| if utf8 { column.as_string::<i32>().value(row).as_bytes().to_vec() } else { column.as_binary::<i32>().value(row).to_vec() }));
+            lines.extend((0..batch.num_rows()).map(|row| {
+                if utf8 {
+                    column.as_string::<i32>().value(row).as_bytes().to_vec()
+                } else {
+                    column.as_binary::<i32>().value(row).to_vec()
+                }
+            }));
         }
         Ok(lines)
     }
@@ -263,15 +340,29 @@ mod tests {
 
     #[test]
     fn every_way_of_splitting_gives_each_line_once() {
-        for text in ["", "\n", "a", "a\n", "a\nbb\n\nccc", "\n\n\n", "one\ntwo\nthree\n"] {
+        for text in [
+            "",
+            "\n",
+            "a",
+            "a\n",
+            "a\nbb\n\nccc",
+            "\n\n\n",
+            "one\ntwo\nthree\n",
+        ] {
             let file = file(text.as_bytes());
-            let expected: Vec<Vec<u8>> = text.split_terminator('\n').map(|line| line.as_bytes().to_vec()).collect();
+            let expected: Vec<Vec<u8>> = text
+                .split_terminator('\n')
+                .map(|line| line.as_bytes().to_vec())
+                .collect();
             let n = text.len() as u64;
             for cut in 0..=n {
                 let mut found = Vec::new();
                 for (start, end) in [(0, cut), (cut, n)] {
                     if start < end {
-                        found.extend(lines(file.path(), start, end, false, false, BadRecords::Fail).expect("it reads"));
+                        found.extend(
+                            lines(file.path(), start, end, false, false, BadRecords::Fail)
+                                .expect("it reads"),
+                        );
                     }
                 }
                 assert_eq!(found, expected, "{text:?} cut at {cut}");
@@ -289,8 +380,14 @@ mod tests {
         let file = file(&text);
         let third = text.len() as u64 / 3;
         let mut count = 0;
-        for (start, end) in [(0, third), (third, 2 * third), (2 * third, text.len() as u64)] {
-            count += lines(file.path(), start, end, false, false, BadRecords::Fail).expect("it reads").len();
+        for (start, end) in [
+            (0, third),
+            (third, 2 * third),
+            (2 * third, text.len() as u64),
+        ] {
+            count += lines(file.path(), start, end, false, false, BadRecords::Fail)
+                .expect("it reads")
+                .len();
         }
         assert_eq!(count, 200_001);
     }
@@ -299,22 +396,40 @@ mod tests {
     fn gzip_of_several_members_and_broken_gzip() {
         let mut bytes = Vec::new();
         for part in ["a\nb", "b\nc\n"] {
-            let mut encoder = flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::fast());
+            let mut encoder =
+                flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::fast());
             encoder.write_all(part.as_bytes()).expect("it writes");
             encoder.finish().expect("it ends");
         }
         let good = file(&bytes);
-        let found = lines(good.path(), 0, bytes.len() as u64, true, false, BadRecords::Fail).expect("it reads");
+        let found = lines(
+            good.path(),
+            0,
+            bytes.len() as u64,
+            true,
+            false,
+            BadRecords::Fail,
+        )
+        .expect("it reads");
         assert_eq!(found, [b"a".to_vec(), b"bb".to_vec(), b"c".to_vec()]);
         let broken = file(&bytes[..bytes.len() - 9]);
-        let problem = lines(broken.path(), 0, bytes.len() as u64 - 9, true, false, BadRecords::Fail).expect_err("it is cut");
+        let problem = lines(
+            broken.path(),
+            0,
+            bytes.len() as u64 - 9,
+            true,
+            false,
+            BadRecords::Fail,
+        )
+        .expect_err("it is cut");
         assert!(problem.detail.contains("not readable gzip"), "{problem}");
     }
 
     #[test]
     fn text_that_is_not_utf8_fails_or_is_skipped() {
         let file = file(b"good\nb\xffd\nalso good\n");
-        let problem = lines(file.path(), 0, 19, false, true, BadRecords::Fail).expect_err("line 2 is bad");
+        let problem =
+            lines(file.path(), 0, 19, false, true, BadRecords::Fail).expect_err("line 2 is bad");
         assert!(problem.detail.contains("byte 5"), "{problem}");
         let kept = lines(file.path(), 0, 19, false, true, BadRecords::Skip).expect("it is skipped");
         assert_eq!(kept, [b"good".to_vec(), b"also good".to_vec()]);

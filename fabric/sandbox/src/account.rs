@@ -31,14 +31,28 @@ pub struct MemoryAccount {
 impl MemoryAccount {
     /// An account of its own.
     pub fn new(limit_bytes: u64) -> Arc<Self> {
-        let held = Held { changed_ns: monotonic_ns(), ..Held::default() };
-        Arc::new(Self { parent: None, limit_bytes, held: Mutex::new(held) })
+        let held = Held {
+            changed_ns: monotonic_ns(),
+            ..Held::default()
+        };
+        Arc::new(Self {
+            parent: None,
+            limit_bytes,
+            held: Mutex::new(held),
+        })
     }
 
     /// An account within `self`, with the same limit.
     pub fn child(self: &Arc<Self>) -> Arc<Self> {
-        let held = Held { changed_ns: monotonic_ns(), ..Held::default() };
-        Arc::new(Self { parent: Some(Arc::clone(self)), limit_bytes: self.limit_bytes, held: Mutex::new(held) })
+        let held = Held {
+            changed_ns: monotonic_ns(),
+            ..Held::default()
+        };
+        Arc::new(Self {
+            parent: Some(Arc::clone(self)),
+            limit_bytes: self.limit_bytes,
+            held: Mutex::new(held),
+        })
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -88,7 +102,10 @@ impl MemoryAccount {
 
     /// Takes `bytes` that are given back when the reservation is dropped.
     pub fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        self.try_grow(bytes).then(|| Reservation { account: Arc::clone(self), bytes })
+        self.try_grow(bytes).then(|| Reservation {
+            account: Arc::clone(self),
+            bytes,
+        })
     }
 
     /// Bytes held now.

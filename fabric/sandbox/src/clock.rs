@@ -4,7 +4,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 fn read_ns(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// CPU time of the calling thread, in nanoseconds. A system call: read it around calls, not around rows.

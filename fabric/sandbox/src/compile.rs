@@ -10,8 +10,20 @@ use crate::engine::{Engine, Role};
 /// Bytes of a component that are accepted.
 pub const COMPONENT_BYTES_MAX: u64 = 128 << 20;
 /// Interfaces that guests may import besides `wasi:*@0.2`.
-const OFFERED: [&str; 4] = ["weft:fabric/data@0.1.0", "weft:fabric/output@0.1.0", "weft:fabric/log@0.1.0", "weft:fabric/meter@0.1.0"];
-const WASI_OFFERED: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+const OFFERED: [&str; 4] = [
+    "weft:fabric/data@0.1.0",
+    "weft:fabric/output@0.1.0",
+    "weft:fabric/log@0.1.0",
+    "weft:fabric/meter@0.1.0",
+];
+const WASI_OFFERED: [&str; 6] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:random/",
+    "wasi:sockets/",
+];
 const IMPORTS_MAX: usize = 256;
 
 /// A compiled component.
@@ -45,7 +57,9 @@ pub enum CompileError {
     #[error("the component imports what Weft does not offer: `{}`; it offers `weft:fabric/{{data,output,log,meter}}@0.1.0` and WASI 0.2 without files and network", .0.join("`, `"))]
     UnknownImports(Vec<String>),
     /// It lacks `functions`.
-    #[error("the component does not export `weft:fabric/functions@0.1.0`; build it with a Weft SDK")]
+    #[error(
+        "the component does not export `weft:fabric/functions@0.1.0`; build it with a Weft SDK"
+    )]
     NoFunctions,
     /// The engine did not start.
     #[error("the compiler failed: {0}")]
@@ -58,7 +72,10 @@ pub enum CompileError {
 pub fn compatibility() -> String {
     let mut hasher = DefaultHasher::new();
     match Engine::new(Role::Compiler) {
-        Ok(engine) => engine.wasmtime.precompile_compatibility_hash().hash(&mut hasher),
+        Ok(engine) => engine
+            .wasmtime
+            .precompile_compatibility_hash()
+            .hash(&mut hasher),
         Err(error) => error.to_string().hash(&mut hasher),
     }
     format!("{:016x}", hasher.finish())
@@ -67,7 +84,8 @@ pub fn compatibility() -> String {
 /// Validates and compiles a component. Errors name what is wrong with the bytes; only `Host` is ours.
 pub fn compile(bytes: &[u8]) -> Result<Compiled, CompileError> {
     check_header(bytes)?;
-    let engine = Engine::new(Role::Compiler).map_err(|fault| CompileError::Host(fault.to_string()))?;
+    let engine =
+        Engine::new(Role::Compiler).map_err(|fault| CompileError::Host(fault.to_string()))?;
     let invalid = |error: wasmtime::Error| CompileError::Invalid(bounded(format!("{error:#}")));
     let component = Wasm::new(&engine.wasmtime, bytes).map_err(invalid)?;
     let imports = check_imports(&engine, &component)?;
@@ -81,7 +99,10 @@ pub fn compile(bytes: &[u8]) -> Result<Compiled, CompileError> {
 fn bounded(mut text: String) -> String {
     const MESSAGE_BYTES_MAX: usize = 2048;
     if text.len() > MESSAGE_BYTES_MAX {
-        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let end = (0..=MESSAGE_BYTES_MAX)
+            .rev()
+            .find(|end| text.is_char_boundary(*end))
+            .unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
@@ -95,18 +116,43 @@ fn check_header(bytes: &[u8]) -> Result<(), CompileError> {
     match (bytes.get(..4), bytes.get(4..8)) {
         (Some(b"\0asm"), Some([0x0d, 0, 1, 0])) => Ok(()),
         (Some(b"\0asm"), Some([1, 0, 0, 0])) => Err(CompileError::CoreModule),
-        _ if bytes.is_empty() => Err(CompileError::NotWasm { found: "nothing".into() }),
-        _ => Err(CompileError::NotWasm { found: format!("`{}`", bytes[..bytes.len().min(8)].escape_ascii()) }),
+        _ if bytes.is_empty() => Err(CompileError::NotWasm {
+            found: "nothing".into(),
+        }),
+        _ => Err(CompileError::NotWasm {
+            found: format!("`{}`", bytes[..bytes.len().min(8)].escape_ascii()),
+        }),
     }
 }
 
 fn check_imports(engine: &Engine, component: &Wasm) -> Result<Vec<String>, CompileError> {
     let component_type = component.component_type();
-    if !component_type.exports(&engine.wasmtime).any(|(name, item)| is_weft(name, "functions") && matches!(item.ty, ComponentItem::ComponentInstance(_))) {
+    if !component_type
+        .exports(&engine.wasmtime)
+        .any(|(name, item)| {
+            is_weft(name, "functions") && matches!(item.ty, ComponentItem::ComponentInstance(_))
+        })
+    {
         return Err(CompileError::NoFunctions);
     }
-    let imports: Vec<String> = component_type.imports(&engine.wasmtime).map(|(name, _)| name.to_owned()).take(IMPORTS_MAX).collect();
-    let offered = |name: &String| OFFERED.contains(&name.as_str()) || (name.contains("@0.2.") && WASI_OFFERED.iter().any(|wasi| name.starts_with(wasi)));
-    let unknown: Vec<String> = imports.iter().filter(|name| !offered(name)).take(20).map(|name| bounded(name.escape_debug().to_string())).collect();
-    if unknown.is_empty() { Ok(imports) } else { Err(CompileError::UnknownImports(unknown)) }
+    let imports: Vec<String> = component_type
+        .imports(&engine.wasmtime)
+        .map(|(name, _)| name.to_owned())
+        .take(IMPORTS_MAX)
+        .collect();
+    let offered = |name: &String| {
+        OFFERED.contains(&name.as_str())
+            || (name.contains("@0.2.") && WASI_OFFERED.iter().any(|wasi| name.starts_with(wasi)))
+    };
+    let unknown: Vec<String> = imports
+        .iter()
+        .filter(|name| !offered(name))
+        .take(20)
+        .map(|name| bounded(name.escape_debug().to_string()))
+        .collect();
+    if unknown.is_empty() {
+        Ok(imports)
+    } else {
+        Err(CompileError::UnknownImports(unknown))
+    }
 }

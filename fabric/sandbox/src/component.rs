@@ -41,7 +41,9 @@ pub struct Component {
 
 /// True where `name` is the interface of this contract's version.
 pub(crate) fn is_weft(name: &str, interface: &str) -> bool {
-    name.strip_prefix("weft:fabric/").and_then(|rest| rest.strip_suffix("@0.1.0")) == Some(interface)
+    name.strip_prefix("weft:fabric/")
+        .and_then(|rest| rest.strip_suffix("@0.1.0"))
+        == Some(interface)
 }
 
 pub(crate) fn wants_wasi(imports: &[String]) -> bool {
@@ -79,19 +81,35 @@ impl Component {
     pub fn load(engine: &Engine, path: &Path) -> Result<Arc<Self>> {
         // SAFETY: artefacts are native code. They come from our compiler process alone, lie under the digest of the component and the
         // engine's compatibility hash in a folder that no tenant can write, and uploads are never taken for one (`detect_precompiled`).
-        #[expect(unsafe_code, reason = "the one place that loads our own precompiled components")]
+        #[expect(
+            unsafe_code,
+            reason = "the one place that loads our own precompiled components"
+        )]
         let wasm = unsafe { Wasm::deserialize_file(&engine.wasmtime, path) };
         let loaded = wasm.and_then(|wasm| Self::link(engine, &wasm));
-        loaded.map(Arc::new).map_err(|error| Fault::Host(format!("loading artefact `{}`: {error:#}", path.display())))
+        loaded.map(Arc::new).map_err(|error| {
+            Fault::Host(format!("loading artefact `{}`: {error:#}", path.display()))
+        })
     }
 
     fn link(engine: &Engine, wasm: &Wasm) -> wasmtime::Result<Self> {
         let component_type = wasm.component_type();
-        let imports: Vec<String> = component_type.imports(&engine.wasmtime).map(|(name, _)| name.to_owned()).collect();
+        let imports: Vec<String> = component_type
+            .imports(&engine.wasmtime)
+            .map(|(name, _)| name.to_owned())
+            .collect();
         let wasi = wants_wasi(&imports);
         let pre = linker(engine, wasi)?.instantiate_pre(wasm)?;
         wasm.initialize_copy_on_write_image()?;
-        let exports = if wasi { Exports::Fiber(exports!(fiber, FiberExports, &pre)) } else { Exports::Direct(exports!(direct, DirectExports, &pre)) };
-        Ok(Self { engine: engine.clone(), pre, exports })
+        let exports = if wasi {
+            Exports::Fiber(exports!(fiber, FiberExports, &pre))
+        } else {
+            Exports::Direct(exports!(direct, DirectExports, &pre))
+        };
+        Ok(Self {
+            engine: engine.clone(),
+            pre,
+            exports,
+        })
     }
 }

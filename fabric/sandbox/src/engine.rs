@@ -79,14 +79,22 @@ impl Engine {
     /// Makes the engine. Where the address space is too short for pooling, instances are allocated on demand.
     pub fn new(role: Role) -> Result<Self> {
         let host = |error: wasmtime::Error| Fault::Host(format!("{error:#}"));
-        let pooled = if role == Role::Compiler { None } else { wasmtime::Engine::new(&config(role, true)).ok() };
+        let pooled = if role == Role::Compiler {
+            None
+        } else {
+            wasmtime::Engine::new(&config(role, true)).ok()
+        };
         let pooling = pooled.is_some();
         let wasmtime = match pooled {
             Some(engine) => engine,
             None => wasmtime::Engine::new(&config(role, false)).map_err(host)?,
         };
         let ticker = (role != Role::Compiler).then(|| Arc::new(Ticker::start(wasmtime.clone())));
-        Ok(Self { wasmtime, pooling, _ticker: ticker })
+        Ok(Self {
+            wasmtime,
+            pooling,
+            _ticker: ticker,
+        })
     }
 
     /// True where instances come from a pool.
@@ -110,7 +118,10 @@ impl Ticker {
                 engine.increment_epoch();
             }
         };
-        let thread = std::thread::Builder::new().name("weft-epochs".into()).spawn(tick).ok();
+        let thread = std::thread::Builder::new()
+            .name("weft-epochs".into())
+            .spawn(tick)
+            .ok();
         Self { stop, thread }
     }
 }

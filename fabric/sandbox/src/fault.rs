@@ -48,7 +48,11 @@ impl Fault {
             LimitKind::Log => "; log less",
             LimitKind::Handles => "; drop batches when you are done with them",
         };
-        Fault::Limit { kind, value, advice }
+        Fault::Limit {
+            kind,
+            value,
+            advice,
+        }
     }
 
     /// The fault as a problem of `function` (`component@version/function`).

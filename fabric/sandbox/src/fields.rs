@@ -15,7 +15,9 @@ const NAME_BYTES_MAX: usize = 1024;
 pub(crate) fn guest_type(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
-        DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => {
+            DataType::Binary
+        }
         DataType::Dictionary(_, values) => guest_type(values),
         DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, None),
         DataType::List(child) | DataType::LargeList(child) => DataType::List(guest_field(child)),
@@ -25,7 +27,11 @@ pub(crate) fn guest_type(data_type: &DataType) -> DataType {
 }
 
 fn guest_field(field: &FieldRef) -> FieldRef {
-    Arc::new(Field::new(field.name(), guest_type(field.data_type()), field.is_nullable()))
+    Arc::new(Field::new(
+        field.name(),
+        guest_type(field.data_type()),
+        field.is_nullable(),
+    ))
 }
 
 /// A schema as a guest sees it. Errors: a type that does not cross the boundary.
@@ -75,7 +81,12 @@ fn push(field: &Field, flat: &mut Vec<data::Field>) -> Result<(), String> {
             one.children = u32::try_from(fields.len()).map_err(|_| "too many fields")?;
             data::DataType::StructOf
         }
-        other => return Err(format!("column `{}` has type {other}, which functions cannot take", field.name())),
+        other => {
+            return Err(format!(
+                "column `{}` has type {other}, which functions cannot take",
+                field.name()
+            ));
+        }
     };
     flat.push(one);
     match &data_type {
@@ -88,7 +99,10 @@ fn push(field: &Field, flat: &mut Vec<data::Field>) -> Result<(), String> {
 /// A schema that a guest made up: bounded, names unique. Errors say what is wrong with it.
 pub(crate) fn from_guest(flat: &[data::Field]) -> Result<SchemaRef, String> {
     if flat.len() > FIELDS_MAX {
-        return Err(format!("{} fields; a schema may have {FIELDS_MAX}", flat.len()));
+        return Err(format!(
+            "{} fields; a schema may have {FIELDS_MAX}",
+            flat.len()
+        ));
     }
     let mut rest = flat;
     let mut fields: Vec<FieldRef> = Vec::new();
@@ -104,28 +118,42 @@ pub(crate) fn from_guest(flat: &[data::Field]) -> Result<SchemaRef, String> {
 }
 
 fn pull(rest: &mut &[data::Field], depth: usize) -> Result<Field, String> {
-    let (one, after) = rest.split_first().ok_or("a nested field lacks its children")?;
+    let (one, after) = rest
+        .split_first()
+        .ok_or("a nested field lacks its children")?;
     *rest = after;
     if depth > DEPTH_MAX {
         return Err(format!("fields nest deeper than {DEPTH_MAX}"));
     }
     if one.name.is_empty() || one.name.len() > NAME_BYTES_MAX {
-        return Err(format!("a field's name has {} bytes; 1 to {NAME_BYTES_MAX} are allowed", one.name.len()));
+        return Err(format!(
+            "a field's name has {} bytes; 1 to {NAME_BYTES_MAX} are allowed",
+            one.name.len()
+        ));
     }
     let expected = match one.data_type {
         data::DataType::ArrayOf => Some(1),
         data::DataType::StructOf if one.children > 0 => None,
-        data::DataType::StructOf => return Err(format!("the struct `{}` has no members", one.name)),
+        data::DataType::StructOf => {
+            return Err(format!("the struct `{}` has no members", one.name));
+        }
         _ => Some(0),
     };
     if expected.is_some_and(|expected| one.children != expected) {
-        return Err(format!("the field `{}` has {} children", one.name, one.children));
+        return Err(format!(
+            "the field `{}` has {} children",
+            one.name, one.children
+        ));
     }
     let mut children = Vec::new();
     for _ in 0..one.children {
         children.push(Arc::new(pull(rest, depth + 1)?));
     }
-    Ok(Field::new(&one.name, data_type(one, children)?, one.nullable))
+    Ok(Field::new(
+        &one.name,
+        data_type(one, children)?,
+        one.nullable,
+    ))
 }
 
 fn data_type(one: &data::Field, mut children: Vec<FieldRef>) -> Result<DataType, String> {
@@ -148,7 +176,10 @@ fn data_type(one: &data::Field, mut children: Vec<FieldRef>) -> Result<DataType,
         data::DataType::Decimal128 => {
             let scale_fits = i16::from(one.scale) <= i16::from(one.precision);
             if one.precision == 0 || one.precision > 38 || one.scale < 0 || !scale_fits {
-                return Err(format!("the field `{}` is a decimal({}, {}); precision is 1 to 38, scale 0 to precision", one.name, one.precision, one.scale));
+                return Err(format!(
+                    "the field `{}` is a decimal({}, {}); precision is 1 to 38, scale 0 to precision",
+                    one.name, one.precision, one.scale
+                ));
             }
             DataType::Decimal128(one.precision, one.scale)
         }
@@ -160,5 +191,11 @@ fn data_type(one: &data::Field, mut children: Vec<FieldRef>) -> Result<DataType,
 /// True where a batch with `found` may stand for one with `bound`: same names and types, and no nulls where none are bound.
 pub(crate) fn fits(found: &Schema, bound: &Schema) -> bool {
     found.fields().len() == bound.fields().len()
-        && found.fields().iter().zip(bound.fields()).all(|(found, bound)| found.name() == bound.name() && found.data_type() == bound.data_type())
+        && found
+            .fields()
+            .iter()
+            .zip(bound.fields())
+            .all(|(found, bound)| {
+                found.name() == bound.name() && found.data_type() == bound.data_type()
+            })
 }

@@ -16,11 +16,11 @@ use crate::bindings::{direct, fiber};
 use crate::clock::thread_cpu_ns;
 use crate::component::{Component, Exports};
 use crate::fault::{Fault, Result};
+use crate::fields;
 use crate::host::{HANDLES_MAX, Host};
 use crate::limiter::Limiter;
 use crate::log::TaskLog;
 use crate::wasi::Wasi;
-use crate::fields;
 
 /// Bytes that a guest may hand over in one call of the host.
 const HOSTCALL_BYTES_MAX: usize = 128 << 20;
@@ -200,7 +200,13 @@ impl Guest {
         let spent = thread_cpu_ns().saturating_sub(store.data().cpu_began_ns);
         store.data_mut().cpu_spent_ns = spent;
         let instance = instance.map_err(|error| fault(store.data_mut(), &error))?;
-        Ok(Self { component: Arc::clone(component), store, instance, account, calls: 0 })
+        Ok(Self {
+            component: Arc::clone(component),
+            store,
+            instance,
+            account,
+            calls: 0,
+        })
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -233,52 +239,85 @@ impl Guest {
             Exports::Direct(_) => {
                 let found = self.describe_direct().await?;
                 let kind = |kind| match kind {
-                    direct::exports::weft::fabric::functions::Kind::MapBatches => FunctionKind::MapBatches,
-                    direct::exports::weft::fabric::functions::Kind::ReduceGroups => FunctionKind::ReduceGroups,
-                    direct::exports::weft::fabric::functions::Kind::CombineGroups => FunctionKind::CombineGroups,
+                    direct::exports::weft::fabric::functions::Kind::MapBatches => {
+                        FunctionKind::MapBatches
+                    }
+                    direct::exports::weft::fabric::functions::Kind::ReduceGroups => {
+                        FunctionKind::ReduceGroups
+                    }
+                    direct::exports::weft::fabric::functions::Kind::CombineGroups => {
+                        FunctionKind::CombineGroups
+                    }
                     direct::exports::weft::fabric::functions::Kind::Task => FunctionKind::Task,
                 };
-                let one = |f: direct::exports::weft::fabric::functions::Function| FunctionDescription {
-                    name: f.name,
-                    kind: kind(f.kind),
-                    summary: f.summary,
-                    deterministic: f.deterministic,
-                };
-                Description { name: found.name, version: found.version, functions: found.functions.into_iter().map(one).collect() }
+                let one =
+                    |f: direct::exports::weft::fabric::functions::Function| FunctionDescription {
+                        name: f.name,
+                        kind: kind(f.kind),
+                        summary: f.summary,
+                        deterministic: f.deterministic,
+                    };
+                Description {
+                    name: found.name,
+                    version: found.version,
+                    functions: found.functions.into_iter().map(one).collect(),
+                }
             }
             Exports::Fiber(_) => {
                 let found = self.describe_fiber().await?;
                 let kind = |kind| match kind {
-                    fiber::exports::weft::fabric::functions::Kind::MapBatches => FunctionKind::MapBatches,
-                    fiber::exports::weft::fabric::functions::Kind::ReduceGroups => FunctionKind::ReduceGroups,
-                    fiber::exports::weft::fabric::functions::Kind::CombineGroups => FunctionKind::CombineGroups,
+                    fiber::exports::weft::fabric::functions::Kind::MapBatches => {
+                        FunctionKind::MapBatches
+                    }
+                    fiber::exports::weft::fabric::functions::Kind::ReduceGroups => {
+                        FunctionKind::ReduceGroups
+                    }
+                    fiber::exports::weft::fabric::functions::Kind::CombineGroups => {
+                        FunctionKind::CombineGroups
+                    }
                     fiber::exports::weft::fabric::functions::Kind::Task => FunctionKind::Task,
                 };
-                let one = |f: fiber::exports::weft::fabric::functions::Function| FunctionDescription {
-                    name: f.name,
-                    kind: kind(f.kind),
-                    summary: f.summary,
-                    deterministic: f.deterministic,
-                };
-                Description { name: found.name, version: found.version, functions: found.functions.into_iter().map(one).collect() }
+                let one =
+                    |f: fiber::exports::weft::fabric::functions::Function| FunctionDescription {
+                        name: f.name,
+                        kind: kind(f.kind),
+                        summary: f.summary,
+                        deterministic: f.deterministic,
+                    };
+                Description {
+                    name: found.name,
+                    version: found.version,
+                    functions: found.functions.into_iter().map(one).collect(),
+                }
             }
         };
         check_description(&description).map_err(Fault::Schema)?;
         Ok(description)
     }
 
-    async fn describe_direct(&mut self) -> Result<direct::exports::weft::fabric::functions::Description> {
+    async fn describe_direct(
+        &mut self,
+    ) -> Result<direct::exports::weft::fabric::functions::Description> {
         self.begin()?;
         let component = Arc::clone(&self.component);
-        let Exports::Direct(exports) = &component.exports else { return Err(Fault::NotExported("functions")) };
-        let result = exports.functions.load(&mut self.store, &self.instance).and_then(|functions| functions.call_describe(&mut self.store));
+        let Exports::Direct(exports) = &component.exports else {
+            return Err(Fault::NotExported("functions"));
+        };
+        let result = exports
+            .functions
+            .load(&mut self.store, &self.instance)
+            .and_then(|functions| functions.call_describe(&mut self.store));
         self.end(result)
     }
 
-    async fn describe_fiber(&mut self) -> Result<fiber::exports::weft::fabric::functions::Description> {
+    async fn describe_fiber(
+        &mut self,
+    ) -> Result<fiber::exports::weft::fabric::functions::Description> {
         self.begin()?;
         let component = Arc::clone(&self.component);
-        let Exports::Fiber(exports) = &component.exports else { return Err(Fault::NotExported("functions")) };
+        let Exports::Fiber(exports) = &component.exports else {
+            return Err(Fault::NotExported("functions"));
+        };
         let result = match exports.functions.load(&mut self.store, &self.instance) {
             Ok(functions) => functions.call_describe(&mut self.store).await,
             Err(error) => Err(error),
@@ -287,27 +326,50 @@ impl Guest {
     }
 
     /// Asks `function` for the schema of its output, given that of its input.
-    pub async fn bind(&mut self, function: &str, input: &SchemaRef, params: &Params) -> Result<SchemaRef> {
+    pub async fn bind(
+        &mut self,
+        function: &str,
+        input: &SchemaRef,
+        params: &Params,
+    ) -> Result<SchemaRef> {
         let input = fields::to_guest(input).map_err(Fault::Schema)?;
-        let flat = bind_call(self, function, &input, params).await?.map_err(Fault::Failed)?;
-        fields::from_guest(&flat).map_err(|message| Fault::Schema(format!("`bind` answered with a wrong schema: {message}")))
+        let flat = bind_call(self, function, &input, params)
+            .await?
+            .map_err(Fault::Failed)?;
+        fields::from_guest(&flat).map_err(|message| {
+            Fault::Schema(format!("`bind` answered with a wrong schema: {message}"))
+        })
     }
 
     /// Opens `function` as a mapper whose output has `output` as its schema.
-    pub async fn open_mapper(&mut self, function: &str, params: &Params, output: SchemaRef) -> Result<()> {
+    pub async fn open_mapper(
+        &mut self,
+        function: &str,
+        params: &Params,
+        output: SchemaRef,
+    ) -> Result<()> {
         self.store.data_mut().output_schema = Some(output);
         call!(self, mapper, "mapper", call_open(function, params))?.map_err(Fault::Failed)
     }
 
     /// Opens `function` as a reducer or combiner whose output has `output` as its schema.
-    pub async fn open_reducer(&mut self, function: &str, params: &Params, output: SchemaRef) -> Result<()> {
+    pub async fn open_reducer(
+        &mut self,
+        function: &str,
+        params: &Params,
+        output: SchemaRef,
+    ) -> Result<()> {
         self.store.data_mut().output_schema = Some(output);
         call!(self, reducer, "reducer", call_open(function, params))?.map_err(Fault::Failed)
     }
 
     /// Pushes a batch into an open mapper.
     pub async fn push_mapper(&mut self, batch: RecordBatch) -> Result<()> {
-        let input = self.store.data_mut().hold(batch, None).map_err(|error| Fault::Host(error.to_string()))?;
+        let input = self
+            .store
+            .data_mut()
+            .hold(batch, None)
+            .map_err(|error| Fault::Host(error.to_string()))?;
         call!(self, mapper, "mapper", call_push(input))?.map_err(Fault::Failed)
     }
 
@@ -317,8 +379,17 @@ impl Guest {
     }
 
     /// Pushes sorted rows into an open reducer: `ends` holds the row after the last one of each group.
-    pub async fn push_reducer(&mut self, batch: RecordBatch, ends: &[u32], continues: bool) -> Result<()> {
-        let input = self.store.data_mut().hold(batch, None).map_err(|error| Fault::Host(error.to_string()))?;
+    pub async fn push_reducer(
+        &mut self,
+        batch: RecordBatch,
+        ends: &[u32],
+        continues: bool,
+    ) -> Result<()> {
+        let input = self
+            .store
+            .data_mut()
+            .hold(batch, None)
+            .map_err(|error| Fault::Host(error.to_string()))?;
         call!(self, reducer, "reducer", call_push(input, ends, continues))?.map_err(Fault::Failed)
     }
 
@@ -328,12 +399,22 @@ impl Guest {
     }
 
     /// Runs a task function.
-    pub async fn run_task(&mut self, function: &str, params: &Params, index: u32, input: &[u8]) -> Result<Vec<u8>> {
-        let output = call!(self, task, "task", call_run(function, params, index, input))?.map_err(Fault::Failed)?;
+    pub async fn run_task(
+        &mut self,
+        function: &str,
+        params: &Params,
+        index: u32,
+        input: &[u8],
+    ) -> Result<Vec<u8>> {
+        let output = call!(self, task, "task", call_run(function, params, index, input))?
+            .map_err(Fault::Failed)?;
         let host = self.store.data_mut();
         host.output_bytes += output.len() as u64;
         if host.output_bytes > host.output_limit_bytes {
-            return Err(Fault::limit(LimitKind::Output, format!("{} bytes", host.output_limit_bytes)));
+            return Err(Fault::limit(
+                LimitKind::Output,
+                format!("{} bytes", host.output_limit_bytes),
+            ));
         }
         Ok(output)
     }
@@ -341,7 +422,10 @@ impl Guest {
     /// Takes what was emitted since the last time, with the memory that is reserved for it.
     pub fn take_output(&mut self) -> (Vec<RecordBatch>, Option<Reservation>) {
         let host = self.store.data_mut();
-        (std::mem::take(&mut host.emitted), host.emitted_reserved.take())
+        (
+            std::mem::take(&mut host.emitted),
+            host.emitted_reserved.take(),
+        )
     }
 
     /// What the guest has used so far.
@@ -366,7 +450,12 @@ async fn bind_call(
 ) -> Result<std::result::Result<Vec<crate::bindings::data::Field>, String>> {
     macro_rules! bind {
         ($self:ident) => {
-            call!($self, functions, "functions", call_bind(function, input, params))
+            call!(
+                $self,
+                functions,
+                "functions",
+                call_bind(function, input, params)
+            )
         };
     }
     bind!(guest)
@@ -383,10 +472,16 @@ fn fault(host: &mut Host, error: &wasmtime::Error) -> Fault {
     let message = format!("{error:#}");
     if host.limiter.refused {
         // Out of memory shows as a trap or a panic of the guest, right after growth was refused.
-        return Fault::limit(LimitKind::Memory, format!("{} MiB", host.account.limit_bytes() >> 20));
+        return Fault::limit(
+            LimitKind::Memory,
+            format!("{} MiB", host.account.limit_bytes() >> 20),
+        );
     }
     if message.contains("waited too long") {
-        return Fault::limit(LimitKind::Wall, format!("{} s for one call", CALL_WALL_MAX.as_secs()));
+        return Fault::limit(
+            LimitKind::Wall,
+            format!("{} s for one call", CALL_WALL_MAX.as_secs()),
+        );
     }
     if message.contains("maximum concurrent") {
         return Fault::Host(message);
@@ -399,31 +494,75 @@ fn fault(host: &mut Host, error: &wasmtime::Error) -> Fault {
 
 fn backtrace(error: &wasmtime::Error) -> String {
     let frames = |trace: &wasmtime::WasmBacktrace| {
-        trace.frames().iter().take(6).map(|frame| frame.func_name().map_or("?", |name| name.split("::h").next().unwrap_or(name)).to_owned()).collect::<Vec<_>>()
+        trace
+            .frames()
+            .iter()
+            .take(6)
+            .map(|frame| {
+                frame
+                    .func_name()
+                    .map_or("?", |name| name.split("::h").next().unwrap_or(name))
+                    .to_owned()
+            })
+            .collect::<Vec<_>>()
     };
-    error.downcast_ref::<wasmtime::WasmBacktrace>().map_or_else(String::new, |trace| format!("in {}", frames(trace).join(" < ")))
+    error
+        .downcast_ref::<wasmtime::WasmBacktrace>()
+        .map_or_else(String::new, |trace| {
+            format!("in {}", frames(trace).join(" < "))
+        })
 }
 
 fn check_description(description: &Description) -> std::result::Result<(), String> {
-    let Description { name, version, functions } = description;
+    let Description {
+        name,
+        version,
+        functions,
+    } = description;
     if !weft_core::is_component_name(name) {
-        return Err(format!("`describe` gives the name `{}`; a name is [a-z][a-z0-9-]{{0,62}}", name.escape_debug().to_string().chars().take(80).collect::<String>()));
+        return Err(format!(
+            "`describe` gives the name `{}`; a name is [a-z][a-z0-9-]{{0,62}}",
+            name.escape_debug()
+                .to_string()
+                .chars()
+                .take(80)
+                .collect::<String>()
+        ));
     }
     if !weft_core::is_semver(version) {
-        return Err(format!("`describe` gives the version `{}`, which is not semver", version.escape_debug().to_string().chars().take(80).collect::<String>()));
+        return Err(format!(
+            "`describe` gives the version `{}`, which is not semver",
+            version
+                .escape_debug()
+                .to_string()
+                .chars()
+                .take(80)
+                .collect::<String>()
+        ));
     }
     if functions.is_empty() || functions.len() > FUNCTIONS_MAX {
-        return Err(format!("`describe` lists {} functions; 1 to {FUNCTIONS_MAX} are allowed", functions.len()));
+        return Err(format!(
+            "`describe` lists {} functions; 1 to {FUNCTIONS_MAX} are allowed",
+            functions.len()
+        ));
     }
     for (position, function) in functions.iter().enumerate() {
         if !weft_core::is_component_name(&function.name) {
-            return Err(format!("`describe` lists a function whose name is not [a-z][a-z0-9-]{{0,62}}, at position {position}"));
+            return Err(format!(
+                "`describe` lists a function whose name is not [a-z][a-z0-9-]{{0,62}}, at position {position}"
+            ));
         }
-        if functions[..position].iter().any(|other| other.name == function.name) {
+        if functions[..position]
+            .iter()
+            .any(|other| other.name == function.name)
+        {
             return Err(format!("`describe` lists `{}` twice", function.name));
         }
         if function.summary.len() > TEXT_BYTES_MAX {
-            return Err(format!("the summary of `{}` is longer than {TEXT_BYTES_MAX} bytes", function.name));
+            return Err(format!(
+                "the summary of `{}` is longer than {TEXT_BYTES_MAX} bytes",
+                function.name
+            ));
         }
     }
     Ok(())

@@ -21,7 +21,10 @@ use crate::{fields, transfer};
 pub(crate) const HANDLES_MAX: usize = 4096;
 
 /// A record batch that a guest holds; what the host computed for it is reserved from the task's memory.
-#[expect(unreachable_pub, reason = "the generated bindings re-export it inside their private module")]
+#[expect(
+    unreachable_pub,
+    reason = "the generated bindings re-export it inside their private module"
+)]
 pub struct Batch {
     pub(crate) batch: RecordBatch,
     reserved: Option<Reservation>,
@@ -65,7 +68,10 @@ impl Host {
             return Err(Fault::Cancelled);
         }
         if self.cpu_ns() > self.cpu_limit_ns {
-            return Err(Fault::limit(LimitKind::Cpu, format!("{} ms", self.cpu_limit_ns / 1_000_000)));
+            return Err(Fault::limit(
+                LimitKind::Cpu,
+                format!("{} ms", self.cpu_limit_ns / 1_000_000),
+            ));
         }
         Ok(())
     }
@@ -77,13 +83,23 @@ impl Host {
     }
 
     fn memory_fault(&self) -> Fault {
-        Fault::limit(LimitKind::Memory, format!("{} MiB", self.account.limit_bytes() >> 20))
+        Fault::limit(
+            LimitKind::Memory,
+            format!("{} MiB", self.account.limit_bytes() >> 20),
+        )
     }
 
-    pub(crate) fn hold(&mut self, batch: RecordBatch, reserved: Option<Reservation>) -> wasmtime::Result<Resource<Batch>> {
+    pub(crate) fn hold(
+        &mut self,
+        batch: RecordBatch,
+        reserved: Option<Reservation>,
+    ) -> wasmtime::Result<Resource<Batch>> {
         match self.table.push(Batch { batch, reserved }) {
             Ok(resource) => Ok(resource),
-            Err(_) => self.stop(Fault::limit(LimitKind::Handles, format!("{HANDLES_MAX} batches"))),
+            Err(_) => self.stop(Fault::limit(
+                LimitKind::Handles,
+                format!("{HANDLES_MAX} batches"),
+            )),
         }
     }
 
@@ -98,8 +114,16 @@ impl Host {
     }
 
     /// Turns a guest's column into an array, and reserves what it takes.
-    fn admit(&mut self, column: data::Column, field: &Field) -> wasmtime::Result<Result<(ArrayRef, Reservation), String>> {
-        let bytes = column.buffers.iter().map(|buffer| buffer.len() as u64).sum();
+    fn admit(
+        &mut self,
+        column: data::Column,
+        field: &Field,
+    ) -> wasmtime::Result<Result<(ArrayRef, Reservation), String>> {
+        let bytes = column
+            .buffers
+            .iter()
+            .map(|buffer| buffer.len() as u64)
+            .sum();
         let reserved = self.reserve(bytes)?;
         Ok(match transfer::from_guest(column, field.data_type()) {
             Ok(array) => Ok((array, reserved)),
@@ -116,10 +140,20 @@ fn batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<Recor
 impl data::Host for Host {}
 
 impl data::HostBatch for Host {
-    fn create(&mut self, flat: Vec<data::Field>, columns: Vec<data::Column>) -> HostResult<Resource<Batch>> {
+    fn create(
+        &mut self,
+        flat: Vec<data::Field>,
+        columns: Vec<data::Column>,
+    ) -> HostResult<Resource<Batch>> {
         let schema = match fields::from_guest(&flat) {
             Ok(schema) if schema.fields().len() == columns.len() && !columns.is_empty() => schema,
-            Ok(schema) => return Ok(Err(format!("{} fields and {} columns", schema.fields().len(), columns.len()))),
+            Ok(schema) => {
+                return Ok(Err(format!(
+                    "{} fields and {} columns",
+                    schema.fields().len(),
+                    columns.len()
+                )));
+            }
             Err(message) => return Ok(Err(message)),
         };
         let mut arrays = Vec::with_capacity(columns.len());
@@ -151,7 +185,10 @@ impl data::HostBatch for Host {
     fn column(&mut self, this: Resource<Batch>, index: u32) -> HostResult<data::Column> {
         let batch = &self.table.get(&this)?.batch;
         let Some(array) = batch.columns().get(index as usize) else {
-            return Ok(Err(format!("there is no column {index}; the batch has {}", batch.num_columns())));
+            return Ok(Err(format!(
+                "there is no column {index}; the batch has {}",
+                batch.num_columns()
+            )));
         };
         Ok(transfer::to_guest(array))
     }
@@ -164,18 +201,34 @@ impl data::HostBatch for Host {
         }
     }
 
-    fn with_column(&mut self, this: Resource<Batch>, flat: Vec<data::Field>, column: data::Column) -> HostResult<Resource<Batch>> {
+    fn with_column(
+        &mut self,
+        this: Resource<Batch>,
+        flat: Vec<data::Field>,
+        column: data::Column,
+    ) -> HostResult<Resource<Batch>> {
         let old = self.table.get(&this)?.batch.clone();
         let field = match fields::from_guest(&flat) {
             Ok(schema) if schema.fields().len() == 1 => Arc::clone(&schema.fields()[0]),
-            Ok(schema) => return Ok(Err(format!("{} fields for one column", schema.fields().len()))),
+            Ok(schema) => {
+                return Ok(Err(format!(
+                    "{} fields for one column",
+                    schema.fields().len()
+                )));
+            }
             Err(message) => return Ok(Err(message)),
         };
         let (array, reserved) = match self.admit(column, &field)? {
             Ok(admitted) => admitted,
             Err(message) => return Ok(Err(message)),
         };
-        let fields: Vec<_> = old.schema().fields().iter().cloned().chain([field]).collect();
+        let fields: Vec<_> = old
+            .schema()
+            .fields()
+            .iter()
+            .cloned()
+            .chain([field])
+            .collect();
         let columns = old.columns().iter().cloned().chain([array]).collect();
         match batch(Arc::new(Schema::new(fields)), columns, old.num_rows()) {
             Ok(batch) => Ok(Ok(self.hold(batch, Some(reserved))?)),
@@ -199,9 +252,16 @@ impl data::HostBatch for Host {
     fn take(&mut self, this: Resource<Batch>, rows: Vec<u32>) -> HostResult<Resource<Batch>> {
         let old = self.table.get(&this)?.batch.clone();
         if let Some(row) = rows.iter().find(|row| **row as usize >= old.num_rows()) {
-            return Ok(Err(format!("there is no row {row}; the batch has {}", old.num_rows())));
+            return Ok(Err(format!(
+                "there is no row {row}; the batch has {}",
+                old.num_rows()
+            )));
         }
-        let bytes = old.columns().iter().map(|column| transfer::taken_bytes(column, &rows)).fold(0, u64::saturating_add);
+        let bytes = old
+            .columns()
+            .iter()
+            .map(|column| transfer::taken_bytes(column, &rows))
+            .fold(0, u64::saturating_add);
         let reserved = self.reserve(bytes)?;
         match arrow::compute::take_record_batch(&old, &UInt32Array::from(rows)) {
             Ok(batch) => Ok(Ok(self.hold(batch, Some(reserved))?)),
@@ -231,7 +291,16 @@ fn join(first: Option<Reservation>, second: Reservation) -> Reservation {
 
 /// Bytes that the rows of a batch take, slices counted as what they show.
 fn sliced_bytes(batch: &RecordBatch) -> u64 {
-    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()) as u64).sum()
+    batch
+        .columns()
+        .iter()
+        .map(|column| {
+            column
+                .to_data()
+                .get_slice_memory_size()
+                .unwrap_or_else(|_| column.get_array_memory_size()) as u64
+        })
+        .sum()
 }
 
 impl output::Host for Host {
@@ -241,7 +310,11 @@ impl output::Host for Host {
             return Ok(Err("this call has no output".into()));
         };
         if !fields::fits(&batch.schema(), &bound) {
-            let fault = Fault::Schema(format!("emitted a batch with {}, bound to {}", describe(&batch.schema()), describe(&bound)));
+            let fault = Fault::Schema(format!(
+                "emitted a batch with {}, bound to {}",
+                describe(&batch.schema()),
+                describe(&bound)
+            ));
             return self.stop(fault);
         }
         let rows = batch.num_rows();
@@ -253,7 +326,10 @@ impl output::Host for Host {
         self.output_bytes += bytes;
         self.output_rows += rows as u64;
         if self.output_bytes > self.output_limit_bytes {
-            let fault = Fault::limit(LimitKind::Output, format!("{} bytes", self.output_limit_bytes));
+            let fault = Fault::limit(
+                LimitKind::Output,
+                format!("{} bytes", self.output_limit_bytes),
+            );
             return self.stop(fault);
         }
         drop(reserved);
@@ -268,7 +344,11 @@ impl output::Host for Host {
 
 /// A schema as people read it.
 pub(crate) fn describe(schema: &Schema) -> String {
-    let fields: Vec<String> = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
+    let fields: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} {}", field.name(), field.data_type()))
+        .collect();
     format!("({})", fields.join(", "))
 }
 
@@ -289,7 +369,11 @@ impl log::Host for Host {
 
 impl meter::Host for Host {
     fn spent(&mut self) -> wasmtime::Result<meter::Usage> {
-        Ok(meter::Usage { cpu_ns: self.cpu_ns(), memory_bytes: self.account.used_bytes(), output_bytes: self.output_bytes })
+        Ok(meter::Usage {
+            cpu_ns: self.cpu_ns(),
+            memory_bytes: self.account.used_bytes(),
+            output_bytes: self.output_bytes,
+        })
     }
 
     fn remaining(&mut self) -> wasmtime::Result<meter::Usage> {

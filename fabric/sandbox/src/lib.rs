@@ -25,9 +25,11 @@ mod wasi;
 
 pub use account::{MemoryAccount, Reservation};
 pub use clock::{monotonic_ns, thread_cpu_ns};
-pub use compile::{COMPONENT_BYTES_MAX, Compiled, CompileError, compatibility, compile};
+pub use compile::{COMPONENT_BYTES_MAX, CompileError, Compiled, compatibility, compile};
 pub use component::Component;
 pub use engine::{Engine, Role};
 pub use fault::{Fault, Result};
-pub use guest::{Description, FunctionDescription, FunctionKind, Guest, GuestMeters, GuestSettings};
+pub use guest::{
+    Description, FunctionDescription, FunctionKind, Guest, GuestMeters, GuestSettings,
+};
 pub use log::{LOG_BYTES_MAX, LogLine, TaskLog};

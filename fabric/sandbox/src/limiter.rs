@@ -19,7 +19,12 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(account: Arc<MemoryAccount>) -> Self {
-        Self { account, charged_bytes: 0, table_elements: 0, refused: false }
+        Self {
+            account,
+            charged_bytes: 0,
+            table_elements: 0,
+            refused: false,
+        }
     }
 }
 
@@ -30,7 +35,12 @@ impl Drop for Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let bytes = (desired - current) as u64;
         if maximum.is_some_and(|maximum| desired > maximum) || !self.account.try_grow(bytes) {
             self.refused = true;
@@ -40,7 +50,12 @@ impl ResourceLimiter for Limiter {
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let elements = self.table_elements + (desired - current);
         if maximum.is_some_and(|maximum| desired > maximum) || elements > TABLE_ELEMENTS_MAX {
             self.refused = true;

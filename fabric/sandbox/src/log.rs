@@ -55,7 +55,11 @@ impl TaskLog {
             return Ok(());
         }
         lines.kept_bytes += message.len() + 1;
-        lines.kept.push(LogLine { level: level.into(), function: function.into(), message });
+        lines.kept.push(LogLine {
+            level: level.into(),
+            function: function.into(),
+            message,
+        });
         Ok(())
     }
 
@@ -104,9 +108,11 @@ mod tests {
     #[test]
     fn lines_are_escaped_and_bounded() {
         let log = TaskLog::default();
-        log.write("info", "f", "a\x1b[31m\nforged").expect("it fits");
+        log.write("info", "f", "a\x1b[31m\nforged")
+            .expect("it fits");
         for _ in 0..100 {
-            log.write("info", "f", &"x".repeat(10_000)).expect("it is dropped");
+            log.write("info", "f", &"x".repeat(10_000))
+                .expect("it is dropped");
         }
         let (kept, dropped) = log.take();
         assert_eq!(kept[0].message, "a\\u{1b}[31m\\nforged");
@@ -118,7 +124,9 @@ mod tests {
     fn a_flood_is_stopped() {
         let log = TaskLog::default();
         let line = "x".repeat(1 << 20);
-        let written = (0..100).take_while(|_| log.write("info", "f", &line).is_ok()).count();
+        let written = (0..100)
+            .take_while(|_| log.write("info", "f", &line).is_ok())
+            .count();
         assert_eq!(written, 63);
     }
 }

@@ -1,6 +1,8 @@
 //! Columns across the boundary, in Arrow layout: one copy each way, and full validation of what a guest hands over.
 
-use arrow::array::{Array, ArrayData, ArrayRef, AsArray, BooleanArray, GenericByteArray, make_array};
+use arrow::array::{
+    Array, ArrayData, ArrayRef, AsArray, BooleanArray, GenericByteArray, make_array,
+};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{ByteArrayType, DataType};
@@ -13,12 +15,18 @@ const ROWS_MAX: u32 = 1 << 24;
 
 /// Copies `array` out for a guest. Errors: a type that does not cross the boundary.
 pub(crate) fn to_guest(array: &ArrayRef) -> Result<Column, String> {
-    let mut column = Column { nodes: Vec::new(), buffers: Vec::new() };
+    let mut column = Column {
+        nodes: Vec::new(),
+        buffers: Vec::new(),
+    };
     let wanted = guest_type(array.data_type());
     if wanted == *array.data_type() {
         push(array, &mut column)?;
     } else {
-        push(&cast(array, &wanted).map_err(|error| error.to_string())?, &mut column)?;
+        push(
+            &cast(array, &wanted).map_err(|error| error.to_string())?,
+            &mut column,
+        )?;
     }
     Ok(column)
 }
@@ -32,7 +40,9 @@ fn push(array: &ArrayRef, column: &mut Column) -> Result<(), String> {
         _ => Vec::new(),
     });
     match array.data_type() {
-        DataType::Boolean => column.buffers.push(array.as_boolean().values().sliced().to_vec()),
+        DataType::Boolean => column
+            .buffers
+            .push(array.as_boolean().values().sliced().to_vec()),
         DataType::Utf8 => push_bytes(array.as_string::<i32>(), column),
         DataType::Binary => push_bytes(array.as_binary::<i32>(), column),
         DataType::List(_) => {
@@ -50,7 +60,9 @@ fn push(array: &ArrayRef, column: &mut Column) -> Result<(), String> {
             let width = primitive.primitive_width().unwrap_or(0);
             let data = array.to_data();
             let start = data.offset() * width;
-            column.buffers.push(data.buffers()[0].as_slice()[start..start + data.len() * width].to_vec());
+            column
+                .buffers
+                .push(data.buffers()[0].as_slice()[start..start + data.len() * width].to_vec());
         }
         other => return Err(format!("type {other} does not cross the boundary")),
     }
@@ -62,21 +74,27 @@ fn bits(validity: &NullBuffer) -> Vec<u8> {
 }
 
 fn ends(offsets: &OffsetBuffer<i32>) -> (usize, usize) {
-    let at = |position: Option<&i32>| position.map_or(0, |offset| usize::try_from(*offset).unwrap_or(0));
+    let at =
+        |position: Option<&i32>| position.map_or(0, |offset| usize::try_from(*offset).unwrap_or(0));
     (at(offsets.first()), at(offsets.last()))
 }
 
 fn rebased(offsets: &OffsetBuffer<i32>) -> Vec<u8> {
     match offsets.first() {
         Some(0) | None => offsets.inner().inner().as_slice().to_vec(),
-        Some(first) => offsets.iter().flat_map(|offset| (offset - first).to_le_bytes()).collect(),
+        Some(first) => offsets
+            .iter()
+            .flat_map(|offset| (offset - first).to_le_bytes())
+            .collect(),
     }
 }
 
 fn push_bytes<T: ByteArrayType<Offset = i32>>(array: &GenericByteArray<T>, column: &mut Column) {
     let (first, last) = ends(array.offsets());
     column.buffers.push(rebased(array.offsets()));
-    column.buffers.push(array.values().as_slice()[first..last].to_vec());
+    column
+        .buffers
+        .push(array.values().as_slice()[first..last].to_vec());
 }
 
 /// Turns what a guest handed over into an array of `data_type`, after checking all of it.
@@ -93,25 +111,42 @@ pub(crate) fn from_guest(column: Column, data_type: &DataType) -> Result<ArrayRe
     Ok(make_array(data))
 }
 
-fn pull(data_type: &DataType, nodes: &mut impl Iterator<Item = Node>, buffers: &mut impl Iterator<Item = Vec<u8>>) -> Result<ArrayData, String> {
-    let node = nodes.next().ok_or("the column has fewer nodes than its type needs")?;
+fn pull(
+    data_type: &DataType,
+    nodes: &mut impl Iterator<Item = Node>,
+    buffers: &mut impl Iterator<Item = Vec<u8>>,
+) -> Result<ArrayData, String> {
+    let node = nodes
+        .next()
+        .ok_or("the column has fewer nodes than its type needs")?;
     if node.rows > ROWS_MAX {
         return Err(format!("{} rows; a batch may have {ROWS_MAX}", node.rows));
     }
     let rows = node.rows as usize;
-    let mut next = || buffers.next().ok_or("the column has fewer buffers than its type needs");
+    let mut next = || {
+        buffers
+            .next()
+            .ok_or("the column has fewer buffers than its type needs")
+    };
     let validity = next()?;
-    let mut builder = ArrayData::builder(data_type.clone()).len(rows).align_buffers(true);
+    let mut builder = ArrayData::builder(data_type.clone())
+        .len(rows)
+        .align_buffers(true);
     if !validity.is_empty() {
         if validity.len() < rows.div_ceil(8) {
-            return Err(format!("the validity bitmap has {} bytes for {rows} rows", validity.len()));
+            return Err(format!(
+                "the validity bitmap has {} bytes for {rows} rows",
+                validity.len()
+            ));
         }
         builder = builder.null_bit_buffer(Some(Buffer::from_vec(validity)));
     }
     match data_type {
         DataType::Utf8 | DataType::Binary => {
             let offsets = offsets(next()?, rows)?;
-            builder = builder.add_buffer(offsets).add_buffer(Buffer::from_vec(next()?));
+            builder = builder
+                .add_buffer(offsets)
+                .add_buffer(Buffer::from_vec(next()?));
         }
         DataType::List(child) => {
             builder = builder.add_buffer(offsets(next()?, rows)?);
@@ -128,7 +163,10 @@ fn pull(data_type: &DataType, nodes: &mut impl Iterator<Item = Node>, buffers: &
     let data = builder.build().map_err(|error| error.to_string())?;
     if let DataType::Decimal128(precision, _) = data_type {
         let array = make_array(data.clone());
-        array.as_primitive::<arrow::datatypes::Decimal128Type>().validate_decimal_precision(*precision).map_err(|error| error.to_string())?;
+        array
+            .as_primitive::<arrow::datatypes::Decimal128Type>()
+            .validate_decimal_precision(*precision)
+            .map_err(|error| error.to_string())?;
     }
     Ok(data)
 }
@@ -136,7 +174,10 @@ fn pull(data_type: &DataType, nodes: &mut impl Iterator<Item = Node>, buffers: &
 fn offsets(bytes: Vec<u8>, rows: usize) -> Result<Buffer, String> {
     let needed = (rows + 1) * size_of::<i32>();
     if bytes.len() < needed {
-        return Err(format!("the offsets have {} bytes for {rows} rows; {needed} are needed", bytes.len()));
+        return Err(format!(
+            "the offsets have {} bytes for {rows} rows; {needed} are needed",
+            bytes.len()
+        ));
     }
     Ok(Buffer::from_vec(bytes))
 }
@@ -146,30 +187,49 @@ pub(crate) fn mask(keep: Vec<u8>, rows: usize) -> Result<BooleanArray, String> {
     if keep.len() < rows.div_ceil(8) {
         return Err(format!("the mask has {} bytes for {rows} rows", keep.len()));
     }
-    Ok(BooleanArray::new(arrow::buffer::BooleanBuffer::new(Buffer::from_vec(keep), 0, rows), None))
+    Ok(BooleanArray::new(
+        arrow::buffer::BooleanBuffer::new(Buffer::from_vec(keep), 0, rows),
+        None,
+    ))
 }
 
 /// An upper bound of what `take` makes of `array`, in bytes, so that it can be reserved before it is computed.
 pub(crate) fn taken_bytes(array: &ArrayRef, rows: &[u32]) -> u64 {
     fn longest(offsets: &OffsetBuffer<i32>) -> u64 {
-        offsets.windows(2).map(|pair| u64::try_from(pair[1] - pair[0]).unwrap_or(0)).max().unwrap_or(0)
+        offsets
+            .windows(2)
+            .map(|pair| u64::try_from(pair[1] - pair[0]).unwrap_or(0))
+            .max()
+            .unwrap_or(0)
     }
     fn bound(array: &ArrayRef, rows: u64) -> u64 {
         let values = match array.data_type() {
             DataType::Utf8 => rows.saturating_mul(longest(array.as_string::<i32>().offsets()) + 4),
-            DataType::Binary => rows.saturating_mul(longest(array.as_binary::<i32>().offsets()) + 4),
+            DataType::Binary => {
+                rows.saturating_mul(longest(array.as_binary::<i32>().offsets()) + 4)
+            }
             DataType::List(_) => {
                 let list = array.as_list::<i32>();
-                bound(list.values(), rows.saturating_mul(longest(list.offsets()))).saturating_add(4 * rows)
+                bound(list.values(), rows.saturating_mul(longest(list.offsets())))
+                    .saturating_add(4 * rows)
             }
-            DataType::Struct(_) => array.as_struct().columns().iter().map(|child| bound(child, rows)).sum(),
+            DataType::Struct(_) => array
+                .as_struct()
+                .columns()
+                .iter()
+                .map(|child| bound(child, rows))
+                .sum(),
             other => rows.saturating_mul(other.primitive_width().unwrap_or(1) as u64),
         };
         values.saturating_add(rows / 8 + 64)
     }
     fn exact<T: ByteArrayType<Offset = i32>>(array: &GenericByteArray<T>, rows: &[u32]) -> u64 {
         let offsets = array.offsets();
-        let length = |row: &u32| offsets.get(*row as usize + 1).map_or(0, |end| u64::try_from(end - offsets[*row as usize]).unwrap_or(0));
+        let length = |row: &u32| {
+            offsets.get(*row as usize + 1).map_or(0, |end| {
+                u64::try_from(end - offsets[*row as usize]).unwrap_or(0)
+            })
+        };
         rows.iter().map(length).sum::<u64>() + 5 * rows.len() as u64 + 64
     }
     match array.data_type() {
@@ -178,4 +238,3 @@ pub(crate) fn taken_bytes(array: &ArrayRef, rows: &[u32]) -> u64 {
         _ => bound(array, rows.len() as u64),
     }
 }
-

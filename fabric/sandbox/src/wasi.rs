@@ -33,7 +33,11 @@ impl HostWallClock for FrozenClock {
 
 impl Wasi {
     pub(crate) fn new(seed: u64, started_ms: u64) -> Self {
-        Self { seed, started_ms, context: None }
+        Self {
+            seed,
+            started_ms,
+            context: None,
+        }
     }
 
     fn build(&self) -> WasiCtx {
@@ -54,7 +58,14 @@ impl WasiView for Host {
         if self.wasi.context.is_none() {
             self.wasi.context = Some(Box::new(self.wasi.build()));
         }
-        let ctx = self.wasi.context.as_deref_mut().expect("it was made a line above");
-        WasiCtxView { ctx, table: &mut self.table }
+        let ctx = self
+            .wasi
+            .context
+            .as_deref_mut()
+            .expect("it was made a line above");
+        WasiCtxView {
+            ctx,
+            table: &mut self.table,
+        }
     }
 }

@@ -65,11 +65,28 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(folder: &DataFolder, compatibility: String, slots: u32, tasks: Tasks) -> anyhow::Result<(Self, mpsc::Receiver<ExecutorEvent>)> {
+    pub(crate) fn new(
+        folder: &DataFolder,
+        compatibility: String,
+        slots: u32,
+        tasks: Tasks,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<ExecutorEvent>)> {
         let (events, receiver) = mpsc::channel(MESSAGES_MAX);
         let program = std::env::current_exe().context("the path of the program is unknown")?;
         let compilers = Arc::new(Semaphore::new(COMPILERS_MAX));
-        Ok((Self { program, store: folder.store(), spill: folder.spill(), compatibility, slots, tasks, events, compilers }, receiver))
+        Ok((
+            Self {
+                program,
+                store: folder.store(),
+                spill: folder.spill(),
+                compatibility,
+                slots,
+                tasks,
+                events,
+                compilers,
+            },
+            receiver,
+        ))
     }
 
     /// Names the artefacts of this node's engine.
@@ -81,7 +98,13 @@ impl Agent {
     fn child(&self, arguments: &[&std::ffi::OsStr]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments).env_clear().kill_on_drop(true);
-        for name in ["RUST_LOG", "RUST_BACKTRACE", "WEFT_FAILPOINTS", "WEFT_FAILPOINT_ONCE", "TMPDIR"] {
+        for name in [
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+            "WEFT_FAILPOINTS",
+            "WEFT_FAILPOINT_ONCE",
+            "TMPDIR",
+        ] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
@@ -94,11 +117,18 @@ impl Agent {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = self.child(&["executor".as_ref()]);
-        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+        command
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null());
         let child = command.spawn().context("an executor does not start")?;
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
         let link = ExecutorLink { id, sender };
-        let setup = ToExecutor::Setup { store: self.store.clone(), spill: self.spill.clone(), slots: self.slots, compatibility: self.compatibility.clone() };
+        let setup = ToExecutor::Setup {
+            store: self.store.clone(),
+            spill: self.spill.clone(),
+            slots: self.slots,
+            compatibility: self.compatibility.clone(),
+        };
         link.send(setup).await;
         let events = self.events.clone();
         let socket = UnixStream::from_std(ours)?;
@@ -111,37 +141,69 @@ impl Agent {
     }
 
     /// Compiles the component at `component` into `artefact`, in a child under limits. The artefact appears whole or not at all.
-    pub(crate) async fn compile(&self, component: &Path, artefact: &Path) -> Result<Vec<String>, Problem> {
-        let internal = |error: &dyn std::fmt::Display| Problem::new(ErrorCode::Internal, format!("compiling failed: {error}"));
-        let _permit = self.compilers.acquire().await.map_err(|error| internal(&error))?;
-        let folder = artefact.parent().ok_or_else(|| internal(&"the artefact has no folder"))?;
+    pub(crate) async fn compile(
+        &self,
+        component: &Path,
+        artefact: &Path,
+    ) -> Result<Vec<String>, Problem> {
+        let internal = |error: &dyn std::fmt::Display| {
+            Problem::new(ErrorCode::Internal, format!("compiling failed: {error}"))
+        };
+        let _permit = self
+            .compilers
+            .acquire()
+            .await
+            .map_err(|error| internal(&error))?;
+        let folder = artefact
+            .parent()
+            .ok_or_else(|| internal(&"the artefact has no folder"))?;
         std::fs::create_dir_all(folder).map_err(|error| internal(&error))?;
         let draft = artefact.with_extension("draft");
-        let mut command = self.child(&["compiler".as_ref(), component.as_os_str(), draft.as_os_str()]);
+        let mut command = self.child(&[
+            "compiler".as_ref(),
+            component.as_os_str(),
+            draft.as_os_str(),
+        ]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let verdict = tokio::time::timeout(COMPILE_WALL_MAX, verdict(command)).await;
         let imports = match verdict {
             Ok(Ok(Verdict::Compiled { imports })) => imports,
             Ok(Ok(Verdict::Refused(problem))) => return Err(problem),
             Ok(Err(problem)) => return Err(problem),
-            Err(_) => return Err(over_limit(&format!("{} s of wall time", COMPILE_WALL_MAX.as_secs()))),
+            Err(_) => {
+                return Err(over_limit(&format!(
+                    "{} s of wall time",
+                    COMPILE_WALL_MAX.as_secs()
+                )));
+            }
         };
         std::fs::rename(&draft, artefact).map_err(|error| internal(&error))?;
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| internal(&error))?;
+        std::fs::File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| internal(&error))?;
         Ok(imports)
     }
 }
 
 fn over_limit(what: &str) -> Problem {
-    Problem::new(ErrorCode::InvalidComponent, format!("the component cannot be compiled within {what}; make it smaller or split it"))
+    Problem::new(
+        ErrorCode::InvalidComponent,
+        format!("the component cannot be compiled within {what}; make it smaller or split it"),
+    )
 }
 
 async fn verdict(mut command: Command) -> Result<Verdict, Problem> {
-    let internal = |error: &dyn std::fmt::Display| Problem::new(ErrorCode::Internal, format!("the compiler failed: {error}"));
+    let internal = |error: &dyn std::fmt::Display| {
+        Problem::new(ErrorCode::Internal, format!("the compiler failed: {error}"))
+    };
     let mut child = command.spawn().map_err(|error| internal(&error))?;
     let mut said = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        stdout.take(VERDICT_BYTES_MAX).read_to_end(&mut said).await.map_err(|error| internal(&error))?;
+        stdout
+            .take(VERDICT_BYTES_MAX)
+            .read_to_end(&mut said)
+            .await
+            .map_err(|error| internal(&error))?;
     }
     let status = child.wait().await.map_err(|error| internal(&error))?;
     if status.success() {
@@ -152,13 +214,22 @@ async fn verdict(mut command: Command) -> Result<Verdict, Problem> {
         // SIGXCPU and SIGXFSZ are the kernel's; running out of memory ends in an abort.
         Some(24 | 9) => Err(over_limit(&format!("{CPU_SECONDS_MAX} s of CPU time"))),
         Some(25) => Err(over_limit("an artefact of 256 MiB")),
-        Some(6 | 11) => Err(over_limit(&format!("{} GiB of memory and the stack of the compiler", MEMORY_BYTES_MAX >> 30))),
+        Some(6 | 11) => Err(over_limit(&format!(
+            "{} GiB of memory and the stack of the compiler",
+            MEMORY_BYTES_MAX >> 30
+        ))),
         _ => Err(internal(&status)),
     }
 }
 
 /// Passes messages both ways until the executor ends; returns how it ended.
-async fn relay(id: u64, mut child: Child, socket: UnixStream, mut outbox: mpsc::Receiver<ToExecutor>, events: &mpsc::Sender<ExecutorEvent>) -> String {
+async fn relay(
+    id: u64,
+    mut child: Child,
+    socket: UnixStream,
+    mut outbox: mpsc::Receiver<ToExecutor>,
+    events: &mpsc::Sender<ExecutorEvent>,
+) -> String {
     let (mut reader, mut writer) = socket.into_split();
     let reading = async {
         while let Some(message) = wire::read::<FromExecutor>(&mut reader).await? {
@@ -177,7 +248,10 @@ async fn relay(id: u64, mut child: Child, socket: UnixStream, mut outbox: mpsc::
         ended = writing => ended,
     };
     let _ = child.start_kill();
-    let status = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+    let status = child
+        .wait()
+        .await
+        .map_or_else(|error| error.to_string(), |status| status.to_string());
     match ended {
         Ok(()) => status,
         Err(error) => format!("{status}: {error:#}"),

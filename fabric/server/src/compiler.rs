@@ -37,7 +37,13 @@ pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
         (Resource::Fsize, ARTEFACT_BYTES_MAX),
         (Resource::Core, 0),
     ] {
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(most),
+                maximum: Some(most),
+            },
+        )?;
     }
     weft_core::failpoint::hit("compile");
     let bytes = std::fs::read(component)?;
@@ -46,7 +52,9 @@ pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
             let mut file = std::fs::File::create(artefact)?;
             file.write_all(&compiled.artefact)?;
             file.sync_all()?;
-            Verdict::Compiled { imports: compiled.imports }
+            Verdict::Compiled {
+                imports: compiled.imports,
+            }
         }
         Err(error) => Verdict::Refused(problem(&error)),
     };
@@ -60,9 +68,11 @@ fn problem(error: &CompileError) -> Problem {
     let code = match error {
         CompileError::UnknownImports(_) => ErrorCode::UnknownImport,
         CompileError::Host(_) => ErrorCode::Internal,
-        CompileError::NotWasm { .. } | CompileError::CoreModule | CompileError::Precompiled | CompileError::Invalid(_) | CompileError::NoFunctions => {
-            ErrorCode::InvalidComponent
-        }
+        CompileError::NotWasm { .. }
+        | CompileError::CoreModule
+        | CompileError::Precompiled
+        | CompileError::Invalid(_)
+        | CompileError::NoFunctions => ErrorCode::InvalidComponent,
     };
     Problem::new(code, error.to_string())
 }

@@ -35,42 +35,86 @@ pub(crate) struct Components {
 }
 
 impl Components {
-    pub(crate) fn new(folder: Arc<DataFolder>, agent: Arc<Agent>, replica: Replica, controller: mpsc::Sender<Request>) -> Self {
-        Self { folder, agent, replica, controller, flights: Mutex::default() }
+    pub(crate) fn new(
+        folder: Arc<DataFolder>,
+        agent: Arc<Agent>,
+        replica: Replica,
+        controller: mpsc::Sender<Request>,
+    ) -> Self {
+        Self {
+            folder,
+            agent,
+            replica,
+            controller,
+            flights: Mutex::default(),
+        }
     }
 
     /// Registers the bytes at `upload`, a synced file that is the caller's own. Returns the record, and whether it is new.
-    pub(crate) async fn register(&self, upload: &std::path::Path, digest: Digest, size_bytes: u64) -> Result<(ComponentRecord, bool), Problem> {
+    pub(crate) async fn register(
+        &self,
+        upload: &std::path::Path,
+        digest: Digest,
+        size_bytes: u64,
+    ) -> Result<(ComponentRecord, bool), Problem> {
         let known = self.known_record(&digest);
         if let Some(record) = known {
             return Ok((record, false));
         }
-        let flight = Arc::clone(self.flights.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default());
+        let flight = Arc::clone(
+            self.flights
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(digest.clone())
+                .or_default(),
+        );
         let mut slot = flight.lock().await;
-        let result = self.register_first(upload, &digest, size_bytes, &mut slot).await;
+        let result = self
+            .register_first(upload, &digest, size_bytes, &mut slot)
+            .await;
         if result.is_err() && !self.is_held(&digest) {
             // Nobody refers to the bytes. Later uploads of them start afresh.
             let _ = std::fs::remove_file(self.folder.component(&digest));
             let _ = std::fs::remove_file(self.artefact(&digest));
         }
         drop(slot);
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+        self.flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&digest);
         result
     }
 
     fn known_record(&self, digest: &Digest) -> Option<ComponentRecord> {
-        self.replica.state().tenant(&tenant())?.catalog.iter().find(|record| record.digest == *digest).cloned()
+        self.replica
+            .state()
+            .tenant(&tenant())?
+            .catalog
+            .iter()
+            .find(|record| record.digest == *digest)
+            .cloned()
     }
 
     fn is_held(&self, digest: &Digest) -> bool {
-        self.replica.state().tenant(&tenant()).is_some_and(|tenant| tenant.catalog.holds(digest))
+        self.replica
+            .state()
+            .tenant(&tenant())
+            .is_some_and(|tenant| tenant.catalog.holds(digest))
     }
 
     fn artefact(&self, digest: &Digest) -> std::path::PathBuf {
-        self.folder.store().join(artefact_key(digest, self.agent.compatibility()))
+        self.folder
+            .store()
+            .join(artefact_key(digest, self.agent.compatibility()))
     }
 
-    async fn register_first(&self, upload: &std::path::Path, digest: &Digest, size_bytes: u64, slot: &mut Option<Known>) -> Result<(ComponentRecord, bool), Problem> {
+    async fn register_first(
+        &self,
+        upload: &std::path::Path,
+        digest: &Digest,
+        size_bytes: u64,
+        slot: &mut Option<Known>,
+    ) -> Result<(ComponentRecord, bool), Problem> {
         if let Some(record) = self.known_record(digest) {
             return Ok((record, false));
         }
@@ -79,7 +123,11 @@ impl Components {
             None => self.examine(upload, digest).await?,
         };
         *slot = Some(known.clone());
-        let Description { name, version, functions } = known.description;
+        let Description {
+            name,
+            version,
+            functions,
+        } = known.description;
         let functions = functions.into_iter().map(|function| FunctionRecord {
             name: function.name,
             kind: match function.kind {
@@ -91,12 +139,26 @@ impl Components {
             summary: function.summary,
             deterministic: function.deterministic,
         });
-        let component =
-            ComponentRecord { name, version, digest: digest.clone(), size_bytes, created_ms: unix_ms(), functions: functions.collect(), imports: known.imports };
+        let component = ComponentRecord {
+            name,
+            version,
+            digest: digest.clone(),
+            size_bytes,
+            created_ms: unix_ms(),
+            functions: functions.collect(),
+            imports: known.imports,
+        };
         weft_core::failpoint::hit("register");
-        match self.replica.propose(&tenant(), Command::RegisterComponent { component }).await? {
+        match self
+            .replica
+            .propose(&tenant(), Command::RegisterComponent { component })
+            .await?
+        {
             Answer::Component { component, new } => Ok((component, new)),
-            other => Err(Problem::new(ErrorCode::Internal, format!("registering answered with {other:?}"))),
+            other => Err(Problem::new(
+                ErrorCode::Internal,
+                format!("registering answered with {other:?}"),
+            )),
         }
     }
 
@@ -104,7 +166,12 @@ impl Components {
     async fn examine(&self, upload: &std::path::Path, digest: &Digest) -> Result<Known, Problem> {
         let stored = self.folder.component(digest);
         let artefact = self.artefact(digest);
-        let full = |error: std::io::Error| Problem::new(ErrorCode::StoreUnavailable, format!("the component cannot be stored: {error}"));
+        let full = |error: std::io::Error| {
+            Problem::new(
+                ErrorCode::StoreUnavailable,
+                format!("the component cannot be stored: {error}"),
+            )
+        };
         let store = || -> std::io::Result<()> {
             let folder = stored.parent().expect("components lie in a folder");
             std::fs::create_dir_all(folder)?;
@@ -116,13 +183,22 @@ impl Components {
         let imports = self.agent.compile(&stored, &artefact).await?;
         weft_core::failpoint::hit("compiled");
         let description = self.describe(digest).await?;
-        Ok(Known { imports, description })
+        Ok(Known {
+            imports,
+            description,
+        })
     }
 
     async fn describe(&self, digest: &Digest) -> Result<Description, Problem> {
         let (answer, described) = oneshot::channel();
         let gone = |_| Problem::new(ErrorCode::Busy, "the executor is gone; try again");
-        self.controller.send(Request::Describe { digest: digest.clone(), answer }).await.map_err(|_| Problem::new(ErrorCode::Busy, "the server is stopping"))?;
+        self.controller
+            .send(Request::Describe {
+                digest: digest.clone(),
+                answer,
+            })
+            .await
+            .map_err(|_| Problem::new(ErrorCode::Busy, "the server is stopping"))?;
         described.await.map_err(gone)?
     }
 
@@ -131,7 +207,9 @@ impl Components {
         for digest in digests {
             let artefact = self.artefact(digest);
             if !artefact.exists() {
-                self.agent.compile(&self.folder.component(digest), &artefact).await?;
+                self.agent
+                    .compile(&self.folder.component(digest), &artefact)
+                    .await?;
             }
         }
         Ok(())

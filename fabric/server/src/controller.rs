@@ -8,9 +8,14 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use weft_control::{Answer, Command, CommitAnswer, Effect, Job, JobState, Lease, ObjectRef, SlotVector, TaskCommit, TaskFailure};
+use weft_control::{
+    Answer, Command, CommitAnswer, Effect, Job, JobState, Lease, ObjectRef, SlotVector, TaskCommit,
+    TaskFailure,
+};
 use weft_core::{Digest, Epoch, ErrorCode, JobId, LimitKind, Problem, TaskId};
-use weft_engine::{FromExecutor, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor};
+use weft_engine::{
+    FromExecutor, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor,
+};
 use weft_sandbox::Description;
 use weft_shuffle::{Blobs, ManifestOutput};
 
@@ -102,7 +107,14 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// `done_receiver` goes to [`Controller::run`].
-    pub(crate) fn new(settings: SchedulerSettings, replica: Replica, agent: Arc<Agent>, components: Arc<Components>, blobs: Blobs, tasks: Tasks) -> (Self, DoneReceiver) {
+    pub(crate) fn new(
+        settings: SchedulerSettings,
+        replica: Replica,
+        agent: Arc<Agent>,
+        components: Arc<Components>,
+        blobs: Blobs,
+        tasks: Tasks,
+    ) -> (Self, DoneReceiver) {
         let (done, receiver) = mpsc::channel(1024);
         let controller = Self {
             settings,
@@ -136,7 +148,8 @@ impl Controller {
         mut events: mpsc::Receiver<ExecutorEvent>,
         mut done: DoneReceiver,
     ) -> anyhow::Result<()> {
-        self.propose(Command::NodeStarted { node: NODE.into() }).await;
+        self.propose(Command::NodeStarted { node: NODE.into() })
+            .await;
         self.start_executor().await?;
         let mut deadlines = tokio::time::interval(DEADLINE_TICK);
         loop {
@@ -166,11 +179,21 @@ impl Controller {
 
     /// A job as it stands now.
     fn job(&self, id: &JobId) -> Option<Job> {
-        self.replica.state().tenant(&tenant())?.jobs.get(id).cloned()
+        self.replica
+            .state()
+            .tenant(&tenant())?
+            .jobs
+            .get(id)
+            .cloned()
     }
 
     fn with_job<T>(&self, id: &JobId, look: impl FnOnce(&Job) -> T) -> Option<T> {
-        self.replica.state().tenant(&tenant())?.jobs.get(id).map(look)
+        self.replica
+            .state()
+            .tenant(&tenant())?
+            .jobs
+            .get(id)
+            .map(look)
     }
 
     // ---- effects
@@ -191,14 +214,21 @@ impl Controller {
         match effect {
             Effect::PlanJob { job } => self.prepare_plan(job),
             Effect::RunStage { job, stage } => self.enqueue_stage(&job, stage),
-            Effect::RunTask { job, stage, task } => self.queue.push_front(TaskId { job, stage, task }),
+            Effect::RunTask { job, stage, task } => {
+                self.queue.push_front(TaskId { job, stage, task })
+            }
             Effect::PublishJob { .. } => self.steps.push_back(effect),
             Effect::ArchiveJob { job } => self.stop_job(job).await,
         }
     }
 
     fn prepare_plan(&self, job: JobId) {
-        let digests = self.with_job(&job, |job| job.functions.iter().map(|function| function.digest.clone()).collect::<Vec<_>>());
+        let digests = self.with_job(&job, |job| {
+            job.functions
+                .iter()
+                .map(|function| function.digest.clone())
+                .collect::<Vec<_>>()
+        });
         let Some(digests) = digests else { return };
         let (components, done) = (Arc::clone(&self.components), self.done.clone());
         self.tasks.spawn("artefacts", OnError::Log, async move {
@@ -210,12 +240,20 @@ impl Controller {
 
     fn enqueue_stage(&mut self, job: &JobId, stage: u32) {
         let open = self.with_job(job, |found| {
-            let JobState::Running(running) = &found.state else { return Vec::new() };
+            let JobState::Running(running) = &found.state else {
+                return Vec::new();
+            };
             let progress = &running.stages[stage as usize];
-            (0..running.plan.stages[stage as usize].n_tasks).filter(|task| !progress.commits.contains_key(task)).collect()
+            (0..running.plan.stages[stage as usize].n_tasks)
+                .filter(|task| !progress.commits.contains_key(task))
+                .collect()
         });
         for task in open.unwrap_or_default() {
-            let id = TaskId { job: job.clone(), stage, task };
+            let id = TaskId {
+                job: job.clone(),
+                stage,
+                task,
+            };
             if self.settings.run_tasks_twice {
                 self.queue.push(id.clone());
             }
@@ -229,9 +267,21 @@ impl Controller {
         let id = self.next_executor;
         self.next_executor += 1;
         let link = self.agent.start_executor(id).await?;
-        let slots = vec![SlotVector { milli_cpu: 1000, ..SlotVector::default() }; self.settings.slots as usize];
-        let lease = Lease { tenant: tenant(), node: NODE.into(), slots, granted_ms: unix_ms() };
-        let Some(Answer::Lease { epoch }) = self.propose(Command::GrantLease { lease }).await else {
+        let slots = vec![
+            SlotVector {
+                milli_cpu: 1000,
+                ..SlotVector::default()
+            };
+            self.settings.slots as usize
+        ];
+        let lease = Lease {
+            tenant: tenant(),
+            node: NODE.into(),
+            slots,
+            granted_ms: unix_ms(),
+        };
+        let Some(Answer::Lease { epoch }) = self.propose(Command::GrantLease { lease }).await
+        else {
             anyhow::bail!("the executor gets no lease");
         };
         link.send(ToExecutor::Lease { epoch }).await;
@@ -252,8 +302,12 @@ impl Controller {
     async fn on_event(&mut self, event: ExecutorEvent) -> anyhow::Result<()> {
         let current = self.executor.as_ref().map(|executor| executor.link.id);
         match event {
-            ExecutorEvent::Said(id, message) if current == Some(id) => self.on_message(message).await,
-            ExecutorEvent::Gone(id, how) if current == Some(id) => self.on_executor_gone(&how).await,
+            ExecutorEvent::Said(id, message) if current == Some(id) => {
+                self.on_message(message).await
+            }
+            ExecutorEvent::Gone(id, how) if current == Some(id) => {
+                self.on_executor_gone(&how).await
+            }
             // An executor that was given up already: its lease has lapsed.
             ExecutorEvent::Said(..) | ExecutorEvent::Gone(..) => {}
         }
@@ -262,27 +316,61 @@ impl Controller {
 
     /// The executor's lease lapses; what ran on it is the platform's loss, and starts again elsewhere.
     async fn on_executor_gone(&mut self, how: &str) {
-        let Some(lost) = self.executor.take() else { return };
-        tracing::warn!(executor = lost.link.id, how, running = lost.running.len(), "executor lost");
-        let problem = || Problem::new(ErrorCode::Internal, format!("the executor ended ({how}) while the task ran"));
+        let Some(lost) = self.executor.take() else {
+            return;
+        };
+        tracing::warn!(
+            executor = lost.link.id,
+            how,
+            running = lost.running.len(),
+            "executor lost"
+        );
+        let problem = || {
+            Problem::new(
+                ErrorCode::Internal,
+                format!("the executor ended ({how}) while the task ran"),
+            )
+        };
         let failure = |((task, attempt), _): (&(TaskId, u32), &u64)| {
-            let failure = TaskFailure { stage: task.stage, task: task.task, attempt: *attempt, epoch: lost.epoch, problem: problem(), usage: Vec::new(), log: None };
+            let failure = TaskFailure {
+                stage: task.stage,
+                task: task.task,
+                attempt: *attempt,
+                epoch: lost.epoch,
+                problem: problem(),
+                usage: Vec::new(),
+                log: None,
+            };
             (task.job.clone(), failure)
         };
         let failures = lost.running.iter().map(failure).collect();
-        self.propose(Command::ExecutorLost { epoch: lost.epoch, failures }).await;
+        self.propose(Command::ExecutorLost {
+            epoch: lost.epoch,
+            failures,
+        })
+        .await;
         for job in lost.planning.into_iter().chain(lost.publishing) {
-            self.propose(Command::StepFailed { job, problem: problem(), usage: Vec::new() }).await;
+            self.propose(Command::StepFailed {
+                job,
+                problem: problem(),
+                usage: Vec::new(),
+            })
+            .await;
         }
         // Those who asked for a description see their channel closed, and the client tries again.
         drop(lost.describing);
-        self.stillborn = if lost.ready { 0 } else { (self.stillborn + 1).min(RESTART_DOUBLINGS_MAX) };
+        self.stillborn = if lost.ready {
+            0
+        } else {
+            (self.stillborn + 1).min(RESTART_DOUBLINGS_MAX)
+        };
         let (done, pause) = (self.done.clone(), RESTART_PAUSE * (1 << self.stillborn));
-        self.tasks.spawn("executor restart", OnError::Log, async move {
-            tokio::time::sleep(pause).await;
-            let _ = done.send(Done::Restart).await;
-            Ok(())
-        });
+        self.tasks
+            .spawn("executor restart", OnError::Log, async move {
+                tokio::time::sleep(pause).await;
+                let _ = done.send(Done::Restart).await;
+                Ok(())
+            });
     }
 
     async fn on_message(&mut self, message: FromExecutor) {
@@ -293,7 +381,10 @@ impl Controller {
                 }
             }
             FromExecutor::Described(reply) => {
-                let waiting = self.executor.as_mut().and_then(|executor| executor.describing.remove(&reply.request));
+                let waiting = self
+                    .executor
+                    .as_mut()
+                    .and_then(|executor| executor.describing.remove(&reply.request));
                 if let Some(waiting) = waiting {
                     // The client may have gone meanwhile.
                     let _ = waiting.send(reply.result);
@@ -305,8 +396,16 @@ impl Controller {
                 }
                 weft_core::failpoint::hit("planned");
                 let command = match reply.result {
-                    Ok(plan) => Command::JobPlanned { job: reply.job, plan, usage: reply.usage },
-                    Err(problem) => Command::StepFailed { job: reply.job, problem, usage: reply.usage },
+                    Ok(plan) => Command::JobPlanned {
+                        job: reply.job,
+                        plan,
+                        usage: reply.usage,
+                    },
+                    Err(problem) => Command::StepFailed {
+                        job: reply.job,
+                        problem,
+                        usage: reply.usage,
+                    },
                 };
                 self.propose(command).await;
             }
@@ -318,7 +417,11 @@ impl Controller {
                 weft_core::failpoint::hit("published");
                 let command = match result {
                     Ok(outputs) => Command::JobPublished { job, outputs },
-                    Err(problem) => Command::StepFailed { job, problem, usage: Vec::new() },
+                    Err(problem) => Command::StepFailed {
+                        job,
+                        problem,
+                        usage: Vec::new(),
+                    },
                 };
                 self.propose(command).await;
             }
@@ -330,7 +433,11 @@ impl Controller {
             Ok(commit) => (commit.stage, commit.task, commit.attempt),
             Err(failure) => (failure.stage, failure.task, failure.attempt),
         };
-        let id = TaskId { job: reply.job.clone(), stage, task };
+        let id = TaskId {
+            job: reply.job.clone(),
+            stage,
+            task,
+        };
         if let Some(executor) = &mut self.executor {
             executor.running.remove(&(id, attempt));
         }
@@ -338,7 +445,11 @@ impl Controller {
             Ok(commit) => self.commits.push((reply.job.clone(), commit)),
             Err(failure) => {
                 tracing::debug!(job = %reply.job, stage, task, attempt, problem = %failure.problem, "attempt failed");
-                self.propose(Command::FailTask { job: reply.job.clone(), failure }).await;
+                self.propose(Command::FailTask {
+                    job: reply.job.clone(),
+                    failure,
+                })
+                .await;
             }
         }
         if self.archiving.contains(&reply.job) {
@@ -353,11 +464,21 @@ impl Controller {
             return;
         }
         self.committing = true;
-        let batch: Vec<_> = self.commits.drain(..self.commits.len().min(COMMITS_MAX)).collect();
+        let batch: Vec<_> = self
+            .commits
+            .drain(..self.commits.len().min(COMMITS_MAX))
+            .collect();
         let (replica, done) = (self.replica.clone(), self.done.clone());
         self.tasks.spawn("commit", OnError::Log, async move {
             weft_core::failpoint::hit("commit");
-            let answer = replica.propose(&tenant(), Command::CommitTasks { commits: batch.clone() }).await;
+            let answer = replica
+                .propose(
+                    &tenant(),
+                    Command::CommitTasks {
+                        commits: batch.clone(),
+                    },
+                )
+                .await;
             let _ = done.send(Done::Committed(batch, answer)).await;
             Ok(())
         });
@@ -371,7 +492,12 @@ impl Controller {
             }
             Done::ArtefactsReady(job, Ok(())) => self.steps.push_back(Effect::PlanJob { job }),
             Done::ArtefactsReady(job, Err(problem)) => {
-                self.propose(Command::StepFailed { job, problem, usage: Vec::new() }).await;
+                self.propose(Command::StepFailed {
+                    job,
+                    problem,
+                    usage: Vec::new(),
+                })
+                .await;
             }
             Done::Archived(job, Ok(archive)) => {
                 weft_core::failpoint::hit("archived");
@@ -389,7 +515,11 @@ impl Controller {
         Ok(())
     }
 
-    fn on_committed(&self, batch: &[(JobId, TaskCommit)], answer: Result<Answer, Problem>) -> anyhow::Result<()> {
+    fn on_committed(
+        &self,
+        batch: &[(JobId, TaskCommit)],
+        answer: Result<Answer, Problem>,
+    ) -> anyhow::Result<()> {
         let answers = match answer {
             Ok(Answer::Commits { answers }) => answers,
             Ok(other) => anyhow::bail!("commits were answered with {other:?}"),
@@ -402,7 +532,9 @@ impl Controller {
                 CommitAnswer::Duplicate { same: false } => {
                     tracing::error!(%job, stage, task, "two attempts of a deterministic task differ; the first one stands");
                 }
-                CommitAnswer::Fenced | CommitAnswer::Stale => tracing::debug!(%job, stage, task, ?answer, "a commit came too late"),
+                CommitAnswer::Fenced | CommitAnswer::Stale => {
+                    tracing::debug!(%job, stage, task, ?answer, "a commit came too late")
+                }
             }
         }
         Ok(())
@@ -415,7 +547,10 @@ impl Controller {
         self.steps.retain(|step| *step.job() != job);
         if let Some(executor) = &mut self.executor {
             executor.stages.retain(|(other, _)| *other != job);
-            executor.link.send(ToExecutor::Forget { job: job.clone() }).await;
+            executor
+                .link
+                .send(ToExecutor::Forget { job: job.clone() })
+                .await;
         }
         if self.archiving.insert(job.clone()) {
             self.archive_when_quiet(&job);
@@ -425,7 +560,9 @@ impl Controller {
     /// Archives once nothing of the job runs any more: what still runs could write what was just removed.
     fn archive_when_quiet(&mut self, id: &JobId) {
         let busy = self.executor.as_ref().is_some_and(|executor| {
-            executor.running.keys().any(|(task, _)| task.job == *id) || executor.planning.contains(id) || executor.publishing.contains(id)
+            executor.running.keys().any(|(task, _)| task.job == *id)
+                || executor.planning.contains(id)
+                || executor.publishing.contains(id)
         });
         if busy {
             return;
@@ -451,13 +588,23 @@ impl Controller {
                     // What is committed is published, however late.
                     JobState::Publishing(_) | JobState::Ending(_) => return None,
                 };
-                (now.saturating_sub(started) > job.spec.limits.wall_ms).then(|| (job.id.clone(), job.spec.limits.wall_ms))
+                (now.saturating_sub(started) > job.spec.limits.wall_ms)
+                    .then(|| (job.id.clone(), job.spec.limits.wall_ms))
             };
-            state.tenant(&tenant()).map(|tenant| tenant.jobs.values().filter_map(over).collect()).unwrap_or_default()
+            state
+                .tenant(&tenant())
+                .map(|tenant| tenant.jobs.values().filter_map(over).collect())
+                .unwrap_or_default()
         };
         for (job, wall_ms) in late {
             let value = format!("{wall_ms} ms");
-            let mut problem = Problem::new(ErrorCode::LimitExceeded, format!("the `{}` limit of {value} was reached by the job; raise `limits.wall`", LimitKind::Wall));
+            let mut problem = Problem::new(
+                ErrorCode::LimitExceeded,
+                format!(
+                    "the `{}` limit of {value} was reached by the job; raise `limits.wall`",
+                    LimitKind::Wall
+                ),
+            );
             problem.limit = Some(LimitKind::Wall.to_string());
             problem.value = Some(value);
             self.propose(Command::EndJob { job, problem }).await;
@@ -476,38 +623,63 @@ impl Controller {
     }
 
     async fn dispatch(&mut self) {
-        if !self.executor.as_ref().is_some_and(|executor| executor.ready) {
+        if !self
+            .executor
+            .as_ref()
+            .is_some_and(|executor| executor.ready)
+        {
             return;
         }
         while let Some((digest, answer)) = self.describes.pop_front() {
             let request = self.next_request;
             self.next_request += 1;
-            let Some(executor) = &mut self.executor else { return };
+            let Some(executor) = &mut self.executor else {
+                return;
+            };
             executor.describing.insert(request, answer);
-            executor.link.send(ToExecutor::Describe { request, digest }).await;
+            executor
+                .link
+                .send(ToExecutor::Describe { request, digest })
+                .await;
         }
         while let Some(step) = self.steps.pop_front() {
             self.send_step(step).await;
         }
         while self.has_room() {
-            let Some((task, attempt)) = self.queue.pop() else { return };
+            let Some((task, attempt)) = self.queue.pop() else {
+                return;
+            };
             self.send_task(task, attempt).await;
         }
     }
 
     fn has_room(&self) -> bool {
         let room = self.settings.slots as usize + AHEAD;
-        self.executor.as_ref().is_some_and(|executor| executor.running.len() < room)
+        self.executor
+            .as_ref()
+            .is_some_and(|executor| executor.running.len() < room)
     }
 
     async fn send_step(&mut self, step: Effect) {
-        let Some(job) = self.job(step.job()) else { return };
-        let Some(executor) = &mut self.executor else { return };
+        let Some(job) = self.job(step.job()) else {
+            return;
+        };
+        let Some(executor) = &mut self.executor else {
+            return;
+        };
         match (&step, &job.state) {
             (Effect::PlanJob { .. }, JobState::Planning(_)) => {
-                let request = PlanRequest { job: job.id.clone(), spec: job.spec, functions: job.functions, started_ms: job.submitted_ms };
+                let request = PlanRequest {
+                    job: job.id.clone(),
+                    spec: job.spec,
+                    functions: job.functions,
+                    started_ms: job.submitted_ms,
+                };
                 executor.planning.insert(job.id);
-                executor.link.send(ToExecutor::Plan(Box::new(request))).await;
+                executor
+                    .link
+                    .send(ToExecutor::Plan(Box::new(request)))
+                    .await;
             }
             (Effect::PublishJob { .. }, JobState::Publishing(publishing)) => {
                 let files = job.staged_files();
@@ -516,11 +688,20 @@ impl Controller {
                     folder: output.path.clone(),
                     format: "parquet".into(),
                     schema: Vec::new(),
-                    files: files.iter().filter(|file| file.output == output.name).cloned().collect(),
+                    files: files
+                        .iter()
+                        .filter(|file| file.output == output.name)
+                        .cloned()
+                        .collect(),
                 };
                 let request = PublishRequest {
                     job: job.id.clone(),
-                    plans: publishing.plan.stages.iter().map(|stage| stage.plan.clone()).collect(),
+                    plans: publishing
+                        .plan
+                        .stages
+                        .iter()
+                        .map(|stage| stage.plan.clone())
+                        .collect(),
                     outputs: job.spec.outputs.iter().map(output).collect(),
                 };
                 executor.publishing.insert(job.id);
@@ -533,10 +714,23 @@ impl Controller {
 
     async fn send_task(&mut self, id: TaskId, attempt: u32) {
         let key = (id.job.clone(), id.stage);
-        let known = self.executor.as_ref().is_some_and(|executor| executor.stages.contains(&key));
-        let context = if known { None } else { self.with_job(&id.job, |job| stage_context(job, id.stage)).flatten() };
+        let known = self
+            .executor
+            .as_ref()
+            .is_some_and(|executor| executor.stages.contains(&key));
+        let context = if known {
+            None
+        } else {
+            self.with_job(&id.job, |job| stage_context(job, id.stage))
+                .flatten()
+        };
         let open = self.with_job(&id.job, |job| match &job.state {
-            JobState::Running(running) => self.settings.run_tasks_twice || !running.stages[id.stage as usize].commits.contains_key(&id.task),
+            JobState::Running(running) => {
+                self.settings.run_tasks_twice
+                    || !running.stages[id.stage as usize]
+                        .commits
+                        .contains_key(&id.task)
+            }
             JobState::Planning(_) | JobState::Publishing(_) | JobState::Ending(_) => false,
         });
         if open != Some(true) || (!known && context.is_none()) {
@@ -544,13 +738,26 @@ impl Controller {
         }
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let Some(executor) = &mut self.executor else { return };
+        let Some(executor) = &mut self.executor else {
+            return;
+        };
         if let Some(context) = context {
             executor.stages.insert(key);
-            executor.link.send(ToExecutor::Stage(Box::new(context))).await;
+            executor
+                .link
+                .send(ToExecutor::Stage(Box::new(context)))
+                .await;
         }
         executor.running.insert((id.clone(), attempt), sequence);
-        executor.link.send(ToExecutor::Task(TaskRequest { id, attempt, epoch: executor.epoch, sequence })).await;
+        executor
+            .link
+            .send(ToExecutor::Task(TaskRequest {
+                id,
+                attempt,
+                epoch: executor.epoch,
+                sequence,
+            }))
+            .await;
     }
 }
 
@@ -564,9 +771,16 @@ fn stage_context(job: &Job, stage: u32) -> Option<StageContext> {
     let inputs: Vec<Option<ObjectRef>> = match shape.reads {
         Some(edge) => {
             let commits = &job.stages().get(edge.stage as usize)?.commits;
-            (0..plan.stages[edge.stage as usize].n_tasks).map(|task| commits.get(&task).and_then(|commit| commit.object.clone())).collect()
+            (0..plan.stages[edge.stage as usize].n_tasks)
+                .map(|task| commits.get(&task).and_then(|commit| commit.object.clone()))
+                .collect()
         }
         None => Vec::new(),
     };
-    Some(StageContext { job: job.id.clone(), stage, plan: shape.plan.clone(), inputs })
+    Some(StageContext {
+        job: job.id.clone(),
+        stage,
+        plan: shape.plan.clone(),
+        inputs,
+    })
 }

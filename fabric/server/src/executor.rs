@@ -23,29 +23,51 @@ const REPLIES_MAX: usize = 4096;
 enum Work {
     Task(TaskRequest),
     Plan(Box<PlanRequest>),
-    Describe { request: u64, digest: weft_core::Digest },
+    Describe {
+        request: u64,
+        digest: weft_core::Digest,
+    },
     Publish(PublishRequest),
 }
 
 /// Runs the child until the agent closes the socket, which is standard input.
 pub fn run() -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )?;
     // A slot that panicked would be missing for ever after: the process ends instead, and the agent starts another.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
         std::process::abort();
     }));
-    let socket = StdUnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().context("standard input is not the agent's socket")?);
+    let socket = StdUnixStream::from(
+        std::io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .context("standard input is not the agent's socket")?,
+    );
     socket.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(socket))
 }
 
 async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     let (mut reader, mut writer) = UnixStream::from_std(socket)?.into_split();
-    let Some(ToExecutor::Setup { store, spill, slots, compatibility }) = wire::read(&mut reader).await? else {
+    let Some(ToExecutor::Setup {
+        store,
+        spill,
+        slots,
+        compatibility,
+    }) = wire::read(&mut reader).await?
+    else {
         anyhow::bail!("the agent did not say `setup` first");
     };
     let engine = Engine::new(Role::Executor).map_err(|fault| anyhow::anyhow!("{fault}"))?;
@@ -55,7 +77,9 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     let queue = Arc::new(Mutex::new(queue));
     for slot in 0..slots {
         let (executor, queue, replies) = (executor.clone(), Arc::clone(&queue), replies.clone());
-        std::thread::Builder::new().name(format!("weft-slot-{slot}")).spawn(move || run_slot(&executor, &queue, &replies))?;
+        std::thread::Builder::new()
+            .name(format!("weft-slot-{slot}"))
+            .spawn(move || run_slot(&executor, &queue, &replies))?;
     }
     replies.send(FromExecutor::Ready { slots }).await?;
     let reading = async {
@@ -78,7 +102,11 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     std::process::exit(0)
 }
 
-async fn take(executor: &Executor, work: &mpsc::Sender<Work>, message: ToExecutor) -> anyhow::Result<()> {
+async fn take(
+    executor: &Executor,
+    work: &mpsc::Sender<Work>,
+    message: ToExecutor,
+) -> anyhow::Result<()> {
     let one = match message {
         ToExecutor::Setup { .. } | ToExecutor::Lease { .. } => return Ok(()),
         ToExecutor::Stage(context) => {
@@ -94,15 +122,28 @@ async fn take(executor: &Executor, work: &mpsc::Sender<Work>, message: ToExecuto
         ToExecutor::Task(request) => Work::Task(request),
         ToExecutor::Publish(request) => Work::Publish(request),
     };
-    work.send(one).await.map_err(|_| anyhow::anyhow!("the slots are gone"))
+    work.send(one)
+        .await
+        .map_err(|_| anyhow::anyhow!("the slots are gone"))
 }
 
 /// One slot: a thread, a runtime, one piece of work at a time.
-fn run_slot(executor: &Executor, queue: &Mutex<mpsc::Receiver<Work>>, replies: &mpsc::Sender<FromExecutor>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).thread_keep_alive(Duration::from_secs(10)).build();
+fn run_slot(
+    executor: &Executor,
+    queue: &Mutex<mpsc::Receiver<Work>>,
+    replies: &mpsc::Sender<FromExecutor>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .thread_keep_alive(Duration::from_secs(10))
+        .build();
     let runtime = runtime.expect("a runtime of one thread starts wherever the process did");
     loop {
-        let work = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let work = queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .blocking_recv();
         let Some(work) = work else { return };
         let reply = runtime.block_on(perform(executor, work));
         if replies.blocking_send(reply).is_err() {
@@ -115,10 +156,15 @@ async fn perform(executor: &Executor, work: Work) -> FromExecutor {
     match work {
         Work::Task(request) => FromExecutor::Task(Box::new(executor.run(request).await)),
         Work::Plan(request) => FromExecutor::Planned(executor.plan(&request).await),
-        Work::Describe { request, digest } => FromExecutor::Described(executor.describe(request, &digest).await),
+        Work::Describe { request, digest } => {
+            FromExecutor::Described(executor.describe(request, &digest).await)
+        }
         Work::Publish(request) => {
             let job = request.job.clone();
-            FromExecutor::Published { job, result: executor.publish(request).await }
+            FromExecutor::Published {
+                job,
+                result: executor.publish(request).await,
+            }
         }
     }
 }

@@ -20,13 +20,23 @@ pub(crate) struct DataFolder {
 impl DataFolder {
     /// Opens the folder, makes it where it is missing, and locks it.
     pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(root).with_context(|| format!("the data folder `{}` cannot be made", root.display()))?;
-        fs::set_permissions(root, fs::Permissions::from_mode(0o700)).with_context(|| format!("`{}`", root.display()))?;
+        fs::create_dir_all(root)
+            .with_context(|| format!("the data folder `{}` cannot be made", root.display()))?;
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("`{}`", root.display()))?;
         let root = root.canonicalize()?;
         let path = root.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).with_context(|| format!("`{}`", path.display()))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("`{}`", path.display()))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!("the data folder `{}` belongs to a Weft that is running; stop it, or choose another with --data", root.display());
+            bail!(
+                "the data folder `{}` belongs to a Weft that is running; stop it, or choose another with --data",
+                root.display()
+            );
         }
         let folder = Self { root, _lock: lock };
         for sub in ["store", "spill", "uploads"] {
@@ -62,7 +72,10 @@ impl DataFolder {
                 if token.len() >= 32 {
                     return Ok(token.to_owned());
                 }
-                bail!("the token file `{}` is damaged; remove it and a new one is made", path.display())
+                bail!(
+                    "the token file `{}` is damaged; remove it and a new one is made",
+                    path.display()
+                )
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("`{}`", path.display())),
@@ -71,7 +84,12 @@ impl DataFolder {
         getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let draft = self.root.join("token.draft");
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&draft)?;
         writeln!(file, "{token}")?;
         file.sync_all()?;
         fs::rename(&draft, &path)?;
@@ -89,22 +107,38 @@ impl DataFolder {
                     continue;
                 }
                 let path = entry.path();
-                if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
+                if path.is_dir() {
+                    fs::remove_dir_all(&path)?
+                } else {
+                    fs::remove_file(&path)?
+                }
                 tracing::info!(path = %path.display(), "removed what a crash left behind");
                 removed += 1;
             }
             Ok(())
         };
         let tenants = || state.tenants.values();
-        let digests: Vec<String> = tenants().flat_map(|tenant| tenant.catalog.iter()).map(|record| record.digest.hex().to_owned()).collect();
-        let pinned = tenants().flat_map(|tenant| tenant.jobs.values()).flat_map(|job| &job.functions).map(|function| function.digest.hex().to_owned());
+        let digests: Vec<String> = tenants()
+            .flat_map(|tenant| tenant.catalog.iter())
+            .map(|record| record.digest.hex().to_owned())
+            .collect();
+        let pinned = tenants()
+            .flat_map(|tenant| tenant.jobs.values())
+            .flat_map(|job| &job.functions)
+            .map(|function| function.digest.hex().to_owned());
         let digests: Vec<String> = digests.into_iter().chain(pinned).collect();
-        let known = |name: &str| !name.contains('#') && digests.iter().any(|digest| name.starts_with(digest.as_str()));
+        let known = |name: &str| {
+            !name.contains('#')
+                && digests
+                    .iter()
+                    .any(|digest| name.starts_with(digest.as_str()))
+        };
         sweep(self.uploads(), &|_| false)?;
         sweep(self.spill(), &|_| false)?;
         sweep(self.store().join("components"), &known)?;
         sweep(self.store().join("artefacts"), &known)?;
-        let running = |name: &str| tenants().any(|tenant| tenant.jobs.keys().any(|job| job.as_str() == name));
+        let running =
+            |name: &str| tenants().any(|tenant| tenant.jobs.keys().any(|job| job.as_str() == name));
         sweep(self.store().join("jobs"), &running)?;
         sweep(self.store().join("archive"), &|name| !name.contains('#'))?;
         Ok(removed)

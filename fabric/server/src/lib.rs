@@ -23,3 +23,4 @@ mod wire;
 pub use compiler::run as compiler;
 pub use executor::run as executor;
 pub use up::{UpSettings, run as up};
+pub use weft_engine::preview;

@@ -33,7 +33,10 @@ impl Machine {
         for effect in effects {
             if self.signals.try_send(Signal::Effect(effect)).is_err() {
                 // The controller looks at the whole state when it has caught up.
-                tracing::warn!(limit = EFFECTS_MAX, "too many effects at once: the controller will derive them from the state");
+                tracing::warn!(
+                    limit = EFFECTS_MAX,
+                    "too many effects at once: the controller will derive them from the state"
+                );
                 break;
             }
         }
@@ -44,25 +47,35 @@ impl StateMachine for Machine {
     fn apply(&mut self, index: u64, command: &[u8]) -> Vec<u8> {
         let answer = match serde_json::from_slice::<Envelope>(command) {
             Ok(envelope) => {
-
-                let (answer, effects) = self.state.write().unwrap_or_else(PoisonError::into_inner).apply(envelope);
+                let (answer, effects) = self
+                    .state
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .apply(envelope);
                 if self.leader {
                     self.signal(effects);
                 }
                 answer
             }
-            Err(error) => Answer::Refused { problem: Problem::new(ErrorCode::Internal, format!("a command cannot be read: {error}")) },
+            Err(error) => Answer::Refused {
+                problem: Problem::new(
+                    ErrorCode::Internal,
+                    format!("a command cannot be read: {error}"),
+                ),
+            },
         };
         self.version.send_replace(index);
         serde_json::to_vec(&answer).expect("answers are plain data")
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        serde_json::to_vec(&*self.state.read().unwrap_or_else(PoisonError::into_inner)).expect("the state is plain data")
+        serde_json::to_vec(&*self.state.read().unwrap_or_else(PoisonError::into_inner))
+            .expect("the state is plain data")
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
-        let restored: State = serde_json::from_slice(snapshot).map_err(|error| error.to_string())?;
+        let restored: State =
+            serde_json::from_slice(snapshot).map_err(|error| error.to_string())?;
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = restored;
         Ok(())
     }
@@ -85,18 +98,36 @@ pub(crate) struct Replica {
 
 impl Replica {
     /// Starts the member and returns when its state is read; what it signals comes out of the receiver.
-    pub(crate) fn start(settings: weft_consensus::Settings) -> Result<(Self, mpsc::Receiver<Signal>), weft_consensus::Error> {
+    pub(crate) fn start(
+        settings: weft_consensus::Settings,
+    ) -> Result<(Self, mpsc::Receiver<Signal>), weft_consensus::Error> {
         let state: Arc<RwLock<State>> = Arc::default();
         let (signals, receiver) = mpsc::channel(EFFECTS_MAX);
         let (version, watched) = watch::channel(0);
-        let machine = Machine { state: Arc::clone(&state), signals, version, leader: false };
+        let machine = Machine {
+            state: Arc::clone(&state),
+            signals,
+            version,
+            leader: false,
+        };
         let handle = weft_consensus::start(settings, machine, weft_consensus::NoTransport)?;
-        Ok((Self { handle, state, version: watched }, receiver))
+        Ok((
+            Self {
+                handle,
+                state,
+                version: watched,
+            },
+            receiver,
+        ))
     }
 
     /// Waits until this member leads.
     pub(crate) async fn leads(&self) -> anyhow::Result<()> {
-        self.handle.watch_status().wait_for(|status| status.is_leader).await.map_err(|_| anyhow::anyhow!("the Raft member stopped"))?;
+        self.handle
+            .watch_status()
+            .wait_for(|status| status.is_leader)
+            .await
+            .map_err(|_| anyhow::anyhow!("the Raft member stopped"))?;
         Ok(())
     }
 
@@ -111,14 +142,31 @@ impl Replica {
     }
 
     /// Has a command replicated; returns when it is on disk and applied. A refusal is an error.
-    pub(crate) async fn propose(&self, tenant: &TenantId, command: Command) -> Result<Answer, Problem> {
-        let envelope = Envelope { version: COMMAND_VERSION, at_ms: unix_ms(), tenant: tenant.clone(), command };
+    pub(crate) async fn propose(
+        &self,
+        tenant: &TenantId,
+        command: Command,
+    ) -> Result<Answer, Problem> {
+        let envelope = Envelope {
+            version: COMMAND_VERSION,
+            at_ms: unix_ms(),
+            tenant: tenant.clone(),
+            command,
+        };
         let bytes = serde_json::to_vec(&envelope).expect("commands are plain data");
-        let answer = self.handle.propose(bytes).await.map_err(|error| match error.kind() {
-            ErrorKind::Invalid => Problem::new(ErrorCode::TooLarge, error.to_string()),
-            ErrorKind::Unavailable | ErrorKind::NotLeader => Problem::new(ErrorCode::Busy, error.to_string()),
-            ErrorKind::Closed | ErrorKind::Damaged | ErrorKind::Internal => Problem::new(ErrorCode::Internal, error.to_string()),
-        })?;
+        let answer = self
+            .handle
+            .propose(bytes)
+            .await
+            .map_err(|error| match error.kind() {
+                ErrorKind::Invalid => Problem::new(ErrorCode::TooLarge, error.to_string()),
+                ErrorKind::Unavailable | ErrorKind::NotLeader => {
+                    Problem::new(ErrorCode::Busy, error.to_string())
+                }
+                ErrorKind::Closed | ErrorKind::Damaged | ErrorKind::Internal => {
+                    Problem::new(ErrorCode::Internal, error.to_string())
+                }
+            })?;
         match serde_json::from_slice(&answer) {
             Ok(Answer::Refused { problem }) => Err(problem),
             Ok(answer) => Ok(answer),

@@ -24,12 +24,19 @@ pub(crate) struct Tasks {
 
 impl Tasks {
     pub(crate) fn new(cancel: CancellationToken) -> Self {
-        Self { set: Arc::default(), cancel }
+        Self {
+            set: Arc::default(),
+            cancel,
+        }
     }
 
     /// Spawns `future`; it is aborted when the server ends.
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-    pub(crate) fn spawn(&self, name: &'static str, on_error: OnError, future: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+    pub(crate) fn spawn(
+        &self,
+        name: &'static str,
+        on_error: OnError,
+        future: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
         let cancel = self.cancel.clone();
         let watched = async move {
             // The inner task is joined, so that a panic in it comes back as an error; it is aborted when this one is dropped.
@@ -52,6 +59,9 @@ impl Tasks {
 
     /// Aborts what still runs.
     pub(crate) fn abort(&self) {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.set
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .abort_all();
     }
 }

@@ -41,7 +41,12 @@ pub struct UpSettings {
 
 /// Runs `weft up` until it gets SIGINT or SIGTERM.
 pub fn run(settings: UpSettings) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).thread_name("weft-api").enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_name("weft-api")
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(serve(settings));
     runtime.shutdown_timeout(STOP_PATIENCE);
     result
@@ -63,13 +68,16 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
 
     let raft = weft_consensus::Settings {
         max_command_bytes: COMMAND_BYTES_MAX,
-        snapshot_every_entries: number_from_environment("WEFT__RAFT__SNAPSHOT_EVERY").unwrap_or(SNAPSHOT_EVERY),
+        snapshot_every_entries: number_from_environment("WEFT__RAFT__SNAPSHOT_EVERY")
+            .unwrap_or(SNAPSHOT_EVERY),
         failpoint: weft_core::failpoint::hit,
         ..weft_consensus::Settings::single(folder.raft())
     };
     let compatibility = tokio::task::spawn_blocking(weft_sandbox::compatibility);
     let started = tokio::task::spawn_blocking(move || Replica::start(raft));
-    let (replica, signals) = started.await?.context("the control state cannot be opened")?;
+    let (replica, signals) = started
+        .await?
+        .context("the control state cannot be opened")?;
     let compatibility = compatibility.await?;
     replica.leads().await?;
     let swept = folder.sweep(&replica.state())?;
@@ -77,20 +85,55 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         tracing::info!(swept, "cleaned up after a crash");
     }
 
-    let slots = settings.slots.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)));
+    let slots = settings.slots.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+    });
     let blobs = Blobs::local(&folder.store())?;
     let (agent, events) = Agent::new(&folder, compatibility, slots, tasks.clone())?;
     let agent = Arc::new(agent);
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
-    let components = Arc::new(Components::new(Arc::clone(&folder), Arc::clone(&agent), replica.clone(), requests));
-    let scheduler = SchedulerSettings { slots, run_tasks_twice: number_from_environment("WEFT__SCHEDULER__RUN_TASKS_TWICE") == Some(1) };
-    let (controller, done) = Controller::new(scheduler, replica.clone(), agent, Arc::clone(&components), blobs.clone(), tasks.clone());
-    tasks.spawn("controller", OnError::Stop, Box::pin(controller.run(cancel.clone(), signals, waiting, events, done)));
-    let api = Api::new(replica.clone(), components, blobs, Arc::clone(&folder), token, address);
-    tasks.spawn("api", OnError::Stop, api::serve(listener, api, tasks.clone(), cancel.clone()));
+    let components = Arc::new(Components::new(
+        Arc::clone(&folder),
+        Arc::clone(&agent),
+        replica.clone(),
+        requests,
+    ));
+    let scheduler = SchedulerSettings {
+        slots,
+        run_tasks_twice: number_from_environment("WEFT__SCHEDULER__RUN_TASKS_TWICE") == Some(1),
+    };
+    let (controller, done) = Controller::new(
+        scheduler,
+        replica.clone(),
+        agent,
+        Arc::clone(&components),
+        blobs.clone(),
+        tasks.clone(),
+    );
+    tasks.spawn(
+        "controller",
+        OnError::Stop,
+        Box::pin(controller.run(cancel.clone(), signals, waiting, events, done)),
+    );
+    let api = Api::new(
+        replica.clone(),
+        components,
+        blobs,
+        Arc::clone(&folder),
+        token,
+        address,
+    );
+    tasks.spawn(
+        "api",
+        OnError::Stop,
+        api::serve(listener, api, tasks.clone(), cancel.clone()),
+    );
 
     tracing::info!(%address, data = %settings.data.display(), slots, "ready");
-    eprintln!("weft is ready on http://{address} (data in {})", settings.data.display());
+    eprintln!(
+        "weft is ready on http://{address} (data in {})",
+        settings.data.display()
+    );
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let outcome = tokio::select! {

@@ -10,7 +10,9 @@ const FRAME_BYTES_MAX: u32 = 64 << 20;
 /// Reads the next frame; nothing where the other side has closed.
 ///
 /// Not cancel-safe: a dropped future may have read half a frame.
-pub(crate) async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<Option<T>> {
+pub(crate) async fn read<T: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> anyhow::Result<Option<T>> {
     let mut length = [0; 4];
     match stream.read_exact(&mut length).await {
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -18,18 +20,28 @@ pub(crate) async fn read<T: DeserializeOwned>(stream: &mut (impl AsyncRead + Unp
         other => other?,
     };
     let length = u32::from_le_bytes(length);
-    anyhow::ensure!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes is larger than {FRAME_BYTES_MAX}");
+    anyhow::ensure!(
+        length <= FRAME_BYTES_MAX,
+        "a frame of {length} bytes is larger than {FRAME_BYTES_MAX}"
+    );
     let mut bytes = vec![0; length as usize];
     stream.read_exact(&mut bytes).await?;
     Ok(Some(serde_json::from_slice(&bytes)?))
 }
 
 /// Writes one frame.
-pub(crate) async fn write<T: Serialize>(stream: &mut (impl AsyncWrite + Unpin), message: &T) -> anyhow::Result<()> {
+pub(crate) async fn write<T: Serialize>(
+    stream: &mut (impl AsyncWrite + Unpin),
+    message: &T,
+) -> anyhow::Result<()> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message)?;
-    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length <= FRAME_BYTES_MAX);
-    let length = length.ok_or_else(|| anyhow::anyhow!("a message of {} bytes is larger than a frame", bytes.len()))?;
+    let length = u32::try_from(bytes.len() - 4)
+        .ok()
+        .filter(|length| *length <= FRAME_BYTES_MAX);
+    let length = length.ok_or_else(|| {
+        anyhow::anyhow!("a message of {} bytes is larger than a frame", bytes.len())
+    })?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     stream.write_all(&bytes).await?;
     Ok(())

@@ -26,7 +26,10 @@ pub struct Blobs {
 }
 
 fn fail(key: &str) -> impl FnOnce(object_store::Error) -> Error + '_ {
-    move |source| Error::Store { key: key.to_owned(), source }
+    move |source| Error::Store {
+        key: key.to_owned(),
+        source,
+    }
 }
 
 impl Blobs {
@@ -34,7 +37,12 @@ impl Blobs {
     pub fn local(folder: &FsPath) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(fail("/"))?;
-        Ok(Self { store: Arc::new(store), folder: Arc::new(folder.to_owned()), gets: Arc::default(), puts: Arc::default() })
+        Ok(Self {
+            store: Arc::new(store),
+            folder: Arc::new(folder.to_owned()),
+            gets: Arc::default(),
+            puts: Arc::default(),
+        })
     }
 
     /// Where an object lies, for those that map it as a file.
@@ -44,13 +52,19 @@ impl Blobs {
 
     /// Requests so far: those that read, and those that write.
     pub fn requests(&self) -> (u64, u64) {
-        (self.gets.load(Ordering::Relaxed), self.puts.load(Ordering::Relaxed))
+        (
+            self.gets.load(Ordering::Relaxed),
+            self.puts.load(Ordering::Relaxed),
+        )
     }
 
     /// Writes a blob whole; it appears at once or not at all.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
         self.puts.fetch_add(1, Ordering::Relaxed);
-        self.store.put(&Path::from(key), bytes.into().into()).await.map_err(fail(key))?;
+        self.store
+            .put(&Path::from(key), bytes.into().into())
+            .await
+            .map_err(fail(key))?;
         Ok(())
     }
 
@@ -59,7 +73,9 @@ impl Blobs {
         self.put(key, bytes).await?;
         let path = self.local_path(key);
         let sync = move || sync_file_and_folder(&path);
-        tokio::task::spawn_blocking(sync).await.map_err(|error| Error::Encoding(error.to_string()))?
+        tokio::task::spawn_blocking(sync)
+            .await
+            .map_err(|error| Error::Encoding(error.to_string()))?
     }
 
     /// Starts an object that is written piece by piece; it appears when the writer is shut down.
@@ -78,7 +94,10 @@ impl Blobs {
     /// Reads a range of an object.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         self.gets.fetch_add(1, Ordering::Relaxed);
-        self.store.get_range(&Path::from(key), range).await.map_err(fail(key))
+        self.store
+            .get_range(&Path::from(key), range)
+            .await
+            .map_err(fail(key))
     }
 
     /// True where an object is there.
@@ -86,7 +105,10 @@ impl Blobs {
         match self.store.head(&Path::from(key)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(source) => Err(Error::Store { key: key.to_owned(), source }),
+            Err(source) => Err(Error::Store {
+                key: key.to_owned(),
+                source,
+            }),
         }
     }
 
@@ -94,24 +116,35 @@ impl Blobs {
     pub async fn delete_prefix(&self, prefix: &str) -> Result<()> {
         let folder = self.local_path(prefix);
         let remove = move || match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file(&folder, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file(&folder, error))
+            }
             _ => Ok(()),
         };
-        tokio::task::spawn_blocking(remove).await.map_err(|error| Error::Encoding(error.to_string()))?
+        tokio::task::spawn_blocking(remove)
+            .await
+            .map_err(|error| Error::Encoding(error.to_string()))?
     }
 
     /// Removes one object; one that is not there is removed already.
     pub async fn delete(&self, key: &str) -> Result<()> {
         match self.store.delete(&Path::from(key)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(Error::Store { key: key.to_owned(), source }),
+            Err(source) => Err(Error::Store {
+                key: key.to_owned(),
+                source,
+            }),
         }
     }
 }
 
 /// Makes a file and its name outlive the machine. After a failed sync the data may be gone: the caller must not retry.
 pub(crate) fn sync_file_and_folder(path: &FsPath) -> Result<()> {
-    let sync = |path: &FsPath| std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|error| Error::file(path, error));
+    let sync = |path: &FsPath| {
+        std::fs::File::open(path)
+            .and_then(|file| file.sync_all())
+            .map_err(|error| Error::file(path, error))
+    };
     sync(path)?;
     path.parent().map_or(Ok(()), sync)
 }

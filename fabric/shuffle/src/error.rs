@@ -61,14 +61,19 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub(crate) fn file(path: &std::path::Path, source: std::io::Error) -> Self {
-        Error::File { path: path.display().to_string(), source }
+        Error::File {
+            path: path.display().to_string(),
+            source,
+        }
     }
 
     /// What the caller does next.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Store { source, .. } if is_full(source) => ErrorKind::Exhausted,
-            Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorKind::Exhausted,
+            Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                ErrorKind::Exhausted
+            }
             Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
             Error::Damaged { .. } | Error::StagedFileLost(_) => ErrorKind::Damaged,
             Error::OutputExists(_) => ErrorKind::Conflict,
@@ -89,7 +94,10 @@ impl Error {
         }
         match self.kind() {
             ErrorKind::Unavailable => Problem::new(ErrorCode::StoreUnavailable, detail),
-            ErrorKind::Exhausted => Problem::new(ErrorCode::StoreUnavailable, format!("{detail}: the disk is full; free some space and run the job again")),
+            ErrorKind::Exhausted => Problem::new(
+                ErrorCode::StoreUnavailable,
+                format!("{detail}: the disk is full; free some space and run the job again"),
+            ),
             ErrorKind::Conflict => Problem::new(ErrorCode::OutputExists, detail),
             ErrorKind::Damaged | ErrorKind::Internal => Problem::new(ErrorCode::Internal, detail),
         }
@@ -99,7 +107,10 @@ impl Error {
 fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+        if error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
+        {
             return true;
         }
         next = error.source();

@@ -18,4 +18,7 @@ pub use blobs::Blobs;
 pub use error::{Error, ErrorKind, Result};
 pub use object::{ObjectReader, ObjectWriter, Place};
 pub use segment::FORMAT;
-pub use sink::{MANIFEST, Manifest, ManifestFile, ManifestOutput, StagedFile, clean_staging, folder_is_free, publish};
+pub use sink::{
+    MANIFEST, Manifest, ManifestFile, ManifestOutput, StagedFile, clean_staging, folder_is_free,
+    publish,
+};

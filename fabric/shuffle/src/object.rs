@@ -43,7 +43,11 @@ pub struct Place {
 impl Place {
     fn seed(self) -> u64 {
         let mut bytes = [0u8; 16];
-        for (slot, word) in bytes.chunks_exact_mut(4).zip([self.task, self.partition, self.edge, self.sequence]) {
+        for (slot, word) in
+            bytes
+                .chunks_exact_mut(4)
+                .zip([self.task, self.partition, self.edge, self.sequence])
+        {
             slot.copy_from_slice(&word.to_le_bytes());
         }
         xxh3_64(&bytes)
@@ -81,22 +85,49 @@ pub struct ObjectWriter {
 impl ObjectWriter {
     /// A writer for the attempt of `task`; what does not fit in memory goes to an unnamed file in `spill_folder`.
     pub fn new(task: u32, spill_folder: &std::path::Path) -> Self {
-        Self { task, segments: Vec::new(), sequences: HashMap::new(), held_bytes: 0, spill: None, spilled_bytes: 0, spill_folder: spill_folder.to_owned() }
+        Self {
+            task,
+            segments: Vec::new(),
+            sequences: HashMap::new(),
+            held_bytes: 0,
+            spill: None,
+            spilled_bytes: 0,
+            spill_folder: spill_folder.to_owned(),
+        }
     }
 
     /// Adds the next segment of a partition: `batches`, all with `schema`, in order. No rows, no segment.
-    pub fn add(&mut self, edge: u32, partition: u32, schema: &Schema, batches: &[RecordBatch]) -> Result<()> {
+    pub fn add(
+        &mut self,
+        edge: u32,
+        partition: u32,
+        schema: &Schema,
+        batches: &[RecordBatch],
+    ) -> Result<()> {
         if batches.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(());
         }
         let sequence = self.sequences.entry((edge, partition)).or_default();
-        let place = Place { task: self.task, partition, edge, sequence: *sequence };
+        let place = Place {
+            task: self.task,
+            partition,
+            edge,
+            sequence: *sequence,
+        };
         *sequence += 1;
         let encoded = segment::encode(schema, batches)?;
         let xxh3 = xxh3_64_with_seed(&encoded.bytes, place.seed());
         let length = encoded.bytes.len() as u64;
-        let entry =
-            Entry { edge, partition, sequence: place.sequence, offset: 0, length, raw_bytes: encoded.raw_bytes, rows: encoded.rows, xxh3 };
+        let entry = Entry {
+            edge,
+            partition,
+            sequence: place.sequence,
+            offset: 0,
+            length,
+            raw_bytes: encoded.raw_bytes,
+            rows: encoded.rows,
+            xxh3,
+        };
         let bytes = if self.held_bytes + length > HELD_BYTES_MAX {
             self.spill(&encoded.bytes)?
         } else {
@@ -113,10 +144,14 @@ impl ObjectWriter {
             self.spill = Some(tempfile::tempfile_in(&self.spill_folder).map_err(failed)?);
         }
         let file = self.spill.as_ref().expect("it was opened above");
-        file.write_all_at(bytes, self.spilled_bytes).map_err(failed)?;
+        file.write_all_at(bytes, self.spilled_bytes)
+            .map_err(failed)?;
         let offset = self.spilled_bytes;
         self.spilled_bytes += bytes.len() as u64;
-        Ok(Encoded::Spilled { offset, length: bytes.len() as u64 })
+        Ok(Encoded::Spilled {
+            offset,
+            length: bytes.len() as u64,
+        })
     }
 
     /// Bytes that went to the spill file.
@@ -127,8 +162,14 @@ impl ObjectWriter {
     /// Writes the object and returns its reference, and the sums of what it holds for each of `n_edges` edges.
     ///
     /// The object appears atomically. Not cancel-safe: a dropped future may leave staged parts, which the job's clean-up removes.
-    pub async fn finish(mut self, blobs: &Blobs, key: &str, n_edges: usize) -> Result<(ObjectRef, Vec<Sums>)> {
-        self.segments.sort_by_key(|(entry, _)| (entry.edge, entry.partition, entry.sequence));
+    pub async fn finish(
+        mut self,
+        blobs: &Blobs,
+        key: &str,
+        n_edges: usize,
+    ) -> Result<(ObjectRef, Vec<Sums>)> {
+        self.segments
+            .sort_by_key(|(entry, _)| (entry.edge, entry.partition, entry.sequence));
         let mut sums = vec![Sums::default(); n_edges];
         let mut index = Vec::with_capacity(self.segments.len() * WORDS);
         let mut writer = blobs.writer(key);
@@ -142,24 +183,49 @@ impl ObjectWriter {
             entry.offset = offset;
             offset += entry.length;
             writer.write_all(&bytes).await.map_err(written)?;
-            sums[entry.edge as usize].add(&Sums { rows: entry.rows, segments: 1, xxh3: entry.xxh3 });
+            sums[entry.edge as usize].add(&Sums {
+                rows: entry.rows,
+                segments: 1,
+                xxh3: entry.xxh3,
+            });
             let slot = u64::from(entry.edge) << 32 | u64::from(entry.partition);
-            index.extend([slot, u64::from(entry.sequence), entry.offset, entry.length, entry.raw_bytes, entry.rows, entry.xxh3]);
+            index.extend([
+                slot,
+                u64::from(entry.sequence),
+                entry.offset,
+                entry.length,
+                entry.raw_bytes,
+                entry.rows,
+                entry.xxh3,
+            ]);
         }
-        let index: Vec<u8> = index.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+        let index: Vec<u8> = index
+            .iter()
+            .flat_map(|word: &u64| word.to_le_bytes())
+            .collect();
         let index_xxh3 = xxh3_64(&index);
         writer.write_all(&index).await.map_err(written)?;
-        let footer = [(index.len() / (WORDS * 8)) as u64, MAGIC].map(u64::to_le_bytes).concat();
+        let footer = [(index.len() / (WORDS * 8)) as u64, MAGIC]
+            .map(u64::to_le_bytes)
+            .concat();
         writer.write_all(&footer).await.map_err(written)?;
         writer.shutdown().await.map_err(written)?;
         let bytes = offset + index.len() as u64 + footer.len() as u64;
-        Ok((ObjectRef { key: key.to_owned(), bytes, index_xxh3 }, sums))
+        Ok((
+            ObjectRef {
+                key: key.to_owned(),
+                bytes,
+                index_xxh3,
+            },
+            sums,
+        ))
     }
 
     fn unspill(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let file = self.spill.as_ref().expect("what was spilled has a file");
         let mut bytes = vec![0; usize::try_from(length).expect("segments fit in memory")];
-        file.read_exact_at(&mut bytes, offset).map_err(|error| Error::file(&self.spill_folder, error))?;
+        file.read_exact_at(&mut bytes, offset)
+            .map_err(|error| Error::file(&self.spill_folder, error))?;
         Ok(bytes)
     }
 }
@@ -183,31 +249,58 @@ struct Raw {
 impl ObjectReader {
     /// A reader on `blobs`.
     pub fn new(blobs: Blobs) -> Self {
-        Self { blobs, indices: Arc::default() }
+        Self {
+            blobs,
+            indices: Arc::default(),
+        }
     }
 
     async fn index(&self, object: &ObjectRef) -> Result<Index> {
-        if let Some(index) = self.indices.lock().unwrap_or_else(PoisonError::into_inner).get(&object.key) {
+        if let Some(index) = self
+            .indices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&object.key)
+        {
             return Ok(Arc::clone(index));
         }
         let index = Arc::new(self.read_index(object).await?);
-        self.indices.lock().unwrap_or_else(PoisonError::into_inner).insert(object.key.clone(), Arc::clone(&index));
+        self.indices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(object.key.clone(), Arc::clone(&index));
         Ok(index)
     }
 
     async fn read_index(&self, object: &ObjectRef) -> Result<Vec<Entry>> {
-        let damaged = |message: &str| Error::Damaged { place: format!("object `{}`", object.key), message: message.into() };
+        let damaged = |message: &str| Error::Damaged {
+            place: format!("object `{}`", object.key),
+            message: message.into(),
+        };
         if object.bytes < 16 {
             return Err(damaged("it is shorter than its footer"));
         }
-        let footer = self.blobs.get_range(&object.key, object.bytes - 16..object.bytes).await?;
+        let footer = self
+            .blobs
+            .get_range(&object.key, object.bytes - 16..object.bytes)
+            .await?;
         let words = words(&footer);
-        let [entries, MAGIC] = words[..] else { return Err(damaged("its footer is wrong")) };
-        let index_bytes = entries.checked_mul((WORDS * 8) as u64).filter(|bytes| bytes + 16 <= object.bytes).ok_or_else(|| damaged("its footer is wrong"))?;
+        let [entries, MAGIC] = words[..] else {
+            return Err(damaged("its footer is wrong"));
+        };
+        let index_bytes = entries
+            .checked_mul((WORDS * 8) as u64)
+            .filter(|bytes| bytes + 16 <= object.bytes)
+            .ok_or_else(|| damaged("its footer is wrong"))?;
         let start = object.bytes - 16 - index_bytes;
-        let index = self.blobs.get_range(&object.key, start..object.bytes - 16).await?;
+        let index = self
+            .blobs
+            .get_range(&object.key, start..object.bytes - 16)
+            .await?;
         if xxh3_64(&index) != object.index_xxh3 {
-            return Err(damaged("the checksum of its index differs from the commit's"));
+            return Err(damaged(
+                "the checksum of its index differs from the commit's",
+            ));
         }
         Ok(self::words(&index).chunks_exact(WORDS).map(entry).collect())
     }
@@ -216,18 +309,42 @@ impl ObjectReader {
     ///
     /// `stage` names the writing stage in errors. Errors: `Damaged` where lengths or checksums are not what was written;
     /// nothing is decompressed before they were found right.
-    pub async fn read(&self, object: &ObjectRef, stage: &str, task: u32, edge: u32, partition: u32) -> Result<(Vec<RecordBatch>, Sums, u64)> {
+    pub async fn read(
+        &self,
+        object: &ObjectRef,
+        stage: &str,
+        task: u32,
+        edge: u32,
+        partition: u32,
+    ) -> Result<(Vec<RecordBatch>, Sums, u64)> {
         let index = self.index(object).await?;
         let mut batches = Vec::new();
         let (mut sums, mut bytes) = (Sums::default(), 0);
-        let start = index.partition_point(|entry| (entry.edge, entry.partition) < (edge, partition));
-        for entry in index[start..].iter().take_while(|entry| (entry.edge, entry.partition) == (edge, partition)) {
-            let place = Place { task, partition, edge, sequence: entry.sequence };
+        let start =
+            index.partition_point(|entry| (entry.edge, entry.partition) < (edge, partition));
+        for entry in index[start..]
+            .iter()
+            .take_while(|entry| (entry.edge, entry.partition) == (edge, partition))
+        {
+            let place = Place {
+                task,
+                partition,
+                edge,
+                sequence: entry.sequence,
+            };
             let range = entry.offset..entry.offset + entry.length;
-            let raw = Raw { entry: *entry, place, bytes: self.blobs.get_range(&object.key, range).await? };
+            let raw = Raw {
+                entry: *entry,
+                place,
+                bytes: self.blobs.get_range(&object.key, range).await?,
+            };
             raw.check(stage)?;
             bytes += raw.bytes.len() as u64;
-            sums.add(&Sums { rows: entry.rows, segments: 1, xxh3: entry.xxh3 });
+            sums.add(&Sums {
+                rows: entry.rows,
+                segments: 1,
+                xxh3: entry.xxh3,
+            });
             batches.extend(raw.decode(stage)?);
         }
         Ok((batches, sums, bytes))
@@ -236,13 +353,30 @@ impl ObjectReader {
 
 impl Raw {
     fn damaged(&self, stage: &str, message: String) -> Error {
-        let Place { task, partition, sequence, .. } = self.place;
-        Error::Damaged { place: format!("partition `{partition}` of stage `{stage}`, task {task}, segment {sequence}"), message }
+        let Place {
+            task,
+            partition,
+            sequence,
+            ..
+        } = self.place;
+        Error::Damaged {
+            place: format!(
+                "partition `{partition}` of stage `{stage}`, task {task}, segment {sequence}"
+            ),
+            message,
+        }
     }
 
     fn check(&self, stage: &str) -> Result<()> {
         if self.bytes.len() as u64 != self.entry.length {
-            return Err(self.damaged(stage, format!("{} bytes where {} were written", self.bytes.len(), self.entry.length)));
+            return Err(self.damaged(
+                stage,
+                format!(
+                    "{} bytes where {} were written",
+                    self.bytes.len(),
+                    self.entry.length
+                ),
+            ));
         }
         if xxh3_64_with_seed(&self.bytes, self.place.seed()) != self.entry.xxh3 {
             return Err(self.damaged(stage, "its checksum differs".into()));
@@ -254,14 +388,20 @@ impl Raw {
         let batches = segment::decode(&self.bytes, self.entry.raw_bytes)?;
         let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
         if rows != self.entry.rows {
-            return Err(self.damaged(stage, format!("{rows} rows where {} were written", self.entry.rows)));
+            return Err(self.damaged(
+                stage,
+                format!("{rows} rows where {} were written", self.entry.rows),
+            ));
         }
         Ok(batches)
     }
 }
 
 fn words(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("chunks are 8 bytes"))).collect()
+    bytes
+        .chunks_exact(8)
+        .map(|word| u64::from_le_bytes(word.try_into().expect("chunks are 8 bytes")))
+        .collect()
 }
 
 fn entry(words: &[u64]) -> Entry {

@@ -46,22 +46,35 @@ fn failed(error: impl std::fmt::Display) -> Error {
 /// Encodes `batches`, all with `schema`.
 pub(crate) fn encode(schema: &Schema, batches: &[RecordBatch]) -> Result<Encoded> {
     let frame = FrameInfo::new().block_size(BlockSize::Max256KB);
-    let counted = Counted { inner: FrameEncoder::with_frame_info(frame, Vec::new()), bytes: 0 };
+    let counted = Counted {
+        inner: FrameEncoder::with_frame_info(frame, Vec::new()),
+        bytes: 0,
+    };
     let mut writer = StreamWriter::try_new(counted, schema).map_err(failed)?;
     for batch in batches {
         writer.write(batch).map_err(failed)?;
     }
     let counted = writer.into_inner().map_err(failed)?;
     let bytes = counted.inner.finish().map_err(failed)?;
-    Ok(Encoded { bytes, raw_bytes: counted.bytes, rows: batches.iter().map(|batch| batch.num_rows() as u64).sum() })
+    Ok(Encoded {
+        bytes,
+        raw_bytes: counted.bytes,
+        rows: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+    })
 }
 
 /// Decodes a segment whose checksum was found right. `raw_bytes` bounds what is decompressed.
 pub(crate) fn decode(bytes: &Bytes, raw_bytes: u64) -> Result<Vec<RecordBatch>> {
     let mut raw = Vec::with_capacity(usize::try_from(raw_bytes).map_err(failed)?);
-    FrameDecoder::new(bytes.as_ref()).take(raw_bytes + 1).read_to_end(&mut raw).map_err(failed)?;
+    FrameDecoder::new(bytes.as_ref())
+        .take(raw_bytes + 1)
+        .read_to_end(&mut raw)
+        .map_err(failed)?;
     if raw.len() as u64 != raw_bytes {
-        return Err(failed(format!("a segment has {} bytes, its index says {raw_bytes}", raw.len())));
+        return Err(failed(format!(
+            "a segment has {} bytes, its index says {raw_bytes}",
+            raw.len()
+        )));
     }
     let mut buffer = Buffer::from_vec(raw);
     let mut decoder = StreamDecoder::new();

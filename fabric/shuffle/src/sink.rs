@@ -59,16 +59,32 @@ impl StagedFile {
         fs::create_dir_all(&folder).map_err(|error| Error::file(&folder, error))?;
         let path = folder.join(name);
         let file = File::create(&path).map_err(|error| Error::file(&path, error))?;
-        Ok(Self { path, name: name.to_owned(), file: io::BufWriter::with_capacity(1 << 16, file), bytes: 0, hash: Xxh3::new() })
+        Ok(Self {
+            path,
+            name: name.to_owned(),
+            file: io::BufWriter::with_capacity(1 << 16, file),
+            bytes: 0,
+            hash: Xxh3::new(),
+        })
     }
 
     /// Syncs the file and says what is in it. `published` is its name once it is published.
     pub fn finish(self, output: &str, published: String, rows: u64) -> Result<SinkFile> {
         let failed = |error| Error::file(&self.path, error);
-        let file = self.file.into_inner().map_err(|error| failed(error.into_error()))?;
+        let file = self
+            .file
+            .into_inner()
+            .map_err(|error| failed(error.into_error()))?;
         file.sync_all().map_err(failed)?;
         let xxh3 = format!("{:016x}", self.hash.digest());
-        Ok(SinkFile { output: output.to_owned(), staged: self.name, name: published, rows, bytes: self.bytes, xxh3 })
+        Ok(SinkFile {
+            output: output.to_owned(),
+            staged: self.name,
+            name: published,
+            rows,
+            bytes: self.bytes,
+            xxh3,
+        })
     }
 }
 
@@ -143,8 +159,16 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
         weft_core::failpoint::hit("publish");
         publish_file(folder, &staging, file)?;
     }
-    let mut files: Vec<ManifestFile> =
-        output.files.iter().map(|file| ManifestFile { name: file.name.clone(), rows: file.rows, bytes: file.bytes, xxh3: file.xxh3.clone() }).collect();
+    let mut files: Vec<ManifestFile> = output
+        .files
+        .iter()
+        .map(|file| ManifestFile {
+            name: file.name.clone(),
+            rows: file.rows,
+            bytes: file.bytes,
+            xxh3: file.xxh3.clone(),
+        })
+        .collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     let manifest = Manifest {
         job: job.to_string(),
@@ -158,7 +182,13 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     write_manifest(folder, &staging, &manifest)?;
     weft_core::failpoint::hit("publish-manifest");
     remove(&staging)?;
-    Ok(PublishedOutput { name: output.name.clone(), uri: output.folder.clone(), files: manifest.files.len() as u64, rows: manifest.rows, bytes: manifest.bytes })
+    Ok(PublishedOutput {
+        name: output.name.clone(),
+        uri: output.folder.clone(),
+        files: manifest.files.len() as u64,
+        rows: manifest.rows,
+        bytes: manifest.bytes,
+    })
 }
 
 fn publish_file(folder: &Path, staging: &Path, file: &SinkFile) -> Result<()> {
@@ -176,7 +206,8 @@ fn publish_file(folder: &Path, staging: &Path, file: &SinkFile) -> Result<()> {
 
 fn write_manifest(folder: &Path, staging: &Path, manifest: &Manifest) -> Result<()> {
     let path = folder.join(MANIFEST);
-    let text = serde_json::to_vec_pretty(manifest).map_err(|error| Error::Encoding(error.to_string()))?;
+    let text =
+        serde_json::to_vec_pretty(manifest).map_err(|error| Error::Encoding(error.to_string()))?;
     if fs::read(&path).is_ok_and(|found| found == text) {
         return Ok(());
     }
@@ -211,7 +242,9 @@ pub fn clean_staging(output: &Path, job: &JobId, withdraw: &[SinkFile]) -> Resul
         for file in withdraw {
             let path = output.join(&file.name);
             // A file that is still staged was never renamed: what has its name is somebody else's.
-            if !staging.join(&file.staged).exists() && fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) {
+            if !staging.join(&file.staged).exists()
+                && fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes)
+            {
                 fs::remove_file(&path).map_err(|error| Error::file(&path, error))?;
             }
         }
@@ -235,7 +268,13 @@ mod tests {
     }
 
     fn output(folder: &Path, files: Vec<SinkFile>) -> ManifestOutput {
-        ManifestOutput { name: "daily".into(), folder: folder.display().to_string(), format: "parquet".into(), schema: Vec::new(), files }
+        ManifestOutput {
+            name: "daily".into(),
+            folder: folder.display().to_string(),
+            format: "parquet".into(),
+            schema: Vec::new(),
+            files,
+        }
     }
 
     #[test]
@@ -243,14 +282,24 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let folder = root.path().join("out/daily");
         let job = JobId::new(1, 2);
-        let files = vec![staged(&folder, &job, "part-daily-0", "aa"), staged(&folder, &job, "part-daily-1", "bbb")];
+        let files = vec![
+            staged(&folder, &job, "part-daily-0", "aa"),
+            staged(&folder, &job, "part-daily-1", "bbb"),
+        ];
         assert!(folder_is_free(&folder).expect("it reads"));
-        publish_file(&folder, &staging_folder(&folder, &job), &files[0]).expect("as if the process died here");
+        publish_file(&folder, &staging_folder(&folder, &job), &files[0])
+            .expect("as if the process died here");
         let output = output(&folder, files);
         let published = publish(&job, &output).expect("it publishes");
         assert_eq!(publish(&job, &output).expect("and again"), published);
-        assert_eq!((published.files, published.rows, published.bytes), (2, 2, 5));
-        let mut names: Vec<_> = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(
+            (published.files, published.rows, published.bytes),
+            (2, 2, 5)
+        );
+        let mut names: Vec<_> = fs::read_dir(&folder)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
         names.sort();
         assert_eq!(names, ["_weft.json", "part-daily-0", "part-daily-1"]);
     }
@@ -264,7 +313,10 @@ mod tests {
         assert!(!folder_is_free(root.path()).expect("it reads"));
         let error = publish(&job, &output(root.path(), vec![file])).expect_err("the name is taken");
         assert!(matches!(error, Error::OutputExists(_)), "{error}");
-        assert_eq!(fs::read(root.path().join("part-daily-0")).expect("it is there"), b"theirs");
+        assert_eq!(
+            fs::read(root.path().join("part-daily-0")).expect("it is there"),
+            b"theirs"
+        );
     }
 
     #[test]
@@ -272,7 +324,10 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let folder = root.path().join("daily");
         let job = JobId::new(1, 2);
-        let files = vec![staged(&folder, &job, "a", "aa"), staged(&folder, &job, "b", "b")];
+        let files = vec![
+            staged(&folder, &job, "a", "aa"),
+            staged(&folder, &job, "b", "b"),
+        ];
         fs::remove_file(staging_folder(&folder, &job).join("1-0-b")).expect("it was there");
         let error = publish(&job, &output(&folder, files.clone())).expect_err("b is gone");
         assert!(matches!(error, Error::StagedFileLost(_)), "{error}");

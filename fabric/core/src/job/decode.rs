@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::document::{Errors, Table, nearest};
 use super::{
-    BadRecords, FunctionRef, InputFormat, InputSpec, JobSpec, OutputFormat, OutputMode, OutputSpec, PARTITIONS_MAX, STAGES_MAX, StageSpec, TASKS_MAX, Work,
+    BadRecords, FunctionRef, InputFormat, InputSpec, JobSpec, OutputFormat, OutputMode, OutputSpec,
+    PARTITIONS_MAX, STAGES_MAX, StageSpec, TASKS_MAX, Work,
 };
 use crate::limits::Limits;
 use crate::problem::{ErrorCode, FieldError, Problem};
@@ -25,8 +26,18 @@ pub fn decode(document: &Value) -> Result<JobSpec, Problem> {
 }
 
 fn invalid(errors: Vec<FieldError>) -> Problem {
-    let count = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
-    Problem { errors, ..Problem::new(ErrorCode::InvalidJob, format!("the job document has {count}")) }
+    let count = if errors.len() == 1 {
+        "1 error".to_owned()
+    } else {
+        format!("{} errors", errors.len())
+    };
+    Problem {
+        errors,
+        ..Problem::new(
+            ErrorCode::InvalidJob,
+            format!("the job document has {count}"),
+        )
+    }
 }
 
 fn job(document: &Value, errors: &mut Errors) -> Option<JobSpec> {
@@ -40,7 +51,16 @@ fn job(document: &Value, errors: &mut Errors) -> Option<JobSpec> {
     let stages = stages(&mut table, &limits, errors);
     let outputs = outputs(&mut table, errors);
     table.finish(errors);
-    let spec = JobSpec { name: name.unwrap_or_default(), seed, tags, params, limits, inputs, stages, outputs };
+    let spec = JobSpec {
+        name: name.unwrap_or_default(),
+        seed,
+        tags,
+        params,
+        limits,
+        inputs,
+        stages,
+        outputs,
+    };
     check_graph(&spec, errors);
     Some(spec)
 }
@@ -52,17 +72,30 @@ fn name_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Opt
 }
 
 fn check_name(path: &str, name: &str, errors: &mut Errors) -> bool {
-    let fits = (1..=63).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    let fits = (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if !fits {
-        errors.add(path, format!("`{}` is not a name: 1 to 63 letters, digits, `-` and `_`", name.escape_debug()));
+        errors.add(
+            path,
+            format!(
+                "`{}` is not a name: 1 to 63 letters, digits, `-` and `_`",
+                name.escape_debug()
+            ),
+        );
     }
     fits
 }
 
 fn limits_at(table: &mut Table<'_>, within: &Limits, of_job: bool, errors: &mut Errors) -> Limits {
     let mut limits = within.clone();
-    let Some(value) = table.get("limits") else { return limits };
-    let Some(mut table) = Table::open(&table.at("limits"), value, errors) else { return limits };
+    let Some(value) = table.get("limits") else {
+        return limits;
+    };
+    let Some(mut table) = Table::open(&table.at("limits"), value, errors) else {
+        return limits;
+    };
     if let Some(bytes) = size_at(&mut table, "memory", errors) {
         if (Limits::MEMORY_BYTES_MIN..=Limits::MEMORY_BYTES_MAX).contains(&bytes) {
             limits.memory_bytes = bytes;
@@ -80,14 +113,21 @@ fn limits_at(table: &mut Table<'_>, within: &Limits, of_job: bool, errors: &mut 
         limits.output_bytes = bytes;
     }
     table.finish(errors);
-    if of_job { limits } else { limits.narrow(within) }
+    if of_job {
+        limits
+    } else {
+        limits.narrow(within)
+    }
 }
 
 fn size_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option<u64> {
     let text = table.text(key, errors)?;
     let bytes = parse_bytes(text);
     if bytes.is_none() {
-        errors.add(&table.at(key), format!("`{text}` is not a size such as `256MiB`"));
+        errors.add(
+            &table.at(key),
+            format!("`{text}` is not a size such as `256MiB`"),
+        );
     }
     bytes
 }
@@ -96,19 +136,28 @@ fn duration_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) ->
     let text = table.text(key, errors)?;
     let duration = parse_duration(text).filter(|duration| !duration.is_zero());
     if duration.is_none() {
-        errors.add(&table.at(key), format!("`{text}` is not a duration such as `60s`"));
+        errors.add(
+            &table.at(key),
+            format!("`{text}` is not a duration such as `60s`"),
+        );
     }
     duration.and_then(|duration| u64::try_from(duration.as_millis()).ok())
 }
 
 fn inputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<InputSpec> {
-    let Some(value) = table.get("input") else { return Vec::new() };
-    let Some(named) = Table::open(&table.at("input"), value, errors) else { return Vec::new() };
+    let Some(value) = table.get("input") else {
+        return Vec::new();
+    };
+    let Some(named) = Table::open(&table.at("input"), value, errors) else {
+        return Vec::new();
+    };
     let mut inputs = Vec::new();
     for (name, value) in named.entries() {
         let path = named.at(name);
         check_name(&path, name, errors);
-        let Some(table) = Table::open(&path, value, errors) else { continue };
+        let Some(table) = Table::open(&path, value, errors) else {
+            continue;
+        };
         inputs.push(input(name, table, errors));
     }
     inputs
@@ -118,10 +167,18 @@ fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> InputSpec {
     if table.get("format").is_none() {
         errors.add(&table.at("format"), "is missing");
     } else {
-        table.choice("format", &["text"], &["csv", "json", "parquet", "arrow"], errors);
+        table.choice(
+            "format",
+            &["text"],
+            &["csv", "json", "parquet", "arrow"],
+            errors,
+        );
     }
     let uris = match table.texts("uri", errors) {
-        Some(uris) if !uris.is_empty() => uris.iter().filter_map(|uri| local_path(&table.at("uri"), uri, errors)).collect(),
+        Some(uris) if !uris.is_empty() => uris
+            .iter()
+            .filter_map(|uri| local_path(&table.at("uri"), uri, errors))
+            .collect(),
         Some(_) => {
             errors.add(&table.at("uri"), "names no file");
             Vec::new()
@@ -140,14 +197,23 @@ fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> InputSpec {
     let bad_records = bad_records(&mut table, errors);
     table.finish(errors);
     // What is wrong has been noted; the name stays known, so that stages that read it are not reported too.
-    InputSpec { name: name.to_owned(), format: InputFormat::Text, uris, utf8: encoding == Some("utf8"), bad_records }
+    InputSpec {
+        name: name.to_owned(),
+        format: InputFormat::Text,
+        uris,
+        utf8: encoding == Some("utf8"),
+        bad_records,
+    }
 }
 
 fn bad_records(table: &mut Table<'_>, errors: &mut Errors) -> BadRecords {
     match table.get("bad_records") {
         None => BadRecords::Fail,
         Some(Value::Object(_)) => {
-            errors.add(&table.at("bad_records"), "`dead_letter` is not offered by this version; it offers `fail`, `skip`");
+            errors.add(
+                &table.at("bad_records"),
+                "`dead_letter` is not offered by this version; it offers `fail`, `skip`",
+            );
             BadRecords::Fail
         }
         Some(_) => match table.choice("bad_records", &["fail", "skip"], &[], errors) {
@@ -164,7 +230,8 @@ fn local_path(path: &str, uri: &str, errors: &mut Errors) -> Option<String> {
         errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://` and absolute paths"));
         return None;
     }
-    if !local.starts_with('/') || local.contains('\0') || local.split('/').any(|part| part == "..") {
+    if !local.starts_with('/') || local.contains('\0') || local.split('/').any(|part| part == "..")
+    {
         errors.add(path, format!("`{}` must be an absolute path without `..` (the CLI resolves paths against the job file's folder)", uri.escape_debug()));
         return None;
     }
@@ -185,11 +252,21 @@ fn stages(table: &mut Table<'_>, limits: &Limits, errors: &mut Errors) -> Vec<St
         }
     };
     if items.len() > STAGES_MAX {
-        errors.add(&path, format!("{} stages; a job may have {STAGES_MAX}", items.len()));
+        errors.add(
+            &path,
+            format!("{} stages; a job may have {STAGES_MAX}", items.len()),
+        );
         return Vec::new();
     }
-    let tables = items.iter().enumerate().filter_map(|(position, item)| Table::open(&format!("{path}[{position}]"), item, errors)).collect::<Vec<_>>();
-    tables.into_iter().filter_map(|table| stage(table, limits, errors)).collect()
+    let tables = items
+        .iter()
+        .enumerate()
+        .filter_map(|(position, item)| Table::open(&format!("{path}[{position}]"), item, errors))
+        .collect::<Vec<_>>();
+    tables
+        .into_iter()
+        .filter_map(|table| stage(table, limits, errors))
+        .collect()
 }
 
 fn stage(mut table: Table<'_>, limits: &Limits, errors: &mut Errors) -> Option<StageSpec> {
@@ -202,53 +279,98 @@ fn stage(mut table: Table<'_>, limits: &Limits, errors: &mut Errors) -> Option<S
     let count = table.number("count", 1..=u64::from(TASKS_MAX), errors);
     let shuffle = shuffle(&mut table, errors);
     if table.get("sql").is_some() {
-        errors.add(&table.at("sql"), "SQL stages are not offered by this version");
+        errors.add(
+            &table.at("sql"),
+            "SQL stages are not offered by this version",
+        );
     }
     let params = table.text_map("params", errors);
     let limits = limits_at(&mut table, limits, false, errors);
     let path = table.path.clone();
     table.finish(errors);
     if task.is_none() && from.is_none() {
-        errors.add(&format!("{path}.from"), "is missing: name the input or stage that this stage reads");
+        errors.add(
+            &format!("{path}.from"),
+            "is missing: name the input or stage that this stage reads",
+        );
     }
     let work = match (map, reduce, combine, shuffle, task) {
         (Some(function), None, None, None, None) => Work::Map { function },
-        (None, reduce, combine, Some((keys, partitions)), None) => Work::Reduce { keys, partitions, combine, reduce },
+        (None, reduce, combine, Some((keys, partitions)), None) => Work::Reduce {
+            keys,
+            partitions,
+            combine,
+            reduce,
+        },
         (None, None, None, None, Some(function)) if from.is_none() => {
             if count.is_none() {
-                errors.add(&format!("{path}.count"), "is missing: how many tasks the set has");
+                errors.add(
+                    &format!("{path}.count"),
+                    "is missing: how many tasks the set has",
+                );
             }
-            Work::Tasks { function, count: count.and_then(|count| u32::try_from(count).ok()).unwrap_or(1) }
+            Work::Tasks {
+                function,
+                count: count
+                    .and_then(|count| u32::try_from(count).ok())
+                    .unwrap_or(1),
+            }
         }
         (None, None, None, None, Some(_)) => {
-            errors.add(&format!("{path}.from"), "a task set reads nothing: leave `from` out");
+            errors.add(
+                &format!("{path}.from"),
+                "a task set reads nothing: leave `from` out",
+            );
             unknown_work()
         }
         (None, Some(_), _, None, None) => {
-            errors.add(&format!("{path}.shuffle"), "is missing: `reduce` needs `shuffle = { keys = [..] }`");
+            errors.add(
+                &format!("{path}.shuffle"),
+                "is missing: `reduce` needs `shuffle = { keys = [..] }`",
+            );
             unknown_work()
         }
         (None, None, _, None, None) => {
-            errors.add(&path, "the stage does nothing: give it `map`, `shuffle` with `reduce`, or `task`");
+            errors.add(
+                &path,
+                "the stage does nothing: give it `map`, `shuffle` with `reduce`, or `task`",
+            );
             unknown_work()
         }
         _ => {
-            errors.add(&path, "a stage has one of `map`, `shuffle` (with `reduce`, `combine`) and `task`");
+            errors.add(
+                &path,
+                "a stage has one of `map`, `shuffle` (with `reduce`, `combine`) and `task`",
+            );
             unknown_work()
         }
     };
-    Some(StageSpec { name: name?, from, work, params, limits })
+    Some(StageSpec {
+        name: name?,
+        from,
+        work,
+        params,
+        limits,
+    })
 }
 
 /// Stands in for work that was reported as wrong, so that the stage's name stays known.
 fn unknown_work() -> Work {
-    Work::Map { function: String::new() }
+    Work::Map {
+        function: String::new(),
+    }
 }
 
 fn function_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option<String> {
     let text = table.text(key, errors)?;
     if FunctionRef::parse(text).is_none() {
-        errors.add(&table.at(key), format!("`{}` is not `component/function` or `component@version/function`", text.escape_debug()));
+        errors.add(
+            &table.at(key),
+            format!(
+                "`{}` is not `component/function` or `component@version/function`",
+                text.escape_debug()
+            ),
+        );
     }
     Some(text.to_owned())
 }
@@ -260,19 +382,27 @@ fn shuffle(table: &mut Table<'_>, errors: &mut Errors) -> Option<(Vec<String>, O
     if keys.is_empty() {
         errors.add(&table.at("keys"), "names no column");
     }
-    let partitions = table.number("partitions", 1..=u64::from(PARTITIONS_MAX), errors).and_then(|count| u32::try_from(count).ok());
+    let partitions = table
+        .number("partitions", 1..=u64::from(PARTITIONS_MAX), errors)
+        .and_then(|count| u32::try_from(count).ok());
     table.finish(errors);
     Some((keys, partitions))
 }
 
 fn outputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<OutputSpec> {
-    let Some(value) = table.get("output") else { return Vec::new() };
-    let Some(named) = Table::open(&table.at("output"), value, errors) else { return Vec::new() };
+    let Some(value) = table.get("output") else {
+        return Vec::new();
+    };
+    let Some(named) = Table::open(&table.at("output"), value, errors) else {
+        return Vec::new();
+    };
     let mut outputs = Vec::new();
     for (name, value) in named.entries() {
         let path = named.at(name);
         check_name(&path, name, errors);
-        let Some(table) = Table::open(&path, value, errors) else { continue };
+        let Some(table) = Table::open(&path, value, errors) else {
+            continue;
+        };
         outputs.extend(output(name, table, errors));
     }
     outputs
@@ -290,17 +420,36 @@ fn output(name: &str, mut table: Table<'_>, errors: &mut Errors) -> Option<Outpu
     if table.get("mode").is_some() {
         table.choice("mode", &["error"], &["overwrite", "append"], errors);
     }
-    if table.get("partition_by").is_some_and(|value| value.as_array().is_none_or(|columns| !columns.is_empty())) {
-        errors.add(&table.at("partition_by"), "is not offered by this version; leave it out or empty");
+    if table
+        .get("partition_by")
+        .is_some_and(|value| value.as_array().is_none_or(|columns| !columns.is_empty()))
+    {
+        errors.add(
+            &table.at("partition_by"),
+            "is not offered by this version; leave it out or empty",
+        );
     }
     table.finish(errors);
-    Some(OutputSpec { name: name.to_owned(), from: from?.to_owned(), format: OutputFormat::Parquet, path: path?, mode: OutputMode::Error })
+    Some(OutputSpec {
+        name: name.to_owned(),
+        from: from?.to_owned(),
+        format: OutputFormat::Parquet,
+        path: path?,
+        mode: OutputMode::Error,
+    })
 }
 
 fn check_graph(spec: &JobSpec, errors: &mut Errors) {
     let mut names: BTreeMap<&str, String> = BTreeMap::new();
-    let inputs = spec.inputs.iter().map(|input| (input.name.as_str(), format!("input.{}", input.name)));
-    let stages = spec.stages.iter().enumerate().map(|(position, stage)| (stage.name.as_str(), format!("stage[{position}].name")));
+    let inputs = spec
+        .inputs
+        .iter()
+        .map(|input| (input.name.as_str(), format!("input.{}", input.name)));
+    let stages = spec
+        .stages
+        .iter()
+        .enumerate()
+        .map(|(position, stage)| (stage.name.as_str(), format!("stage[{position}].name")));
     for (name, path) in inputs.chain(stages) {
         if let Some(first) = names.insert(name, path.clone()) {
             errors.add(&path, format!("the name `{name}` is taken by `{first}`"));
@@ -310,9 +459,19 @@ fn check_graph(spec: &JobSpec, errors: &mut Errors) {
         let Some(from) = &stage.from else { continue };
         if !names.contains_key(from.as_str()) {
             let suggestion = nearest(from, names.keys().copied());
-            errors.add_with(&format!("stage[{position}].from"), format!("there is no input or stage `{from}`"), suggestion);
+            errors.add_with(
+                &format!("stage[{position}].from"),
+                format!("there is no input or stage `{from}`"),
+                suggestion,
+            );
         } else if reads_itself(spec, stage) {
-            errors.add(&format!("stage[{position}].from"), format!("the stage `{}` reads, by way of `{from}`, its own rows", stage.name));
+            errors.add(
+                &format!("stage[{position}].from"),
+                format!(
+                    "the stage `{}` reads, by way of `{from}`, its own rows",
+                    stage.name
+                ),
+            );
         }
     }
     check_outputs(spec, errors);
@@ -325,22 +484,51 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
         let stage = spec.stages.iter().find(|stage| stage.name == output.from);
         match stage.map(|stage| &stage.work) {
             None => {
-                let suggestion = nearest(&output.from, spec.stages.iter().map(|stage| stage.name.as_str()));
-                errors.add_with(&format!("{path}.from"), format!("there is no stage `{}`", output.from), suggestion);
+                let suggestion = nearest(
+                    &output.from,
+                    spec.stages.iter().map(|stage| stage.name.as_str()),
+                );
+                errors.add_with(
+                    &format!("{path}.from"),
+                    format!("there is no stage `{}`", output.from),
+                    suggestion,
+                );
             }
-            Some(Work::Tasks { .. }) => errors.add(&format!("{path}.from"), format!("`{}` is a set of tasks and has no rows", output.from)),
+            Some(Work::Tasks { .. }) => errors.add(
+                &format!("{path}.from"),
+                format!("`{}` is a set of tasks and has no rows", output.from),
+            ),
             Some(Work::Map { .. } | Work::Reduce { .. }) => {}
         }
         if !folders.insert(output.path.trim_end_matches('/')) {
-            errors.add(&format!("{path}.uri"), format!("another output writes to `{}`", output.path));
+            errors.add(
+                &format!("{path}.uri"),
+                format!("another output writes to `{}`", output.path),
+            );
         }
     }
     let used = |stage: &StageSpec| {
-        let by_stage = spec.stages.iter().any(|other| other.from.as_deref() == Some(&stage.name));
-        by_stage || spec.outputs.iter().any(|output| output.from == stage.name) || matches!(stage.work, Work::Tasks { .. })
+        let by_stage = spec
+            .stages
+            .iter()
+            .any(|other| other.from.as_deref() == Some(&stage.name));
+        by_stage
+            || spec.outputs.iter().any(|output| output.from == stage.name)
+            || matches!(stage.work, Work::Tasks { .. })
     };
-    for (position, stage) in spec.stages.iter().enumerate().filter(|(_, stage)| !used(stage)) {
-        errors.add(&format!("stage[{position}]"), format!("nothing reads the rows of `{}`: add an output or a stage", stage.name));
+    for (position, stage) in spec
+        .stages
+        .iter()
+        .enumerate()
+        .filter(|(_, stage)| !used(stage))
+    {
+        errors.add(
+            &format!("stage[{position}]"),
+            format!(
+                "nothing reads the rows of `{}`: add an output or a stage",
+                stage.name
+            ),
+        );
     }
 }
 
@@ -351,7 +539,11 @@ fn reads_itself(spec: &JobSpec, stage: &StageSpec) -> bool {
         if name == stage.name {
             return true;
         }
-        from = spec.stages.iter().find(|other| other.name == name).and_then(|other| other.from.as_deref());
+        from = spec
+            .stages
+            .iter()
+            .find(|other| other.name == name)
+            .and_then(|other| other.from.as_deref());
     }
     // A cycle further up, which is reported for the stages that are in it.
     false

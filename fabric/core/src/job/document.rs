@@ -10,18 +10,37 @@ pub(super) struct Errors(pub(super) Vec<FieldError>);
 
 impl Errors {
     pub(super) fn add(&mut self, path: &str, message: impl Into<String>) {
-        self.0.push(FieldError { path: path.to_owned(), message: message.into(), suggestion: None });
+        self.0.push(FieldError {
+            path: path.to_owned(),
+            message: message.into(),
+            suggestion: None,
+        });
     }
 
-    pub(super) fn add_with(&mut self, path: &str, message: impl Into<String>, suggestion: Option<String>) {
-        self.0.push(FieldError { path: path.to_owned(), message: message.into(), suggestion });
+    pub(super) fn add_with(
+        &mut self,
+        path: &str,
+        message: impl Into<String>,
+        suggestion: Option<String>,
+    ) {
+        self.0.push(FieldError {
+            path: path.to_owned(),
+            message: message.into(),
+            suggestion,
+        });
     }
 }
 
 /// The candidate that `word` was probably meant to be.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     let distance = |candidate: &str| strsim::damerau_levenshtein(word, candidate);
-    let (best, away) = candidates.into_iter().map(|candidate| (candidate, distance(candidate))).min_by_key(|(_, away)| *away)?;
+    let (best, away) = candidates
+        .into_iter()
+        .map(|candidate| (candidate, distance(candidate)))
+        .min_by_key(|(_, away)| *away)?;
     (away <= 2.max(word.len() / 3)).then(|| best.to_owned())
 }
 
@@ -50,12 +69,20 @@ impl<'a> Table<'a> {
             errors.add(path, format!("must be a table, not {}", kind(value)));
             return None;
         };
-        Some(Self { path: path.to_owned(), values, known: Vec::new() })
+        Some(Self {
+            path: path.to_owned(),
+            values,
+            known: Vec::new(),
+        })
     }
 
     /// The path of a key in this table.
     pub(super) fn at(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     pub(super) fn get(&mut self, key: &'static str) -> Option<&'a Value> {
@@ -77,7 +104,11 @@ impl<'a> Table<'a> {
         }
     }
 
-    pub(super) fn required_text(&mut self, key: &'static str, errors: &mut Errors) -> Option<&'a str> {
+    pub(super) fn required_text(
+        &mut self,
+        key: &'static str,
+        errors: &mut Errors,
+    ) -> Option<&'a str> {
         if !self.values.contains_key(key) {
             self.known.push(key);
             errors.add(&self.at(key), "is missing");
@@ -86,11 +117,23 @@ impl<'a> Table<'a> {
         self.text(key, errors)
     }
 
-    pub(super) fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<u64>, errors: &mut Errors) -> Option<u64> {
+    pub(super) fn number(
+        &mut self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+        errors: &mut Errors,
+    ) -> Option<u64> {
         let value = self.get(key)?;
         let number = value.as_u64().filter(|number| range.contains(number));
         if number.is_none() {
-            errors.add(&self.at(key), format!("must be a whole number from {} to {}", range.start(), range.end()));
+            errors.add(
+                &self.at(key),
+                format!(
+                    "must be a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                ),
+            );
         }
         number
     }
@@ -100,7 +143,10 @@ impl<'a> Table<'a> {
         let value = self.get(key)?;
         let texts = match value {
             Value::String(text) => Some(vec![text.clone()]),
-            Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+            Value::Array(items) => items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect(),
             _ => None,
         };
         if texts.is_none() {
@@ -110,23 +156,40 @@ impl<'a> Table<'a> {
     }
 
     /// Text to text.
-    pub(super) fn text_map(&mut self, key: &'static str, errors: &mut Errors) -> std::collections::BTreeMap<String, String> {
+    pub(super) fn text_map(
+        &mut self,
+        key: &'static str,
+        errors: &mut Errors,
+    ) -> std::collections::BTreeMap<String, String> {
         let mut map = std::collections::BTreeMap::new();
-        let Some(value) = self.get(key) else { return map };
-        let Some(table) = Table::open(&self.at(key), value, errors) else { return map };
+        let Some(value) = self.get(key) else {
+            return map;
+        };
+        let Some(table) = Table::open(&self.at(key), value, errors) else {
+            return map;
+        };
         for (name, value) in table.entries() {
             match value {
                 Value::String(text) => {
                     map.insert(name.clone(), text.clone());
                 }
-                other => errors.add(&table.at(name), format!("must be text, not {}", kind(other))),
+                other => errors.add(
+                    &table.at(name),
+                    format!("must be text, not {}", kind(other)),
+                ),
             }
         }
         map
     }
 
     /// The one of `choices` that `key` names. `later` are values that the format knows and this version does not offer.
-    pub(super) fn choice(&mut self, key: &'static str, choices: &[&'static str], later: &[&str], errors: &mut Errors) -> Option<&'static str> {
+    pub(super) fn choice(
+        &mut self,
+        key: &'static str,
+        choices: &[&'static str],
+        later: &[&str],
+        errors: &mut Errors,
+    ) -> Option<&'static str> {
         let text = self.text(key, errors)?;
         if let Some(choice) = choices.iter().find(|choice| **choice == text) {
             return Some(choice);
@@ -137,13 +200,21 @@ impl<'a> Table<'a> {
         } else {
             format!("`{text}` is not one of `{offered}`")
         };
-        errors.add_with(&self.at(key), message, nearest(text, choices.iter().copied()));
+        errors.add_with(
+            &self.at(key),
+            message,
+            nearest(text, choices.iter().copied()),
+        );
         None
     }
 
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self, errors: &mut Errors) {
-        for key in self.values.keys().filter(|key| !self.known.contains(&key.as_str())) {
+        for key in self
+            .values
+            .keys()
+            .filter(|key| !self.known.contains(&key.as_str()))
+        {
             let suggestion = nearest(key, self.known.iter().copied());
             errors.add_with(&self.at(key), format!("unknown key `{key}`"), suggestion);
         }

@@ -20,10 +20,22 @@ fn check(change: impl FnOnce(&mut Value), expected: &[(&str, &str)]) {
     let mut document = weblog();
     change(&mut document);
     let problem = decode(&document).expect_err("the document is wrong");
-    let found: Vec<(String, String)> = problem.errors.iter().map(|e| (e.path.clone(), format!("{} {}", e.message, e.suggestion.clone().unwrap_or_default()))).collect();
+    let found: Vec<(String, String)> = problem
+        .errors
+        .iter()
+        .map(|e| {
+            (
+                e.path.clone(),
+                format!("{} {}", e.message, e.suggestion.clone().unwrap_or_default()),
+            )
+        })
+        .collect();
     assert_eq!(found.len(), expected.len(), "{found:?}");
     for ((path, message), (expected_path, part)) in found.iter().zip(expected) {
-        assert!(path == expected_path && message.contains(part), "{path}: {message}, expected {expected_path}: {part}");
+        assert!(
+            path == expected_path && message.contains(part),
+            "{path}: {message}, expected {expected_path}: {part}"
+        );
     }
 }
 
@@ -33,15 +45,27 @@ fn a_good_document_decodes() {
     assert_eq!(spec.limits.memory_bytes, 64 << 20);
     assert_eq!(spec.stages[1].limits.memory_bytes, 64 << 20);
     assert_eq!(spec.outputs[0].path, "/out/daily/");
-    assert_eq!(spec.functions(), ["weblog/parse", "weblog/daily-partial", "weblog/daily"]);
+    assert_eq!(
+        spec.functions(),
+        ["weblog/parse", "weblog/daily-partial", "weblog/daily"]
+    );
     let bytes = serde_json::to_vec(&spec).expect("it serialises");
-    assert_eq!(serde_json::from_slice::<JobSpec>(&bytes).expect("and comes back"), spec);
+    assert_eq!(
+        serde_json::from_slice::<JobSpec>(&bytes).expect("and comes back"),
+        spec
+    );
 }
 
 #[test]
 fn unknown_keys_name_the_path_and_the_nearest_key() {
-    check(|d| d["stage"][1]["shufle"] = json!({}), &[("stage[1].shufle", "shuffle")]);
-    check(|d| d["stage"][1]["shuffle"]["partition"] = json!(3), &[("stage[1].shuffle.partition", "partitions")]);
+    check(
+        |d| d["stage"][1]["shufle"] = json!({}),
+        &[("stage[1].shufle", "shuffle")],
+    );
+    check(
+        |d| d["stage"][1]["shuffle"]["partition"] = json!(3),
+        &[("stage[1].shuffle.partition", "partitions")],
+    );
     check(|d| d["outputs"] = json!({}), &[("outputs", "output")]);
 }
 
@@ -67,7 +91,13 @@ fn everything_wrong_is_listed_at_once() {
 
 #[test]
 fn graphs_that_cannot_run_are_refused() {
-    check(|d| d["stage"][0]["from"] = json!("daily"), &[("stage[0].from", "its own rows"), ("stage[1].from", "its own rows")]);
+    check(
+        |d| d["stage"][0]["from"] = json!("daily"),
+        &[
+            ("stage[0].from", "its own rows"),
+            ("stage[1].from", "its own rows"),
+        ],
+    );
     check(
         |d| d["stage"][1]["name"] = json!("logs"),
         &[
@@ -77,15 +107,34 @@ fn graphs_that_cannot_run_are_refused() {
             ("output.daily.from", "no stage `daily`"),
         ],
     );
-    check(|d| d["input"]["logs"]["uri"] = json!("data/../../etc/passwd"), &[("input.logs.uri", "absolute path")]);
-    check(|d| d["stage"][0]["map"] = json!("weblog"), &[("stage[0].map", "component/function")]);
-    check(|d| d["stage"][0]["task"] = json!("weblog/x"), &[("stage[0]", "one of")]);
+    check(
+        |d| d["input"]["logs"]["uri"] = json!("data/../../etc/passwd"),
+        &[("input.logs.uri", "absolute path")],
+    );
+    check(
+        |d| d["stage"][0]["map"] = json!("weblog"),
+        &[("stage[0].map", "component/function")],
+    );
+    check(
+        |d| d["stage"][0]["task"] = json!("weblog/x"),
+        &[("stage[0]", "one of")],
+    );
 }
 
 #[test]
 fn function_references() {
-    assert_eq!(FunctionRef::parse("a/b"), Some(FunctionRef { component: "a".into(), version: None, function: "b".into() }));
-    assert_eq!(FunctionRef::parse("a@1.0.0-dev/b-c").and_then(|f| f.version), Some("1.0.0-dev".into()));
+    assert_eq!(
+        FunctionRef::parse("a/b"),
+        Some(FunctionRef {
+            component: "a".into(),
+            version: None,
+            function: "b".into()
+        })
+    );
+    assert_eq!(
+        FunctionRef::parse("a@1.0.0-dev/b-c").and_then(|f| f.version),
+        Some("1.0.0-dev".into())
+    );
     for bad in ["a", "a/", "/b", "a@1/b", "A/b", "a/b/c"] {
         assert_eq!(FunctionRef::parse(bad), None, "{bad}");
     }

@@ -23,8 +23,14 @@ pub(crate) struct PageQuery {
 }
 
 /// The page that starts after `cursor`, out of items with the keys that cursors are made of.
-pub(crate) fn page<K: AsRef<str>>(items: impl Iterator<Item = (K, Value)>, cursor: Option<&str>) -> Value {
-    let mut items = items.skip_while(|(key, _)| cursor.is_some_and(|cursor| key.as_ref() != cursor)).skip(usize::from(cursor.is_some())).peekable();
+pub(crate) fn page<K: AsRef<str>>(
+    items: impl Iterator<Item = (K, Value)>,
+    cursor: Option<&str>,
+) -> Value {
+    let mut items = items
+        .skip_while(|(key, _)| cursor.is_some_and(|cursor| key.as_ref() != cursor))
+        .skip(usize::from(cursor.is_some()))
+        .peekable();
     let mut page = Vec::new();
     let mut last = None;
     while page.len() < PAGE_MAX
@@ -40,24 +46,48 @@ pub(crate) fn page<K: AsRef<str>>(items: impl Iterator<Item = (K, Value)>, curso
 /// Lists the versions of all components.
 pub(crate) async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Json<Value> {
     let state = api.replica.state();
-    let records = state.tenant(&tenant()).into_iter().flat_map(|tenant| tenant.catalog.iter());
-    Json(page(records.map(|record| (format!("{}@{}", record.name, record.version), views::component(record))), query.cursor.as_deref()))
+    let records = state
+        .tenant(&tenant())
+        .into_iter()
+        .flat_map(|tenant| tenant.catalog.iter());
+    Json(page(
+        records.map(|record| {
+            (
+                format!("{}@{}", record.name, record.version),
+                views::component(record),
+            )
+        }),
+        query.cursor.as_deref(),
+    ))
 }
 
 fn find(api: &Api, name: &str, version: Option<&str>) -> ApiResult<Json<Value>> {
     let state = api.replica.state();
-    let record = state.tenant(&tenant()).and_then(|tenant| tenant.catalog.find(name, version));
-    let missing = || Problem::new(ErrorCode::NotFound, format!("there is no component `{}`", name.escape_debug()));
+    let record = state
+        .tenant(&tenant())
+        .and_then(|tenant| tenant.catalog.find(name, version));
+    let missing = || {
+        Problem::new(
+            ErrorCode::NotFound,
+            format!("there is no component `{}`", name.escape_debug()),
+        )
+    };
     Ok(Json(views::component(record.ok_or_else(missing)?)))
 }
 
 /// Shows the newest version.
-pub(crate) async fn show_newest(State(api): State<Api>, Path(name): Path<String>) -> ApiResult<Json<Value>> {
+pub(crate) async fn show_newest(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> ApiResult<Json<Value>> {
     find(&api, &name, None)
 }
 
 /// Shows one version.
-pub(crate) async fn show(State(api): State<Api>, Path((name, version)): Path<(String, String)>) -> ApiResult<Json<Value>> {
+pub(crate) async fn show(
+    State(api): State<Api>,
+    Path((name, version)): Path<(String, String)>,
+) -> ApiResult<Json<Value>> {
     find(&api, &name, Some(&version))
 }
 
@@ -72,35 +102,70 @@ impl Drop for Upload {
 }
 
 /// Takes a component: 201 where the version is new, 200 where these bytes are known.
-pub(crate) async fn upload(State(api): State<Api>, headers: HeaderMap, body: Body) -> ApiResult<(StatusCode, Json<Value>)> {
+pub(crate) async fn upload(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<(StatusCode, Json<Value>)> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
     let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let upload = Upload(api.folder.uploads().join(format!("{name}.part")));
     let (digest, size_bytes) = receive(body, &upload.0).await?;
-    if let Some(expected) = headers.get("x-weft-digest").and_then(|value| value.to_str().ok())
+    if let Some(expected) = headers
+        .get("x-weft-digest")
+        .and_then(|value| value.to_str().ok())
         && expected != digest.as_str()
     {
-        let detail = format!("the upload has digest {digest}, the client says `{}`: send it again", expected.escape_debug());
+        let detail = format!(
+            "the upload has digest {digest}, the client says `{}`: send it again",
+            expected.escape_debug()
+        );
         return Err(Problem::new(ErrorCode::InvalidComponent, detail).into());
     }
-    let (record, new) = api.components.register(&upload.0, digest, size_bytes).await?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    let (record, new) = api
+        .components
+        .register(&upload.0, digest, size_bytes)
+        .await?;
+    let status = if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok((status, Json(views::component(&record))))
 }
 
 /// Streams the body to a synced file, hashing on the way.
 async fn receive(mut body: Body, path: &std::path::Path) -> Result<(Digest, u64), Problem> {
-    let full = |error: std::io::Error| Problem::new(ErrorCode::StoreUnavailable, format!("the upload cannot be written: {error}"));
+    let full = |error: std::io::Error| {
+        Problem::new(
+            ErrorCode::StoreUnavailable,
+            format!("the upload cannot be written: {error}"),
+        )
+    };
     let mut file = tokio::fs::File::create(path).await.map_err(full)?;
     let (mut hash, mut bytes) = (Sha256::new(), 0);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Problem::new(ErrorCode::InvalidComponent, format!("the upload was cut off after {bytes} bytes: {error}")))?;
-        let Some(data) = frame.data_ref() else { continue };
+        let frame = frame.map_err(|error| {
+            Problem::new(
+                ErrorCode::InvalidComponent,
+                format!("the upload was cut off after {bytes} bytes: {error}"),
+            )
+        })?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
         weft_core::failpoint::hit("upload");
         bytes += data.len() as u64;
         if bytes > COMPONENT_BYTES_MAX {
-            return Err(Problem::new(ErrorCode::TooLarge, format!("the component is larger than {} MiB", COMPONENT_BYTES_MAX >> 20)));
+            return Err(Problem::new(
+                ErrorCode::TooLarge,
+                format!(
+                    "the component is larger than {} MiB",
+                    COMPONENT_BYTES_MAX >> 20
+                ),
+            ));
         }
         hash.update(data);
         file.write_all(data).await.map_err(full)?;

@@ -26,11 +26,21 @@ struct Follow {
 }
 
 /// Streams a job.
-pub(crate) async fn stream(State(api): State<Api>, Path(id): Path<String>) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
+pub(crate) async fn stream(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
     jobs::find(&api, &id).await?;
     let version = api.replica.version();
-    let follow = Follow { api, id, version, last: None, ended: false };
-    Ok(Sse::new(unfold(follow, next)).keep_alive(KeepAlive::new().interval(Duration::from_secs(10))))
+    let follow = Follow {
+        api,
+        id,
+        version,
+        last: None,
+        ended: false,
+    };
+    Ok(Sse::new(unfold(follow, next))
+        .keep_alive(KeepAlive::new().interval(Duration::from_secs(10))))
 }
 
 async fn next(mut follow: Follow) -> Option<(Result<Event, Infallible>, Follow)> {
@@ -44,7 +54,10 @@ async fn next(mut follow: Follow) -> Option<(Result<Event, Infallible>, Follow)>
         let view = views::job(&job);
         if matches!(job.state, JobState::Ending(_)) {
             follow.ended = true;
-            return Some((Ok(Event::default().event("end").data(view.to_string())), follow));
+            return Some((
+                Ok(Event::default().event("end").data(view.to_string())),
+                follow,
+            ));
         }
         if follow.last.as_ref() != Some(&view) {
             let event = Event::default().event("job").data(view.to_string());

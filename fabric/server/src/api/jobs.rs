@@ -21,7 +21,12 @@ const KEY_BYTES_MAX: usize = 255;
 
 /// A job, from the state or from its archive.
 pub(crate) async fn find(api: &Api, id: &str) -> Result<Job, Problem> {
-    let missing = || Problem::new(ErrorCode::NotFound, format!("there is no job `{}`", id.escape_debug()));
+    let missing = || {
+        Problem::new(
+            ErrorCode::NotFound,
+            format!("there is no job `{}`", id.escape_debug()),
+        )
+    };
     let id: JobId = id.parse().map_err(|_| missing())?;
     let archived = {
         let state = api.replica.state();
@@ -39,34 +44,85 @@ pub(crate) async fn list(State(api): State<Api>, Query(query): Query<PageQuery>)
     let state = api.replica.state();
     let mut items: Vec<(String, Value)> = Vec::new();
     if let Some(tenant) = state.tenant(&tenant()) {
-        items.extend(tenant.jobs.values().map(|job| (job.id.to_string(), views::job(job))));
-        items.extend(tenant.ended.values().map(|job| (job.id.to_string(), views::ended(job))));
+        items.extend(
+            tenant
+                .jobs
+                .values()
+                .map(|job| (job.id.to_string(), views::job(job))),
+        );
+        items.extend(
+            tenant
+                .ended
+                .values()
+                .map(|job| (job.id.to_string(), views::ended(job))),
+        );
     }
     items.sort_by(|a, b| b.0.cmp(&a.0));
     Json(page(items.into_iter(), query.cursor.as_deref()))
 }
 
 /// Accepts a job.
-pub(crate) async fn submit(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> ApiResult<(StatusCode, Json<Value>)> {
-    let document: Value = serde_json::from_slice(&body).map_err(|error| Problem::new(ErrorCode::InvalidJob, format!("the body is not JSON: {error}")))?;
+pub(crate) async fn submit(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let document: Value = serde_json::from_slice(&body).map_err(|error| {
+        Problem::new(
+            ErrorCode::InvalidJob,
+            format!("the body is not JSON: {error}"),
+        )
+    })?;
     let spec = job::decode(&document)?;
     let idempotency = idempotency(&headers, &body)?;
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
     let id = JobId::new(unix_ms(), u128::from_le_bytes(random));
-    let answer = api.replica.propose(&tenant(), Command::SubmitJob { job: id, spec, idempotency }).await?;
+    let answer = api
+        .replica
+        .propose(
+            &tenant(),
+            Command::SubmitJob {
+                job: id,
+                spec,
+                idempotency,
+            },
+        )
+        .await?;
     let Answer::Job { job: id, new } = answer else {
-        return Err(Problem::new(ErrorCode::Internal, format!("submitting answered with {answer:?}")).into());
+        return Err(Problem::new(
+            ErrorCode::Internal,
+            format!("submitting answered with {answer:?}"),
+        )
+        .into());
     };
     let job = find(&api, id.as_str()).await?;
-    Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(views::job(&job))))
+    Ok((
+        if new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        },
+        Json(views::job(&job)),
+    ))
 }
 
 /// The client's key, with the digest of what it asks for.
 fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<(String, String)>, Problem> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
-    let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= KEY_BYTES_MAX);
-    let key = key.ok_or_else(|| Problem::new(ErrorCode::InvalidJob, format!("`Idempotency-Key` must be 1 to {KEY_BYTES_MAX} visible characters")))?;
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = key
+        .to_str()
+        .ok()
+        .filter(|key| !key.is_empty() && key.len() <= KEY_BYTES_MAX);
+    let key = key.ok_or_else(|| {
+        Problem::new(
+            ErrorCode::InvalidJob,
+            format!("`Idempotency-Key` must be 1 to {KEY_BYTES_MAX} visible characters"),
+        )
+    })?;
     let digest = Digest::from_sha256(&Sha256::digest(body).into());
     Ok(Some((key.to_owned(), digest.to_string())))
 }
@@ -77,40 +133,82 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> ApiR
 }
 
 /// The stages of a job.
-pub(crate) async fn stages(State(api): State<Api>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    Ok(Json(json!({ "items": views::stages(&find(&api, &id).await?) })))
+pub(crate) async fn stages(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
+    Ok(Json(
+        json!({ "items": views::stages(&find(&api, &id).await?) }),
+    ))
 }
 
 /// The committed tasks of a job.
-pub(crate) async fn tasks(State(api): State<Api>, Path(id): Path<String>, Query(query): Query<PageQuery>) -> ApiResult<Json<Value>> {
+pub(crate) async fn tasks(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Value>> {
     let job = find(&api, &id).await?;
-    Ok(Json(page(views::tasks(&job).enumerate().map(|(position, task)| (position.to_string(), task)), query.cursor.as_deref())))
+    Ok(Json(page(
+        views::tasks(&job)
+            .enumerate()
+            .map(|(position, task)| (position.to_string(), task)),
+        query.cursor.as_deref(),
+    )))
 }
 
 /// The log of a job, line by line.
-pub(crate) async fn logs(State(api): State<Api>, Path(id): Path<String>, Query(query): Query<PageQuery>) -> ApiResult<Json<Value>> {
+pub(crate) async fn logs(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Value>> {
     let job = find(&api, &id).await?;
     let log = match api.blobs.get(&archive::log_key(&job.id)).await {
-        Ok(bytes) => serde_json::from_slice::<JobLog>(&bytes).map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
+        Ok(bytes) => serde_json::from_slice::<JobLog>(&bytes)
+            .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
         Err(_) => archive::collect_log(&api.blobs, &job).await,
     };
-    let start: usize = query.cursor.as_deref().and_then(|cursor| cursor.parse().ok()).unwrap_or(0);
+    let start: usize = query
+        .cursor
+        .as_deref()
+        .and_then(|cursor| cursor.parse().ok())
+        .unwrap_or(0);
     let lines: Vec<_> = log.lines.iter().skip(start).take(PAGE_MAX).collect();
     let next = (start + lines.len() < log.lines.len()).then(|| (start + lines.len()).to_string());
-    Ok(Json(json!({ "items": lines, "next_cursor": next, "dropped": log.dropped })))
+    Ok(Json(
+        json!({ "items": lines, "next_cursor": next, "dropped": log.dropped }),
+    ))
 }
 
 /// What a job used and costs.
-pub(crate) async fn receipt(State(api): State<Api>, Path(id): Path<String>) -> ApiResult<Json<Receipt>> {
+pub(crate) async fn receipt(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Receipt>> {
     Ok(Json(views::receipt(&find(&api, &id).await?)))
 }
 
 /// Asks a job to stop. One that has ended stays as it is.
-pub(crate) async fn cancel(State(api): State<Api>, Path(id): Path<String>) -> ApiResult<(StatusCode, Json<Value>)> {
+pub(crate) async fn cancel(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
     let job = find(&api, &id).await?;
     if !matches!(job.state, weft_control::JobState::Ending(_)) {
         // A job that ends this very moment is archived before the command comes: nothing to cancel.
-        let _ = api.replica.propose(&tenant(), Command::CancelJob { job: job.id.clone() }).await;
+        let _ = api
+            .replica
+            .propose(
+                &tenant(),
+                Command::CancelJob {
+                    job: job.id.clone(),
+                },
+            )
+            .await;
     }
-    Ok((StatusCode::ACCEPTED, Json(views::job(&find(&api, &id).await?))))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(views::job(&find(&api, &id).await?)),
+    ))
 }

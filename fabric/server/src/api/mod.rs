@@ -54,18 +54,42 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(replica: Replica, components: Arc<Components>, blobs: Blobs, folder: Arc<DataFolder>, token: String, address: SocketAddr) -> Self {
-        Self { replica, components, blobs, folder, token: token.into(), address }
+    pub(crate) fn new(
+        replica: Replica,
+        components: Arc<Components>,
+        blobs: Blobs,
+        folder: Arc<DataFolder>,
+        token: String,
+        address: SocketAddr,
+    ) -> Self {
+        Self {
+            replica,
+            components,
+            blobs,
+            folder,
+            token: token.into(),
+            address,
+        }
     }
 }
 
 fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/health", get(health))
-        .route("/v1/components", get(components::list).post(components::upload).layer(DefaultBodyLimit::disable()))
+        .route(
+            "/v1/components",
+            get(components::list)
+                .post(components::upload)
+                .layer(DefaultBodyLimit::disable()),
+        )
         .route("/v1/components/{name}", get(components::show_newest))
         .route("/v1/components/{name}/{version}", get(components::show))
-        .route("/v1/jobs", get(jobs::list).post(jobs::submit).layer(DefaultBodyLimit::max(JOB_BYTES_MAX)))
+        .route(
+            "/v1/jobs",
+            get(jobs::list)
+                .post(jobs::submit)
+                .layer(DefaultBodyLimit::max(JOB_BYTES_MAX)),
+        )
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/stages", get(jobs::stages))
         .route("/v1/jobs/{id}/tasks", get(jobs::tasks))
@@ -84,11 +108,20 @@ async fn health(State(_api): State<Api>) -> axum::Json<Value> {
 }
 
 async fn unknown(method: axum::http::Method, uri: axum::http::Uri) -> ApiResult<()> {
-    Err(Problem::new(ErrorCode::NotFound, format!("there is no `{method} {}`", uri.path())).into())
+    Err(Problem::new(
+        ErrorCode::NotFound,
+        format!("there is no `{method} {}`", uri.path()),
+    )
+    .into())
 }
 
 /// Accepts connections until cancelled.
-pub(crate) async fn serve(listener: TcpListener, api: Api, tasks: Tasks, cancel: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    api: Api,
+    tasks: Tasks,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
     let router = router(api);
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {

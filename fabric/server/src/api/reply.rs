@@ -22,9 +22,16 @@ impl From<Problem> for Failure {
 /// A problem as JSON, with the members that RFC 9457 asks for.
 pub(crate) fn problem_json(problem: &Problem) -> Value {
     let mut json = serde_json::to_value(problem).unwrap_or_else(|_| json!({}));
-    let code = json.get("code").and_then(Value::as_str).unwrap_or("internal").to_owned();
+    let code = json
+        .get("code")
+        .and_then(Value::as_str)
+        .unwrap_or("internal")
+        .to_owned();
     if let Value::Object(members) = &mut json {
-        members.insert("type".into(), Value::String(format!("urn:weft:problem:{code}")));
+        members.insert(
+            "type".into(),
+            Value::String(format!("urn:weft:problem:{code}")),
+        );
         members.insert("title".into(), Value::String(code.replace('_', " ")));
         members.insert("status".into(), json!(problem.code.http_status()));
     }
@@ -33,11 +40,17 @@ pub(crate) fn problem_json(problem: &Problem) -> Value {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.0.code.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(problem_json(&self.0))).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if self.0.code == ErrorCode::Busy {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }

@@ -44,7 +44,12 @@ pub(crate) fn job(job: &Job) -> Value {
         JobState::Planning(_) => (None, None, None, Vec::new()),
         JobState::Running(running) => (Some(running.started_ms), None, None, Vec::new()),
         JobState::Publishing(publishing) => (Some(publishing.started_ms), None, None, Vec::new()),
-        JobState::Ending(ending) => (ending.started_ms, Some(ending.ended_ms), ending.problem.as_ref(), ending.outputs.clone()),
+        JobState::Ending(ending) => (
+            ending.started_ms,
+            Some(ending.ended_ms),
+            ending.problem.as_ref(),
+            ending.outputs.clone(),
+        ),
     };
     json!({
         "id": job.id,
@@ -68,16 +73,20 @@ pub(crate) fn ended(job: &EndedJob) -> Value {
         "name": job.name,
         "status": outcome(job.outcome),
         "submitted_at": rfc3339(job.submitted_ms),
-        "started_at": null,
+        "started_at": job.started_ms.map(rfc3339),
         "ended_at": rfc3339(job.ended_ms),
+        "tasks_done": job.tasks_done,
         "tags": job.tags,
     })
 }
 
 /// The stages of a job.
 pub(crate) fn stages(job: &Job) -> Vec<Value> {
-    let Some(plan) = job.plan() else { return Vec::new() };
-    let done = |stage: usize| job.stages()[stage].commits.len() == plan.stages[stage].n_tasks as usize;
+    let Some(plan) = job.plan() else {
+        return Vec::new();
+    };
+    let done =
+        |stage: usize| job.stages()[stage].commits.len() == plan.stages[stage].n_tasks as usize;
     let one = |(position, progress): (usize, &StageState)| {
         let shape = &plan.stages[position];
         let status = if done(position) {
@@ -87,7 +96,13 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
         } else {
             "waiting"
         };
-        let own = |commit: &weft_control::TaskCommit| commit.usage.last().map(|usage| usage.billed).unwrap_or_default();
+        let own = |commit: &weft_control::TaskCommit| {
+            commit
+                .usage
+                .last()
+                .map(|usage| usage.billed)
+                .unwrap_or_default()
+        };
         json!({
             "position": position,
             "name": shape.name,
@@ -105,8 +120,20 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
 
 /// The committed tasks of a job.
 pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
-    let names: Vec<&str> = job.plan().map(|plan| plan.stages.iter().map(|stage| stage.name.as_str()).collect()).unwrap_or_default();
-    let commits = job.stages().iter().zip(names).flat_map(|(stage, name)| stage.commits.values().map(move |commit| (name, commit)));
+    let names: Vec<&str> = job
+        .plan()
+        .map(|plan| {
+            plan.stages
+                .iter()
+                .map(|stage| stage.name.as_str())
+                .collect()
+        })
+        .unwrap_or_default();
+    let commits = job
+        .stages()
+        .iter()
+        .zip(names)
+        .flat_map(|(stage, name)| stage.commits.values().map(move |commit| (name, commit)));
     commits.map(|(stage, commit)| {
         json!({
             "stage": stage,
@@ -126,5 +153,10 @@ pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
 /// What a job used and costs so far.
 pub(crate) fn receipt(job: &Job) -> Receipt {
     let provisional = !matches!(job.state, JobState::Ending(_));
-    Receipt::new(job.id.to_string(), &job.usage, PriceSheet::default(), provisional)
+    Receipt::new(
+        job.id.to_string(),
+        &job.usage,
+        PriceSheet::default(),
+        provisional,
+    )
 }

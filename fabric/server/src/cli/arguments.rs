@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Job(JobArguments),
     /// Show what a job's functions logged
     Logs(IdArguments),
+    /// Show the first rows of a published output
+    Show(ShowArguments),
     /// Cancel a job
     Cancel(IdArguments),
     /// Show what a job used and costs
@@ -181,6 +183,16 @@ pub(crate) struct JobViewArguments {
 pub(crate) struct IdArguments {
     /// The job
     pub(crate) id: String,
+}
+
+/// Arguments of `weft show`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArguments {
+    /// The output's folder
+    pub(crate) folder: PathBuf,
+    /// Rows to show at most
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) rows: usize,
 }
 
 /// Arguments of `weft components`.

@@ -32,6 +32,7 @@ mod progress;
 mod receipt;
 mod run;
 mod sdk;
+mod show;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -95,6 +96,7 @@ fn dispatch(arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
         }
         Command::New(new) => new::new(new, output),
         Command::Build(build) => build::build(build, output),
+        Command::Show(show) => show::show(show, output),
         remote => call_server(remote, &arguments.global, output),
     }
 }
@@ -152,7 +154,8 @@ async fn remote(command: &Command, client: &Client, output: &mut Output) -> Resu
         | Command::Executor
         | Command::Compiler(_)
         | Command::New(_)
-        | Command::Build(_) => {
+        | Command::Build(_)
+        | Command::Show(_) => {
             unreachable!("these run without a server")
         }
     }

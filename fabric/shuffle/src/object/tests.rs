@@ -5,10 +5,16 @@ use super::*;
 use crate::error::ErrorKind;
 
 fn batch(start: i64, rows: i64) -> RecordBatch {
-    let schema = Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("text", DataType::Utf8, true)]);
+    let schema = Schema::new(vec![
+        Field::new("n", DataType::Int64, false),
+        Field::new("text", DataType::Utf8, true),
+    ]);
     let numbers = Int64Array::from_iter_values(start..start + rows);
-    let texts = StringArray::from_iter((start..start + rows).map(|n| (n % 3 != 0).then(|| format!("row {n}"))));
-    RecordBatch::try_new(Arc::new(schema), vec![Arc::new(numbers), Arc::new(texts)]).expect("it is a batch")
+    let texts = StringArray::from_iter(
+        (start..start + rows).map(|n| (n % 3 != 0).then(|| format!("row {n}"))),
+    );
+    RecordBatch::try_new(Arc::new(schema), vec![Arc::new(numbers), Arc::new(texts)])
+        .expect("it is a batch")
 }
 
 async fn write(folder: &std::path::Path, key: &str, rows: i64) -> (Blobs, ObjectRef, Vec<Sums>) {
@@ -17,7 +23,9 @@ async fn write(folder: &std::path::Path, key: &str, rows: i64) -> (Blobs, Object
     for part in 0..4 {
         for sequence in 0..2 {
             let batch = batch(i64::from(part * 100 + sequence * 10), rows);
-            writer.add(part / 2, part % 2, &batch.schema(), &[batch]).expect("it encodes");
+            writer
+                .add(part / 2, part % 2, &batch.schema(), &[batch])
+                .expect("it encodes");
         }
     }
     let (object, sums) = writer.finish(&blobs, key, 2).await.expect("it is written");
@@ -31,8 +39,17 @@ async fn what_was_written_is_read_with_its_sums() {
     let reader = ObjectReader::new(blobs);
     let mut read = Sums::default();
     for partition in 0..2 {
-        let (batches, sums, _) = reader.read(&object, "s", 3, 1, partition).await.expect("it reads");
-        assert_eq!(batches, [batch(i64::from(partition) * 100 + 200, 7), batch(i64::from(partition) * 100 + 210, 7)]);
+        let (batches, sums, _) = reader
+            .read(&object, "s", 3, 1, partition)
+            .await
+            .expect("it reads");
+        assert_eq!(
+            batches,
+            [
+                batch(i64::from(partition) * 100 + 200, 7),
+                batch(i64::from(partition) * 100 + 210, 7)
+            ]
+        );
         read.add(&sums);
     }
     assert_eq!(read, written[1]);
@@ -47,11 +64,19 @@ async fn large_attempts_wait_in_a_file() {
     let rows = 700_000;
     for partition in 0..3 {
         let batch = batch(i64::from(partition), rows);
-        writer.add(0, partition, &batch.schema(), &[batch]).expect("it encodes");
+        writer
+            .add(0, partition, &batch.schema(), &[batch])
+            .expect("it encodes");
     }
     assert!(writer.spilled_bytes() > 0);
-    let (object, _) = writer.finish(&blobs, "big", 1).await.expect("it is written");
-    let (batches, ..) = ObjectReader::new(blobs).read(&object, "s", 0, 0, 2).await.expect("it reads");
+    let (object, _) = writer
+        .finish(&blobs, "big", 1)
+        .await
+        .expect("it is written");
+    let (batches, ..) = ObjectReader::new(blobs)
+        .read(&object, "s", 0, 0, 2)
+        .await
+        .expect("it reads");
     assert_eq!(batches, [batch(2, rows)]);
 }
 
@@ -65,7 +90,10 @@ async fn damage(change: impl FnOnce(&mut Vec<u8>, &[Entry])) -> Error {
     let mut bytes = std::fs::read(&path).expect("it is there");
     change(&mut bytes, &index);
     std::fs::write(&path, bytes).expect("it is written");
-    reader.read(&object, "visits", 3, 0, 0).await.expect_err("it is damaged")
+    reader
+        .read(&object, "visits", 3, 0, 0)
+        .await
+        .expect_err("it is damaged")
 }
 
 #[tokio::test]
@@ -73,9 +101,15 @@ async fn every_flipped_byte_is_found() {
     for at in [0, 40, 200] {
         let error = damage(|bytes, _| bytes[at] ^= 1).await;
         assert_eq!(error.kind(), ErrorKind::Damaged);
-        assert!(error.to_string().contains("partition `0` of stage `visits`, task 3"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("partition `0` of stage `visits`, task 3"),
+            "{error}"
+        );
     }
-    let error = damage(|bytes, index| bytes[(index[7].offset + index[7].length) as usize + 5] ^= 1).await;
+    let error =
+        damage(|bytes, index| bytes[(index[7].offset + index[7].length) as usize + 5] ^= 1).await;
     assert!(error.to_string().contains("index"), "{error}");
 }
 
@@ -91,19 +125,39 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
         change(&mut index);
         let entries = (index.len() / (WORDS * 8)) as u64;
         let index_xxh3 = xxh3_64(&index);
-        let bytes = [bytes, index, entries.to_le_bytes().to_vec(), footer[8..].to_vec()].concat();
+        let bytes = [
+            bytes,
+            index,
+            entries.to_le_bytes().to_vec(),
+            footer[8..].to_vec(),
+        ]
+        .concat();
         std::fs::write(blobs.local_path(name), &bytes).expect("it is written");
-        ObjectRef { key: name.into(), bytes: bytes.len() as u64, index_xxh3 }
+        ObjectRef {
+            key: name.into(),
+            bytes: bytes.len() as u64,
+            index_xxh3,
+        }
     };
     let entry = WORDS * 8;
     let swapped = rewrite("swapped", &|index| {
-        let (from, to) = (index[16..entry].to_vec(), index[2 * entry + 16..3 * entry].to_vec());
+        let (from, to) = (
+            index[16..entry].to_vec(),
+            index[2 * entry + 16..3 * entry].to_vec(),
+        );
         index[16..entry].copy_from_slice(&to);
         index[2 * entry + 16..3 * entry].copy_from_slice(&from);
     });
     let reader = ObjectReader::new(blobs.clone());
-    let error = reader.read(&swapped, "visits", 3, 0, 0).await.expect_err("they are swapped");
-    assert!(error.to_string().contains("stage `visits`") && error.to_string().contains("checksum differs"), "{error}");
+    let error = reader
+        .read(&swapped, "visits", 3, 0, 0)
+        .await
+        .expect_err("they are swapped");
+    assert!(
+        error.to_string().contains("stage `visits`")
+            && error.to_string().contains("checksum differs"),
+        "{error}"
+    );
 
     // Dropped and doubled segments show in the sums, which the stage's end compares.
     let dropped = rewrite("dropped", &|index| drop(index.drain(..entry)));
@@ -114,7 +168,13 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
     for object in [dropped, doubled, object] {
         let mut sums = Sums::default();
         for partition in 0..2 {
-            sums.add(&reader.read(&object, "visits", 3, 0, partition).await.expect("it reads").1);
+            sums.add(
+                &reader
+                    .read(&object, "visits", 3, 0, partition)
+                    .await
+                    .expect("it reads")
+                    .1,
+            );
         }
         assert_eq!(sums == written[0], object.key == "a", "{}", object.key);
     }
@@ -124,6 +184,9 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
 async fn a_segment_of_another_task_is_found() {
     let folder = tempfile::tempdir().expect("a folder");
     let (blobs, object, _) = write(folder.path(), "a", 7).await;
-    let error = ObjectReader::new(blobs).read(&object, "visits", 4, 0, 0).await.expect_err("task 3 wrote it");
+    let error = ObjectReader::new(blobs)
+        .read(&object, "visits", 4, 0, 0)
+        .await
+        .expect_err("task 3 wrote it");
     assert!(error.to_string().contains("task 4"), "{error}");
 }
