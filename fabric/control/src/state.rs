@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work};
-use weft_core::{ErrorCode, JobId, Problem, TenantId};
+use weft_core::{ErrorCode, FunctionUsage, JobId, Problem, TenantId};
 
 use crate::catalog::{Catalog, FunctionKind, PinnedFunction};
 use crate::command::{Answer, Command, CommitAnswer, Effect, Envelope};
@@ -85,20 +85,21 @@ impl State {
                 idempotency,
             } => tenant.submit(job, spec, idempotency, at_ms),
             Command::JobPlanned { job, plan, usage } => tenant.with_job(&job, |job, sums| {
-                let JobState::Planning(_) = job.state else {
-                    return Vec::new();
-                };
-                job.add_usage(&usage);
-                sums.add(at_ms, &usage);
-                job.planned(plan, at_ms)
+                let wanted = matches!(job.state, JobState::Planning(_));
+                note_usage(job, sums, usage, wanted, at_ms);
+                if wanted {
+                    job.planned(plan, at_ms)
+                } else {
+                    Vec::new()
+                }
             }),
             Command::StepFailed {
                 job,
                 problem,
                 usage,
             } => tenant.with_job(&job, |job, sums| {
-                job.add_usage(&usage);
-                sums.add(at_ms, &usage);
+                let billed = job.awaits_step() && !problem.code.is_platform_fault();
+                note_usage(job, sums, usage, billed, at_ms);
                 job.fail_step(problem, at_ms)
             }),
             Command::CommitTasks { commits } => {
@@ -142,7 +143,7 @@ impl State {
                 Vec::new(),
             ),
             Command::ExecutorLost { epoch, failures } => {
-                if !leases.revoke(epoch) {
+                if !leases.in_force(epoch, &tenant_id) || !leases.revoke(epoch) {
                     return (Answer::Done, Vec::new());
                 }
                 (
@@ -180,6 +181,22 @@ impl State {
     }
 }
 
+/// Takes note of usage in the job and in its tenant's sums. What is not `billed` is the platform's: its own faults, and
+/// work that nobody waited for any more.
+fn note_usage(
+    job: &mut Job,
+    sums: &mut UsageSums,
+    mut usage: Vec<FunctionUsage>,
+    billed: bool,
+    at_ms: u64,
+) {
+    if !billed {
+        usage.iter_mut().for_each(FunctionUsage::waive);
+    }
+    job.add_usage(&usage);
+    sums.add(at_ms, &usage);
+}
+
 fn refuse(problem: Problem) -> (Answer, Vec<Effect>) {
     (Answer::Refused { problem }, Vec::new())
 }
@@ -214,6 +231,9 @@ impl Tenant {
         idempotency: Option<(String, String)>,
         at_ms: u64,
     ) -> (Answer, Vec<Effect>) {
+        if self.jobs.contains_key(&id) || self.ended.contains_key(&id) {
+            return (Answer::Job { job: id, new: false }, Vec::new());
+        }
         self.idempotency
             .retain(|_, remembered| remembered.until_ms > at_ms);
         if let Some((key, request)) = &idempotency
@@ -311,15 +331,10 @@ impl Tenant {
         let Some(job) = self.jobs.get_mut(id) else {
             return CommitAnswer::Stale;
         };
-        let mut usage = commit.usage.clone();
+        let usage = commit.usage.clone();
         let (answer, next) = job.commit(commit, at_ms);
-        if answer != CommitAnswer::Committed {
-            for one in &mut usage {
-                one.waive();
-            }
-        }
-        job.add_usage(&usage);
-        self.usage.add(at_ms, &usage);
+        let billed = answer == CommitAnswer::Committed;
+        note_usage(job, &mut self.usage, usage, billed, at_ms);
         effects.extend(next);
         answer
     }
@@ -328,14 +343,9 @@ impl Tenant {
         let Some(job) = self.jobs.get_mut(id) else {
             return Vec::new();
         };
-        let mut usage = failure.usage.clone();
-        if failure.problem.code.is_platform_fault() {
-            for one in &mut usage {
-                one.waive();
-            }
-        }
-        job.add_usage(&usage);
-        self.usage.add(at_ms, &usage);
+        let billed = job.awaits_task(failure.stage, failure.task)
+            && !failure.problem.code.is_platform_fault();
+        note_usage(job, &mut self.usage, failure.usage.clone(), billed, at_ms);
         job.fail_task(failure, at_ms)
     }
 

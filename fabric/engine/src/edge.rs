@@ -45,7 +45,8 @@ pub(crate) struct EdgeWriter {
     pub(crate) rows: u64,
 }
 
-fn batch_bytes(batch: &RecordBatch) -> u64 {
+/// Bytes that the rows of a batch take, whatever buffers they share with others.
+pub(crate) fn batch_bytes(batch: &RecordBatch) -> u64 {
     batch
         .columns()
         .iter()

@@ -10,6 +10,8 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
 
+use crate::edge::batch_bytes;
+
 /// Rows that are handed to a guest at a time.
 const CHUNK_ROWS: usize = 8192;
 /// Bytes that are handed to a guest at a time, unless one row is larger.
@@ -82,7 +84,8 @@ impl Sorted {
             .iter()
             .map(|batch| keys.rows(batch))
             .collect::<Result<Vec<_>, _>>()?;
-        let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        let bytes =
+            usize::try_from(batches.iter().map(batch_bytes).sum::<u64>()).unwrap_or(usize::MAX);
         let n: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let chunk_rows = (CHUNK_BYTES / (bytes / n.max(1)).max(1)).clamp(1, CHUNK_ROWS);
         let order = if is_sorted(&rows) {

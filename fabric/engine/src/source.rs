@@ -11,7 +11,7 @@ use weft_core::{ErrorCode, Problem};
 use weft_sandbox::Reservation;
 use weft_shuffle::ObjectReader;
 
-use crate::edge::{combine, internal, out_of_memory};
+use crate::edge::{batch_bytes, combine, internal, out_of_memory};
 use crate::flow::{Flow, TaskEnvironment};
 use crate::grouping::{Chunk, Keys, Sorted};
 use crate::merge::{FAN_IN_MAX, Run, RunWriter, merge};
@@ -78,7 +78,7 @@ impl ShuffleSource<'_> {
             read.sums.add(&sums);
             read.bytes += bytes;
             for batch in more {
-                let size = batch.get_array_memory_size() as u64;
+                let size = batch_bytes(&batch);
                 let held = reserved.as_ref().map_or(0, Reservation::bytes);
                 if !batches.is_empty()
                     && (held + size > budget_bytes || !grow(environment, &mut reserved, size))

@@ -1,0 +1,135 @@
+//! Crashes: wherever the server or its executor is killed, nothing acknowledged is lost and the job ends with the same bytes.
+
+use std::time::{Duration, SystemTime};
+
+use crate::clock::now;
+use crate::fixture::{Fixture, Place};
+use crate::random::Random;
+use crate::server::{Setup, kill};
+use crate::survivor::Survivor;
+use crate::{job, outputs};
+
+/// What a kill leaves the client to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Story {
+    /// Uploads two components to an empty server, then runs a job.
+    Upload,
+    /// Runs two jobs on a server that has the components.
+    Jobs,
+}
+
+/// Runs the story with the failpoints armed, checks all that must hold after it, and tells how often the server died.
+fn play(fixture: &Fixture, story: Story, setup: impl FnOnce(&Place) -> Setup) -> u32 {
+    let place = match story {
+        Story::Upload => Place::new(),
+        Story::Jobs => Place::with_components(fixture),
+    };
+    let mut survivor = Survivor::start(&place, setup(&place));
+    if story == Story::Upload {
+        survivor.deploy("hello");
+        survivor.deploy("weblog");
+    }
+    let n_jobs = if story == Story::Jobs { 2 } else { 1 };
+    let mut jobs = Vec::new();
+    for number in 0..n_jobs {
+        let out = place.out().join(number.to_string());
+        let id = survivor.submit(&job::weblog(&fixture.logs(), &out), &number.to_string());
+        jobs.push((id, out));
+    }
+    for (id, out) in &jobs {
+        check_end(fixture, &mut survivor, id, out);
+    }
+    survivor.deaths
+}
+
+/// Waits for the job's end, and checks that it is the same as without crashes and that nothing is left behind.
+fn check_end(fixture: &Fixture, survivor: &mut Survivor<'_>, id: &str, out: &std::path::Path) {
+    let ended = survivor.wait(id);
+    assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    outputs::assert_same(&outputs::published(out), &fixture.expected, id);
+    survivor.wait_until_tidy(out);
+}
+
+/// Kills of the server, by stage of its work: the story, the point and how, and at which passes.
+const SERVER_KILLS: &[(&str, Story, &str, &[u32])] = &[
+    ("upload", Story::Upload, "upload=kill", &[1, 2, 4]),
+    ("upload", Story::Upload, "upload-stored=kill", &[1, 2]),
+    ("compile", Story::Upload, "compile=kill-parent", &[1]),
+    ("compile", Story::Upload, "compiled=kill", &[1, 2]),
+    ("register", Story::Upload, "register=kill", &[1, 2]),
+    ("plan", Story::Jobs, "planned=kill", &[1, 2]),
+    ("map", Story::Jobs, "map=kill-parent", &[1, 2, 20]),
+    ("shuffle", Story::Jobs, "shuffle-write=kill-parent", &[1, 2, 11]),
+    ("shuffle", Story::Jobs, "shuffle-commit=kill-parent", &[1, 2, 11]),
+    ("commit", Story::Jobs, "commit=kill", &[1, 2, 5]),
+    ("reduce", Story::Jobs, "reduce=kill-parent", &[1, 2, 5]),
+    ("publish", Story::Jobs, "publish=kill-parent", &[1, 2, 5]),
+    ("publish", Story::Jobs, "publish-manifest=kill-parent", &[1, 2]),
+    ("publish", Story::Jobs, "published=kill", &[1, 2]),
+    ("archive", Story::Jobs, "archived=kill", &[1, 2]),
+    ("log", Story::Jobs, "raft-append=kill", &[1, 2, 4, 6, 9]),
+    ("log", Story::Jobs, "raft-appended=kill", &[1, 2, 4, 6, 9]),
+    ("snapshot", Story::Jobs, "snapshot-write=kill", &[1, 2, 3]),
+    ("snapshot", Story::Jobs, "snapshot-written=kill", &[1, 2, 3]),
+];
+
+#[test]
+fn a_server_that_is_killed_anywhere_goes_on() {
+    let fixture = Fixture::shared();
+    for (stage, story, point, passes) in SERVER_KILLS {
+        for pass in *passes {
+            let what = format!("{stage}: {point}@{pass}");
+            let began = now();
+            let mut once = None;
+            let deaths = play(&fixture, *story, |place| {
+                let file = once.insert(place.path("once"));
+                let setup = Setup::default().with_failpoints(&format!("{point}@{pass}"), file);
+                setup.with("WEFT__RAFT__SNAPSHOT_EVERY", "5")
+            });
+            eprintln!("{what}: {deaths} death, {} ms", began.elapsed().as_millis());
+            assert_eq!(deaths, 1, "{what}: the server dies once");
+        }
+    }
+}
+
+/// The second component's compilation is another process, in which the point is passed for the first time.
+#[test]
+fn a_server_that_is_killed_in_its_second_compilation_goes_on() {
+    let place = Place::new();
+    let mut survivor = Survivor::start(&place, Setup::default());
+    survivor.deploy("hello");
+    drop(survivor);
+    let setup = Setup::default().with_failpoints("compile=kill-parent", &place.path("once"));
+    let mut survivor = Survivor::start(&place, setup);
+    survivor.deploy("hello");
+    survivor.deploy("weblog");
+    assert_eq!(survivor.deaths, 1);
+}
+
+/// Kills of the executor by itself.
+const EXECUTOR_KILLS: &[(&str, &[u32])] = &[
+    ("map=kill", &[1, 2, 20]),
+    ("shuffle-write=kill", &[1, 2, 11]),
+    ("shuffle-commit=kill", &[1, 2, 11]),
+    ("reduce=kill", &[1, 2, 5]),
+    ("publish=kill", &[1, 2, 5]),
+    ("publish-manifest=kill", &[1, 2]),
+];
+
+#[test]
+fn an_executor_that_is_killed_anywhere_costs_only_its_tasks() {
+    let fixture = Fixture::shared();
+    for (point, passes) in EXECUTOR_KILLS {
+        for pass in *passes {
+            let what = format!("{point}@{pass}");
+            let began = now();
+            let mut once = None;
+            let deaths = play(&fixture, Story::Jobs, |place| {
+                let file = once.insert(place.path("once"));
+                Setup::default().with_failpoints(&format!("{point}@{pass}"), file)
+            });
+            eprintln!("executor {what}: {} ms", began.elapsed().as_millis());
+            assert_eq!(deaths, 0, "{what}: the server stays up");
+        }
+    }
+}
