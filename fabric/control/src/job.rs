@@ -176,7 +176,26 @@ impl Job {
         }
     }
 
+    /// True while a planning or a publishing attempt may be under way.
+    pub(crate) fn awaits_step(&self) -> bool {
+        matches!(self.state, JobState::Planning(_) | JobState::Publishing(_))
+    }
+
+    /// True where the job runs, has this task, and has no commit of it.
+    pub(crate) fn awaits_task(&self, stage: u32, task: u32) -> bool {
+        let JobState::Running(Running { plan, stages, .. }) = &self.state else {
+            return false;
+        };
+        let shape = plan.stages.get(stage as usize);
+        shape.is_some_and(|shape| task < shape.n_tasks)
+            && !stages[stage as usize].commits.contains_key(&task)
+    }
+
+    /// Starts the stages that wait for nothing. A plan that does not hold together is a planning attempt that failed.
     pub(crate) fn planned(&mut self, plan: Plan, at_ms: u64) -> Vec<Effect> {
+        if let Err(detail) = plan.check() {
+            return self.fail_step(Problem::new(ErrorCode::Internal, detail), at_ms);
+        }
         let stages = vec![StageState::default(); plan.stages.len()];
         let running = Running {
             plan,
@@ -244,15 +263,13 @@ impl Job {
 
     /// Takes a failed attempt; gives the job up when it is the user's fault or when attempts are used up.
     pub(crate) fn fail_task(&mut self, failure: &TaskFailure, at_ms: u64) -> Vec<Effect> {
+        if !self.awaits_task(failure.stage, failure.task) {
+            return Vec::new();
+        }
         let JobState::Running(running) = &mut self.state else {
             return Vec::new();
         };
-        let Some(progress) = running.stages.get_mut(failure.stage as usize) else {
-            return Vec::new();
-        };
-        if progress.commits.contains_key(&failure.task) {
-            return Vec::new();
-        }
+        let progress = &mut running.stages[failure.stage as usize];
         let failures = progress.failures.entry(failure.task).or_default();
         *failures += 1;
         if failure.problem.code.is_platform_fault() && *failures < ATTEMPTS_MAX {
@@ -450,7 +467,14 @@ impl Running {
         };
         let mut written = Sums::default();
         for commit in self.stages[edge.stage as usize].commits.values() {
-            written.add(&commit.written[edge.edge as usize]);
+            // An executor that leaves an edge out says that it wrote nothing to it.
+            written.add(
+                &commit
+                    .written
+                    .get(edge.edge as usize)
+                    .copied()
+                    .unwrap_or_default(),
+            );
         }
         let mut read = Sums::default();
         for commit in self.stages[stage].commits.values() {

@@ -1,6 +1,7 @@
 //! A job's plan as the control plane sees it: shapes, references, and what committed tasks say about themselves.
 
 use serde::{Deserialize, Serialize};
+use weft_core::job::TASKS_MAX;
 use weft_core::{Epoch, FunctionUsage, Limits, Problem};
 
 /// What a slot offers and a task asks for.
@@ -83,22 +84,57 @@ pub struct Plan {
     pub input_bytes: u64,
 }
 
-/// Order-independent sums over shuffle segments: what was written must be what is read.
+impl Plan {
+    /// What every later step relies on: stages read edges of stages before them, with a task for each partition.
+    ///
+    /// Plans come from executors, which are not trusted. Errors say which stage is wrong.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (position, stage) in self.stages.iter().enumerate() {
+            let name = &stage.name;
+            if stage.n_tasks > TASKS_MAX {
+                return Err(format!(
+                    "the plan's stage `{name}` has {} tasks; {TASKS_MAX} are allowed",
+                    stage.n_tasks
+                ));
+            }
+            let Some(EdgeRef {
+                stage: writer,
+                edge,
+            }) = stage.reads
+            else {
+                continue;
+            };
+            let read = self.stages[..position]
+                .get(writer as usize)
+                .and_then(|writer| writer.edges.get(edge as usize));
+            if read.is_none_or(|edge| edge.partitions != stage.n_tasks) {
+                return Err(format!(
+                    "the plan's stage `{name}` has {} tasks and reads edge {edge} of stage {writer}, which does not fit",
+                    stage.n_tasks
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Order-independent sums over shuffle segments: what was written must be what is read. They wrap, so that no report of an
+/// executor can overflow them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sums {
     /// Rows.
     pub rows: u64,
     /// Segments.
     pub segments: u64,
-    /// Wrapping sum of the segments' xxh3, each seeded with its place.
+    /// Sum of the segments' xxh3, each seeded with its place.
     pub xxh3: u64,
 }
 
 impl Sums {
     /// Adds the sums of other segments.
     pub fn add(&mut self, other: &Sums) {
-        self.rows += other.rows;
-        self.segments += other.segments;
+        self.rows = self.rows.wrapping_add(other.rows);
+        self.segments = self.segments.wrapping_add(other.segments);
         self.xxh3 = self.xxh3.wrapping_add(other.xxh3);
     }
 }

@@ -232,7 +232,13 @@ impl Tenant {
         at_ms: u64,
     ) -> (Answer, Vec<Effect>) {
         if self.jobs.contains_key(&id) || self.ended.contains_key(&id) {
-            return (Answer::Job { job: id, new: false }, Vec::new());
+            return (
+                Answer::Job {
+                    job: id,
+                    new: false,
+                },
+                Vec::new(),
+            );
         }
         self.idempotency
             .retain(|_, remembered| remembered.until_ms > at_ms);

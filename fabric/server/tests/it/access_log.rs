@@ -80,15 +80,28 @@ impl AccessLog {
             }
             return;
         }
-        let day = if random.below(10) == 0 { random.below(DAYS) } else { day };
+        let day = if random.below(10) == 0 {
+            random.below(DAYS)
+        } else {
+            day
+        };
         let visitor = random.below(VISITORS);
         // The smaller of two draws: low numbers are frequent, and pages of like rank have like counts, so there are ties.
         let page = random.below(PAGES).min(random.below(PAGES));
         let page = format!("/section-{}/page-{page}.html", page % 7);
         let date = 6 + day;
         let (hour, minute, second) = (random.below(24), random.below(60), random.below(60));
-        let address = format!("10.{}.{}.{}", visitor >> 16, visitor >> 8 & 255, visitor & 255);
-        let query = if random.below(8) == 0 { "?from=mail&n=3" } else { "" };
+        let address = format!(
+            "10.{}.{}.{}",
+            visitor >> 16,
+            visitor >> 8 & 255,
+            visitor & 255
+        );
+        let query = if random.below(8) == 0 {
+            "?from=mail&n=3"
+        } else {
+            ""
+        };
         let status = if random.below(5) == 0 { 404 } else { 200 };
         let bytes = random.below(100_000);
         writeln!(
@@ -97,7 +110,10 @@ impl AccessLog {
         )
         .expect("text takes all");
         let day = format!("2025-10-{date:02}");
-        self.visitors.entry(day.clone()).or_default().insert(visitor);
+        self.visitors
+            .entry(day.clone())
+            .or_default()
+            .insert(visitor);
         *self.hits.entry(day).or_default().entry(page).or_default() += 1;
     }
 
@@ -105,7 +121,8 @@ impl AccessLog {
     pub(crate) fn daily(&self) -> Vec<(String, i64)> {
         let count = |visitors: &BTreeSet<u64>| i64::try_from(visitors.len()).expect("few");
         let days = self.visitors.iter();
-        days.map(|(day, visitors)| (day.clone(), count(visitors))).collect()
+        days.map(|(day, visitors)| (day.clone(), count(visitors)))
+            .collect()
     }
 
     /// The rows of `top`, by day and rank.

@@ -1,7 +1,7 @@
 //! Waiting: for something to come true, with a deadline, never for a time in the hope that it has.
 
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How often something that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
@@ -15,9 +15,40 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall clock as the API tells it, in RFC 3339: the time at which a file that is made now was made.
-///
-/// Panics where `what` does not come true in time.
+/// Unix time in milliseconds, as the server stamps what happens.
+#[expect(clippy::disallowed_methods, reason = "the other clock of these tests")]
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("it is past 1970");
+    u64::try_from(since.as_millis()).expect("it is not that far past 1970")
+}
+
+/// Unix time in milliseconds of a time that the API tells: `2026-11-20T12:00:00.000Z`.
+pub(crate) fn parse_ms(time: &str) -> u64 {
+    let number = |from: usize, to: usize| -> u64 { time[from..to].parse().expect("RFC 3339") };
+    let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
+    // A year that begins in March ends with the day that not every year has.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let seconds = number(11, 13) * 3600 + number(14, 16) * 60 + number(17, 19);
+    // 719 468 days lie between the first of March of year 0 and the first of January of 1970.
+    (days - 719_468) * 86_400_000 + seconds * 1000 + number(20, 23)
+}
+
+#[test]
+fn times_of_the_api_are_read() {
+    assert_eq!(parse_ms("1970-01-01T00:00:00.000Z"), 0);
+    assert_eq!(parse_ms("2000-02-28T23:59:59.999Z"), 951_782_399_999);
+    assert_eq!(parse_ms("2000-02-29T00:00:00.000Z"), 951_782_400_000);
+    assert_eq!(parse_ms("2026-11-20T12:00:00.000Z"), 1_795_176_000_000);
+}
+
+/// Waits until `look` finds something. Panics where `what` does not come true in time.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = now() + PATIENCE;
     loop {

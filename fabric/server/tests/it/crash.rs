@@ -1,8 +1,9 @@
 //! Crashes: wherever the server or its executor is killed, nothing acknowledged is lost and the job ends with the same bytes.
 
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::thread::sleep;
 
-use crate::clock::now;
+use crate::clock::{now, parse_ms, unix_ms};
 use crate::fixture::{Fixture, Place};
 use crate::random::Random;
 use crate::server::{Setup, kill};
@@ -43,7 +44,7 @@ fn play(fixture: &Fixture, story: Story, setup: impl FnOnce(&Place) -> Setup) ->
 }
 
 /// Waits for the job's end, and checks that it is the same as without crashes and that nothing is left behind.
-fn check_end(fixture: &Fixture, survivor: &mut Survivor<'_>, id: &str, out: &std::path::Path) {
+fn check_end(fixture: &Fixture, survivor: &mut Survivor<'_>, id: &str, out: &Path) {
     let ended = survivor.wait(id);
     assert_eq!(ended["status"], "succeeded", "{ended:#}");
     outputs::assert_same(&outputs::published(out), &fixture.expected, id);
@@ -59,12 +60,27 @@ const SERVER_KILLS: &[(&str, Story, &str, &[u32])] = &[
     ("register", Story::Upload, "register=kill", &[1, 2]),
     ("plan", Story::Jobs, "planned=kill", &[1, 2]),
     ("map", Story::Jobs, "map=kill-parent", &[1, 2, 20]),
-    ("shuffle", Story::Jobs, "shuffle-write=kill-parent", &[1, 2, 11]),
-    ("shuffle", Story::Jobs, "shuffle-commit=kill-parent", &[1, 2, 11]),
+    (
+        "shuffle",
+        Story::Jobs,
+        "shuffle-write=kill-parent",
+        &[1, 2, 11],
+    ),
+    (
+        "shuffle",
+        Story::Jobs,
+        "shuffle-commit=kill-parent",
+        &[1, 2, 11],
+    ),
     ("commit", Story::Jobs, "commit=kill", &[1, 2, 5]),
     ("reduce", Story::Jobs, "reduce=kill-parent", &[1, 2, 5]),
     ("publish", Story::Jobs, "publish=kill-parent", &[1, 2, 5]),
-    ("publish", Story::Jobs, "publish-manifest=kill-parent", &[1, 2]),
+    (
+        "publish",
+        Story::Jobs,
+        "publish-manifest=kill-parent",
+        &[1, 2],
+    ),
     ("publish", Story::Jobs, "published=kill", &[1, 2]),
     ("archive", Story::Jobs, "archived=kill", &[1, 2]),
     ("log", Story::Jobs, "raft-append=kill", &[1, 2, 4, 6, 9]),
@@ -132,4 +148,70 @@ fn an_executor_that_is_killed_anywhere_costs_only_its_tasks() {
             assert_eq!(deaths, 0, "{what}: the server stays up");
         }
     }
+}
+
+/// Moments at which the server is killed, and at which its executor is.
+const SERVER_MOMENTS: u32 = 20;
+const EXECUTOR_MOMENTS: u32 = 10;
+/// Moments that are drawn before the test gives up: those after the job's end do not count.
+const DRAWS_MAX: u32 = 200;
+
+/// Runs jobs, one after the other on the same data folder, and does `crash` to each at a moment of its undisturbed run that
+/// is drawn uniformly, until `moments` of them hit a job that had not ended.
+fn crash_at_random(moments: u32, seed: u64, what: &str, crash: impl Fn(&mut Survivor<'_>)) -> u32 {
+    let fixture = Fixture::shared();
+    let place = Place::with_components(&fixture);
+    let mut random = Random::seeded(what, seed);
+    let mut survivor = Survivor::start(&place, Setup::default());
+    let (mut hits, mut draws) = (0, 0);
+    while hits < moments {
+        draws += 1;
+        assert!(draws <= DRAWS_MAX, "{what}: jobs end before they are hit");
+        let out = place.out().join(draws.to_string());
+        let id = survivor.submit(&job::weblog(&fixture.logs(), &out), &draws.to_string());
+        let accepted = now();
+        let fraction = random.fraction();
+        sleep(
+            fixture
+                .undisturbed
+                .mul_f64(fraction)
+                .saturating_sub(accepted.elapsed()),
+        );
+        let before = survivor.show(&id);
+        let (at, at_ms) = (accepted.elapsed(), unix_ms());
+        if !job::has_ended(&before) {
+            crash(&mut survivor);
+        }
+        check_end(&fixture, &mut survivor, &id, &out);
+        let ended = survivor.show(&id);
+        let ended_ms = parse_ms(ended["ended_at"].as_str().expect("it has ended"));
+        if !job::has_ended(&before) && ended_ms >= at_ms {
+            hits += 1;
+            eprintln!(
+                "{what} {hits:2}: at {:4.1} % of {:?}, after {at:?}: {}",
+                fraction * 100.0,
+                fixture.undisturbed,
+                job::position(&before)
+            );
+        }
+    }
+    survivor.deaths
+}
+
+#[test]
+fn a_server_that_is_killed_at_any_moment_goes_on() {
+    crash_at_random(SERVER_MOMENTS, 20_251_006, "server", Survivor::crash);
+}
+
+#[test]
+fn an_executor_that_is_killed_at_any_moment_costs_only_its_tasks() {
+    let deaths = crash_at_random(EXECUTOR_MOMENTS, 20_251_007, "executor", |survivor| {
+        // Between two executors there is none, and nothing to kill.
+        survivor
+            .server()
+            .children("executor")
+            .into_iter()
+            .for_each(kill);
+    });
+    assert_eq!(deaths, 0, "the server stays up");
 }

@@ -59,7 +59,10 @@ pub(crate) fn show(server: &Server, id: &str) -> Value {
 }
 
 pub(crate) fn has_ended(job: &Value) -> bool {
-    matches!(job["status"].as_str(), Some("succeeded" | "failed" | "cancelled"))
+    matches!(
+        job["status"].as_str(),
+        Some("succeeded" | "failed" | "cancelled")
+    )
 }
 
 /// Waits for the job's end, and gives it as it stands then.
@@ -79,15 +82,27 @@ pub(crate) fn deploy(server: &Server, guest: &str) -> Value {
     let upload = Request::component(crate::guests::bytes(guest));
     // An executor that was lost meanwhile is the platform's fault: the client is asked to try again.
     let accepted = |answer: &Response| answer.status != 429;
-    eventually("the component is described", || Some(server.ask(&upload)).filter(accepted)).ok()
+    eventually("the component is described", || {
+        Some(server.ask(&upload)).filter(accepted)
+    })
+    .ok()
 }
 
 /// Where a job stands, on a line: its status, and how many of each stage's tasks are done.
 pub(crate) fn position(job: &Value) -> String {
     let stages = job["stages"].as_array().into_iter().flatten();
     let stages = stages.map(|stage| {
-        format!("{} {}/{}", stage["name"].as_str().unwrap_or("?"), stage["tasks_done"], stage["tasks_total"])
+        format!(
+            "{} {}/{}",
+            stage["name"].as_str().unwrap_or("?"),
+            stage["tasks_done"],
+            stage["tasks_total"]
+        )
     });
     let stages: Vec<String> = stages.collect();
-    format!("{} [{}]", job["status"].as_str().unwrap_or("?"), stages.join(", "))
+    format!(
+        "{} [{}]",
+        job["status"].as_str().unwrap_or("?"),
+        stages.join(", ")
+    )
 }

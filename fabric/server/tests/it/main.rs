@@ -1,22 +1,18 @@
-//! The whole `weft` binary as its users meet it: servers on data folders of their own, asked over HTTP, killed and started again.
+//! The whole `weft` binary as its users meet it: servers on data folders of their own, asked over HTTP, killed and started
+//! again.
 //!
 //! `cargo xtask test` builds the guests and sets `WEFT_GUESTS`. What is random comes from a seed, which is printed and which
 //! `WEFT_TEST_SEED` replaces.
 
 mod access_log;
-
-mod bad_input;
 mod clock;
-
 mod crash;
-
 mod fixture;
 mod folder;
 mod guests;
 mod http;
 mod job;
 mod outputs;
-
 mod random;
 mod server;
 mod survivor;

@@ -37,7 +37,10 @@ pub(crate) fn assert_same(
     assert_eq!(names(found), names(expected), "{context}: other files");
     let differ = |path: &&PathBuf| found[*path] != expected[*path];
     let different: Vec<_> = expected.keys().filter(differ).collect();
-    assert!(different.is_empty(), "{context}: other bytes in {different:?}");
+    assert!(
+        different.is_empty(),
+        "{context}: other bytes in {different:?}"
+    );
 }
 
 /// The rows of all Parquet files of an output, and what its manifest says of them.
@@ -71,7 +74,9 @@ pub(crate) fn daily(output: &Path) -> Vec<(String, i64)> {
             batch.column(0).as_string::<i32>(),
             batch.column(1).as_primitive::<Int64Type>(),
         );
-        rows.extend((0..batch.num_rows()).map(|row| (days.value(row).to_owned(), visitors.value(row))));
+        rows.extend(
+            (0..batch.num_rows()).map(|row| (days.value(row).to_owned(), visitors.value(row))),
+        );
     }
     rows.sort();
     rows
@@ -105,7 +110,11 @@ pub(crate) fn texts(output: &Path) -> Vec<Vec<String>> {
     for batch in batches(output) {
         for row in 0..batch.num_rows() {
             let columns = batch.columns().iter();
-            rows.push(columns.map(|column| column.as_string::<i32>().value(row).to_owned()).collect());
+            rows.push(
+                columns
+                    .map(|column| column.as_string::<i32>().value(row).to_owned())
+                    .collect(),
+            );
         }
     }
     rows

@@ -80,7 +80,9 @@ impl Server {
         let log = folder.join(format!("server-{number}.log"));
         let output = File::create(&log).expect("a log can be made");
         let mut up = weft();
-        up.arg("--data").arg(data).args(["up", "--listen", "127.0.0.1:0"]);
+        up.arg("--data")
+            .arg(data)
+            .args(["up", "--listen", "127.0.0.1:0"]);
         up.args(["--slots", &setup.slots.to_string()]);
         up.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         up.stdout(Stdio::null()).stderr(output);
@@ -99,7 +101,8 @@ impl Server {
             server.ready_address().map(Ok).or(ended.map(Err))
         });
         server.address = ready.map_err(|ended| format!("{ended}: {}", server.log()))?;
-        let token = std::fs::read_to_string(data.join("token")).expect("a ready server has a token");
+        let token =
+            std::fs::read_to_string(data.join("token")).expect("a ready server has a token");
         server.token = token.trim().to_owned();
         Ok(server)
     }
@@ -130,7 +133,9 @@ impl Server {
     /// A command of the CLI, pointed at this server.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Command {
         let mut command = weft();
-        command.arg("--endpoint").arg(format!("http://{}", self.address));
+        command
+            .arg("--endpoint")
+            .arg(format!("http://{}", self.address));
         command.arg("--data").arg(&self.data).args(arguments);
         command
     }
@@ -184,7 +189,10 @@ fn guard(server: &Child) -> Child {
     let mut guard = Command::new("sh");
     guard.args(["-c", "read -r line; kill -9 \"$0\""]);
     guard.arg(server.id().to_string());
-    guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    guard
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     guard.spawn().expect("there is a shell")
 }
 
@@ -198,7 +206,9 @@ fn children_of(parent: Pid, role: &str) -> Vec<Pid> {
         let folder = Path::new("/proc").join(&name);
         let stat = std::fs::read_to_string(folder.join("stat")).unwrap_or_default();
         // `pid (name) state parent ...`, and the name may hold anything.
-        let its_parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        let its_parent = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.split(' ').nth(1));
         let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
         let its_role = line.split(|byte| *byte == 0).nth(1);
         if its_parent.and_then(|text| text.parse().ok()) == Some(parent.as_raw_nonzero().get())
@@ -215,7 +225,11 @@ fn wait_until_gone(pids: &[Pid]) {
     eventually("the children of a dead server end", || {
         let runs = |pid: &&Pid| {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-            stat.is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+            stat.is_ok_and(|stat| {
+                !stat
+                    .rsplit_once(") ")
+                    .is_some_and(|(_, rest)| rest.starts_with('Z'))
+            })
         };
         pids.iter().find(runs).is_none().then_some(())
     });

@@ -60,21 +60,26 @@ impl<'a> Survivor<'a> {
     /// Kills the server and starts it again.
     pub(crate) fn crash(&mut self) {
         self.server.take().expect("it runs").kill();
-        self.count_death();
+        self.deaths += 1;
         self.check_acknowledged();
     }
 
     /// Asks until there is an answer. Requests must be such that repeating them does no harm.
     fn ask(&mut self, request: &Request) -> Response {
-        eventually("the server answers", || match self.server().try_ask(request) {
-            // The executor was lost while it had to do with the request.
-            Ok(answer) if answer.status == 429 => None,
-            Ok(answer) => Some(answer),
-            Err(_) => {
-                self.server.take().expect("it was asked").wait_until_killed();
-                self.count_death();
-                self.check_acknowledged();
-                None
+        eventually("the server answers", || {
+            match self.server().try_ask(request) {
+                // The executor was lost while it had to do with the request.
+                Ok(answer) if answer.status == 429 => None,
+                Ok(answer) => Some(answer),
+                Err(_) => {
+                    self.server
+                        .take()
+                        .expect("it was asked")
+                        .wait_until_killed();
+                    self.count_death();
+                    self.check_acknowledged();
+                    None
+                }
             }
         })
     }
@@ -82,7 +87,9 @@ impl<'a> Survivor<'a> {
     /// Panics unless all that was acknowledged is there.
     fn check_acknowledged(&mut self) {
         for (name, digest) in self.components.clone() {
-            let found = self.ask(&Request::get(format!("/v1/components/{name}"))).ok();
+            let found = self
+                .ask(&Request::get(format!("/v1/components/{name}")))
+                .ok();
             assert_eq!(found["digest"], digest, "`{name}` was acknowledged");
         }
         for id in self.jobs.clone() {
@@ -94,7 +101,8 @@ impl<'a> Survivor<'a> {
     pub(crate) fn deploy(&mut self, guest: &str) {
         let record = self.ask(&Request::component(guests::bytes(guest))).ok();
         let name = record["name"].as_str().expect("components have names");
-        self.components.push((name.to_owned(), record["digest"].clone()));
+        self.components
+            .push((name.to_owned(), record["digest"].clone()));
     }
 
     /// Submits the job under a key, so that submitting it again does no harm.
@@ -110,7 +118,9 @@ impl<'a> Survivor<'a> {
     }
 
     pub(crate) fn wait(&mut self, id: &str) -> Value {
-        eventually("the job ends", || Some(self.show(id)).filter(job::has_ended))
+        eventually("the job ends", || {
+            Some(self.show(id)).filter(job::has_ended)
+        })
     }
 
     /// Waits until the server has tidied up, and panics where something is left. The server may die over it.
@@ -122,6 +132,8 @@ impl<'a> Survivor<'a> {
             left.extend(folder::staged(outputs));
             left
         };
-        eventually("nothing is left behind", || left(self).is_empty().then_some(()));
+        eventually("nothing is left behind", || {
+            left(self).is_empty().then_some(())
+        });
     }
 }
