@@ -4,38 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::FunctionRef;
-use weft_core::{Digest, ErrorCode, Problem};
+use weft_core::{Digest, ErrorCode, FunctionKind, FunctionRecord, Problem};
 
 /// Most components of a tenant, and most versions of one component.
 const COMPONENTS_MAX: usize = 10_000;
 const VERSIONS_MAX: usize = 1_000;
-
-/// Which interface a function belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FunctionKind {
-    /// `mapper`: batches in, batches out.
-    MapBatches,
-    /// `reducer`, at the end of a stage.
-    ReduceGroups,
-    /// `reducer`, before and after a shuffle.
-    CombineGroups,
-    /// `task`: bytes in, bytes out.
-    Task,
-}
-
-/// One function as `describe` told it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FunctionRecord {
-    /// Its name in the component.
-    pub name: String,
-    /// Which interface it belongs to.
-    pub kind: FunctionKind,
-    /// One line for people.
-    pub summary: String,
-    /// Equal inputs give equal outputs.
-    pub deterministic: bool,
-}
 
 /// One version of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

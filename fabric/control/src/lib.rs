@@ -21,7 +21,7 @@ mod state;
 mod tests;
 mod usage;
 
-pub use catalog::{Catalog, ComponentRecord, FunctionKind, FunctionRecord, PinnedFunction};
+pub use catalog::{Catalog, ComponentRecord, PinnedFunction};
 pub use command::{Answer, Command, CommitAnswer, Effect, Envelope};
 pub use job::{
     EndedJob, Ending, Job, JobState, Outcome, Planning, Publishing, Running, StageState,
@@ -35,3 +35,4 @@ pub use state::{
     ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_MS, RUNNING_JOBS_MAX, State, Tenant,
 };
 pub use usage::{USAGE_MINUTES_MAX, UsageSums};
+pub use weft_core::{FunctionKind, FunctionRecord};

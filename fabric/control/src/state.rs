@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work};
-use weft_core::{ErrorCode, FunctionUsage, JobId, Problem, TenantId};
+use weft_core::{ErrorCode, FunctionKind, FunctionUsage, JobId, Problem, TenantId};
 
-use crate::catalog::{Catalog, FunctionKind, PinnedFunction};
+use crate::catalog::{Catalog, PinnedFunction};
 use crate::command::{Answer, Command, CommitAnswer, Effect, Envelope};
 use crate::job::{EndedJob, Job, JobState, Outcome, Planning};
 use crate::lease::Leases;

@@ -1,1 +1,9 @@
+//! What each command does, case by case. Long random histories are in `tests/it`.
 
+mod catalog;
+mod jobs;
+mod leases;
+mod submissions;
+mod support;
+mod usage;
+mod wire;

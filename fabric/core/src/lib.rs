@@ -4,6 +4,7 @@
 //! hand in [`job`] so that everything that is wrong with one is reported at once, with its path and the nearest known key.
 
 pub mod failpoint;
+mod function;
 mod ids;
 pub mod job;
 mod limits;
@@ -12,6 +13,7 @@ mod problem;
 mod quantity;
 mod receipt;
 
+pub use function::{FunctionKind, FunctionRecord};
 pub use ids::{Digest, Epoch, InvalidId, JobId, TaskId, TenantId, is_component_name, is_semver};
 pub use limits::{LimitKind, Limits};
 pub use meters::Meters;

@@ -6,7 +6,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::error::ArrowError;
 use weft_core::{ErrorCode, LimitKind, Problem};
-use weft_sandbox::Reservation;
+use weft_sandbox::{Reservation, batch_bytes};
 use weft_shuffle::ObjectWriter;
 
 use crate::flow::{RunningGuest, TaskEnvironment};
@@ -43,20 +43,6 @@ pub(crate) struct EdgeWriter {
     /// Shared by the edges of the task: they end up in one object.
     segments: Arc<std::sync::Mutex<ObjectWriter>>,
     pub(crate) rows: u64,
-}
-
-/// Bytes that the rows of a batch take, whatever buffers they share with others.
-pub(crate) fn batch_bytes(batch: &RecordBatch) -> u64 {
-    batch
-        .columns()
-        .iter()
-        .map(|column| {
-            column
-                .to_data()
-                .get_slice_memory_size()
-                .unwrap_or_else(|_| column.get_array_memory_size()) as u64
-        })
-        .sum()
 }
 
 impl EdgeWriter {

@@ -10,7 +10,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
 
-use crate::edge::batch_bytes;
+use weft_sandbox::batch_bytes;
 
 /// Rows that are handed to a guest at a time.
 const CHUNK_ROWS: usize = 8192;

@@ -8,10 +8,10 @@ use datafusion_common::DataFusionError;
 use futures::StreamExt;
 use weft_control::{ObjectRef, Sums};
 use weft_core::{ErrorCode, Problem};
-use weft_sandbox::Reservation;
+use weft_sandbox::{Reservation, batch_bytes};
 use weft_shuffle::ObjectReader;
 
-use crate::edge::{batch_bytes, combine, internal, out_of_memory};
+use crate::edge::{combine, internal, out_of_memory};
 use crate::flow::{Flow, TaskEnvironment};
 use crate::grouping::{Chunk, Keys, Sorted};
 use crate::merge::{FAN_IN_MAX, Run, RunWriter, merge};

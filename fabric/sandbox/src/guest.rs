@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Instance;
 use wasmtime::{Store, UpdateDeadline};
-use weft_core::LimitKind;
+use weft_core::{FunctionKind, FunctionRecord, LimitKind};
 
 use crate::account::{MemoryAccount, Reservation};
-use crate::bindings::{direct, fiber};
 use crate::clock::thread_cpu_ns;
 use crate::component::{Component, Exports};
 use crate::fault::{Fault, Result};
@@ -66,33 +65,6 @@ pub struct GuestMeters {
     pub bytes_out: u64,
 }
 
-/// Which interface a function belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FunctionKind {
-    /// `mapper`.
-    MapBatches,
-    /// `reducer`, at the end of a stage.
-    ReduceGroups,
-    /// `reducer`, around a shuffle.
-    CombineGroups,
-    /// `task`.
-    Task,
-}
-
-/// One function, as the component tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FunctionDescription {
-    /// Its name.
-    pub name: String,
-    /// Which interface it belongs to.
-    pub kind: FunctionKind,
-    /// One line for people.
-    pub summary: String,
-    /// Equal inputs give equal outputs.
-    pub deterministic: bool,
-}
-
 /// What a component says of itself; checked, bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
@@ -101,7 +73,7 @@ pub struct Description {
     /// Its version.
     pub version: String,
     /// Its functions.
-    pub functions: Vec<FunctionDescription>,
+    pub functions: Vec<FunctionRecord>,
 }
 
 /// Params as functions get them.
@@ -151,6 +123,30 @@ macro_rules! call {
     (@indices $exports:ident, $interface:ident, $name:literal) => {
         $exports.$interface.as_ref().ok_or(Fault::NotExported($name))?
     };
+}
+
+/// A component's description out of either set of bindings, which have types of their own.
+macro_rules! description {
+    ($module:ident, $found:expr) => {{
+        use crate::bindings::$module::exports::weft::fabric::functions::{Function, Kind};
+        let one = |function: Function| FunctionRecord {
+            name: function.name,
+            kind: match function.kind {
+                Kind::MapBatches => FunctionKind::MapBatches,
+                Kind::ReduceGroups => FunctionKind::ReduceGroups,
+                Kind::CombineGroups => FunctionKind::CombineGroups,
+                Kind::Task => FunctionKind::Task,
+            },
+            summary: function.summary,
+            deterministic: function.deterministic,
+        };
+        let functions = $found.functions.into_iter().map(one).collect();
+        Description {
+            name: $found.name,
+            version: $found.version,
+            functions,
+        }
+    }};
 }
 
 impl Guest {
@@ -234,95 +230,27 @@ impl Guest {
 
     /// Asks the component what it offers, and checks the answer.
     pub async fn describe(&mut self) -> Result<Description> {
+        self.begin()?;
         let component = Arc::clone(&self.component);
-        let description = match &component.exports {
-            Exports::Direct(_) => {
-                let found = self.describe_direct().await?;
-                let kind = |kind| match kind {
-                    direct::exports::weft::fabric::functions::Kind::MapBatches => {
-                        FunctionKind::MapBatches
-                    }
-                    direct::exports::weft::fabric::functions::Kind::ReduceGroups => {
-                        FunctionKind::ReduceGroups
-                    }
-                    direct::exports::weft::fabric::functions::Kind::CombineGroups => {
-                        FunctionKind::CombineGroups
-                    }
-                    direct::exports::weft::fabric::functions::Kind::Task => FunctionKind::Task,
-                };
-                let one =
-                    |f: direct::exports::weft::fabric::functions::Function| FunctionDescription {
-                        name: f.name,
-                        kind: kind(f.kind),
-                        summary: f.summary,
-                        deterministic: f.deterministic,
-                    };
-                Description {
-                    name: found.name,
-                    version: found.version,
-                    functions: found.functions.into_iter().map(one).collect(),
-                }
+        let result = match &component.exports {
+            Exports::Direct(exports) => {
+                let loaded = exports.functions.load(&mut self.store, &self.instance);
+                let found = loaded.and_then(|functions| functions.call_describe(&mut self.store));
+                found.map(|found| description!(direct, found))
             }
-            Exports::Fiber(_) => {
-                let found = self.describe_fiber().await?;
-                let kind = |kind| match kind {
-                    fiber::exports::weft::fabric::functions::Kind::MapBatches => {
-                        FunctionKind::MapBatches
+            Exports::Fiber(exports) => {
+                match exports.functions.load(&mut self.store, &self.instance) {
+                    Ok(functions) => {
+                        let found = functions.call_describe(&mut self.store).await;
+                        found.map(|found| description!(fiber, found))
                     }
-                    fiber::exports::weft::fabric::functions::Kind::ReduceGroups => {
-                        FunctionKind::ReduceGroups
-                    }
-                    fiber::exports::weft::fabric::functions::Kind::CombineGroups => {
-                        FunctionKind::CombineGroups
-                    }
-                    fiber::exports::weft::fabric::functions::Kind::Task => FunctionKind::Task,
-                };
-                let one =
-                    |f: fiber::exports::weft::fabric::functions::Function| FunctionDescription {
-                        name: f.name,
-                        kind: kind(f.kind),
-                        summary: f.summary,
-                        deterministic: f.deterministic,
-                    };
-                Description {
-                    name: found.name,
-                    version: found.version,
-                    functions: found.functions.into_iter().map(one).collect(),
+                    Err(error) => Err(error),
                 }
             }
         };
+        let description = self.end(result)?;
         check_description(&description).map_err(Fault::Schema)?;
         Ok(description)
-    }
-
-    async fn describe_direct(
-        &mut self,
-    ) -> Result<direct::exports::weft::fabric::functions::Description> {
-        self.begin()?;
-        let component = Arc::clone(&self.component);
-        let Exports::Direct(exports) = &component.exports else {
-            return Err(Fault::NotExported("functions"));
-        };
-        let result = exports
-            .functions
-            .load(&mut self.store, &self.instance)
-            .and_then(|functions| functions.call_describe(&mut self.store));
-        self.end(result)
-    }
-
-    async fn describe_fiber(
-        &mut self,
-    ) -> Result<fiber::exports::weft::fabric::functions::Description> {
-        self.begin()?;
-        let component = Arc::clone(&self.component);
-        let Exports::Fiber(exports) = &component.exports else {
-            return Err(Fault::NotExported("functions"));
-        };
-        let result = match exports.functions.load(&mut self.store, &self.instance) {
-            Ok(functions) => functions.call_describe(&mut self.store).await,
-            Err(error) => Err(error),
-        };
-        self.end(result)
     }
 
     /// Asks `function` for the schema of its output, given that of its input.
@@ -333,9 +261,13 @@ impl Guest {
         params: &Params,
     ) -> Result<SchemaRef> {
         let input = fields::to_guest(input).map_err(Fault::Schema)?;
-        let flat = bind_call(self, function, &input, params)
-            .await?
-            .map_err(Fault::Failed)?;
+        let bound = call!(
+            self,
+            functions,
+            "functions",
+            call_bind(function, &input, params)
+        )?;
+        let flat = bound.map_err(Fault::Failed)?;
         fields::from_guest(&flat).map_err(|message| {
             Fault::Schema(format!("`bind` answered with a wrong schema: {message}"))
         })
@@ -440,25 +372,6 @@ impl Guest {
             bytes_out: host.output_bytes,
         }
     }
-}
-
-async fn bind_call(
-    guest: &mut Guest,
-    function: &str,
-    input: &[crate::bindings::data::Field],
-    params: &Params,
-) -> Result<std::result::Result<Vec<crate::bindings::data::Field>, String>> {
-    macro_rules! bind {
-        ($self:ident) => {
-            call!(
-                $self,
-                functions,
-                "functions",
-                call_bind(function, input, params)
-            )
-        };
-    }
-    bind!(guest)
 }
 
 /// What the error of a call means. A limit that the host enforced takes precedence over the trap that it caused.

@@ -242,7 +242,7 @@ impl data::HostBatch for Host {
             Ok(mask) => mask,
             Err(message) => return Ok(Err(message)),
         };
-        let reserved = self.reserve(sliced_bytes(&old))?;
+        let reserved = self.reserve(batch_bytes(&old))?;
         match arrow::compute::filter_record_batch(&old, &mask) {
             Ok(batch) => Ok(Ok(self.hold(batch, Some(reserved))?)),
             Err(error) => Ok(Err(error.to_string())),
@@ -290,7 +290,7 @@ fn join(first: Option<Reservation>, second: Reservation) -> Reservation {
 }
 
 /// Bytes that the rows of a batch take, slices counted as what they show.
-fn sliced_bytes(batch: &RecordBatch) -> u64 {
+pub fn batch_bytes(batch: &RecordBatch) -> u64 {
     batch
         .columns()
         .iter()
@@ -318,7 +318,7 @@ impl output::Host for Host {
             return self.stop(fault);
         }
         let rows = batch.num_rows();
-        let bytes = sliced_bytes(&batch);
+        let bytes = batch_bytes(&batch);
         let batch = match self::batch(bound, batch.columns().to_vec(), rows) {
             Ok(batch) => batch,
             Err(message) => return self.stop(Fault::Schema(message)),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
-use weft_control::{Answer, Command, ComponentRecord, FunctionKind, FunctionRecord};
+use weft_control::{Answer, Command, ComponentRecord};
 use weft_core::{Digest, ErrorCode, Problem};
 use weft_engine::artefact_key;
 use weft_sandbox::Description;
@@ -128,24 +128,13 @@ impl Components {
             version,
             functions,
         } = known.description;
-        let functions = functions.into_iter().map(|function| FunctionRecord {
-            name: function.name,
-            kind: match function.kind {
-                weft_sandbox::FunctionKind::MapBatches => FunctionKind::MapBatches,
-                weft_sandbox::FunctionKind::ReduceGroups => FunctionKind::ReduceGroups,
-                weft_sandbox::FunctionKind::CombineGroups => FunctionKind::CombineGroups,
-                weft_sandbox::FunctionKind::Task => FunctionKind::Task,
-            },
-            summary: function.summary,
-            deterministic: function.deterministic,
-        });
         let component = ComponentRecord {
             name,
             version,
             digest: digest.clone(),
             size_bytes,
             created_ms: unix_ms(),
-            functions: functions.collect(),
+            functions,
             imports: known.imports,
         };
         weft_core::failpoint::hit("register");

@@ -71,9 +71,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Store { source, .. } if is_full(source) => ErrorKind::Exhausted,
-            Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                ErrorKind::Exhausted
-            }
+            Error::File { source, .. } if is_full(source) => ErrorKind::Exhausted,
             Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
             Error::Damaged { .. } | Error::StagedFileLost(_) => ErrorKind::Damaged,
             Error::OutputExists(_) => ErrorKind::Conflict,
@@ -104,16 +102,19 @@ impl Error {
     }
 }
 
+/// Looks for a full disk among the sources of an error; stores wrap the system's errors several times over.
 fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
-        {
-            return true;
-        }
         next = error.source();
+        if let Some(system) = error.downcast_ref::<std::io::Error>() {
+            if system.kind() == std::io::ErrorKind::StorageFull {
+                return true;
+            }
+            if let Some(wrapped) = system.get_ref() {
+                next = Some(wrapped);
+            }
+        }
     }
     false
 }

@@ -52,7 +52,9 @@ pub(crate) struct Job {
     pub(crate) ended_at: Option<String>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) input_bytes: u64,
+    /// Empty for an ended job in a list, which tells `tasks_done` instead.
     pub(crate) stages: Vec<Stage>,
+    pub(crate) tasks_done: u64,
     pub(crate) problem: Option<ApiProblem>,
     pub(crate) outputs: Vec<JobOutput>,
 }
@@ -65,6 +67,9 @@ impl Job {
 
     /// Tasks that are done, and all of them.
     pub(crate) fn tasks(&self) -> (u64, u64) {
+        if self.stages.is_empty() {
+            return (self.tasks_done, self.tasks_done);
+        }
         let sum = |count: fn(&Stage) -> u64| self.stages.iter().map(count).sum();
         (
             sum(|stage| stage.tasks_done),

@@ -1,0 +1,121 @@
+use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
+
+use super::support::{Machine, commit, failure, plan, two_stages, usage};
+use crate::{Command, CommitAnswer, JobState, Outcome, USAGE_MINUTES_MAX};
+
+/// CPU time that is billed, and that the platform bears: of the job, and of its tenant, which must be the same.
+fn sums(machine: &Machine, job: &JobId) -> (u64, u64) {
+    let add = |(billed, platform): (u64, u64), one: &FunctionUsage| {
+        (
+            billed + one.billed.guest_cpu_ns,
+            platform + one.platform.guest_cpu_ns,
+        )
+    };
+    let usage = &machine.tenant().usage;
+    let minutes = usage.minutes.values().chain([&usage.older]);
+    let of_tenant = minutes.flat_map(|minute| minute.values()).fold((0, 0), add);
+    let of_job = machine.job(job).usage.iter().fold((0, 0), add);
+    assert_eq!(of_job, of_tenant);
+    of_job
+}
+
+#[test]
+fn committed_attempts_are_billed_and_duplicates_are_free() {
+    let plan = two_stages();
+    let mut machine = Machine::new();
+    let job = machine.running(1, &plan);
+    let epoch = machine.lease();
+    machine.commit(&job, commit(&plan, 0, 0, epoch));
+    assert_eq!(sums(&machine, &job), (10, 0));
+    let (answer, _) = machine.commit(&job, commit(&plan, 0, 0, epoch));
+    assert_eq!(answer, CommitAnswer::Duplicate { same: true });
+    assert_eq!(sums(&machine, &job), (10, 10));
+    let usage = &machine.job(&job).usage[0];
+    assert_eq!((usage.billed_attempts, usage.platform_attempts), (1, 1));
+}
+
+#[test]
+fn the_platforms_faults_are_free_and_the_users_are_billed() {
+    let plan = two_stages();
+    for (code, expected) in [
+        (ErrorCode::StoreUnavailable, (0, 10)),
+        (ErrorCode::Busy, (0, 10)),
+        (ErrorCode::Internal, (0, 10)),
+        (ErrorCode::GuestTrap, (10, 0)),
+        (ErrorCode::GuestError, (10, 0)),
+        (ErrorCode::LimitExceeded, (10, 0)),
+        (ErrorCode::SchemaMismatch, (10, 0)),
+    ] {
+        let mut machine = Machine::new();
+        let job = machine.running(1, &plan);
+        let epoch = machine.lease();
+        machine.fail(&job, failure(code, 0, 0, epoch));
+        assert_eq!(sums(&machine, &job), expected, "{code:?}");
+    }
+}
+
+#[test]
+fn a_fault_that_is_reported_twice_is_billed_once() {
+    let plan = two_stages();
+    let mut machine = Machine::new();
+    let job = machine.running(1, &plan);
+    let epoch = machine.lease();
+    for _ in 0..2 {
+        machine.fail(&job, failure(ErrorCode::GuestTrap, 0, 0, epoch));
+    }
+    assert_eq!(sums(&machine, &job), (10, 10));
+}
+
+#[test]
+fn what_comes_after_the_end_is_free() {
+    let plan = two_stages();
+    let mut machine = Machine::new();
+    let job = machine.running(1, &plan);
+    let epoch = machine.lease();
+    machine.effects(Command::CancelJob { job: job.clone() });
+    let (answer, _) = machine.commit(&job, commit(&plan, 0, 0, epoch));
+    assert_eq!(answer, CommitAnswer::Stale);
+    machine.fail(&job, failure(ErrorCode::GuestTrap, 0, 1, epoch));
+    machine.effects(Command::JobPlanned {
+        job: job.clone(),
+        plan,
+        usage: vec![usage("", 5)],
+    });
+    assert_eq!(sums(&machine, &job), (0, 25));
+}
+
+#[test]
+fn planning_is_billed_unless_the_platform_failed() {
+    let mut machine = Machine::new();
+    let job = machine.submit(1);
+    let failed = |code| Command::StepFailed {
+        job: job.clone(),
+        problem: Problem::new(code, "planning failed"),
+        usage: vec![usage("", 5)],
+    };
+    machine.effects(failed(ErrorCode::StoreUnavailable));
+    assert_eq!(sums(&machine, &job), (0, 5));
+    machine.effects(failed(ErrorCode::GuestError));
+    assert_eq!(sums(&machine, &job), (5, 5));
+    let JobState::Ending(ending) = &machine.job(&job).state else {
+        panic!("a user's fault ends the job")
+    };
+    assert_eq!(ending.outcome, Outcome::Failed);
+}
+
+#[test]
+fn minutes_beyond_the_bound_are_folded_into_one_sum() {
+    let plan = plan(&[(2, None)]);
+    let mut machine = Machine::new();
+    let job = machine.running(1, &plan);
+    let epoch = machine.lease();
+    let n_minutes = USAGE_MINUTES_MAX as u64 + 5;
+    for _ in 0..n_minutes {
+        machine.at_ms += 60_000;
+        machine.commit(&job, commit(&plan, 0, 0, epoch));
+    }
+    assert_eq!(sums(&machine, &job), (10, 10 * (n_minutes - 1)));
+    let usage = &machine.tenant().usage;
+    assert_eq!(usage.minutes.len(), USAGE_MINUTES_MAX);
+    assert_eq!(usage.older.len(), 1);
+}
