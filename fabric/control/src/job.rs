@@ -349,6 +349,19 @@ impl Job {
         effects
     }
 
+    /// Gives the job up from outside. What is committed is published, however late: from then on it is too late.
+    pub(crate) fn give_up(
+        &mut self,
+        outcome: Outcome,
+        problem: Option<Problem>,
+        at_ms: u64,
+    ) -> Vec<Effect> {
+        match self.state {
+            JobState::Planning(_) | JobState::Running(_) => self.end(outcome, problem, at_ms),
+            JobState::Publishing(_) | JobState::Ending(_) => Vec::new(),
+        }
+    }
+
     /// Decides the outcome, once; a job that has one keeps it.
     pub(crate) fn end(
         &mut self,

@@ -32,7 +32,8 @@ pub use plan::{
     StageShape, Sums, TaskCommit, TaskFailure,
 };
 pub use state::{
-    ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_MS, RUNNING_JOBS_MAX, State, Tenant,
+    ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_MS,
+    RUNNING_JOBS_MAX, State, Tenant,
 };
 pub use usage::{USAGE_MINUTES_MAX, UsageSums};
 pub use weft_core::{FunctionKind, FunctionRecord};

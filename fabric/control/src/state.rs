@@ -19,6 +19,8 @@ pub const COMMAND_VERSION: u32 = 1;
 pub const ATTEMPTS_MAX: u32 = 4;
 /// How long an idempotency key is kept.
 pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
+/// Idempotency keys of a tenant that are kept at a time.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 /// Jobs of a tenant that have not ended.
 pub const RUNNING_JOBS_MAX: usize = 1_000;
 /// Lines of ended jobs that a tenant keeps; the oldest go first, their archive objects stay.
@@ -127,10 +129,10 @@ impl State {
                 tenant.with_job(&job, |job, _| job.published(outputs, at_ms))
             }
             Command::EndJob { job, problem } => tenant.with_job(&job, |job, _| {
-                job.end(Outcome::Failed, Some(problem), at_ms)
+                job.give_up(Outcome::Failed, Some(problem), at_ms)
             }),
             Command::CancelJob { job } => {
-                tenant.with_job(&job, |job, _| job.end(Outcome::Cancelled, None, at_ms))
+                tenant.with_job(&job, |job, _| job.give_up(Outcome::Cancelled, None, at_ms))
             }
             Command::JobArchived { job, archive } => {
                 tenant.archive(&job, archive);
@@ -258,6 +260,12 @@ impl Tenant {
                 },
                 Vec::new(),
             );
+        }
+        if idempotency.is_some() && self.idempotency.len() >= IDEMPOTENCY_KEYS_MAX {
+            let detail = format!(
+                "the tenant used {IDEMPOTENCY_KEYS_MAX} idempotency keys within 24 hours; wait, or submit without one"
+            );
+            return refuse(Problem::new(ErrorCode::Busy, detail));
         }
         if self.jobs.len() >= RUNNING_JOBS_MAX {
             return refuse(Problem::new(

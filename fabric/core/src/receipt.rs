@@ -24,15 +24,18 @@ pub struct FunctionUsage {
 impl FunctionUsage {
     /// Adds another report about the same function of the same stage.
     pub fn add(&mut self, other: &FunctionUsage) {
-        self.billed_attempts += other.billed_attempts;
+        self.billed_attempts = self.billed_attempts.saturating_add(other.billed_attempts);
         self.billed = self.billed.add(&other.billed);
-        self.platform_attempts += other.platform_attempts;
+        self.platform_attempts = self
+            .platform_attempts
+            .saturating_add(other.platform_attempts);
         self.platform = self.platform.add(&other.platform);
     }
 
     /// Moves what was billed to the platform's account.
     pub fn waive(&mut self) {
-        self.platform_attempts += std::mem::take(&mut self.billed_attempts);
+        let waived = std::mem::take(&mut self.billed_attempts);
+        self.platform_attempts = self.platform_attempts.saturating_add(waived);
         self.platform = self.platform.add(&std::mem::take(&mut self.billed));
     }
 }

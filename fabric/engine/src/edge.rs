@@ -10,7 +10,7 @@ use weft_sandbox::{Reservation, batch_bytes};
 use weft_shuffle::ObjectWriter;
 
 use crate::flow::{RunningGuest, TaskEnvironment};
-use crate::grouping::{Chunk, Keys, Sorted};
+use crate::grouping::{Chunk, Keys, Sorted, grouped_bytes};
 use crate::plan::EdgePlan;
 
 /// Rows of one batch in a segment.
@@ -71,7 +71,7 @@ impl EdgeWriter {
         environment: &TaskEnvironment,
         batch: RecordBatch,
     ) -> Result<(), Problem> {
-        let bytes = batch_bytes(&batch);
+        let bytes = grouped_bytes(&batch, &self.plan.keys);
         self.rows += batch.num_rows() as u64;
         let held = self.reserved.as_ref().map_or(0, Reservation::bytes);
         if !self.batches.is_empty()
@@ -153,12 +153,37 @@ pub(crate) async fn combine(
 ) -> Result<Vec<RecordBatch>, Problem> {
     let mut guest = RunningGuest::reducer(environment, function).await?;
     let mut output = Vec::new();
+    let mut held = environment.account.try_reserve(0);
     let mut chunks = sorted.chunks().map_err(|error| internal(&error))?;
-    while let Some(chunk) = chunks.next().map_err(|error| internal(&error))? {
-        output.extend(guest.push_chunk(environment, chunk).await?);
+    loop {
+        environment.check_cancel()?;
+        let (more, last) = match chunks.next().map_err(|error| internal(&error))? {
+            Some(chunk) => (guest.push_chunk(environment, chunk).await?, false),
+            None => (Vec::new(), true),
+        };
+        keep(environment, &mut held, &more)?;
+        output.extend(more);
+        if last {
+            break;
+        }
     }
-    output.extend(guest.finish_reducer(environment).await?);
+    let more = guest.finish_reducer(environment).await?;
+    keep(environment, &mut held, &more)?;
+    output.extend(more);
     Ok(output)
+}
+
+/// Reserves what a combiner emitted until it is written.
+fn keep(
+    environment: &TaskEnvironment,
+    held: &mut Option<Reservation>,
+    more: &[RecordBatch],
+) -> Result<(), Problem> {
+    let bytes = more.iter().map(batch_bytes).sum();
+    if held.as_mut().is_some_and(|held| held.try_grow(bytes)) {
+        return Ok(());
+    }
+    Err(out_of_memory(environment, "what a combiner emitted"))
 }
 
 pub(crate) fn out_of_memory(environment: &TaskEnvironment, what: &str) -> Problem {

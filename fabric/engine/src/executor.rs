@@ -211,6 +211,7 @@ impl Executor {
         cancel: CancellationToken,
     ) -> Result<TaskRun, Problem> {
         let plan = self.stage_plan(stage).await?;
+        let blobs = self.blobs.metered();
         let mut components = HashMap::new();
         for digest in digests(&plan) {
             components.insert(digest.clone(), self.component(digest)?);
@@ -220,8 +221,8 @@ impl Executor {
             plan,
             inputs: Arc::clone(&stage.inputs),
             components,
-            blobs: self.blobs.clone(),
-            reader,
+            reader: reader.with_blobs(&blobs),
+            blobs,
             spill_folder: self.spill_folder.clone(),
             cancel,
         })

@@ -40,7 +40,7 @@ impl TaskEnvironment {
         let settings = GuestSettings {
             label: function.label.clone(),
             account: Arc::clone(&self.account),
-            cpu_limit_ns: function.limits.cpu_ms.saturating_mul(1_000_000),
+            cpu_limit_ns: self.cpu_left_ns(function),
             output_limit_bytes: function.limits.output_bytes,
             log: Arc::clone(&self.log),
             cancel: self.cancel.clone(),
@@ -50,6 +50,33 @@ impl TaskEnvironment {
         Guest::start(component, settings)
             .await
             .map_err(|fault| fault.problem(&function.label))
+    }
+
+    /// The function's CPU limit less what its guests before this one used: combiners come anew for every run.
+    fn cpu_left_ns(&self, function: &FunctionPlan) -> u64 {
+        let usage = self
+            .usage
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let same =
+            |one: &&FunctionUsage| one.stage == function.stage && one.function == function.label;
+        let spent = usage
+            .iter()
+            .find(same)
+            .map_or(0, |one| one.billed.guest_cpu_ns);
+        function
+            .limits
+            .cpu_ms
+            .saturating_mul(1_000_000)
+            .saturating_sub(spent)
+    }
+
+    /// Fails where the job was cancelled.
+    pub(crate) fn check_cancel(&self) -> Result<(), Problem> {
+        if self.cancel.is_cancelled() {
+            return Err(Problem::new(ErrorCode::Internal, "the task was cancelled"));
+        }
+        Ok(())
     }
 
     /// Takes note of what a guest used, when it ends or fails.
@@ -310,16 +337,13 @@ impl Flow {
                 Operator::Map(Some(guest)) => guest.push(environment, batch).await?,
                 Operator::Pass | Operator::Map(None) | Operator::Reduce(_) => vec![batch],
             };
+            for output in &outputs {
+                self.deliver(environment, node, output.clone()).await?;
+            }
             // Reversed, so that batches and branches are taken in order.
             for output in outputs.into_iter().rev() {
-                waiting.extend(
-                    self.nodes[node]
-                        .children
-                        .iter()
-                        .rev()
-                        .map(|child| (*child, output.clone())),
-                );
-                self.deliver(environment, node, output).await?;
+                let children = self.nodes[node].children.iter().rev();
+                waiting.extend(children.map(|child| (*child, output.clone())));
             }
         }
         Ok(())

@@ -17,6 +17,20 @@ const CHUNK_ROWS: usize = 8192;
 /// Bytes that are handed to a guest at a time, unless one row is larger.
 const CHUNK_BYTES: usize = 4 << 20;
 
+/// Bytes that sorting takes for each row besides the row itself and its key: offsets, and its place in the order.
+const SORT_ROW_BYTES: u64 = 48;
+
+/// Bytes that a batch takes while it is collected and sorted: itself, its keys once more, and their order.
+pub(crate) fn grouped_bytes(batch: &RecordBatch, keys: &[usize]) -> u64 {
+    let key_bytes = batch.project(keys).map_or(0, |keys| batch_bytes(&keys));
+    batch_bytes(batch) + key_bytes + SORT_ROW_BYTES * batch.num_rows() as u64
+}
+
+/// The same for a segment that has not been decoded, whose keys are taken for half of it.
+pub(crate) fn grouped_segment_bytes(segment: &weft_shuffle::Segment) -> u64 {
+    segment.raw_bytes() + segment.raw_bytes() / 2 + SORT_ROW_BYTES * segment.rows()
+}
+
 /// Turns key columns into rows of bytes that compare like the keys.
 pub(crate) struct Keys {
     columns: Vec<usize>,

@@ -481,7 +481,7 @@ impl<'a> Planner<'a> {
             let bytes = serde_json::to_vec(&plan)
                 .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
             self.blobs
-                .put(&key, bytes)
+                .put_durable(&key, bytes.into())
                 .await
                 .map_err(|error| error.problem())?;
             shapes.push(StageShape {
@@ -638,18 +638,18 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
                 files.insert(name, metadata.len());
                 found = true;
             }
+            if files.len() > FILES_MAX {
+                return Err(Problem::new(
+                    ErrorCode::TooLarge,
+                    format!(
+                        "the input `{}` matches more than {FILES_MAX} files",
+                        input.name
+                    ),
+                ));
+            }
         }
         if !found {
             return Err(bad(&"matches no file"));
-        }
-        if files.len() > FILES_MAX {
-            return Err(Problem::new(
-                ErrorCode::TooLarge,
-                format!(
-                    "the input `{}` matches more than {FILES_MAX} files",
-                    input.name
-                ),
-            ));
         }
     }
     Ok(files.into_iter().collect())
@@ -668,7 +668,11 @@ fn splits(path: &str, bytes: u64, split_bytes: u64) -> Vec<TextSplit> {
     }
     // Equal parts rather than a small rest at the end.
     let parts = bytes.div_ceil(split_bytes).max(1);
+    let cut = |part: u64| {
+        u64::try_from(u128::from(bytes) * u128::from(part) / u128::from(parts))
+            .expect("it is at most `bytes`")
+    };
     (0..parts)
-        .map(|part| split(bytes * part / parts, bytes * (part + 1) / parts, false))
+        .map(|part| split(cut(part), cut(part + 1), false))
         .collect()
 }

@@ -8,12 +8,12 @@ use datafusion_common::DataFusionError;
 use futures::StreamExt;
 use weft_control::{ObjectRef, Sums};
 use weft_core::{ErrorCode, Problem};
-use weft_sandbox::{Reservation, batch_bytes};
+use weft_sandbox::Reservation;
 use weft_shuffle::ObjectReader;
 
 use crate::edge::{combine, internal, out_of_memory};
 use crate::flow::{Flow, TaskEnvironment};
-use crate::grouping::{Chunk, Keys, Sorted};
+use crate::grouping::{Chunk, Keys, Sorted, grouped_segment_bytes};
 use crate::merge::{FAN_IN_MAX, Run, RunWriter, merge};
 use crate::plan::FunctionPlan;
 
@@ -70,31 +70,37 @@ impl ShuffleSource<'_> {
         let mut reserved: Option<Reservation> = None;
         for (task, object) in (0u32..).zip(self.inputs) {
             let Some(object) = object else { continue };
-            let (more, sums, bytes) = self
+            let partition = environment.task;
+            let segments = self
                 .reader
-                .read(object, self.from, task, self.edge, environment.task)
-                .await
-                .map_err(|error| error.problem())?;
-            read.sums.add(&sums);
-            read.bytes += bytes;
-            for batch in more {
-                let size = batch_bytes(&batch);
+                .segments(object, task, self.edge, partition)
+                .await;
+            for segment in segments.map_err(|error| error.problem())? {
+                environment.check_cancel()?;
+                // Reserved before it is decoded; past the budget, what is there goes to a run first.
+                let size = grouped_segment_bytes(&segment);
                 let held = reserved.as_ref().map_or(0, Reservation::bytes);
-                if !batches.is_empty()
-                    && (held + size > budget_bytes || !grow(environment, &mut reserved, size))
-                {
-                    runs.push(
-                        self.spill(environment, &keys, std::mem::take(&mut batches))
-                            .await?,
-                    );
-                    reserved = None;
-                    if !grow(environment, &mut reserved, size) {
-                        return Err(out_of_memory(environment, "a batch of the shuffle"));
+                let fits = held + size <= budget_bytes && grow(environment, &mut reserved, size);
+                if !fits {
+                    if !batches.is_empty() {
+                        runs.push(
+                            self.spill(environment, &keys, std::mem::take(&mut batches))
+                                .await?,
+                        );
+                        reserved = None;
                     }
-                } else if batches.is_empty() && !grow(environment, &mut reserved, size) {
-                    return Err(out_of_memory(environment, "a batch of the shuffle"));
+                    if !grow(environment, &mut reserved, size) {
+                        return Err(out_of_memory(environment, "a segment of the shuffle"));
+                    }
                 }
-                batches.push(batch);
+                let (more, sums) = self
+                    .reader
+                    .read(object, self.from, &segment)
+                    .await
+                    .map_err(|error| error.problem())?;
+                read.sums.add(&sums);
+                read.bytes += segment.bytes();
+                batches.extend(more);
                 if runs.len() == FAN_IN_MAX {
                     let merged = self
                         .merge_runs(environment, std::mem::take(&mut runs))

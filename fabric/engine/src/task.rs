@@ -45,7 +45,6 @@ impl TaskRun {
     /// Runs the attempt on the calling thread. Everything it uses is on the reply, whichever way it ends.
     pub(crate) async fn run(self) -> TaskReply {
         let (cpu_began, began) = (thread_cpu_ns(), monotonic_ns());
-        let requests_before = self.blobs.requests();
         let environment = TaskEnvironment {
             plan: Arc::clone(&self.plan),
             task: self.request.id.task,
@@ -78,10 +77,9 @@ impl TaskRun {
             .byte_ns()
             .saturating_sub(guests.memory_byte_ns);
         own.memory_peak_bytes = environment.account.peak_bytes();
-        // The counters are the process's: attempts that run side by side share what they ask the store for.
         let requests = self.blobs.requests();
-        own.store_gets = requests.0 - requests_before.0;
-        own.store_puts = requests.1 - requests_before.1;
+        own.store_gets = requests.0;
+        own.store_puts = requests.1;
         usage.push(FunctionUsage {
             stage: self.plan.name.clone(),
             function: "-".into(),
@@ -237,9 +235,7 @@ impl TaskRun {
                     failpoint::hit("map");
                     progress.own.rows_in += batch.num_rows() as u64;
                     progress.own.bytes_read = reader.bytes_read;
-                    if environment.cancel.is_cancelled() {
-                        return Err(Problem::new(ErrorCode::Internal, "the task was cancelled"));
-                    }
+                    environment.check_cancel()?;
                     flow.push(environment, batch).await?;
                 }
                 if reader.skipped > 0 {

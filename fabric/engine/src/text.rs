@@ -281,16 +281,28 @@ impl Lines {
     }
 }
 
+/// The user's fault where the file is not there, not theirs to read, or broken; the platform's otherwise.
 fn unreadable(split: &TextSplit, error: &io::Error) -> Problem {
-    let what = if split.gzip && error.kind() != io::ErrorKind::NotFound {
+    let broken = split.gzip
+        && matches!(
+            error.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
+        );
+    let missing = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+    );
+    let code = if broken || missing {
+        ErrorCode::BadRecord
+    } else {
+        ErrorCode::StoreUnavailable
+    };
+    let what = if broken {
         "is not readable gzip"
     } else {
         "cannot be read"
     };
-    Problem::new(
-        ErrorCode::BadRecord,
-        format!("`{}` {what}: {error}", split.path),
-    )
+    Problem::new(code, format!("`{}` {what}: {error}", split.path))
 }
 
 #[cfg(test)]

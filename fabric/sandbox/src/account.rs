@@ -13,10 +13,16 @@ struct Held {
 }
 
 impl Held {
-    fn settle(&mut self) {
-        let now = monotonic_ns();
-        self.byte_ns += u128::from(self.bytes) * u128::from(now.saturating_sub(self.changed_ns));
-        self.changed_ns = now;
+    fn settle(&mut self, now_ns: u64) {
+        let passed_ns = now_ns.saturating_sub(self.changed_ns);
+        self.byte_ns += u128::from(self.bytes) * u128::from(passed_ns);
+        self.changed_ns = now_ns;
+    }
+
+    fn add(&mut self, bytes: u64, now_ns: u64) {
+        self.settle(now_ns);
+        self.bytes += bytes;
+        self.peak_bytes = self.peak_bytes.max(self.bytes);
     }
 }
 
@@ -62,42 +68,45 @@ impl MemoryAccount {
     /// Takes `bytes` more; false, and nothing changed, where the limit does not allow it.
     #[must_use]
     pub fn try_grow(&self, bytes: u64) -> bool {
-        if self.held().bytes.saturating_add(bytes) > self.limit_bytes {
+        self.try_grow_at(bytes, monotonic_ns())
+    }
+
+    fn try_grow_at(&self, bytes: u64, now_ns: u64) -> bool {
+        // Accounts are locked from child to parent, always.
+        let mut held = self.held();
+        if held.bytes.saturating_add(bytes) > self.limit_bytes {
             return false;
         }
         if let Some(parent) = &self.parent
-            && !parent.try_grow(bytes)
+            && !parent.try_grow_at(bytes, now_ns)
         {
             return false;
         }
-        self.add(bytes);
+        held.add(bytes, now_ns);
         true
     }
 
     /// Takes `bytes` more whatever the limit says: for memory that is there already.
     pub fn grow(&self, bytes: u64) {
-        if let Some(parent) = &self.parent {
-            parent.grow(bytes);
+        let now_ns = monotonic_ns();
+        for account in self.and_parents() {
+            account.held().add(bytes, now_ns);
         }
-        self.add(bytes);
-    }
-
-    fn add(&self, bytes: u64) {
-        let mut held = self.held();
-        held.settle();
-        held.bytes += bytes;
-        held.peak_bytes = held.peak_bytes.max(held.bytes);
     }
 
     /// Gives `bytes` back.
     pub fn shrink(&self, bytes: u64) {
-        if let Some(parent) = &self.parent {
-            parent.shrink(bytes);
+        let now_ns = monotonic_ns();
+        for account in self.and_parents() {
+            let mut held = account.held();
+            held.settle(now_ns);
+            debug_assert!(held.bytes >= bytes, "an account gives back what it took");
+            held.bytes = held.bytes.saturating_sub(bytes);
         }
-        let mut held = self.held();
-        held.settle();
-        debug_assert!(held.bytes >= bytes, "an account gives back what it took");
-        held.bytes = held.bytes.saturating_sub(bytes);
+    }
+
+    fn and_parents(&self) -> impl Iterator<Item = &MemoryAccount> {
+        std::iter::successors(Some(self), |account| account.parent.as_deref())
     }
 
     /// Takes `bytes` that are given back when the reservation is dropped.
@@ -121,7 +130,7 @@ impl MemoryAccount {
     /// Bytes held, integrated over time.
     pub fn byte_ns(&self) -> u128 {
         let mut held = self.held();
-        held.settle();
+        held.settle(monotonic_ns());
         held.byte_ns
     }
 
@@ -154,9 +163,31 @@ impl Reservation {
         grown
     }
 
+    /// Takes more or gives back, so that `bytes` are held; false, and nothing changed, where the limit does not allow it.
+    #[must_use]
+    pub(crate) fn try_resize(&mut self, bytes: u64) -> bool {
+        if bytes > self.bytes {
+            return self.try_grow(bytes - self.bytes);
+        }
+        self.account.shrink(self.bytes - bytes);
+        self.bytes = bytes;
+        true
+    }
+
+    /// Holds what `other` holds, too. Both must be of one account.
+    pub(crate) fn merge(&mut self, mut other: Reservation) {
+        assert!(
+            Arc::ptr_eq(&self.account, &other.account),
+            "reservations of one account"
+        );
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Gives everything back now.
     pub fn free(&mut self) {
-        self.account.shrink(std::mem::take(&mut self.bytes));
+        if self.bytes > 0 {
+            self.account.shrink(std::mem::take(&mut self.bytes));
+        }
     }
 }
 

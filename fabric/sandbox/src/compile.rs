@@ -6,6 +6,7 @@ use wasmtime::component::{Component as Wasm, types::ComponentItem};
 
 use crate::component::{is_weft, linker, wants_wasi};
 use crate::engine::{Engine, Role};
+use crate::fault::bounded;
 
 /// Bytes of a component that are accepted.
 pub const COMPONENT_BYTES_MAX: u64 = 128 << 20;
@@ -93,20 +94,6 @@ pub fn compile(bytes: &[u8]) -> Result<Compiled, CompileError> {
     linker.instantiate_pre(&component).map_err(invalid)?;
     let artefact = component.serialize().map_err(invalid)?;
     Ok(Compiled { artefact, imports })
-}
-
-/// Messages of the validator can quote names of any length.
-fn bounded(mut text: String) -> String {
-    const MESSAGE_BYTES_MAX: usize = 2048;
-    if text.len() > MESSAGE_BYTES_MAX {
-        let end = (0..=MESSAGE_BYTES_MAX)
-            .rev()
-            .find(|end| text.is_char_boundary(*end))
-            .unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
 }
 
 fn check_header(bytes: &[u8]) -> Result<(), CompileError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::fault::{Fault, Result};
+use crate::limiter::TABLE_ELEMENTS_MAX;
 
 /// How often guests are looked at: a limit is enforced at most two ticks late.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
@@ -51,24 +52,32 @@ fn config(role: Role, pooling: bool) -> Config {
         config.enable_compiler(false);
     }
     if pooling {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(role)));
     }
     config
 }
 
-fn pool() -> PoolingAllocationConfig {
+/// The compiler has a pool too, of one: what would not fit in the executors' is refused when it is uploaded.
+fn pool(role: Role) -> PoolingAllocationConfig {
+    let instances = if role == Role::Compiler {
+        1
+    } else {
+        INSTANCES_MAX
+    };
     let mut pool = PoolingAllocationConfig::default();
-    pool.total_component_instances(INSTANCES_MAX)
-        .total_core_instances(4 * INSTANCES_MAX)
-        .total_memories(INSTANCES_MAX)
-        .total_tables(4 * INSTANCES_MAX)
-        .total_stacks(INSTANCES_MAX)
-        .table_elements(100_000)
+    pool.total_component_instances(instances)
+        .total_core_instances(4 * instances)
+        .total_memories(instances)
+        .total_tables(4 * instances)
+        .total_stacks(instances)
+        .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
         .max_component_instance_size(10 << 20)
         .max_core_instance_size(10 << 20)
         .max_core_instances_per_component(64)
+        .max_memories_per_module(16)
         .max_memories_per_component(16)
+        .max_tables_per_module(64)
         .max_tables_per_component(64)
         .linear_memory_keep_resident(256 << 10)
         .table_keep_resident(64 << 10);
@@ -79,11 +88,7 @@ impl Engine {
     /// Makes the engine. Where the address space is too short for pooling, instances are allocated on demand.
     pub fn new(role: Role) -> Result<Self> {
         let host = |error: wasmtime::Error| Fault::Host(format!("{error:#}"));
-        let pooled = if role == Role::Compiler {
-            None
-        } else {
-            wasmtime::Engine::new(&config(role, true)).ok()
-        };
+        let pooled = wasmtime::Engine::new(&config(role, true)).ok();
         let pooling = pooled.is_some();
         let wasmtime = match pooled {
             Some(engine) => engine,

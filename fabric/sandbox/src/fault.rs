@@ -2,6 +2,11 @@
 
 use weft_core::{ErrorCode, LimitKind, Problem};
 
+use crate::account::MemoryAccount;
+
+/// Bytes of a message that quotes what a guest says: it may say anything, at any length.
+const MESSAGE_BYTES_MAX: usize = 2048;
+
 /// What ended a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -38,7 +43,35 @@ pub enum Fault {
 /// What calls into guests answer with.
 pub type Result<T> = std::result::Result<T, Fault>;
 
+/// The text, cut off where it is too long to be handed on.
+pub(crate) fn bounded(mut text: String) -> String {
+    if text.len() > MESSAGE_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
 impl Fault {
+    pub(crate) fn trapped(message: String) -> Self {
+        Fault::Trapped(bounded(message))
+    }
+
+    pub(crate) fn failed(message: String) -> Self {
+        Fault::Failed(bounded(message))
+    }
+
+    pub(crate) fn schema(message: String) -> Self {
+        Fault::Schema(bounded(message))
+    }
+
+    pub(crate) fn memory(account: &MemoryAccount) -> Self {
+        Fault::limit(
+            LimitKind::Memory,
+            format!("{} MiB", account.limit_bytes() >> 20),
+        )
+    }
+
     pub(crate) fn limit(kind: LimitKind, value: String) -> Self {
         let advice = match kind {
             LimitKind::Memory => "; raise `limits.memory` or hold less at a time",

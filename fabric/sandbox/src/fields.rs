@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, Tim
 use crate::bindings::data;
 
 /// Fields of one schema, nested ones included.
-const FIELDS_MAX: usize = 4096;
+pub(crate) const FIELDS_MAX: usize = 4096;
 const DEPTH_MAX: usize = 16;
 const NAME_BYTES_MAX: usize = 1024;
 
@@ -26,7 +26,7 @@ pub(crate) fn guest_type(data_type: &DataType) -> DataType {
     }
 }
 
-fn guest_field(field: &FieldRef) -> FieldRef {
+pub(crate) fn guest_field(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(
         field.name(),
         guest_type(field.data_type()),
@@ -94,6 +94,14 @@ fn push(field: &Field, flat: &mut Vec<data::Field>) -> Result<(), String> {
         DataType::Struct(fields) => fields.iter().try_for_each(|child| push(child, flat)),
         _ => Ok(()),
     }
+}
+
+/// Bytes that a schema takes, more or less.
+pub(crate) fn schema_bytes(flat: &[data::Field]) -> u64 {
+    const FIELD_BYTES: u64 = 128;
+    flat.iter()
+        .map(|field| FIELD_BYTES + field.name.len() as u64)
+        .sum()
 }
 
 /// A schema that a guest made up: bounded, names unique. Errors say what is wrong with it.

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use wasmtime::component::Instance;
+use wasmtime::component::{Instance, Resource};
 use wasmtime::{Store, UpdateDeadline};
 use weft_core::{FunctionKind, FunctionRecord, LimitKind};
 
@@ -16,7 +16,7 @@ use crate::clock::thread_cpu_ns;
 use crate::component::{Component, Exports};
 use crate::fault::{Fault, Result};
 use crate::fields;
-use crate::host::{HANDLES_MAX, Host};
+use crate::host::{Batch, HANDLES_MAX, Host};
 use crate::limiter::Limiter;
 use crate::log::TaskLog;
 use crate::wasi::Wasi;
@@ -25,6 +25,8 @@ use crate::wasi::Wasi;
 const HOSTCALL_BYTES_MAX: usize = 128 << 20;
 /// A call on a fiber may wait this long in all: guests have nothing good to wait for.
 const CALL_WALL_MAX: Duration = Duration::from_secs(600);
+/// Starting and describing have even less to wait for.
+const START_WALL_MAX: Duration = Duration::from_secs(30);
 const FUNCTIONS_MAX: usize = 1000;
 const TEXT_BYTES_MAX: usize = 4096;
 
@@ -76,6 +78,11 @@ pub struct Description {
     pub functions: Vec<FunctionRecord>,
 }
 
+/// A call on a fiber waited for longer than guests have anything to wait for.
+#[derive(Debug, thiserror::Error)]
+#[error("the call waited too long")]
+struct WaitedTooLong;
+
 /// Params as functions get them.
 type Params = [(String, String)];
 
@@ -86,6 +93,8 @@ pub struct Guest {
     instance: Instance,
     account: Arc<MemoryAccount>,
     calls: u64,
+    /// False during a call, and ever after one that failed or was dropped on its way.
+    callable: bool,
 }
 
 /// Calls one export in whichever way the component is called, between two readings of the thread's clock.
@@ -110,7 +119,7 @@ macro_rules! call {
                         tokio::select! {
                             result = call => result,
                             () = cancel.cancelled() => Err(wasmtime::Error::msg("cancelled")),
-                            () = tokio::time::sleep(CALL_WALL_MAX) => Err(wasmtime::Error::msg("waited too long")),
+                            () = tokio::time::sleep(CALL_WALL_MAX) => Err(WaitedTooLong.into()),
                         }
                     }
                     Err(error) => Err(error),
@@ -177,7 +186,8 @@ impl Guest {
         let mut store = Store::new(&component.engine.wasmtime, host);
         store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
-        store.set_max_component_handles(HANDLES_MAX);
+        // More than batches may be: the host's limit is met first, and can be named. Lent batches count twice.
+        store.set_max_component_handles(2 * HANDLES_MAX);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut context| {
             let host = context.data_mut();
@@ -191,7 +201,15 @@ impl Guest {
         });
         let instance = match &component.exports {
             Exports::Direct(_) => component.pre.instantiate(&mut store),
-            Exports::Fiber(_) => component.pre.instantiate_async(&mut store).await,
+            Exports::Fiber(_) => {
+                let instantiated = tokio::time::timeout(
+                    START_WALL_MAX,
+                    component.pre.instantiate_async(&mut store),
+                );
+                instantiated
+                    .await
+                    .unwrap_or_else(|_| Err(WaitedTooLong.into()))
+            }
         };
         let spent = thread_cpu_ns().saturating_sub(store.data().cpu_began_ns);
         store.data_mut().cpu_spent_ns = spent;
@@ -202,6 +220,7 @@ impl Guest {
             instance,
             account,
             calls: 0,
+            callable: true,
         })
     }
 
@@ -210,6 +229,16 @@ impl Guest {
         if host.cancel.is_cancelled() {
             return Err(Fault::Cancelled);
         }
+        // Calls that are shorter than a tick may never be looked at while they run.
+        if host.cpu_spent_ns > host.cpu_limit_ns {
+            return Err(host.cpu_fault());
+        }
+        if !std::mem::replace(&mut self.callable, false) {
+            return Err(Fault::Host(
+                "the guest was called after a call that failed".into(),
+            ));
+        }
+        host.limiter.refused = None;
         host.cpu_began_ns = thread_cpu_ns();
         self.store.set_epoch_deadline(1);
         self.calls += 1;
@@ -219,12 +248,14 @@ impl Guest {
     fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T> {
         let host = self.store.data_mut();
         host.cpu_spent_ns = host.cpu_ns();
-        host.cpu_began_ns = thread_cpu_ns();
         let result = result.map_err(|error| fault(host, &error))?;
         match host.stopped.take() {
             // A guest may swallow the error that a host function gave it; the limit stands all the same.
             Some(fault) => Err(fault),
-            None => Ok(result),
+            None => {
+                self.callable = true;
+                Ok(result)
+            }
         }
     }
 
@@ -241,7 +272,12 @@ impl Guest {
             Exports::Fiber(exports) => {
                 match exports.functions.load(&mut self.store, &self.instance) {
                     Ok(functions) => {
-                        let found = functions.call_describe(&mut self.store).await;
+                        let found = tokio::time::timeout(
+                            START_WALL_MAX,
+                            functions.call_describe(&mut self.store),
+                        )
+                        .await;
+                        let found = found.unwrap_or_else(|_| Err(WaitedTooLong.into()));
                         found.map(|found| description!(fiber, found))
                     }
                     Err(error) => Err(error),
@@ -249,7 +285,7 @@ impl Guest {
             }
         };
         let description = self.end(result)?;
-        check_description(&description).map_err(Fault::Schema)?;
+        check_description(&description).map_err(Fault::schema)?;
         Ok(description)
     }
 
@@ -260,16 +296,16 @@ impl Guest {
         input: &SchemaRef,
         params: &Params,
     ) -> Result<SchemaRef> {
-        let input = fields::to_guest(input).map_err(Fault::Schema)?;
+        let input = fields::to_guest(input).map_err(Fault::schema)?;
         let bound = call!(
             self,
             functions,
             "functions",
             call_bind(function, &input, params)
         )?;
-        let flat = bound.map_err(Fault::Failed)?;
+        let flat = bound.map_err(Fault::failed)?;
         fields::from_guest(&flat).map_err(|message| {
-            Fault::Schema(format!("`bind` answered with a wrong schema: {message}"))
+            Fault::schema(format!("`bind` answered with a wrong schema: {message}"))
         })
     }
 
@@ -281,7 +317,7 @@ impl Guest {
         output: SchemaRef,
     ) -> Result<()> {
         self.store.data_mut().output_schema = Some(output);
-        call!(self, mapper, "mapper", call_open(function, params))?.map_err(Fault::Failed)
+        call!(self, mapper, "mapper", call_open(function, params))?.map_err(Fault::failed)
     }
 
     /// Opens `function` as a reducer or combiner whose output has `output` as its schema.
@@ -292,22 +328,23 @@ impl Guest {
         output: SchemaRef,
     ) -> Result<()> {
         self.store.data_mut().output_schema = Some(output);
-        call!(self, reducer, "reducer", call_open(function, params))?.map_err(Fault::Failed)
+        call!(self, reducer, "reducer", call_open(function, params))?.map_err(Fault::failed)
+    }
+
+    fn take_in(&mut self, batch: RecordBatch) -> Result<Resource<Batch>> {
+        let host = self.store.data_mut();
+        host.take_in(batch).map_err(|error| fault(host, &error))
     }
 
     /// Pushes a batch into an open mapper.
     pub async fn push_mapper(&mut self, batch: RecordBatch) -> Result<()> {
-        let input = self
-            .store
-            .data_mut()
-            .hold(batch, None)
-            .map_err(|error| Fault::Host(error.to_string()))?;
-        call!(self, mapper, "mapper", call_push(input))?.map_err(Fault::Failed)
+        let input = self.take_in(batch)?;
+        call!(self, mapper, "mapper", call_push(input))?.map_err(Fault::failed)
     }
 
     /// Ends an open mapper.
     pub async fn finish_mapper(&mut self) -> Result<()> {
-        call!(self, mapper, "mapper", call_finish())?.map_err(Fault::Failed)
+        call!(self, mapper, "mapper", call_finish())?.map_err(Fault::failed)
     }
 
     /// Pushes sorted rows into an open reducer: `ends` holds the row after the last one of each group.
@@ -317,17 +354,13 @@ impl Guest {
         ends: &[u32],
         continues: bool,
     ) -> Result<()> {
-        let input = self
-            .store
-            .data_mut()
-            .hold(batch, None)
-            .map_err(|error| Fault::Host(error.to_string()))?;
-        call!(self, reducer, "reducer", call_push(input, ends, continues))?.map_err(Fault::Failed)
+        let input = self.take_in(batch)?;
+        call!(self, reducer, "reducer", call_push(input, ends, continues))?.map_err(Fault::failed)
     }
 
     /// Ends an open reducer.
     pub async fn finish_reducer(&mut self) -> Result<()> {
-        call!(self, reducer, "reducer", call_finish())?.map_err(Fault::Failed)
+        call!(self, reducer, "reducer", call_finish())?.map_err(Fault::failed)
     }
 
     /// Runs a task function.
@@ -339,7 +372,7 @@ impl Guest {
         input: &[u8],
     ) -> Result<Vec<u8>> {
         let output = call!(self, task, "task", call_run(function, params, index, input))?
-            .map_err(Fault::Failed)?;
+            .map_err(Fault::failed)?;
         let host = self.store.data_mut();
         host.output_bytes += output.len() as u64;
         if host.output_bytes > host.output_limit_bytes {
@@ -382,26 +415,28 @@ fn fault(host: &mut Host, error: &wasmtime::Error) -> Fault {
     if host.cancel.is_cancelled() {
         return Fault::Cancelled;
     }
-    let message = format!("{error:#}");
-    if host.limiter.refused {
+    if let Some(refused) = host.limiter.refused.take() {
         // Out of memory shows as a trap or a panic of the guest, right after growth was refused.
-        return Fault::limit(
-            LimitKind::Memory,
-            format!("{} MiB", host.account.limit_bytes() >> 20),
-        );
+        return refused;
     }
-    if message.contains("waited too long") {
+    if error.is::<WaitedTooLong>() {
         return Fault::limit(
             LimitKind::Wall,
-            format!("{} s for one call", CALL_WALL_MAX.as_secs()),
+            format!(
+                "{} s for a call, {} s for a start",
+                CALL_WALL_MAX.as_secs(),
+                START_WALL_MAX.as_secs()
+            ),
         );
     }
-    if message.contains("maximum concurrent") {
+    let message = format!("{error:#}");
+    // By type: the text quotes names that the guest chose.
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return Fault::Host(message);
     }
     match error.downcast_ref::<wasmtime::Trap>() {
-        Some(trap) => Fault::Trapped(format!("{trap}; {}", backtrace(error))),
-        None => Fault::Trapped(message.lines().take(12).collect::<Vec<_>>().join("; ")),
+        Some(trap) => Fault::trapped(format!("{trap}; {}", backtrace(error))),
+        None => Fault::trapped(message.lines().take(12).collect::<Vec<_>>().join("; ")),
     }
 }
 

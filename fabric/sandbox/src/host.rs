@@ -12,6 +12,7 @@ use crate::account::{MemoryAccount, Reservation};
 use crate::bindings::{data, log, meter, output};
 use crate::clock::thread_cpu_ns;
 use crate::fault::Fault;
+use crate::fields::FIELDS_MAX;
 use crate::limiter::Limiter;
 use crate::log::TaskLog;
 use crate::wasi::Wasi;
@@ -26,8 +27,8 @@ pub(crate) const HANDLES_MAX: usize = 4096;
     reason = "the generated bindings re-export it inside their private module"
 )]
 pub struct Batch {
-    pub(crate) batch: RecordBatch,
-    reserved: Option<Reservation>,
+    batch: RecordBatch,
+    reserved: Reservation,
 }
 
 /// All that a store can reach.
@@ -68,12 +69,16 @@ impl Host {
             return Err(Fault::Cancelled);
         }
         if self.cpu_ns() > self.cpu_limit_ns {
-            return Err(Fault::limit(
-                LimitKind::Cpu,
-                format!("{} ms", self.cpu_limit_ns / 1_000_000),
-            ));
+            return Err(self.cpu_fault());
         }
         Ok(())
+    }
+
+    pub(crate) fn cpu_fault(&self) -> Fault {
+        Fault::limit(
+            LimitKind::Cpu,
+            format!("{} ms", self.cpu_limit_ns / 1_000_000),
+        )
     }
 
     fn stop<T>(&mut self, fault: Fault) -> wasmtime::Result<T> {
@@ -82,17 +87,21 @@ impl Host {
         Err(wasmtime::Error::msg(message))
     }
 
-    fn memory_fault(&self) -> Fault {
-        Fault::limit(
-            LimitKind::Memory,
-            format!("{} MiB", self.account.limit_bytes() >> 20),
-        )
+    /// Takes in a batch from outside, in types that guests see. A guest that keeps it keeps its memory.
+    pub(crate) fn take_in(&mut self, batch: RecordBatch) -> wasmtime::Result<Resource<Batch>> {
+        let columns = batch.columns().iter();
+        let bytes: u64 = columns.map(transfer::guest_bytes).sum();
+        let reserved = self.reserve(bytes + overhead(batch.num_columns()))?;
+        match transfer::materialise(batch) {
+            Ok(batch) => self.hold(batch, reserved),
+            Err(message) => self.stop(Fault::schema(message)),
+        }
     }
 
-    pub(crate) fn hold(
+    fn hold(
         &mut self,
         batch: RecordBatch,
-        reserved: Option<Reservation>,
+        reserved: Reservation,
     ) -> wasmtime::Result<Resource<Batch>> {
         match self.table.push(Batch { batch, reserved }) {
             Ok(resource) => Ok(resource),
@@ -107,28 +116,35 @@ impl Host {
         match self.account.try_reserve(bytes) {
             Some(reservation) => Ok(reservation),
             None => {
-                let fault = self.memory_fault();
+                let fault = Fault::memory(&self.account);
                 self.stop(fault)
             }
         }
     }
+}
 
-    /// Turns a guest's column into an array, and reserves what it takes.
-    fn admit(
-        &mut self,
-        column: data::Column,
-        field: &Field,
-    ) -> wasmtime::Result<Result<(ArrayRef, Reservation), String>> {
-        let bytes = column
-            .buffers
-            .iter()
-            .map(|buffer| buffer.len() as u64)
-            .sum();
-        let reserved = self.reserve(bytes)?;
-        Ok(match transfer::from_guest(column, field.data_type()) {
-            Ok(array) => Ok((array, reserved)),
-            Err(message) => Err(format!("column `{}`: {message}", field.name())),
-        })
+/// Turns a guest's column into an array.
+fn admit(column: data::Column, field: &Field) -> Result<ArrayRef, String> {
+    transfer::from_guest(column, field.data_type())
+        .map_err(|message| format!("column `{}`: {message}", field.name()))
+}
+
+fn column_bytes(column: &data::Column) -> u64 {
+    let buffers = column.buffers.iter();
+    buffers.map(|buffer| buffer.len() as u64).sum()
+}
+
+/// What a batch takes beside its rows: without it, batches of nothing would be free.
+fn overhead(columns: usize) -> u64 {
+    const BATCH_BYTES: u64 = 256;
+    const COLUMN_BYTES: u64 = 256;
+    BATCH_BYTES + COLUMN_BYTES * columns as u64
+}
+
+fn check_columns(columns: usize) -> Result<(), String> {
+    match columns {
+        0..=FIELDS_MAX => Ok(()),
+        _ => Err(format!("{columns} columns; a batch may have {FIELDS_MAX}")),
     }
 }
 
@@ -156,17 +172,17 @@ impl data::HostBatch for Host {
             }
             Err(message) => return Ok(Err(message)),
         };
-        let mut arrays = Vec::with_capacity(columns.len());
-        let mut reserved: Option<Reservation> = None;
-        for (column, field) in columns.into_iter().zip(schema.fields()) {
-            match self.admit(column, field)? {
-                Ok((array, more)) => {
-                    arrays.push(array);
-                    reserved = Some(join(reserved, more));
-                }
-                Err(message) => return Ok(Err(message)),
-            }
-        }
+        let bytes: u64 = columns.iter().map(column_bytes).sum();
+        let bytes = bytes + fields::schema_bytes(&flat) + overhead(columns.len());
+        let reserved = self.reserve(bytes)?;
+        let columns = columns.into_iter().zip(schema.fields());
+        let arrays: Result<Vec<_>, _> = columns
+            .map(|(column, field)| admit(column, field))
+            .collect();
+        let arrays = match arrays {
+            Ok(arrays) => arrays,
+            Err(message) => return Ok(Err(message)),
+        };
         let rows = arrays.first().map_or(0, |array| array.len());
         match batch(schema, arrays, rows) {
             Ok(batch) => Ok(Ok(self.hold(batch, reserved)?)),
@@ -194,9 +210,13 @@ impl data::HostBatch for Host {
     }
 
     fn project(&mut self, this: Resource<Batch>, columns: Vec<u32>) -> HostResult<Resource<Batch>> {
+        if let Err(message) = check_columns(columns.len()) {
+            return Ok(Err(message));
+        }
+        let reserved = self.reserve(overhead(columns.len()))?;
         let columns: Vec<usize> = columns.iter().map(|column| *column as usize).collect();
         match self.table.get(&this)?.batch.project(&columns) {
-            Ok(batch) => Ok(Ok(self.hold(batch, None)?)),
+            Ok(batch) => Ok(Ok(self.hold(batch, reserved)?)),
             Err(error) => Ok(Err(error.to_string())),
         }
     }
@@ -218,8 +238,14 @@ impl data::HostBatch for Host {
             }
             Err(message) => return Ok(Err(message)),
         };
-        let (array, reserved) = match self.admit(column, &field)? {
-            Ok(admitted) => admitted,
+        let n_columns = old.num_columns() + 1;
+        if let Err(message) = check_columns(n_columns) {
+            return Ok(Err(message));
+        }
+        let bytes = column_bytes(&column) + fields::schema_bytes(&flat) + overhead(n_columns);
+        let reserved = self.reserve(bytes)?;
+        let array = match admit(column, &field) {
+            Ok(array) => array,
             Err(message) => return Ok(Err(message)),
         };
         let fields: Vec<_> = old
@@ -231,7 +257,7 @@ impl data::HostBatch for Host {
             .collect();
         let columns = old.columns().iter().cloned().chain([array]).collect();
         match batch(Arc::new(Schema::new(fields)), columns, old.num_rows()) {
-            Ok(batch) => Ok(Ok(self.hold(batch, Some(reserved))?)),
+            Ok(batch) => Ok(Ok(self.hold(batch, reserved)?)),
             Err(message) => Ok(Err(message)),
         }
     }
@@ -242,9 +268,9 @@ impl data::HostBatch for Host {
             Ok(mask) => mask,
             Err(message) => return Ok(Err(message)),
         };
-        let reserved = self.reserve(batch_bytes(&old))?;
+        let reserved = self.reserve(batch_bytes(&old) + overhead(old.num_columns()))?;
         match arrow::compute::filter_record_batch(&old, &mask) {
-            Ok(batch) => Ok(Ok(self.hold(batch, Some(reserved))?)),
+            Ok(batch) => Ok(Ok(self.hold(batch, reserved)?)),
             Err(error) => Ok(Err(error.to_string())),
         }
     }
@@ -262,9 +288,9 @@ impl data::HostBatch for Host {
             .iter()
             .map(|column| transfer::taken_bytes(column, &rows))
             .fold(0, u64::saturating_add);
-        let reserved = self.reserve(bytes)?;
+        let reserved = self.reserve(bytes.saturating_add(overhead(old.num_columns())))?;
         match arrow::compute::take_record_batch(&old, &UInt32Array::from(rows)) {
-            Ok(batch) => Ok(Ok(self.hold(batch, Some(reserved))?)),
+            Ok(batch) => Ok(Ok(self.hold(batch, reserved)?)),
             Err(error) => Ok(Err(error.to_string())),
         }
     }
@@ -275,42 +301,22 @@ impl data::HostBatch for Host {
     }
 }
 
-fn join(first: Option<Reservation>, second: Reservation) -> Reservation {
-    match first {
-        None => second,
-        Some(mut first) => {
-            let bytes = second.bytes();
-            drop(second);
-            // The bytes were given back a moment ago on this very thread, and the account is the task's own.
-            let grown = first.try_grow(bytes);
-            debug_assert!(grown, "bytes that were just given back are there");
-            first
-        }
-    }
-}
-
 /// Bytes that the rows of a batch take, slices counted as what they show.
 pub fn batch_bytes(batch: &RecordBatch) -> u64 {
-    batch
-        .columns()
-        .iter()
-        .map(|column| {
-            column
-                .to_data()
-                .get_slice_memory_size()
-                .unwrap_or_else(|_| column.get_array_memory_size()) as u64
-        })
-        .sum()
+    batch.columns().iter().map(transfer::slice_bytes).sum()
 }
 
 impl output::Host for Host {
     fn emit(&mut self, this: Resource<Batch>) -> HostResult<()> {
-        let Batch { batch, reserved } = self.table.delete(this)?;
+        let Batch {
+            batch,
+            mut reserved,
+        } = self.table.delete(this)?;
         let Some(bound) = self.output_schema.clone() else {
             return Ok(Err("this call has no output".into()));
         };
         if !fields::fits(&batch.schema(), &bound) {
-            let fault = Fault::Schema(format!(
+            let fault = Fault::schema(format!(
                 "emitted a batch with {}, bound to {}",
                 describe(&batch.schema()),
                 describe(&bound)
@@ -321,7 +327,7 @@ impl output::Host for Host {
         let bytes = batch_bytes(&batch);
         let batch = match self::batch(bound, batch.columns().to_vec(), rows) {
             Ok(batch) => batch,
-            Err(message) => return self.stop(Fault::Schema(message)),
+            Err(message) => return self.stop(Fault::schema(message)),
         };
         self.output_bytes += bytes;
         self.output_rows += rows as u64;
@@ -332,11 +338,16 @@ impl output::Host for Host {
             );
             return self.stop(fault);
         }
-        drop(reserved);
-        let more = self.reserve(bytes)?;
-        self.emitted_reserved = Some(join(self.emitted_reserved.take(), more));
+        if !reserved.try_resize(bytes + overhead(batch.num_columns())) {
+            let fault = Fault::memory(&self.account);
+            return self.stop(fault);
+        }
         if rows > 0 {
             self.emitted.push(batch);
+            match &mut self.emitted_reserved {
+                Some(all) => all.merge(reserved),
+                none => *none = Some(reserved),
+            }
         }
         Ok(Ok(()))
     }

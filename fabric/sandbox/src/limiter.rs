@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
+use weft_core::LimitKind;
 
 use crate::account::MemoryAccount;
+use crate::fault::Fault;
 
+/// Elements of one table.
+pub(crate) const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Elements of all tables of a store together.
-const TABLE_ELEMENTS_MAX: usize = 200_000;
+const ELEMENTS_MAX: usize = 200_000;
 
 pub(crate) struct Limiter {
     account: Arc<MemoryAccount>,
     charged_bytes: u64,
     table_elements: usize,
-    /// Set when growth was refused, so that the trap or error that follows can name the limit.
-    pub(crate) refused: bool,
+    /// Set while the latest growth was refused, so that the trap or error that follows can name the limit.
+    pub(crate) refused: Option<Fault>,
 }
 
 impl Limiter {
@@ -23,7 +27,7 @@ impl Limiter {
             account,
             charged_bytes: 0,
             table_elements: 0,
-            refused: false,
+            refused: None,
         }
     }
 }
@@ -41,12 +45,17 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        // What the guest itself says that it will not need is not our limit.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
         let bytes = (desired - current) as u64;
-        if maximum.is_some_and(|maximum| desired > maximum) || !self.account.try_grow(bytes) {
-            self.refused = true;
+        if !self.account.try_grow(bytes) {
+            self.refused = Some(Fault::memory(&self.account));
             return Ok(false);
         }
         self.charged_bytes += bytes;
+        self.refused = None;
         Ok(true)
     }
 
@@ -57,11 +66,16 @@ impl ResourceLimiter for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let elements = self.table_elements + (desired - current);
-        if maximum.is_some_and(|maximum| desired > maximum) || elements > TABLE_ELEMENTS_MAX {
-            self.refused = true;
+        if desired > TABLE_ELEMENTS_MAX || elements > ELEMENTS_MAX {
+            let value = format!("{TABLE_ELEMENTS_MAX} elements of a table, {ELEMENTS_MAX} of all");
+            self.refused = Some(Fault::limit(LimitKind::Memory, value));
+            return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
         self.table_elements = elements;
+        self.refused = None;
         Ok(true)
     }
 

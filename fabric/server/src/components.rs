@@ -73,6 +73,7 @@ impl Components {
             .register_first(upload, &digest, size_bytes, &mut slot)
             .await;
         if result.is_err() && !self.is_held(&digest) {
+            *slot = None;
             // Nobody refers to the bytes. Later uploads of them start afresh.
             let _ = std::fs::remove_file(self.folder.component(&digest));
             let _ = std::fs::remove_file(self.artefact(&digest));
@@ -99,7 +100,14 @@ impl Components {
         self.replica
             .state()
             .tenant(&tenant())
-            .is_some_and(|tenant| tenant.catalog.holds(digest))
+            .is_some_and(|tenant| {
+                let pinned = |job: &weft_control::Job| {
+                    job.functions
+                        .iter()
+                        .any(|function| function.digest == *digest)
+                };
+                tenant.catalog.holds(digest) || tenant.jobs.values().any(pinned)
+            })
     }
 
     fn artefact(&self, digest: &Digest) -> std::path::PathBuf {

@@ -37,6 +37,8 @@ const DEADLINE_TICK: Duration = Duration::from_millis(100);
 /// How long a dead executor's successor waits to be started; doubled for each one that died before it was ready, up to a bound.
 const RESTART_PAUSE: Duration = Duration::from_millis(20);
 const RESTART_DOUBLINGS_MAX: u32 = 8;
+/// How long a failed archiving waits: for space on a disk, say.
+const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 /// Tasks that are sent ahead of free slots, so that none idles while a reply travels.
 const AHEAD: usize = 2;
 
@@ -56,6 +58,7 @@ enum Done {
     Committed(Vec<(JobId, TaskCommit)>, Result<Answer, Problem>),
     ArtefactsReady(JobId, Result<(), Problem>),
     Archived(JobId, Result<String, Problem>),
+    ArchiveAgain(JobId),
     Restart,
 }
 
@@ -89,6 +92,8 @@ pub(crate) struct Controller {
     tasks: Tasks,
     executor: Option<LiveExecutor>,
     next_executor: u64,
+    /// A command was refused, or effects were dropped: they are to be derived from the state.
+    derive: bool,
     /// Executors in a row that died before they were ready.
     stillborn: u32,
     next_sequence: u64,
@@ -125,6 +130,7 @@ impl Controller {
             tasks,
             executor: None,
             next_executor: 1,
+            derive: false,
             stillborn: 0,
             next_sequence: 1,
             next_request: 1,
@@ -150,7 +156,7 @@ impl Controller {
     ) -> anyhow::Result<()> {
         self.propose(Command::NodeStarted { node: NODE.into() })
             .await;
-        self.start_executor().await?;
+        self.start_executor_or_wait().await;
         let mut deadlines = tokio::time::interval(DEADLINE_TICK);
         loop {
             tokio::select! {
@@ -167,11 +173,13 @@ impl Controller {
         }
     }
 
-    async fn propose(&self, command: Command) -> Option<Answer> {
+    async fn propose(&mut self, command: Command) -> Option<Answer> {
         match self.replica.propose(&tenant(), command).await {
             Ok(answer) => Some(answer),
             Err(problem) => {
                 tracing::warn!(%problem, "a command was refused");
+                // What it would have led to comes from the state again.
+                self.derive |= problem.code.is_platform_fault();
                 None
             }
         }
@@ -254,6 +262,9 @@ impl Controller {
                 stage,
                 task,
             };
+            if self.is_under_way(&id) {
+                continue;
+            }
             if self.settings.run_tasks_twice {
                 self.queue.push(id.clone());
             }
@@ -261,7 +272,36 @@ impl Controller {
         }
     }
 
+    /// True where the task waits, runs, or is about to be committed.
+    fn is_under_way(&self, id: &TaskId) -> bool {
+        let runs = |executor: &LiveExecutor| executor.running.keys().any(|(task, _)| task == id);
+        self.queue.holds(id)
+            || self.executor.as_ref().is_some_and(runs)
+            || self.commits.iter().any(|(job, commit)| {
+                *job == id.job && commit.stage == id.stage && commit.task == id.task
+            })
+    }
+
     // ---- the executor
+
+    /// Starts an executor; where that fails, it is tried again after a pause.
+    async fn start_executor_or_wait(&mut self) {
+        if let Err(error) = self.start_executor().await {
+            tracing::error!(error = format!("{error:#}"), "an executor does not start");
+            self.stillborn = (self.stillborn + 1).min(RESTART_DOUBLINGS_MAX);
+            self.restart_after_pause();
+        }
+    }
+
+    fn restart_after_pause(&self) {
+        let (done, pause) = (self.done.clone(), RESTART_PAUSE * (1 << self.stillborn));
+        self.tasks
+            .spawn("executor restart", OnError::Log, async move {
+                tokio::time::sleep(pause).await;
+                let _ = done.send(Done::Restart).await;
+                Ok(())
+            });
+    }
 
     async fn start_executor(&mut self) -> anyhow::Result<()> {
         let id = self.next_executor;
@@ -364,13 +404,7 @@ impl Controller {
         } else {
             (self.stillborn + 1).min(RESTART_DOUBLINGS_MAX)
         };
-        let (done, pause) = (self.done.clone(), RESTART_PAUSE * (1 << self.stillborn));
-        self.tasks
-            .spawn("executor restart", OnError::Log, async move {
-                tokio::time::sleep(pause).await;
-                let _ = done.send(Done::Restart).await;
-                Ok(())
-            });
+        self.restart_after_pause();
     }
 
     async fn on_message(&mut self, message: FromExecutor) {
@@ -504,11 +538,21 @@ impl Controller {
                 self.propose(Command::JobArchived { job, archive }).await;
             }
             Done::Archived(job, Err(problem)) => {
-                tracing::error!(%job, %problem, "archiving failed; it is tried again when the server starts");
+                tracing::error!(%job, %problem, "archiving failed and is tried again");
+                let done = self.done.clone();
+                self.tasks.spawn("archive again", OnError::Log, async move {
+                    tokio::time::sleep(ARCHIVE_PAUSE).await;
+                    let _ = done.send(Done::ArchiveAgain(job)).await;
+                    Ok(())
+                });
+            }
+            Done::ArchiveAgain(job) => {
+                self.archiving.insert(job.clone());
+                self.archive_when_quiet(&job);
             }
             Done::Restart => {
                 if self.executor.is_none() {
-                    self.start_executor().await?;
+                    self.start_executor_or_wait().await;
                 }
             }
         }
@@ -516,7 +560,7 @@ impl Controller {
     }
 
     fn on_committed(
-        &self,
+        &mut self,
         batch: &[(JobId, TaskCommit)],
         answer: Result<Answer, Problem>,
     ) -> anyhow::Result<()> {
@@ -532,8 +576,14 @@ impl Controller {
                 CommitAnswer::Duplicate { same: false } => {
                     tracing::error!(%job, stage, task, "two attempts of a deterministic task differ; the first one stands");
                 }
-                CommitAnswer::Fenced | CommitAnswer::Stale => {
-                    tracing::debug!(%job, stage, task, ?answer, "a commit came too late")
+                // Its executor died before the commit was proposed: the loss did not count it among what ran.
+                CommitAnswer::Fenced => self.queue.push_front(TaskId {
+                    job: job.clone(),
+                    stage,
+                    task,
+                }),
+                CommitAnswer::Stale => {
+                    tracing::debug!(%job, stage, task, "a commit came when its job had ended")
                 }
             }
         }
@@ -578,17 +628,18 @@ impl Controller {
     }
 
     async fn check_deadlines(&mut self) {
+        if std::mem::take(&mut self.derive) || self.replica.take_behind() {
+            self.on_signal(Signal::Derive).await;
+        }
         let now = unix_ms();
         let late: Vec<(JobId, u64)> = {
             let state = self.replica.state();
             let over = |job: &Job| {
-                let started = match &job.state {
-                    JobState::Planning(_) => job.submitted_ms,
-                    JobState::Running(running) => running.started_ms,
-                    // What is committed is published, however late.
-                    JobState::Publishing(_) | JobState::Ending(_) => return None,
-                };
-                (now.saturating_sub(started) > job.spec.limits.wall_ms)
+                // What is committed is published, however late.
+                if matches!(job.state, JobState::Publishing(_) | JobState::Ending(_)) {
+                    return None;
+                }
+                (now.saturating_sub(job.submitted_ms) > job.spec.limits.wall_ms)
                     .then(|| (job.id.clone(), job.spec.limits.wall_ms))
             };
             state

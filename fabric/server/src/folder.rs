@@ -19,7 +19,15 @@ pub(crate) struct DataFolder {
 
 impl DataFolder {
     /// Opens the folder, makes it where it is missing, and locks it.
+    ///
+    /// A folder that holds files and never was a data folder is refused: what a crash leaves behind is swept, and a user's files are not ours.
     pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
+        if !root.join("lock").exists() && !entries(root)?.is_empty() {
+            bail!(
+                "`{}` holds files and is no data folder of Weft; choose an empty or a new one with --data",
+                root.display()
+            );
+        }
         fs::create_dir_all(root)
             .with_context(|| format!("the data folder `{}` cannot be made", root.display()))?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700))

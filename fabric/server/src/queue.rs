@@ -22,6 +22,11 @@ impl ReadyQueue {
         self.waiting.push_front(task);
     }
 
+    /// True where the task waits.
+    pub(crate) fn holds(&self, task: &TaskId) -> bool {
+        self.waiting.contains(task)
+    }
+
     /// The next task and the number of its attempt, counted from 0.
     pub(crate) fn pop(&mut self) -> Option<(TaskId, u32)> {
         let task = self.waiting.pop_front()?;

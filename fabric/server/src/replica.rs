@@ -1,5 +1,6 @@
 //! The control state behind the Raft log: commands go in, answers come back, effects go to the controller.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::{mpsc, watch};
@@ -25,6 +26,7 @@ struct Machine {
     state: Arc<RwLock<State>>,
     signals: mpsc::Sender<Signal>,
     version: watch::Sender<u64>,
+    behind: Arc<AtomicBool>,
     leader: bool,
 }
 
@@ -32,7 +34,7 @@ impl Machine {
     fn signal(&self, effects: Vec<Effect>) {
         for effect in effects {
             if self.signals.try_send(Signal::Effect(effect)).is_err() {
-                // The controller looks at the whole state when it has caught up.
+                self.behind.store(true, Ordering::Release);
                 tracing::warn!(
                     limit = EFFECTS_MAX,
                     "too many effects at once: the controller will derive them from the state"
@@ -83,7 +85,7 @@ impl StateMachine for Machine {
     fn leadership(&mut self, leader: bool) {
         self.leader = leader;
         if leader && self.signals.try_send(Signal::Derive).is_err() {
-            tracing::warn!("the controller is behind and will derive effects late");
+            self.behind.store(true, Ordering::Release);
         }
     }
 }
@@ -94,6 +96,7 @@ pub(crate) struct Replica {
     handle: Handle,
     state: Arc<RwLock<State>>,
     version: watch::Receiver<u64>,
+    behind: Arc<AtomicBool>,
 }
 
 impl Replica {
@@ -104,10 +107,12 @@ impl Replica {
         let state: Arc<RwLock<State>> = Arc::default();
         let (signals, receiver) = mpsc::channel(EFFECTS_MAX);
         let (version, watched) = watch::channel(0);
+        let behind: Arc<AtomicBool> = Arc::default();
         let machine = Machine {
             state: Arc::clone(&state),
             signals,
             version,
+            behind: Arc::clone(&behind),
             leader: false,
         };
         let handle = weft_consensus::start(settings, machine, weft_consensus::NoTransport)?;
@@ -116,6 +121,7 @@ impl Replica {
                 handle,
                 state,
                 version: watched,
+                behind,
             },
             receiver,
         ))
@@ -129,6 +135,11 @@ impl Replica {
             .await
             .map_err(|_| anyhow::anyhow!("the Raft member stopped"))?;
         Ok(())
+    }
+
+    /// True, once, where effects were dropped since it was last asked.
+    pub(crate) fn take_behind(&self) -> bool {
+        self.behind.swap(false, Ordering::AcqRel)
     }
 
     /// The state as it is now. Do not hold it across an `.await`.

@@ -45,6 +45,15 @@ impl Blobs {
         })
     }
 
+    /// The same store with counters of its own.
+    pub fn metered(&self) -> Self {
+        Self {
+            gets: Arc::default(),
+            puts: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// Where an object lies, for those that map it as a file.
     pub fn local_path(&self, key: &str) -> PathBuf {
         self.folder.join(key)

@@ -16,7 +16,7 @@ mod sink;
 
 pub use blobs::Blobs;
 pub use error::{Error, ErrorKind, Result};
-pub use object::{ObjectReader, ObjectWriter, Place};
+pub use object::{ObjectReader, ObjectWriter, Place, Segment};
 pub use segment::FORMAT;
 pub use sink::{
     MANIFEST, Manifest, ManifestFile, ManifestOutput, StagedFile, clean_staging, folder_is_free,

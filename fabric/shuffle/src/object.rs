@@ -305,49 +305,89 @@ impl ObjectReader {
         Ok(self::words(&index).chunks_exact(WORDS).map(entry).collect())
     }
 
-    /// The batches of `partition` of `edge` out of the object that `task` wrote, in order, and their sums.
-    ///
-    /// `stage` names the writing stage in errors. Errors: `Damaged` where lengths or checksums are not what was written;
-    /// nothing is decompressed before they were found right.
-    pub async fn read(
+    /// The same reader, asking by way of `blobs`.
+    pub fn with_blobs(&self, blobs: &Blobs) -> Self {
+        Self {
+            blobs: blobs.clone(),
+            indices: Arc::clone(&self.indices),
+        }
+    }
+
+    /// The segments of `partition` of `edge` in the object that `task` wrote, in order. Errors: `Damaged` where the index is.
+    pub async fn segments(
         &self,
         object: &ObjectRef,
-        stage: &str,
         task: u32,
         edge: u32,
         partition: u32,
-    ) -> Result<(Vec<RecordBatch>, Sums, u64)> {
+    ) -> Result<Vec<Segment>> {
         let index = self.index(object).await?;
-        let mut batches = Vec::new();
-        let (mut sums, mut bytes) = (Sums::default(), 0);
         let start =
             index.partition_point(|entry| (entry.edge, entry.partition) < (edge, partition));
-        for entry in index[start..]
+        let same = index[start..]
             .iter()
-            .take_while(|entry| (entry.edge, entry.partition) == (edge, partition))
-        {
-            let place = Place {
+            .take_while(|entry| (entry.edge, entry.partition) == (edge, partition));
+        let segment = |entry: &Entry| Segment {
+            entry: *entry,
+            place: Place {
                 task,
                 partition,
                 edge,
                 sequence: entry.sequence,
-            };
-            let range = entry.offset..entry.offset + entry.length;
-            let raw = Raw {
-                entry: *entry,
-                place,
-                bytes: self.blobs.get_range(&object.key, range).await?,
-            };
-            raw.check(stage)?;
-            bytes += raw.bytes.len() as u64;
-            sums.add(&Sums {
+            },
+        };
+        Ok(same.map(segment).collect())
+    }
+
+    /// The batches of a segment and its sums. `stage` names the writing stage in errors.
+    ///
+    /// Errors: `Damaged` where lengths or checksums are not what was written; nothing is decompressed before they were found right.
+    pub async fn read(
+        &self,
+        object: &ObjectRef,
+        stage: &str,
+        segment: &Segment,
+    ) -> Result<(Vec<RecordBatch>, Sums)> {
+        let Segment { entry, place } = *segment;
+        let range = entry.offset..entry.offset.saturating_add(entry.length);
+        let raw = Raw {
+            entry,
+            place,
+            bytes: self.blobs.get_range(&object.key, range).await?,
+        };
+        raw.check(stage)?;
+        Ok((
+            raw.decode(stage)?,
+            Sums {
                 rows: entry.rows,
                 segments: 1,
                 xxh3: entry.xxh3,
-            });
-            batches.extend(raw.decode(stage)?);
-        }
-        Ok((batches, sums, bytes))
+            },
+        ))
+    }
+}
+
+/// One segment, as the index of its object tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Segment {
+    entry: Entry,
+    place: Place,
+}
+
+impl Segment {
+    /// Bytes in the store.
+    pub fn bytes(&self) -> u64 {
+        self.entry.length
+    }
+
+    /// Bytes when it is decompressed.
+    pub fn raw_bytes(&self) -> u64 {
+        self.entry.raw_bytes
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> u64 {
+        self.entry.rows
     }
 }
 

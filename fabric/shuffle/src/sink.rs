@@ -76,6 +76,7 @@ impl StagedFile {
             .into_inner()
             .map_err(|error| failed(error.into_error()))?;
         file.sync_all().map_err(failed)?;
+        sync_file_and_folder(&self.path)?;
         let xxh3 = format!("{:016x}", self.hash.digest());
         Ok(SinkFile {
             output: output.to_owned(),
@@ -148,7 +149,8 @@ pub struct Manifest {
     pub bytes: u64,
 }
 
-/// Makes the files of one output visible, then writes its manifest, then removes the staging folder.
+/// Makes the files of one output visible, then writes its manifest. Staging folders stay until the job is archived, so that what
+/// was renamed can still be told from what was not.
 ///
 /// Repeating it changes nothing. Errors: `OutputExists` where a file of somebody else has a name of ours, `StagedFileLost`.
 pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> {
@@ -181,7 +183,6 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     };
     write_manifest(folder, &staging, &manifest)?;
     weft_core::failpoint::hit("publish-manifest");
-    remove(&staging)?;
     Ok(PublishedOutput {
         name: output.name.clone(),
         uri: output.folder.clone(),
@@ -248,12 +249,29 @@ pub fn clean_staging(output: &Path, job: &JobId, withdraw: &[SinkFile]) -> Resul
                 fs::remove_file(&path).map_err(|error| Error::file(&path, error))?;
             }
         }
+        if !withdraw.is_empty() {
+            withdraw_manifest(output, job)?;
+        }
         // All at once, so that a clean-up that is cut short does not look like a publication.
         fs::rename(&staging, &trash).map_err(|error| Error::file(&staging, error))?;
     }
-    remove(&trash)?;
-    // Fails, and rightly, where the folder holds something.
-    let _ = fs::remove_dir(output);
+    if trash.exists() {
+        remove(&trash)?;
+        // Fails, and rightly, where the folder holds something.
+        let _ = fs::remove_dir(output);
+    }
+    Ok(())
+}
+
+/// Takes back the manifest, if it is this job's.
+fn withdraw_manifest(output: &Path, job: &JobId) -> Result<()> {
+    let path = output.join(MANIFEST);
+    let ours = |text: Vec<u8>| {
+        serde_json::from_slice::<Manifest>(&text).is_ok_and(|manifest| manifest.job == job.as_str())
+    };
+    if fs::read(&path).is_ok_and(ours) {
+        fs::remove_file(&path).map_err(|error| Error::file(&path, error))?;
+    }
     Ok(())
 }
 
@@ -301,7 +319,12 @@ mod tests {
             .map(|entry| entry.expect("an entry").file_name())
             .collect();
         names.sort();
-        assert_eq!(names, ["_weft.json", "part-daily-0", "part-daily-1"]);
+        assert_eq!(
+            names.split_off(1),
+            ["_weft.json", "part-daily-0", "part-daily-1"]
+        );
+        clean_staging(&folder, &job, &[]).expect("it cleans");
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 3);
     }
 
     #[test]

@@ -235,7 +235,17 @@ fn local_path(path: &str, uri: &str, errors: &mut Errors) -> Option<String> {
         errors.add(path, format!("`{}` must be an absolute path without `..` (the CLI resolves paths against the job file's folder)", uri.escape_debug()));
         return None;
     }
-    Some(local.to_owned())
+    // `a//b` and `a/./b` are `a/b`: outputs are told apart by their paths.
+    let parts: Vec<&str> = local
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    let end = if local.ends_with('/') && !parts.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    Some(format!("/{}{end}", parts.join("/")))
 }
 
 fn stages(table: &mut Table<'_>, limits: &Limits, errors: &mut Errors) -> Vec<StageSpec> {

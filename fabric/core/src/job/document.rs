@@ -36,6 +36,14 @@ pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {
+    // Nobody mistypes a name of this length, and the distance takes time that grows with its square.
+    const WORD_BYTES_MAX: usize = 64;
+    if word.len() > WORD_BYTES_MAX {
+        return None;
+    }
+    let candidates = candidates
+        .into_iter()
+        .filter(|candidate| candidate.len() <= WORD_BYTES_MAX);
     let distance = |candidate: &str| strsim::damerau_levenshtein(word, candidate);
     let (best, away) = candidates
         .into_iter()

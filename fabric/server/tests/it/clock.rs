@@ -1,5 +1,6 @@
 //! Waiting: for something to come true, with a deadline, never for a time in the hope that it has.
 
+use std::fmt::Debug;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 
 /// What takes longer than this has failed, however busy the machine is.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The time, for deadlines and durations.
 #[expect(clippy::disallowed_methods, reason = "the one clock of these tests")]
@@ -50,12 +51,24 @@ fn times_of_the_api_are_read() {
 
 /// Waits until `look` finds something. Panics where `what` does not come true in time.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    poll(what, || look().ok_or("not yet"))
+}
+
+/// Waits until `list` finds nothing. Panics, with what it still finds, where there is something for too long.
+pub(crate) fn until_empty<T: Debug>(what: &str, mut list: impl FnMut() -> Vec<T>) {
+    poll(what, || match list() {
+        left if left.is_empty() => Ok(()),
+        left => Err(left),
+    });
+}
+
+fn poll<T, E: Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
     let deadline = now() + PATIENCE;
     loop {
-        if let Some(found) = look() {
-            return found;
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(now() < deadline, "{what}: {seen:?} after {PATIENCE:?}"),
         }
-        assert!(now() < deadline, "{what}: not within {PATIENCE:?}");
         sleep(LOOK_EVERY);
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::clock::eventually;
+use crate::clock::until_empty;
 use crate::fixture::{Fixture, Place};
 use crate::server::{Server, Setup};
 use crate::{folder, job};
@@ -46,7 +46,10 @@ fn hold_after_map(fixture: &Fixture, place: &Place) -> (String, Vec<PathBuf>) {
     server.wait_until_killed();
     let stage = place.data().join("store/jobs").join(&id).join("0");
     let mut objects = folder::files(&stage);
-    objects.retain(|path| path.extension().is_some_and(|extension| extension == "shuffle"));
+    objects.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "shuffle")
+    });
     assert!(objects.len() > 2, "{objects:?}");
     (id, objects)
 }
@@ -60,8 +63,8 @@ fn fails_after(damage: impl FnOnce(&[PathBuf])) -> Value {
     let server = Server::start(&place.data(), &Setup::default());
     let ended = job::wait(&server, &id);
     assert_eq!(ended["status"], "failed", "{ended:#}");
-    eventually("nothing is left behind", || {
-        folder::leftovers(&place.data()).is_empty().then_some(())
+    until_empty("nothing is left behind", || {
+        folder::leftovers(&place.data())
     });
     let left = folder::files(&place.out());
     assert!(left.is_empty(), "a job that failed has published {left:?}");
@@ -99,7 +102,10 @@ fn a_flipped_byte_of_a_segment_fails_the_job() {
             });
         });
         let partition = format!("partition `{partition}`");
-        assert_names(&problem, &["stage `visits`", &partition, &format!("stage `{reader}`")]);
+        assert_names(
+            &problem,
+            &["stage `visits`", &partition, &format!("stage `{reader}`")],
+        );
     }
 }
 

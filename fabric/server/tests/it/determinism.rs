@@ -41,9 +41,17 @@ fn slots_and_attempts_change_nothing() {
         let server = Server::start(&place.data(), &setup);
         let ended = job::run(&server, &job::weblog(&fixture.logs(), &place.out()));
         let context = format!("{setup:?}");
-        outputs::assert_same(&outputs::published(&place.out()), &fixture.expected, &context);
+        outputs::assert_same(
+            &outputs::published(&place.out()),
+            &fixture.expected,
+            &context,
+        );
         assert_eq!(duplicates(&ended) > 0, runs_twice, "{context}: {ended:#}");
-        assert!(!server.log().contains("differ"), "{context}: {}", server.log());
+        assert!(
+            !server.log().contains("differ"),
+            "{context}: {}",
+            server.log()
+        );
     }
 }
 
@@ -61,7 +69,10 @@ fn uncombined(logs: &std::path::Path, out: &std::path::Path, memory: &str) -> Va
     for stage in [1, 2] {
         let stage = job["stage"][stage].as_object_mut().expect("a stage");
         stage.remove("combine");
-        stage.insert("shuffle".into(), json!({ "keys": ["day"], "partitions": 1 }));
+        stage.insert(
+            "shuffle".into(),
+            json!({ "keys": ["day"], "partitions": 1 }),
+        );
     }
     job
 }
@@ -78,7 +89,12 @@ fn spilling_changes_nothing() {
         let server = Server::start(&place.data(), &setup);
         let out = place.out().join(memory);
         job::run(&server, &uncombined(&logs, &out, memory));
-        assert_eq!(server.log().contains("spilled"), spills, "{memory}: {}", server.log());
+        assert_eq!(
+            server.log().contains("spilled"),
+            spills,
+            "{memory}: {}",
+            server.log()
+        );
         assert_eq!(outputs::daily(&out.join("daily")), log.daily());
         assert_eq!(outputs::top(&out.join("top")), log.top());
         seen.push(outputs::published(&out));

@@ -1,7 +1,7 @@
 //! A client for one request at a time: HTTP/1.1 on a connection of its own, closed after the answer.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use serde_json::Value;
 
@@ -14,6 +14,8 @@ pub(crate) struct Request {
     path: String,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
+    /// Nothing more is sent after the body, however much of it was announced.
+    hangs_up: bool,
 }
 
 impl Request {
@@ -23,6 +25,7 @@ impl Request {
             path: path.into(),
             headers: Vec::new(),
             body: Vec::new(),
+            hangs_up: false,
         }
     }
 
@@ -32,6 +35,7 @@ impl Request {
             path: path.into(),
             headers: vec![("content-type", content_type.into())],
             body,
+            hangs_up: false,
         }
     }
 
@@ -47,6 +51,12 @@ impl Request {
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Request {
         self.headers.retain(|(known, _)| *known != name);
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Closes its side of the connection behind the body.
+    pub(crate) fn and_hang_up(mut self) -> Request {
+        self.hangs_up = true;
         self
     }
 
@@ -78,6 +88,9 @@ impl Request {
         stream.write_all(self.head(address, token).as_bytes())?;
         // A server that refuses a body by its head may close before all of it is sent; its answer counts.
         let sent = stream.write_all(&self.body);
+        if self.hangs_up {
+            stream.shutdown(Shutdown::Write)?;
+        }
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);
         if answer.is_empty() {

@@ -5,14 +5,19 @@
 //! `WEFT_TEST_SEED` replaces.
 
 mod access_log;
+mod api;
+mod bad_input;
 mod clock;
+mod conservation;
 mod crash;
+mod determinism;
 mod fixture;
 mod folder;
 mod guests;
 mod http;
 mod job;
 mod outputs;
+mod python;
 mod random;
 mod server;
 mod survivor;

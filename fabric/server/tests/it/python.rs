@@ -24,13 +24,14 @@ fn a_python_guest_is_deployed_and_maps() {
         "params": { "hello": "good day" },
         "input": { "names": { "format": "text", "uri": input, "encoding": "utf8" } },
         "stage": [
-            { "name": "name", "from": "names", "map": "hostile/name" },
+            { "name": "name", "from": "names", "map": "vandal/name" },
             { "name": "greet", "from": "name", "map": "hello-py/greet" },
         ],
         "output": { "greetings": { "from": "greet", "format": "parquet", "uri": place.out() } },
     });
     let ended = job::run(&server, &job);
     assert_eq!(ended["outputs"][0]["rows"], 3, "{ended:#}");
-    let expected = ["Ada", "Grace", "Zoë"].map(|name| vec![name.to_owned(), format!("good day, {name}")]);
+    let expected =
+        ["Ada", "Grace", "Zoë"].map(|name| vec![name.to_owned(), format!("good day, {name}")]);
     assert_eq!(outputs::texts(&place.out()), expected);
 }

@@ -176,6 +176,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the log of the server:\n{}", self.log());
+        }
         // A process that is gone already needs no killing. It is waited for last: until then nobody else gets its number.
         let _ = self.process.kill();
         let _ = self.guard.kill();

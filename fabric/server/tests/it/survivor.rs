@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::clock::eventually;
+use crate::clock::{eventually, until_empty};
 use crate::fixture::Place;
 use crate::http::{Request, Response};
 use crate::server::{Server, Setup};
@@ -132,8 +132,6 @@ impl<'a> Survivor<'a> {
             left.extend(folder::staged(outputs));
             left
         };
-        eventually("nothing is left behind", || {
-            left(self).is_empty().then_some(())
-        });
+        until_empty("nothing is left behind", || left(self));
     }
 }

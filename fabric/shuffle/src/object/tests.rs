@@ -17,6 +17,22 @@ fn batch(start: i64, rows: i64) -> RecordBatch {
         .expect("it is a batch")
 }
 
+/// Everything of a task's, an edge's partition.
+async fn read(
+    reader: &ObjectReader,
+    object: &ObjectRef,
+    stage: &str,
+    (task, edge, partition): (u32, u32, u32),
+) -> Result<(Vec<RecordBatch>, Sums)> {
+    let (mut batches, mut sums) = (Vec::new(), Sums::default());
+    for segment in reader.segments(object, task, edge, partition).await? {
+        let (more, of_segment) = reader.read(object, stage, &segment).await?;
+        batches.extend(more);
+        sums.add(&of_segment);
+    }
+    Ok((batches, sums))
+}
+
 async fn write(folder: &std::path::Path, key: &str, rows: i64) -> (Blobs, ObjectRef, Vec<Sums>) {
     let blobs = Blobs::local(folder).expect("a folder");
     let mut writer = ObjectWriter::new(3, folder);
@@ -39,8 +55,7 @@ async fn what_was_written_is_read_with_its_sums() {
     let reader = ObjectReader::new(blobs);
     let mut read = Sums::default();
     for partition in 0..2 {
-        let (batches, sums, _) = reader
-            .read(&object, "s", 3, 1, partition)
+        let (batches, sums) = read(&reader, &object, "s", (3, 1, partition))
             .await
             .expect("it reads");
         assert_eq!(
@@ -73,8 +88,7 @@ async fn large_attempts_wait_in_a_file() {
         .finish(&blobs, "big", 1)
         .await
         .expect("it is written");
-    let (batches, ..) = ObjectReader::new(blobs)
-        .read(&object, "s", 0, 0, 2)
+    let (batches, _) = read(&ObjectReader::new(blobs), &object, "s", (0, 0, 2))
         .await
         .expect("it reads");
     assert_eq!(batches, [batch(2, rows)]);
@@ -90,8 +104,7 @@ async fn damage(change: impl FnOnce(&mut Vec<u8>, &[Entry])) -> Error {
     let mut bytes = std::fs::read(&path).expect("it is there");
     change(&mut bytes, &index);
     std::fs::write(&path, bytes).expect("it is written");
-    reader
-        .read(&object, "visits", 3, 0, 0)
+    read(&reader, &object, "visits", (3, 0, 0))
         .await
         .expect_err("it is damaged")
 }
@@ -149,8 +162,7 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
         index[2 * entry + 16..3 * entry].copy_from_slice(&from);
     });
     let reader = ObjectReader::new(blobs.clone());
-    let error = reader
-        .read(&swapped, "visits", 3, 0, 0)
+    let error = read(&reader, &swapped, "visits", (3, 0, 0))
         .await
         .expect_err("they are swapped");
     assert!(
@@ -169,8 +181,7 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
         let mut sums = Sums::default();
         for partition in 0..2 {
             sums.add(
-                &reader
-                    .read(&object, "visits", 3, 0, partition)
+                &read(&reader, &object, "visits", (3, 0, partition))
                     .await
                     .expect("it reads")
                     .1,
@@ -184,8 +195,7 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
 async fn a_segment_of_another_task_is_found() {
     let folder = tempfile::tempdir().expect("a folder");
     let (blobs, object, _) = write(folder.path(), "a", 7).await;
-    let error = ObjectReader::new(blobs)
-        .read(&object, "visits", 4, 0, 0)
+    let error = read(&ObjectReader::new(blobs), &object, "visits", (4, 0, 0))
         .await
         .expect_err("task 3 wrote it");
     assert!(error.to_string().contains("task 4"), "{error}");

@@ -1,0 +1,11 @@
+//! Guests that behave, and guests that do not, as a user of the crate runs them.
+
+mod columns;
+mod descriptions;
+mod faults;
+mod limits;
+mod python;
+mod support;
+mod tasks;
+mod types;
+mod uploads;

@@ -1,0 +1,410 @@
+//! The shapes of what the API answers, and the CLI on top of it.
+
+use serde_json::{Value, json};
+
+use crate::clock::{eventually, until_empty};
+use crate::fixture::{Fixture, Place};
+use crate::http::Request;
+use crate::server::{Server, Setup, kill};
+use crate::{folder, job, outputs};
+
+/// Items of a full page.
+const PAGE: usize = 500;
+
+fn start(fixture: &Fixture) -> (Place, Server) {
+    let place = Place::with_components(fixture);
+    let server = Server::start(&place.data(), &Setup::default());
+    (place, server)
+}
+
+/// The pages of a list, one after the other.
+fn pages(server: &Server, path: &str) -> Vec<Vec<Value>> {
+    let mut pages = Vec::new();
+    let mut next = path.to_owned();
+    loop {
+        let page = server.ask(&Request::get(next)).ok();
+        pages.push(page["items"].as_array().expect("a page has items").clone());
+        match page["next_cursor"].as_str() {
+            Some(cursor) => next = format!("{path}?cursor={cursor}"),
+            None => return pages,
+        }
+    }
+}
+
+fn sizes(pages: &[Vec<Value>]) -> Vec<usize> {
+    pages.iter().map(Vec::len).collect()
+}
+
+#[test]
+fn lists_come_in_pages() {
+    let (_place, server) = start(&Fixture::shared());
+    let ended = job::run(&server, &job::noop(1_234));
+    let path = format!("/v1/jobs/{}/tasks", job::id_of(&ended));
+    let tasks = pages(&server, &path);
+    assert_eq!(sizes(&tasks), [PAGE, PAGE, 234]);
+    let numbers = tasks.iter().flatten().map(|task| task["task"].as_u64());
+    assert!(numbers.eq((0..1_234).map(Some)), "each task once, in order");
+    let components = pages(&server, "/v1/components");
+    assert_eq!(sizes(&components), [3]);
+    let names: Vec<_> = components[0]
+        .iter()
+        .map(|component| component["name"].clone())
+        .collect();
+    assert_eq!(names, ["hello", "vandal", "weblog"]);
+    let one = server
+        .ask(&Request::get("/v1/components/weblog/0.1.0"))
+        .ok();
+    assert_eq!(one, components[0][2]);
+}
+
+#[test]
+fn jobs_are_listed_newest_first() {
+    let (_place, server) = start(&Fixture::shared());
+    let before: usize = sizes(&pages(&server, "/v1/jobs")).iter().sum();
+    let mut submitted = Vec::new();
+    for _ in 0..PAGE {
+        let id = job::submit(&server, &job::noop(1));
+        // One at a time: how many may be under way has a limit.
+        job::wait(&server, &id);
+        submitted.push(id);
+    }
+    submitted.reverse();
+    let listed = pages(&server, "/v1/jobs");
+    assert_eq!(sizes(&listed), [PAGE, before]);
+    let ids: Vec<String> = listed[0].iter().map(job::id_of).collect();
+    assert_eq!(ids, submitted);
+    assert!(listed[0].iter().all(|job| job["status"] == "succeeded"));
+}
+
+fn number(value: &Value) -> u64 {
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn receipt(server: &Server, id: &str) -> Value {
+    server
+        .ask(&Request::get(format!("/v1/jobs/{id}/receipt")))
+        .ok()
+}
+
+/// The sum of a number over the lines of a receipt.
+fn sum(receipt: &Value, pointer: &str) -> u64 {
+    let lines = receipt["lines"].as_array().expect("a receipt has lines");
+    lines
+        .iter()
+        .map(|line| number(line.pointer(pointer).unwrap_or(&Value::Null)))
+        .sum()
+}
+
+#[test]
+fn a_receipt_adds_up() {
+    let fixture = Fixture::shared();
+    let (place, server) = start(&fixture);
+    let ended = job::run(&server, &job::weblog(&fixture.logs(), &place.out()));
+    let receipt = receipt(&server, &job::id_of(&ended));
+    assert_eq!(receipt["provisional"], false);
+    for amount in ["amount_micro", "amount_per_millisecond_micro"] {
+        assert_eq!(
+            sum(&receipt, &format!("/{amount}")),
+            number(&receipt[amount]),
+            "{receipt:#}"
+        );
+        assert!(number(&receipt[amount]) > 0, "{receipt:#}");
+    }
+    for meter in [
+        "guest_cpu_ns",
+        "native_cpu_ns",
+        "rows_in",
+        "bytes_read",
+        "shuffle_bytes_written",
+        "guest_calls",
+    ] {
+        let billed = number(&receipt["billed"][meter]);
+        assert_eq!(
+            sum(&receipt, &format!("/billed/{meter}")),
+            billed,
+            "{meter}"
+        );
+        assert!(billed > 0, "{meter}: {receipt:#}");
+        assert_eq!(receipt["platform"][meter], 0, "nothing was lost: {meter}");
+    }
+    let functions = receipt["lines"].as_array().expect("lines").iter();
+    let functions: Vec<_> = functions
+        .map(|line| line["function"].as_str().unwrap_or(""))
+        .collect();
+    for function in [
+        "weblog@0.1.0/parse",
+        "weblog@0.1.0/daily",
+        "weblog@0.1.0/top",
+        "-",
+    ] {
+        assert!(functions.contains(&function), "{function}: {functions:?}");
+    }
+    let parsed = receipt["lines"].as_array().expect("lines").iter();
+    let parsed = parsed
+        .filter(|line| line["function"] == "weblog@0.1.0/parse" && line["billed"]["rows_in"] != 0);
+    let rows: u64 = parsed.map(|line| number(&line["billed"]["rows_in"])).sum();
+    assert_eq!(rows, fixture.log.n_lines, "each line was parsed once");
+}
+
+#[test]
+fn what_a_lost_executor_cost_is_the_platforms() {
+    let fixture = Fixture::shared();
+    let place = Place::with_components(&fixture);
+    let setup = Setup::default().with_failpoints("shuffle-commit=kill@2", &place.path("once"));
+    let server = Server::start(&place.data(), &setup);
+    let ended = job::run(&server, &job::weblog(&fixture.logs(), &place.out()));
+    assert!(place.path("once").exists(), "the executor was killed");
+    let retries: u64 = ended["stages"]
+        .as_array()
+        .expect("stages")
+        .iter()
+        .map(|stage| number(&stage["retries"]))
+        .sum();
+    assert!(retries > 0, "{ended:#}");
+    let receipt = receipt(&server, &job::id_of(&ended));
+    assert_eq!(sum(&receipt, "/platform_attempts"), retries, "{receipt:#}");
+    assert_eq!(
+        sum(&receipt, "/amount_micro"),
+        number(&receipt["amount_micro"])
+    );
+}
+
+/// The guest of a failed job is billed: what it did is the user's.
+#[test]
+fn what_a_guest_wasted_is_billed() {
+    let (place, server) = start(&Fixture::shared());
+    let input = place.path("lines.txt");
+    std::fs::write(&input, "one\n").expect("it writes");
+    let mut spin = job::map(
+        "vandal/misbehave",
+        &json!({ "deed": "spin" }),
+        &input,
+        &place.out(),
+    );
+    spin["limits"] = json!({ "cpu": "200ms" });
+    let ended = job::wait(&server, &job::submit(&server, &spin));
+    let receipt = receipt(&server, &job::id_of(&ended));
+    assert!(
+        number(&receipt["billed"]["guest_cpu_ns"]) >= 200_000_000,
+        "{receipt:#}"
+    );
+    assert!(
+        number(&receipt["billed"]["guest_cpu_ns"]) < 400_000_000,
+        "{receipt:#}"
+    );
+    assert_eq!(receipt["platform"]["guest_cpu_ns"], 0);
+}
+
+/// The events of a stream: name and data.
+fn events(text: &str) -> Vec<(String, Value)> {
+    let event = |block: &str| {
+        let field = |name: &str| {
+            block
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::trim)
+        };
+        let data = serde_json::from_str(field("data:")?).expect("events are JSON");
+        Some((field("event:")?.to_owned(), data))
+    };
+    text.split("\n\n").filter_map(event).collect()
+}
+
+#[test]
+fn events_tell_of_progress_and_end_with_the_job() {
+    let fixture = Fixture::shared();
+    let (place, server) = start(&fixture);
+    let id = job::submit(&server, &job::weblog(&fixture.logs(), &place.out()));
+    let path = format!("/v1/jobs/{id}/events");
+    let answer = server.ask(&Request::get(path.as_str()));
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    let events = events(&answer.text());
+    let (last, earlier) = events.split_last().expect("there are events");
+    assert_eq!(
+        (last.0.as_str(), &last.1["status"]),
+        ("end", &json!("succeeded"))
+    );
+    assert!(
+        earlier
+            .iter()
+            .all(|(name, job)| name == "job" && !job::has_ended(job))
+    );
+    let done = |job: &Value| -> u64 {
+        let stages = job["stages"].as_array().into_iter().flatten();
+        stages.map(|stage| number(&stage["tasks_done"])).sum()
+    };
+    let progress: Vec<u64> = events.iter().map(|(_, job)| done(job)).collect();
+    assert!(progress.is_sorted(), "{progress:?}");
+    assert_eq!(
+        last.1,
+        job::show(&server, &id),
+        "the last event is the job as it stays"
+    );
+    // Of a job that has ended there is one event.
+    let late = server.ask(&Request::get(path)).text();
+    assert_eq!(self::events(&late).len(), 1, "{late}");
+}
+
+#[test]
+fn the_log_counts_malformed_lines() {
+    let fixture = Fixture::shared();
+    let (place, server) = start(&fixture);
+    let id = job::id_of(&job::run(
+        &server,
+        &job::weblog(&fixture.logs(), &place.out()),
+    ));
+    let (mut malformed, mut lines) = (0, 0);
+    for line in pages(&server, &format!("/v1/jobs/{id}/logs"))
+        .iter()
+        .flatten()
+    {
+        assert_eq!(
+            (&line["stage"], &line["level"]),
+            (&json!("visits"), &json!("info")),
+            "{line:#}"
+        );
+        assert_eq!(line["function"], "weblog@0.1.0/parse");
+        let message = line["message"].as_str().expect("text");
+        let rest = message
+            .strip_prefix("skipped ")
+            .expect("what the guest says");
+        let (skipped, of) = rest
+            .split_once(" malformed lines of ")
+            .expect("what the guest says");
+        malformed += skipped.parse::<u64>().expect("a number");
+        lines += of.parse::<u64>().expect("a number");
+    }
+    assert_eq!(
+        (malformed, lines),
+        (fixture.log.n_malformed, fixture.log.n_lines)
+    );
+}
+
+#[test]
+fn a_job_that_is_cancelled_leaves_nothing() {
+    let (place, server) = start(&Fixture::shared());
+    let input = place.path("lines.txt");
+    std::fs::write(&input, "one\n").expect("it writes");
+    let executor = server.children("executor");
+    let spin = job::map(
+        "vandal/misbehave",
+        &json!({ "deed": "spin" }),
+        &input,
+        &place.out(),
+    );
+    let id = job::submit(&server, &spin);
+    eventually("the job runs", || {
+        (job::show(&server, &id)["status"] == "running").then_some(())
+    });
+    let cancel = Request::post(format!("/v1/jobs/{id}/cancel"), "", Vec::new());
+    assert_eq!(server.ask(&cancel).status, 202);
+    let ended = job::wait(&server, &id);
+    assert_eq!(
+        (&ended["status"], &ended["problem"]),
+        (&json!("cancelled"), &Value::Null)
+    );
+    until_empty("nothing is left behind", || {
+        folder::leftovers(&place.data())
+    });
+    assert!(!place.out().exists());
+    assert_eq!(server.children("executor"), executor, "the executor stays");
+    assert_eq!(
+        server.ask(&cancel).ok()["status"],
+        "cancelled",
+        "once more does no harm"
+    );
+    // A job that has ended stays as it is.
+    let id = job::id_of(&job::run(&server, &job::noop(1)));
+    let cancel = Request::post(format!("/v1/jobs/{id}/cancel"), "", Vec::new());
+    assert_eq!(server.ask(&cancel).ok()["status"], "succeeded");
+}
+
+/// A job that cannot be published is given up, and takes back what it had published of it.
+#[test]
+fn a_job_that_cannot_be_published_leaves_nothing() {
+    let fixture = Fixture::shared();
+    for point in [
+        "publish=kill",
+        "publish-manifest=kill",
+        "publish-manifest=kill@2",
+    ] {
+        let place = Place::with_components(&fixture);
+        let setup = Setup::default().with("WEFT_FAILPOINTS", point);
+        let server = Server::start(&place.data(), &setup);
+        let ended = job::wait(
+            &server,
+            &job::submit(&server, &job::weblog(&fixture.logs(), &place.out())),
+        );
+        assert_eq!(ended["status"], "failed", "{point}: {ended:#}");
+        until_empty("the job is archived", || folder::leftovers(&place.data()));
+        let left = folder::files(&place.out());
+        assert!(left.is_empty(), "{point}: {left:?}");
+    }
+}
+
+#[test]
+fn an_executor_that_dies_while_it_is_idle_is_replaced() {
+    let (_place, server) = start(&Fixture::shared());
+    for _ in 0..3 {
+        let executors = server.children("executor");
+        executors.iter().copied().for_each(kill);
+        eventually("there is another executor", || {
+            let now = server.children("executor");
+            (now.len() == 1 && now != executors).then_some(())
+        });
+        job::run(&server, &job::noop(3));
+    }
+}
+
+#[test]
+fn the_cli_deploys_runs_and_tells() {
+    let fixture = Fixture::shared();
+    let place = Place::new();
+    let server = Server::start(&place.data(), &Setup::default());
+    let weft = |arguments: &[&str]| {
+        let output = server.cli(arguments).output().expect("it runs");
+        let (out, said) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        (output.status.code(), out.into_owned(), said.into_owned())
+    };
+    let guest = crate::guests::path("weblog");
+    let guest = guest.to_str().expect("a plain name");
+    assert_eq!(weft(&["deploy", guest]).0, Some(0));
+    assert_eq!(weft(&["deploy", guest]).0, Some(0), "once more is fine");
+
+    // Paths in a job file start from its folder.
+    std::fs::create_dir_all(place.path("work/data")).expect("it is made");
+    folder::copy(&fixture.logs(), &place.path("work/data"));
+    let file = place.path("work/job.toml");
+    let job = "name = 'weblog'\n[input.logs]\nformat = 'text'\nuri = 'data/access-*'\n\
+        [[stage]]\nname = 'visits'\nfrom = 'logs'\nmap = 'weblog/parse'\n\
+        [[stage]]\nname = 'daily'\nfrom = 'visits'\nshuffle = { keys = ['day'] }\nreduce = 'weblog/daily'\n\
+        [output.daily]\nfrom = 'daily'\nformat = 'parquet'\nuri = 'out/daily/'\n";
+    std::fs::write(&file, job).expect("it writes");
+    let file = file.to_str().expect("a plain name");
+    let (code, out, said) = weft(&["run", file, "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let ended: Value = serde_json::from_str(&out).expect("one JSON document");
+    assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    assert_eq!(
+        outputs::daily(&place.path("work/out/daily")),
+        fixture.log.daily()
+    );
+
+    let (code, out, said) = weft(&["run", file, "--json"]);
+    assert_eq!(code, Some(1), "the output exists: {said}");
+    let ended: Value = serde_json::from_str(&out).expect("one JSON document");
+    assert_eq!(ended["problem"]["code"], "output_exists", "{ended:#}");
+    assert!(said.contains("choose another folder"), "{said}");
+
+    let (code, out, _) = weft(&["jobs"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("succeeded") && out.contains("failed"), "{out}");
+    let (code, _, said) = weft(&["--token", "wrong", "jobs"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("token"), "{said}");
+}
