@@ -14,9 +14,10 @@ struct Held {
 
 impl Held {
     fn settle(&mut self, now_ns: u64) {
+        // The clock was read before the lock was had, so another's reading may be later.
         let passed_ns = now_ns.saturating_sub(self.changed_ns);
         self.byte_ns += u128::from(self.bytes) * u128::from(passed_ns);
-        self.changed_ns = now_ns;
+        self.changed_ns = self.changed_ns.max(now_ns);
     }
 
     fn add(&mut self, bytes: u64, now_ns: u64) {

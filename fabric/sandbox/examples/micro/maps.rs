@@ -50,9 +50,9 @@ fn scattered(rows: usize) -> (Vec<i64>, Vec<i64>) {
 }
 
 /// Microseconds that `call` takes.
-fn time(calls: usize, mut call: impl FnMut()) -> f64 {
+fn time(calls: usize, call: impl FnMut(usize)) -> f64 {
     let began_ns = monotonic_ns();
-    (0..calls).for_each(|_| call());
+    (0..calls).for_each(call);
     (monotonic_ns() - began_ns) as f64 / calls as f64 / 1000.0
 }
 
@@ -84,16 +84,32 @@ impl Maps {
         }
     }
 
-    fn push(&self, guest: &mut Guest, batch: &RecordBatch) {
-        let pushed = self.runtime.block_on(guest.push_mapper(batch.clone()));
-        pushed.expect("it takes the batch");
-        black_box(guest.take_output());
+    /// Microseconds of a call, over the batches in turn, `calls` in all.
+    fn time(&self, guest: &mut Guest, batches: &[RecordBatch], calls: usize) -> f64 {
+        self.runtime.block_on(async {
+            let began_ns = monotonic_ns();
+            for batch in batches.iter().cycle().take(calls) {
+                let pushed = guest.push_mapper(batch.clone()).await;
+                pushed.expect("it takes the batch");
+                black_box(guest.take_output());
+            }
+            (monotonic_ns() - began_ns) as f64 / calls as f64 / 1000.0
+        })
     }
 
     pub(crate) fn round(&self, report: &mut Report) {
         let mut guests = self.guests.borrow_mut();
+        self.doubles(&mut guests.0, report);
+        for (n_batches, rows) in [(1, ROWS), (64, ROWS), (1, 64 * ROWS)] {
+            self.scattered(&mut guests.1, n_batches, rows, report);
+        }
+    }
+
+    /// The same batch again and again.
+    fn doubles(&self, guest: &mut Guest, report: &mut Report) {
+        let calls = TOTAL_ROWS / ROWS;
         let (a, b) = doubles();
-        let native = time(TOTAL_ROWS / ROWS, || {
+        let native = time(calls, |_| {
             let pairs = black_box(&a).iter().zip(black_box(&b));
             black_box(pairs.map(|(a, b)| gcd_32(*a, *b)).collect::<Vec<_>>());
         });
@@ -101,33 +117,29 @@ impl Maps {
             Arc::new(Int32Array::from(a.clone())),
             Arc::new(Int32Array::from(b.clone())),
         );
-        let call = time(TOTAL_ROWS / ROWS, || self.push(&mut guests.0, &input));
-        report.add("gcd(i, 2i), 1024 rows of int32: native", "µs", native);
-        report.add("gcd(i, 2i), 1024 rows of int32: map call", "µs", call);
-        let overhead = call - native;
-        report.add(
-            "gcd(i, 2i), 1024 rows of int32: overhead",
-            "µs (≤ 5)",
-            overhead,
-        );
-        for rows in [ROWS, 64 * ROWS] {
-            self.compare(&mut guests.1, rows, report);
-        }
+        let call = self.time(guest, &[input], calls);
+        let name = |what: &str| format!("gcd(i, 2i), 1024 rows of int32: {what}");
+        report.add(&name("native"), "µs", native);
+        report.add(&name("map call"), "µs", call);
+        report.add(&name("overhead"), "µs (≤ 5)", call - native);
     }
 
-    fn compare(&self, guest: &mut Guest, rows: usize, report: &mut Report) {
+    /// `n_batches` of `rows` in turn. Where there is but one small one, processors learn its branches by heart.
+    fn scattered(&self, guest: &mut Guest, n_batches: usize, rows: usize, report: &mut Report) {
         let calls = TOTAL_ROWS / rows;
-        let (a, b) = scattered(rows);
-        let native = time(calls, || {
-            let pairs = black_box(&a).iter().zip(black_box(&b));
+        let (a, b) = scattered(n_batches * rows);
+        let native = time(calls, |call| {
+            let rows = rows * (call % n_batches)..rows * (call % n_batches + 1);
+            let pairs = black_box(&a[rows.clone()]).iter().zip(black_box(&b[rows]));
             black_box(pairs.map(|(a, b)| gcd_64(*a, *b)).collect::<Vec<_>>());
         });
-        let input = batch(
+        let all = batch(
             Arc::new(Int64Array::from(a.clone())),
             Arc::new(Int64Array::from(b.clone())),
         );
-        let call = time(calls, || self.push(guest, &input));
-        let name = |what: &str| format!("gcd, {rows} rows of int64: {what}");
+        let inputs: Vec<_> = (0..n_batches).map(|n| all.slice(n * rows, rows)).collect();
+        let call = self.time(guest, &inputs, calls);
+        let name = |what: &str| format!("gcd, {n_batches} x {rows} rows of int64: {what}");
         report.add(&name("native"), "µs", native);
         report.add(&name("map call"), "µs", call);
         report.add(&name("ratio"), "x (≤ 2)", call / native);

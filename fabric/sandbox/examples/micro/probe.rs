@@ -18,7 +18,11 @@ mod bindings {
 use bindings::ComponentPre;
 use bindings::weft::fabric::{data, log, meter, output};
 
-pub(crate) struct Batch;
+#[allow(
+    unreachable_pub,
+    reason = "the generated bindings re-export it inside their private module"
+)]
+pub struct Batch;
 
 pub(crate) struct Host {
     limits: StoreLimits,

@@ -1,6 +1,7 @@
 //! What a job published: compared byte by byte with another run, or read.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +14,12 @@ use crate::folder;
 
 const MANIFEST: &str = "_weft.json";
 
-/// The files of all outputs under `root`, by path from there. Manifests come without the job's id.
+/// The files that readers see of all outputs under `root`, by path from there. Manifests come without the job's id.
+///
+/// What is hidden waits for the job to be archived, see [`folder::staged`].
 pub(crate) fn published(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = folder::contents(root);
+    files.retain(|path, _| !path.iter().any(is_hidden));
     for (path, bytes) in &mut files {
         if path.ends_with(MANIFEST) {
             let mut manifest: Value = serde_json::from_slice(bytes).expect("a manifest is JSON");
@@ -25,6 +29,10 @@ pub(crate) fn published(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     files
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 /// Panics, with the names of the files that differ, unless both runs published the same.

@@ -18,7 +18,7 @@ fn batch(start: i64, rows: i64) -> RecordBatch {
 }
 
 /// Everything of a task's, an edge's partition.
-async fn read(
+async fn read_partition(
     reader: &ObjectReader,
     object: &ObjectRef,
     stage: &str,
@@ -55,7 +55,7 @@ async fn what_was_written_is_read_with_its_sums() {
     let reader = ObjectReader::new(blobs);
     let mut read = Sums::default();
     for partition in 0..2 {
-        let (batches, sums) = read(&reader, &object, "s", (3, 1, partition))
+        let (batches, sums) = read_partition(&reader, &object, "s", (3, 1, partition))
             .await
             .expect("it reads");
         assert_eq!(
@@ -88,7 +88,7 @@ async fn large_attempts_wait_in_a_file() {
         .finish(&blobs, "big", 1)
         .await
         .expect("it is written");
-    let (batches, _) = read(&ObjectReader::new(blobs), &object, "s", (0, 0, 2))
+    let (batches, _) = read_partition(&ObjectReader::new(blobs), &object, "s", (0, 0, 2))
         .await
         .expect("it reads");
     assert_eq!(batches, [batch(2, rows)]);
@@ -104,7 +104,7 @@ async fn damage(change: impl FnOnce(&mut Vec<u8>, &[Entry])) -> Error {
     let mut bytes = std::fs::read(&path).expect("it is there");
     change(&mut bytes, &index);
     std::fs::write(&path, bytes).expect("it is written");
-    read(&reader, &object, "visits", (3, 0, 0))
+    read_partition(&reader, &object, "visits", (3, 0, 0))
         .await
         .expect_err("it is damaged")
 }
@@ -162,7 +162,7 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
         index[2 * entry + 16..3 * entry].copy_from_slice(&from);
     });
     let reader = ObjectReader::new(blobs.clone());
-    let error = read(&reader, &swapped, "visits", (3, 0, 0))
+    let error = read_partition(&reader, &swapped, "visits", (3, 0, 0))
         .await
         .expect_err("they are swapped");
     assert!(
@@ -181,7 +181,7 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
         let mut sums = Sums::default();
         for partition in 0..2 {
             sums.add(
-                &read(&reader, &object, "visits", (3, 0, partition))
+                &read_partition(&reader, &object, "visits", (3, 0, partition))
                     .await
                     .expect("it reads")
                     .1,
@@ -195,7 +195,7 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
 async fn a_segment_of_another_task_is_found() {
     let folder = tempfile::tempdir().expect("a folder");
     let (blobs, object, _) = write(folder.path(), "a", 7).await;
-    let error = read(&ObjectReader::new(blobs), &object, "visits", (4, 0, 0))
+    let error = read_partition(&ObjectReader::new(blobs), &object, "visits", (4, 0, 0))
         .await
         .expect_err("task 3 wrote it");
     assert!(error.to_string().contains("task 4"), "{error}");
