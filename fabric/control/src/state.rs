@@ -242,10 +242,9 @@ impl Tenant {
                 Vec::new(),
             );
         }
-        self.idempotency
-            .retain(|_, remembered| remembered.until_ms > at_ms);
         if let Some((key, request)) = &idempotency
             && let Some(remembered) = self.idempotency.get(key)
+            && remembered.until_ms > at_ms
         {
             if remembered.request != *request {
                 return refuse(Problem::new(
@@ -260,6 +259,11 @@ impl Tenant {
                 },
                 Vec::new(),
             );
+        }
+        // Expired keys go when there are many, for it takes a look at all of them.
+        if idempotency.is_some() && self.idempotency.len() >= IDEMPOTENCY_KEYS_MAX {
+            self.idempotency
+                .retain(|_, remembered| remembered.until_ms > at_ms);
         }
         if idempotency.is_some() && self.idempotency.len() >= IDEMPOTENCY_KEYS_MAX {
             let detail = format!(

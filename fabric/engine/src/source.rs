@@ -75,7 +75,7 @@ impl ShuffleSource<'_> {
                 .reader
                 .segments(object, task, self.edge, partition)
                 .await;
-            for segment in segments.map_err(|error| error.problem())? {
+            for segment in segments.map_err(|error| self.of_writer(&error))? {
                 environment.check_cancel()?;
                 // Reserved before it is decoded; past the budget, what is there goes to a run first.
                 let size = grouped_segment_bytes(&segment);
@@ -97,7 +97,7 @@ impl ShuffleSource<'_> {
                     .reader
                     .read(object, self.from, &segment)
                     .await
-                    .map_err(|error| error.problem())?;
+                    .map_err(|error| self.of_writer(&error))?;
                 read.sums.add(&sums);
                 read.bytes += segment.bytes();
                 batches.extend(more);
@@ -118,6 +118,16 @@ impl ShuffleSource<'_> {
             self.push_merged(environment, flow, &keys, runs).await?;
         }
         Ok(read)
+    }
+
+    /// An error of the store, said to be about what the writing stage left.
+    fn of_writer(&self, error: &weft_shuffle::Error) -> Problem {
+        let mut problem = error.problem();
+        problem.detail = format!(
+            "reading what stage `{}` wrote: {}",
+            self.from, problem.detail
+        );
+        problem
     }
 
     async fn push_sorted(

@@ -12,7 +12,7 @@ use weft_control::{
     Answer, Command, CommitAnswer, Effect, Job, JobState, Lease, ObjectRef, SlotVector, TaskCommit,
     TaskFailure,
 };
-use weft_core::{Digest, Epoch, ErrorCode, JobId, LimitKind, Problem, TaskId};
+use weft_core::{Digest, Epoch, ErrorCode, FunctionUsage, JobId, LimitKind, Problem, TaskId};
 use weft_engine::{
     FromExecutor, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor,
 };
@@ -378,7 +378,7 @@ impl Controller {
                 attempt: *attempt,
                 epoch: lost.epoch,
                 problem: problem(),
-                usage: Vec::new(),
+                usage: self.lost_attempt(task),
                 log: None,
             };
             (task.job.clone(), failure)
@@ -405,6 +405,18 @@ impl Controller {
             (self.stillborn + 1).min(RESTART_DOUBLINGS_MAX)
         };
         self.restart_after_pause();
+    }
+
+    /// An attempt whose meters went with its executor.
+    fn lost_attempt(&self, task: &TaskId) -> Vec<FunctionUsage> {
+        let name = |job: &Job| Some(job.plan()?.stages.get(task.stage as usize)?.name.clone());
+        let stage = self.with_job(&task.job, name).flatten().unwrap_or_default();
+        vec![FunctionUsage {
+            stage,
+            function: "-".into(),
+            platform_attempts: 1,
+            ..FunctionUsage::default()
+        }]
     }
 
     async fn on_message(&mut self, message: FromExecutor) {
@@ -719,7 +731,9 @@ impl Controller {
             return;
         };
         match (&step, &job.state) {
-            (Effect::PlanJob { .. }, JobState::Planning(_)) => {
+            (Effect::PlanJob { .. }, JobState::Planning(_))
+                if !executor.planning.contains(&job.id) =>
+            {
                 let request = PlanRequest {
                     job: job.id.clone(),
                     spec: job.spec,
@@ -732,7 +746,9 @@ impl Controller {
                     .send(ToExecutor::Plan(Box::new(request)))
                     .await;
             }
-            (Effect::PublishJob { .. }, JobState::Publishing(publishing)) => {
+            (Effect::PublishJob { .. }, JobState::Publishing(publishing))
+                if !executor.publishing.contains(&job.id) =>
+            {
                 let files = job.staged_files();
                 let output = |output: &weft_core::job::OutputSpec| ManifestOutput {
                     name: output.name.clone(),
@@ -758,7 +774,7 @@ impl Controller {
                 executor.publishing.insert(job.id);
                 executor.link.send(ToExecutor::Publish(request)).await;
             }
-            // The job moved on while the step waited.
+            // The job moved on while the step waited, or the step is under way: it was derived from the state as well.
             _ => {}
         }
     }

@@ -337,35 +337,78 @@ fn checksums_that_differ_are_told_apart_from_counts_that_do() {
     check_failed(&machine, &job, &["the checksums agree", "in 7 segments"]);
 }
 
+fn given_up(job: &JobId) -> [Command; 2] {
+    let problem = Problem::new(ErrorCode::LimitExceeded, "its time is over");
+    let job = job.clone();
+    [
+        Command::CancelJob { job: job.clone() },
+        Command::EndJob { job, problem },
+    ]
+}
+
+#[test]
+fn a_job_can_be_given_up_until_all_is_committed() {
+    let plan = two_stages();
+    for (turn, outcome) in [(0, Outcome::Cancelled), (1, Outcome::Failed)] {
+        let mut machine = Machine::new();
+        let (planning, running) = (machine.submit(1), machine.running(2, &plan));
+        for job in [planning, running] {
+            assert_eq!(
+                machine.effects(given_up(&job)[turn].clone()),
+                [archive(&job)]
+            );
+            assert_eq!(ending(&machine, &job).outcome, outcome);
+        }
+        let publishing = machine.submit(3);
+        machine.planned(
+            &publishing,
+            &Plan {
+                stages: Vec::new(),
+                ..plan.clone()
+            },
+        );
+        assert_eq!(machine.effects(given_up(&publishing)[turn].clone()), []);
+        assert_eq!(
+            machine.effects(published(&publishing)),
+            [archive(&publishing)]
+        );
+        assert_eq!(ending(&machine, &publishing).outcome, Outcome::Succeeded);
+    }
+}
+
 #[test]
 fn an_outcome_never_changes() {
     let plan = two_stages();
-    let endings: [(&dyn Fn(&JobId) -> Command, Outcome); 3] = [
-        (
-            &|job| Command::CancelJob { job: job.clone() },
-            Outcome::Cancelled,
-        ),
+    let ends: [(&dyn Fn(&JobId) -> Command, Outcome); 4] = [
+        (&|job| given_up(job)[0].clone(), Outcome::Cancelled),
+        (&|job| given_up(job)[1].clone(), Outcome::Failed),
         (
             &|job| step_failed(job, ErrorCode::GuestError),
             Outcome::Failed,
         ),
         (&published, Outcome::Succeeded),
     ];
-    for (end, outcome) in endings {
+    for (end, outcome) in ends {
         let mut machine = Machine::new();
         let job = machine.submit(1);
         let epoch = machine.lease();
-        machine.planned(&job, &crate::tests::support::plan(&[]));
+        if outcome == Outcome::Succeeded {
+            machine.planned(
+                &job,
+                &Plan {
+                    stages: Vec::new(),
+                    ..plan.clone()
+                },
+            );
+        }
         assert_eq!(machine.effects(end(&job)), [archive(&job)]);
         assert_eq!(ending(&machine, &job).outcome, outcome);
         let decided = machine.job(&job).state.clone();
         machine.at_ms += 1;
+        let [cancelled, ended] = given_up(&job);
         for later in [
-            Command::CancelJob { job: job.clone() },
-            Command::EndJob {
-                job: job.clone(),
-                problem: Problem::new(ErrorCode::LimitExceeded, "its time is over"),
-            },
+            cancelled,
+            ended,
             published(&job),
             step_failed(&job, ErrorCode::Internal),
             Command::JobPlanned {

@@ -2,7 +2,8 @@ use weft_core::{ErrorCode, JobId};
 
 use super::support::{Machine, envelope, job_id, spec, spec_of, tenant_id};
 use crate::{
-    Answer, Command, ENDED_JOBS_MAX, Effect, IDEMPOTENCY_MS, Outcome, RUNNING_JOBS_MAX, State,
+    Answer, Command, ENDED_JOBS_MAX, Effect, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_MS, Outcome,
+    RUNNING_JOBS_MAX, State,
 };
 
 fn submit(number: u64, key: Option<(&str, &str)>) -> Command {
@@ -46,6 +47,31 @@ fn a_key_expires() {
     machine.at_ms += IDEMPOTENCY_MS;
     let (given, _) = machine.apply(submit(2, Some(("key", "another"))));
     assert_eq!(given, answer(job_id(2), true));
+}
+
+#[test]
+fn keys_have_a_bound_and_known_ones_still_answer() {
+    let mut machine = Machine::new();
+    for number in 0..IDEMPOTENCY_KEYS_MAX as u64 {
+        let key = format!("key-{number}");
+        machine.effects(submit(number, Some((&key, "request"))));
+        machine.effects(Command::CancelJob {
+            job: job_id(number),
+        });
+        let archive = "a".to_owned();
+        machine.effects(Command::JobArchived {
+            job: job_id(number),
+            archive,
+        });
+    }
+    let new = IDEMPOTENCY_KEYS_MAX as u64;
+    let problem = machine.refusal(submit(new, Some(("one-more", "request"))));
+    assert_eq!(problem.code, ErrorCode::Busy);
+    let (given, _) = machine.apply(submit(new, Some(("key-7", "request"))));
+    assert_eq!(given, answer(job_id(7), false));
+    machine.effects(submit(new, None));
+    machine.at_ms += IDEMPOTENCY_MS;
+    machine.effects(submit(new + 1, Some(("one-more", "request"))));
 }
 
 #[test]

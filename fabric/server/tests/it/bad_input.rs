@@ -37,9 +37,10 @@ const CODES: [&str; 18] = [
 
 /// A server that bad input goes to, with a job that must go through after each.
 struct Victim {
-    fixture: Arc<Fixture>,
-    place: Place,
+    // Dropped first: its folders are in use until then.
     server: Server,
+    place: Place,
+    fixture: Arc<Fixture>,
 }
 
 impl Victim {
@@ -423,7 +424,6 @@ const TASK: &str = "stage `mapped`, task 0";
 fn guests_that_misbehave() {
     let victim = Victim::new();
     let none = json!({});
-    let lie = |deed| (deed, none.clone(), "guest_error");
     let cases: Vec<(&str, Value, &str, &[&str])> = vec![
         (
             "refuse",
@@ -486,22 +486,20 @@ fn guests_that_misbehave() {
             );
         }
     }
-    let lies = [
-        "short-values",
-        "too-many-rows",
-        "too-many-nulls",
-        "no-buffers",
-        "offsets-past-the-end",
-        "offsets-that-fall",
-        "negative-offsets",
-        "bytes-as-text",
-    ];
-    for (deed, limits, code) in lies.map(lie) {
-        let id = victim.fails(&victim.misbehaving(deed, &limits), code, &[TASK, FUNCTION]);
-        eprintln!(
-            "{deed}: {}",
-            job::show(&victim.server, &id)["problem"]["detail"]
-        );
+    // Most are found out where the batch is made, which the guest hears of; the host counts nulls itself.
+    for (lie, code) in [
+        ("short-values", "guest_error"),
+        ("too-many-rows", "guest_error"),
+        ("too-many-nulls", "schema_mismatch"),
+        ("no-buffers", "guest_error"),
+        ("offsets-past-the-end", "guest_error"),
+        ("offsets-that-fall", "guest_error"),
+        ("negative-offsets", "guest_error"),
+        ("bytes-as-text", "guest_error"),
+    ] {
+        let id = victim.fails(&victim.misbehaving(lie, &none), code, &[TASK, FUNCTION]);
+        let problem = &job::show(&victim.server, &id)["problem"];
+        eprintln!("{lie}: {}", problem["detail"]);
     }
     // The wall limit is the whole job's, and no function's.
     let mut endless = victim.misbehaving("spin", &json!({ "wall": "500ms" }));

@@ -113,9 +113,9 @@ impl Server {
         rest.split_once(' ')?.0.parse().ok()
     }
 
-    /// All that the server and its children said so far.
+    /// All that the server and its children said so far, unless the folder is gone.
     pub(crate) fn log(&self) -> String {
-        let log = std::fs::read(&self.log).expect("the log is there");
+        let log = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 
