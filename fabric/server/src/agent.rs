@@ -99,7 +99,7 @@ impl Agent {
         let mut command = Command::new(&self.program);
         command.args(arguments).env_clear().kill_on_drop(true);
         for name in [
-            "RUST_LOG",
+            "WEFT_LOG",
             "RUST_BACKTRACE",
             "WEFT_FAILPOINTS",
             "WEFT_FAILPOINT_ONCE",

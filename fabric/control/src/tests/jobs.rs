@@ -379,14 +379,15 @@ fn a_job_can_be_given_up_until_all_is_committed() {
 #[test]
 fn an_outcome_never_changes() {
     let plan = two_stages();
-    let ends: [(&dyn Fn(&JobId) -> Command, Outcome); 4] = [
-        (&|job| given_up(job)[0].clone(), Outcome::Cancelled),
-        (&|job| given_up(job)[1].clone(), Outcome::Failed),
+    type End = fn(&JobId) -> Command;
+    let ends: [(End, Outcome); 4] = [
+        (|job| given_up(job)[0].clone(), Outcome::Cancelled),
+        (|job| given_up(job)[1].clone(), Outcome::Failed),
         (
-            &|job| step_failed(job, ErrorCode::GuestError),
+            |job| step_failed(job, ErrorCode::GuestError),
             Outcome::Failed,
         ),
-        (&published, Outcome::Succeeded),
+        (published, Outcome::Succeeded),
     ];
     for (end, outcome) in ends {
         let mut machine = Machine::new();

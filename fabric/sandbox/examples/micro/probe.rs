@@ -6,7 +6,7 @@ use wasmtime::{
     StoreLimitsBuilder,
 };
 
-#[expect(clippy::all, reason = "generated code")]
+#[allow(clippy::all, reason = "generated code")]
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit",

@@ -249,7 +249,11 @@ async fn views_dictionaries_and_large_offsets_are_materialised() {
         // Whether the guest looks at them or not.
         for function in ["copy", "pass"] {
             let output = map("mirror", function, std::slice::from_ref(&input)).await;
-            assert_eq!(output, [expected.clone()], "{function} of {what}");
+            assert_eq!(
+                output,
+                std::slice::from_ref(&expected),
+                "{function} of {what}"
+            );
         }
     }
 }

@@ -287,7 +287,10 @@ fn a_job_that_is_cancelled_leaves_nothing() {
     let (place, server) = start(&Fixture::shared());
     let input = place.path("lines.txt");
     std::fs::write(&input, "one\n").expect("it writes");
-    let executor = server.children("executor");
+    let executor = eventually("the executor runs", || {
+        let found = server.children("executor");
+        (!found.is_empty()).then_some(found)
+    });
     let spin = job::map(
         "vandal/misbehave",
         &json!({ "deed": "spin" }),

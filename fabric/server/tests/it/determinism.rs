@@ -83,7 +83,7 @@ fn spilling_changes_nothing() {
     let place = Place::with_components(&fixture);
     let logs = place.path("logs");
     let log = AccessLog::write(&logs, &LARGE, 12);
-    let setup = Setup::default().with("RUST_LOG", "info,weft_engine=debug");
+    let setup = Setup::default().with("WEFT_LOG", "info,weft_engine=debug");
     let mut seen = Vec::new();
     for (memory, spills) in [("1GiB", false), ("64MiB", true)] {
         let server = Server::start(&place.data(), &setup);
