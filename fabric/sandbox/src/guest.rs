@@ -86,11 +86,28 @@ struct WaitedTooLong;
 /// Params as functions get them.
 type Params = [(String, String)];
 
+macro_rules! loaded {
+    ($name:ident, $module:ident) => {
+        /// The interfaces that were called so far: finding their functions takes as long as a small call.
+        #[derive(Default)]
+        struct $name {
+            functions: Option<crate::bindings::$module::exports::weft::fabric::functions::Guest>,
+            mapper: Option<crate::bindings::$module::exports::weft::fabric::mapper::Guest>,
+            reducer: Option<crate::bindings::$module::exports::weft::fabric::reducer::Guest>,
+            task: Option<crate::bindings::$module::exports::weft::fabric::task::Guest>,
+        }
+    };
+}
+loaded!(LoadedDirect, direct);
+loaded!(LoadedFiber, fiber);
+
 /// One store with one instance. Drop it when a call has failed: nothing may run in it after that.
 pub struct Guest {
     component: Arc<Component>,
     store: Store<Host>,
     instance: Instance,
+    direct: LoadedDirect,
+    fiber: LoadedFiber,
     account: Arc<MemoryAccount>,
     calls: u64,
     /// False during a call, and ever after one that failed or was dropped on its way.
@@ -105,14 +122,14 @@ macro_rules! call {
         let result = match &component.exports {
             Exports::Direct(exports) => {
                 let indices = call!(@indices exports, $interface, $name);
-                match indices.load(&mut $guest.store, &$guest.instance) {
+                match call!(@load $guest, direct, $interface, indices) {
                     Ok(interface) => interface.$method(&mut $guest.store, $($argument),*).map_err(|error| wasmtime::Error::from(error)),
                     Err(error) => Err(error),
                 }
             }
             Exports::Fiber(exports) => {
                 let indices = call!(@indices exports, $interface, $name);
-                match indices.load(&mut $guest.store, &$guest.instance) {
+                match call!(@load $guest, fiber, $interface, indices) {
                     Ok(interface) => {
                         let cancel = $guest.store.data().cancel.clone();
                         let call = interface.$method(&mut $guest.store, $($argument),*);
@@ -128,6 +145,12 @@ macro_rules! call {
         };
         $guest.end(result)
     }};
+    (@load $guest:ident, $loaded:ident, $interface:ident, $indices:ident) => {
+        match &mut $guest.$loaded.$interface {
+            Some(interface) => Ok(&*interface),
+            none => $indices.load(&mut $guest.store, &$guest.instance).map(|loaded| &*none.insert(loaded)),
+        }
+    };
     (@indices $exports:ident, functions, $name:literal) => { &$exports.functions };
     (@indices $exports:ident, $interface:ident, $name:literal) => {
         $exports.$interface.as_ref().ok_or(Fault::NotExported($name))?
@@ -218,6 +241,8 @@ impl Guest {
             component: Arc::clone(component),
             store,
             instance,
+            direct: LoadedDirect::default(),
+            fiber: LoadedFiber::default(),
             account,
             calls: 0,
             callable: true,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayData, ArrayRef, AsArray, BooleanArray, GenericByteArray, RecordBatch,
-    RecordBatchOptions, make_array,
+    RecordBatchOptions, downcast_primitive_array, make_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
@@ -51,17 +51,17 @@ fn push(array: &ArrayRef, column: &mut Column) -> Result<(), String> {
                 push(child, column)?;
             }
         }
-        primitive if primitive.primitive_width().is_some() => {
-            let width = primitive.primitive_width().unwrap_or(0);
-            let data = array.to_data();
-            let start = data.offset() * width;
-            column
-                .buffers
-                .push(data.buffers()[0].as_slice()[start..start + data.len() * width].to_vec());
-        }
+        primitive if primitive.is_primitive() => column.buffers.push(values(array)),
         other => return Err(format!("type {other} does not cross the boundary")),
     }
     Ok(())
+}
+
+fn values(array: &ArrayRef) -> Vec<u8> {
+    downcast_primitive_array!(
+        array => array.values().inner().as_slice().to_vec(),
+        other => unreachable!("{other} is not primitive")
+    )
 }
 
 fn bits(validity: &NullBuffer) -> Vec<u8> {

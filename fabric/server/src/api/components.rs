@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -144,6 +145,17 @@ async fn receive(mut body: Body, path: &std::path::Path) -> Result<(Digest, u64)
             format!("the upload cannot be written: {error}"),
         )
     };
+    let too_large = || {
+        let most = COMPONENT_BYTES_MAX >> 20;
+        Problem::new(
+            ErrorCode::TooLarge,
+            format!("the component is larger than {most} MiB"),
+        )
+    };
+    // What is announced as too large is refused before any of it is stored.
+    if body.size_hint().lower() > COMPONENT_BYTES_MAX {
+        return Err(too_large());
+    }
     let mut file = tokio::fs::File::create(path).await.map_err(full)?;
     let (mut hash, mut bytes) = (Sha256::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -159,13 +171,7 @@ async fn receive(mut body: Body, path: &std::path::Path) -> Result<(Digest, u64)
         weft_core::failpoint::hit("upload");
         bytes += data.len() as u64;
         if bytes > COMPONENT_BYTES_MAX {
-            return Err(Problem::new(
-                ErrorCode::TooLarge,
-                format!(
-                    "the component is larger than {} MiB",
-                    COMPONENT_BYTES_MAX >> 20
-                ),
-            ));
+            return Err(too_large());
         }
         hash.update(data);
         file.write_all(data).await.map_err(full)?;

@@ -99,6 +99,7 @@ fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
+        .layer(middleware::map_response(reply::framework_refusal))
         .layer(middleware::from_fn_with_state(api.clone(), auth::check))
         .with_state(api)
 }

@@ -1,10 +1,15 @@
 //! Problems as RFC 9457 answers.
 
 use axum::Json;
+use axum::body::to_bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use weft_core::{ErrorCode, Problem};
+
+const PROBLEM_JSON: &str = "application/problem+json";
+/// Bytes of what the framework says of a request that it refuses.
+const REFUSAL_BYTES_MAX: usize = 4096;
 
 /// What handlers answer with.
 pub(crate) type ApiResult<T> = Result<T, Failure>;
@@ -38,15 +43,30 @@ pub(crate) fn problem_json(problem: &Problem) -> Value {
     json
 }
 
+/// Tells what the framework refuses by itself, such as a body over its bound, like every other problem.
+pub(crate) async fn framework_refusal(response: Response) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if !response.status().is_client_error() || kind.is_some_and(|kind| kind == PROBLEM_JSON) {
+        return response;
+    }
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let detail = format!("the body is larger than {} MiB", super::JOB_BYTES_MAX >> 20);
+        return Failure(Problem::new(ErrorCode::TooLarge, detail)).into_response();
+    }
+    let said = to_bytes(response.into_body(), REFUSAL_BYTES_MAX).await;
+    let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
+    let detail = format!("the request names nothing that there is: {said}");
+    Failure(Problem::new(ErrorCode::NotFound, detail)).into_response()
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.code.http_status())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(problem_json(&self.0))).into_response();
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if self.0.code == ErrorCode::Busy {
             response
                 .headers_mut()

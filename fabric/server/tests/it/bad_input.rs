@@ -187,7 +187,9 @@ fn uploads_that_are_no_components() {
         Some(3),
         "{components:#}"
     );
-    assert!(folder::leftovers(&victim.place.data()).is_empty());
+    until_empty("nothing is left behind", || {
+        folder::leftovers(&victim.place.data())
+    });
     let stored = folder::names(&victim.place.data().join("store/components"));
     assert_eq!(stored.len(), 3, "what was refused is not kept: {stored:?}");
 }
@@ -223,10 +225,8 @@ fn uploads_that_are_not_what_they_say() {
     let size = (200u64 << 20).to_string();
     let large = Request::component(b"\0asm".to_vec()).header("content-length", size);
     victim.refuses(&large, 413, "too_large", &["128 MiB"]);
-    assert!(
-        folder::leftovers(&victim.place.data()).is_empty(),
-        "it is refused by its head"
-    );
+    let stored = folder::names(&victim.place.data().join("uploads"));
+    assert!(stored.is_empty(), "it is refused by its head: {stored:?}");
 }
 
 #[test]
@@ -258,12 +258,7 @@ fn job_documents_that_are_wrong() {
         &submit(&job),
         400,
         "invalid_job",
-        &[
-            "stage[1].shufle",
-            "unknown key",
-            "\"suggestion\":\"shuffle\"",
-        ]
-        .map(|word| word.trim_matches('"')),
+        &["stage[1].shufle", "unknown key"],
     );
     let errors = victim.server.ask(&submit(&job)).json()["errors"].clone();
     assert_eq!(errors[0]["suggestion"], "shuffle", "{errors:#}");
@@ -277,7 +272,7 @@ fn job_documents_that_are_wrong() {
         400,
         "invalid_job",
         &[
-            "3 errors",
+            "4 errors",
             "output.daily.from",
             "stage[0].from",
             "limits.memory",
@@ -313,7 +308,7 @@ fn job_documents_that_are_wrong() {
     let not_json = Request::post("/v1/jobs", "application/json", b"name = 'toml'".to_vec());
     victim.refuses(&not_json, 400, "invalid_job", &["not JSON"]);
     let large = Request::post("/v1/jobs", "application/json", vec![b' '; 3 << 20]);
-    victim.refuses(&large, 413, "too_large", &["MiB"]);
+    victim.refuses(&large, 413, "too_large", &["larger than 1 MiB"]);
     victim.refuses(
         &Request::get("/v1/jobs/job-nothing"),
         404,
@@ -338,11 +333,18 @@ fn job_documents_that_are_wrong() {
         "not_found",
         &["POST /v1/health"],
     );
+    // What the framework refuses by itself is told in the same way.
     victim.refuses(
-        &Request::get("/v1/jobs?cursor=%ff&cursor=2"),
-        400,
-        "invalid_job",
+        &Request::get("/v1/jobs?cursor=1&cursor=2"),
+        404,
+        "not_found",
         &["cursor"],
+    );
+    victim.refuses(
+        &Request::get("/v1/components/%ff"),
+        404,
+        "not_found",
+        &["UTF-8"],
     );
 }
 

@@ -80,7 +80,7 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).expect("it writes");
 }
 
-/// Panics unless the problem says which rows are wrong: of which stage, and in which partition.
+/// Panics unless the problem says where rows are wrong: which stage wrote them, and which partition, or task, was to read them.
 fn assert_names(problem: &Value, names: &[&str]) {
     let detail = problem["detail"].as_str().expect("problems have details");
     for name in names {
@@ -117,7 +117,7 @@ fn a_flipped_byte_of_an_index_fails_the_job() {
             object[n - 20] ^= 1;
         });
     });
-    assert_names(&problem, &["stage `visits`", "partition `", "checksum"]);
+    assert_names(&problem, &["stage `visits`", ", task ", "checksum"]);
 }
 
 #[test]
@@ -126,14 +126,14 @@ fn a_truncated_object_fails_the_job() {
         let problem = fails_after(|objects| {
             change(&objects[0], |object| object.truncate(object.len() - cut));
         });
-        assert_names(&problem, &["stage `visits`", "partition `"]);
+        assert_names(&problem, &["stage `visits`", ", task "]);
     }
 }
 
 #[test]
 fn a_missing_object_fails_the_job() {
     let problem = fails_after(|objects| fs::remove_file(&objects[2]).expect("it was there"));
-    assert_names(&problem, &["stage `visits`", "partition `"]);
+    assert_names(&problem, &["stage `visits`", ", task "]);
 }
 
 #[test]
@@ -144,5 +144,5 @@ fn objects_that_changed_places_fail_the_job() {
         fs::rename(&objects[1], &objects[0]).expect("it was there");
         fs::rename(&aside, &objects[1]).expect("it was there");
     });
-    assert_names(&problem, &["stage `visits`", "partition `"]);
+    assert_names(&problem, &["stage `visits`", ", task "]);
 }

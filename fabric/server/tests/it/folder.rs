@@ -76,12 +76,12 @@ pub(crate) fn staged(outputs: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The contents of all files under `root`, by path from there.
+/// The contents of all files under `root`, by path from there. What vanishes while it is looked at is not there.
 pub(crate) fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let read = |path: PathBuf| {
-        let bytes = fs::read(&path).expect("a readable file");
+        let bytes = fs::read(&path).ok()?;
         let name = path.strip_prefix(root).expect("it lies there").to_owned();
-        (name, bytes)
+        Some((name, bytes))
     };
-    files(root).into_iter().map(read).collect()
+    files(root).into_iter().filter_map(read).collect()
 }
