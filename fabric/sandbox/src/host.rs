@@ -323,9 +323,9 @@ impl output::Host for Host {
             ));
             return self.stop(fault);
         }
-        let rows = batch.num_rows();
         let bytes = batch_bytes(&batch);
-        let batch = match self::batch(bound, batch.columns().to_vec(), rows) {
+        let (_, columns, rows) = batch.into_parts();
+        let batch = match self::batch(bound, columns, rows) {
             Ok(batch) => batch,
             Err(message) => return self.stop(Fault::schema(message)),
         };

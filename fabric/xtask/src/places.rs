@@ -16,10 +16,10 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) fn find() -> Result<Places> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let root = root
-            .canonicalize()
-            .with_context(|| format!("the checkout is no longer at {}", root.display()))?;
+        // Not at compile time: checkouts may share a target folder, and a checkout may move.
+        let package = std::env::var_os("CARGO_MANIFEST_DIR")
+            .context("this program is run by cargo: `cargo xtask VERB`")?;
+        let root = Path::new(&package).join("../..").canonicalize()?;
         let home = std::env::var_os("HOME").context("HOME is not set")?;
         let cache = Path::new(&home).join(".cache/weft");
         let target = match std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty())

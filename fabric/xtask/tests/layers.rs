@@ -16,7 +16,7 @@ const CRATES: [&str; 7] = [
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    Path::new("../..").to_owned()
 }
 
 /// Names of the crates that `package` depends on: all of them, or those of its own `Cargo.toml`. Not those of its tests.

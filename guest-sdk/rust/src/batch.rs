@@ -30,7 +30,7 @@ pub const BATCH_ROWS: usize = 64 * 1024;
 pub struct Batch {
     handle: Handle,
     rows: usize,
-    schema: OnceCell<Schema>,
+    schema: OnceCell<Rc<Schema>>,
     columns: OnceCell<Box<[OnceCell<Rc<Column>>]>>,
 }
 
@@ -48,12 +48,15 @@ impl Batch {
         for (field, column) in schema.fields().iter().zip(&columns) {
             check(field, column, rows)?;
         }
-        let batch = Batch::from_handle(Handle::create(schema, columns)?);
-        Ok(batch.with_schema(schema.clone()))
+        let batch = Batch::of_rows(rows, Handle::create(schema, columns)?);
+        Ok(batch.with_schema(Rc::new(schema.clone())))
     }
 
     pub(crate) fn from_handle(handle: Handle) -> Batch {
-        let rows = handle.rows();
+        Batch::of_rows(handle.rows(), handle)
+    }
+
+    fn of_rows(rows: usize, handle: Handle) -> Batch {
         Batch {
             handle,
             rows,
@@ -73,7 +76,7 @@ impl Batch {
 
     /// Names and types of the columns.
     pub fn schema(&self) -> &Schema {
-        self.schema.get_or_init(|| self.handle.schema())
+        self.schema.get_or_init(|| Rc::new(self.handle.schema()))
     }
 
     /// The named columns only, in this order.
@@ -82,16 +85,16 @@ impl Batch {
             .iter()
             .map(|name| Ok(self.schema().index_of(name)? as u32))
             .collect::<Result<Vec<_>>>()?;
-        let batch = Batch::from_handle(self.handle.project(&indices)?);
-        Ok(batch.with_schema(self.schema().select(names)?))
+        let batch = Batch::of_rows(self.rows, self.handle.project(&indices)?);
+        Ok(batch.with_schema(Rc::new(self.schema().select(names)?)))
     }
 
     /// The same batch with one more column behind the others.
     pub fn with_column(&self, field: Field, column: impl Into<Column>) -> Result<Batch> {
         let column = column.into();
         check(&field, &column, self.rows)?;
-        let batch = Batch::from_handle(self.handle.with_column(&field, column)?);
-        Ok(batch.with_schema(self.schema().clone().with(field)))
+        let handle = self.handle.with_column(&field, column)?;
+        Ok(Batch::of_rows(self.rows, handle))
     }
 
     /// The rows whose bit is set. Fails unless there is one bit for each row.
@@ -140,10 +143,15 @@ impl Batch {
     }
 
     fn like(&self, handle: Handle) -> Batch {
-        Batch::from_handle(handle).with_schema(self.schema().clone())
+        let batch = Batch::from_handle(handle);
+        match self.schema.get() {
+            Some(schema) => batch.with_schema(Rc::clone(schema)),
+            None => batch,
+        }
     }
 
-    fn with_schema(self, schema: Schema) -> Batch {
+    /// The same batch, whose schema need not be asked for.
+    pub(crate) fn with_schema(self, schema: Rc<Schema>) -> Batch {
         Batch {
             schema: OnceCell::from(schema),
             ..self

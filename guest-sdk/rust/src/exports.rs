@@ -1,6 +1,7 @@
 //! What a component exports: its list of functions behind the interfaces of the contract.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
 
 use crate::batch::Batch;
 use crate::bindings::exports::weft::fabric::{functions, mapper, reducer, task};
@@ -9,6 +10,7 @@ use crate::component::{Body, Component, Function, MapTask, ReduceTask};
 use crate::functions::{Output, Params, Task};
 use crate::host::Handle;
 use crate::log::Level;
+use crate::schema::Schema;
 use crate::{Error, Result, fields};
 
 /// Implemented by [`component!`](crate::component), on a type of the component's own crate.
@@ -18,9 +20,29 @@ pub trait Exports {
 
 type Pairs = Vec<(String, String)>;
 
+/// A function between `open` and `finish`.
+struct Opened<T: ?Sized> {
+    task: Box<T>,
+    /// That of all batches which are pushed: asking for it takes as long as copying a column.
+    schema: OnceCell<Rc<Schema>>,
+}
+
+impl<T: ?Sized> Opened<T> {
+    fn new(task: Box<T>) -> Self {
+        let schema = OnceCell::new();
+        Opened { task, schema }
+    }
+
+    fn batch(&self, input: data::Batch) -> Batch {
+        let handle = Handle(input);
+        let schema = self.schema.get_or_init(|| Rc::new(handle.schema()));
+        Batch::from_handle(handle).with_schema(Rc::clone(schema))
+    }
+}
+
 thread_local! {
-    static MAP: RefCell<Option<Box<dyn MapTask>>> = const { RefCell::new(None) };
-    static REDUCE: RefCell<Option<Box<dyn ReduceTask>>> = const { RefCell::new(None) };
+    static MAP: RefCell<Option<Opened<dyn MapTask>>> = const { RefCell::new(None) };
+    static REDUCE: RefCell<Option<Opened<dyn ReduceTask>>> = const { RefCell::new(None) };
 }
 
 impl<E: Exports> functions::Guest for E {
@@ -63,23 +85,21 @@ impl<E: Exports> mapper::Guest for E {
             return Err(missing("map ", &function));
         };
         let map = text(open(&params.into()))?;
-        MAP.set(Some(map));
+        MAP.set(Some(Opened::new(map)));
         Ok(())
     }
 
     fn push(input: data::Batch) -> Result<(), String> {
-        let input = Batch::from_handle(Handle(input));
         MAP.with_borrow_mut(|map| {
-            text(
-                map.as_mut()
-                    .ok_or_else(not_open)?
-                    .push(input, &mut Output::new()),
-            )
+            let map = map.as_mut().ok_or_else(not_open)?;
+            let input = map.batch(input);
+            text(map.task.push(input, &mut Output::new()))
         })
     }
 
     fn finish() -> Result<(), String> {
-        text(MAP.take().ok_or_else(not_open)?.finish(&mut Output::new()))
+        let mut map = MAP.take().ok_or_else(not_open)?;
+        text(map.task.finish(&mut Output::new()))
     }
 }
 
@@ -91,29 +111,22 @@ impl<E: Exports> reducer::Guest for E {
             return Err(missing("reduce or combine ", &function));
         };
         let reduce = text(open(&params.into()))?;
-        REDUCE.set(Some(reduce));
+        REDUCE.set(Some(Opened::new(reduce)));
         Ok(())
     }
 
     fn push(input: data::Batch, ends: Vec<u32>, continues: bool) -> Result<(), String> {
-        let input = Batch::from_handle(Handle(input));
         REDUCE.with_borrow_mut(|reduce| {
-            text(reduce.as_mut().ok_or_else(not_open)?.push(
-                input,
-                &ends,
-                continues,
-                &mut Output::new(),
-            ))
+            let reduce = reduce.as_mut().ok_or_else(not_open)?;
+            let input = reduce.batch(input);
+            let out = &mut Output::new();
+            text(reduce.task.push(input, &ends, continues, out))
         })
     }
 
     fn finish() -> Result<(), String> {
-        text(
-            REDUCE
-                .take()
-                .ok_or_else(not_open)?
-                .finish(&mut Output::new()),
-        )
+        let mut reduce = REDUCE.take().ok_or_else(not_open)?;
+        text(reduce.task.finish(&mut Output::new()))
     }
 }
 

@@ -315,7 +315,7 @@ uri = "out/daily/"
     #[test]
     fn the_examples_are_jobs() {
         for name in ["hello", "weblog"] {
-            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+            let root = "../../examples";
             let document =
                 read(&Path::new(root).join(name).join("job.toml"), &[]).expect("a job file");
             weft_core::job::decode(&document).unwrap_or_else(|problem| panic!("{name}: {problem}"));

@@ -361,53 +361,69 @@ fn an_executor_that_dies_while_it_is_idle_is_replaced() {
     }
 }
 
+/// Runs a command of the CLI: its exit code, standard output, standard error.
+fn say(server: &Server, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = server.cli(arguments).output().expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+/// Paths start from the file's folder.
+const JOB_FILE: &str = r#"
+name = "weblog"
+[input.logs]
+format = "text"
+uri = "data/access-*"
+[[stage]]
+name = "visits"
+from = "logs"
+map = "weblog/parse"
+[[stage]]
+name = "daily"
+from = "visits"
+shuffle = { keys = ["day"] }
+reduce = "weblog/daily"
+[output.daily]
+from = "daily"
+format = "parquet"
+uri = "out/daily/"
+"#;
+
 #[test]
 fn the_cli_deploys_runs_and_tells() {
     let fixture = Fixture::shared();
     let place = Place::new();
     let server = Server::start(&place.data(), &Setup::default());
-    let weft = |arguments: &[&str]| {
-        let output = server.cli(arguments).output().expect("it runs");
-        let (out, said) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        (output.status.code(), out.into_owned(), said.into_owned())
-    };
     let guest = crate::guests::path("weblog");
-    let guest = guest.to_str().expect("a plain name");
-    assert_eq!(weft(&["deploy", guest]).0, Some(0));
-    assert_eq!(weft(&["deploy", guest]).0, Some(0), "once more is fine");
-
-    // Paths in a job file start from its folder.
-    std::fs::create_dir_all(place.path("work/data")).expect("it is made");
+    for _ in 0..2 {
+        let deploy = ["deploy", guest.to_str().expect("a plain name")];
+        assert_eq!(say(&server, &deploy).0, Some(0), "once more is fine");
+    }
     folder::copy(&fixture.logs(), &place.path("work/data"));
     let file = place.path("work/job.toml");
-    let job = "name = 'weblog'\n[input.logs]\nformat = 'text'\nuri = 'data/access-*'\n\
-        [[stage]]\nname = 'visits'\nfrom = 'logs'\nmap = 'weblog/parse'\n\
-        [[stage]]\nname = 'daily'\nfrom = 'visits'\nshuffle = { keys = ['day'] }\nreduce = 'weblog/daily'\n\
-        [output.daily]\nfrom = 'daily'\nformat = 'parquet'\nuri = 'out/daily/'\n";
-    std::fs::write(&file, job).expect("it writes");
-    let file = file.to_str().expect("a plain name");
-    let (code, out, said) = weft(&["run", file, "--json"]);
+    std::fs::write(&file, JOB_FILE).expect("it writes");
+    let run = ["run", file.to_str().expect("a plain name"), "--json"];
+    let (code, out, said) = say(&server, &run);
     assert_eq!(code, Some(0), "{said}");
     let ended: Value = serde_json::from_str(&out).expect("one JSON document");
     assert_eq!(ended["status"], "succeeded", "{ended:#}");
-    assert_eq!(
-        outputs::daily(&place.path("work/out/daily")),
-        fixture.log.daily()
-    );
+    let daily = outputs::daily(&place.path("work/out/daily"));
+    assert_eq!(daily, fixture.log.daily());
 
-    let (code, out, said) = weft(&["run", file, "--json"]);
+    let (code, out, said) = say(&server, &run);
     assert_eq!(code, Some(1), "the output exists: {said}");
     let ended: Value = serde_json::from_str(&out).expect("one JSON document");
     assert_eq!(ended["problem"]["code"], "output_exists", "{ended:#}");
     assert!(said.contains("choose another folder"), "{said}");
 
-    let (code, out, _) = weft(&["jobs"]);
+    let (code, out, _) = say(&server, &["jobs"]);
     assert_eq!(code, Some(0));
     assert!(out.contains("succeeded") && out.contains("failed"), "{out}");
-    let (code, _, said) = weft(&["--token", "wrong", "jobs"]);
+    let (code, _, said) = say(&server, &["--token", "wrong", "jobs"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("token"), "{said}");
 }

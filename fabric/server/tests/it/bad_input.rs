@@ -246,106 +246,73 @@ fn an_upload_that_is_cut_off_leaves_nothing() {
     job::run(&victim.server, &job::noop(1));
 }
 
+fn submit(job: &Value) -> Request {
+    Request::json("/v1/jobs", job)
+}
+
 #[test]
 fn job_documents_that_are_wrong() {
     let victim = Victim::new();
-    let submit = |job: &Value| Request::json("/v1/jobs", job);
     let good = job::weblog(&victim.fixture.logs(), &victim.place.out());
 
     let mut job = good.clone();
     job["stage"][1]["shufle"] = json!({ "keys": ["day"] });
-    victim.refuses(
-        &submit(&job),
-        400,
-        "invalid_job",
-        &["stage[1].shufle", "unknown key"],
-    );
+    let words = ["stage[1].shufle", "unknown key"];
+    victim.refuses(&submit(&job), 400, "invalid_job", &words);
     let errors = victim.server.ask(&submit(&job)).json()["errors"].clone();
     assert_eq!(errors[0]["suggestion"], "shuffle", "{errors:#}");
 
-    let mut job = good.clone();
+    let mut job = good;
     job["output"]["daily"]["from"] = json!("dayly");
     job["stage"][0]["from"] = json!("log");
     job["limits"] = json!({ "memory": "lots" });
-    victim.refuses(
-        &submit(&job),
-        400,
-        "invalid_job",
-        &[
-            "4 errors",
-            "output.daily.from",
-            "stage[0].from",
-            "limits.memory",
-            "256MiB",
-        ],
-    );
+    let words = [
+        "output.daily.from",
+        "stage[0].from",
+        "limits.memory",
+        "256MiB",
+    ];
+    victim.refuses(&submit(&job), 400, "invalid_job", &words);
 
-    let mut job = good.clone();
-    job["stage"][0]["map"] = json!("weblog/pars");
-    victim.refuses(
-        &submit(&job),
-        422,
-        "unknown_function",
-        &["no function `pars`", "`parse`"],
-    );
-    job["stage"][0]["map"] = json!("nowhere/parse");
-    victim.refuses(
-        &submit(&job),
-        422,
-        "unknown_function",
-        &["no component `nowhere`", "weft deploy"],
-    );
-    job["stage"][0]["map"] = json!("weblog@9.9.9/parse");
-    victim.refuses(
-        &submit(&job),
-        422,
-        "unknown_function",
-        &["no version 9.9.9", "it has 0.1.0"],
-    );
-    job["stage"][0]["map"] = json!("weblog/daily");
-    victim.refuses(&submit(&job), 422, "unknown_function", &["weblog/daily"]);
-
-    let not_json = Request::post("/v1/jobs", "application/json", b"name = 'toml'".to_vec());
-    victim.refuses(&not_json, 400, "invalid_job", &["not JSON"]);
+    let toml = Request::post("/v1/jobs", "application/json", b"name = 'toml'".to_vec());
+    victim.refuses(&toml, 400, "invalid_job", &["not JSON"]);
     let large = Request::post("/v1/jobs", "application/json", vec![b' '; 3 << 20]);
     victim.refuses(&large, 413, "too_large", &["larger than 1 MiB"]);
-    victim.refuses(
-        &Request::get("/v1/jobs/job-nothing"),
-        404,
-        "not_found",
-        &["job-nothing"],
-    );
-    victim.refuses(
-        &Request::get("/v1/components/nothing"),
-        404,
-        "not_found",
-        &["nothing"],
-    );
-    victim.refuses(
-        &Request::get("/v1/nothing"),
-        404,
-        "not_found",
-        &["/v1/nothing"],
-    );
-    victim.refuses(
-        &Request::json("/v1/health", &json!({})),
-        404,
-        "not_found",
-        &["POST /v1/health"],
-    );
-    // What the framework refuses by itself is told in the same way.
-    victim.refuses(
-        &Request::get("/v1/jobs?cursor=1&cursor=2"),
-        404,
-        "not_found",
-        &["cursor"],
-    );
-    victim.refuses(
-        &Request::get("/v1/components/%ff"),
-        404,
-        "not_found",
-        &["UTF-8"],
-    );
+}
+
+#[test]
+fn functions_that_are_not_there() {
+    let victim = Victim::new();
+    let mut job = job::weblog(&victim.fixture.logs(), &victim.place.out());
+    let cases: [(&str, &[&str]); 4] = [
+        ("weblog/pars", &["no function `pars`", "`parse`"]),
+        ("nowhere/parse", &["no component `nowhere`", "weft deploy"]),
+        ("weblog@9.9.9/parse", &["no version 9.9.9", "it has 0.1.0"]),
+        ("weblog/daily", &["`weblog/daily`", "this stage needs"]),
+    ];
+    for (function, words) in cases {
+        job["stage"][0]["map"] = json!(function);
+        victim.refuses(&submit(&job), 422, "unknown_function", words);
+    }
+}
+
+#[test]
+fn requests_that_name_nothing() {
+    let victim = Victim::new();
+    for (path, word) in [
+        ("/v1/jobs/job-nothing", "job-nothing"),
+        ("/v1/jobs/job-00000000000000000000000000", "job-0000"),
+        ("/v1/components/nothing", "nothing"),
+        ("/v1/components/hello/9.9.9", "hello"),
+        ("/v1/nothing", "/v1/nothing"),
+        // What the framework refuses by itself is told in the same way.
+        ("/v1/jobs?cursor=1&cursor=2", "cursor"),
+        ("/v1/components/%ff", "UTF-8"),
+    ] {
+        victim.refuses(&Request::get(path), 404, "not_found", &[word]);
+    }
+    let health = Request::json("/v1/health", &json!({}));
+    victim.refuses(&health, 404, "not_found", &["POST /v1/health"]);
 }
 
 #[test]
@@ -422,72 +389,79 @@ fn inputs_and_outputs_that_are_not_as_they_should_be() {
 const FUNCTION: &str = "vandal@0.1.0/misbehave";
 const TASK: &str = "stage `mapped`, task 0";
 
+/// What the guest does, under which limit, the code that its job then fails with, and what is said of it.
+type Deed = (
+    &'static str,
+    Option<(&'static str, &'static str)>,
+    &'static str,
+    &'static [&'static str],
+);
+
+const DEEDS: &[Deed] = &[
+    (
+        "refuse",
+        None,
+        "guest_error",
+        &["stage `mapped`", "binds to nothing"],
+    ),
+    ("panic-at-bind", None, "guest_trap", &["stage `mapped`"]),
+    (
+        "no-columns",
+        None,
+        "schema_mismatch",
+        &["stage `mapped`", "without columns"],
+    ),
+    ("trap", None, "guest_trap", &[TASK, "trapped"]),
+    ("fail", None, "guest_error", &[TASK, "failed on purpose"]),
+    ("wrong-schema", None, "schema_mismatch", &[TASK, "rows"]),
+    (
+        "spin",
+        Some(("cpu", "300ms")),
+        "limit_exceeded",
+        &[TASK, "`cpu` limit", "300", "raise `limits.cpu`"],
+    ),
+    (
+        "eat",
+        Some(("memory", "64MiB")),
+        "limit_exceeded",
+        &[TASK, "`memory` limit", "64 MiB", "raise `limits.memory`"],
+    ),
+    (
+        "flood",
+        Some(("output", "1MiB")),
+        "limit_exceeded",
+        &[TASK, "`output` limit", "raise `limits.output`"],
+    ),
+];
+
 #[test]
 fn guests_that_misbehave() {
     let victim = Victim::new();
-    let none = json!({});
-    let cases: Vec<(&str, Value, &str, &[&str])> = vec![
-        (
-            "refuse",
-            none.clone(),
-            "guest_error",
-            &["stage `mapped`", "binds to nothing"],
-        ),
-        (
-            "panic-at-bind",
-            none.clone(),
-            "guest_trap",
-            &["stage `mapped`"],
-        ),
-        (
-            "no-columns",
-            none.clone(),
-            "schema_mismatch",
-            &["stage `mapped`", "without columns"],
-        ),
-        ("trap", none.clone(), "guest_trap", &[TASK, "trapped"]),
-        (
-            "fail",
-            none.clone(),
-            "guest_error",
-            &[TASK, "failed on purpose"],
-        ),
-        (
-            "spin",
-            json!({ "cpu": "300ms" }),
-            "limit_exceeded",
-            &[TASK, "`cpu` limit", "300", "raise `limits.cpu`"],
-        ),
-        (
-            "eat",
-            json!({ "memory": "64MiB" }),
-            "limit_exceeded",
-            &[TASK, "`memory` limit", "64 MiB", "raise `limits.memory`"],
-        ),
-        (
-            "flood",
-            json!({ "output": "1MiB" }),
-            "limit_exceeded",
-            &[TASK, "`output` limit", "raise `limits.output`"],
-        ),
-        (
-            "wrong-schema",
-            none.clone(),
-            "schema_mismatch",
-            &[TASK, "rows"],
-        ),
-    ];
-    for (deed, limits, code, words) in cases {
+    for (deed, limit, code, words) in DEEDS {
+        let limits: Value = limit.iter().map(|(name, value)| (*name, *value)).collect();
         let id = victim.fails(&victim.misbehaving(deed, &limits), code, words);
         let problem = job::show(&victim.server, &id)["problem"].clone();
         assert_eq!(problem["function"], FUNCTION, "{problem:#}");
-        if code == "limit_exceeded" {
-            assert!(
-                problem["limit"].is_string() && problem["value"].is_string(),
-                "{problem:#}"
-            );
-        }
+        let named = problem["limit"].as_str();
+        assert_eq!(named, limit.map(|(name, _)| name), "{problem:#}");
+        assert_eq!(problem["value"].is_string(), limit.is_some(), "{problem:#}");
     }
+    let executors = victim.server.children("executor");
+    assert_eq!(executors.len(), 1, "and one executor is there");
+}
+
+/// A function that takes as long as it may does not outlive its job's time.
+#[test]
+fn a_job_that_takes_too_long() {
+    let victim = Victim::new();
+    let endless = victim.misbehaving("spin", &json!({ "wall": "500ms" }));
+    let words = ["`wall` limit", "500 ms", "raise `limits.wall`"];
+    victim.fails(&endless, "limit_exceeded", &words);
+}
+
+#[test]
+fn guests_that_lie() {
+    let victim = Victim::new();
     // Most are found out where the batch is made, which the guest hears of; the host counts nulls itself.
     for (lie, code) in [
         ("short-values", "guest_error"),
@@ -499,25 +473,14 @@ fn guests_that_misbehave() {
         ("negative-offsets", "guest_error"),
         ("bytes-as-text", "guest_error"),
     ] {
-        let id = victim.fails(&victim.misbehaving(lie, &none), code, &[TASK, FUNCTION]);
+        let id = victim.fails(
+            &victim.misbehaving(lie, &json!({})),
+            code,
+            &[TASK, FUNCTION],
+        );
         let problem = &job::show(&victim.server, &id)["problem"];
         eprintln!("{lie}: {}", problem["detail"]);
     }
-    // The wall limit is the whole job's, and no function's.
-    let mut endless = victim.misbehaving("spin", &json!({ "wall": "500ms" }));
-    endless["output"]["mapped"]["uri"] = json!(victim.place.path("endless"));
-    victim.fails(
-        &endless,
-        "limit_exceeded",
-        &["`wall` limit", "500 ms", "raise `limits.wall`"],
-    );
-    let left = folder::files(&victim.place.data().join("spill"));
-    assert!(left.is_empty(), "{left:?}");
-    assert_eq!(
-        victim.server.children("executor").len(),
-        1,
-        "and one executor is there"
-    );
 }
 
 /// A panic says in the job's log what and where.

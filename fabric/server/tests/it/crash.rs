@@ -5,10 +5,11 @@ use std::thread::sleep;
 
 use crate::clock::{now, parse_ms, unix_ms};
 use crate::fixture::{Fixture, Place};
+use crate::http::Request;
 use crate::random::Random;
-use crate::server::{Setup, kill};
+use crate::server::{Server, Setup, kill};
 use crate::survivor::Survivor;
-use crate::{job, outputs};
+use crate::{folder, guests, job, outputs};
 
 /// What a kill leaves the client to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +123,24 @@ fn a_server_that_is_killed_in_its_second_compilation_goes_on() {
     survivor.deploy("hello");
     survivor.deploy("weblog");
     assert_eq!(survivor.deaths, 1);
+}
+
+#[test]
+fn a_compiler_that_is_killed_costs_only_its_upload() {
+    let place = Place::new();
+    let setup = Setup::default().with_failpoints("compile=kill", &place.path("once"));
+    let server = Server::start(&place.data(), &setup);
+    let upload = Request::component(guests::bytes("hello"));
+    let refused = server.ask(&upload);
+    assert_eq!(
+        refused.json()["code"],
+        "invalid_component",
+        "{}",
+        refused.text()
+    );
+    assert!(folder::leftovers(&place.data()).is_empty());
+    assert_eq!(server.ask(&upload).status, 201);
+    job::run(&server, &job::noop(1));
 }
 
 /// Kills of the executor by itself.
