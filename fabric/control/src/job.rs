@@ -8,7 +8,7 @@ use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
 
 use crate::catalog::PinnedFunction;
 use crate::command::{CommitAnswer, Effect};
-use crate::plan::{LogRef, Plan, PublishedOutput, SinkFile, Sums, TaskCommit, TaskFailure};
+use crate::plan::{FailedLog, Plan, PublishedOutput, SinkFile, Sums, TaskCommit, TaskFailure};
 use crate::state::ATTEMPTS_MAX;
 
 /// A job that has not been archived.
@@ -115,7 +115,7 @@ pub struct Ending {
     pub outputs: Vec<PublishedOutput>,
     /// Logs of failed attempts.
     #[serde(default)]
-    pub failed_logs: Vec<LogRef>,
+    pub failed_logs: Vec<FailedLog>,
 }
 
 /// The line that stays of a job when it is archived.
@@ -288,7 +288,12 @@ impl Job {
         if problem.code.is_platform_fault() {
             problem.detail = format!("{} (given up after {failures} attempts)", problem.detail);
         }
-        let log = failure.log.clone();
+        let log = failure.log.clone().map(|log| FailedLog {
+            stage: stage_name,
+            task: failure.task,
+            attempt: failure.attempt,
+            log,
+        });
         let effects = self.end(Outcome::Failed, Some(problem), at_ms);
         if let JobState::Ending(ending) = &mut self.state {
             ending.failed_logs.extend(log);

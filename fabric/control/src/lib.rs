@@ -28,8 +28,8 @@ pub use job::{
 };
 pub use lease::{Lease, Leases};
 pub use plan::{
-    EdgeKind, EdgeRef, EdgeShape, LogRef, ObjectRef, Plan, PublishedOutput, SinkFile, SlotVector,
-    StageShape, Sums, TaskCommit, TaskFailure,
+    EdgeKind, EdgeRef, EdgeShape, FailedLog, LogRef, ObjectRef, Plan, PublishedOutput, SinkFile,
+    SlotVector, StageShape, Sums, TaskCommit, TaskFailure,
 };
 pub use state::{
     ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_MS,

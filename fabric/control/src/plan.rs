@@ -178,6 +178,19 @@ pub struct LogRef {
     pub dropped: u64,
 }
 
+/// The log of an attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedLog {
+    /// Name of the stage.
+    pub stage: String,
+    /// Position of the task in the stage.
+    pub task: u32,
+    /// Which attempt of the task.
+    pub attempt: u32,
+    /// Where its lines lie.
+    pub log: LogRef,
+}
+
 /// A finished attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskCommit {

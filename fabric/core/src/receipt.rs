@@ -7,7 +7,7 @@ use crate::meters::Meters;
 /// What one function of one stage used, the user's attempts apart from the platform's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FunctionUsage {
-    /// The stage's name in the job file; empty for planning and publishing.
+    /// The stage's name in the job file; empty for planning.
     pub stage: String,
     /// `component@version/function`, or `-` for work that is the fabric's own (scan, shuffle, sink).
     pub function: String,

@@ -22,11 +22,6 @@ pub enum ToExecutor {
         /// Names the artefacts that this engine takes.
         compatibility: String,
     },
-    /// The lease under which everything runs from now on.
-    Lease {
-        /// Its epoch.
-        epoch: Epoch,
-    },
     /// Have a component describe itself.
     Describe {
         /// Pairs the answer with the question.
@@ -146,7 +141,7 @@ pub struct TaskReply {
 pub struct PublishRequest {
     /// The job.
     pub job: JobId,
-    /// The key of the first stage's plan blob; schemas of outputs come from the plans.
+    /// Keys of the stages' plan blobs: the schemas of outputs come from them.
     pub plans: Vec<String>,
     /// The outputs with their files; `schema` is filled in by the executor.
     pub outputs: Vec<ManifestOutput>,

@@ -423,81 +423,30 @@ impl<'a> Planner<'a> {
         )
     }
 
+    /// Writes the stages' plans into the store. What remains is the shape that the control plane keeps.
     async fn write(&mut self) -> Result<Plan, Problem> {
-        let mut shapes = Vec::new();
-        // Names of writing stages are complete only now.
-        let labels: Vec<String> = self.stages.iter().map(Draft::label).collect();
-        if self.stages.len() > STAGES_MAX {
-            return Err(Problem::new(
-                ErrorCode::TooLarge,
-                format!(
-                    "the job makes {} stages; {STAGES_MAX} are allowed",
-                    self.stages.len()
-                ),
-            ));
+        let drafts = std::mem::take(&mut self.stages);
+        if drafts.len() > STAGES_MAX {
+            let n = drafts.len();
+            let detail = format!("the job makes {n} stages; {STAGES_MAX} are allowed");
+            return Err(Problem::new(ErrorCode::TooLarge, detail));
         }
-        for (position, draft) in std::mem::take(&mut self.stages).into_iter().enumerate() {
-            let name = labels[position].clone();
-            let Draft {
-                limits,
-                mut source,
-                n_tasks,
-                nodes,
-                edges,
-                sinks,
-                deterministic,
-                ..
-            } = draft;
-            let mut reads = None;
-            if let Source::Shuffle { edge, from, .. } = &mut source {
+        // Names of writing stages are complete only now.
+        let labels: Vec<String> = drafts.iter().map(Draft::label).collect();
+        let mut stages = Vec::new();
+        for (position, mut draft) in drafts.into_iter().enumerate() {
+            if let Source::Shuffle { edge, from, .. } = &mut draft.source {
                 from.clone_from(&labels[edge.stage as usize]);
-                reads = Some(*edge);
             }
             let key = format!("{}/plan/{position}.json", job_prefix(&self.request.job));
-            let shape_edges = edges
-                .iter()
-                .map(|edge| EdgeShape {
-                    kind: EdgeKind::Materialised,
-                    partitions: edge.partitions,
-                })
-                .collect();
-            let slot = SlotVector {
-                milli_cpu: 1000,
-                memory_bytes: limits.memory_bytes,
-                ..SlotVector::default()
-            };
-            let plan = StagePlan {
-                job: self.request.job.clone(),
-                stage: small(position),
-                name: name.clone(),
-                seed: self.request.spec.seed,
-                started_ms: self.request.started_ms,
-                limits: limits.clone(),
-                source,
-                nodes,
-                edges,
-                sinks,
-            };
-            let bytes = serde_json::to_vec(&plan)
+            stages.push(draft.shape(key.clone()));
+            let bytes = serde_json::to_vec(&draft.plan(self.request, position))
                 .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-            self.blobs
-                .put_durable(&key, bytes.into())
-                .await
-                .map_err(|error| error.problem())?;
-            shapes.push(StageShape {
-                name,
-                n_tasks,
-                plan: key,
-                reads,
-                edges: shape_edges,
-                limits,
-                slot,
-                resident: false,
-                deterministic,
-            });
+            let put = self.blobs.put_durable(&key, bytes.into()).await;
+            put.map_err(|error| error.problem())?;
         }
         Ok(Plan {
-            stages: shapes,
+            stages,
             fingerprint: FINGERPRINT.into(),
             input_bytes: self.input_bytes,
         })
@@ -512,6 +461,48 @@ impl Draft {
             self.limits = stage.limits.clone();
         } else {
             self.limits = self.limits.narrow(&stage.limits);
+        }
+    }
+
+    /// What the control plane keeps of the stage, whose plan lies under `key`.
+    fn shape(&self, key: String) -> StageShape {
+        let edge = |edge: &EdgePlan| EdgeShape {
+            kind: EdgeKind::Materialised,
+            partitions: edge.partitions,
+        };
+        let slot = SlotVector {
+            milli_cpu: 1000,
+            memory_bytes: self.limits.memory_bytes,
+            ..SlotVector::default()
+        };
+        StageShape {
+            name: self.label(),
+            n_tasks: self.n_tasks,
+            plan: key,
+            reads: match &self.source {
+                Source::Shuffle { edge, .. } => Some(*edge),
+                Source::Text { .. } | Source::Nothing => None,
+            },
+            edges: self.edges.iter().map(edge).collect(),
+            limits: self.limits.clone(),
+            slot,
+            resident: false,
+            deterministic: self.deterministic,
+        }
+    }
+
+    fn plan(self, request: &PlanRequest, position: usize) -> StagePlan {
+        StagePlan {
+            job: request.job.clone(),
+            stage: small(position),
+            name: self.label(),
+            seed: request.spec.seed,
+            started_ms: request.started_ms,
+            limits: self.limits,
+            source: self.source,
+            nodes: self.nodes,
+            edges: self.edges,
+            sinks: self.sinks,
         }
     }
 

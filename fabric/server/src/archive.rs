@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use weft_control::{Job, JobState, Outcome};
+use weft_control::{FailedLog, Job, JobState, LogRef, Outcome, TaskCommit};
 use weft_core::{JobId, Problem};
 use weft_engine::job_prefix;
 use weft_sandbox::LogLine;
@@ -41,50 +41,56 @@ pub(crate) fn log_key(job: &JobId) -> String {
 
 /// Collects the log of a job out of what its tasks wrote, in the order of stages and tasks.
 pub(crate) async fn collect_log(blobs: &Blobs, job: &Job) -> JobLog {
-    let mut log = JobLog::default();
-    let mut bytes = 0;
+    let mut collector = LogCollector {
+        blobs,
+        log: JobLog::default(),
+        bytes: 0,
+    };
     let names: Vec<String> = job
         .plan()
         .map(|plan| plan.stages.iter().map(|stage| stage.name.clone()).collect())
         .unwrap_or_default();
     for (stage, name) in job.stages().iter().zip(&names) {
         for commit in stage.commits.values() {
-            log.dropped += commit.log.dropped;
-            let Some(key) = &commit.log.key else { continue };
-            for line in read_lines(blobs, key).await {
-                bytes += line.message.len() + 64;
-                if bytes > LOG_BYTES_MAX {
-                    log.dropped += 1;
-                } else {
-                    log.lines.push(JobLogLine {
-                        stage: name.clone(),
-                        task: commit.task,
-                        attempt: commit.attempt,
-                        line,
-                    });
-                }
-            }
+            let TaskCommit { task, attempt, .. } = *commit;
+            collector.add(name, task, attempt, &commit.log).await;
         }
     }
     if let JobState::Ending(ending) = &job.state {
         for failed in &ending.failed_logs {
-            log.dropped += failed.dropped;
-            if let Some(key) = &failed.key {
-                log.lines.extend(
-                    read_lines(blobs, key)
-                        .await
-                        .into_iter()
-                        .map(|line| JobLogLine {
-                            stage: "failed".into(),
-                            task: 0,
-                            attempt: 0,
-                            line,
-                        }),
-                );
-            }
+            let FailedLog { task, attempt, .. } = *failed;
+            collector
+                .add(&failed.stage, task, attempt, &failed.log)
+                .await;
         }
     }
-    log
+    collector.log
+}
+
+struct LogCollector<'a> {
+    blobs: &'a Blobs,
+    log: JobLog,
+    bytes: usize,
+}
+
+impl LogCollector<'_> {
+    async fn add(&mut self, stage: &str, task: u32, attempt: u32, task_log: &LogRef) {
+        self.log.dropped += task_log.dropped;
+        let Some(key) = &task_log.key else { return };
+        for line in read_lines(self.blobs, key).await {
+            self.bytes += line.message.len() + 64;
+            if self.bytes > LOG_BYTES_MAX {
+                self.log.dropped += 1;
+                continue;
+            }
+            self.log.lines.push(JobLogLine {
+                stage: stage.to_owned(),
+                task,
+                attempt,
+                line,
+            });
+        }
+    }
 }
 
 async fn read_lines(blobs: &Blobs, key: &str) -> Vec<LogLine> {

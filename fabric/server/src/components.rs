@@ -1,7 +1,7 @@
 //! From an upload to a registered component: stored, compiled once however many ask, described, replicated.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use weft_control::{Answer, Command, ComponentRecord};
@@ -51,6 +51,8 @@ impl Components {
     }
 
     /// Registers the bytes at `upload`, a synced file that is the caller's own. Returns the record, and whether it is new.
+    ///
+    /// Not cancel-safe: half way, bytes are stored that nothing refers to.
     pub(crate) async fn register(
         &self,
         upload: &std::path::Path,
@@ -61,13 +63,7 @@ impl Components {
         if let Some(record) = known {
             return Ok((record, false));
         }
-        let flight = Arc::clone(
-            self.flights
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(digest.clone())
-                .or_default(),
-        );
+        let flight = Arc::clone(self.flights().entry(digest.clone()).or_default());
         let mut slot = flight.lock().await;
         let result = self
             .register_first(upload, &digest, size_bytes, &mut slot)
@@ -79,11 +75,16 @@ impl Components {
             let _ = std::fs::remove_file(self.artefact(&digest));
         }
         drop(slot);
-        self.flights
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&digest);
+        let mut flights = self.flights();
+        // The table's and ours: nobody else waits.
+        if Arc::strong_count(&flight) == 2 {
+            flights.remove(&digest);
+        }
         result
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Digest, Flight>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known_record(&self, digest: &Digest) -> Option<ComponentRecord> {

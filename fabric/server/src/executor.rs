@@ -108,7 +108,7 @@ async fn take(
     message: ToExecutor,
 ) -> anyhow::Result<()> {
     let one = match message {
-        ToExecutor::Setup { .. } | ToExecutor::Lease { .. } => return Ok(()),
+        ToExecutor::Setup { .. } => return Ok(()),
         ToExecutor::Stage(context) => {
             executor.open_stage(*context);
             return Ok(());

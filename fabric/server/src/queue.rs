@@ -27,6 +27,11 @@ impl ReadyQueue {
         self.waiting.contains(task)
     }
 
+    /// The task that comes next.
+    pub(crate) fn first(&self) -> Option<&TaskId> {
+        self.waiting.front()
+    }
+
     /// The next task and the number of its attempt, counted from 0.
     pub(crate) fn pop(&mut self) -> Option<(TaskId, u32)> {
         let task = self.waiting.pop_front()?;

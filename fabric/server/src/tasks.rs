@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +57,23 @@ impl Tasks {
         let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         while set.try_join_next().is_some() {}
         set.spawn(watched);
+    }
+
+    /// Runs `future` to its end, whoever goes away meanwhile. Errors: the server stops, or it panicked.
+    pub(crate) async fn run_to_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (answer, answered) = oneshot::channel();
+        self.spawn(name, OnError::Log, async move {
+            // Nobody may be waiting any more.
+            let _ = answer.send(future.await);
+            Ok(())
+        });
+        answered
+            .await
+            .with_context(|| format!("`{name}` did not come to its end"))
     }
 
     /// Aborts what still runs.

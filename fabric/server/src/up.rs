@@ -120,6 +120,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         components,
         blobs,
         Arc::clone(&folder),
+        tasks.clone(),
         token,
         address,
     );

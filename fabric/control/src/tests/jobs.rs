@@ -250,7 +250,9 @@ fn a_users_fault_ends_the_job_at_once() {
     assert_eq!(machine.fail(&job, failure), [archive(&job)]);
     check_failed(&machine, &job, &["stage `s0`, task 1: it failed"]);
     let ending = ending(&machine, &job);
-    assert_eq!(ending.failed_logs.len(), 1);
+    let failed = ending.failed_logs.iter();
+    let failed: Vec<_> = failed.map(|log| (log.stage.as_str(), log.task)).collect();
+    assert_eq!(failed, [("s0", 1)]);
     assert_eq!(
         ending.problem.as_ref().map(|problem| problem.code),
         Some(ErrorCode::GuestTrap)

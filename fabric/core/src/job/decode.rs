@@ -304,7 +304,37 @@ fn stage(mut table: Table<'_>, limits: &Limits, errors: &mut Errors) -> Option<S
             "is missing: name the input or stage that this stage reads",
         );
     }
-    let work = match (map, reduce, combine, shuffle, task) {
+    let asked = (map, reduce, combine, shuffle, task);
+    let work = work(&path, asked, from.is_some(), count, errors);
+    Some(StageSpec {
+        name: name?,
+        from,
+        work,
+        params,
+        limits,
+    })
+}
+
+/// Partition keys and count.
+type Shuffle = (Vec<String>, Option<u32>);
+/// `map`, `reduce`, `combine`, `shuffle`, `task`.
+type Asked = (
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<Shuffle>,
+    Option<String>,
+);
+
+/// What a stage does, out of the keys that say so. `reads`: it has a `from`.
+fn work(
+    path: &str,
+    (map, reduce, combine, shuffle, task): Asked,
+    reads: bool,
+    count: Option<u64>,
+    errors: &mut Errors,
+) -> Work {
+    match (map, reduce, combine, shuffle, task) {
         (Some(function), None, None, None, None) => Work::Map { function },
         (None, reduce, combine, Some((keys, partitions)), None) => Work::Reduce {
             keys,
@@ -312,7 +342,7 @@ fn stage(mut table: Table<'_>, limits: &Limits, errors: &mut Errors) -> Option<S
             combine,
             reduce,
         },
-        (None, None, None, None, Some(function)) if from.is_none() => {
+        (None, None, None, None, Some(function)) if !reads => {
             if count.is_none() {
                 errors.add(
                     &format!("{path}.count"),
@@ -354,14 +384,7 @@ fn stage(mut table: Table<'_>, limits: &Limits, errors: &mut Errors) -> Option<S
             );
             unknown_work()
         }
-    };
-    Some(StageSpec {
-        name: name?,
-        from,
-        work,
-        params,
-        limits,
-    })
+    }
 }
 
 /// Stands in for work that was reported as wrong, so that the stage's name stays known.
@@ -385,7 +408,7 @@ fn function_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) ->
     Some(text.to_owned())
 }
 
-fn shuffle(table: &mut Table<'_>, errors: &mut Errors) -> Option<(Vec<String>, Option<u32>)> {
+fn shuffle(table: &mut Table<'_>, errors: &mut Errors) -> Option<Shuffle> {
     let path = table.at("shuffle");
     let mut table = Table::open(&path, table.get("shuffle")?, errors)?;
     let keys = table.texts("keys", errors).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! `/v1/components`: upload, list, show.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -125,10 +127,11 @@ pub(crate) async fn upload(
         );
         return Err(Problem::new(ErrorCode::InvalidComponent, detail).into());
     }
-    let (record, new) = api
-        .components
-        .register(&upload.0, digest, size_bytes)
-        .await?;
+    let components = Arc::clone(&api.components);
+    let register = async move { components.register(&upload.0, digest, size_bytes).await };
+    let registered = api.tasks.run_to_end("register", register).await;
+    let (record, new) =
+        registered.map_err(|error| Problem::new(ErrorCode::Internal, format!("{error:#}")))??;
     let status = if new {
         StatusCode::CREATED
     } else {

@@ -9,7 +9,7 @@ use futures::Stream;
 use futures::stream::unfold;
 use serde_json::Value;
 use tokio::sync::watch;
-use weft_control::JobState;
+use weft_control::Job;
 
 use super::reply::ApiResult;
 use super::{Api, jobs, views};
@@ -30,7 +30,7 @@ pub(crate) async fn stream(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
-    jobs::find(&api, &id).await?;
+    jobs::look(&api, &id, |_| ()).await?;
     let version = api.replica.version();
     let follow = Follow {
         api,
@@ -50,9 +50,9 @@ async fn next(mut follow: Follow) -> Option<(Result<Event, Infallible>, Follow)>
     loop {
         // Marked as seen before the state is read: what comes after wakes the next round.
         follow.version.borrow_and_update();
-        let job = jobs::find(&follow.api, &follow.id).await.ok()?;
-        let view = views::job(&job);
-        if matches!(job.state, JobState::Ending(_)) {
+        let look = |job: &Job| (views::job(job), views::has_ended(job));
+        let (view, ended) = jobs::look(&follow.api, &follow.id, look).await.ok()?;
+        if ended {
             follow.ended = true;
             return Some((
                 Ok(Event::default().event("end").data(view.to_string())),

@@ -21,6 +21,15 @@ const KEY_BYTES_MAX: usize = 255;
 
 /// A job, from the state or from its archive.
 pub(crate) async fn find(api: &Api, id: &str) -> Result<Job, Problem> {
+    look(api, id, Job::clone).await
+}
+
+/// What `look` sees in a job, without a copy of it.
+pub(crate) async fn look<T>(
+    api: &Api,
+    id: &str,
+    look: impl FnOnce(&Job) -> T,
+) -> Result<T, Problem> {
     let missing = || {
         Problem::new(
             ErrorCode::NotFound,
@@ -32,11 +41,12 @@ pub(crate) async fn find(api: &Api, id: &str) -> Result<Job, Problem> {
         let state = api.replica.state();
         let tenant = state.tenant(&tenant()).ok_or_else(missing)?;
         if let Some(job) = tenant.jobs.get(&id) {
-            return Ok(job.clone());
+            return Ok(look(job));
         }
         tenant.ended.get(&id).map(|line| line.archive.clone())
     };
-    archive::read(&api.blobs, &archived.ok_or_else(missing)?).await
+    let archived = archived.ok_or_else(missing)?;
+    Ok(look(&archive::read(&api.blobs, &archived).await?))
 }
 
 /// Lists jobs, the newest first.
@@ -97,14 +107,14 @@ pub(crate) async fn submit(
         )
         .into());
     };
-    let job = find(&api, id.as_str()).await?;
+    let view = look(&api, id.as_str(), views::job).await?;
     Ok((
         if new {
             StatusCode::CREATED
         } else {
             StatusCode::OK
         },
-        Json(views::job(&job)),
+        Json(view),
     ))
 }
 
@@ -129,7 +139,7 @@ fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<(String, Strin
 
 /// Shows one job.
 pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    Ok(Json(views::job(&find(&api, &id).await?)))
+    Ok(Json(look(&api, &id, views::job).await?))
 }
 
 /// The stages of a job.
@@ -137,9 +147,8 @@ pub(crate) async fn stages(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Value>> {
-    Ok(Json(
-        json!({ "items": views::stages(&find(&api, &id).await?) }),
-    ))
+    let stages = look(&api, &id, views::stages).await?;
+    Ok(Json(json!({ "items": stages })))
 }
 
 /// The committed tasks of a job.
@@ -148,13 +157,14 @@ pub(crate) async fn tasks(
     Path(id): Path<String>,
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Json<Value>> {
-    let job = find(&api, &id).await?;
-    Ok(Json(page(
-        views::tasks(&job)
-            .enumerate()
-            .map(|(position, task)| (position.to_string(), task)),
-        query.cursor.as_deref(),
-    )))
+    let tasks = |job: &Job| {
+        let tasks = views::tasks(job).enumerate();
+        page(
+            tasks.map(|(position, task)| (position.to_string(), task)),
+            query.cursor.as_deref(),
+        )
+    };
+    Ok(Json(look(&api, &id, tasks).await?))
 }
 
 /// The log of a job, line by line.
@@ -186,7 +196,7 @@ pub(crate) async fn receipt(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Receipt>> {
-    Ok(Json(views::receipt(&find(&api, &id).await?)))
+    Ok(Json(look(&api, &id, views::receipt).await?))
 }
 
 /// Asks a job to stop. One that has ended stays as it is.
@@ -194,21 +204,14 @@ pub(crate) async fn cancel(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    let job = find(&api, &id).await?;
-    if !matches!(job.state, weft_control::JobState::Ending(_)) {
+    let (job, ended) = look(&api, &id, |job| (job.id.clone(), views::has_ended(job))).await?;
+    if !ended {
         // A job that ends this very moment is archived before the command comes: nothing to cancel.
         let _ = api
             .replica
-            .propose(
-                &tenant(),
-                Command::CancelJob {
-                    job: job.id.clone(),
-                },
-            )
+            .propose(&tenant(), Command::CancelJob { job })
             .await;
     }
-    Ok((
-        StatusCode::ACCEPTED,
-        Json(views::job(&find(&api, &id).await?)),
-    ))
+    let view = look(&api, &id, views::job).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
 }

@@ -49,6 +49,7 @@ pub(crate) struct Api {
     components: Arc<Components>,
     blobs: Blobs,
     folder: Arc<DataFolder>,
+    tasks: Tasks,
     token: Arc<str>,
     address: SocketAddr,
 }
@@ -59,6 +60,7 @@ impl Api {
         components: Arc<Components>,
         blobs: Blobs,
         folder: Arc<DataFolder>,
+        tasks: Tasks,
         token: String,
         address: SocketAddr,
     ) -> Self {
@@ -67,6 +69,7 @@ impl Api {
             components,
             blobs,
             folder,
+            tasks,
             token: token.into(),
             address,
         }

@@ -28,6 +28,11 @@ fn outcome(outcome: Outcome) -> &'static str {
     }
 }
 
+/// True where the outcome stands.
+pub(crate) fn has_ended(job: &Job) -> bool {
+    matches!(job.state, JobState::Ending(_))
+}
+
 /// The word for where a job stands.
 pub(crate) fn status(job: &Job) -> &'static str {
     match &job.state {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::thread::sleep;
 
-use crate::clock::{now, parse_ms, unix_ms};
+use crate::clock::{now, parse_ms, unix_ms, until_empty};
 use crate::fixture::{Fixture, Place};
 use crate::http::Request;
 use crate::random::Random;
@@ -123,6 +123,33 @@ fn a_server_that_is_killed_in_its_second_compilation_goes_on() {
     survivor.deploy("hello");
     survivor.deploy("weblog");
     assert_eq!(survivor.deaths, 1);
+}
+
+/// The outputs of a job are published one after the other: when the last one cannot be, the first one is taken back.
+#[test]
+fn what_is_published_of_a_job_that_fails_is_withdrawn() {
+    let fixture = Fixture::shared();
+    let place = Place::with_components(&fixture);
+    let setup = Setup::default().with_failpoints("publish=kill-parent", &place.path("once"));
+    let server = Server::start(&place.data(), &setup);
+    let id = job::submit(&server, &job::weblog(&fixture.logs(), &place.out()));
+    server.wait_until_killed();
+
+    // While the server is down, somebody else puts a file where the second output's is to be.
+    let of_top = fixture.expected.keys().find(|path| path.starts_with("top"));
+    let taken = place.out().join(of_top.expect("the job has that output"));
+    std::fs::write(&taken, "somebody else's").expect("it writes");
+    let server = Server::start(&place.data(), &setup);
+    let ended = job::wait(&server, &id);
+    assert_eq!(ended["problem"]["code"], "output_exists", "{ended:#}");
+    until_empty("nothing is left behind", || {
+        let mut left = folder::leftovers(&place.data());
+        left.extend(folder::files(&place.out()));
+        left.retain(|path| *path != taken);
+        left
+    });
+    let kept = std::fs::read_to_string(&taken).expect("it is there");
+    assert_eq!(kept, "somebody else's");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Setup {
     pub(crate) slots: u32,
     /// What its environment has beside that of the tests.
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// Folders that are file systems of their own, which nobody else sees, and how large they are.
+    pub(crate) disks: Vec<(PathBuf, &'static str)>,
 }
 
 impl Default for Setup {
@@ -26,6 +28,7 @@ impl Default for Setup {
         Setup {
             slots: 2,
             environment: Vec::new(),
+            disks: Vec::new(),
         }
     }
 }
@@ -44,9 +47,34 @@ impl Setup {
     }
 }
 
+/// Mounts the folders that come as `FOLDER SIZE` up to `--`, and becomes what comes after it.
+const WITH_DISKS: &str = r#"
+set -e
+while [ "$1" != -- ]; do mount -t tmpfs -o "size=$2" tmpfs "$1"; shift 2; done
+shift
+exec "$@"
+"#;
+
+const WEFT: &str = env!("CARGO_BIN_EXE_weft");
+
 /// The binary, with nothing of the tests' environment that it would take for its own.
 pub(crate) fn weft() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    cleaned(Command::new(WEFT))
+}
+
+/// The binary with file systems of its own.
+fn weft_with_disks(disks: &[(PathBuf, &'static str)]) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--map-root-user", "--mount", "sh", "-c", WITH_DISKS, "sh"]);
+    for (folder, size) in disks {
+        std::fs::create_dir_all(folder).expect("a folder can be made");
+        unshare.arg(folder).arg(size);
+    }
+    unshare.args(["--", WEFT]);
+    cleaned(unshare)
+}
+
+fn cleaned(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("WEFT") {
             command.env_remove(name);
@@ -79,7 +107,10 @@ impl Server {
         let folder = data.parent().expect("a data folder lies in a folder");
         let log = folder.join(format!("server-{number}.log"));
         let output = File::create(&log).expect("a log can be made");
-        let mut up = weft();
+        let mut up = match setup.disks.as_slice() {
+            [] => weft(),
+            disks => weft_with_disks(disks),
+        };
         up.arg("--data")
             .arg(data)
             .args(["up", "--listen", "127.0.0.1:0"]);
@@ -105,6 +136,12 @@ impl Server {
             std::fs::read_to_string(data.join("token")).expect("a ready server has a token");
         server.token = token.trim().to_owned();
         Ok(server)
+    }
+
+    /// The folder as the server sees it, disks of its own included.
+    pub(crate) fn sees(&self, folder: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.process.id()));
+        root.join(folder.strip_prefix("/").expect("an absolute path"))
     }
 
     fn ready_address(&self) -> Option<SocketAddr> {

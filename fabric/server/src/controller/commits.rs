@@ -1,0 +1,97 @@
+//! From an attempt's answer to its commit.
+
+use weft_control::{Answer, Command, CommitAnswer, TaskCommit};
+use weft_core::{JobId, Problem, TaskId};
+use weft_engine::TaskReply;
+
+use super::{COMMITS_MAX, Controller, Done};
+use crate::folder::tenant;
+use crate::tasks::OnError;
+
+impl Controller {
+    pub(super) async fn on_task(&mut self, reply: TaskReply) {
+        let (stage, task, attempt) = match &reply.result {
+            Ok(commit) => (commit.stage, commit.task, commit.attempt),
+            Err(failure) => (failure.stage, failure.task, failure.attempt),
+        };
+        let id = TaskId {
+            job: reply.job.clone(),
+            stage,
+            task,
+        };
+        self.suspects.remove(&id);
+        if let Some(executor) = &mut self.executor {
+            executor.running.remove(&(id, attempt));
+        }
+        match reply.result {
+            Ok(commit) => self.commits.push((reply.job.clone(), commit)),
+            Err(failure) => {
+                tracing::debug!(job = %reply.job, stage, task, attempt, problem = %failure.problem, "attempt failed");
+                self.propose(Command::FailTask {
+                    job: reply.job.clone(),
+                    failure,
+                })
+                .await;
+            }
+        }
+        if self.archiving.contains(&reply.job) {
+            self.archive_when_quiet(&reply.job);
+        }
+    }
+
+    pub(super) fn flush_commits(&mut self) {
+        if self.committing || self.commits.is_empty() {
+            return;
+        }
+        self.committing = true;
+        let batch: Vec<_> = self
+            .commits
+            .drain(..self.commits.len().min(COMMITS_MAX))
+            .collect();
+        let (replica, done) = (self.replica.clone(), self.done.clone());
+        self.tasks.spawn("commit", OnError::Log, async move {
+            weft_core::failpoint::hit("commit");
+            let answer = replica
+                .propose(
+                    &tenant(),
+                    Command::CommitTasks {
+                        commits: batch.clone(),
+                    },
+                )
+                .await;
+            let _ = done.send(Done::Committed(batch, answer)).await;
+            Ok(())
+        });
+    }
+
+    pub(super) fn on_committed(
+        &mut self,
+        batch: &[(JobId, TaskCommit)],
+        answer: Result<Answer, Problem>,
+    ) -> anyhow::Result<()> {
+        let answers = match answer {
+            Ok(Answer::Commits { answers }) => answers,
+            Ok(other) => anyhow::bail!("commits were answered with {other:?}"),
+            Err(problem) => anyhow::bail!("commits were refused: {problem}"),
+        };
+        for ((job, commit), answer) in batch.iter().zip(answers) {
+            let (stage, task) = (commit.stage, commit.task);
+            match answer {
+                CommitAnswer::Committed | CommitAnswer::Duplicate { same: true } => {}
+                CommitAnswer::Duplicate { same: false } => {
+                    tracing::error!(%job, stage, task, "two attempts of a deterministic task differ; the first one stands");
+                }
+                // Its executor died before the commit was proposed: the loss did not count it among what ran.
+                CommitAnswer::Fenced => self.queue.push_front(TaskId {
+                    job: job.clone(),
+                    stage,
+                    task,
+                }),
+                CommitAnswer::Stale => {
+                    tracing::debug!(%job, stage, task, "a commit came when its job had ended")
+                }
+            }
+        }
+        Ok(())
+    }
+}

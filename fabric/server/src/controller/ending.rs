@@ -1,0 +1,87 @@
+//! How jobs end: in time or past it, archived once nothing of them runs.
+
+use weft_control::{Command, Job, JobState};
+use weft_core::{ErrorCode, JobId, LimitKind, Problem};
+use weft_engine::ToExecutor;
+
+use super::{Controller, Done, Signal};
+use crate::archive;
+use crate::clock::unix_ms;
+use crate::folder::tenant;
+use crate::tasks::OnError;
+
+impl Controller {
+    pub(super) async fn stop_job(&mut self, job: JobId) {
+        self.queue.forget(&job);
+        self.suspects.retain(|task| task.job != job);
+        self.steps.retain(|step| *step.job() != job);
+        if let Some(executor) = &mut self.executor {
+            executor.stages.retain(|(other, _)| *other != job);
+            executor
+                .link
+                .send(ToExecutor::Forget { job: job.clone() })
+                .await;
+        }
+        if self.archiving.insert(job.clone()) {
+            self.archive_when_quiet(&job);
+        }
+    }
+
+    /// Archives once nothing of the job runs any more: what still runs could write what was just removed.
+    pub(super) fn archive_when_quiet(&mut self, id: &JobId) {
+        let busy = self.executor.as_ref().is_some_and(|executor| {
+            executor.running.keys().any(|(task, _)| task.job == *id)
+                || executor.planning.contains(id)
+                || executor.publishing.contains(id)
+        });
+        if busy {
+            return;
+        }
+        self.archiving.remove(id);
+        let Some(job) = self.job(id) else { return };
+        let (blobs, done) = (self.blobs.clone(), self.done.clone());
+        self.tasks.spawn("archive", OnError::Log, async move {
+            let result = archive::archive(&blobs, &job).await;
+            let _ = done.send(Done::Archived(job.id, result)).await;
+            Ok(())
+        });
+    }
+
+    pub(super) async fn check_deadlines(&mut self) {
+        if std::mem::take(&mut self.derive) || self.replica.take_behind() {
+            self.on_signal(Signal::Derive).await;
+        }
+        let now = unix_ms();
+        let late: Vec<(JobId, u64)> = {
+            let state = self.replica.state();
+            let over = |job: &Job| {
+                // What is committed is published, however late.
+                if matches!(job.state, JobState::Publishing(_) | JobState::Ending(_)) {
+                    return None;
+                }
+                (now.saturating_sub(job.submitted_ms) > job.spec.limits.wall_ms)
+                    .then(|| (job.id.clone(), job.spec.limits.wall_ms))
+            };
+            state
+                .tenant(&tenant())
+                .map(|tenant| tenant.jobs.values().filter_map(over).collect())
+                .unwrap_or_default()
+        };
+        for (job, wall_ms) in late {
+            let value = format!("{wall_ms} ms");
+            let mut problem = Problem::new(
+                ErrorCode::LimitExceeded,
+                format!(
+                    "the `{}` limit of {value} was reached by the job; raise `limits.wall`",
+                    LimitKind::Wall
+                ),
+            );
+            problem.limit = Some(LimitKind::Wall.to_string());
+            problem.value = Some(value);
+            self.propose(Command::EndJob { job, problem }).await;
+        }
+        for job in self.archiving.clone() {
+            self.archive_when_quiet(&job);
+        }
+    }
+}

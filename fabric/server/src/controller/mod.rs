@@ -1,0 +1,290 @@
+//! The leader's scheduler: turns effects into messages to executors, and what they answer into commands.
+//!
+//! One task owns everything here. A task's dispatch touches no log; commits are proposed in batches, one batch at a time.
+
+mod commits;
+mod dispatch;
+mod ending;
+mod executors;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use weft_control::{Answer, Command, Effect, Job, TaskCommit};
+use weft_core::{Digest, Epoch, JobId, Problem, TaskId};
+use weft_sandbox::Description;
+use weft_shuffle::Blobs;
+
+use crate::agent::{Agent, ExecutorEvent, ExecutorLink};
+use crate::components::Components;
+use crate::folder::tenant;
+use crate::queue::ReadyQueue;
+use crate::replica::{Replica, Signal};
+use crate::tasks::{OnError, Tasks};
+
+/// Name of the one node there is.
+pub(crate) const NODE: &str = "local";
+/// Commits of one command.
+const COMMITS_MAX: usize = 256;
+/// How often deadlines are looked at.
+const DEADLINE_TICK: Duration = Duration::from_millis(100);
+/// How long a dead executor's successor waits to be started; doubled for each one that died before it was ready, up to a bound.
+const RESTART_PAUSE: Duration = Duration::from_millis(20);
+const RESTART_DOUBLINGS_MAX: u32 = 8;
+/// How long a failed archiving waits: for space on a disk, say.
+const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
+/// Tasks that are sent ahead of free slots, so that none idles while a reply travels.
+const AHEAD: usize = 2;
+
+/// What others ask of the controller.
+pub(crate) enum Request {
+    /// Have a component describe itself.
+    Describe {
+        /// The component.
+        digest: Digest,
+        /// Gets what it says.
+        answer: oneshot::Sender<Result<Description, Problem>>,
+    },
+}
+
+/// What the controller's own children report.
+enum Done {
+    Committed(Vec<(JobId, TaskCommit)>, Result<Answer, Problem>),
+    ArtefactsReady(JobId, Result<(), Problem>),
+    Archived(JobId, Result<String, Problem>),
+    ArchiveAgain(JobId),
+    Restart,
+}
+
+/// How the scheduler behaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SchedulerSettings {
+    /// Slots of the executor.
+    pub(crate) slots: u32,
+    /// Starts every task twice, to show that nothing depends on which attempt wins.
+    pub(crate) run_tasks_twice: bool,
+}
+
+struct LiveExecutor {
+    link: ExecutorLink,
+    epoch: Epoch,
+    ready: bool,
+    running: BTreeMap<(TaskId, u32), u64>,
+    stages: BTreeSet<(JobId, u32)>,
+    planning: BTreeSet<JobId>,
+    publishing: BTreeSet<JobId>,
+    describing: HashMap<u64, oneshot::Sender<Result<Description, Problem>>>,
+}
+
+/// The scheduler.
+pub(crate) struct Controller {
+    settings: SchedulerSettings,
+    replica: Replica,
+    agent: Arc<Agent>,
+    components: Arc<Components>,
+    blobs: Blobs,
+    tasks: Tasks,
+    executor: Option<LiveExecutor>,
+    next_executor: u64,
+    /// A command was refused, or effects were dropped: they are to be derived from the state.
+    derive: bool,
+    /// Tasks that ran when an executor died. Each runs alone, so that one that kills its executor costs no other an attempt.
+    suspects: BTreeSet<TaskId>,
+    /// Executors in a row that died before they were ready.
+    stillborn: u32,
+    next_sequence: u64,
+    next_request: u64,
+    queue: ReadyQueue,
+    /// Work that only waits for an executor to be ready.
+    steps: VecDeque<Effect>,
+    /// Descriptions that wait likewise.
+    describes: VecDeque<(Digest, oneshot::Sender<Result<Description, Problem>>)>,
+    commits: Vec<(JobId, TaskCommit)>,
+    committing: bool,
+    /// Jobs that wait to be archived, because something of theirs still runs.
+    archiving: BTreeSet<JobId>,
+    done: mpsc::Sender<Done>,
+}
+
+impl Controller {
+    /// `done_receiver` goes to [`Controller::run`].
+    pub(crate) fn new(
+        settings: SchedulerSettings,
+        replica: Replica,
+        agent: Arc<Agent>,
+        components: Arc<Components>,
+        blobs: Blobs,
+        tasks: Tasks,
+    ) -> (Self, DoneReceiver) {
+        let (done, receiver) = mpsc::channel(1024);
+        let controller = Self {
+            settings,
+            replica,
+            agent,
+            components,
+            blobs,
+            tasks,
+            executor: None,
+            next_executor: 1,
+            derive: false,
+            suspects: BTreeSet::new(),
+            stillborn: 0,
+            next_sequence: 1,
+            next_request: 1,
+            queue: ReadyQueue::default(),
+            steps: VecDeque::new(),
+            describes: VecDeque::new(),
+            commits: Vec::new(),
+            committing: false,
+            archiving: BTreeSet::new(),
+            done,
+        };
+        (controller, DoneReceiver(receiver))
+    }
+
+    /// Runs until cancelled.
+    pub(crate) async fn run(
+        mut self,
+        cancel: CancellationToken,
+        mut signals: mpsc::Receiver<Signal>,
+        mut requests: mpsc::Receiver<Request>,
+        mut events: mpsc::Receiver<ExecutorEvent>,
+        mut done: DoneReceiver,
+    ) -> anyhow::Result<()> {
+        self.propose(Command::NodeStarted { node: NODE.into() })
+            .await;
+        self.start_executor_or_wait().await;
+        let mut deadlines = tokio::time::interval(DEADLINE_TICK);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(()),
+                Some(signal) = signals.recv() => self.on_signal(signal).await,
+                Some(event) = events.recv() => self.on_event(event).await?,
+                Some(done) = done.0.recv() => self.on_done(done).await?,
+                Some(request) = requests.recv() => self.on_request(request),
+                _ = deadlines.tick() => self.check_deadlines().await,
+            }
+            self.dispatch().await;
+            self.flush_commits();
+        }
+    }
+
+    async fn propose(&mut self, command: Command) -> Option<Answer> {
+        match self.replica.propose(&tenant(), command).await {
+            Ok(answer) => Some(answer),
+            Err(problem) => {
+                tracing::warn!(%problem, "a command was refused");
+                // What it would have led to comes from the state again.
+                self.derive |= problem.code.is_platform_fault();
+                None
+            }
+        }
+    }
+
+    /// A job as it stands now.
+    fn job(&self, id: &JobId) -> Option<Job> {
+        self.replica
+            .state()
+            .tenant(&tenant())?
+            .jobs
+            .get(id)
+            .cloned()
+    }
+
+    fn with_job<T>(&self, id: &JobId, look: impl FnOnce(&Job) -> T) -> Option<T> {
+        self.replica
+            .state()
+            .tenant(&tenant())?
+            .jobs
+            .get(id)
+            .map(look)
+    }
+
+    async fn on_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Effect(effect) => self.on_effect(effect).await,
+            Signal::Derive => {
+                let effects = self.replica.state().pending_effects();
+                for (_, effect) in effects {
+                    self.on_effect(effect).await;
+                }
+            }
+        }
+    }
+
+    async fn on_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::PlanJob { job } => self.prepare_plan(job),
+            Effect::RunStage { job, stage } => self.enqueue_stage(&job, stage),
+            Effect::RunTask { job, stage, task } => {
+                self.queue.push_front(TaskId { job, stage, task })
+            }
+            Effect::PublishJob { .. } => self.steps.push_back(effect),
+            Effect::ArchiveJob { job } => self.stop_job(job).await,
+        }
+    }
+
+    fn prepare_plan(&self, job: JobId) {
+        let digests = self.with_job(&job, |job| {
+            job.functions
+                .iter()
+                .map(|function| function.digest.clone())
+                .collect::<Vec<_>>()
+        });
+        let Some(digests) = digests else { return };
+        let (components, done) = (Arc::clone(&self.components), self.done.clone());
+        self.tasks.spawn("artefacts", OnError::Log, async move {
+            let result = components.ensure_artefacts(&digests).await;
+            let _ = done.send(Done::ArtefactsReady(job, result)).await;
+            Ok(())
+        });
+    }
+
+    async fn on_done(&mut self, done: Done) -> anyhow::Result<()> {
+        match done {
+            Done::Committed(batch, answer) => {
+                self.committing = false;
+                self.on_committed(&batch, answer)?;
+            }
+            Done::ArtefactsReady(job, Ok(())) => self.steps.push_back(Effect::PlanJob { job }),
+            Done::ArtefactsReady(job, Err(problem)) => {
+                self.propose(Command::StepFailed {
+                    job,
+                    problem,
+                    usage: Vec::new(),
+                })
+                .await;
+            }
+            Done::Archived(job, Ok(archive)) => {
+                weft_core::failpoint::hit("archived");
+                self.propose(Command::JobArchived { job, archive }).await;
+            }
+            Done::Archived(job, Err(problem)) => {
+                tracing::error!(%job, %problem, "archiving failed and is tried again");
+                let done = self.done.clone();
+                self.tasks.spawn("archive again", OnError::Log, async move {
+                    tokio::time::sleep(ARCHIVE_PAUSE).await;
+                    let _ = done.send(Done::ArchiveAgain(job)).await;
+                    Ok(())
+                });
+            }
+            Done::ArchiveAgain(job) => {
+                self.archiving.insert(job.clone());
+                self.archive_when_quiet(&job);
+            }
+            Done::Restart => {
+                if self.executor.is_none() {
+                    self.start_executor_or_wait().await;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The receiving end of the controller's own children.
+pub(crate) struct DoneReceiver(mpsc::Receiver<Done>);
