@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::clock::until_empty;
+use crate::clock::{eventually, until_empty};
 use crate::fixture::{Fixture, Place};
 use crate::http::{Request, Response};
 use crate::server::{Server, Setup};
@@ -244,6 +244,28 @@ fn an_upload_that_is_cut_off_leaves_nothing() {
         folder::leftovers(&victim.place.data())
     });
     job::run(&victim.server, &job::noop(1));
+}
+
+/// Half way there are bytes that nothing refers to, so a registration that has begun comes to its end.
+#[test]
+fn an_upload_whose_client_goes_away_is_finished() {
+    let victim = Victim::new();
+    let stored = || folder::names(&victim.place.data().join("store/components")).len();
+    let before = stored();
+    let connection = victim
+        .server
+        .start_asking(&Request::component(guests::bytes("mirror")));
+    eventually("the component is stored", || {
+        (stored() > before).then_some(())
+    });
+    drop(connection);
+    let listed = Request::get("/v1/components/mirror");
+    eventually("the component is registered", || {
+        (victim.server.ask(&listed).status == 200).then_some(())
+    });
+    until_empty("nothing is left behind", || {
+        folder::leftovers(&victim.place.data())
+    });
 }
 
 fn submit(job: &Value) -> Request {

@@ -111,6 +111,21 @@ fn a_server_that_is_killed_anywhere_goes_on() {
     }
 }
 
+/// Every executor dies at its twelfth batch, and no task has that many: only those that share one suffer from others.
+#[test]
+fn tasks_that_ran_beside_one_that_kills_its_executor_run_alone() {
+    let fixture = Fixture::shared();
+    let place = Place::with_components(&fixture);
+    let setup = Setup::default().with("WEFT_FAILPOINTS", "map=kill@12");
+    let server = Server::start(&place.data(), &setup);
+    job::run(&server, &job::weblog(&fixture.logs(), &place.out()));
+    outputs::assert_same(
+        &outputs::published(&place.out()),
+        &fixture.expected,
+        "alone",
+    );
+}
+
 /// The second component's compilation is another process, in which the point is passed for the first time.
 #[test]
 fn a_server_that_is_killed_in_its_second_compilation_goes_on() {

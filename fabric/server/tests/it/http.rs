@@ -79,6 +79,17 @@ impl Request {
         format!("{} {} HTTP/1.1\r\n{lines}\r\n", self.method, self.path)
     }
 
+    /// Sends the request, for whose answer nobody need wait.
+    pub(crate) fn start(&self, address: SocketAddr, token: &str) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.write_all(self.head(address, token).as_bytes())?;
+        stream.write_all(&self.body)?;
+        Ok(stream)
+    }
+
     /// Sends the request and waits for the whole answer. Errors: the server is gone, or went away before it had answered.
     pub(crate) fn send(&self, address: SocketAddr, token: &str) -> io::Result<Response> {
         let mut stream = TcpStream::connect(address)?;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -159,6 +159,12 @@ impl Server {
     /// Errors: the server is gone.
     pub(crate) fn try_ask(&self, request: &Request) -> io::Result<Response> {
         request.send(self.address, &self.token)
+    }
+
+    /// Asks without waiting for the answer.
+    pub(crate) fn start_asking(&self, request: &Request) -> TcpStream {
+        let asked = request.start(self.address, &self.token);
+        asked.expect("the server listens")
     }
 
     /// Asks a server that nobody kills.
