@@ -37,7 +37,7 @@ pub(crate) fn work(places: &Places) -> Result<()> {
     supervise::become_worker();
     if !places.weft().exists() {
         println!(
-            "weft is built first: about 15 minutes on two cores, once. It goes to {}",
+            "weft is built first: about 12 minutes on two cores, once. It goes to {}",
             places.target.display()
         );
     }

@@ -31,7 +31,7 @@ Usage: cargo xtask VERB
   lint     check formatting, lints and layers
   logs     make access logs: --bytes 256MB --out DIR [--files 8] [--seed 1]
 
-What is built goes to $CARGO_TARGET_DIR, or to ~/.cache/weft/target where it is not set.";
+What is built goes to $CARGO_TARGET_DIR, or to `target` in the checkout where it is not set.";
 
 /// What shells say of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;

@@ -10,7 +10,7 @@ pub(crate) struct Places {
     pub(crate) root: PathBuf,
     /// What we keep from run to run and can make again: `~/.cache/weft`.
     pub(crate) cache: PathBuf,
-    /// Where cargo builds: `$CARGO_TARGET_DIR`, or a folder of the cache.
+    /// Where cargo builds: `$CARGO_TARGET_DIR`, or `target` in the checkout.
     pub(crate) target: PathBuf,
 }
 
@@ -25,7 +25,7 @@ impl Places {
         let target = match std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty())
         {
             Some(folder) => std::path::absolute(folder)?,
-            None => cache.join("target"),
+            None => root.join("target"),
         };
         Ok(Places {
             root,

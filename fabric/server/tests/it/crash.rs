@@ -213,7 +213,7 @@ fn an_executor_that_is_killed_anywhere_costs_only_its_tasks() {
 
 /// Moments at which the server is killed, and at which its executor is.
 const SERVER_MOMENTS: u32 = 20;
-const EXECUTOR_MOMENTS: u32 = 10;
+const EXECUTOR_MOMENTS: u32 = 20;
 /// Moments that are drawn before the test gives up: those after the job's end do not count.
 const DRAWS_MAX: u32 = 200;
 
