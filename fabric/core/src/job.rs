@@ -4,6 +4,7 @@
 //! wrong. What comes out is consistent: names are unique, every `from` exists, stages form a graph without cycles.
 
 mod decode;
+mod decode_files;
 mod document;
 #[cfg(test)]
 mod tests;
@@ -48,7 +49,7 @@ pub struct JobSpec {
     pub outputs: Vec<OutputSpec>,
 }
 
-/// A set of text files, one row a line.
+/// A set of files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputSpec {
     /// Unique among inputs and stages.
@@ -57,28 +58,146 @@ pub struct InputSpec {
     pub format: InputFormat,
     /// Globs: absolute paths, or `file://` URIs.
     pub uris: Vec<String>,
-    /// Checks that each line is UTF-8 and types the column `utf8` rather than `binary`.
-    pub utf8: bool,
-    /// What happens to lines that are not UTF-8 where that is asked for.
+    /// What happens to records that cannot be read.
     pub bad_records: BadRecords,
 }
 
-/// Formats of inputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Formats of inputs. Text formats are decompressed where the file's name ends in `.gz` or `.zst`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InputFormat {
-    /// One column, `line`; files that end in `.gz` are decompressed.
-    Text,
+    /// One column, `line`.
+    Text {
+        /// Checks that each line is UTF-8 and types the column `utf8` rather than `binary`.
+        utf8: bool,
+    },
+    /// Comma-separated values.
+    Csv(CsvFormat),
+    /// One JSON object a line.
+    Json {
+        /// The columns; inferred from the first file where there are none.
+        columns: Vec<ColumnSpec>,
+    },
+    /// Parquet.
+    Parquet {
+        /// The columns to read; all where there are none.
+        columns: Vec<String>,
+    },
+    /// Arrow IPC, file or stream.
+    Arrow {
+        /// The columns to read; all where there are none.
+        columns: Vec<String>,
+    },
+}
+
+/// How CSV files are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CsvFormat {
+    /// Each file begins with the names of its columns.
+    pub header: bool,
+    /// One byte.
+    pub delimiter: u8,
+    /// One byte, or nothing where values are never quoted.
+    pub quote: Option<u8>,
+    /// The columns to read: by name where there is a header, else all of them in order. Inferred from the first file where
+    /// there are none.
+    pub columns: Vec<ColumnSpec>,
+}
+
+/// A column and its type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnSpec {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub data_type: ColumnType,
+}
+
+/// Types of columns, by their names in the WIT contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ColumnType {
+    Boolean,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Float32,
+    Float64,
+    Utf8,
+    Date32,
+    TimestampUs,
+    Decimal128 { precision: u8, scale: i8 },
+}
+
+impl ColumnType {
+    /// Names of the types, as job files write them.
+    pub const NAMES: [&str; 15] = [
+        "boolean",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float32",
+        "float64",
+        "utf8",
+        "date32",
+        "timestamp-us",
+        "decimal128(PRECISION, SCALE)",
+    ];
+
+    /// Parses the name of a type.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "boolean" => Self::Boolean,
+            "int8" => Self::Int8,
+            "int16" => Self::Int16,
+            "int32" => Self::Int32,
+            "int64" => Self::Int64,
+            "uint8" => Self::Uint8,
+            "uint16" => Self::Uint16,
+            "uint32" => Self::Uint32,
+            "uint64" => Self::Uint64,
+            "float32" => Self::Float32,
+            "float64" => Self::Float64,
+            "utf8" => Self::Utf8,
+            "date32" => Self::Date32,
+            "timestamp-us" => Self::TimestampUs,
+            decimal => {
+                let digits = decimal.strip_prefix("decimal128(")?.strip_suffix(')')?;
+                let (precision, scale) = digits.split_once(',')?;
+                let precision: u8 = precision.trim().parse().ok()?;
+                let scale: i8 = scale.trim().parse().ok()?;
+                let fits =
+                    (1..=38).contains(&precision) && (0..=precision.cast_signed()).contains(&scale);
+                fits.then_some(Self::Decimal128 { precision, scale })?
+            }
+        })
+    }
 }
 
 /// What happens to a record that cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BadRecords {
     /// The job fails and names file and position.
     Fail,
     /// The record is left out and counted.
     Skip,
+    /// The record is left out, counted, and written with its reason to an output of this name.
+    DeadLetter {
+        /// The output, which the job has beside those of its document.
+        output: String,
+    },
 }
 
 /// One stage.
@@ -142,12 +261,14 @@ impl Work {
 pub struct OutputSpec {
     /// Free, unique among outputs.
     pub name: String,
-    /// The stage.
+    /// The stage; for dead letters the input.
     pub from: String,
     /// How the files are written.
     pub format: OutputFormat,
     /// The folder: an absolute path.
     pub path: String,
+    /// Columns whose values name folders (`column=value`) and are left out of the files.
+    pub partition_by: Vec<String>,
     /// What happens when the folder holds files.
     pub mode: OutputMode,
 }
@@ -158,6 +279,24 @@ pub struct OutputSpec {
 pub enum OutputFormat {
     /// Parquet, Snappy-compressed.
     Parquet,
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON object a line.
+    Json,
+    /// Arrow IPC files.
+    Arrow,
+}
+
+impl OutputFormat {
+    /// Its name in job files and manifests, and the extension of its files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Arrow => "arrow",
+        }
+    }
 }
 
 /// What happens when the output folder already holds files.
@@ -166,6 +305,10 @@ pub enum OutputFormat {
 pub enum OutputMode {
     /// The job is refused.
     Error,
+    /// New files take the place of those that the manifest lists.
+    Overwrite,
+    /// New files join those that the manifest lists.
+    Append,
 }
 
 impl JobSpec {
@@ -174,6 +317,13 @@ impl JobSpec {
         let mut params = self.params.clone();
         params.extend(stage.params.clone());
         params.into_iter().collect()
+    }
+
+    /// Whether an output takes what an input's `bad_records` leaves out.
+    pub fn is_dead_letters(&self, output: &OutputSpec) -> bool {
+        self.inputs.iter().any(|input| {
+            matches!(&input.bad_records, BadRecords::DeadLetter { output: name } if *name == output.name)
+        })
     }
 
     /// Every function that the job names, without repeats, in the order of the document.

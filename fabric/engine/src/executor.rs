@@ -286,7 +286,7 @@ fn digests(plan: &StagePlan) -> Vec<&Digest> {
         .filter_map(|edge| edge.combine.as_ref().map(|function| &function.digest));
     let source = match &plan.source {
         Source::Shuffle { combine, .. } => combine.as_ref().map(|function| &function.digest),
-        Source::Text { .. } | Source::Nothing => None,
+        Source::Files(_) | Source::Nothing => None,
     };
     nodes.chain(edges).chain(source).collect()
 }

@@ -18,11 +18,11 @@ mod messages;
 mod plan;
 mod planner;
 mod preview;
+mod scan;
 mod schema;
 mod sink;
 mod source;
 mod task;
-mod text;
 
 pub use executor::Executor;
 pub use messages::{

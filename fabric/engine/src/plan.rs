@@ -3,7 +3,7 @@
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use weft_control::EdgeRef;
-use weft_core::job::BadRecords;
+use weft_core::job::{BadRecords, InputFormat, OutputFormat};
 use weft_core::{Digest, JobId, Limits};
 
 /// Partition hash, plan encoding and segment format: executors of one job must agree on all three.
@@ -46,12 +46,8 @@ pub(crate) struct StagePlan {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Source {
-    /// Lines of text; task `i` reads split `i`.
-    Text {
-        splits: Vec<TextSplit>,
-        utf8: bool,
-        bad_records: BadRecords,
-    },
+    /// Files; task `i` reads split `i`.
+    Files(FilesPlan),
     /// Partition `i` of an edge, sorted by key.
     Shuffle {
         edge: EdgeRef,
@@ -66,15 +62,44 @@ pub(crate) enum Source {
     Nothing,
 }
 
-/// Lines that begin in `start..end`. A compressed file is one split, `end` its compressed size.
+/// The files of an input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct TextSplit {
+pub(crate) struct FilesPlan {
+    /// The input's name in the job file.
+    pub(crate) input: String,
+    pub(crate) format: InputFormat,
+    /// What comes out of them.
+    #[serde(with = "crate::schema")]
+    pub(crate) schema: SchemaRef,
+    pub(crate) splits: Vec<FileSplit>,
+    pub(crate) bad_records: BadRecords,
+    /// The sink of records that cannot be read, by position.
+    pub(crate) dead_letters: Option<usize>,
+}
+
+/// A part of a file that one task reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FileSplit {
     pub(crate) path: String,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
     /// The file's size when the job was planned: a file that changes under a job fails it.
     pub(crate) file_bytes: u64,
-    pub(crate) gzip: bool,
+    pub(crate) part: Part,
+}
+
+/// Which part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Part {
+    Whole,
+    /// Records that begin in `start..end`.
+    Bytes {
+        start: u64,
+        end: u64,
+    },
+    RowGroups {
+        first: usize,
+        count: usize,
+    },
 }
 
 /// One operator and where its rows go.
@@ -133,6 +158,11 @@ pub(crate) struct SinkPlan {
     pub(crate) folder: String,
     /// The job file's stage, for names of files.
     pub(crate) stage: String,
+    pub(crate) format: OutputFormat,
+    /// Positions of the columns whose values name folders.
+    pub(crate) partition_by: Vec<usize>,
+    /// How often the folder was written to before, for names of files: 0 where it held none.
+    pub(crate) generation: u32,
     #[serde(with = "crate::schema")]
     pub(crate) schema: SchemaRef,
 }

@@ -1,106 +1,350 @@
-//! The files of a task's outputs: Parquet, staged.
+//! The files of a task's outputs, staged.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::FileWriter;
+use arrow::row::{RowConverter, SortField};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
-use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use weft_control::SinkFile;
-use weft_core::{ErrorCode, JobId, Problem};
+use weft_core::job::OutputFormat;
+use weft_core::{ErrorCode, Problem};
 use weft_shuffle::StagedFile;
 
 use crate::messages::TaskRequest;
 use crate::plan::SinkPlan;
 
-/// Encoded bytes that a row group holds before it is written.
-const ROW_GROUP_BYTES: usize = 32 << 20;
+/// Encoded bytes that row groups hold before they are written, all files of a sink together.
+const ROW_GROUPS_BYTES: usize = 32 << 20;
+/// Files of one sink that are open at a time; past it, the one that was written to least recently is closed.
+const WRITERS_MAX: usize = 64;
+/// Files of one sink and task.
+const FILES_MAX: usize = 10_000;
+/// Bytes of the name of a folder.
+const FOLDER_BYTES_MAX: usize = 255;
+/// The folder of rows without a value, as Hive names it.
+const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// What turns batches into the bytes of a file.
+enum Encoder {
+    Parquet(Box<ArrowWriter<StagedFile>>),
+    Csv(Box<arrow_csv::Writer<StagedFile>>),
+    Json(Box<arrow_json::LineDelimitedWriter<StagedFile>>),
+    Arrow(Box<FileWriter<StagedFile>>),
+}
+
+impl Encoder {
+    fn new(format: OutputFormat, schema: &SchemaRef, file: StagedFile) -> Result<Self, ArrowError> {
+        Ok(match format {
+            OutputFormat::Parquet => {
+                let properties = WriterProperties::builder()
+                    .set_compression(Compression::SNAPPY)
+                    .set_created_by("weft".into())
+                    .build();
+                let writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties))?;
+                Self::Parquet(Box::new(writer))
+            }
+            OutputFormat::Csv => {
+                let mut writer = arrow_csv::Writer::new(file);
+                // The header, which a file without rows has as well.
+                writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
+                Self::Csv(Box::new(writer))
+            }
+            OutputFormat::Json => Self::Json(Box::new(arrow_json::LineDelimitedWriter::new(file))),
+            OutputFormat::Arrow => Self::Arrow(Box::new(FileWriter::try_new(file, schema)?)),
+        })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
+        match self {
+            Self::Parquet(writer) => Ok(writer.write(batch)?),
+            Self::Csv(writer) => writer.write(batch),
+            Self::Json(writer) => writer.write(batch),
+            Self::Arrow(writer) => writer.write(batch),
+        }
+    }
+
+    /// Bytes that are encoded and not yet written.
+    fn held_bytes(&self) -> usize {
+        match self {
+            Self::Parquet(writer) => writer.in_progress_size(),
+            Self::Csv(_) | Self::Json(_) | Self::Arrow(_) => 0,
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), ArrowError> {
+        match self {
+            Self::Parquet(writer) => Ok(writer.flush()?),
+            Self::Csv(_) | Self::Json(_) | Self::Arrow(_) => Ok(()),
+        }
+    }
+
+    fn finish(self) -> Result<StagedFile, ArrowError> {
+        match self {
+            Self::Parquet(writer) => Ok(writer.into_inner()?),
+            Self::Csv(writer) => Ok(writer.into_inner()),
+            Self::Json(mut writer) => {
+                writer.finish()?;
+                Ok(writer.into_inner())
+            }
+            Self::Arrow(writer) => writer.into_inner(),
+        }
+    }
+}
+
+/// A file that is being written.
+struct OpenFile {
+    encoder: Encoder,
+    /// Its name once it is published.
+    name: String,
+    rows: u64,
+    /// When it was written to last.
+    turn: u64,
+}
 
 /// One output of a running task. No rows, no file; but the first task always writes one, so that readers find the schema.
 pub(crate) struct SinkWriter {
     plan: SinkPlan,
     request: TaskRequest,
-    writer: Option<ArrowWriter<StagedFile>>,
+    /// What the files hold: the columns that name folders are left out.
+    schema: SchemaRef,
+    kept_columns: Vec<usize>,
+    rows_of_folders: Option<RowConverter>,
+    /// By folder within the output's; without `partition_by` there is one, and its name is empty.
+    open: BTreeMap<String, OpenFile>,
+    /// How many files each folder got so far.
+    n_files: HashMap<String, u32>,
+    files: Vec<SinkFile>,
+    turn: u64,
     pub(crate) rows: u64,
 }
 
-fn problem(folder: &str, error: &ParquetError) -> Problem {
-    Problem::new(
-        ErrorCode::StoreUnavailable,
-        format!("writing to `{folder}`: {error}"),
-    )
-}
-
 impl SinkWriter {
-    pub(crate) fn new(plan: SinkPlan, request: TaskRequest) -> Self {
-        Self {
+    pub(crate) fn new(plan: SinkPlan, request: TaskRequest) -> Result<Self, Problem> {
+        let kept_columns: Vec<usize> = (0..plan.schema.fields().len())
+            .filter(|column| !plan.partition_by.contains(column))
+            .collect();
+        let failed = |error: ArrowError| Problem::new(ErrorCode::Internal, error.to_string());
+        let schema: Schema = plan.schema.project(&kept_columns).map_err(failed)?;
+        let rows_of_folders = match plan.partition_by.as_slice() {
+            [] => None,
+            columns => {
+                let field =
+                    |column: &usize| SortField::new(plan.schema.field(*column).data_type().clone());
+                Some(RowConverter::new(columns.iter().map(field).collect()).map_err(failed)?)
+            }
+        };
+        Ok(Self {
             plan,
             request,
-            writer: None,
+            schema: Arc::new(schema),
+            kept_columns,
+            rows_of_folders,
+            open: BTreeMap::new(),
+            n_files: HashMap::new(),
+            files: Vec::new(),
+            turn: 0,
             rows: 0,
-        }
+        })
     }
 
-    fn published_name(&self) -> String {
-        format!(
-            "part-{}-{:05}.parquet",
-            self.plan.stage, self.request.id.task
-        )
+    fn problem(&self, error: &ArrowError) -> Problem {
+        let code = match error {
+            ArrowError::IoError(..)
+            | ArrowError::ExternalError(_)
+            | ArrowError::ParquetError(_) => ErrorCode::StoreUnavailable,
+            _ => ErrorCode::SchemaMismatch,
+        };
+        Problem::new(code, format!("writing to `{}`: {error}", self.plan.folder))
     }
 
-    fn open(&mut self) -> Result<&mut ArrowWriter<StagedFile>, Problem> {
-        if self.writer.is_none() {
-            let staged = format!(
-                "{}-{}-{}",
-                self.request.epoch,
-                self.request.sequence,
-                self.published_name()
-            );
-            let job: &JobId = &self.request.id.job;
-            let file = StagedFile::create(Path::new(&self.plan.folder), job, &staged)
-                .map_err(|error| error.problem())?;
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::SNAPPY)
-                .set_created_by("weft".into())
-                .build();
-            let writer =
-                ArrowWriter::try_new(file, Arc::clone(&self.plan.schema), Some(properties))
-                    .map_err(|error| problem(&self.plan.folder, &error))?;
-            self.writer = Some(writer);
-        }
-        Ok(self.writer.as_mut().expect("it was opened above"))
-    }
-
+    /// Writes rows into the file of their folder, or files of their folders.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), Problem> {
         self.rows += batch.num_rows() as u64;
-        let folder = self.plan.folder.clone();
-        let writer = self.open()?;
-        writer
-            .write(batch)
-            .map_err(|error| problem(&folder, &error))?;
-        if writer.in_progress_size() > ROW_GROUP_BYTES {
-            writer.flush().map_err(|error| problem(&folder, &error))?;
+        if self.rows_of_folders.is_none() {
+            return self.write_to("", batch);
+        }
+        let parts = self.parts(batch).map_err(|error| self.problem(&error))?;
+        for (folder, part) in parts {
+            self.write_to(&folder, &part)?;
         }
         Ok(())
     }
 
-    pub(crate) fn finish(mut self) -> Result<Option<SinkFile>, Problem> {
-        if self.writer.is_none() && self.request.id.task != 0 {
-            return Ok(None);
+    /// The rows of each folder, folders in the order of their first rows.
+    fn parts(&self, batch: &RecordBatch) -> Result<Vec<(String, RecordBatch)>, ArrowError> {
+        let Some(converter) = &self.rows_of_folders else {
+            return Ok(Vec::new());
+        };
+        let columns = self.plan.partition_by.iter();
+        let columns: Vec<_> = columns
+            .map(|column| Arc::clone(batch.column(*column)))
+            .collect();
+        let keys = converter.convert_columns(&columns)?;
+        let mut places: HashMap<&[u8], usize> = HashMap::new();
+        let mut rows: Vec<Vec<u32>> = Vec::new();
+        for (row, key) in (0u32..).zip(keys.iter()) {
+            let place = *places.entry(key.data()).or_insert_with(|| {
+                rows.push(Vec::new());
+                rows.len() - 1
+            });
+            rows[place].push(row);
         }
-        self.open()?;
-        let name = self.published_name();
-        let Self {
-            plan, writer, rows, ..
-        } = self;
-        let writer = writer.expect("it was opened above");
-        let file = writer
-            .into_inner()
-            .map_err(|error| problem(&plan.folder, &error))?;
-        file.finish(&plan.output, name, rows)
-            .map(Some)
-            .map_err(|error| error.problem())
+        let kept = batch.project(&self.kept_columns)?;
+        rows.into_iter()
+            .map(|rows| {
+                let folder = self.folder(batch, rows[0] as usize)?;
+                Ok((folder, take_record_batch(&kept, &UInt32Array::from(rows))?))
+            })
+            .collect()
     }
+
+    /// The folder of a row: `column=value/`, once for each column.
+    fn folder(&self, batch: &RecordBatch, row: usize) -> Result<String, ArrowError> {
+        let options = FormatOptions::default();
+        let mut folder = String::new();
+        for position in &self.plan.partition_by {
+            let column = batch.column(*position);
+            let value = match column.is_null(row) {
+                true => NULL_FOLDER.to_owned(),
+                false => {
+                    let value = ArrayFormatter::try_new(column, &options)?
+                        .value(row)
+                        .to_string();
+                    escaped(&value)
+                }
+            };
+            let name = escaped(self.plan.schema.field(*position).name());
+            let part = format!("{name}={value}");
+            if part.len() > FOLDER_BYTES_MAX {
+                let text =
+                    format!("`{name}` has a value that is too long for the name of a folder");
+                return Err(ArrowError::InvalidArgumentError(text));
+            }
+            folder += &part;
+            folder.push('/');
+        }
+        Ok(folder)
+    }
+
+    fn write_to(&mut self, folder: &str, batch: &RecordBatch) -> Result<(), Problem> {
+        self.turn += 1;
+        let turn = self.turn;
+        let file = self.file(folder)?;
+        file.turn = turn;
+        file.rows += batch.num_rows() as u64;
+        let written = file.encoder.write(batch);
+        written.map_err(|error| self.problem(&error))?;
+        self.bound_held_bytes()
+    }
+
+    /// Writes row groups, the largest first, until little enough is held.
+    fn bound_held_bytes(&mut self) -> Result<(), Problem> {
+        let held = |file: &OpenFile| file.encoder.held_bytes();
+        while self.open.values().map(held).sum::<usize>() > ROW_GROUPS_BYTES {
+            let largest = self.open.values_mut().max_by_key(|file| held(file));
+            let flushed = largest.expect("something is held").encoder.flush();
+            flushed.map_err(|error| self.problem(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The open file of a folder.
+    fn file(&mut self, folder: &str) -> Result<&mut OpenFile, Problem> {
+        if !self.open.contains_key(folder) {
+            if self.open.len() == WRITERS_MAX {
+                let oldest = self.open.iter().min_by_key(|(_, file)| file.turn);
+                let oldest = oldest.expect("many are open").0.clone();
+                self.close(&oldest)?;
+            }
+            let file = self.create(folder)?;
+            self.open.insert(folder.to_owned(), file);
+        }
+        Ok(self.open.get_mut(folder).expect("it is open now"))
+    }
+
+    fn create(&mut self, folder: &str) -> Result<OpenFile, Problem> {
+        let n_all = self.files.len() + self.open.len();
+        if n_all >= FILES_MAX {
+            let detail = format!(
+                "the output `{}` gets more than {FILES_MAX} files from one task: `partition_by` columns with fewer values, or shuffle by them first",
+                self.plan.output
+            );
+            return Err(Problem::new(ErrorCode::LimitExceeded, detail));
+        }
+        let n = self.n_files.entry(folder.to_owned()).or_default();
+        let mut base = format!("part-{}-{:05}", self.plan.stage, self.request.id.task);
+        if self.plan.generation > 0 {
+            base += &format!("-g{}", self.plan.generation);
+        }
+        if *n > 0 {
+            base += &format!("-{n}");
+        }
+        *n += 1;
+        let extension = self.plan.format.name();
+        let TaskRequest {
+            epoch, sequence, ..
+        } = self.request;
+        let staged = format!("{epoch}-{sequence}-{n_all}-{base}.{extension}");
+        let file = StagedFile::create(Path::new(&self.plan.folder), &self.request.id.job, &staged);
+        let file = file.map_err(|error| error.problem())?;
+        let encoder = Encoder::new(self.plan.format, &self.schema, file);
+        Ok(OpenFile {
+            encoder: encoder.map_err(|error| self.problem(&error))?,
+            name: format!("{folder}{base}.{extension}"),
+            rows: 0,
+            turn: 0,
+        })
+    }
+
+    fn close(&mut self, folder: &str) -> Result<(), Problem> {
+        let Some(file) = self.open.remove(folder) else {
+            return Ok(());
+        };
+        let OpenFile {
+            encoder,
+            name,
+            rows,
+            ..
+        } = file;
+        let staged = encoder.finish().map_err(|error| self.problem(&error))?;
+        let finished = staged.finish(&self.plan.output, name, rows);
+        self.files.push(finished.map_err(|error| error.problem())?);
+        Ok(())
+    }
+
+    /// Ends all files, in the order of their names.
+    pub(crate) fn finish(mut self) -> Result<Vec<SinkFile>, Problem> {
+        let is_first = self.request.id.task == 0 && self.plan.partition_by.is_empty();
+        if self.open.is_empty() && self.files.is_empty() && is_first {
+            self.file("")?;
+        }
+        for folder in self.open.keys().cloned().collect::<Vec<_>>() {
+            self.close(&folder)?;
+        }
+        self.files.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(self.files)
+    }
+}
+
+/// A value as a part of a path: of ASCII, letters, digits and `-_. ` stay; the rest is escaped, as in URIs.
+fn escaped(value: &str) -> String {
+    let mut text = String::new();
+    for character in value.chars() {
+        let plain = character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | ' ');
+        if plain || !character.is_ascii() {
+            text.push(character);
+        } else {
+            text += &format!("%{:02X}", u32::from(character));
+        }
+    }
+    text
 }

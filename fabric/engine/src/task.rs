@@ -11,13 +11,13 @@ use weft_core::{Digest, ErrorCode, FunctionUsage, Meters, Problem, failpoint};
 use weft_sandbox::{Component, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns};
 use weft_shuffle::{Blobs, ObjectReader, ObjectWriter};
 
-use crate::edge::EdgeWriter;
+use crate::edge::{EdgeWriter, internal};
 use crate::flow::{Flow, RunningGuest, TaskEnvironment};
 use crate::messages::{TaskReply, TaskRequest};
-use crate::plan::{NodeWork, Source, StagePlan, job_prefix};
+use crate::plan::{FilesPlan, NodeWork, Source, StagePlan, job_prefix};
+use crate::scan::{self, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
-use crate::text::TextReader;
 
 /// A task with all that its stage holds ready for it.
 pub(crate) struct TaskRun {
@@ -165,7 +165,7 @@ impl TaskRun {
             environment.task,
             &self.spill_folder,
         )));
-        let mut flow = Flow::open(environment, self.edges(&segments)?, self.sinks()).await?;
+        let mut flow = Flow::open(environment, self.edges(&segments)?, self.sinks()?).await?;
         self.feed(environment, &mut flow, progress).await?;
         flow.finish(environment).await?;
         for edge in &mut flow.edges {
@@ -209,7 +209,7 @@ impl TaskRun {
             .collect()
     }
 
-    fn sinks(&self) -> Vec<SinkWriter> {
+    fn sinks(&self) -> Result<Vec<SinkWriter>, Problem> {
         self.plan
             .sinks
             .iter()
@@ -224,28 +224,7 @@ impl TaskRun {
         progress: &mut Progress,
     ) -> Result<(), Problem> {
         match &self.plan.source {
-            Source::Text {
-                splits,
-                utf8,
-                bad_records,
-            } => {
-                let mut reader =
-                    TextReader::open(&splits[environment.task as usize], *utf8, *bad_records)?;
-                while let Some(batch) = reader.next()? {
-                    failpoint::hit("map");
-                    progress.own.rows_in += batch.num_rows() as u64;
-                    progress.own.bytes_read = reader.bytes_read;
-                    environment.check_cancel()?;
-                    flow.push(environment, batch).await?;
-                }
-                if reader.skipped > 0 {
-                    environment.log.note(
-                        "warn",
-                        &format!("{} lines are not UTF-8 and were skipped", reader.skipped),
-                    );
-                }
-                Ok(())
-            }
+            Source::Files(plan) => self.feed_files(plan, environment, flow, progress).await,
             Source::Shuffle {
                 edge,
                 from,
@@ -274,6 +253,43 @@ impl TaskRun {
             }
             Source::Nothing => Ok(()),
         }
+    }
+
+    async fn feed_files(
+        &self,
+        plan: &FilesPlan,
+        environment: &TaskEnvironment,
+        flow: &mut Flow,
+        progress: &mut Progress,
+    ) -> Result<(), Problem> {
+        let split = &plan.splits[environment.task as usize];
+        let mut reader = Reader::open(plan, split)?;
+        loop {
+            let batch = reader.next()?;
+            if let (Some(left_out), Some(sink)) = (reader.left_out(), plan.dead_letters) {
+                let records = std::mem::take(&mut left_out.waiting);
+                if !records.is_empty() {
+                    let batch = scan::bad_records_batch(&split.path, &records);
+                    let batch = batch.map_err(|error| internal(&error))?;
+                    flow.sinks[sink].write(&batch)?;
+                }
+            }
+            progress.own.bytes_read = reader.bytes_read();
+            let Some(batch) = batch else { break };
+            failpoint::hit("map");
+            progress.own.rows_in += batch.num_rows() as u64;
+            environment.check_cancel()?;
+            flow.push(environment, batch).await?;
+        }
+        let left_out = reader.left_out().map_or(0, |left_out| left_out.count);
+        if left_out > 0 {
+            let what = format!(
+                "{left_out} records of `{}` could not be read and were left out",
+                split.path
+            );
+            environment.log.note("warn", &what);
+        }
+        Ok(())
     }
 
     async fn write_log(&self, log: &TaskLog) -> Result<LogRef, Problem> {

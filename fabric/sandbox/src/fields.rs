@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 16;
 const NAME_BYTES_MAX: usize = 1024;
 
 /// The type in which a guest sees `data_type`: views and dictionaries are materialised, large offsets narrowed.
-pub(crate) fn guest_type(data_type: &DataType) -> DataType {
+pub fn guest_type(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => {
@@ -26,7 +26,8 @@ pub(crate) fn guest_type(data_type: &DataType) -> DataType {
     }
 }
 
-pub(crate) fn guest_field(field: &FieldRef) -> FieldRef {
+/// The field in whose type a guest sees `field`.
+pub fn guest_field(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(
         field.name(),
         guest_type(field.data_type()),

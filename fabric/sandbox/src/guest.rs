@@ -454,13 +454,15 @@ fn fault(host: &mut Host, error: &wasmtime::Error) -> Fault {
             ),
         );
     }
+    let words = host.log.last_error(&host.function);
+    let words = words.map_or_else(String::new, |words| format!(": {words}"));
     let message = format!("{error:#}");
     // By type: the text quotes names that the guest chose.
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return Fault::Host(message);
     }
     match error.downcast_ref::<wasmtime::Trap>() {
-        Some(trap) => Fault::trapped(format!("{trap}; {}", backtrace(error))),
+        Some(trap) => Fault::trapped(format!("{trap}{words}; {}", backtrace(error))),
         None => Fault::trapped(message.lines().take(12).collect::<Vec<_>>().join("; ")),
     }
 }

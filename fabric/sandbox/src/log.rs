@@ -69,6 +69,13 @@ impl TaskLog {
         let _ = self.write(level, "-", message);
     }
 
+    /// The last error that `function` logged: the SDK's way to say what panicked and where.
+    pub(crate) fn last_error(&self, function: &str) -> Option<String> {
+        let lines = self.lines();
+        let last = lines.kept.last()?;
+        (last.level == "error" && last.function == function).then(|| last.message.clone())
+    }
+
     /// The limit on what a task may try to log, for errors.
     pub(crate) fn limit_text() -> String {
         format!("{} MiB", ATTEMPTED_BYTES_MAX >> 20)

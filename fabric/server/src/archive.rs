@@ -130,16 +130,9 @@ pub(crate) async fn archive(blobs: &Blobs, job: &Job) -> Result<String, Problem>
         matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded);
     let staged = job.staged_files();
     for output in &job.spec.outputs {
-        let withdraw = if succeeded {
-            Vec::new()
-        } else {
-            staged
-                .iter()
-                .filter(|file| file.output == output.name)
-                .cloned()
-                .collect()
-        };
-        clean_staging(Path::new(&output.path), &job.id, &withdraw).map_err(failed)?;
+        let of_output = staged.iter().filter(|file| file.output == output.name);
+        let withdraw: Option<Vec<_>> = (!succeeded).then(|| of_output.cloned().collect());
+        clean_staging(Path::new(&output.path), &job.id, withdraw.as_deref()).map_err(failed)?;
     }
     blobs
         .delete_prefix(&job_prefix(&job.id))

@@ -20,5 +20,5 @@ pub use object::{ObjectReader, ObjectWriter, Place, Segment};
 pub use segment::FORMAT;
 pub use sink::{
     MANIFEST, Manifest, ManifestFile, ManifestOutput, StagedFile, clean_staging, folder_is_free,
-    publish,
+    prepare_output, publish, read_manifest,
 };

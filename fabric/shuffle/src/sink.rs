@@ -14,6 +14,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 use weft_control::{PublishedOutput, SinkFile};
 use weft_core::JobId;
+use weft_core::job::OutputMode;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::blobs::sync_file_and_folder;
@@ -41,6 +42,18 @@ pub fn folder_is_free(output: &Path) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(Error::file(output, error)),
     }
+}
+
+/// Makes the staging folder of a job's output: a folder that cannot be written to is found out before the work is done.
+pub fn prepare_output(output: &Path, job: &JobId) -> Result<()> {
+    let folder = staging_folder(output, job);
+    let probe = folder.join("probe");
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(&folder)?;
+        File::create(&probe)?;
+        fs::remove_file(&probe)
+    };
+    write().map_err(|error| Error::file(&folder, error))
 }
 
 /// A file in a staging folder that is being written; counts and hashes what passes through.
@@ -115,6 +128,8 @@ pub struct ManifestOutput {
     pub schema: Vec<(String, String)>,
     /// Its files.
     pub files: Vec<SinkFile>,
+    /// What becomes of files that the folder's manifest lists already.
+    pub mode: OutputMode,
 }
 
 /// A file as the manifest lists it.
@@ -141,6 +156,9 @@ pub struct Manifest {
     pub format: String,
     /// Columns and their types, as text.
     pub schema: Vec<(String, String)>,
+    /// How often jobs wrote to the folder before this one.
+    #[serde(default)]
+    pub generation: u32,
     /// The files, by name.
     pub files: Vec<ManifestFile>,
     /// Rows in all of them.
@@ -149,51 +167,124 @@ pub struct Manifest {
     pub bytes: u64,
 }
 
+/// The manifest of a folder, if it has one.
+pub fn read_manifest(folder: &Path) -> Result<Option<Manifest>> {
+    read_manifest_at(&folder.join(MANIFEST))
+}
+
+fn read_manifest_at(path: &Path) -> Result<Option<Manifest>> {
+    match fs::read(path) {
+        Ok(text) => match serde_json::from_slice(&text) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(error) => Err(Error::Encoding(format!("`{}`: {error}", path.display()))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file(path, error)),
+    }
+}
+
 /// Makes the files of one output visible, then writes its manifest. Staging folders stay until the job is archived, so that what
-/// was renamed can still be told from what was not.
+/// was renamed can still be told from what was not, and so does the manifest that was there before: what it lists is removed
+/// only then.
 ///
 /// Repeating it changes nothing. Errors: `OutputExists` where a file of somebody else has a name of ours, `StagedFileLost`.
 pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> {
     let folder = Path::new(&output.folder);
     let staging = staging_folder(folder, job);
     fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
+    let previous = keep_previous(job, folder, &staging, output.mode)?;
     for file in &output.files {
         weft_core::failpoint::hit("publish");
         publish_file(folder, &staging, file)?;
     }
-    let mut files: Vec<ManifestFile> = output
-        .files
-        .iter()
-        .map(|file| ManifestFile {
-            name: file.name.clone(),
-            rows: file.rows,
-            bytes: file.bytes,
-            xxh3: file.xxh3.clone(),
-        })
-        .collect();
+    let manifest = manifest(job, output, previous.as_ref());
+    write_manifest(folder, &staging, &manifest, previous.is_some())?;
+    weft_core::failpoint::hit("publish-manifest");
+    let sum = |of: fn(&SinkFile) -> u64| output.files.iter().map(of).sum();
+    Ok(PublishedOutput {
+        name: output.name.clone(),
+        uri: output.folder.clone(),
+        files: output.files.len() as u64,
+        rows: sum(|file| file.rows),
+        bytes: sum(|file| file.bytes),
+    })
+}
+
+fn manifest(job: &JobId, output: &ManifestOutput, previous: Option<&Manifest>) -> Manifest {
+    let file = |file: &SinkFile| ManifestFile {
+        name: file.name.clone(),
+        rows: file.rows,
+        bytes: file.bytes,
+        xxh3: file.xxh3.clone(),
+    };
+    let mut files: Vec<ManifestFile> = output.files.iter().map(file).collect();
+    if let (OutputMode::Append, Some(previous)) = (output.mode, previous) {
+        files.extend(previous.files.iter().cloned());
+    }
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    let manifest = Manifest {
+    Manifest {
         job: job.to_string(),
         output: output.name.clone(),
         format: output.format.clone(),
         schema: output.schema.clone(),
+        generation: previous.map_or(0, |previous| previous.generation + 1),
         rows: files.iter().map(|file| file.rows).sum(),
         bytes: files.iter().map(|file| file.bytes).sum(),
         files,
+    }
+}
+
+/// Name of the manifest that was there before, in the staging folder: of files that are to be removed, and of files that stay.
+const REPLACED: &str = "replaced.json";
+const EXTENDED: &str = "extended.json";
+
+/// The manifest that was there before the job, kept in the staging folder.
+fn keep_previous(
+    job: &JobId,
+    folder: &Path,
+    staging: &Path,
+    mode: OutputMode,
+) -> Result<Option<Manifest>> {
+    let kept = match mode {
+        OutputMode::Error => return Ok(None),
+        OutputMode::Overwrite => staging.join(REPLACED),
+        OutputMode::Append => staging.join(EXTENDED),
     };
-    write_manifest(folder, &staging, &manifest)?;
-    weft_core::failpoint::hit("publish-manifest");
-    Ok(PublishedOutput {
-        name: output.name.clone(),
-        uri: output.folder.clone(),
-        files: manifest.files.len() as u64,
-        rows: manifest.rows,
-        bytes: manifest.bytes,
-    })
+    if let Some(manifest) = read_manifest_at(&kept)? {
+        return Ok(Some(manifest));
+    }
+    let found = read_manifest(folder)?.filter(|manifest| manifest.job != job.as_str());
+    if let Some(manifest) = &found {
+        write_durably(&kept, &encode(manifest)?)?;
+    }
+    Ok(found)
+}
+
+fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(manifest).map_err(|error| Error::Encoding(error.to_string()))
+}
+
+/// Writes a file that is there as a whole or not at all.
+fn write_durably(path: &Path, text: &[u8]) -> Result<()> {
+    let draft = path.with_extension("draft");
+    let write = || -> io::Result<()> {
+        let folder = path.parent().expect("a file lies in a folder");
+        fs::create_dir_all(folder)?;
+        let mut file = File::create(&draft)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    };
+    write().map_err(|error| Error::file(path, error))?;
+    sync_file_and_folder(path)
 }
 
 fn publish_file(folder: &Path, staging: &Path, file: &SinkFile) -> Result<()> {
     let (staged, published) = (staging.join(&file.staged), folder.join(&file.name));
+    if file.name.contains('/') {
+        let parent = published.parent().expect("a file lies in a folder");
+        fs::create_dir_all(parent).map_err(|error| Error::file(parent, error))?;
+    }
     match renameat_with(CWD, &staged, CWD, &published, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::EXIST) => Err(Error::OutputExists(published.display().to_string())),
@@ -205,22 +296,24 @@ fn publish_file(folder: &Path, staging: &Path, file: &SinkFile) -> Result<()> {
     }
 }
 
-fn write_manifest(folder: &Path, staging: &Path, manifest: &Manifest) -> Result<()> {
+fn write_manifest(
+    folder: &Path,
+    staging: &Path,
+    manifest: &Manifest,
+    replaces: bool,
+) -> Result<()> {
     let path = folder.join(MANIFEST);
-    let text =
-        serde_json::to_vec_pretty(manifest).map_err(|error| Error::Encoding(error.to_string()))?;
+    let text = encode(manifest)?;
     if fs::read(&path).is_ok_and(|found| found == text) {
         return Ok(());
     }
-    fs::create_dir_all(staging).map_err(|error| Error::file(staging, error))?;
-    let draft = staging.join(MANIFEST);
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&draft)?;
-        file.write_all(&text)?;
-        file.sync_all()
+    let staged = staging.join(MANIFEST);
+    write_durably(&staged, &text)?;
+    let flags = match replaces {
+        true => RenameFlags::empty(),
+        false => RenameFlags::NOREPLACE,
     };
-    write().map_err(|error| Error::file(&draft, error))?;
-    match renameat_with(CWD, &draft, CWD, &path, RenameFlags::NOREPLACE) {
+    match renameat_with(CWD, &staged, CWD, &path, flags) {
         Ok(()) => sync_file_and_folder(&path),
         Err(rustix::io::Errno::EXIST) => Err(Error::OutputExists(path.display().to_string())),
         Err(error) => Err(Error::file(&path, error.into())),
@@ -234,23 +327,25 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Removes what a job that has ended left in an output's folder. `withdraw`: files of a job that did not succeed, which are taken
-/// back where they were renamed already. A folder that is empty then goes too. Repeating it changes nothing.
-pub fn clean_staging(output: &Path, job: &JobId, withdraw: &[SinkFile]) -> Result<()> {
+/// Removes what a job that has ended left in an output's folder, and what it replaced. `withdraw`: files of a job that did not
+/// succeed, which are taken back where they were renamed already; the manifest that was there before comes back. A folder that
+/// is empty then goes too. Repeating it changes nothing.
+pub fn clean_staging(output: &Path, job: &JobId, withdraw: Option<&[SinkFile]>) -> Result<()> {
     let staging = staging_folder(output, job);
     let trash = output.join(format!(".weft-{job}.trash"));
     if staging.exists() {
-        for file in withdraw {
-            let path = output.join(&file.name);
-            // A file that is still staged was never renamed: what has its name is somebody else's.
-            if !staging.join(&file.staged).exists()
-                && fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes)
-            {
-                fs::remove_file(&path).map_err(|error| Error::file(&path, error))?;
+        match withdraw {
+            Some(files) => {
+                withdraw_manifest(output, &staging, job)?;
+                // A file that is still staged was never renamed: what has its name is somebody else's.
+                let ours = files
+                    .iter()
+                    .filter(|file| !staging.join(&file.staged).exists());
+                for file in ours {
+                    remove_file(output, &file.name, file.bytes)?;
+                }
             }
-        }
-        if !withdraw.is_empty() {
-            withdraw_manifest(output, job)?;
+            None => remove_replaced(output, &staging)?,
         }
         // All at once, so that a clean-up that is cut short does not look like a publication.
         fs::rename(&staging, &trash).map_err(|error| Error::file(&staging, error))?;
@@ -263,16 +358,49 @@ pub fn clean_staging(output: &Path, job: &JobId, withdraw: &[SinkFile]) -> Resul
     Ok(())
 }
 
-/// Takes back the manifest, if it is this job's.
-fn withdraw_manifest(output: &Path, job: &JobId) -> Result<()> {
-    let path = output.join(MANIFEST);
-    let ours = |text: Vec<u8>| {
-        serde_json::from_slice::<Manifest>(&text).is_ok_and(|manifest| manifest.job == job.as_str())
-    };
-    if fs::read(&path).is_ok_and(ours) {
+/// Removes a file if it still has the size that it was written with, and folders of `partition_by` that are empty then.
+fn remove_file(output: &Path, name: &str, bytes: u64) -> Result<()> {
+    let path = output.join(name);
+    if fs::metadata(&path).is_ok_and(|found| found.len() == bytes) {
         fs::remove_file(&path).map_err(|error| Error::file(&path, error))?;
     }
+    for folder in Path::new(name)
+        .ancestors()
+        .skip(1)
+        .filter(|folder| *folder != Path::new(""))
+    {
+        // Fails, and rightly, where the folder holds something.
+        if fs::remove_dir(output.join(folder)).is_err() {
+            break;
+        }
+    }
     Ok(())
+}
+
+fn remove_replaced(output: &Path, staging: &Path) -> Result<()> {
+    let Some(replaced) = read_manifest_at(&staging.join(REPLACED))? else {
+        return Ok(());
+    };
+    for file in &replaced.files {
+        remove_file(output, &file.name, file.bytes)?;
+    }
+    Ok(())
+}
+
+/// Takes back the manifest, if it is this job's; the one that was there before comes back.
+fn withdraw_manifest(output: &Path, staging: &Path, job: &JobId) -> Result<()> {
+    let path = output.join(MANIFEST);
+    // What is no manifest is somebody else's.
+    if !matches!(read_manifest(output), Ok(Some(manifest)) if manifest.job == job.as_str()) {
+        return Ok(());
+    }
+    for name in [REPLACED, EXTENDED] {
+        if staging.join(name).exists() {
+            return fs::rename(staging.join(name), &path)
+                .map_err(|error| Error::file(&path, error));
+        }
+    }
+    fs::remove_file(&path).map_err(|error| Error::file(&path, error))
 }
 
 #[cfg(test)]
@@ -292,6 +420,7 @@ mod tests {
             format: "parquet".into(),
             schema: Vec::new(),
             files,
+            mode: OutputMode::Error,
         }
     }
 
@@ -323,7 +452,7 @@ mod tests {
             names.split_off(1),
             ["_weft.json", "part-daily-0", "part-daily-1"]
         );
-        clean_staging(&folder, &job, &[]).expect("it cleans");
+        clean_staging(&folder, &job, None).expect("it cleans");
         assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 3);
     }
 
@@ -354,7 +483,7 @@ mod tests {
         fs::remove_file(staging_folder(&folder, &job).join("1-0-b")).expect("it was there");
         let error = publish(&job, &output(&folder, files.clone())).expect_err("b is gone");
         assert!(matches!(error, Error::StagedFileLost(_)), "{error}");
-        clean_staging(&folder, &job, &files).expect("it cleans");
+        clean_staging(&folder, &job, Some(&files)).expect("it cleans");
         assert!(!folder.exists());
     }
 }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::decode_files::{inputs, outputs};
 use super::document::{Errors, Table, nearest};
 use super::{
-    BadRecords, FunctionRef, InputFormat, InputSpec, JobSpec, OutputFormat, OutputMode, OutputSpec,
-    PARTITIONS_MAX, STAGES_MAX, StageSpec, TASKS_MAX, Work,
+    FunctionRef, JobSpec, OutputSpec, PARTITIONS_MAX, STAGES_MAX, StageSpec, TASKS_MAX, Work,
 };
 use crate::limits::Limits;
 use crate::problem::{ErrorCode, FieldError, Problem};
@@ -47,9 +47,10 @@ fn job(document: &Value, errors: &mut Errors) -> Option<JobSpec> {
     let tags = table.text_map("tags", errors);
     let params = table.text_map("params", errors);
     let limits = limits_at(&mut table, &Limits::default(), true, errors);
-    let inputs = inputs(&mut table, errors);
+    let (inputs, dead_letters) = inputs(&mut table, errors);
     let stages = stages(&mut table, &limits, errors);
-    let outputs = outputs(&mut table, errors);
+    let mut outputs = outputs(&mut table, errors);
+    outputs.extend(dead_letters);
     table.finish(errors);
     let spec = JobSpec {
         name: name.unwrap_or_default(),
@@ -71,7 +72,7 @@ fn name_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Opt
     check_name(&table.at(key), name, errors).then(|| name.to_owned())
 }
 
-fn check_name(path: &str, name: &str, errors: &mut Errors) -> bool {
+pub(super) fn check_name(path: &str, name: &str, errors: &mut Errors) -> bool {
     let fits = (1..=63).contains(&name.len())
         && name
             .bytes()
@@ -142,110 +143,6 @@ fn duration_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) ->
         );
     }
     duration.and_then(|duration| u64::try_from(duration.as_millis()).ok())
-}
-
-fn inputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<InputSpec> {
-    let Some(value) = table.get("input") else {
-        return Vec::new();
-    };
-    let Some(named) = Table::open(&table.at("input"), value, errors) else {
-        return Vec::new();
-    };
-    let mut inputs = Vec::new();
-    for (name, value) in named.entries() {
-        let path = named.at(name);
-        check_name(&path, name, errors);
-        let Some(table) = Table::open(&path, value, errors) else {
-            continue;
-        };
-        inputs.push(input(name, table, errors));
-    }
-    inputs
-}
-
-fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> InputSpec {
-    if table.get("format").is_none() {
-        errors.add(&table.at("format"), "is missing");
-    } else {
-        table.choice(
-            "format",
-            &["text"],
-            &["csv", "json", "parquet", "arrow"],
-            errors,
-        );
-    }
-    let uris = match table.texts("uri", errors) {
-        Some(uris) if !uris.is_empty() => uris
-            .iter()
-            .filter_map(|uri| local_path(&table.at("uri"), uri, errors))
-            .collect(),
-        Some(_) => {
-            errors.add(&table.at("uri"), "names no file");
-            Vec::new()
-        }
-        None => {
-            if !errors.0.iter().any(|error| error.path == table.at("uri")) {
-                errors.add(&table.at("uri"), "is missing");
-            }
-            Vec::new()
-        }
-    };
-    let encoding = match table.get("encoding") {
-        None => Some("binary"),
-        Some(_) => table.choice("encoding", &["binary", "utf8"], &[], errors),
-    };
-    let bad_records = bad_records(&mut table, errors);
-    table.finish(errors);
-    // What is wrong has been noted; the name stays known, so that stages that read it are not reported too.
-    InputSpec {
-        name: name.to_owned(),
-        format: InputFormat::Text,
-        uris,
-        utf8: encoding == Some("utf8"),
-        bad_records,
-    }
-}
-
-fn bad_records(table: &mut Table<'_>, errors: &mut Errors) -> BadRecords {
-    match table.get("bad_records") {
-        None => BadRecords::Fail,
-        Some(Value::Object(_)) => {
-            errors.add(
-                &table.at("bad_records"),
-                "`dead_letter` is not offered by this version; it offers `fail`, `skip`",
-            );
-            BadRecords::Fail
-        }
-        Some(_) => match table.choice("bad_records", &["fail", "skip"], &[], errors) {
-            Some("skip") => BadRecords::Skip,
-            _ => BadRecords::Fail,
-        },
-    }
-}
-
-/// An absolute local path out of a path or a `file://` URI.
-fn local_path(path: &str, uri: &str, errors: &mut Errors) -> Option<String> {
-    let local = uri.strip_prefix("file://").unwrap_or(uri);
-    if let Some((scheme, _)) = local.split_once("://") {
-        errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://` and absolute paths"));
-        return None;
-    }
-    if !local.starts_with('/') || local.contains('\0') || local.split('/').any(|part| part == "..")
-    {
-        errors.add(path, format!("`{}` must be an absolute path without `..` (the CLI resolves paths against the job file's folder)", uri.escape_debug()));
-        return None;
-    }
-    // `a//b` and `a/./b` are `a/b`: outputs are told apart by their paths.
-    let parts: Vec<&str> = local
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .collect();
-    let end = if local.ends_with('/') && !parts.is_empty() {
-        "/"
-    } else {
-        ""
-    };
-    Some(format!("/{}{end}", parts.join("/")))
 }
 
 fn stages(table: &mut Table<'_>, limits: &Limits, errors: &mut Errors) -> Vec<StageSpec> {
@@ -372,14 +269,14 @@ fn work(
         }
         (None, None, _, None, None) => {
             errors.add(
-                &path,
+                path,
                 "the stage does nothing: give it `map`, `shuffle` with `reduce`, or `task`",
             );
             unknown_work()
         }
         _ => {
             errors.add(
-                &path,
+                path,
                 "a stage has one of `map`, `shuffle` (with `reduce`, `combine`) and `task`",
             );
             unknown_work()
@@ -422,56 +319,6 @@ fn shuffle(table: &mut Table<'_>, errors: &mut Errors) -> Option<Shuffle> {
     Some((keys, partitions))
 }
 
-fn outputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<OutputSpec> {
-    let Some(value) = table.get("output") else {
-        return Vec::new();
-    };
-    let Some(named) = Table::open(&table.at("output"), value, errors) else {
-        return Vec::new();
-    };
-    let mut outputs = Vec::new();
-    for (name, value) in named.entries() {
-        let path = named.at(name);
-        check_name(&path, name, errors);
-        let Some(table) = Table::open(&path, value, errors) else {
-            continue;
-        };
-        outputs.extend(output(name, table, errors));
-    }
-    outputs
-}
-
-fn output(name: &str, mut table: Table<'_>, errors: &mut Errors) -> Option<OutputSpec> {
-    let from = table.required_text("from", errors);
-    let uri = table.required_text("uri", errors);
-    let path = uri.and_then(|uri| local_path(&table.at("uri"), uri, errors));
-    if table.get("format").is_none() {
-        errors.add(&table.at("format"), "is missing");
-    } else {
-        table.choice("format", &["parquet"], &["csv", "json", "arrow"], errors);
-    }
-    if table.get("mode").is_some() {
-        table.choice("mode", &["error"], &["overwrite", "append"], errors);
-    }
-    if table
-        .get("partition_by")
-        .is_some_and(|value| value.as_array().is_none_or(|columns| !columns.is_empty()))
-    {
-        errors.add(
-            &table.at("partition_by"),
-            "is not offered by this version; leave it out or empty",
-        );
-    }
-    table.finish(errors);
-    Some(OutputSpec {
-        name: name.to_owned(),
-        from: from?.to_owned(),
-        format: OutputFormat::Parquet,
-        path: path?,
-        mode: OutputMode::Error,
-    })
-}
-
 fn check_graph(spec: &JobSpec, errors: &mut Errors) {
     let mut names: BTreeMap<&str, String> = BTreeMap::new();
     let inputs = spec
@@ -510,28 +357,40 @@ fn check_graph(spec: &JobSpec, errors: &mut Errors) {
     check_outputs(spec, errors);
 }
 
+/// Reports an output that has no rows to write.
+fn check_output_from(spec: &JobSpec, path: &str, output: &OutputSpec, errors: &mut Errors) {
+    let stage = spec.stages.iter().find(|stage| stage.name == output.from);
+    match stage.map(|stage| &stage.work) {
+        None => {
+            let suggestion = nearest(
+                &output.from,
+                spec.stages.iter().map(|stage| stage.name.as_str()),
+            );
+            errors.add_with(
+                &format!("{path}.from"),
+                format!("there is no stage `{}`", output.from),
+                suggestion,
+            );
+        }
+        Some(Work::Tasks { .. }) => errors.add(
+            &format!("{path}.from"),
+            format!("`{}` is a set of tasks and has no rows", output.from),
+        ),
+        Some(Work::Map { .. } | Work::Reduce { .. }) => {}
+    }
+}
+
 fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
-    let mut folders = BTreeSet::new();
+    let (mut folders, mut names) = (BTreeSet::new(), BTreeSet::new());
     for output in &spec.outputs {
         let path = format!("output.{}", output.name);
-        let stage = spec.stages.iter().find(|stage| stage.name == output.from);
-        match stage.map(|stage| &stage.work) {
-            None => {
-                let suggestion = nearest(
-                    &output.from,
-                    spec.stages.iter().map(|stage| stage.name.as_str()),
-                );
-                errors.add_with(
-                    &format!("{path}.from"),
-                    format!("there is no stage `{}`", output.from),
-                    suggestion,
-                );
+        if spec.is_dead_letters(output) {
+            if !names.insert(&output.name) {
+                errors.add(&path, "the name is that of an input's dead letters");
             }
-            Some(Work::Tasks { .. }) => errors.add(
-                &format!("{path}.from"),
-                format!("`{}` is a set of tasks and has no rows", output.from),
-            ),
-            Some(Work::Map { .. } | Work::Reduce { .. }) => {}
+        } else {
+            names.insert(&output.name);
+            check_output_from(spec, &path, output, errors);
         }
         if !folders.insert(output.path.trim_end_matches('/')) {
             errors.add(

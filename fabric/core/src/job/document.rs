@@ -190,12 +190,11 @@ impl<'a> Table<'a> {
         map
     }
 
-    /// The one of `choices` that `key` names. `later` are values that the format knows and this version does not offer.
+    /// The one of `choices` that `key` names.
     pub(super) fn choice(
         &mut self,
         key: &'static str,
         choices: &[&'static str],
-        later: &[&str],
         errors: &mut Errors,
     ) -> Option<&'static str> {
         let text = self.text(key, errors)?;
@@ -203,17 +202,36 @@ impl<'a> Table<'a> {
             return Some(choice);
         }
         let offered = choices.join("`, `");
-        let message = if later.contains(&text) {
-            format!("`{text}` is not offered by this version; it offers `{offered}`")
-        } else {
-            format!("`{text}` is not one of `{offered}`")
-        };
+        let message = format!("`{}` is not one of `{offered}`", text.escape_debug());
         errors.add_with(
             &self.at(key),
             message,
             nearest(text, choices.iter().copied()),
         );
         None
+    }
+
+    /// As [`Table::choice`], and reports a key that is missing.
+    pub(super) fn required_choice(
+        &mut self,
+        key: &'static str,
+        choices: &[&'static str],
+        errors: &mut Errors,
+    ) -> Option<&'static str> {
+        self.required_text(key, errors)?;
+        self.choice(key, choices, errors)
+    }
+
+    pub(super) fn flag(&mut self, key: &'static str, errors: &mut Errors) -> Option<bool> {
+        let value = self.get(key)?;
+        let flag = value.as_bool();
+        if flag.is_none() {
+            errors.add(
+                &self.at(key),
+                format!("must be `true` or `false`, not {}", kind(value)),
+            );
+        }
+        flag
     }
 
     /// Reports the keys that nobody asked for.

@@ -74,18 +74,74 @@ fn everything_wrong_is_listed_at_once() {
     check(
         |d| {
             d["limits"]["memory"] = json!("lots");
-            d["input"]["logs"]["format"] = json!("csv");
+            d["input"]["logs"]["format"] = json!("cvs");
             d["stage"][1]["from"] = json!("visit");
             d["output"]["daily"]["from"] = json!("dayly");
         },
         &[
             ("limits.memory", "not a size"),
-            ("input.logs.format", "not offered by this version"),
+            ("input.logs.format", "csv"),
             ("stage[1].from", "visits"),
             ("output.daily.from", "daily"),
             ("stage[0]", "nothing reads"),
             ("stage[1]", "nothing reads"),
         ],
+    );
+}
+
+#[test]
+fn formats_have_keys_of_their_own() {
+    let mut document = weblog();
+    document["input"]["logs"] = json!({
+        "format": "csv", "uri": "/data/*.csv", "delimiter": ";", "quote": "",
+        "schema": ["user id int64", "price decimal128(10, 2)"], "bad_records": { "dead_letter": "/out/bad" },
+    });
+    document["output"]["daily"]["mode"] = json!("append");
+    document["output"]["daily"]["partition_by"] = json!(["day"]);
+    let spec = decode(&document).expect("it is right");
+    let InputFormat::Csv(csv) = &spec.inputs[0].format else {
+        panic!("{:?}", spec.inputs[0]);
+    };
+    assert_eq!((csv.header, csv.delimiter, csv.quote), (true, b';', None));
+    assert_eq!(csv.columns[0].name, "user id");
+    let decimal = ColumnType::Decimal128 {
+        precision: 10,
+        scale: 2,
+    };
+    assert_eq!(csv.columns[1].data_type, decimal);
+    let dead = spec
+        .outputs
+        .iter()
+        .find(|output| spec.is_dead_letters(output));
+    assert_eq!(dead.map(|output| output.path.as_str()), Some("/out/bad"));
+
+    let csv = |key: &str, value: Value| {
+        let key = key.to_owned();
+        move |d: &mut Value| {
+            d["input"]["logs"]["format"] = json!("csv");
+            d["input"]["logs"][key] = value;
+        }
+    };
+    check(
+        csv("delimiter", json!("||")),
+        &[("input.logs.delimiter", "one character")],
+    );
+    check(csv("quote", json!(",")), &[("input.logs.quote", "differ")]);
+    check(
+        csv("header", json!("yes")),
+        &[("input.logs.header", "true")],
+    );
+    check(
+        csv("encoding", json!("utf8")),
+        &[("input.logs.encoding", "unknown key")],
+    );
+    check(
+        csv("schema", json!(["hits int46"])),
+        &[("input.logs.schema", "int64")],
+    );
+    check(
+        csv("bad_records", json!({})),
+        &[("input.logs.bad_records.dead_letter", "missing")],
     );
 }
 

@@ -3,35 +3,34 @@
 //! Maps are fused with what feeds them; a stage ends where a shuffle begins. Splits, partition counts and names depend on the
 //! inputs alone, never on nodes, cores or timing.
 
+mod inputs;
+mod outputs;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use weft_control::{EdgeKind, EdgeRef, EdgeShape, PinnedFunction, Plan, SlotVector, StageShape};
-use weft_core::job::{InputSpec, JobSpec, STAGES_MAX, StageSpec, TASKS_MAX, Work};
+use weft_core::job::{
+    BadRecords, InputSpec, JobSpec, OutputSpec, STAGES_MAX, StageSpec, TASKS_MAX, Work,
+};
 use weft_core::{Digest, ErrorCode, FunctionUsage, Limits, Meters, Problem};
 use weft_sandbox::{Component, Guest};
-use weft_shuffle::{Blobs, folder_is_free};
+use weft_shuffle::{Blobs, prepare_output};
 
+use self::inputs::{Listed, list};
 use crate::describe;
 use crate::messages::PlanRequest;
 use crate::plan::{
-    EdgePlan, FINGERPRINT, FunctionPlan, Node, NodeWork, SinkPlan, Source, StagePlan, TextSplit,
+    EdgePlan, FINGERPRINT, FilesPlan, FunctionPlan, Node, NodeWork, SinkPlan, Source, StagePlan,
     job_prefix,
 };
-use crate::{schema, text};
+use crate::{scan, schema};
 
-/// Bytes of a text split.
-const SPLIT_BYTES: u64 = 64 << 20;
-/// Inputs smaller than this many splits are cut finer, so that they can be worked on side by side.
-const SPLITS_WANTED: u64 = 16;
-const SPLIT_BYTES_MIN: u64 = 1 << 20;
 /// Input bytes for each partition of a shuffle that does not say how many it wants.
 const PARTITION_BYTES: u64 = 64 << 20;
 const PARTITIONS_CHOSEN_MAX: u64 = 256;
-/// Files of one input.
-const FILES_MAX: usize = 100_000;
 
 /// Plans a job.
 pub(crate) struct Planner<'a> {
@@ -41,6 +40,8 @@ pub(crate) struct Planner<'a> {
     stages: Vec<Draft>,
     pub(crate) usage: Vec<FunctionUsage>,
     input_bytes: u64,
+    /// How often the folders of outputs were written to before.
+    generations: BTreeMap<String, u32>,
 }
 
 /// A stage that is being cut.
@@ -76,12 +77,13 @@ impl<'a> Planner<'a> {
             stages: Vec::new(),
             usage: Vec::new(),
             input_bytes: 0,
+            generations: BTreeMap::new(),
         }
     }
 
     pub(crate) async fn plan(&mut self) -> Result<Plan, Problem> {
         let spec = &self.request.spec;
-        check_outputs(spec)?;
+        self.generations = outputs::generations(spec)?;
         let mut outlets: BTreeMap<&str, Outlet> = BTreeMap::new();
         for input in &spec.inputs {
             // An input that nothing reads is not listed.
@@ -114,49 +116,54 @@ impl<'a> Planner<'a> {
                 }
                 Work::Tasks { function, count } => self.tasks(stage, function, *count)?,
             };
-            self.sinks(stage, &outlet);
+            self.sinks(stage, &outlet)?;
             outlets.insert(&stage.name, outlet);
+        }
+        for output in &spec.outputs {
+            prepare_output(Path::new(&output.path), &self.request.job)
+                .map_err(|error| error.problem())?;
         }
         self.write().await
     }
 
     fn input(&mut self, input: &InputSpec) -> Result<Outlet, Problem> {
-        let files = files(input)?;
-        let bytes = files.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        self.input_bytes += bytes;
-        let split_bytes = (bytes / SPLITS_WANTED).clamp(SPLIT_BYTES_MIN, SPLIT_BYTES);
-        let splits: Vec<TextSplit> = files
-            .iter()
-            .flat_map(|(path, bytes)| splits(path, *bytes, split_bytes))
-            .collect();
-        let n_tasks = u32::try_from(splits.len())
-            .ok()
-            .filter(|n| *n <= TASKS_MAX)
-            .ok_or_else(|| {
-                Problem::new(
-                    ErrorCode::TooLarge,
-                    format!(
-                        "the input `{}` makes {} tasks; a stage may have {TASKS_MAX}",
-                        input.name,
-                        splits.len()
-                    ),
-                )
-            })?;
-        let schema = text::schema(input.utf8);
-        let source = Source::Text {
+        let Listed {
+            schema,
             splits,
-            utf8: input.utf8,
-            bad_records: input.bad_records,
-        };
-        let limits = self.request.spec.limits.clone();
+            bytes,
+        } = list(input)?;
+        self.input_bytes += bytes;
+        let n_tasks = u32::try_from(splits.len()).ok().filter(|n| *n <= TASKS_MAX);
+        let n_tasks = n_tasks.ok_or_else(|| {
+            let (name, n) = (&input.name, splits.len());
+            let detail =
+                format!("the input `{name}` makes {n} tasks; a stage may have {TASKS_MAX}");
+            Problem::new(ErrorCode::TooLarge, detail)
+        })?;
+        let (mut sinks, mut dead_letters) = (Vec::new(), None);
+        if let BadRecords::DeadLetter { output } = &input.bad_records {
+            let outputs = self.request.spec.outputs.iter();
+            for output in outputs.filter(|found| found.name == *output) {
+                sinks.push(self.sink(output, &scan::bad_records_schema())?);
+                dead_letters = Some(0);
+            }
+        }
+        let source = Source::Files(FilesPlan {
+            input: input.name.clone(),
+            format: input.format.clone(),
+            schema: Arc::clone(&schema),
+            splits,
+            bad_records: input.bad_records.clone(),
+            dead_letters,
+        });
         let draft = Draft {
             names: Vec::new(),
-            limits,
+            limits: self.request.spec.limits.clone(),
             source,
             n_tasks,
             nodes: vec![node(NodeWork::Pass)],
             edges: Vec::new(),
-            sinks: Vec::new(),
+            sinks,
             deterministic: true,
         };
         self.stages.push(draft);
@@ -392,24 +399,29 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn sinks(&mut self, stage: &StageSpec, outlet: &Outlet) {
-        for output in self
-            .request
-            .spec
-            .outputs
-            .iter()
-            .filter(|output| output.from == stage.name)
-        {
+    fn sinks(&mut self, stage: &StageSpec, outlet: &Outlet) -> Result<(), Problem> {
+        let outputs = self.request.spec.outputs.iter();
+        for output in outputs.filter(|output| output.from == stage.name) {
+            let sink = self.sink(output, &outlet.schema)?;
             let draft = &mut self.stages[outlet.stage];
-            draft.sinks.push(SinkPlan {
-                output: output.name.clone(),
-                folder: output.path.clone(),
-                stage: stage.name.clone(),
-                schema: Arc::clone(&outlet.schema),
-            });
+            draft.sinks.push(sink);
             let sink = draft.sinks.len() - 1;
             draft.nodes[outlet.node].sinks.push(sink);
         }
+        Ok(())
+    }
+
+    fn sink(&self, output: &OutputSpec, schema: &SchemaRef) -> Result<SinkPlan, Problem> {
+        outputs::check_format(output, schema)?;
+        Ok(SinkPlan {
+            output: output.name.clone(),
+            folder: output.path.clone(),
+            stage: output.from.clone(),
+            format: output.format,
+            partition_by: outputs::partition_columns(output, schema)?,
+            generation: self.generations.get(&output.name).copied().unwrap_or(0),
+            schema: Arc::clone(schema),
+        })
     }
 
     fn chosen_partitions(&self) -> u32 {
@@ -481,7 +493,7 @@ impl Draft {
             plan: key,
             reads: match &self.source {
                 Source::Shuffle { edge, .. } => Some(*edge),
-                Source::Text { .. } | Source::Nothing => None,
+                Source::Files(_) | Source::Nothing => None,
             },
             edges: self.edges.iter().map(edge).collect(),
             limits: self.limits.clone(),
@@ -592,78 +604,4 @@ fn key_columns(
         })
     };
     keys.iter().map(column).collect()
-}
-
-fn check_outputs(spec: &JobSpec) -> Result<(), Problem> {
-    for output in &spec.outputs {
-        if !folder_is_free(Path::new(&output.path)).map_err(|error| error.problem())? {
-            let detail = format!(
-                "the output `{}` would go to `{}`, which holds files: choose another folder, or remove them",
-                output.name, output.path
-            );
-            return Err(Problem::new(ErrorCode::OutputExists, detail));
-        }
-    }
-    Ok(())
-}
-
-/// The files of an input with their sizes, in the order of their paths, each once.
-fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
-    let mut files = BTreeMap::new();
-    for uri in &input.uris {
-        let bad = |error: &dyn std::fmt::Display| {
-            Problem::new(
-                ErrorCode::NoInput,
-                format!("input `{}`: `{uri}`: {error}", input.name),
-            )
-        };
-        let mut found = false;
-        for path in glob::glob(uri).map_err(|error| bad(&error))? {
-            let path = path.map_err(|error| bad(&error))?;
-            let metadata = std::fs::metadata(&path).map_err(|error| bad(&error))?;
-            if metadata.is_file() {
-                let name = path
-                    .to_str()
-                    .ok_or_else(|| bad(&"a file's name is not UTF-8"))?
-                    .to_owned();
-                files.insert(name, metadata.len());
-                found = true;
-            }
-            if files.len() > FILES_MAX {
-                return Err(Problem::new(
-                    ErrorCode::TooLarge,
-                    format!(
-                        "the input `{}` matches more than {FILES_MAX} files",
-                        input.name
-                    ),
-                ));
-            }
-        }
-        if !found {
-            return Err(bad(&"matches no file"));
-        }
-    }
-    Ok(files.into_iter().collect())
-}
-
-fn splits(path: &str, bytes: u64, split_bytes: u64) -> Vec<TextSplit> {
-    let split = |start, end, gzip| TextSplit {
-        path: path.to_owned(),
-        start,
-        end,
-        file_bytes: bytes,
-        gzip,
-    };
-    if path.ends_with(".gz") {
-        return vec![split(0, bytes, true)];
-    }
-    // Equal parts rather than a small rest at the end.
-    let parts = bytes.div_ceil(split_bytes).max(1);
-    let cut = |part: u64| {
-        u64::try_from(u128::from(bytes) * u128::from(part) / u128::from(parts))
-            .expect("it is at most `bytes`")
-    };
-    (0..parts)
-        .map(|part| split(cut(part), cut(part + 1), false))
-        .collect()
 }

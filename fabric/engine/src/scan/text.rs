@@ -2,24 +2,17 @@
 //!
 //! A line belongs to the split in which it begins. Line ends (`\n`) are not part of lines; a last line without one counts.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use flate2::read::MultiGzDecoder;
+use weft_core::Problem;
 use weft_core::job::BadRecords;
-use weft_core::{ErrorCode, Problem};
 
-use crate::plan::TextSplit;
-
-/// Bytes of text that one batch holds, unless a line is longer. Small enough to stay in the cache on its way to a guest.
-const BATCH_BYTES: usize = 512 << 10;
-/// Bytes of one line.
-const LINE_BYTES_MAX: usize = 64 << 20;
+use super::blocks::Blocks;
+use super::{BadRecord, LeftOut};
+use crate::plan::FileSplit;
 
 /// The schema of text inputs.
 pub(crate) fn schema(utf8: bool) -> SchemaRef {
@@ -31,202 +24,74 @@ pub(crate) fn schema(utf8: bool) -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("line", data_type, false)]))
 }
 
-/// Bytes of a split in file order, `fill` by `fill`.
-enum Bytes {
-    Plain { file: File, offset: u64 },
-    Gzip(Box<MultiGzDecoder<File>>),
-}
-
-impl Bytes {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Bytes::Plain { file, offset } => {
-                let read = file.read_at(buffer, *offset)?;
-                *offset += read as u64;
-                Ok(read)
-            }
-            Bytes::Gzip(decoder) => decoder.read(buffer),
-        }
-    }
-}
-
 /// Reads the lines of one split.
 pub(crate) struct TextReader {
-    split: TextSplit,
+    pub(super) blocks: Blocks,
+    /// Lines that are not UTF-8.
+    pub(super) left_out: LeftOut,
     utf8: bool,
-    bad_records: BadRecords,
     schema: SchemaRef,
-    bytes: Bytes,
-    /// Bytes read and not yet given out; the first of them has position `position` in the (decompressed) file.
-    pending: Vec<u8>,
-    position: u64,
-    ended: bool,
-    /// Bytes read from the file.
-    pub(crate) bytes_read: u64,
-    /// Lines left out because they are not UTF-8.
-    pub(crate) skipped: u64,
 }
 
 impl TextReader {
-    pub(crate) fn open(
-        split: &TextSplit,
-        utf8: bool,
-        bad_records: BadRecords,
-    ) -> Result<Self, Problem> {
-        let file = File::open(&split.path).map_err(|error| unreadable(split, &error))?;
-        let found = file
-            .metadata()
-            .map_err(|error| unreadable(split, &error))?
-            .len();
-        if found != split.file_bytes {
-            let detail = format!(
-                "`{}` had {} bytes when the job was planned and has {found} now: inputs must not change under a job",
-                split.path, split.file_bytes
-            );
-            return Err(Problem::new(ErrorCode::BadRecord, detail));
-        }
-        // A byte early: a line begins at `start` only if the byte before ends a line.
-        let position = split.start.saturating_sub(1);
-        let bytes = if split.gzip {
-            Bytes::Gzip(Box::new(MultiGzDecoder::new(file)))
-        } else {
-            Bytes::Plain {
-                file,
-                offset: position,
-            }
-        };
-        let mut reader = Self {
-            split: split.clone(),
+    pub(super) fn open(split: &FileSplit, utf8: bool, bad: BadRecords) -> Result<Self, Problem> {
+        Ok(Self {
+            blocks: Blocks::open(split)?,
+            left_out: LeftOut::new(bad),
             utf8,
-            bad_records,
             schema: schema(utf8),
-            bytes,
-            pending: Vec::new(),
-            position,
-            ended: false,
-            bytes_read: 0,
-            skipped: 0,
-        };
-        if split.start > 0 {
-            reader.skip_line()?;
-        }
-        Ok(reader)
-    }
-
-    fn fill(&mut self, more: usize) -> Result<(), Problem> {
-        let (old, mut filled) = (self.pending.len(), self.pending.len());
-        self.pending.resize(old + more, 0);
-        while filled < self.pending.len() {
-            match self.bytes.read(&mut self.pending[filled..]) {
-                Ok(0) => {
-                    self.ended = true;
-                    break;
-                }
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(unreadable(&self.split, &error)),
-            }
-        }
-        self.pending.truncate(filled);
-        self.bytes_read += (filled - old) as u64;
-        if self.ended
-            && matches!(self.bytes, Bytes::Plain { .. })
-            && self.position + self.pending.len() as u64 != self.split.file_bytes
-        {
-            let detail = format!("`{}` was cut while it was read", self.split.path);
-            return Err(Problem::new(ErrorCode::BadRecord, detail));
-        }
-        Ok(())
-    }
-
-    /// Drops the line that began before the split.
-    fn skip_line(&mut self) -> Result<(), Problem> {
-        loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.pending) {
-                self.pending.drain(..=end);
-                self.position += end as u64 + 1;
-                return Ok(());
-            }
-            self.position += self.pending.len() as u64;
-            self.pending.clear();
-            if self.ended || self.position >= self.split.end {
-                return Ok(());
-            }
-            self.fill(64 << 10)?;
-        }
+        })
     }
 
     /// The next lines, or nothing at the split's end.
-    pub(crate) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
-        loop {
-            let past_end = !self.split.gzip && self.position >= self.split.end;
-            if past_end || (self.ended && self.pending.is_empty()) {
-                return Ok(None);
-            }
-            if !self.ended && self.pending.len() < BATCH_BYTES {
-                self.fill(BATCH_BYTES - self.pending.len())?;
-            }
+    pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
+        while !self.blocks.is_at_end() {
+            self.blocks.fill_block()?;
             let mut lines = self.cut();
-            while lines.offsets.len() == 1 && !self.ended {
-                if self.pending.len() > LINE_BYTES_MAX {
-                    return Err(self.bad(
-                        self.position,
-                        &format!("a line is longer than {} MiB", LINE_BYTES_MAX >> 20),
-                    ));
-                }
-                self.fill(self.pending.len().max(BATCH_BYTES))?;
+            while lines.offsets.len() == 1 && !self.blocks.ended {
+                self.blocks.fill_record("line")?;
                 lines = self.cut();
             }
             if lines.consumed == 0 {
                 return Ok(None);
             }
-            let start = self.position;
-            self.position += lines.consumed as u64;
-            self.pending.drain(..lines.consumed);
+            let start = self.blocks.position;
+            self.blocks.consume(lines.consumed);
             let batch = self.batch(lines, start)?;
             if batch.num_rows() > 0 {
                 return Ok(Some(batch));
             }
         }
+        Ok(None)
     }
 
     /// Cuts the whole lines that begin in the split out of what is pending, without their ends.
     fn cut(&self) -> Lines {
+        let pending = &self.blocks.pending;
         let mut lines = Lines {
             offsets: vec![0],
-            values: Vec::with_capacity(self.pending.len()),
+            values: Vec::with_capacity(pending.len()),
             consumed: 0,
         };
-        let last_start = if self.split.gzip {
-            u64::MAX
-        } else {
-            self.split.end - self.position
-        };
+        let last_start = self.blocks.end - self.blocks.position;
         let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &self.pending) {
+        for end in memchr::memchr_iter(b'\n', pending) {
             if start as u64 >= last_start {
                 break;
             }
-            lines.push(&self.pending[start..end]);
+            lines.push(&pending[start..end]);
             start = end + 1;
         }
-        if self.ended
-            && start < self.pending.len()
+        if self.blocks.ended
+            && start < pending.len()
             && (start as u64) < last_start
-            && memchr::memchr(b'\n', &self.pending[start..]).is_none()
+            && memchr::memchr(b'\n', &pending[start..]).is_none()
         {
-            lines.push(&self.pending[start..]);
-            start = self.pending.len();
+            lines.push(&pending[start..]);
+            start = pending.len();
         }
         lines.consumed = start;
         lines
-    }
-
-    fn bad(&self, position: u64, what: &str) -> Problem {
-        Problem::new(
-            ErrorCode::BadRecord,
-            format!("`{}`, byte {position}: {what}", self.split.path),
-        )
     }
 
     fn batch(&mut self, lines: Lines, start: u64) -> Result<RecordBatch, Problem> {
@@ -241,7 +106,7 @@ impl TextReader {
             }
         };
         RecordBatch::try_new(Arc::clone(&self.schema), vec![array])
-            .map_err(|error| self.bad(start, &error.to_string()))
+            .map_err(|error| self.blocks.bad(start, &error.to_string()))
     }
 
     /// Some line is not UTF-8: fails at the first one, or leaves them out, as the job asks.
@@ -258,9 +123,17 @@ impl TextReader {
             };
             match std::str::from_utf8(&values[bounds(pair[0])..bounds(pair[1])]) {
                 Ok(line) => kept.push(line),
-                Err(_) if self.bad_records == BadRecords::Skip => self.skipped += 1,
-                // Each earlier line also took one byte for its end.
-                Err(_) => return Err(self.bad(start + bounds(pair[0]) as u64 + row as u64, "the line is not UTF-8; use `bad_records = \"skip\"` or `encoding = \"binary\"`")),
+                Err(_) => {
+                    let line = &values[bounds(pair[0])..bounds(pair[1])];
+                    let bad = BadRecord {
+                        // Each earlier line also took one byte for its end.
+                        position: start + bounds(pair[0]) as u64 + row as u64,
+                        reason: "the line is not UTF-8".into(),
+                        record: line.to_vec(),
+                    };
+                    let advice = "use `bad_records = \"skip\"` or `encoding = \"binary\"`";
+                    self.left_out.add(&self.blocks.split, bad, advice)?;
+                }
             }
         }
         Ok(StringArray::from_iter_values(kept))
@@ -281,53 +154,32 @@ impl Lines {
     }
 }
 
-/// The user's fault where the file is not there, not theirs to read, or broken; the platform's otherwise.
-fn unreadable(split: &TextSplit, error: &io::Error) -> Problem {
-    let broken = split.gzip
-        && matches!(
-            error.kind(),
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
-        );
-    let missing = matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-    );
-    let code = if broken || missing {
-        ErrorCode::BadRecord
-    } else {
-        ErrorCode::StoreUnavailable
-    };
-    let what = if broken {
-        "is not readable gzip"
-    } else {
-        "cannot be read"
-    };
-    Problem::new(code, format!("`{}` {what}: {error}", split.path))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
     use arrow::array::AsArray;
 
+    use super::super::blocks::BLOCK_BYTES;
     use super::*;
+    use crate::plan::Part;
 
     fn lines(
         path: &std::path::Path,
         start: u64,
         end: u64,
-        gzip: bool,
         utf8: bool,
         bad: BadRecords,
     ) -> Result<Vec<Vec<u8>>, Problem> {
         let file_bytes = std::fs::metadata(path).expect("it is there").len();
-        let split = TextSplit {
+        let part = match path.extension() {
+            Some(_) => Part::Whole,
+            None => Part::Bytes { start, end },
+        };
+        let split = FileSplit {
             path: path.display().to_string(),
-            start,
-            end,
             file_bytes,
-            gzip,
+            part,
         };
         let mut reader = TextReader::open(&split, utf8, bad)?;
         let mut lines = Vec::new();
@@ -344,8 +196,11 @@ mod tests {
         Ok(lines)
     }
 
-    fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
-        let mut file = tempfile::NamedTempFile::new().expect("a file");
+    fn file(bytes: &[u8], suffix: &str) -> tempfile::NamedTempFile {
+        let mut builder = tempfile::Builder::new();
+        // A dot would look like an extension.
+        builder.prefix("text").suffix(suffix);
+        let mut file = builder.tempfile().expect("a file");
         file.write_all(bytes).expect("it writes");
         file
     }
@@ -361,7 +216,7 @@ mod tests {
             "\n\n\n",
             "one\ntwo\nthree\n",
         ] {
-            let file = file(text.as_bytes());
+            let file = file(text.as_bytes(), "");
             let expected: Vec<Vec<u8>> = text
                 .split_terminator('\n')
                 .map(|line| line.as_bytes().to_vec())
@@ -372,7 +227,7 @@ mod tests {
                 for (start, end) in [(0, cut), (cut, n)] {
                     if start < end {
                         found.extend(
-                            lines(file.path(), start, end, false, false, BadRecords::Fail)
+                            lines(file.path(), start, end, false, BadRecords::Fail)
                                 .expect("it reads"),
                         );
                     }
@@ -384,12 +239,12 @@ mod tests {
 
     #[test]
     fn lines_longer_than_a_batch_and_many_batches() {
-        let mut text = vec![b'x'; 3 * BATCH_BYTES];
+        let mut text = vec![b'x'; 3 * BLOCK_BYTES];
         text.push(b'\n');
         for n in 0..200_000 {
             text.extend_from_slice(format!("line {n}\n").as_bytes());
         }
-        let file = file(&text);
+        let file = file(&text, "");
         let third = text.len() as u64 / 3;
         let mut count = 0;
         for (start, end) in [
@@ -397,7 +252,7 @@ mod tests {
             (third, 2 * third),
             (2 * third, text.len() as u64),
         ] {
-            count += lines(file.path(), start, end, false, false, BadRecords::Fail)
+            count += lines(file.path(), start, end, false, BadRecords::Fail)
                 .expect("it reads")
                 .len();
         }
@@ -413,23 +268,15 @@ mod tests {
             encoder.write_all(part.as_bytes()).expect("it writes");
             encoder.finish().expect("it ends");
         }
-        let good = file(&bytes);
-        let found = lines(
-            good.path(),
-            0,
-            bytes.len() as u64,
-            true,
-            false,
-            BadRecords::Fail,
-        )
-        .expect("it reads");
+        let good = file(&bytes, ".gz");
+        let found =
+            lines(good.path(), 0, bytes.len() as u64, false, BadRecords::Fail).expect("it reads");
         assert_eq!(found, [b"a".to_vec(), b"bb".to_vec(), b"c".to_vec()]);
-        let broken = file(&bytes[..bytes.len() - 9]);
+        let broken = file(&bytes[..bytes.len() - 9], ".gz");
         let problem = lines(
             broken.path(),
             0,
             bytes.len() as u64 - 9,
-            true,
             false,
             BadRecords::Fail,
         )
@@ -439,11 +286,10 @@ mod tests {
 
     #[test]
     fn text_that_is_not_utf8_fails_or_is_skipped() {
-        let file = file(b"good\nb\xffd\nalso good\n");
-        let problem =
-            lines(file.path(), 0, 19, false, true, BadRecords::Fail).expect_err("line 2 is bad");
+        let file = file(b"good\nb\xffd\nalso good\n", "");
+        let problem = lines(file.path(), 0, 19, true, BadRecords::Fail).expect_err("line 2 is bad");
         assert!(problem.detail.contains("byte 5"), "{problem}");
-        let kept = lines(file.path(), 0, 19, false, true, BadRecords::Skip).expect("it is skipped");
+        let kept = lines(file.path(), 0, 19, true, BadRecords::Skip).expect("it is skipped");
         assert_eq!(kept, [b"good".to_vec(), b"also good".to_vec()]);
     }
 }

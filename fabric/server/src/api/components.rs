@@ -66,14 +66,23 @@ pub(crate) async fn list(State(api): State<Api>, Query(query): Query<PageQuery>)
 
 fn find(api: &Api, name: &str, version: Option<&str>) -> ApiResult<Json<Value>> {
     let state = api.replica.state();
-    let record = state
-        .tenant(&tenant())
-        .and_then(|tenant| tenant.catalog.find(name, version));
+    let tenant = tenant();
+    let catalog = state.tenant(&tenant).map(|tenant| &tenant.catalog);
+    let record = catalog.and_then(|catalog| catalog.find(name, version));
     let missing = || {
-        Problem::new(
-            ErrorCode::NotFound,
-            format!("there is no component `{}`", name.escape_debug()),
-        )
+        let all = catalog.into_iter().flat_map(|catalog| catalog.iter());
+        let versions = all.filter(|record| record.name == name);
+        let versions: Vec<&str> = versions.map(|record| record.version.as_str()).collect();
+        let name = name.escape_debug();
+        let detail = match (version, versions.as_slice()) {
+            (None, _) | (_, []) => format!("there is no component `{name}`"),
+            (Some(version), versions) => format!(
+                "the component `{name}` has no version {}; it has {}",
+                version.escape_debug(),
+                versions.join(", ")
+            ),
+        };
+        Problem::new(ErrorCode::NotFound, detail)
     };
     Ok(Json(views::component(record.ok_or_else(missing)?)))
 }

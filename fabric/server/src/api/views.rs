@@ -96,6 +96,8 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
         let shape = &plan.stages[position];
         let status = if done(position) {
             "done"
+        } else if has_ended(job) {
+            "stopped"
         } else if shape.reads.is_none_or(|edge| done(edge.stage as usize)) {
             "running"
         } else {

@@ -38,8 +38,26 @@ pub(crate) async fn deploy(
             .await?;
         let component: Component = answer.read()?;
         output.either(answer.text()?, || deployed(&component, answer.is_created()))?;
+        note_newer(client, &component, output).await;
     }
     Ok(())
+}
+
+/// Says so where job files that name no version go on with another one.
+async fn note_newer(client: &Client, component: &Component, output: &mut Output) {
+    let Component { name, version, .. } = component;
+    let answer = client.send(&Call::get(path(&["components", name]))).await;
+    // The component is deployed, whatever becomes of this question.
+    let newest = answer.and_then(|answer| answer.read::<Component>());
+    if let Ok(Component {
+        version: newest, ..
+    }) = newest
+        && newest != *version
+    {
+        output.note(&format!(
+            "without a version, `{name}` still means {newest}, which is newer; `{name}@{version}/…` means this one"
+        ));
+    }
 }
 
 fn deployed(component: &Component, is_new: bool) -> String {

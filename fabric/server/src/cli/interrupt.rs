@@ -1,4 +1,4 @@
-//! Ctrl-C while a job is followed: asks what to do where somebody sits there, and cancels otherwise.
+//! Ctrl-C while a job is followed: asks what to do where somebody sits there, and cancels otherwise, as SIGTERM always does.
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,28 +19,37 @@ pub(crate) enum Choice {
 
 /// Ctrl-C, from the moment on that this exists.
 pub(crate) struct Interrupts {
-    signals: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+    terminated: bool,
 }
 
 impl Interrupts {
     /// Takes Ctrl-C over from the system, which would end the process.
     pub(crate) fn new() -> Result<Self, Failure> {
-        let signals = signal(SignalKind::interrupt());
-        let signals = signals
-            .map_err(|error| Failure::other(format!("cannot listen for Ctrl-C: {error}")))?;
-        Ok(Self { signals })
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::other(format!("cannot listen for Ctrl-C: {error}")))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            terminated: false,
+        })
     }
 
-    /// Waits for the next Ctrl-C. Cancel-safe.
+    /// Waits for the next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) {
-        if self.signals.recv().await.is_none() {
-            std::future::pending().await
+        tokio::select! {
+            Some(()) = self.interrupt.recv() => {}
+            Some(()) = self.terminate.recv() => self.terminated = true,
+            else => std::future::pending().await,
         }
     }
 
     /// Asks; a second Ctrl-C, and an end of the input, cancel.
     pub(crate) async fn choose(&mut self, output: &mut Output) -> Choice {
-        if !output.asks() {
+        if self.terminated || !output.asks() {
             return Choice::Cancel;
         }
         let mut input = BufReader::new(tokio::io::stdin());

@@ -34,11 +34,10 @@ impl Progress {
 
     fn plain(&mut self, job: &Job) -> Vec<String> {
         let mut lines = self.plain_stages(job);
-        if self.status != job.status {
+        // How it ended is told with its outputs.
+        if self.status != job.status && !job.has_ended() {
             self.status.clone_from(&job.status);
-            let line = format!("{} {}", job.id, job.status);
-            // A job begins before its stages, and ends after them.
-            lines.insert(if job.has_ended() { lines.len() } else { 0 }, line);
+            lines.insert(0, format!("{} {}", job.id, job.status));
         }
         lines
     }

@@ -138,14 +138,12 @@ fn lines_table(receipt: &Receipt) -> Table {
             line.amount_micro,
         ));
     }
-    let attempts = receipt.lines.iter().map(|line| line.billed_attempts).sum();
-    table.row(cells(
-        "total",
-        "",
-        attempts,
-        &receipt.billed,
-        receipt.amount_micro,
-    ));
+    let mut total = cells("total", "", 0, &receipt.billed, receipt.amount_micro);
+    // An attempt, and a row, shows in the lines of all functions that it passed.
+    for column in [2, 6, 7] {
+        total[column].clear();
+    }
+    table.row(total);
     table
 }
 
@@ -207,7 +205,7 @@ receipt of job-1, prices 2026-11 per-second, provisional: the job has not ended
 stage   function            attempts  guest cpu  native cpu  memory peak    rows in  rows out        amount
 visits  weblog@0.1.0/parse        24     1.23 s     56.0 ms     12.0 MiB  1,000,000   999,000  0.000023 USD
 visits  -                          0       0 ns        0 ns          0 B          0         0  0.000000 USD
-total                             24     1.23 s     56.0 ms     12.0 MiB  1,000,000   999,000  0.000023 USD
+total                                    1.23 s     56.0 ms     12.0 MiB                       0.000023 USD
 not billed: 1 attempt, 5.0 ms of CPU
 under the per-millisecond plan: 0.000015 USD";
         assert_eq!(render(&example()), expected);

@@ -129,6 +129,7 @@ impl<'a> Watch<'a> {
             return Ok(None);
         }
         if self.cancelled {
+            self.output.note(&format!("{} {}", job.id, job.status));
             self.output.document(&json)?;
             return Err(Failure::Interrupted);
         }

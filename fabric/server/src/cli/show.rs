@@ -6,6 +6,7 @@ use super::arguments::ShowArguments;
 use super::failure::Failure;
 use super::output::Output;
 use super::table::{Side, Table};
+use super::text::counted;
 
 /// Rows that are shown at most.
 const ROWS_MAX: usize = 100_000;
@@ -31,5 +32,9 @@ fn render(table: &[Vec<String>], rows: u64, files: usize) -> String {
         text.row(row.clone());
     }
     let shown = table.len() - 1;
-    format!("{}\n({shown} of {rows} rows, {files} files)", text.render())
+    format!(
+        "{}\n({shown} of {rows} rows, {})",
+        text.render(),
+        counted(files as u64, "file")
+    )
 }

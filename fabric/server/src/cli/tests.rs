@@ -298,8 +298,8 @@ fn a_job_is_run_to_its_end() {
         "{done:?}"
     );
     assert_eq!(
-        done.stderr,
-        "job-1 running\n  words running: 1/2 tasks\njob-1 succeeded\n"
+        done.stderr, "job-1 running\n  words running: 1/2 tasks\n",
+        "how it ended is told once, on standard output"
     );
     let done = server.weft(&["run", &file, "--json"]);
     let document: Value = serde_json::from_str(&done.stdout).expect("one document");

@@ -125,7 +125,8 @@ impl Controller {
                 let output = |output: &weft_core::job::OutputSpec| ManifestOutput {
                     name: output.name.clone(),
                     folder: output.path.clone(),
-                    format: "parquet".into(),
+                    format: output.format.name().into(),
+                    mode: output.mode,
                     schema: Vec::new(),
                     files: files
                         .iter()

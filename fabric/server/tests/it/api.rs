@@ -427,3 +427,25 @@ fn the_cli_deploys_runs_and_tells() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("token"), "{said}");
 }
+
+/// An empty file, one whose lines are all left out, and none that is any good.
+#[test]
+fn maps_that_emit_nothing_feed_a_shuffle() {
+    let fixture = Fixture::shared();
+    let (place, server) = start(&fixture);
+    let logs = place.path("logs");
+    std::fs::create_dir_all(&logs).expect("it is made");
+    std::fs::write(logs.join("access-0.log"), "").expect("it writes");
+    std::fs::write(
+        logs.join("access-1.log"),
+        "neither of these\nis a request\n",
+    )
+    .expect("it writes");
+    job::run(&server, &job::weblog(&logs, &place.out()));
+    assert_eq!(outputs::daily(&place.out().join("daily")), []);
+
+    folder::copy(&fixture.logs(), &logs);
+    let out = place.path("again");
+    job::run(&server, &job::weblog(&logs, &out));
+    assert_eq!(outputs::daily(&out.join("daily")), fixture.log.daily());
+}

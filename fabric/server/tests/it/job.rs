@@ -70,6 +70,12 @@ pub(crate) fn wait(server: &Server, id: &str) -> Value {
     eventually("the job ends", || Some(show(server, id)).filter(has_ended))
 }
 
+/// The first lines of a job's log, as JSON.
+pub(crate) fn log(server: &Server, id: &str) -> String {
+    let logs = Request::get(format!("/v1/jobs/{id}/logs"));
+    server.ask(&logs).ok().to_string()
+}
+
 /// Runs a job that must succeed.
 pub(crate) fn run(server: &Server, job: &Value) -> Value {
     let ended = wait(server, &submit(server, job));

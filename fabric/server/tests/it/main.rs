@@ -13,6 +13,7 @@ mod crash;
 mod determinism;
 mod fixture;
 mod folder;
+mod formats;
 mod full_disk;
 mod guests;
 mod http;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::ipc::reader::FileReader;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
@@ -126,4 +128,73 @@ pub(crate) fn texts(output: &Path) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+/// The rows of an output in any format, as text, in order of that text. Files say less of types than a table does: numbers
+/// and times of JSON and CSV come as they are written.
+pub(crate) fn rows(output: &Path) -> Vec<String> {
+    let text = std::fs::read(output.join(MANIFEST)).expect("an output has a manifest");
+    let manifest: Value = serde_json::from_slice(&text).expect("a manifest is JSON");
+    let mut rows = Vec::new();
+    for listed in manifest["files"].as_array().expect("it lists files") {
+        let path = output.join(listed["name"].as_str().expect("files have names"));
+        let found = match manifest["format"].as_str() {
+            Some("parquet") => printed(parquet(&path)),
+            Some("arrow") => {
+                let file = File::open(&path).expect("what the manifest lists is there");
+                let reader = FileReader::try_new(file, None).expect("it is Arrow");
+                printed(reader.map(|batch| batch.expect("it reads")).collect())
+            }
+            Some("csv") => {
+                let text = std::fs::read_to_string(&path).expect("it is text");
+                text.lines().skip(1).map(str::to_owned).collect()
+            }
+            _ => {
+                let text = std::fs::read_to_string(&path).expect("it is text");
+                text.lines().map(json_row).collect()
+            }
+        };
+        assert_eq!(listed["rows"], found.len(), "{}", path.display());
+        rows.extend(found);
+    }
+    rows.sort();
+    rows
+}
+
+fn parquet(path: &Path) -> Vec<RecordBatch> {
+    let file = File::open(path).expect("what the manifest lists is there");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("it is Parquet");
+    let reader = reader.build().expect("a reader");
+    reader.map(|batch| batch.expect("it reads")).collect()
+}
+
+fn printed(batches: Vec<RecordBatch>) -> Vec<String> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        let options = FormatOptions::default();
+        let columns = batch.columns().iter();
+        let columns: Vec<_> = columns
+            .map(|column| ArrayFormatter::try_new(column, &options).expect("it is printed"))
+            .collect();
+        let row = |row| {
+            let values: Vec<String> = columns
+                .iter()
+                .map(|column| column.value(row).to_string())
+                .collect();
+            values.join("|")
+        };
+        rows.extend((0..batch.num_rows()).map(row));
+    }
+    rows
+}
+
+fn json_row(line: &str) -> String {
+    let row: Value = serde_json::from_str(line).expect("each line is JSON");
+    let row = row.as_object().expect("an object");
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    row.values().map(text).collect::<Vec<_>>().join("|")
 }

@@ -200,3 +200,16 @@ async fn a_segment_of_another_task_is_found() {
         .expect_err("task 3 wrote it");
     assert!(error.to_string().contains("task 4"), "{error}");
 }
+
+/// A task whose function emits nothing still has an object.
+#[tokio::test]
+async fn an_object_without_rows_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blobs = Blobs::local(folder.path()).expect("a folder");
+    let writer = ObjectWriter::new(3, folder.path());
+    let (object, sums) = writer.finish(&blobs, "a", 1).await.expect("it is written");
+    assert_eq!(sums, [Sums::default()]);
+    let reader = ObjectReader::new(blobs);
+    let read = read_partition(&reader, &object, "s", (3, 0, 0)).await;
+    assert_eq!(read.expect("it reads"), (Vec::new(), Sums::default()));
+}

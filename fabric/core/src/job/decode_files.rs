@@ -1,0 +1,277 @@
+//! Inputs and outputs of a job document.
+
+use serde_json::Value;
+
+use super::decode::check_name;
+use super::document::{Errors, Table, nearest};
+use super::{
+    BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat, InputSpec, OutputFormat,
+    OutputMode, OutputSpec,
+};
+
+/// Columns of one schema in a job document.
+const COLUMNS_MAX: usize = 4096;
+
+/// The inputs, and the outputs that their dead letters go to.
+pub(super) fn inputs(
+    table: &mut Table<'_>,
+    errors: &mut Errors,
+) -> (Vec<InputSpec>, Vec<OutputSpec>) {
+    let (mut inputs, mut dead_letters) = (Vec::new(), Vec::new());
+    let Some(value) = table.get("input") else {
+        return (inputs, dead_letters);
+    };
+    let Some(named) = Table::open(&table.at("input"), value, errors) else {
+        return (inputs, dead_letters);
+    };
+    for (name, value) in named.entries() {
+        let path = named.at(name);
+        check_name(&path, name, errors);
+        let Some(table) = Table::open(&path, value, errors) else {
+            continue;
+        };
+        let (input, dead_letter) = input(name, table, errors);
+        inputs.push(input);
+        dead_letters.extend(dead_letter);
+    }
+    (inputs, dead_letters)
+}
+
+fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> (InputSpec, Option<OutputSpec>) {
+    let format = table.required_choice(
+        "format",
+        &["text", "csv", "json", "parquet", "arrow"],
+        errors,
+    );
+    let uris = uris(&mut table, errors);
+    let format = match format {
+        Some("csv") => InputFormat::Csv(csv(&mut table, errors)),
+        Some("json") => InputFormat::Json {
+            columns: schema(&mut table, errors),
+        },
+        Some("parquet") => InputFormat::Parquet {
+            columns: table.texts("columns", errors).unwrap_or_default(),
+        },
+        Some("arrow") => InputFormat::Arrow {
+            columns: table.texts("columns", errors).unwrap_or_default(),
+        },
+        _ => InputFormat::Text {
+            utf8: table.choice("encoding", &["binary", "utf8"], errors) == Some("utf8"),
+        },
+    };
+    let (bad_records, dead_letter) = match format {
+        InputFormat::Text { .. } | InputFormat::Csv(_) | InputFormat::Json { .. } => {
+            bad_records(name, &mut table, errors)
+        }
+        InputFormat::Parquet { .. } | InputFormat::Arrow { .. } => (BadRecords::Fail, None),
+    };
+    table.finish(errors);
+    // What is wrong has been noted; the name stays known, so that stages that read it are not reported too.
+    let input = InputSpec {
+        name: name.to_owned(),
+        format,
+        uris,
+        bad_records,
+    };
+    (input, dead_letter)
+}
+
+fn uris(table: &mut Table<'_>, errors: &mut Errors) -> Vec<String> {
+    match table.texts("uri", errors) {
+        Some(uris) if !uris.is_empty() => uris
+            .iter()
+            .filter_map(|uri| local_path(&table.at("uri"), uri, errors))
+            .collect(),
+        Some(_) => {
+            errors.add(&table.at("uri"), "names no file");
+            Vec::new()
+        }
+        None => {
+            if !errors.0.iter().any(|error| error.path == table.at("uri")) {
+                errors.add(&table.at("uri"), "is missing");
+            }
+            Vec::new()
+        }
+    }
+}
+
+fn csv(table: &mut Table<'_>, errors: &mut Errors) -> CsvFormat {
+    let header = table.flag("header", errors).unwrap_or(true);
+    let delimiter = byte(table, "delimiter", errors).flatten().unwrap_or(b',');
+    let quote = byte(table, "quote", errors).unwrap_or(Some(b'"'));
+    if quote == Some(delimiter) {
+        errors.add(&table.at("quote"), "must differ from `delimiter`");
+    }
+    CsvFormat {
+        header,
+        delimiter,
+        quote,
+        columns: schema(table, errors),
+    }
+}
+
+/// One byte of ASCII; nothing in it where the text is empty, nothing at all where the key is missing.
+fn byte(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option<Option<u8>> {
+    let text = table.text(key, errors)?;
+    match text.as_bytes() {
+        [] if key == "quote" => Some(None),
+        [byte] if byte.is_ascii() && !matches!(byte, b'\n' | b'\r' | 0) => Some(Some(*byte)),
+        _ => {
+            errors.add(
+                &table.at(key),
+                format!("`{}` is not one character of ASCII", text.escape_debug()),
+            );
+            None
+        }
+    }
+}
+
+/// `schema = ["name type", ..]`.
+fn schema(table: &mut Table<'_>, errors: &mut Errors) -> Vec<ColumnSpec> {
+    let path = table.at("schema");
+    let texts = table.texts("schema", errors).unwrap_or_default();
+    if texts.len() > COLUMNS_MAX {
+        errors.add(
+            &path,
+            format!("{} columns; a schema may have {COLUMNS_MAX}", texts.len()),
+        );
+        return Vec::new();
+    }
+    let mut columns: Vec<ColumnSpec> = Vec::new();
+    for text in &texts {
+        // A name may hold spaces, the name of a type only within its brackets.
+        let text = text.trim();
+        let cut = text
+            .find("decimal128(")
+            .or_else(|| text.rfind(' ').map(|space| space + 1));
+        let (name, data_type) = text.split_at(cut.unwrap_or(0));
+        let (name, data_type) = (name.trim(), data_type.trim());
+        let Some(parsed) = ColumnType::parse(data_type).filter(|_| !name.is_empty()) else {
+            let suggestion = nearest(data_type, ColumnType::NAMES);
+            let message = format!(
+                "`{}` is not a column such as `hits int64`; types are `{}`",
+                text.escape_debug(),
+                ColumnType::NAMES.join("`, `")
+            );
+            errors.add_with(&path, message, suggestion);
+            continue;
+        };
+        if columns.iter().any(|column| column.name == name) {
+            errors.add(&path, format!("the column `{name}` is there twice"));
+        }
+        columns.push(ColumnSpec {
+            name: name.to_owned(),
+            data_type: parsed,
+        });
+    }
+    columns
+}
+
+fn bad_records(
+    input: &str,
+    table: &mut Table<'_>,
+    errors: &mut Errors,
+) -> (BadRecords, Option<OutputSpec>) {
+    let path = table.at("bad_records");
+    match table.get("bad_records") {
+        None => (BadRecords::Fail, None),
+        Some(value @ Value::Object(_)) => match dead_letter(&path, input, value, errors) {
+            Some(output) => {
+                let name = output.name.clone();
+                (BadRecords::DeadLetter { output: name }, Some(output))
+            }
+            None => (BadRecords::Fail, None),
+        },
+        Some(_) => match table.choice("bad_records", &["fail", "skip"], errors) {
+            Some("skip") => (BadRecords::Skip, None),
+            _ => (BadRecords::Fail, None),
+        },
+    }
+}
+
+fn dead_letter(path: &str, input: &str, value: &Value, errors: &mut Errors) -> Option<OutputSpec> {
+    let mut table = Table::open(path, value, errors)?;
+    let uri = table.required_text("dead_letter", errors);
+    let folder = uri.and_then(|uri| local_path(&table.at("dead_letter"), uri, errors));
+    table.finish(errors);
+    Some(OutputSpec {
+        name: format!("{input}-bad-records"),
+        from: input.to_owned(),
+        format: OutputFormat::Json,
+        path: folder?,
+        partition_by: Vec::new(),
+        mode: OutputMode::Error,
+    })
+}
+
+/// An absolute local path out of a path or a `file://` URI.
+fn local_path(path: &str, uri: &str, errors: &mut Errors) -> Option<String> {
+    let local = uri.strip_prefix("file://").unwrap_or(uri);
+    if let Some((scheme, _)) = local.split_once("://") {
+        errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://` and absolute paths"));
+        return None;
+    }
+    if !local.starts_with('/') || local.contains('\0') || local.split('/').any(|part| part == "..")
+    {
+        errors.add(path, format!("`{}` must be an absolute path without `..` (the CLI resolves paths against the job file's folder)", uri.escape_debug()));
+        return None;
+    }
+    // `a//b` and `a/./b` are `a/b`: outputs are told apart by their paths.
+    let parts: Vec<&str> = local
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    let end = if local.ends_with('/') && !parts.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    Some(format!("/{}{end}", parts.join("/")))
+}
+
+pub(super) fn outputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<OutputSpec> {
+    let Some(value) = table.get("output") else {
+        return Vec::new();
+    };
+    let Some(named) = Table::open(&table.at("output"), value, errors) else {
+        return Vec::new();
+    };
+    let mut outputs = Vec::new();
+    for (name, value) in named.entries() {
+        let path = named.at(name);
+        check_name(&path, name, errors);
+        let Some(table) = Table::open(&path, value, errors) else {
+            continue;
+        };
+        outputs.extend(output(name, table, errors));
+    }
+    outputs
+}
+
+fn output(name: &str, mut table: Table<'_>, errors: &mut Errors) -> Option<OutputSpec> {
+    let from = table.required_text("from", errors);
+    let uri = table.required_text("uri", errors);
+    let path = uri.and_then(|uri| local_path(&table.at("uri"), uri, errors));
+    let format = match table.required_choice("format", &["parquet", "csv", "json", "arrow"], errors)
+    {
+        Some("csv") => OutputFormat::Csv,
+        Some("json") => OutputFormat::Json,
+        Some("arrow") => OutputFormat::Arrow,
+        _ => OutputFormat::Parquet,
+    };
+    let mode = match table.choice("mode", &["error", "overwrite", "append"], errors) {
+        Some("overwrite") => OutputMode::Overwrite,
+        Some("append") => OutputMode::Append,
+        _ => OutputMode::Error,
+    };
+    let partition_by = table.texts("partition_by", errors).unwrap_or_default();
+    table.finish(errors);
+    Some(OutputSpec {
+        name: name.to_owned(),
+        from: from?.to_owned(),
+        format,
+        path: path?,
+        partition_by,
+        mode,
+    })
+}

@@ -1,0 +1,220 @@
+//! Inputs: which files there are, what columns they have, and how they are split.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::{Fields, Schema, SchemaRef};
+use weft_core::job::{InputFormat, InputSpec};
+use weft_core::{ErrorCode, Problem};
+use weft_shuffle::{ManifestFile, read_manifest};
+
+use crate::plan::{FileSplit, Part};
+use crate::scan::{self, Compression, Dialect};
+
+/// Bytes of a text split.
+const SPLIT_BYTES: u64 = 64 << 20;
+/// Inputs smaller than this many splits are cut finer, so that they can be worked on side by side.
+const SPLITS_WANTED: u64 = 16;
+const SPLIT_BYTES_MIN: u64 = 1 << 20;
+/// Files of one input.
+const FILES_MAX: usize = 100_000;
+
+/// An input that has been looked at.
+pub(super) struct Listed {
+    pub(super) schema: SchemaRef,
+    pub(super) splits: Vec<FileSplit>,
+    pub(super) bytes: u64,
+}
+
+/// Lists the files of an input, finds out its columns, and splits it.
+pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
+    let files = files(input)?;
+    let bytes = files.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let split_bytes = (bytes / SPLITS_WANTED).clamp(SPLIT_BYTES_MIN, SPLIT_BYTES);
+    let (first, first_bytes) = &files[0];
+    let schema = match &input.format {
+        InputFormat::Text { utf8 } => scan::text_schema(*utf8),
+        InputFormat::Csv(csv) => scan::csv_schema(csv, first, *first_bytes)?,
+        InputFormat::Json { columns } => scan::json_schema(columns, first, *first_bytes)?,
+        InputFormat::Parquet { columns } => parquet_schema(first, columns)?,
+        InputFormat::Arrow { .. } => {
+            let detail = "Arrow inputs are not offered by this version";
+            return Err(Problem::new(ErrorCode::InvalidJob, detail));
+        }
+    };
+    let mut splits = Vec::new();
+    for (path, file_bytes) in &files {
+        let parts = match &input.format {
+            InputFormat::Parquet { .. } => row_groups(path, &schema, split_bytes)?,
+            format => records(path, *file_bytes, split_bytes, Dialect::of(format))?,
+        };
+        splits.extend(parts.into_iter().map(|part| FileSplit {
+            path: path.clone(),
+            file_bytes: *file_bytes,
+            part,
+        }));
+    }
+    Ok(Listed {
+        schema,
+        splits,
+        bytes,
+    })
+}
+
+/// The files of an input with their sizes, in the order of their paths, each once.
+fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
+    let mut files = BTreeMap::new();
+    for uri in &input.uris {
+        let bad = |error: &dyn std::fmt::Display| {
+            Problem::new(
+                ErrorCode::NoInput,
+                format!("input `{}`: `{uri}`: {error}", input.name),
+            )
+        };
+        let before = files.len();
+        for path in glob::glob(uri).map_err(|error| bad(&error))? {
+            let path = path.map_err(|error| bad(&error))?;
+            let metadata = std::fs::metadata(&path).map_err(|error| bad(&error))?;
+            let name = path
+                .to_str()
+                .ok_or_else(|| bad(&"a file's name is not UTF-8"))?;
+            if metadata.is_dir() && name == uri.trim_end_matches('/') {
+                files.extend(of_manifest(&path).map_err(|error| bad(&error))?);
+            } else if metadata.is_file() && (name == uri || !is_aside(&path)) {
+                files.insert(name.to_owned(), metadata.len());
+            }
+            if files.len() > FILES_MAX {
+                let name = &input.name;
+                let detail = format!("the input `{name}` matches more than {FILES_MAX} files");
+                return Err(Problem::new(ErrorCode::TooLarge, detail));
+            }
+        }
+        if files.len() == before {
+            return Err(bad(
+                &"matches no file (`*`, `?` and `[..]` are patterns; `[[]` is a bracket)",
+            ));
+        }
+    }
+    Ok(files.into_iter().collect())
+}
+
+/// Files that lie beside data, such as manifests: patterns pass them over.
+fn is_aside(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.starts_with(b"_") || name.starts_with(b".")
+}
+
+/// The files of a folder that a job has written, as its manifest lists them.
+fn of_manifest(folder: &Path) -> Result<Vec<(String, u64)>, String> {
+    let manifest = read_manifest(folder).map_err(|error| error.to_string())?;
+    let manifest = manifest.ok_or_else(|| {
+        format!(
+            "`{}` is a folder without a manifest `_weft.json`: say which files, such as `*.csv`",
+            folder.display()
+        )
+    })?;
+    let file = |file: ManifestFile| {
+        let path = folder.join(&file.name);
+        let name = path.to_str().ok_or("a file's name is not UTF-8")?;
+        Ok((name.to_owned(), file.bytes))
+    };
+    manifest.files.into_iter().map(file).collect()
+}
+
+/// Splits of a file of records. One that is compressed cannot be split.
+fn records(
+    path: &str,
+    bytes: u64,
+    split_bytes: u64,
+    dialect: Dialect,
+) -> Result<Vec<Part>, Problem> {
+    if Compression::of(path) != Compression::None {
+        return Ok(vec![Part::Whole]);
+    }
+    // Equal parts rather than a small rest at the end.
+    let parts = bytes.div_ceil(split_bytes).max(1);
+    let cut = |part: u64| {
+        u64::try_from(u128::from(bytes) * u128::from(part) / u128::from(parts))
+            .expect("it is at most `bytes`")
+    };
+    let cuts: Vec<u64> = (1..parts).map(cut).collect();
+    let mut cuts = scan::record_starts(path, dialect, &cuts)?;
+    cuts.insert(0, 0);
+    cuts.push(bytes);
+    let pairs = cuts
+        .windows(2)
+        .filter(|pair| pair[0] < pair[1] || bytes == 0);
+    Ok(pairs
+        .map(|pair| Part::Bytes {
+            start: pair[0],
+            end: pair[1],
+        })
+        .collect())
+}
+
+fn open(path: &str) -> Result<File, Problem> {
+    File::open(path).map_err(|error| scan::unreadable(path, "", &error))
+}
+
+/// The columns of a Parquet input: those that the job names, or all of its first file.
+fn parquet_schema(path: &str, columns: &[String]) -> Result<SchemaRef, Problem> {
+    let metadata = scan::parquet_metadata(path, &open(path)?)?;
+    let found = metadata.schema();
+    let missing = |name: &String| {
+        let names: Vec<&str> = found
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        let detail = format!(
+            "`{path}` has no column `{name}`; it has `{}`",
+            names.join("`, `")
+        );
+        Problem::new(ErrorCode::SchemaMismatch, detail)
+    };
+    let fields: Result<Fields, Problem> = match columns {
+        [] => Ok(found
+            .fields()
+            .iter()
+            .map(weft_sandbox::guest_field)
+            .collect()),
+        columns => columns
+            .iter()
+            .map(|name| match found.field_with_name(name) {
+                Ok(field) => Ok(weft_sandbox::guest_field(&Arc::new(field.clone()))),
+                Err(_) => Err(missing(name)),
+            })
+            .collect(),
+    };
+    Ok(Arc::new(Schema::new(fields?)))
+}
+
+/// Splits of a Parquet file: row groups, together while they are small.
+fn row_groups(path: &str, schema: &SchemaRef, split_bytes: u64) -> Result<Vec<Part>, Problem> {
+    let metadata = scan::parquet_metadata(path, &open(path)?)?;
+    scan::parquet_projection(path, &metadata, schema)?;
+    let mut parts: Vec<Part> = Vec::new();
+    let mut part_bytes = 0;
+    for (position, group) in metadata.metadata().row_groups().iter().enumerate() {
+        let bytes = u64::try_from(group.compressed_size()).unwrap_or(0);
+        match parts.last_mut() {
+            Some(Part::RowGroups { count, .. }) if part_bytes + bytes <= split_bytes => {
+                *count += 1;
+                part_bytes += bytes;
+            }
+            _ => {
+                parts.push(Part::RowGroups {
+                    first: position,
+                    count: 1,
+                });
+                part_bytes = bytes;
+            }
+        }
+    }
+    if parts.is_empty() {
+        parts.push(Part::RowGroups { first: 0, count: 0 });
+    }
+    Ok(parts)
+}

@@ -1,0 +1,104 @@
+//! Outputs: whether their folders may be written to, and how the files are named there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow::datatypes::SchemaRef;
+use weft_core::job::{JobSpec, OutputFormat, OutputMode, OutputSpec};
+use weft_core::{ErrorCode, Problem};
+use weft_shuffle::{folder_is_free, read_manifest};
+
+/// Columns that name folders.
+const PARTITION_COLUMNS_MAX: usize = 8;
+
+/// How often the folder of each output was written to before. Errors: `output_exists` where it may not be written to.
+pub(super) fn generations(spec: &JobSpec) -> Result<BTreeMap<String, u32>, Problem> {
+    let one = |output: &OutputSpec| Ok((output.name.clone(), generation(output)?));
+    spec.outputs.iter().map(one).collect()
+}
+
+fn generation(output: &OutputSpec) -> Result<u32, Problem> {
+    let folder = Path::new(&output.path);
+    let failed = |error: weft_shuffle::Error| error.problem();
+    if folder_is_free(folder).map_err(failed)? {
+        return Ok(0);
+    }
+    let (name, path) = (&output.name, &output.path);
+    let refused = |why: &str| {
+        let detail = format!("the output `{name}` would go to `{path}`, which holds files{why}");
+        Problem::new(ErrorCode::OutputExists, detail)
+    };
+    if output.mode == OutputMode::Error {
+        return Err(refused(
+            ": choose another folder, remove them, or say `mode = \"overwrite\"` or `\"append\"`",
+        ));
+    }
+    let manifest = read_manifest(folder).map_err(failed)?;
+    let Some(manifest) = manifest else {
+        return Err(refused(
+            " and no manifest `_weft.json`: only files that a job has written are replaced or added to",
+        ));
+    };
+    if output.mode == OutputMode::Append && manifest.format != output.format.name() {
+        let why = format!(" in the format {}", manifest.format);
+        return Err(refused(&why));
+    }
+    Ok(manifest.generation + 1)
+}
+
+/// Fails where the format has no place for a column.
+pub(super) fn check_format(output: &OutputSpec, schema: &SchemaRef) -> Result<(), Problem> {
+    let nested = schema
+        .fields()
+        .iter()
+        .find(|field| field.data_type().is_nested());
+    match (output.format, nested) {
+        (OutputFormat::Csv, Some(field)) => {
+            let (name, column, data_type) = (&output.name, field.name(), field.data_type());
+            let detail = format!(
+                "output.{name}.format: csv has no place for `{column}` of type {data_type}; use parquet, json or arrow"
+            );
+            Err(Problem::new(ErrorCode::SchemaMismatch, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Positions of the columns of `partition_by`. Errors: a column that is missing, or of a type that names no folders.
+pub(super) fn partition_columns(
+    output: &OutputSpec,
+    schema: &SchemaRef,
+) -> Result<Vec<usize>, Problem> {
+    let name = &output.name;
+    let wrong = |what: String| {
+        let detail = format!("output.{name}.partition_by: {what}");
+        Problem::new(ErrorCode::SchemaMismatch, detail)
+    };
+    let n = output.partition_by.len();
+    if n > PARTITION_COLUMNS_MAX || (n > 0 && n >= schema.fields().len()) {
+        return Err(wrong(format!(
+            "{n} columns; {PARTITION_COLUMNS_MAX} are allowed, and one must be left for the files"
+        )));
+    }
+    let column = |column: &String| {
+        let position = schema.index_of(column).map_err(|_| {
+            let names: Vec<&str> = schema
+                .fields()
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect();
+            wrong(format!(
+                "there is no column `{column}` among `{}`",
+                names.join("`, `")
+            ))
+        })?;
+        let data_type = schema.field(position).data_type();
+        if data_type.is_nested() || data_type.is_floating() {
+            return Err(wrong(format!(
+                "`{column}` is of type {data_type}, whose values name no folders"
+            )));
+        }
+        Ok(position)
+    };
+    output.partition_by.iter().map(column).collect()
+}

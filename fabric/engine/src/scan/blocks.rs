@@ -1,0 +1,452 @@
+//! The bytes of a split, decompressed, in blocks of whole records.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
+
+use flate2::read::MultiGzDecoder;
+use weft_core::{ErrorCode, Problem};
+
+use super::{check_size, unreadable};
+use crate::plan::{FileSplit, Part};
+
+/// Bytes that one block holds, unless a record is longer. Small enough to stay in the cache on its way to a guest.
+pub(super) const BLOCK_BYTES: usize = 512 << 10;
+/// Bytes of one record.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Memory that a zstd file may ask for its window, as a power of two.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// How a file of a text format is compressed, as its name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    pub(crate) fn of(path: &str) -> Self {
+        match path.rsplit_once('.') {
+            Some((_, "gz")) => Self::Gzip,
+            Some((_, "zst")) => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Where records end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// At each `\n`.
+    Lines,
+    /// At each `\n` that is not between quotes; a quote counts where a value begins with it.
+    Quoted { delimiter: u8, quote: u8 },
+}
+
+/// Where in a record of quoted values a scan stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    ValueStart,
+    Plain,
+    Quoted,
+    /// Behind a quote within quotes, which ends the value or stands for itself.
+    Quote,
+}
+
+/// Finds ends of records across blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scan {
+    dialect: Dialect,
+    place: Place,
+}
+
+impl Scan {
+    /// A scan that begins where a record does.
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        Self {
+            dialect,
+            place: Place::ValueStart,
+        }
+    }
+
+    /// The position behind the next end of a record at or after `from`. Where there is none, all bytes count as scanned.
+    pub(crate) fn next_end(&mut self, bytes: &[u8], from: usize) -> Option<usize> {
+        let Dialect::Quoted { delimiter, quote } = self.dialect else {
+            return memchr::memchr(b'\n', &bytes[from..]).map(|at| from + at + 1);
+        };
+        let mut at = from;
+        while at < bytes.len() {
+            self.place = match self.place {
+                Place::Quoted => match memchr::memchr(quote, &bytes[at..]) {
+                    Some(found) => {
+                        at += found;
+                        Place::Quote
+                    }
+                    None => return None,
+                },
+                Place::Plain => match memchr::memchr2(delimiter, b'\n', &bytes[at..]) {
+                    Some(found) => {
+                        at += found;
+                        Place::ValueStart
+                    }
+                    None => return None,
+                },
+                Place::Quote if bytes[at] == quote => Place::Quoted,
+                Place::ValueStart if bytes[at] == quote => Place::Quoted,
+                Place::Quote | Place::ValueStart => match bytes[at] {
+                    byte if byte == delimiter || byte == b'\n' => Place::ValueStart,
+                    _ => Place::Plain,
+                },
+            };
+            at += 1;
+            if self.place == Place::ValueStart && bytes[at - 1] == b'\n' {
+                return Some(at);
+            }
+        }
+        None
+    }
+}
+
+/// Where records begin at or after each of `wanted`, which rise, in a plain file. Reads the file up to the last one.
+///
+/// A file without quotes is not read: its lines are its records.
+pub(crate) fn record_starts(
+    path: &str,
+    dialect: Dialect,
+    wanted: &[u64],
+) -> Result<Vec<u64>, Problem> {
+    let Dialect::Quoted { quote, .. } = dialect else {
+        return Ok(wanted.to_vec());
+    };
+    let failed = |error: io::Error| unreadable(path, "", &error);
+    let file = File::open(path).map_err(failed)?;
+    let mut block = vec![0; 4 << 20];
+    if !has_byte(&file, quote, &mut block).map_err(failed)? {
+        return Ok(wanted.to_vec());
+    }
+    let (mut scan, mut starts) = (Scan::new(dialect), Vec::new());
+    let mut offset = 0;
+    while starts.len() < wanted.len() {
+        let read = file.read_at(&mut block, offset).map_err(failed)?;
+        if read == 0 {
+            starts.resize(wanted.len(), offset);
+            break;
+        }
+        let mut from = 0;
+        while let Some(end) = scan.next_end(&block[..read], from) {
+            while wanted
+                .get(starts.len())
+                .is_some_and(|wanted| *wanted <= offset + end as u64)
+            {
+                starts.push(offset + end as u64);
+            }
+            from = end;
+        }
+        offset += read as u64;
+    }
+    Ok(starts)
+}
+
+fn has_byte(file: &File, byte: u8, block: &mut [u8]) -> io::Result<bool> {
+    let mut offset = 0;
+    loop {
+        let read = file.read_at(block, offset)?;
+        if read == 0 {
+            return Ok(false);
+        }
+        if memchr::memchr(byte, &block[..read]).is_some() {
+            return Ok(true);
+        }
+        offset += read as u64;
+    }
+}
+
+/// Bytes of a split in file order.
+enum Bytes {
+    Plain { file: File, offset: u64 },
+    Gzip(Box<MultiGzDecoder<File>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<File>>>),
+}
+
+impl Bytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Bytes::Plain { file, offset } => {
+                let read = file.read_at(buffer, *offset)?;
+                *offset += read as u64;
+                Ok(read)
+            }
+            Bytes::Gzip(decoder) => decoder.read(buffer),
+            Bytes::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+/// The bytes of a split that have been read and not yet given out.
+pub(super) struct Blocks {
+    pub(super) split: FileSplit,
+    compression: Compression,
+    bytes: Bytes,
+    /// The first of them has position `position` in the (decompressed) file.
+    pub(super) pending: Vec<u8>,
+    pub(super) position: u64,
+    /// Records that begin here or later are of other splits.
+    pub(super) end: u64,
+    /// Nothing comes after what is pending.
+    pub(super) ended: bool,
+    /// Bytes read, after decompression.
+    pub(super) bytes_read: u64,
+}
+
+impl Blocks {
+    /// Opens a split. It may begin within a line, which belongs to the split before it.
+    pub(super) fn open(split: &FileSplit) -> Result<Self, Problem> {
+        let failed = |error: io::Error| unreadable(&split.path, "", &error);
+        let file = File::open(&split.path).map_err(failed)?;
+        check_size(split, &file)?;
+        let compression = Compression::of(&split.path);
+        let (start, end) = match split.part {
+            Part::Bytes { start, end } => (start, end),
+            Part::Whole | Part::RowGroups { .. } => (0, u64::MAX),
+        };
+        // A byte early: a line begins at `start` only if the byte before ends a line.
+        let position = start.saturating_sub(1);
+        let bytes = match compression {
+            Compression::None => Bytes::Plain {
+                file,
+                offset: position,
+            },
+            Compression::Gzip => Bytes::Gzip(Box::new(MultiGzDecoder::new(file))),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::new(file).map_err(failed)?;
+                decoder
+                    .window_log_max(ZSTD_WINDOW_LOG_MAX)
+                    .map_err(failed)?;
+                Bytes::Zstd(Box::new(decoder))
+            }
+        };
+        let mut blocks = Self {
+            split: split.clone(),
+            compression,
+            bytes,
+            pending: Vec::new(),
+            position,
+            end,
+            ended: false,
+            bytes_read: 0,
+        };
+        if start > 0 {
+            blocks.skip_line()?;
+        }
+        Ok(blocks)
+    }
+
+    /// True where the split has no more records.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.position >= self.end || (self.ended && self.pending.is_empty())
+    }
+
+    /// Reads until a block is pending, or all there is.
+    pub(super) fn fill_block(&mut self) -> Result<(), Problem> {
+        if !self.ended && self.pending.len() < BLOCK_BYTES {
+            self.fill(BLOCK_BYTES - self.pending.len())?;
+        }
+        Ok(())
+    }
+
+    /// Reads more of a record that is longer than what is pending. Errors: it is longer than records may be.
+    pub(super) fn fill_record(&mut self, what: &str) -> Result<(), Problem> {
+        if self.pending.len() > RECORD_BYTES_MAX {
+            let most = RECORD_BYTES_MAX >> 20;
+            return Err(self.bad(
+                self.position,
+                &format!("a {what} is longer than {most} MiB"),
+            ));
+        }
+        self.fill(self.pending.len().max(BLOCK_BYTES))
+    }
+
+    fn fill(&mut self, more: usize) -> Result<(), Problem> {
+        let (old, mut filled) = (self.pending.len(), self.pending.len());
+        self.pending.resize(old + more, 0);
+        while filled < self.pending.len() {
+            match self.bytes.read(&mut self.pending[filled..]) {
+                Ok(0) => {
+                    self.ended = true;
+                    break;
+                }
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(unreadable(
+                        &self.split.path,
+                        self.compression.name(),
+                        &error,
+                    ));
+                }
+            }
+        }
+        self.pending.truncate(filled);
+        self.bytes_read += (filled - old) as u64;
+        if self.ended
+            && self.compression == Compression::None
+            && self.position + self.pending.len() as u64 != self.split.file_bytes
+        {
+            let detail = format!("`{}` was cut while it was read", self.split.path);
+            return Err(Problem::new(ErrorCode::BadRecord, detail));
+        }
+        Ok(())
+    }
+
+    /// Drops the line that began before the split.
+    fn skip_line(&mut self) -> Result<(), Problem> {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.pending) {
+                self.consume(end + 1);
+                return Ok(());
+            }
+            let all = self.pending.len();
+            self.consume(all);
+            if self.ended || self.position >= self.end {
+                return Ok(());
+            }
+            self.fill(64 << 10)?;
+        }
+    }
+
+    /// Drops bytes at the front.
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.position += bytes as u64;
+        self.pending.drain(..bytes);
+    }
+
+    /// Takes bytes at the front.
+    pub(super) fn take(&mut self, bytes: usize) -> Vec<u8> {
+        self.position += bytes as u64;
+        let rest = self.pending.split_off(bytes);
+        std::mem::replace(&mut self.pending, rest)
+    }
+
+    /// How many of the pending bytes are whole records of this split; 0 where more must be read first.
+    pub(super) fn whole_records(&self, dialect: Dialect) -> usize {
+        // The last byte that may begin a record of ours.
+        let last = usize::try_from(self.end - self.position - 1).unwrap_or(usize::MAX);
+        let whole = if last >= self.pending.len() {
+            match dialect {
+                Dialect::Lines => memchr::memrchr(b'\n', &self.pending).map(|at| at + 1),
+                Dialect::Quoted { quote, .. } if memchr::memchr(quote, &self.pending).is_none() => {
+                    memchr::memrchr(b'\n', &self.pending).map(|at| at + 1)
+                }
+                Dialect::Quoted { .. } => ends(dialect, &self.pending).last(),
+            }
+        } else {
+            match dialect {
+                Dialect::Lines => Scan::new(dialect).next_end(&self.pending, last),
+                Dialect::Quoted { .. } => ends(dialect, &self.pending).find(|end| *end > last),
+            }
+        };
+        match whole {
+            _ if self.ended && last >= self.pending.len() => self.pending.len(),
+            Some(whole) => whole,
+            None if self.ended => self.pending.len(),
+            None => 0,
+        }
+    }
+
+    pub(super) fn bad(&self, position: u64, what: &str) -> Problem {
+        Problem::new(
+            ErrorCode::BadRecord,
+            format!("`{}`, byte {position}: {what}", self.split.path),
+        )
+    }
+}
+
+/// Positions behind the ends of records.
+pub(super) fn ends(dialect: Dialect, bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let mut scan = Scan::new(dialect);
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        from = scan.next_end(bytes, from)?;
+        Some(from)
+    })
+}
+
+/// Whole records at the front of a file, as many as a block holds and one at least, unless the file has none.
+pub(crate) fn first_block(
+    path: &str,
+    file_bytes: u64,
+    dialect: Dialect,
+) -> Result<Vec<u8>, Problem> {
+    let split = FileSplit {
+        path: path.to_owned(),
+        file_bytes,
+        part: Part::Whole,
+    };
+    let mut blocks = Blocks::open(&split)?;
+    blocks.fill_block()?;
+    loop {
+        let whole = blocks.whole_records(dialect);
+        if whole > 0 || blocks.ended {
+            return Ok(blocks.take(whole));
+        }
+        blocks.fill_record("record")?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUOTED: Dialect = Dialect::Quoted {
+        delimiter: b',',
+        quote: b'"',
+    };
+
+    #[track_caller]
+    fn check(text: &str, expected: &[&str]) {
+        let mut start = 0;
+        let found: Vec<&str> = ends(QUOTED, text.as_bytes())
+            .map(|end| &text[std::mem::replace(&mut start, end)..end])
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn records_end_outside_of_quotes() {
+        check("a,b\nc,d\n", &["a,b\n", "c,d\n"]);
+        check("a,\"b\nc\"\nd,e\n", &["a,\"b\nc\"\n", "d,e\n"]);
+        check(
+            "\"a\"\"\n\",b\n\"\"\nc\n",
+            &["\"a\"\"\n\",b\n", "\"\"\n", "c\n"],
+        );
+        // A quote within a value that did not begin with one stands for itself.
+        check("5\" pipe,x\nb\n", &["5\" pipe,x\n", "b\n"]);
+        check("a,\"open\nfor ever\n", &[]);
+    }
+
+    #[test]
+    fn starts_of_records_are_found_wherever_one_asks() {
+        let text = "a,\"b\nc\"\nd,\"\"\"\n\"\ne,f\n";
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("it writes");
+        let path = file.path().to_str().expect("a plain name");
+        let mut all: Vec<u64> = ends(QUOTED, text.as_bytes())
+            .map(|end| end as u64)
+            .collect();
+        all.insert(0, 0);
+        for wanted in 1..=text.len() as u64 {
+            let found = record_starts(path, QUOTED, &[wanted]).expect("it reads");
+            let first = all.iter().find(|start| **start >= wanted);
+            assert_eq!(found.first(), first, "{wanted}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Reading inputs: one split of one file, as record batches in types that functions see.
+//!
+//! Text formats are read in blocks of whole records ([`blocks`]); a record belongs to the split in which it begins.
+
+mod blocks;
+mod parquet;
+mod records;
+mod text;
+
+pub(crate) use blocks::{Compression, Dialect, record_starts};
+pub(crate) use parquet::{metadata as parquet_metadata, projection as parquet_projection};
+pub(crate) use records::{csv_schema, json_schema};
+pub(crate) use text::schema as text_schema;
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use weft_core::job::{BadRecords, InputFormat};
+use weft_core::{ErrorCode, Problem};
+
+use crate::plan::{FileSplit, FilesPlan};
+
+/// A record that could not be read.
+pub(crate) struct BadRecord {
+    /// Where it begins in the (decompressed) file.
+    pub(crate) position: u64,
+    pub(crate) reason: String,
+    pub(crate) record: Vec<u8>,
+}
+
+/// Records that were left out.
+pub(crate) struct LeftOut {
+    policy: BadRecords,
+    /// How many there were.
+    pub(crate) count: u64,
+    /// Those that wait to be written as dead letters.
+    pub(crate) waiting: Vec<BadRecord>,
+}
+
+impl LeftOut {
+    fn new(policy: BadRecords) -> Self {
+        Self {
+            policy,
+            count: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Takes note of a bad record. Errors: the job wants none.
+    fn add(&mut self, split: &FileSplit, bad: BadRecord, advice: &str) -> Result<(), Problem> {
+        match &self.policy {
+            BadRecords::Fail => {
+                let detail = format!(
+                    "`{}`, byte {}: {}; {advice}",
+                    split.path, bad.position, bad.reason
+                );
+                return Err(Problem::new(ErrorCode::BadRecord, detail));
+            }
+            BadRecords::Skip => {}
+            BadRecords::DeadLetter { .. } => self.waiting.push(bad),
+        }
+        self.count += 1;
+        Ok(())
+    }
+}
+
+/// The columns of dead letters.
+pub(crate) fn bad_records_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("file", DataType::Utf8, false),
+        Field::new("position", DataType::UInt64, false),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("record", DataType::Utf8, false),
+    ]))
+}
+
+/// Records of `path` as rows of dead letters. Bytes that are not UTF-8 are replaced.
+pub(crate) fn bad_records_batch(
+    path: &str,
+    records: &[BadRecord],
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let texts = |text: fn(&BadRecord) -> Cow<'_, str>| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(records.iter().map(text)))
+    };
+    let paths = std::iter::repeat_n(path, records.len());
+    RecordBatch::try_new(
+        bad_records_schema(),
+        vec![
+            Arc::new(StringArray::from_iter_values(paths)),
+            Arc::new(UInt64Array::from_iter_values(
+                records.iter().map(|bad| bad.position),
+            )),
+            texts(|bad| Cow::Borrowed(&bad.reason)),
+            texts(|bad| String::from_utf8_lossy(&bad.record)),
+        ],
+    )
+}
+
+/// Reads one split.
+pub(crate) enum Reader {
+    Text(Box<text::TextReader>),
+    Records(Box<records::RecordReader>),
+    Parquet(Box<parquet::ParquetReader>),
+}
+
+impl Reader {
+    pub(crate) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
+        let bad = plan.bad_records.clone();
+        Ok(match &plan.format {
+            InputFormat::Text { utf8 } => {
+                Self::Text(Box::new(text::TextReader::open(split, *utf8, bad)?))
+            }
+            InputFormat::Csv(_) | InputFormat::Json { .. } => {
+                Self::Records(Box::new(records::RecordReader::open(plan, split)?))
+            }
+            InputFormat::Parquet { .. } => {
+                Self::Parquet(Box::new(parquet::ParquetReader::open(plan, split)?))
+            }
+            InputFormat::Arrow { .. } => {
+                let detail = "Arrow inputs are not offered by this version";
+                return Err(Problem::new(ErrorCode::InvalidJob, detail));
+            }
+        })
+    }
+
+    /// The next rows, or nothing at the split's end.
+    pub(crate) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
+        match self {
+            Self::Text(reader) => reader.next(),
+            Self::Records(reader) => reader.next(),
+            Self::Parquet(reader) => reader.next(),
+        }
+    }
+
+    /// Bytes read so far, after decompression of text formats; of Parquet those of the column chunks.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        match self {
+            Self::Text(reader) => reader.blocks.bytes_read,
+            Self::Records(reader) => reader.blocks.bytes_read,
+            Self::Parquet(reader) => reader.bytes_read,
+        }
+    }
+
+    /// What was left out so far. Parquet has no bad records: a file is readable or it is not.
+    pub(crate) fn left_out(&mut self) -> Option<&mut LeftOut> {
+        match self {
+            Self::Text(reader) => Some(&mut reader.left_out),
+            Self::Records(reader) => Some(&mut reader.left_out),
+            Self::Parquet(_) => None,
+        }
+    }
+}
+
+/// The user's fault where the file is not there, not theirs to read, or broken; the platform's otherwise.
+pub(crate) fn unreadable(path: &str, what: &str, error: &io::Error) -> Problem {
+    let broken = matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::Other
+    );
+    let missing = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+    );
+    match (broken && !what.is_empty(), missing) {
+        (true, _) => Problem::new(
+            ErrorCode::BadRecord,
+            format!("`{path}` is not readable {what}: {error}"),
+        ),
+        (_, true) => Problem::new(
+            ErrorCode::BadRecord,
+            format!("`{path}` cannot be read: {error}"),
+        ),
+        _ => Problem::new(
+            ErrorCode::StoreUnavailable,
+            format!("`{path}` cannot be read: {error}"),
+        ),
+    }
+}
+
+/// Fails where the file is not as it was when the job was planned.
+fn check_size(split: &FileSplit, file: &std::fs::File) -> Result<(), Problem> {
+    let metadata = file.metadata();
+    let found = metadata
+        .map_err(|error| unreadable(&split.path, "", &error))?
+        .len();
+    if found == split.file_bytes {
+        return Ok(());
+    }
+    let detail = format!(
+        "`{}` had {} bytes when the job was planned and has {found} now: inputs must not change under a job",
+        split.path, split.file_bytes
+    );
+    Err(Problem::new(ErrorCode::BadRecord, detail))
+}
+
+/// The batch in the order and types of `schema`.
+fn conform(
+    batch: RecordBatch,
+    order: &[usize],
+    schema: &SchemaRef,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let columns = order.iter().zip(schema.fields());
+    let columns = columns
+        .map(|(position, field)| arrow::compute::cast(batch.column(*position), field.data_type()));
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns.collect::<Result<_, _>>()?, &options)
+}

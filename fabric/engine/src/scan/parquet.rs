@@ -1,0 +1,118 @@
+//! Parquet files: some row groups, the columns that are asked for.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
+};
+use weft_core::{ErrorCode, Problem};
+
+use super::{check_size, conform, unreadable};
+use crate::plan::{FileSplit, FilesPlan, Part};
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 16 * 1024;
+
+/// A file's footer. What it says of Arrow's own types is not believed: the types of Parquet are all that is needed.
+pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, Problem> {
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    ArrowReaderMetadata::load(file, options).map_err(|error| broken(path, &error))
+}
+
+fn broken(path: &str, error: &dyn std::fmt::Display) -> Problem {
+    let detail = format!("`{path}` is not readable Parquet: {error}");
+    Problem::new(ErrorCode::BadRecord, detail)
+}
+
+/// Positions in the file of the columns of `schema`, in its order. Errors: a column is missing or of another type.
+pub(crate) fn projection(
+    path: &str,
+    metadata: &ArrowReaderMetadata,
+    schema: &SchemaRef,
+) -> Result<Vec<usize>, Problem> {
+    let found = metadata.schema();
+    let position = |field: &Arc<arrow::datatypes::Field>| {
+        let at = found.index_of(field.name()).ok();
+        let fits = |at: &usize| {
+            weft_sandbox::guest_type(found.field(*at).data_type()) == *field.data_type()
+        };
+        at.filter(fits).ok_or_else(|| {
+            let detail = format!(
+                "`{path}` has no column `{}` of type {}, as the first file of the input has",
+                field.name(),
+                field.data_type()
+            );
+            Problem::new(ErrorCode::SchemaMismatch, detail)
+        })
+    };
+    schema.fields().iter().map(position).collect()
+}
+
+/// Reads the row groups of one split.
+pub(crate) struct ParquetReader {
+    path: String,
+    reader: ParquetRecordBatchReader,
+    schema: SchemaRef,
+    /// Where the columns of the input stand among those that are read.
+    order: Vec<usize>,
+    pub(super) bytes_read: u64,
+}
+
+impl ParquetReader {
+    pub(super) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
+        let file = File::open(&split.path).map_err(|error| unreadable(&split.path, "", &error))?;
+        check_size(split, &file)?;
+        let metadata = metadata(&split.path, &file)?;
+        let wanted = projection(&split.path, &metadata, &plan.schema)?;
+        let n_groups = metadata.metadata().num_row_groups();
+        let groups = match split.part {
+            Part::RowGroups { first, count } => first..(first + count).min(n_groups),
+            Part::Whole | Part::Bytes { .. } => 0..n_groups,
+        };
+        let mask = ProjectionMask::roots(
+            metadata.metadata().file_metadata().schema_descr(),
+            wanted.iter().copied(),
+        );
+        let chunks = groups.clone().flat_map(|group| {
+            let columns = metadata.metadata().row_group(group).columns();
+            columns.iter().enumerate()
+        });
+        let chunks = chunks.filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let bytes_read = chunks
+            .map(|(_, chunk)| u64::try_from(chunk.compressed_size()).unwrap_or(0))
+            .sum();
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+            .with_projection(mask)
+            .with_row_groups(groups.collect())
+            .with_batch_size(BATCH_ROWS);
+        let reader = builder
+            .build()
+            .map_err(|error| broken(&split.path, &error))?;
+        let mut sorted = wanted.clone();
+        sorted.sort_unstable();
+        let order = wanted
+            .iter()
+            .map(|position| sorted.partition_point(|other| other < position))
+            .collect();
+        Ok(Self {
+            path: split.path.clone(),
+            reader,
+            schema: Arc::clone(&plan.schema),
+            order,
+            bytes_read,
+        })
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
+        let Some(batch) = self.reader.next() else {
+            return Ok(None);
+        };
+        let batch = batch.and_then(|batch| conform(batch, &self.order, &self.schema));
+        batch.map(Some).map_err(|error| broken(&self.path, &error))
+    }
+}

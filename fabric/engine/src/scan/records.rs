@@ -1,0 +1,489 @@
+//! Records of text formats with columns: CSV, and JSON lines.
+//!
+//! A block is decoded at once. Where that fails, it is halved until the bad records stand alone.
+
+use std::collections::VecDeque;
+use std::io::Cursor;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use weft_core::job::{ColumnSpec, ColumnType, CsvFormat, InputFormat};
+use weft_core::{ErrorCode, Problem};
+
+use super::blocks::{Blocks, Dialect, ends, first_block};
+use super::{BadRecord, LeftOut, conform};
+use crate::plan::{FileSplit, FilesPlan};
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 16 * 1024;
+/// Records that a schema is inferred from.
+const INFERRED_RECORDS_MAX: usize = 1000;
+/// A byte that text in UTF-8 never has, where values are not quoted.
+const NO_QUOTE: u8 = 0xff;
+
+/// A quote that nothing closes swallows the rest of its file.
+const NEVER_CLOSED: &str = "a quote is never closed";
+
+/// What turns bytes into rows.
+enum Format {
+    Csv {
+        csv: CsvFormat,
+        /// All columns of the file.
+        schema: SchemaRef,
+        /// Those that are read, in the order of the file.
+        projection: Vec<usize>,
+        /// Where the columns of the input stand among those.
+        order: Vec<usize>,
+    },
+    Json,
+}
+
+/// Reads the records of one split.
+pub(crate) struct RecordReader {
+    pub(super) blocks: Blocks,
+    pub(super) left_out: LeftOut,
+    format: Format,
+    dialect: Dialect,
+    schema: SchemaRef,
+    ready: VecDeque<RecordBatch>,
+}
+
+impl RecordReader {
+    pub(super) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
+        let dialect = Dialect::of(&plan.format);
+        let mut blocks = Blocks::open(split)?;
+        let format = match &plan.format {
+            InputFormat::Csv(csv) => {
+                let format = csv_format(csv, &plan.schema, split)?;
+                if csv.header && blocks.position == 0 {
+                    skip_record(&mut blocks, dialect)?;
+                }
+                format
+            }
+            _ => Format::Json,
+        };
+        Ok(Self {
+            blocks,
+            left_out: LeftOut::new(plan.bad_records.clone()),
+            format,
+            dialect,
+            schema: Arc::clone(&plan.schema),
+            ready: VecDeque::new(),
+        })
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(Some(batch));
+            }
+            if self.blocks.is_at_end() {
+                return Ok(None);
+            }
+            self.blocks.fill_block()?;
+            let mut whole = self.blocks.whole_records(self.dialect);
+            while whole == 0 && !self.blocks.ended {
+                self.blocks.fill_record("record")?;
+                whole = self.blocks.whole_records(self.dialect);
+            }
+            let position = self.blocks.position;
+            let mut block = self.blocks.take(whole);
+            if block.last() != Some(&b'\n') {
+                block.push(b'\n');
+            }
+            match self.decode(&block) {
+                Ok(batches) => self.ready.extend(batches),
+                Err(_) => self.decode_records(&block, position)?,
+            }
+        }
+    }
+
+    /// Decodes what it can of a block that has bad records.
+    fn decode_records(&mut self, block: &[u8], position: u64) -> Result<(), Problem> {
+        let ends: Vec<usize> = ends(self.dialect, block).collect();
+        // First and last record of the parts that are to be decoded; the next part is at the end.
+        let mut todo = Vec::new();
+        match ends.len().checked_sub(1) {
+            Some(last) => todo.push((0, last)),
+            None => self.leave_out(block, position, NEVER_CLOSED)?,
+        }
+        while let Some((first, last)) = todo.pop() {
+            let start = if first == 0 { 0 } else { ends[first - 1] };
+            let bytes = &block[start..ends[last]];
+            match self.decode(bytes) {
+                Ok(batches) => self.ready.extend(batches),
+                Err(error) if first == last => {
+                    let reason = error.to_string();
+                    self.leave_out(bytes, position + start as u64, &reason)?;
+                }
+                Err(_) => {
+                    let middle = first + (last - first) / 2;
+                    todo.push((middle + 1, last));
+                    todo.push((first, middle));
+                }
+            }
+        }
+        let rest = ends.last().map_or(0, |end| *end);
+        if rest > 0 && rest < block.len() {
+            self.leave_out(&block[rest..], position + rest as u64, NEVER_CLOSED)?;
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, record: &[u8], position: u64, reason: &str) -> Result<(), Problem> {
+        let bad = BadRecord {
+            position,
+            reason: reason.to_owned(),
+            record: record.strip_suffix(b"\n").unwrap_or(record).to_vec(),
+        };
+        let advice = "mend it, or use `bad_records = \"skip\"` or `{ dead_letter = \"FOLDER\" }`";
+        self.left_out.add(&self.blocks.split, bad, advice)
+    }
+
+    /// Decodes whole records.
+    fn decode(&self, records: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+        match &self.format {
+            Format::Csv {
+                csv,
+                schema,
+                projection,
+                order,
+            } => {
+                let builder = arrow_csv::ReaderBuilder::new(Arc::clone(schema))
+                    .with_delimiter(csv.delimiter)
+                    .with_quote(csv.quote.unwrap_or(NO_QUOTE))
+                    .with_batch_size(BATCH_ROWS)
+                    .with_projection(projection.clone());
+                let mut decoder = builder.build_decoder();
+                let decode = |bytes: Option<&[u8]>| match bytes {
+                    Some(bytes) => decoder.decode(bytes).map(|read| (read, None)),
+                    None => decoder.flush().map(|batch| (0, batch)),
+                };
+                let conform = |batch| conform(batch, order, &self.schema);
+                drain(records, decode)?.into_iter().map(conform).collect()
+            }
+            Format::Json => {
+                let builder = arrow_json::ReaderBuilder::new(Arc::clone(&self.schema))
+                    .with_batch_size(BATCH_ROWS);
+                let mut decoder = builder.build_decoder()?;
+                drain(records, |bytes| match bytes {
+                    Some(bytes) => decoder.decode(bytes).map(|read| (read, None)),
+                    None => decoder.flush().map(|batch| (0, batch)),
+                })
+            }
+        }
+    }
+}
+
+/// Drives a decoder: it takes bytes until it has a batch, which it gives when it gets none.
+fn drain(
+    mut records: &[u8],
+    mut decode: impl FnMut(Option<&[u8]>) -> Result<(usize, Option<RecordBatch>), ArrowError>,
+) -> Result<Vec<RecordBatch>, ArrowError> {
+    let mut batches = Vec::new();
+    loop {
+        let (read, _) = decode(Some(records))?;
+        records = &records[read..];
+        if read == 0 || records.is_empty() {
+            match decode(None)? {
+                (_, Some(batch)) => batches.push(batch),
+                (_, None) if records.is_empty() => return Ok(batches),
+                (_, None) => {
+                    let left = records.len();
+                    let text = format!("{left} bytes of a block are no record");
+                    return Err(ArrowError::ParseError(text));
+                }
+            }
+        }
+    }
+}
+
+fn skip_record(blocks: &mut Blocks, dialect: Dialect) -> Result<(), Problem> {
+    blocks.fill_block()?;
+    loop {
+        let end = ends(dialect, &blocks.pending).next();
+        if let Some(end) = end {
+            blocks.consume(end);
+            return Ok(());
+        }
+        if blocks.ended {
+            let all = blocks.pending.len();
+            blocks.consume(all);
+            return Ok(());
+        }
+        blocks.fill_record("header")?;
+    }
+}
+
+impl Dialect {
+    /// Where records of a text format end.
+    pub(crate) fn of(format: &InputFormat) -> Self {
+        match format {
+            InputFormat::Csv(CsvFormat {
+                delimiter,
+                quote: Some(quote),
+                ..
+            }) => Self::Quoted {
+                delimiter: *delimiter,
+                quote: *quote,
+            },
+            _ => Self::Lines,
+        }
+    }
+}
+
+fn arrow_type(data_type: ColumnType) -> DataType {
+    match data_type {
+        ColumnType::Boolean => DataType::Boolean,
+        ColumnType::Int8 => DataType::Int8,
+        ColumnType::Int16 => DataType::Int16,
+        ColumnType::Int32 => DataType::Int32,
+        ColumnType::Int64 => DataType::Int64,
+        ColumnType::Uint8 => DataType::UInt8,
+        ColumnType::Uint16 => DataType::UInt16,
+        ColumnType::Uint32 => DataType::UInt32,
+        ColumnType::Uint64 => DataType::UInt64,
+        ColumnType::Float32 => DataType::Float32,
+        ColumnType::Float64 => DataType::Float64,
+        ColumnType::Utf8 => DataType::Utf8,
+        ColumnType::Date32 => DataType::Date32,
+        ColumnType::TimestampUs => DataType::Timestamp(TimeUnit::Microsecond, None),
+        ColumnType::Decimal128 { precision, scale } => DataType::Decimal128(precision, scale),
+    }
+}
+
+fn declared(columns: &[ColumnSpec]) -> SchemaRef {
+    let field = |column: &ColumnSpec| Field::new(&column.name, arrow_type(column.data_type), true);
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Fields>()))
+}
+
+/// The names that a CSV file begins with.
+fn file_header(csv: &CsvFormat, path: &str, file_bytes: u64) -> Result<Vec<String>, Problem> {
+    let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
+    let block = first_block(path, file_bytes, dialect)?;
+    let end = ends(dialect, &block).next().unwrap_or(block.len());
+    let format = arrow_csv::reader::Format::default()
+        .with_header(true)
+        .with_delimiter(csv.delimiter)
+        .with_quote(csv.quote.unwrap_or(NO_QUOTE));
+    let inferred = format.infer_schema(Cursor::new(&block[..end]), Some(0));
+    let (schema, _) = inferred.map_err(|error| {
+        Problem::new(
+            ErrorCode::BadRecord,
+            format!("`{path}`: its header cannot be read: {error}"),
+        )
+    })?;
+    let names: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
+    // Some programs put a byte order mark in front.
+    let mut names: Vec<String> = names;
+    if let Some(first) = names.first_mut() {
+        *first = first.trim_start_matches('\u{feff}').to_owned();
+    }
+    Ok(names)
+}
+
+/// The columns of the file of a split, and which of them are read.
+fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<Format, Problem> {
+    if !csv.header {
+        let all: Vec<usize> = (0..schema.fields().len()).collect();
+        return Ok(Format::Csv {
+            csv: csv.clone(),
+            schema: Arc::clone(schema),
+            projection: all.clone(),
+            order: all,
+        });
+    }
+    let names = file_header(csv, &split.path, split.file_bytes)?;
+    let position = |field: &Arc<Field>| {
+        names
+            .iter()
+            .position(|name| name == field.name())
+            .ok_or_else(|| {
+                let detail = format!(
+                    "`{}` has no column `{}`; its header has `{}`",
+                    split.path,
+                    field.name(),
+                    names.join("`, `")
+                );
+                Problem::new(ErrorCode::SchemaMismatch, detail)
+            })
+    };
+    let wanted = schema
+        .fields()
+        .iter()
+        .map(position)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut projection = wanted.clone();
+    projection.sort_unstable();
+    let order = wanted
+        .iter()
+        .map(|position| projection.partition_point(|other| other < position))
+        .collect();
+    let field = |(at, name): (usize, &String)| match wanted.iter().position(|want| *want == at) {
+        Some(column) => schema.field(column).clone(),
+        None => Field::new(name, DataType::Utf8, true),
+    };
+    let fields: Fields = names.iter().enumerate().map(field).collect();
+    Ok(Format::Csv {
+        csv: csv.clone(),
+        schema: Arc::new(Schema::new(fields)),
+        projection,
+        order,
+    })
+}
+
+/// The columns of a CSV input: those that the job names, or those that its first file seems to have.
+pub(crate) fn csv_schema(
+    csv: &CsvFormat,
+    path: &str,
+    file_bytes: u64,
+) -> Result<SchemaRef, Problem> {
+    if !csv.columns.is_empty() {
+        return Ok(declared(&csv.columns));
+    }
+    let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
+    let block = first_block(path, file_bytes, dialect)?;
+    let format = arrow_csv::reader::Format::default()
+        .with_header(csv.header)
+        .with_delimiter(csv.delimiter)
+        .with_quote(csv.quote.unwrap_or(NO_QUOTE));
+    let inferred = format.infer_schema(Cursor::new(block), Some(INFERRED_RECORDS_MAX));
+    let (schema, _) = inferred.map_err(|error| not_inferred(path, &error))?;
+    seen_by_functions(path, &schema)
+}
+
+/// The columns of a JSON input, likewise.
+pub(crate) fn json_schema(
+    columns: &[ColumnSpec],
+    path: &str,
+    file_bytes: u64,
+) -> Result<SchemaRef, Problem> {
+    if !columns.is_empty() {
+        return Ok(declared(columns));
+    }
+    let block = first_block(path, file_bytes, Dialect::Lines)?;
+    let inferred =
+        arrow_json::reader::infer_json_schema(Cursor::new(block), Some(INFERRED_RECORDS_MAX));
+    let (schema, _) = inferred.map_err(|error| not_inferred(path, &error))?;
+    seen_by_functions(path, &schema)
+}
+
+fn not_inferred(path: &str, error: &ArrowError) -> Problem {
+    let detail = format!("`{path}`: its columns cannot be inferred: {error}; say them in `schema`");
+    Problem::new(ErrorCode::BadRecord, detail)
+}
+
+/// Columns that were never seen to hold anything are text; times are in microseconds.
+fn seen_by_functions(path: &str, schema: &Schema) -> Result<SchemaRef, Problem> {
+    fn seen(field: &Arc<Field>) -> Arc<Field> {
+        let data_type = match field.data_type() {
+            DataType::Null => DataType::Utf8,
+            DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, None),
+            DataType::List(item) => DataType::List(seen(item)),
+            DataType::Struct(fields) => DataType::Struct(fields.iter().map(seen).collect()),
+            other => other.clone(),
+        };
+        Arc::new(Field::new(field.name(), data_type, true))
+    }
+    if schema.fields().is_empty() {
+        let detail = format!("`{path}` has no record to infer columns from; say them in `schema`");
+        return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
+    }
+    let fields: Fields = schema.fields().iter().map(seen).collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::job::BadRecords;
+
+    use super::*;
+    use crate::plan::Part;
+    use crate::scan::record_starts;
+
+    fn rows(path: &str, format: &InputFormat, part: Part) -> Vec<String> {
+        let schema = Schema::new(vec![
+            Field::new("a", DataType::Utf8, true),
+            Field::new("b", DataType::Int64, true),
+        ]);
+        let plan = FilesPlan {
+            input: "rows".into(),
+            format: format.clone(),
+            schema: Arc::new(schema),
+            splits: Vec::new(),
+            bad_records: BadRecords::Fail,
+            dead_letters: None,
+        };
+        let split = FileSplit {
+            path: path.into(),
+            file_bytes: std::fs::metadata(path).expect("it is there").len(),
+            part,
+        };
+        let mut reader = RecordReader::open(&plan, &split).expect("it opens");
+        let mut rows = Vec::new();
+        while let Some(batch) = reader.next().expect("it reads") {
+            rows.extend((0..batch.num_rows()).map(|row| {
+                let value = |column: usize| {
+                    let column = batch.column(column);
+                    arrow::util::display::array_value_to_string(column, row).expect("text")
+                };
+                format!("{}={}", value(0), value(1))
+            }));
+        }
+        rows
+    }
+
+    #[track_caller]
+    fn check(format: &InputFormat, text: &str, expected: &[&str]) {
+        let file = tempfile::Builder::new()
+            .prefix("records")
+            .tempfile()
+            .expect("a file");
+        std::fs::write(file.path(), text).expect("it writes");
+        let path = file.path().to_str().expect("a plain name");
+        assert_eq!(rows(path, format, Part::Whole), expected);
+        let n = text.len() as u64;
+        for cut in 1..n {
+            let cut = record_starts(path, Dialect::of(format), &[cut]).expect("it reads")[0];
+            let mut found = Vec::new();
+            for (start, end) in [(0, cut), (cut, n)] {
+                if start < end {
+                    found.extend(rows(path, format, Part::Bytes { start, end }));
+                }
+            }
+            assert_eq!(found, expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn every_way_of_splitting_gives_each_record_once() {
+        let csv = |header| {
+            InputFormat::Csv(CsvFormat {
+                header,
+                delimiter: b',',
+                quote: Some(b'"'),
+                columns: Vec::new(),
+            })
+        };
+        check(
+            &csv(true),
+            "b,a\n1,\"x\ny\"\n2,\"\"\"\"\n\n3,z",
+            &["x\ny=1", "\"=2", "z=3"],
+        );
+        check(&csv(false), "x,1\n\"y,\n\n\",2\n", &["x=1", "y,\n\n=2"]);
+        check(&csv(false), "x,1\ny,2\nz,3", &["x=1", "y=2", "z=3"]);
+        check(&csv(true), "a,b\n", &[]);
+        let json = InputFormat::Json {
+            columns: Vec::new(),
+        };
+        let text = "{\"a\": \"x\", \"b\": 1}\n{\"a\": \"y\"}\n\n{\"b\": 3, \"c\": 4}";
+        check(&json, text, &["x=1", "y=", "=3"]);
+        check(&json, "{\"a\": \"x\"}\n{\"a\": \"y\"}\n", &["x=", "y="]);
+    }
+}

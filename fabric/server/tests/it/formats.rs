@@ -1,0 +1,352 @@
+//! Inputs and outputs of all formats: the same rows whichever way they went, bad records by policy, folders written to again.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::fixture::Place;
+use crate::folder;
+use crate::job;
+use crate::outputs::{self, rows};
+use crate::random::Random;
+use crate::server::{Server, Setup};
+
+const SCHEMA: [&str; 6] = [
+    "id int64",
+    "name utf8",
+    "price decimal128(12, 2)",
+    "day date32",
+    "at timestamp-us",
+    "ok boolean",
+];
+/// Enough for several splits.
+const ROWS: usize = 60_000;
+
+struct Desk {
+    place: Place,
+    server: Server,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let place = Place::new();
+        let server = Server::start(&place.data(), &Setup::default());
+        job::deploy(&server, "mirror");
+        Desk { place, server }
+    }
+
+    /// A job that passes rows through, from an input to an output.
+    fn job(&self, input: &Value, output: &Value, function: &str) -> Value {
+        let mut output = output.clone();
+        output["from"] = json!("passed");
+        json!({
+            "name": "formats",
+            "input": { "rows": input },
+            "stage": [{ "name": "passed", "from": "rows", "map": function }],
+            "output": { "passed": output },
+        })
+    }
+
+    fn pass(&self, input: &Value, output: &Value) -> Value {
+        job::run(&self.server, &self.job(input, output, "mirror/pass"))
+    }
+
+    /// The problem of a job that passes rows through, and fails.
+    fn fails(&self, input: &Value, output: &Value, code: &str) -> String {
+        let job = self.job(input, output, "mirror/pass");
+        let ended = job::wait(&self.server, &job::submit(&self.server, &job));
+        assert_eq!(ended["problem"]["code"], code, "{ended:#}");
+        ended["problem"]["detail"]
+            .as_str()
+            .expect("a text")
+            .to_owned()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path(name)
+    }
+
+    fn out(&self, name: &str, format: &str) -> Value {
+        json!({ "format": format, "uri": self.path(name) })
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, bytes).expect("it writes");
+        path
+    }
+
+    fn rows(&self, output: &str) -> Vec<String> {
+        rows(&self.path(output))
+    }
+}
+
+/// A table as CSV with quotes and line ends within values, and its rows as tests print them.
+fn table() -> (String, Vec<String>) {
+    let mut random = Random::seeded("formats", 5);
+    let (mut csv, mut expected) = (String::from("id,name,price,day,at,ok\n"), Vec::new());
+    for id in 0..ROWS {
+        let cents = random.below(1_000_000);
+        let (day, second, ok) = (1 + random.below(28), random.below(60), random.below(2) == 1);
+        let name = match random.below(5) {
+            0 => "plain".to_owned(),
+            1 => "with, a comma".to_owned(),
+            2 => "with \"quotes\"".to_owned(),
+            3 => "with\na line end".to_owned(),
+            _ => format!("ünïcode {id}"),
+        };
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        let price = format!("{}.{:02}", cents / 100, cents % 100);
+        let (day, at) = (
+            format!("2026-02-{day:02}"),
+            format!("2026-02-{day:02}T01:02:{second:02}"),
+        );
+        writeln!(csv, "{id},{quoted},{price},{day},{at},{ok}").expect("text grows");
+        expected.push(format!("{id}|{name}|{price}|{day}|{at}|{ok}"));
+    }
+    expected.sort();
+    (csv, expected)
+}
+
+/// Names the first row that differs: there are too many to print.
+fn check(found: &[String], expected: &[String], what: &str) {
+    let differ = found
+        .iter()
+        .zip(expected)
+        .find(|(found, expected)| found != expected);
+    assert_eq!(differ, None, "{what}");
+    let last = found.last();
+    assert_eq!(found.len(), expected.len(), "{what}: the last is {last:?}");
+}
+
+#[test]
+fn rows_are_the_same_in_every_format() {
+    let desk = Desk::new();
+    let (csv, expected) = table();
+    let path = desk.write("table.csv", csv.as_bytes());
+    let read = |name: &str, format: &str| json!({ "format": format, "uri": desk.path(name).join(format!("*.{format}")) });
+    let csv_input = json!({ "format": "csv", "uri": path, "schema": SCHEMA });
+
+    let ended = desk.pass(&csv_input, &desk.out("parquet", "parquet"));
+    let tasks = ended["stages"][0]["tasks_total"].as_u64();
+    assert!(
+        tasks > Some(2),
+        "quoted line ends do not keep a file from being split: {ended:#}"
+    );
+    check(&desk.rows("parquet"), &expected, "parquet");
+
+    desk.pass(&read("parquet", "parquet"), &desk.out("json", "json"));
+    let mut json_input = read("json", "json");
+    json_input["schema"] = json!(SCHEMA);
+    let ended = desk.pass(&json_input, &desk.out("csv", "csv"));
+    assert_eq!(ended["outputs"][0]["rows"], ROWS, "{ended:#}");
+    // A folder that a job has written is read as its manifest says.
+    let mut csv_again = json!({ "format": "csv", "uri": desk.path("csv") });
+    csv_again["schema"] = json!(SCHEMA);
+    desk.pass(&csv_again, &desk.out("arrow", "arrow"));
+    check(&desk.rows("arrow"), &expected, "arrow");
+
+    // Once more through the guest's memory, from files that are compressed.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(csv.as_bytes()).expect("it writes");
+    desk.write("table.csv.gz", &gzip.finish().expect("it ends"));
+    let zstd = zstd::encode_all(csv.as_bytes(), 1).expect("it is encoded");
+    desk.write("table.csv.zst", &zstd);
+    for suffix in ["gz", "zst"] {
+        let mut input = csv_input.clone();
+        input["uri"] = json!(desk.path(&format!("table.csv.{suffix}")));
+        let job = desk.job(&input, &desk.out(suffix, "parquet"), "mirror/copy");
+        job::run(&desk.server, &job);
+        check(&desk.rows(suffix), &expected, suffix);
+    }
+}
+
+#[test]
+fn columns_are_inferred_projected_and_checked() {
+    let desk = Desk::new();
+    let csv = desk.write("a.csv", b"id,name,score\n1,x,0.5\n2,y,1\n");
+    desk.pass(
+        &json!({ "format": "csv", "uri": csv }),
+        &desk.out("inferred", "parquet"),
+    );
+    assert_eq!(desk.rows("inferred"), ["1|x|0.5", "2|y|1.0"]);
+    let some = json!({ "format": "csv", "uri": csv, "schema": ["score float64", "id utf8"] });
+    desk.pass(&some, &desk.out("some", "parquet"));
+    assert_eq!(desk.rows("some"), ["0.5|1", "1.0|2"]);
+
+    let inferred = desk.path("inferred").join("*.parquet");
+    let columns = json!({ "format": "parquet", "uri": inferred, "columns": ["score", "id"] });
+    desk.pass(&columns, &desk.out("columns", "parquet"));
+    assert_eq!(desk.rows("columns"), ["0.5|1", "1.0|2"]);
+
+    let lines = b"{\"id\": 1, \"tags\": [\"a\", \"b\"], \"at\": {\"x\": 1}}\n\n{\"id\": 2, \"tags\": null}\n";
+    let lines = desk.write("a.json", lines);
+    desk.pass(
+        &json!({ "format": "json", "uri": lines }),
+        &desk.out("nested", "parquet"),
+    );
+    assert_eq!(desk.rows("nested"), ["1|[a, b]|{x: 1}", "2||"]);
+
+    let missing = json!({ "format": "parquet", "uri": inferred, "columns": ["scores"] });
+    let detail = desk.fails(&missing, &desk.out("no", "parquet"), "schema_mismatch");
+    assert!(
+        detail.contains("no column `scores`") && detail.contains("`score`"),
+        "{detail}"
+    );
+    desk.write("b.csv", b"id,other\n1,2\n");
+    let both = json!({ "format": "csv", "uri": desk.path("*.csv") });
+    let detail = desk.fails(&both, &desk.out("no", "parquet"), "schema_mismatch");
+    assert!(
+        detail.contains("b.csv") && detail.contains("`name`"),
+        "{detail}"
+    );
+    let broken = desk.write("c.parquet", b"PAR1 and nothing else PAR1");
+    let broken = json!({ "format": "parquet", "uri": broken });
+    let detail = desk.fails(&broken, &desk.out("no", "parquet"), "bad_record");
+    assert!(detail.contains("c.parquet"), "{detail}");
+    let nested = json!({ "format": "json", "uri": lines });
+    let detail = desk.fails(&nested, &desk.out("no", "csv"), "schema_mismatch");
+    assert!(
+        detail.contains("tags") && detail.contains("csv"),
+        "{detail}"
+    );
+}
+
+#[test]
+fn bad_records_fail_are_skipped_or_put_aside() {
+    let desk = Desk::new();
+    let mut csv = String::from("id,n\n");
+    for id in 0..5000 {
+        match id {
+            1234 => csv += "1234,many\n",
+            2345 => csv += "2345\n",
+            3456 => csv += "3456,1,2\n",
+            _ => writeln!(csv, "{id},{}", id * 2).expect("text grows"),
+        }
+    }
+    let csv = desk.write("bad.csv", csv.as_bytes());
+    let json_lines = desk.write(
+        "bad.json",
+        b"{\"id\": 1}\n{\"id\": \n{\"id\": 2}\nnot json\n{\"id\": \"x\"}\n",
+    );
+    let csv = |policy: Value| json!({ "format": "csv", "uri": csv, "schema": ["id int64", "n int64"], "bad_records": policy });
+    let lines = |policy: Value| json!({ "format": "json", "uri": json_lines, "schema": ["id int64"], "bad_records": policy });
+
+    let detail = desk.fails(
+        &csv(json!("fail")),
+        &desk.out("no", "parquet"),
+        "bad_record",
+    );
+    for part in ["bad.csv`, byte 10680", "many", "bad_records"] {
+        assert!(detail.contains(part), "{detail}");
+    }
+    let ended = desk.pass(&csv(json!("skip")), &desk.out("kept", "parquet"));
+    assert_eq!(desk.rows("kept").len(), 4997);
+    let log = job::log(&desk.server, &job::id_of(&ended));
+    assert!(
+        log.contains("3 records of") && log.contains("bad.csv"),
+        "{log}"
+    );
+
+    let aside = |name: &str| json!({ "dead_letter": desk.path(name) });
+    desk.pass(&csv(aside("bad")), &desk.out("kept-too", "parquet"));
+    assert_eq!(desk.rows("kept-too").len(), 4997);
+    let dead = rows(&desk.path("bad"));
+    assert_eq!(dead.len(), 3, "{dead:?}");
+    for (row, record) in dead.iter().zip(["1234,many", "2345", "3456,1,2"]) {
+        assert!(row.contains("bad.csv") && row.ends_with(record), "{row}");
+    }
+    desk.pass(&lines(aside("bad-lines")), &desk.out("lines", "parquet"));
+    assert_eq!(desk.rows("lines"), ["1", "2"]);
+    assert_eq!(rows(&desk.path("bad-lines")).len(), 3);
+}
+
+fn listing(folder: &Path) -> Vec<String> {
+    let files = folder::files(folder).into_iter();
+    let names = files.map(|path| {
+        path.strip_prefix(folder)
+            .expect("it lies there")
+            .display()
+            .to_string()
+    });
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
+#[test]
+fn folders_are_overwritten_and_added_to() {
+    let desk = Desk::new();
+    let input = |name: &str, text: &[u8]| json!({ "format": "csv", "uri": desk.write(name, text) });
+    let (one, two) = (
+        input("1.csv", b"id,day\n1,a\n2,b\n"),
+        input("2.csv", b"id,day\n3,a\n4,c d/e\n"),
+    );
+    let out = |mode: &str| json!({ "format": "json", "uri": desk.path("out"), "mode": mode, "partition_by": ["day"] });
+    desk.pass(&one, &out("error"));
+    let first = [
+        "_weft.json",
+        "day=a/part-passed-00000.json",
+        "day=b/part-passed-00000.json",
+    ];
+    assert_eq!(listing(&desk.path("out")), first);
+    let detail = desk.fails(&two, &out("error"), "output_exists");
+    assert!(
+        detail.contains("overwrite") && detail.contains("append"),
+        "{detail}"
+    );
+
+    desk.pass(&two, &out("append"));
+    let mut both = first.map(str::to_owned).to_vec();
+    both.push("day=a/part-passed-00000-g1.json".into());
+    both.push("day=c d%2Fe/part-passed-00000-g1.json".into());
+    both.sort();
+    assert_eq!(listing(&desk.path("out")), both);
+    assert_eq!(desk.rows("out"), ["1", "2", "3", "4"]);
+
+    fs::write(desk.path("out/day=b/notes.txt"), "somebody else's").expect("it writes");
+    desk.pass(&two, &out("overwrite"));
+    crate::clock::eventually("what was replaced is gone", || {
+        let left = listing(&desk.path("out"));
+        let expected = [
+            "_weft.json",
+            "day=a/part-passed-00000-g2.json",
+            "day=b/notes.txt",
+            "day=c d%2Fe/part-passed-00000-g2.json",
+        ];
+        (left == expected).then_some(())
+    });
+    assert_eq!(desk.rows("out"), ["3", "4"]);
+
+    fs::create_dir_all(desk.path("foreign")).expect("it is made");
+    fs::write(desk.path("foreign/precious.txt"), "precious").expect("it writes");
+    let mut foreign = out("overwrite");
+    foreign["uri"] = json!(desk.path("foreign"));
+    let detail = desk.fails(&one, &foreign, "output_exists");
+    assert!(detail.contains("no manifest"), "{detail}");
+    assert_eq!(listing(&desk.path("foreign")), ["precious.txt"]);
+}
+
+/// More values than files that are open at a time.
+#[test]
+fn many_folders_from_one_task() {
+    let desk = Desk::new();
+    let mut csv = String::from("id,key\n");
+    for id in 0..5000 {
+        writeln!(csv, "{id},{}", id * 37 % 200).expect("text grows");
+    }
+    let input = json!({ "format": "csv", "uri": desk.write("many.csv", csv.as_bytes()) });
+    let output = json!({ "format": "csv", "uri": desk.path("out"), "partition_by": ["key"] });
+    desk.pass(&input, &output);
+    assert_eq!(desk.rows("out").len(), 5000);
+    let folders = folder::names(&desk.path("out"));
+    assert_eq!(
+        folders
+            .iter()
+            .filter(|name| name.starts_with("key="))
+            .count(),
+        200
+    );
+    assert!(!outputs::published(&desk.path("out")).is_empty());
+}
