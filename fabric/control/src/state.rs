@@ -314,7 +314,8 @@ impl Tenant {
         )
     }
 
-    fn pin_functions(&self, spec: &JobSpec) -> Result<Vec<PinnedFunction>, Problem> {
+    /// The functions that a job names, as they stand now. Errors: `unknown_function`.
+    pub fn pin_functions(&self, spec: &JobSpec) -> Result<Vec<PinnedFunction>, Problem> {
         let mut pinned: Vec<PinnedFunction> = Vec::new();
         for (reference, kinds) in spec.stages.iter().flat_map(|stage| places(&stage.work)) {
             let function = self.catalog.pin(reference, kinds)?;

@@ -115,6 +115,7 @@ impl Executor {
                     return PlanReply {
                         job: request.job.clone(),
                         result: Err(problem),
+                        columns: Vec::new(),
                         usage: Vec::new(),
                     };
                 }
@@ -125,6 +126,7 @@ impl Executor {
         PlanReply {
             job: request.job.clone(),
             result,
+            columns: planner.columns,
             usage: planner.usage,
         }
     }

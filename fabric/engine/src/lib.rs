@@ -23,11 +23,13 @@ mod schema;
 mod sink;
 mod source;
 mod task;
+mod untrusted;
 
 pub use executor::Executor;
 pub use messages::{
-    DescribeReply, FromExecutor, PlanReply, PlanRequest, PublishRequest, StageContext, TaskReply,
-    TaskRequest, ToExecutor,
+    Columns, DescribeReply, FromExecutor, PlanReply, PlanRequest, PublishRequest, StageContext,
+    TaskReply, TaskRequest, ToExecutor,
 };
 pub use plan::{FINGERPRINT, artefact_key, component_key, job_prefix};
 pub use preview::preview;
+pub use untrusted::is_decoding;

@@ -88,6 +88,17 @@ pub struct PlanRequest {
     pub functions: Vec<PinnedFunction>,
     /// Where guests' clocks stand, in Unix milliseconds.
     pub started_ms: u64,
+    /// Nothing is to be written: the job is only looked at.
+    pub check: bool,
+}
+
+/// Columns that come out of an input or a stage: names and types.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Columns {
+    /// The input or stage.
+    pub of: String,
+    /// The columns in order.
+    pub columns: Vec<(String, String)>,
 }
 
 /// What a planning task answers with.
@@ -97,6 +108,8 @@ pub struct PlanReply {
     pub job: JobId,
     /// The plan, or why there is none.
     pub result: Result<Plan, Problem>,
+    /// What comes out of inputs and stages, as far as planning got.
+    pub columns: Vec<Columns>,
     /// What planning used.
     pub usage: Vec<FunctionUsage>,
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use weft_control::{Answer, Command, ComponentRecord};
 use weft_core::{Digest, ErrorCode, Problem};
-use weft_engine::artefact_key;
+use weft_engine::{PlanReply, PlanRequest, artefact_key};
 use weft_sandbox::Description;
 
 use crate::agent::Agent;
@@ -198,6 +198,21 @@ impl Components {
             .await
             .map_err(|_| Problem::new(ErrorCode::Busy, "the server is stopping"))?;
         described.await.map_err(gone)?
+    }
+
+    /// Plans a job without running it. Errors: what is wrong with it.
+    pub(crate) async fn check(&self, request: PlanRequest) -> Result<PlanReply, Problem> {
+        let functions = request.functions.iter();
+        let digests: Vec<Digest> = functions.map(|function| function.digest.clone()).collect();
+        self.ensure_artefacts(&digests).await?;
+        let (answer, planned) = oneshot::channel();
+        let request = Request::Check {
+            request: Box::new(request),
+            answer,
+        };
+        let gone = || Problem::new(ErrorCode::Busy, "the executor is gone; try again");
+        self.controller.send(request).await.map_err(|_| gone())?;
+        planned.await.map_err(|_| gone())
     }
 
     /// Makes sure that the artefacts of a job's components are there for this engine: after an upgrade they are compiled anew.

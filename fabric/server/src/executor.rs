@@ -43,6 +43,9 @@ pub fn run() -> anyhow::Result<()> {
     // A slot that panicked would be missing for ever after: the process ends instead, and the agent starts another.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if weft_engine::is_decoding() {
+            return;
+        }
         report(panic);
         std::process::abort();
     }));

@@ -39,15 +39,13 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
         InputFormat::Csv(csv) => scan::csv_schema(csv, first, *first_bytes)?,
         InputFormat::Json { columns } => scan::json_schema(columns, first, *first_bytes)?,
         InputFormat::Parquet { columns } => parquet_schema(first, columns)?,
-        InputFormat::Arrow { .. } => {
-            let detail = "Arrow inputs are not offered by this version";
-            return Err(Problem::new(ErrorCode::InvalidJob, detail));
-        }
+        InputFormat::Arrow { columns } => some(first, &scan::arrow_schema(first)?, columns)?,
     };
     let mut splits = Vec::new();
     for (path, file_bytes) in &files {
         let parts = match &input.format {
             InputFormat::Parquet { .. } => row_groups(path, &schema, split_bytes)?,
+            InputFormat::Arrow { .. } => vec![Part::Whole],
             format => records(path, *file_bytes, split_bytes, Dialect::of(format))?,
         };
         splits.extend(parts.into_iter().map(|part| FileSplit {
@@ -161,40 +159,35 @@ fn open(path: &str) -> Result<File, Problem> {
 /// The columns of a Parquet input: those that the job names, or all of its first file.
 fn parquet_schema(path: &str, columns: &[String]) -> Result<SchemaRef, Problem> {
     let metadata = scan::parquet_metadata(path, &open(path)?)?;
-    let found = metadata.schema();
-    let missing = |name: &String| {
-        let names: Vec<&str> = found
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .collect();
-        let detail = format!(
-            "`{path}` has no column `{name}`; it has `{}`",
-            names.join("`, `")
-        );
-        Problem::new(ErrorCode::SchemaMismatch, detail)
+    let fields = metadata.schema().fields().iter();
+    let fields: Fields = fields.map(weft_sandbox::guest_field).collect();
+    some(path, &Arc::new(Schema::new(fields)), columns)
+}
+
+/// The named columns of a file; all where none is named.
+fn some(path: &str, found: &SchemaRef, columns: &[String]) -> Result<SchemaRef, Problem> {
+    if columns.is_empty() {
+        return Ok(Arc::clone(found));
+    }
+    let field = |name: &String| {
+        found.field_with_name(name).cloned().map_err(|_| {
+            let names = found.fields().iter().map(|field| field.name().as_str());
+            let names: Vec<&str> = names.collect();
+            let detail = format!(
+                "`{path}` has no column `{name}`; it has `{}`",
+                names.join("`, `")
+            );
+            Problem::new(ErrorCode::SchemaMismatch, detail)
+        })
     };
-    let fields: Result<Fields, Problem> = match columns {
-        [] => Ok(found
-            .fields()
-            .iter()
-            .map(weft_sandbox::guest_field)
-            .collect()),
-        columns => columns
-            .iter()
-            .map(|name| match found.field_with_name(name) {
-                Ok(field) => Ok(weft_sandbox::guest_field(&Arc::new(field.clone()))),
-                Err(_) => Err(missing(name)),
-            })
-            .collect(),
-    };
+    let fields: Result<Vec<_>, Problem> = columns.iter().map(field).collect();
     Ok(Arc::new(Schema::new(fields?)))
 }
 
 /// Splits of a Parquet file: row groups, together while they are small.
 fn row_groups(path: &str, schema: &SchemaRef, split_bytes: u64) -> Result<Vec<Part>, Problem> {
     let metadata = scan::parquet_metadata(path, &open(path)?)?;
-    scan::parquet_projection(path, &metadata, schema)?;
+    scan::positions(path, metadata.schema(), schema)?;
     let mut parts: Vec<Part> = Vec::new();
     let mut part_bytes = 0;
     for (position, group) in metadata.metadata().row_groups().iter().enumerate() {

@@ -21,7 +21,7 @@ use weft_shuffle::{Blobs, prepare_output};
 
 use self::inputs::{Listed, list};
 use crate::describe;
-use crate::messages::PlanRequest;
+use crate::messages::{Columns, PlanRequest};
 use crate::plan::{
     EdgePlan, FINGERPRINT, FilesPlan, FunctionPlan, Node, NodeWork, SinkPlan, Source, StagePlan,
     job_prefix,
@@ -39,6 +39,7 @@ pub(crate) struct Planner<'a> {
     components: HashMap<Digest, Arc<Component>>,
     stages: Vec<Draft>,
     pub(crate) usage: Vec<FunctionUsage>,
+    pub(crate) columns: Vec<Columns>,
     input_bytes: u64,
     /// How often the folders of outputs were written to before.
     generations: BTreeMap<String, u32>,
@@ -76,6 +77,7 @@ impl<'a> Planner<'a> {
             components,
             stages: Vec::new(),
             usage: Vec::new(),
+            columns: Vec::new(),
             input_bytes: 0,
             generations: BTreeMap::new(),
         }
@@ -92,7 +94,9 @@ impl<'a> Planner<'a> {
                 .iter()
                 .any(|stage| stage.from.as_deref() == Some(&input.name))
             {
-                outlets.insert(&input.name, self.input(input)?);
+                let outlet = self.input(input)?;
+                self.note_columns(&input.name, &outlet);
+                outlets.insert(&input.name, outlet);
             }
         }
         for stage in in_order(spec) {
@@ -116,14 +120,24 @@ impl<'a> Planner<'a> {
                 }
                 Work::Tasks { function, count } => self.tasks(stage, function, *count)?,
             };
+            self.note_columns(&stage.name, &outlet);
             self.sinks(stage, &outlet)?;
             outlets.insert(&stage.name, outlet);
         }
-        for output in &spec.outputs {
+        for output in spec.outputs.iter().filter(|_| !self.request.check) {
             prepare_output(Path::new(&output.path), &self.request.job)
                 .map_err(|error| error.problem())?;
         }
         self.write().await
+    }
+
+    fn note_columns(&mut self, of: &str, outlet: &Outlet) {
+        let fields = outlet.schema.fields().iter();
+        let columns = fields.map(|field| (field.name().clone(), field.data_type().to_string()));
+        self.columns.push(Columns {
+            of: of.to_owned(),
+            columns: columns.collect(),
+        });
     }
 
     fn input(&mut self, input: &InputSpec) -> Result<Outlet, Problem> {
@@ -454,8 +468,10 @@ impl<'a> Planner<'a> {
             stages.push(draft.shape(key.clone()));
             let bytes = serde_json::to_vec(&draft.plan(self.request, position))
                 .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-            let put = self.blobs.put_durable(&key, bytes.into()).await;
-            put.map_err(|error| error.problem())?;
+            if !self.request.check {
+                let put = self.blobs.put_durable(&key, bytes.into()).await;
+                put.map_err(|error| error.problem())?;
+            }
         }
         Ok(Plan {
             stages,

@@ -2,13 +2,15 @@
 //!
 //! Text formats are read in blocks of whole records ([`blocks`]); a record belongs to the split in which it begins.
 
+mod arrow_ipc;
 mod blocks;
 mod parquet;
 mod records;
 mod text;
 
+pub(crate) use arrow_ipc::file_schema as arrow_schema;
 pub(crate) use blocks::{Compression, Dialect, record_starts};
-pub(crate) use parquet::{metadata as parquet_metadata, projection as parquet_projection};
+pub(crate) use parquet::metadata as parquet_metadata;
 pub(crate) use records::{csv_schema, json_schema};
 pub(crate) use text::schema as text_schema;
 
@@ -104,6 +106,7 @@ pub(crate) enum Reader {
     Text(Box<text::TextReader>),
     Records(Box<records::RecordReader>),
     Parquet(Box<parquet::ParquetReader>),
+    Arrow(Box<arrow_ipc::ArrowReader>),
 }
 
 impl Reader {
@@ -120,8 +123,7 @@ impl Reader {
                 Self::Parquet(Box::new(parquet::ParquetReader::open(plan, split)?))
             }
             InputFormat::Arrow { .. } => {
-                let detail = "Arrow inputs are not offered by this version";
-                return Err(Problem::new(ErrorCode::InvalidJob, detail));
+                Self::Arrow(Box::new(arrow_ipc::ArrowReader::open(plan, split)?))
             }
         })
     }
@@ -132,6 +134,7 @@ impl Reader {
             Self::Text(reader) => reader.next(),
             Self::Records(reader) => reader.next(),
             Self::Parquet(reader) => reader.next(),
+            Self::Arrow(reader) => reader.next(),
         }
     }
 
@@ -141,15 +144,16 @@ impl Reader {
             Self::Text(reader) => reader.blocks.bytes_read,
             Self::Records(reader) => reader.blocks.bytes_read,
             Self::Parquet(reader) => reader.bytes_read,
+            Self::Arrow(reader) => reader.bytes_read,
         }
     }
 
-    /// What was left out so far. Parquet has no bad records: a file is readable or it is not.
+    /// What was left out so far. Parquet and Arrow have no bad records: a file is readable or it is not.
     pub(crate) fn left_out(&mut self) -> Option<&mut LeftOut> {
         match self {
             Self::Text(reader) => Some(&mut reader.left_out),
             Self::Records(reader) => Some(&mut reader.left_out),
-            Self::Parquet(_) => None,
+            Self::Parquet(_) | Self::Arrow(_) => None,
         }
     }
 }
@@ -197,6 +201,29 @@ fn check_size(split: &FileSplit, file: &std::fs::File) -> Result<(), Problem> {
         split.path, split.file_bytes
     );
     Err(Problem::new(ErrorCode::BadRecord, detail))
+}
+
+/// Positions in a file of the columns of `schema`, in its order. Errors: a column is missing or of another type.
+pub(crate) fn positions(
+    path: &str,
+    found: &SchemaRef,
+    schema: &SchemaRef,
+) -> Result<Vec<usize>, Problem> {
+    let position = |field: &Arc<Field>| {
+        let at = found.index_of(field.name()).ok();
+        let fits = |at: &usize| {
+            weft_sandbox::guest_type(found.field(*at).data_type()) == *field.data_type()
+        };
+        at.filter(fits).ok_or_else(|| {
+            let detail = format!(
+                "`{path}` has no column `{}` of type {}, as the first file of the input has",
+                field.name(),
+                field.data_type()
+            );
+            Problem::new(ErrorCode::SchemaMismatch, detail)
+        })
+    };
+    schema.fields().iter().map(position).collect()
 }
 
 /// The batch in the order and types of `schema`.

@@ -12,8 +12,9 @@ use parquet::arrow::arrow_reader::{
 };
 use weft_core::{ErrorCode, Problem};
 
-use super::{check_size, conform, unreadable};
+use super::{check_size, conform, positions, unreadable};
 use crate::plan::{FileSplit, FilesPlan, Part};
+use crate::untrusted::decode;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -21,36 +22,14 @@ const BATCH_ROWS: usize = 16 * 1024;
 /// A file's footer. What it says of Arrow's own types is not believed: the types of Parquet are all that is needed.
 pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, Problem> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    ArrowReaderMetadata::load(file, options).map_err(|error| broken(path, &error))
+    let metadata = decode(|| ArrowReaderMetadata::load(file, options));
+    let metadata = metadata.map_err(|panic| broken(path, &panic))?;
+    metadata.map_err(|error| broken(path, &error))
 }
 
 fn broken(path: &str, error: &dyn std::fmt::Display) -> Problem {
     let detail = format!("`{path}` is not readable Parquet: {error}");
     Problem::new(ErrorCode::BadRecord, detail)
-}
-
-/// Positions in the file of the columns of `schema`, in its order. Errors: a column is missing or of another type.
-pub(crate) fn projection(
-    path: &str,
-    metadata: &ArrowReaderMetadata,
-    schema: &SchemaRef,
-) -> Result<Vec<usize>, Problem> {
-    let found = metadata.schema();
-    let position = |field: &Arc<arrow::datatypes::Field>| {
-        let at = found.index_of(field.name()).ok();
-        let fits = |at: &usize| {
-            weft_sandbox::guest_type(found.field(*at).data_type()) == *field.data_type()
-        };
-        at.filter(fits).ok_or_else(|| {
-            let detail = format!(
-                "`{path}` has no column `{}` of type {}, as the first file of the input has",
-                field.name(),
-                field.data_type()
-            );
-            Problem::new(ErrorCode::SchemaMismatch, detail)
-        })
-    };
-    schema.fields().iter().map(position).collect()
 }
 
 /// Reads the row groups of one split.
@@ -68,7 +47,7 @@ impl ParquetReader {
         let file = File::open(&split.path).map_err(|error| unreadable(&split.path, "", &error))?;
         check_size(split, &file)?;
         let metadata = metadata(&split.path, &file)?;
-        let wanted = projection(&split.path, &metadata, &plan.schema)?;
+        let wanted = positions(&split.path, metadata.schema(), &plan.schema)?;
         let n_groups = metadata.metadata().num_row_groups();
         let groups = match split.part {
             Part::RowGroups { first, count } => first..(first + count).min(n_groups),
@@ -90,9 +69,8 @@ impl ParquetReader {
             .with_projection(mask)
             .with_row_groups(groups.collect())
             .with_batch_size(BATCH_ROWS);
-        let reader = builder
-            .build()
-            .map_err(|error| broken(&split.path, &error))?;
+        let reader = decode(|| builder.build()).map_err(|panic| broken(&split.path, &panic))?;
+        let reader = reader.map_err(|error| broken(&split.path, &error))?;
         let mut sorted = wanted.clone();
         sorted.sort_unstable();
         let order = wanted
@@ -109,10 +87,11 @@ impl ParquetReader {
     }
 
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
-        let Some(batch) = self.reader.next() else {
-            return Ok(None);
-        };
-        let batch = batch.and_then(|batch| conform(batch, &self.order, &self.schema));
-        batch.map(Some).map_err(|error| broken(&self.path, &error))
+        let read = decode(|| {
+            let batch = self.reader.next()?;
+            Some(batch.and_then(|batch| conform(batch, &self.order, &self.schema)))
+        });
+        let read = read.map_err(|panic| broken(&self.path, &panic))?;
+        read.transpose().map_err(|error| broken(&self.path, &error))
     }
 }

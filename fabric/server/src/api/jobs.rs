@@ -6,8 +6,10 @@ use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use weft_control::{Answer, Command, Job};
+use weft_control::{Answer, Command, Job, PinnedFunction, StageShape, Tenant};
+use weft_core::job::JobSpec;
 use weft_core::{Digest, ErrorCode, JobId, Problem, Receipt, job};
+use weft_engine::{Columns, PlanRequest};
 
 use super::components::{PageQuery, page};
 use super::reply::ApiResult;
@@ -77,18 +79,9 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     body: Bytes,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    let document: Value = serde_json::from_slice(&body).map_err(|error| {
-        Problem::new(
-            ErrorCode::InvalidJob,
-            format!("the body is not JSON: {error}"),
-        )
-    })?;
-    let spec = job::decode(&document)?;
+    let spec = decode(&body)?;
     let idempotency = idempotency(&headers, &body)?;
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-    let id = JobId::new(unix_ms(), u128::from_le_bytes(random));
+    let id = new_id()?;
     let answer = api
         .replica
         .propose(
@@ -116,6 +109,51 @@ pub(crate) async fn submit(
         },
         Json(view),
     ))
+}
+
+/// Plans a job without running it: says what it would read, do and write, or what is wrong with it.
+pub(crate) async fn check(State(api): State<Api>, body: Bytes) -> ApiResult<Json<Value>> {
+    let spec = decode(&body)?;
+    let functions = match api.replica.state().tenant(&tenant()) {
+        Some(tenant) => tenant.pin_functions(&spec),
+        None => Tenant::default().pin_functions(&spec),
+    }?;
+    let request = PlanRequest {
+        job: new_id()?,
+        spec,
+        functions: functions.clone(),
+        started_ms: unix_ms(),
+        check: true,
+    };
+    let reply = api.components.check(request).await?;
+    let plan = reply.result?;
+    let stage = |stage: &StageShape| json!({ "name": stage.name, "tasks_total": stage.n_tasks });
+    let columns = |columns: &Columns| {
+        let list = columns.columns.iter();
+        let list = list.map(|(name, data_type)| json!({ "name": name, "type": data_type }));
+        json!({ "of": columns.of, "columns": list.collect::<Vec<_>>() })
+    };
+    Ok(Json(json!({
+        "input_bytes": plan.input_bytes,
+        "functions": functions.iter().map(PinnedFunction::label).collect::<Vec<_>>(),
+        "stages": plan.stages.iter().map(stage).collect::<Vec<_>>(),
+        "columns": reply.columns.iter().map(columns).collect::<Vec<_>>(),
+    })))
+}
+
+fn decode(body: &[u8]) -> Result<JobSpec, Problem> {
+    let document: Value = serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("the body is not JSON: {error}");
+        Problem::new(ErrorCode::InvalidJob, detail)
+    })?;
+    job::decode(&document)
+}
+
+fn new_id() -> Result<JobId, Problem> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)
+        .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+    Ok(JobId::new(unix_ms(), u128::from_le_bytes(random)))
 }
 
 /// The client's key, with the digest of what it asks for.

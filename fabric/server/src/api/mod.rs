@@ -93,6 +93,10 @@ fn router(api: Api) -> Router {
                 .post(jobs::submit)
                 .layer(DefaultBodyLimit::max(JOB_BYTES_MAX)),
         )
+        .route(
+            "/v1/jobs/check",
+            post(jobs::check).layer(DefaultBodyLimit::max(JOB_BYTES_MAX)),
+        )
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/stages", get(jobs::stages))
         .route("/v1/jobs/{id}/tasks", get(jobs::tasks))

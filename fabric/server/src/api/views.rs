@@ -1,5 +1,7 @@
 //! What clients see of the state, as JSON.
 
+use std::cmp::Reverse;
+
 use serde_json::{Value, json};
 use weft_control::{ComponentRecord, EndedJob, Job, JobState, Outcome, StageState};
 use weft_core::{PriceSheet, Receipt};
@@ -112,6 +114,7 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
         };
         json!({
             "position": position,
+            "skew": shape.reads.and_then(|_| skew(progress)),
             "name": shape.name,
             "status": status,
             "tasks_total": shape.n_tasks,
@@ -123,6 +126,31 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
         })
     };
     job.stages().iter().enumerate().map(one).collect()
+}
+
+/// The largest partition of a shuffle against the mean, in rows, once all tasks that read it are done.
+fn skew(progress: &StageState) -> Option<Value> {
+    let largest = progress
+        .commits
+        .values()
+        .max_by_key(|commit| (commit.read.rows, Reverse(commit.task)))?;
+    let rows: u64 = progress
+        .commits
+        .values()
+        .map(|commit| commit.read.rows)
+        .sum();
+    let partitions = progress.commits.len() as u64;
+    // In thousandths: meters are integers.
+    let over_mean = (largest.read.rows * partitions * 1000)
+        .checked_div(rows)
+        .unwrap_or(1000);
+    Some(json!({
+        "task": largest.task,
+        "rows_largest": largest.read.rows,
+        "rows_all": rows,
+        "partitions": partitions,
+        "over_mean_milli": over_mean,
+    }))
 }
 
 /// The committed tasks of a job.

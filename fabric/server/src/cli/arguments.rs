@@ -138,6 +138,9 @@ pub(crate) struct RunArguments {
     /// The job file: TOML, or JSON where its name ends in `.json`
     #[arg(value_name = "JOB")]
     pub(crate) file: PathBuf,
+    /// Say what the job would do, and run nothing
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) check: bool,
     /// Submit the job and leave it to itself
     #[arg(long)]
     pub(crate) detach: bool,

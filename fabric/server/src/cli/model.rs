@@ -93,6 +93,16 @@ pub(crate) struct Stage {
     /// Tasks that were finished twice.
     pub(crate) duplicates: u64,
     pub(crate) retries: u64,
+    /// Of what a shuffle dealt out.
+    pub(crate) skew: Skew,
+}
+
+/// The largest partition against the mean.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Skew {
+    pub(crate) task: u64,
+    pub(crate) over_mean_milli: u64,
 }
 
 /// A folder that a job wrote.

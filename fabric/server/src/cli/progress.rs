@@ -8,6 +8,8 @@ use crate::cli::text::{count, counted};
 const LINE_CHARS: usize = 79;
 const BAR_CHARS: usize = 20;
 const NAME_CHARS_MAX: usize = 20;
+/// A partition with so many times the mean of rows, in thousandths, is worth a word.
+const SKEW_MILLI: u64 = 2000;
 /// Lines that are drawn at most, so that they fit the height of a terminal.
 const LINES_MAX: usize = 16;
 
@@ -76,6 +78,13 @@ fn figures(stage: &Stage) -> Vec<String> {
     )];
     if stage.retries > 0 {
         figures.push(format!("{} retried", count(stage.retries)));
+    }
+    if stage.skew.over_mean_milli >= SKEW_MILLI && stage.status == "done" {
+        let times = stage.skew.over_mean_milli as f64 / 1000.0;
+        figures.push(format!(
+            "task {} has {times:.1} times the mean",
+            stage.skew.task
+        ));
     }
     if stage.rows_read > 0 || stage.rows_written > 0 {
         figures.push(format!("{} rows in", count(stage.rows_read)));

@@ -1,5 +1,6 @@
 //! `weft run`: submits a job, follows it, and tells how it ended.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cli::arguments::RunArguments;
@@ -8,7 +9,7 @@ use crate::cli::endpoint::path;
 use crate::cli::failure::Failure;
 use crate::cli::follow::{Follow, Update};
 use crate::cli::interrupt::{Choice, Interrupts};
-use crate::cli::model::{Job, JobOutput};
+use crate::cli::model::{Job, JobOutput, Stage};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::text::{bytes, counted};
@@ -32,6 +33,9 @@ pub(crate) async fn run(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let document = job_file::read(&arguments.file, &arguments.param)?;
+    if arguments.check {
+        return check(client, &document, output).await;
+    }
     let (job, json) = submit(client, &document).await?;
     if arguments.detach {
         return output.either(&json, || job.id.clone());
@@ -42,6 +46,61 @@ pub(crate) async fn run(
             format!("{id} goes on; `weft job {id}` shows it", id = job.id)
         }),
     }
+}
+
+/// What a job would do.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Check {
+    input_bytes: u64,
+    functions: Vec<String>,
+    stages: Vec<Stage>,
+    columns: Vec<Columns>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Columns {
+    of: String,
+    columns: Vec<Column>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Column {
+    name: String,
+    r#type: String,
+}
+
+async fn check(client: &Client, document: &Value, output: &mut Output) -> Result<(), Failure> {
+    let call = Call::post_json(path(&["jobs", "check"]), document);
+    let answer = client.send(&call).await?;
+    let check: Check = answer.read()?;
+    output.either(answer.text()?, || checked(&check))
+}
+
+fn checked(check: &Check) -> String {
+    let mut lines = vec![format!(
+        "nothing is wrong with the job; it reads {}",
+        bytes(check.input_bytes)
+    )];
+    for Columns { of, columns } in &check.columns {
+        let columns: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{} {}", column.name, column.r#type))
+            .collect();
+        lines.push(format!("  {of}: {}", columns.join(", ")));
+    }
+    let stages = check.stages.iter();
+    lines.extend(stages.map(|stage| {
+        format!(
+            "  stage {}: {}",
+            stage.name,
+            counted(stage.tasks_total, "task")
+        )
+    }));
+    lines.push(format!("  with {}", check.functions.join(", ")));
+    lines.join("\n")
 }
 
 async fn submit(client: &Client, document: &Value) -> Result<(Job, String), Failure> {

@@ -47,6 +47,7 @@ impl Controller {
     pub(super) fn on_request(&mut self, request: Request) {
         match request {
             Request::Describe { digest, answer } => self.describes.push_back((digest, answer)),
+            Request::Check { request, answer } => self.checks.push_back((request, answer)),
         }
     }
 
@@ -69,6 +70,13 @@ impl Controller {
                 .link
                 .send(ToExecutor::Describe { request, digest })
                 .await;
+        }
+        while let Some((request, answer)) = self.checks.pop_front() {
+            let Some(executor) = &mut self.executor else {
+                return;
+            };
+            executor.checking.insert(request.job.clone(), answer);
+            executor.link.send(ToExecutor::Plan(request)).await;
         }
         while let Some(step) = self.steps.pop_front() {
             self.send_step(step).await;
@@ -111,6 +119,7 @@ impl Controller {
                     spec: job.spec,
                     functions: job.functions,
                     started_ms: job.submitted_ms,
+                    check: false,
                 };
                 executor.planning.insert(job.id);
                 executor

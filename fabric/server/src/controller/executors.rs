@@ -63,6 +63,7 @@ impl Controller {
             planning: BTreeSet::new(),
             publishing: BTreeSet::new(),
             describing: HashMap::new(),
+            checking: HashMap::new(),
         });
         Ok(())
     }
@@ -127,8 +128,8 @@ impl Controller {
             })
             .await;
         }
-        // Those who asked for a description see their channel closed, and the client tries again.
-        drop(lost.describing);
+        // Those who asked for a description or a check see their channel closed, and the client tries again.
+        drop((lost.describing, lost.checking));
         self.stillborn = if lost.ready {
             0
         } else {
@@ -168,6 +169,11 @@ impl Controller {
             }
             FromExecutor::Planned(reply) => {
                 if let Some(executor) = &mut self.executor {
+                    if let Some(waiting) = executor.checking.remove(&reply.job) {
+                        // The client may have gone meanwhile.
+                        let _ = waiting.send(reply);
+                        return;
+                    }
                     executor.planning.remove(&reply.job);
                 }
                 weft_core::failpoint::hit("planned");

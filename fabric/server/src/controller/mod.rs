@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use weft_control::{Answer, Command, Effect, Job, TaskCommit};
 use weft_core::{Digest, Epoch, JobId, Problem, TaskId};
+use weft_engine::{PlanReply, PlanRequest};
 use weft_sandbox::Description;
 use weft_shuffle::Blobs;
 
@@ -48,6 +49,13 @@ pub(crate) enum Request {
         /// Gets what it says.
         answer: oneshot::Sender<Result<Description, Problem>>,
     },
+    /// Plan a job that is only looked at.
+    Check {
+        /// What the planning task gets; its id is that of no job.
+        request: Box<PlanRequest>,
+        /// Gets the plan.
+        answer: oneshot::Sender<PlanReply>,
+    },
 }
 
 /// What the controller's own children report.
@@ -77,6 +85,7 @@ struct LiveExecutor {
     planning: BTreeSet<JobId>,
     publishing: BTreeSet<JobId>,
     describing: HashMap<u64, oneshot::Sender<Result<Description, Problem>>>,
+    checking: HashMap<JobId, oneshot::Sender<PlanReply>>,
 }
 
 /// The scheduler.
@@ -102,6 +111,8 @@ pub(crate) struct Controller {
     steps: VecDeque<Effect>,
     /// Descriptions that wait likewise.
     describes: VecDeque<(Digest, oneshot::Sender<Result<Description, Problem>>)>,
+    /// Checks that wait likewise.
+    checks: VecDeque<(Box<PlanRequest>, oneshot::Sender<PlanReply>)>,
     commits: Vec<(JobId, TaskCommit)>,
     committing: bool,
     /// Jobs that wait to be archived, because something of theirs still runs.
@@ -137,6 +148,7 @@ impl Controller {
             queue: ReadyQueue::default(),
             steps: VecDeque::new(),
             describes: VecDeque::new(),
+            checks: VecDeque::new(),
             commits: Vec::new(),
             committing: false,
             archiving: BTreeSet::new(),

@@ -449,3 +449,62 @@ fn maps_that_emit_nothing_feed_a_shuffle() {
     job::run(&server, &job::weblog(&logs, &out));
     assert_eq!(outputs::daily(&out.join("daily")), fixture.log.daily());
 }
+
+#[test]
+fn a_job_is_checked_without_a_trace() {
+    let fixture = Fixture::shared();
+    let (place, server) = start(&fixture);
+    let before = sizes(&pages(&server, "/v1/jobs"));
+    let mut job = job::weblog(&fixture.logs(), &place.out());
+    let check = |job: &Value| server.ask(&Request::json("/v1/jobs/check", job));
+    let checked = check(&job).ok();
+    let size = |path: &std::path::PathBuf| path.metadata().expect("it is there").len();
+    let bytes: u64 = folder::files(&fixture.logs()).iter().map(size).sum();
+    assert_eq!(checked["input_bytes"], bytes, "{checked:#}");
+    let visits = &checked["columns"][1];
+    assert_eq!(visits["of"], "visits", "{checked:#}");
+    assert_eq!(
+        visits["columns"][0],
+        serde_json::json!({ "name": "day", "type": "Utf8" })
+    );
+    let file = place.path("job.json");
+    std::fs::write(&file, job.to_string()).expect("it writes");
+    let (code, out, said) = say(
+        &server,
+        &["run", "--check", file.to_str().expect("a plain name")],
+    );
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        out.contains("nothing is wrong") && out.contains("weblog@0.1.0/daily"),
+        "{out}"
+    );
+
+    job["stage"][1]["shuffle"]["keys"] = serde_json::json!(["dya"]);
+    let refused = check(&job).json();
+    assert_eq!(refused["code"], "schema_mismatch", "{refused:#}");
+    assert!(!place.out().exists());
+    assert_eq!(
+        folder::names(&place.data().join("store/jobs")),
+        [] as [String; 0]
+    );
+    assert_eq!(sizes(&pages(&server, "/v1/jobs")), before);
+}
+
+#[test]
+fn skew_is_told() {
+    let fixture = Fixture::shared();
+    let (place, server) = start(&fixture);
+    let ended = job::run(&server, &job::weblog(&fixture.logs(), &place.out()));
+    let stage = &ended["stages"][1];
+    let skew = &stage["skew"];
+    assert_eq!(skew["rows_all"], stage["rows_read"], "{ended:#}");
+    let mean_milli = number(&skew["rows_all"]) * 1000 / number(&skew["partitions"]);
+    let expected = number(&skew["rows_largest"]) as f64 * 1e6 / mean_milli as f64;
+    let found = number(&skew["over_mean_milli"]) as f64;
+    // Seven days in three partitions: one has more than its share.
+    assert!(
+        found > 1100.0 && (found - expected).abs() < 2.0,
+        "{found} and {expected}"
+    );
+    assert!(ended["stages"][0]["skew"].is_null(), "it reads no shuffle");
+}

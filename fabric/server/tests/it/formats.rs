@@ -148,6 +148,9 @@ fn rows_are_the_same_in_every_format() {
     csv_again["schema"] = json!(SCHEMA);
     desk.pass(&csv_again, &desk.out("arrow", "arrow"));
     check(&desk.rows("arrow"), &expected, "arrow");
+    let arrow = json!({ "format": "arrow", "uri": desk.path("arrow") });
+    desk.pass(&arrow, &desk.out("parquet-again", "parquet"));
+    check(&desk.rows("parquet-again"), &expected, "from arrow");
 
     // Once more through the guest's memory, from files that are compressed.
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -190,6 +193,8 @@ fn columns_are_inferred_projected_and_checked() {
     );
     assert_eq!(desk.rows("nested"), ["1|[a, b]|{x: 1}", "2||"]);
 
+    desk.pass(&columns, &desk.out("whole", "arrow"));
+
     let missing = json!({ "format": "parquet", "uri": inferred, "columns": ["scores"] });
     let detail = desk.fails(&missing, &desk.out("no", "parquet"), "schema_mismatch");
     assert!(
@@ -207,6 +212,28 @@ fn columns_are_inferred_projected_and_checked() {
     let broken = json!({ "format": "parquet", "uri": broken });
     let detail = desk.fails(&broken, &desk.out("no", "parquet"), "bad_record");
     assert!(detail.contains("c.parquet"), "{detail}");
+    for (at, what) in [
+        (0, "not readable"),
+        (68, "not readable"),
+        (80, "not readable"),
+    ] {
+        let file = folder::files(&desk.path("whole"))
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|name| name == "arrow"));
+        let mut bytes = fs::read(file.expect("it was written")).expect("it reads");
+        let at = at.min(bytes.len() - 1);
+        bytes[at..at + 4].fill(0xfe);
+        let broken = desk.write("d.arrow", &bytes);
+        let detail = desk.fails(
+            &json!({ "format": "arrow", "uri": broken }),
+            &desk.out("no", "parquet"),
+            "bad_record",
+        );
+        assert!(
+            detail.contains(what) && detail.contains("d.arrow"),
+            "{at}: {detail}"
+        );
+    }
     let nested = json!({ "format": "json", "uri": lines });
     let detail = desk.fails(&nested, &desk.out("no", "csv"), "schema_mismatch");
     assert!(
