@@ -106,12 +106,21 @@ pub struct Problem {
     pub function: Option<String>,
 }
 
+/// Bytes of a problem's text: it may quote what users and guests wrote.
+const DETAIL_BYTES_MAX: usize = 4096;
+
 impl Problem {
     /// A problem with nothing but its code and text.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        let mut detail: String = detail.into();
+        if detail.len() > DETAIL_BYTES_MAX {
+            let cut = detail.len() - DETAIL_BYTES_MAX;
+            detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
+            detail += &format!(" … ({cut} bytes cut)");
+        }
         Self {
             code,
-            detail: detail.into(),
+            detail,
             errors: Vec::new(),
             limit: None,
             value: None,

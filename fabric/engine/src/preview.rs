@@ -55,13 +55,17 @@ fn read(
     let batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>> =
         match manifest.format.as_str() {
             "csv" => {
-                let names = manifest.schema.iter().map(|(name, _)| name);
+                let format = arrow_csv::reader::Format::default().with_header(true);
+                let header = File::open(path).map_err(|error| failed(&error))?;
+                let (header, _) = format
+                    .infer_schema(header, Some(0))
+                    .map_err(|error| failed(&error))?;
+                let names = header.fields().iter().map(|field| field.name());
                 let fields = names.map(|name| Field::new(name, DataType::Utf8, true));
                 let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
                 let reader = arrow_csv::ReaderBuilder::new(schema)
                     .with_header(true)
                     .with_batch_size(rows)
-                    .with_truncated_rows(true)
                     .build(file);
                 Box::new(reader.map_err(|error| failed(&error))?)
             }

@@ -157,11 +157,11 @@ impl SinkWriter {
     }
 
     fn problem(&self, error: &ArrowError) -> Problem {
-        let code = match error {
-            ArrowError::IoError(..)
-            | ArrowError::ExternalError(_)
-            | ArrowError::ParquetError(_) => ErrorCode::StoreUnavailable,
-            _ => ErrorCode::SchemaMismatch,
+        // Encoders wrap errors of the file in errors of their own, of several kinds.
+        let text = error.to_string();
+        let code = match text.contains("os error") {
+            true => ErrorCode::StoreUnavailable,
+            false => ErrorCode::SchemaMismatch,
         };
         Problem::new(code, format!("writing to `{}`: {error}", self.plan.folder))
     }

@@ -276,9 +276,12 @@ impl TaskRun {
             }
             progress.own.bytes_read = reader.bytes_read();
             let Some(batch) = batch else { break };
+            environment.check_cancel()?;
+            if batch.num_rows() == 0 {
+                continue;
+            }
             failpoint::hit("map");
             progress.own.rows_in += batch.num_rows() as u64;
-            environment.check_cancel()?;
             flow.push(environment, batch).await?;
         }
         let left_out = reader.left_out().map_or(0, |left_out| left_out.count);

@@ -128,12 +128,18 @@ pub(crate) async fn archive(blobs: &Blobs, job: &Job) -> Result<String, Problem>
     }
     let succeeded =
         matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded);
-    let staged = job.staged_files();
-    for output in &job.spec.outputs {
-        let of_output = staged.iter().filter(|file| file.output == output.name);
-        let withdraw: Option<Vec<_>> = (!succeeded).then(|| of_output.cloned().collect());
-        clean_staging(Path::new(&output.path), &job.id, withdraw.as_deref()).map_err(failed)?;
-    }
+    let (staged, outputs, id) = (job.staged_files(), job.spec.outputs.clone(), job.id.clone());
+    // Folders may be large, and may lie on disks that are slow.
+    let clean = move || {
+        outputs.iter().try_for_each(|output| {
+            let of_output = staged.iter().filter(|file| file.output == output.name);
+            let withdraw: Option<Vec<_>> = (!succeeded).then(|| of_output.cloned().collect());
+            clean_staging(Path::new(&output.path), &id, withdraw.as_deref())
+        })
+    };
+    let cleaned = tokio::task::spawn_blocking(clean).await;
+    let stopped = |_| Problem::new(weft_core::ErrorCode::Internal, "the clean-up was stopped");
+    cleaned.map_err(stopped)?.map_err(failed)?;
     blobs
         .delete_prefix(&job_prefix(&job.id))
         .await

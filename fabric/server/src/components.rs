@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_control::{Answer, Command, ComponentRecord};
 use weft_core::{Digest, ErrorCode, Problem};
 use weft_engine::{PlanReply, PlanRequest, artefact_key};
@@ -14,6 +14,9 @@ use crate::clock::unix_ms;
 use crate::controller::Request;
 use crate::folder::{DataFolder, tenant};
 use crate::replica::Replica;
+
+/// Registrations at a time.
+const REGISTRATIONS_MAX: usize = 256;
 
 /// What compiling and describing a component told.
 #[derive(Clone)]
@@ -30,6 +33,8 @@ pub(crate) struct Components {
     agent: Arc<Agent>,
     replica: Replica,
     controller: mpsc::Sender<Request>,
+    /// Registrations under way, whether their clients wait or have gone.
+    permits: Semaphore,
     /// One entry for each digest that somebody is waiting for.
     flights: Mutex<HashMap<Digest, Flight>>,
 }
@@ -46,6 +51,7 @@ impl Components {
             agent,
             replica,
             controller,
+            permits: Semaphore::new(REGISTRATIONS_MAX),
             flights: Mutex::default(),
         }
     }
@@ -59,6 +65,10 @@ impl Components {
         digest: Digest,
         size_bytes: u64,
     ) -> Result<(ComponentRecord, bool), Problem> {
+        let _permit = self.permits.try_acquire().map_err(|_| {
+            let detail = format!("{REGISTRATIONS_MAX} components are being registered; try again");
+            Problem::new(ErrorCode::Busy, detail)
+        })?;
         let known = self.known_record(&digest);
         if let Some(record) = known {
             return Ok((record, false));

@@ -6,11 +6,12 @@
 //!
 //! Every step can be repeated from the start: a file that is neither staged nor published is the only thing that cannot be.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use serde::{Deserialize, Serialize};
 use weft_control::{PublishedOutput, SinkFile};
 use weft_core::JobId;
@@ -22,6 +23,8 @@ use crate::error::{Error, Result};
 
 /// Name of the manifest in an output folder.
 pub const MANIFEST: &str = "_weft.json";
+/// Bytes of a manifest that is read.
+const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 fn staging_folder(output: &Path, job: &JobId) -> PathBuf {
     output.join(format!(".weft-{job}"))
@@ -128,6 +131,8 @@ pub struct ManifestOutput {
     pub schema: Vec<(String, String)>,
     /// Its files.
     pub files: Vec<SinkFile>,
+    /// Columns whose values name folders.
+    pub partition_by: Vec<String>,
     /// What becomes of files that the folder's manifest lists already.
     pub mode: OutputMode,
 }
@@ -156,6 +161,9 @@ pub struct Manifest {
     pub format: String,
     /// Columns and their types, as text.
     pub schema: Vec<(String, String)>,
+    /// Columns whose values name folders.
+    #[serde(default)]
+    pub partition_by: Vec<String>,
     /// How often jobs wrote to the folder before this one.
     #[serde(default)]
     pub generation: u32,
@@ -173,13 +181,42 @@ pub fn read_manifest(folder: &Path) -> Result<Option<Manifest>> {
 }
 
 fn read_manifest_at(path: &Path) -> Result<Option<Manifest>> {
-    match fs::read(path) {
-        Ok(text) => match serde_json::from_slice(&text) {
-            Ok(manifest) => Ok(Some(manifest)),
-            Err(error) => Err(Error::Encoding(format!("`{}`: {error}", path.display()))),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::file(path, error)),
+    let wrong = |what: &str| Error::Encoding(format!("`{}`: {what}", path.display()));
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => return Err(wrong("it is not a file")),
+        Ok(found) if found.len() > MANIFEST_BYTES_MAX => return Err(wrong("it is too large")),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file(path, error)),
+    }
+    let text = fs::read(path).map_err(|error| Error::file(path, error))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).map_err(|error| wrong(&error.to_string()))?;
+    // Whoever wrote it: what it names is read, and removed.
+    match manifest.files.iter().all(|file| is_within(&file.name)) {
+        true => Ok(Some(manifest)),
+        false => Err(wrong("it names files outside of its folder")),
+    }
+}
+
+/// True for a relative path that stays below its folder.
+fn is_within(name: &str) -> bool {
+    let path = Path::new(name);
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+    !name.is_empty() && path.components().all(plain)
+}
+
+/// One process at a time publishes into a folder, or cleans up in it. The lock ends with the value, and with the process.
+struct FolderLock(#[expect(dead_code, reason = "it is held")] File);
+
+impl FolderLock {
+    fn take(folder: &Path) -> Result<Self> {
+        let take = || -> io::Result<File> {
+            let folder = File::open(folder)?;
+            flock(&folder, FlockOperation::LockExclusive)?;
+            Ok(folder)
+        };
+        take().map(Self).map_err(|error| Error::file(folder, error))
     }
 }
 
@@ -192,14 +229,19 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     let folder = Path::new(&output.folder);
     let staging = staging_folder(folder, job);
     fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
-    let previous = keep_previous(job, folder, &staging, output.mode)?;
-    for file in &output.files {
-        weft_core::failpoint::hit("publish");
-        publish_file(folder, &staging, file)?;
+    let _lock = FolderLock::take(folder)?;
+    // Another job may have written to the folder since this one's manifest stood there.
+    if !is_published(&staging) {
+        let previous = keep_previous(job, folder, &staging, output.mode)?;
+        for file in &output.files {
+            weft_core::failpoint::hit("publish");
+            publish_file(folder, &staging, file)?;
+        }
+        sync_folders(folder, &output.files)?;
+        let manifest = manifest(job, output, previous.as_ref());
+        write_manifest(folder, &staging, &manifest, previous.is_some())?;
+        weft_core::failpoint::hit("publish-manifest");
     }
-    let manifest = manifest(job, output, previous.as_ref());
-    write_manifest(folder, &staging, &manifest, previous.is_some())?;
-    weft_core::failpoint::hit("publish-manifest");
     let sum = |of: fn(&SinkFile) -> u64| output.files.iter().map(of).sum();
     Ok(PublishedOutput {
         name: output.name.clone(),
@@ -210,6 +252,25 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     })
 }
 
+/// True where the manifest was renamed into its place: it was ready, and is not staged any more.
+fn is_published(staging: &Path) -> bool {
+    staging.join(READY).exists() && !staging.join(MANIFEST).exists()
+}
+
+/// Syncs the folders that files of `partition_by` were renamed into, and those above them.
+fn sync_folders(output: &Path, files: &[SinkFile]) -> Result<()> {
+    let parents = files
+        .iter()
+        .flat_map(|file| Path::new(&file.name).ancestors().skip(1));
+    let parents: BTreeSet<&Path> = parents.collect();
+    for parent in parents {
+        let folder = output.join(parent);
+        let synced = File::open(&folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| Error::file(&folder, error))?;
+    }
+    Ok(())
+}
+
 fn manifest(job: &JobId, output: &ManifestOutput, previous: Option<&Manifest>) -> Manifest {
     let file = |file: &SinkFile| ManifestFile {
         name: file.name.clone(),
@@ -217,26 +278,40 @@ fn manifest(job: &JobId, output: &ManifestOutput, previous: Option<&Manifest>) -
         bytes: file.bytes,
         xxh3: file.xxh3.clone(),
     };
-    let mut files: Vec<ManifestFile> = output.files.iter().map(file).collect();
+    let mut files: BTreeMap<&str, ManifestFile> = BTreeMap::new();
     if let (OutputMode::Append, Some(previous)) = (output.mode, previous) {
-        files.extend(previous.files.iter().cloned());
+        files.extend(
+            previous
+                .files
+                .iter()
+                .map(|file| (file.name.as_str(), file.clone())),
+        );
     }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files.extend(
+        output
+            .files
+            .iter()
+            .map(|ours| (ours.name.as_str(), file(ours))),
+    );
+    let sum = |of: fn(&ManifestFile) -> u64| files.values().map(of).fold(0, u64::saturating_add);
     Manifest {
         job: job.to_string(),
         output: output.name.clone(),
         format: output.format.clone(),
         schema: output.schema.clone(),
-        generation: previous.map_or(0, |previous| previous.generation + 1),
-        rows: files.iter().map(|file| file.rows).sum(),
-        bytes: files.iter().map(|file| file.bytes).sum(),
-        files,
+        partition_by: output.partition_by.clone(),
+        generation: previous.map_or(0, |previous| previous.generation.saturating_add(1)),
+        rows: sum(|file| file.rows),
+        bytes: sum(|file| file.bytes),
+        files: files.into_values().collect(),
     }
 }
 
 /// Name of the manifest that was there before, in the staging folder: of files that are to be removed, and of files that stay.
 const REPLACED: &str = "replaced.json";
 const EXTENDED: &str = "extended.json";
+/// Says in the staging folder that the staged manifest is complete.
+const READY: &str = "ready";
 
 /// The manifest that was there before the job, kept in the staging folder.
 fn keep_previous(
@@ -250,14 +325,20 @@ fn keep_previous(
         OutputMode::Overwrite => staging.join(REPLACED),
         OutputMode::Append => staging.join(EXTENDED),
     };
-    if let Some(manifest) = read_manifest_at(&kept)? {
-        return Ok(Some(manifest));
-    }
+    // What is there now counts: another job may have been faster than this one, or than its first attempt.
     let found = read_manifest(folder)?.filter(|manifest| manifest.job != job.as_str());
-    if let Some(manifest) = &found {
-        write_durably(&kept, &encode(manifest)?)?;
+    match &found {
+        Some(manifest) => write_durably(&kept, &encode(manifest)?)?,
+        None => remove_if_there(&kept)?,
     }
     Ok(found)
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file(path, error)),
+        _ => Ok(()),
+    }
 }
 
 fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
@@ -304,11 +385,9 @@ fn write_manifest(
 ) -> Result<()> {
     let path = folder.join(MANIFEST);
     let text = encode(manifest)?;
-    if fs::read(&path).is_ok_and(|found| found == text) {
-        return Ok(());
-    }
     let staged = staging.join(MANIFEST);
     write_durably(&staged, &text)?;
+    write_durably(&staging.join(READY), b"")?;
     let flags = match replaces {
         true => RenameFlags::empty(),
         false => RenameFlags::NOREPLACE,
@@ -334,9 +413,10 @@ pub fn clean_staging(output: &Path, job: &JobId, withdraw: Option<&[SinkFile]>) 
     let staging = staging_folder(output, job);
     let trash = output.join(format!(".weft-{job}.trash"));
     if staging.exists() {
+        let _lock = FolderLock::take(output)?;
         match withdraw {
             Some(files) => {
-                withdraw_manifest(output, &staging, job)?;
+                withdraw_manifest(output, &staging, job, files)?;
                 // A file that is still staged was never renamed: what has its name is somebody else's.
                 let ours = files
                     .iter()
@@ -381,18 +461,44 @@ fn remove_replaced(output: &Path, staging: &Path) -> Result<()> {
     let Some(replaced) = read_manifest_at(&staging.join(REPLACED))? else {
         return Ok(());
     };
-    for file in &replaced.files {
+    // What is no manifest any more lists nothing.
+    let current = read_manifest(output).ok().flatten();
+    let listed: BTreeSet<&str> = current
+        .iter()
+        .flat_map(|manifest| &manifest.files)
+        .map(|file| file.name.as_str())
+        .collect();
+    for file in replaced
+        .files
+        .iter()
+        .filter(|file| !listed.contains(file.name.as_str()))
+    {
         remove_file(output, &file.name, file.bytes)?;
     }
     Ok(())
 }
 
-/// Takes back the manifest, if it is this job's; the one that was there before comes back.
-fn withdraw_manifest(output: &Path, staging: &Path, job: &JobId) -> Result<()> {
+/// Takes back the manifest, if it is this job's; the one that was there before comes back. In another job's manifest that lists
+/// files of this one, they are left out.
+fn withdraw_manifest(output: &Path, staging: &Path, job: &JobId, files: &[SinkFile]) -> Result<()> {
     let path = output.join(MANIFEST);
     // What is no manifest is somebody else's.
-    if !matches!(read_manifest(output), Ok(Some(manifest)) if manifest.job == job.as_str()) {
+    let Ok(Some(mut manifest)) = read_manifest(output) else {
         return Ok(());
+    };
+    if manifest.job != job.as_str() {
+        let ours: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+        let listed = manifest.files.len();
+        // A file that is still staged is not the one that the manifest means.
+        if is_published(staging) {
+            manifest
+                .files
+                .retain(|file| !ours.contains(file.name.as_str()));
+        }
+        return match manifest.files.len() < listed {
+            true => write_durably(&path, &encode(&manifest)?),
+            false => Ok(()),
+        };
     }
     for name in [REPLACED, EXTENDED] {
         if staging.join(name).exists() {
@@ -420,6 +526,7 @@ mod tests {
             format: "parquet".into(),
             schema: Vec::new(),
             files,
+            partition_by: Vec::new(),
             mode: OutputMode::Error,
         }
     }

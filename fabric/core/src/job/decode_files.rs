@@ -193,6 +193,7 @@ fn dead_letter(path: &str, input: &str, value: &Value, errors: &mut Errors) -> O
     let mut table = Table::open(path, value, errors)?;
     let uri = table.required_text("dead_letter", errors);
     let folder = uri.and_then(|uri| local_path(&table.at("dead_letter"), uri, errors));
+    let mode = mode(&mut table, errors);
     table.finish(errors);
     Some(OutputSpec {
         name: format!("{input}-bad-records"),
@@ -200,7 +201,7 @@ fn dead_letter(path: &str, input: &str, value: &Value, errors: &mut Errors) -> O
         format: OutputFormat::Json,
         path: folder?,
         partition_by: Vec::new(),
-        mode: OutputMode::Error,
+        mode,
     })
 }
 
@@ -248,6 +249,14 @@ pub(super) fn outputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<OutputS
     outputs
 }
 
+fn mode(table: &mut Table<'_>, errors: &mut Errors) -> OutputMode {
+    match table.choice("mode", &["error", "overwrite", "append"], errors) {
+        Some("overwrite") => OutputMode::Overwrite,
+        Some("append") => OutputMode::Append,
+        _ => OutputMode::Error,
+    }
+}
+
 fn output(name: &str, mut table: Table<'_>, errors: &mut Errors) -> Option<OutputSpec> {
     let from = table.required_text("from", errors);
     let uri = table.required_text("uri", errors);
@@ -259,11 +268,7 @@ fn output(name: &str, mut table: Table<'_>, errors: &mut Errors) -> Option<Outpu
         Some("arrow") => OutputFormat::Arrow,
         _ => OutputFormat::Parquet,
     };
-    let mode = match table.choice("mode", &["error", "overwrite", "append"], errors) {
-        Some("overwrite") => OutputMode::Overwrite,
-        Some("append") => OutputMode::Append,
-        _ => OutputMode::Error,
-    };
+    let mode = mode(&mut table, errors);
     let partition_by = table.texts("partition_by", errors).unwrap_or_default();
     table.finish(errors);
     Some(OutputSpec {

@@ -1,11 +1,12 @@
 //! Inputs: which files there are, what columns they have, and how they are split.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{Fields, Schema, SchemaRef};
+use glob::MatchOptions;
 use weft_core::job::{InputFormat, InputSpec};
 use weft_core::{ErrorCode, Problem};
 use weft_shuffle::{ManifestFile, read_manifest};
@@ -20,6 +21,8 @@ const SPLITS_WANTED: u64 = 16;
 const SPLIT_BYTES_MIN: u64 = 1 << 20;
 /// Files of one input.
 const FILES_MAX: usize = 100_000;
+/// Columns of one input.
+const COLUMNS_MAX: usize = 4096;
 
 /// An input that has been looked at.
 pub(super) struct Listed {
@@ -33,7 +36,9 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
     let files = files(input)?;
     let bytes = files.iter().map(|(_, bytes)| bytes).sum::<u64>();
     let split_bytes = (bytes / SPLITS_WANTED).clamp(SPLIT_BYTES_MIN, SPLIT_BYTES);
-    let (first, first_bytes) = &files[0];
+    // An empty file tells nothing of its columns.
+    let first = files.iter().find(|(_, bytes)| *bytes > 0);
+    let (first, first_bytes) = first.unwrap_or(&files[0]);
     let schema = match &input.format {
         InputFormat::Text { utf8 } => scan::text_schema(*utf8),
         InputFormat::Csv(csv) => scan::csv_schema(csv, first, *first_bytes)?,
@@ -41,8 +46,13 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
         InputFormat::Parquet { columns } => parquet_schema(first, columns)?,
         InputFormat::Arrow { columns } => some(first, &scan::arrow_schema(first)?, columns)?,
     };
+    check_schema(first, &schema)?;
     let mut splits = Vec::new();
     for (path, file_bytes) in &files {
+        let has_header = matches!(&input.format, InputFormat::Csv(csv) if csv.header);
+        if *file_bytes == 0 && has_header && files.len() > 1 {
+            continue;
+        }
         let parts = match &input.format {
             InputFormat::Parquet { .. } => row_groups(path, &schema, split_bytes)?,
             InputFormat::Arrow { .. } => vec![Part::Whole],
@@ -71,8 +81,8 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
                 format!("input `{}`: `{uri}`: {error}", input.name),
             )
         };
-        let before = files.len();
-        for path in glob::glob(uri).map_err(|error| bad(&error))? {
+        let mut n_matches = 0;
+        for path in glob::glob_with(uri, PATTERNS).map_err(|error| bad(&error))? {
             let path = path.map_err(|error| bad(&error))?;
             let metadata = std::fs::metadata(&path).map_err(|error| bad(&error))?;
             let name = path
@@ -80,8 +90,10 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
                 .ok_or_else(|| bad(&"a file's name is not UTF-8"))?;
             if metadata.is_dir() && name == uri.trim_end_matches('/') {
                 files.extend(of_manifest(&path).map_err(|error| bad(&error))?);
+                n_matches += 1;
             } else if metadata.is_file() && (name == uri || !is_aside(&path)) {
                 files.insert(name.to_owned(), metadata.len());
+                n_matches += 1;
             }
             if files.len() > FILES_MAX {
                 let name = &input.name;
@@ -89,13 +101,50 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
                 return Err(Problem::new(ErrorCode::TooLarge, detail));
             }
         }
-        if files.len() == before {
+        if n_matches == 0 {
             return Err(bad(
                 &"matches no file (`*`, `?` and `[..]` are patterns; `[[]` is a bracket)",
             ));
         }
     }
+    if files.is_empty() {
+        let detail = format!(
+            "input `{}`: the manifests of its folders list no files",
+            input.name
+        );
+        return Err(Problem::new(ErrorCode::NoInput, detail));
+    }
     Ok(files.into_iter().collect())
+}
+
+/// Stars match neither hidden files nor what lies in hidden folders: jobs that run stage their files there.
+const PATTERNS: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+/// Fails for columns that could not be told apart, or are too many.
+fn check_schema(path: &str, schema: &SchemaRef) -> Result<(), Problem> {
+    let wrong = |what: String| {
+        let detail = format!("`{path}` {what}");
+        Err(Problem::new(ErrorCode::SchemaMismatch, detail))
+    };
+    let n = schema.fields().len();
+    if n > COLUMNS_MAX {
+        return wrong(format!(
+            "has {n} columns; an input may have {COLUMNS_MAX}: name those that are needed"
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    match schema
+        .fields()
+        .iter()
+        .find(|field| !seen.insert(field.name()))
+    {
+        Some(twice) => wrong(format!("has the column `{}` twice", twice.name())),
+        None => Ok(()),
+    }
 }
 
 /// Files that lie beside data, such as manifests: patterns pass them over.
@@ -116,7 +165,12 @@ fn of_manifest(folder: &Path) -> Result<Vec<(String, u64)>, String> {
     let file = |file: ManifestFile| {
         let path = folder.join(&file.name);
         let name = path.to_str().ok_or("a file's name is not UTF-8")?;
-        Ok((name.to_owned(), file.bytes))
+        match std::fs::metadata(&path) {
+            Ok(found) if found.len() == file.bytes => Ok((name.to_owned(), file.bytes)),
+            _ => Err(format!(
+                "`{name}` is not there as the folder's manifest says"
+            )),
+        }
     };
     manifest.files.into_iter().map(file).collect()
 }
@@ -137,8 +191,11 @@ fn records(
         u64::try_from(u128::from(bytes) * u128::from(part) / u128::from(parts))
             .expect("it is at most `bytes`")
     };
-    let cuts: Vec<u64> = (1..parts).map(cut).collect();
-    let mut cuts = scan::record_starts(path, dialect, &cuts)?;
+    let mut cuts: Vec<u64> = (1..parts).map(cut).collect();
+    // Of lines, a split may begin within one.
+    if let Dialect::Csv { .. } = dialect {
+        cuts = scan::record_starts(path, dialect, &cuts)?;
+    }
     cuts.insert(0, 0);
     cuts.push(bytes);
     let pairs = cuts

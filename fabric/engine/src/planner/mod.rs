@@ -20,6 +20,7 @@ use weft_sandbox::{Component, Guest};
 use weft_shuffle::{Blobs, prepare_output};
 
 use self::inputs::{Listed, list};
+use self::outputs::Before;
 use crate::describe;
 use crate::messages::{Columns, PlanRequest};
 use crate::plan::{
@@ -41,8 +42,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) usage: Vec<FunctionUsage>,
     pub(crate) columns: Vec<Columns>,
     input_bytes: u64,
-    /// How often the folders of outputs were written to before.
-    generations: BTreeMap<String, u32>,
+    /// What is known of the outputs' folders.
+    folders: BTreeMap<String, Before>,
 }
 
 /// A stage that is being cut.
@@ -79,13 +80,13 @@ impl<'a> Planner<'a> {
             usage: Vec::new(),
             columns: Vec::new(),
             input_bytes: 0,
-            generations: BTreeMap::new(),
+            folders: BTreeMap::new(),
         }
     }
 
     pub(crate) async fn plan(&mut self) -> Result<Plan, Problem> {
         let spec = &self.request.spec;
-        self.generations = outputs::generations(spec)?;
+        self.folders = outputs::folders(spec)?;
         let mut outlets: BTreeMap<&str, Outlet> = BTreeMap::new();
         for input in &spec.inputs {
             // An input that nothing reads is not listed.
@@ -426,14 +427,15 @@ impl<'a> Planner<'a> {
     }
 
     fn sink(&self, output: &OutputSpec, schema: &SchemaRef) -> Result<SinkPlan, Problem> {
-        outputs::check_format(output, schema)?;
+        let before = self.folders.get(&output.name).cloned().unwrap_or_default();
+        outputs::check_columns(output, &before, schema)?;
         Ok(SinkPlan {
             output: output.name.clone(),
             folder: output.path.clone(),
             stage: output.from.clone(),
             format: output.format,
             partition_by: outputs::partition_columns(output, schema)?,
-            generation: self.generations.get(&output.name).copied().unwrap_or(0),
+            generation: before.generation,
             schema: Arc::clone(schema),
         })
     }

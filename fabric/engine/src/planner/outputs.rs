@@ -3,25 +3,34 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use weft_core::job::{JobSpec, OutputFormat, OutputMode, OutputSpec};
 use weft_core::{ErrorCode, Problem};
-use weft_shuffle::{folder_is_free, read_manifest};
+use weft_shuffle::{Manifest, folder_is_free, read_manifest};
 
 /// Columns that name folders.
 const PARTITION_COLUMNS_MAX: usize = 8;
 
+/// What is known of the folders of outputs that were written to before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Before {
+    /// How often.
+    pub(super) generation: u32,
+    /// The manifest that an append joins.
+    appended: Option<Manifest>,
+}
+
 /// How often the folder of each output was written to before. Errors: `output_exists` where it may not be written to.
-pub(super) fn generations(spec: &JobSpec) -> Result<BTreeMap<String, u32>, Problem> {
-    let one = |output: &OutputSpec| Ok((output.name.clone(), generation(output)?));
+pub(super) fn folders(spec: &JobSpec) -> Result<BTreeMap<String, Before>, Problem> {
+    let one = |output: &OutputSpec| Ok((output.name.clone(), before(output)?));
     spec.outputs.iter().map(one).collect()
 }
 
-fn generation(output: &OutputSpec) -> Result<u32, Problem> {
+fn before(output: &OutputSpec) -> Result<Before, Problem> {
     let folder = Path::new(&output.path);
     let failed = |error: weft_shuffle::Error| error.problem();
     if folder_is_free(folder).map_err(failed)? {
-        return Ok(0);
+        return Ok(Before::default());
     }
     let (name, path) = (&output.name, &output.path);
     let refused = |why: &str| {
@@ -43,16 +52,43 @@ fn generation(output: &OutputSpec) -> Result<u32, Problem> {
         let why = format!(" in the format {}", manifest.format);
         return Err(refused(&why));
     }
-    Ok(manifest.generation + 1)
+    Ok(Before {
+        generation: manifest.generation.saturating_add(1),
+        appended: (output.mode == OutputMode::Append).then_some(manifest),
+    })
 }
 
-/// Fails where the format has no place for a column.
-pub(super) fn check_format(output: &OutputSpec, schema: &SchemaRef) -> Result<(), Problem> {
+/// Fails where the format has no place for a column, or where rows would join others with other columns.
+pub(super) fn check_columns(
+    output: &OutputSpec,
+    before: &Before,
+    schema: &SchemaRef,
+) -> Result<(), Problem> {
+    if let Some(manifest) = &before.appended {
+        let fields = schema.fields().iter();
+        let columns: Vec<_> = fields
+            .map(|field| (field.name().clone(), field.data_type().to_string()))
+            .collect();
+        if manifest.schema != columns || manifest.partition_by != output.partition_by {
+            let (name, path) = (&output.name, &output.path);
+            let detail = format!(
+                "the output `{name}` would be added to `{path}`, whose files have other columns or another `partition_by`"
+            );
+            return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
+        }
+    }
     let nested = schema
         .fields()
         .iter()
         .find(|field| field.data_type().is_nested());
     match (output.format, nested) {
+        (OutputFormat::Parquet, Some(field)) if is_empty_struct(field.data_type()) => {
+            let (name, column) = (&output.name, field.name());
+            let detail = format!(
+                "output.{name}.format: parquet has no place for `{column}`, a struct without members"
+            );
+            Err(Problem::new(ErrorCode::SchemaMismatch, detail))
+        }
         (OutputFormat::Csv, Some(field)) => {
             let (name, column, data_type) = (&output.name, field.name(), field.data_type());
             let detail = format!(
@@ -62,6 +98,10 @@ pub(super) fn check_format(output: &OutputSpec, schema: &SchemaRef) -> Result<()
         }
         _ => Ok(()),
     }
+}
+
+fn is_empty_struct(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Struct(members) if members.is_empty())
 }
 
 /// Positions of the columns of `partition_by`. Errors: a column that is missing, or of a type that names no folders.

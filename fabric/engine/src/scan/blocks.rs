@@ -14,8 +14,12 @@ use crate::plan::{FileSplit, Part};
 pub(super) const BLOCK_BYTES: usize = 512 << 10;
 /// Bytes of one record.
 const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Bytes that are read at a time where only ends of records are looked for.
+const SCAN_BYTES: usize = 1 << 20;
 /// Memory that a zstd file may ask for its window, as a power of two.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How a file of a text format is compressed, as its name says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +52,12 @@ impl Compression {
 pub(crate) enum Dialect {
     /// At each `\n`.
     Lines,
-    /// At each `\n` that is not between quotes; a quote counts where a value begins with it.
-    Quoted { delimiter: u8, quote: u8 },
+    /// At each `\n` and each `\r` that is not between quotes; a quote counts where a value begins with it. What is empty is no
+    /// record, so `\r\n` ends one.
+    Csv { delimiter: u8, quote: Option<u8> },
 }
 
-/// Where in a record of quoted values a scan stands.
+/// Where in a record a scan stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     ValueStart,
@@ -69,6 +74,10 @@ pub(crate) struct Scan {
     place: Place,
 }
 
+fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
 impl Scan {
     /// A scan that begins where a record does.
     pub(crate) fn new(dialect: Dialect) -> Self {
@@ -80,35 +89,42 @@ impl Scan {
 
     /// The position behind the next end of a record at or after `from`. Where there is none, all bytes count as scanned.
     pub(crate) fn next_end(&mut self, bytes: &[u8], from: usize) -> Option<usize> {
-        let Dialect::Quoted { delimiter, quote } = self.dialect else {
-            return memchr::memchr(b'\n', &bytes[from..]).map(|at| from + at + 1);
-        };
+        match self.dialect {
+            Dialect::Lines => memchr::memchr(b'\n', &bytes[from..]).map(|at| from + at + 1),
+            Dialect::Csv { quote: None, .. } => {
+                memchr::memchr2(b'\n', b'\r', &bytes[from..]).map(|at| from + at + 1)
+            }
+            Dialect::Csv {
+                delimiter,
+                quote: Some(quote),
+            } => self.next_quoted_end(delimiter, quote, bytes, from),
+        }
+    }
+
+    fn next_quoted_end(
+        &mut self,
+        delimiter: u8,
+        quote: u8,
+        bytes: &[u8],
+        from: usize,
+    ) -> Option<usize> {
         let mut at = from;
         while at < bytes.len() {
+            let found = match self.place {
+                Place::Quoted => memchr::memchr(quote, &bytes[at..]),
+                Place::Plain => memchr::memchr3(delimiter, b'\n', b'\r', &bytes[at..]),
+                Place::Quote | Place::ValueStart => Some(0),
+            };
+            at += found?;
+            let byte = bytes[at];
             self.place = match self.place {
-                Place::Quoted => match memchr::memchr(quote, &bytes[at..]) {
-                    Some(found) => {
-                        at += found;
-                        Place::Quote
-                    }
-                    None => return None,
-                },
-                Place::Plain => match memchr::memchr2(delimiter, b'\n', &bytes[at..]) {
-                    Some(found) => {
-                        at += found;
-                        Place::ValueStart
-                    }
-                    None => return None,
-                },
-                Place::Quote if bytes[at] == quote => Place::Quoted,
-                Place::ValueStart if bytes[at] == quote => Place::Quoted,
-                Place::Quote | Place::ValueStart => match bytes[at] {
-                    byte if byte == delimiter || byte == b'\n' => Place::ValueStart,
-                    _ => Place::Plain,
-                },
+                Place::Quoted => Place::Quote,
+                Place::Quote | Place::ValueStart if byte == quote => Place::Quoted,
+                _ if byte == delimiter || is_line_end(byte) => Place::ValueStart,
+                _ => Place::Plain,
             };
             at += 1;
-            if self.place == Place::ValueStart && bytes[at - 1] == b'\n' {
+            if self.place == Place::ValueStart && is_line_end(byte) {
                 return Some(at);
             }
         }
@@ -116,44 +132,74 @@ impl Scan {
     }
 }
 
-/// Where records begin at or after each of `wanted`, which rise, in a plain file. Reads the file up to the last one.
-///
-/// A file without quotes is not read: its lines are its records.
+/// Where records of a plain CSV file begin at or after each of `wanted`, which rise. A file with quotes is read up to the last one.
 pub(crate) fn record_starts(
     path: &str,
     dialect: Dialect,
     wanted: &[u64],
 ) -> Result<Vec<u64>, Problem> {
-    let Dialect::Quoted { quote, .. } = dialect else {
-        return Ok(wanted.to_vec());
-    };
     let failed = |error: io::Error| unreadable(path, "", &error);
     let file = File::open(path).map_err(failed)?;
-    let mut block = vec![0; 4 << 20];
-    if !has_byte(&file, quote, &mut block).map_err(failed)? {
-        return Ok(wanted.to_vec());
+    let mut block = vec![0; SCAN_BYTES];
+    let quote = match dialect {
+        Dialect::Csv { quote, .. } => quote,
+        Dialect::Lines => None,
+    };
+    let mut starts = Vec::new();
+    match quote {
+        Some(quote) if has_byte(&file, quote, &mut block).map_err(failed)? => {
+            let scan = Scan::new(dialect);
+            next_starts(&file, scan, 0, wanted, &mut block, &mut starts).map_err(failed)?;
+        }
+        // Without quotes every line end ends a record.
+        _ => {
+            let lines = match dialect {
+                Dialect::Csv { delimiter, .. } => Dialect::Csv {
+                    delimiter,
+                    quote: None,
+                },
+                Dialect::Lines => Dialect::Lines,
+            };
+            for wanted in wanted {
+                let (scan, from) = (Scan::new(lines), wanted.saturating_sub(1));
+                next_starts(&file, scan, from, &[*wanted], &mut block, &mut starts)
+                    .map_err(failed)?;
+            }
+        }
     }
-    let (mut scan, mut starts) = (Scan::new(dialect), Vec::new());
-    let mut offset = 0;
-    while starts.len() < wanted.len() {
-        let read = file.read_at(&mut block, offset).map_err(failed)?;
+    Ok(starts)
+}
+
+/// Adds where records begin at or after each of `wanted`, by a scan from `offset`.
+fn next_starts(
+    file: &File,
+    mut scan: Scan,
+    mut offset: u64,
+    wanted: &[u64],
+    block: &mut [u8],
+    starts: &mut Vec<u64>,
+) -> io::Result<()> {
+    let mut wanted = wanted.iter().copied().peekable();
+    while wanted.peek().is_some() {
+        let read = file.read_at(block, offset)?;
         if read == 0 {
-            starts.resize(wanted.len(), offset);
-            break;
+            starts.extend(wanted.map(|_| offset));
+            return Ok(());
         }
         let mut from = 0;
         while let Some(end) = scan.next_end(&block[..read], from) {
-            while wanted
-                .get(starts.len())
-                .is_some_and(|wanted| *wanted <= offset + end as u64)
-            {
-                starts.push(offset + end as u64);
+            let start = offset + end as u64;
+            while wanted.next_if(|wanted| *wanted <= start).is_some() {
+                starts.push(start);
+            }
+            if wanted.peek().is_none() {
+                return Ok(());
             }
             from = end;
         }
         offset += read as u64;
     }
-    Ok(starts)
+    Ok(())
 }
 
 fn has_byte(file: &File, byte: u8, block: &mut [u8]) -> io::Result<bool> {
@@ -172,7 +218,12 @@ fn has_byte(file: &File, byte: u8, block: &mut [u8]) -> io::Result<bool> {
 
 /// Bytes of a split in file order.
 enum Bytes {
-    Plain { file: File, offset: u64 },
+    /// Up to where the file ended when the job was planned.
+    Plain {
+        file: File,
+        offset: u64,
+        end: u64,
+    },
     Gzip(Box<MultiGzDecoder<File>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<File>>>),
 }
@@ -180,8 +231,10 @@ enum Bytes {
 impl Bytes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Bytes::Plain { file, offset } => {
-                let read = file.read_at(buffer, *offset)?;
+            Bytes::Plain { file, offset, end } => {
+                let left = usize::try_from(end.saturating_sub(*offset)).unwrap_or(usize::MAX);
+                let most = left.min(buffer.len());
+                let read = file.read_at(&mut buffer[..most], *offset)?;
                 *offset += read as u64;
                 Ok(read)
             }
@@ -208,8 +261,8 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Opens a split. It may begin within a line, which belongs to the split before it.
-    pub(super) fn open(split: &FileSplit) -> Result<Self, Problem> {
+    /// Opens a split. Of lines, it may begin within one, which belongs to the split before it; of CSV, it begins with a record.
+    pub(super) fn open(split: &FileSplit, dialect: Dialect) -> Result<Self, Problem> {
         let failed = |error: io::Error| unreadable(&split.path, "", &error);
         let file = File::open(&split.path).map_err(failed)?;
         check_size(split, &file)?;
@@ -218,12 +271,16 @@ impl Blocks {
             Part::Bytes { start, end } => (start, end),
             Part::Whole | Part::RowGroups { .. } => (0, u64::MAX),
         };
-        // A byte early: a line begins at `start` only if the byte before ends a line.
-        let position = start.saturating_sub(1);
+        let position = match dialect {
+            // A byte early: a line begins at `start` only if the byte before ends a line.
+            Dialect::Lines => start.saturating_sub(1),
+            Dialect::Csv { .. } => start,
+        };
         let bytes = match compression {
             Compression::None => Bytes::Plain {
                 file,
                 offset: position,
+                end: split.file_bytes,
             },
             Compression::Gzip => Bytes::Gzip(Box::new(MultiGzDecoder::new(file))),
             Compression::Zstd => {
@@ -244,7 +301,7 @@ impl Blocks {
             ended: false,
             bytes_read: 0,
         };
-        if start > 0 {
+        if position < start {
             blocks.skip_line()?;
         }
         Ok(blocks)
@@ -323,6 +380,17 @@ impl Blocks {
         }
     }
 
+    /// Drops the byte order mark that some programs put in front of a file.
+    pub(super) fn skip_mark(&mut self) -> Result<(), Problem> {
+        if self.position == 0 {
+            self.fill_block()?;
+            if self.pending.starts_with(BYTE_ORDER_MARK) {
+                self.consume(BYTE_ORDER_MARK.len());
+            }
+        }
+        Ok(())
+    }
+
     /// Drops bytes at the front.
     pub(super) fn consume(&mut self, bytes: usize) {
         self.position += bytes as u64;
@@ -340,19 +408,10 @@ impl Blocks {
     pub(super) fn whole_records(&self, dialect: Dialect) -> usize {
         // The last byte that may begin a record of ours.
         let last = usize::try_from(self.end - self.position - 1).unwrap_or(usize::MAX);
-        let whole = if last >= self.pending.len() {
-            match dialect {
-                Dialect::Lines => memchr::memrchr(b'\n', &self.pending).map(|at| at + 1),
-                Dialect::Quoted { quote, .. } if memchr::memchr(quote, &self.pending).is_none() => {
-                    memchr::memrchr(b'\n', &self.pending).map(|at| at + 1)
-                }
-                Dialect::Quoted { .. } => ends(dialect, &self.pending).last(),
-            }
+        let whole = if last < self.pending.len() {
+            ends(dialect, &self.pending, last).find(|end| *end > last)
         } else {
-            match dialect {
-                Dialect::Lines => Scan::new(dialect).next_end(&self.pending, last),
-                Dialect::Quoted { .. } => ends(dialect, &self.pending).find(|end| *end > last),
-            }
+            last_end(dialect, &self.pending)
         };
         match whole {
             _ if self.ended && last >= self.pending.len() => self.pending.len(),
@@ -370,14 +429,34 @@ impl Blocks {
     }
 }
 
-/// Positions behind the ends of records.
-pub(super) fn ends(dialect: Dialect, bytes: &[u8]) -> impl Iterator<Item = usize> {
+/// Positions behind the ends of records, those before `from` left out where that saves a scan.
+pub(super) fn ends(dialect: Dialect, bytes: &[u8], from: usize) -> impl Iterator<Item = usize> {
     let mut scan = Scan::new(dialect);
-    let mut from = 0;
+    let mut at = if has_quotes(dialect, bytes) { 0 } else { from };
+    if at > 0 {
+        // Not at the start of a value, perhaps: there are no quotes that could mislead.
+        scan.place = Place::Plain;
+    }
     std::iter::from_fn(move || {
-        from = scan.next_end(bytes, from)?;
-        Some(from)
+        at = scan.next_end(bytes, at)?;
+        Some(at)
     })
+}
+
+fn has_quotes(dialect: Dialect, bytes: &[u8]) -> bool {
+    matches!(dialect, Dialect::Csv { quote: Some(quote), .. } if memchr::memchr(quote, bytes).is_some())
+}
+
+/// The position behind the last end of a record.
+fn last_end(dialect: Dialect, bytes: &[u8]) -> Option<usize> {
+    let last = match dialect {
+        Dialect::Lines => memchr::memrchr(b'\n', bytes),
+        Dialect::Csv { .. } if has_quotes(dialect, bytes) => {
+            return ends(dialect, bytes, 0).last();
+        }
+        Dialect::Csv { .. } => memchr::memrchr2(b'\n', b'\r', bytes),
+    };
+    last.map(|at| at + 1)
 }
 
 /// Whole records at the front of a file, as many as a block holds and one at least, unless the file has none.
@@ -391,7 +470,8 @@ pub(crate) fn first_block(
         file_bytes,
         part: Part::Whole,
     };
-    let mut blocks = Blocks::open(&split)?;
+    let mut blocks = Blocks::open(&split, dialect)?;
+    blocks.skip_mark()?;
     blocks.fill_block()?;
     loop {
         let whole = blocks.whole_records(dialect);
@@ -406,15 +486,15 @@ pub(crate) fn first_block(
 mod tests {
     use super::*;
 
-    const QUOTED: Dialect = Dialect::Quoted {
+    const QUOTED: Dialect = Dialect::Csv {
         delimiter: b',',
-        quote: b'"',
+        quote: Some(b'"'),
     };
 
     #[track_caller]
     fn check(text: &str, expected: &[&str]) {
         let mut start = 0;
-        let found: Vec<&str> = ends(QUOTED, text.as_bytes())
+        let found: Vec<&str> = ends(QUOTED, text.as_bytes(), 0)
             .map(|end| &text[std::mem::replace(&mut start, end)..end])
             .collect();
         assert_eq!(found, expected);
@@ -431,6 +511,7 @@ mod tests {
         // A quote within a value that did not begin with one stands for itself.
         check("5\" pipe,x\nb\n", &["5\" pipe,x\n", "b\n"]);
         check("a,\"open\nfor ever\n", &[]);
+        check("a\r\n\"b\r\n\"\rc\r", &["a\r", "\n", "\"b\r\n\"\r", "c\r"]);
     }
 
     #[test]
@@ -439,7 +520,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), text).expect("it writes");
         let path = file.path().to_str().expect("a plain name");
-        let mut all: Vec<u64> = ends(QUOTED, text.as_bytes())
+        let mut all: Vec<u64> = ends(QUOTED, text.as_bytes(), 0)
             .map(|end| end as u64)
             .collect();
         all.insert(0, 0);

@@ -19,7 +19,9 @@ use std::io;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::FormatOptions;
 use weft_core::job::{BadRecords, InputFormat};
 use weft_core::{ErrorCode, Problem};
 
@@ -226,6 +228,12 @@ pub(crate) fn positions(
     schema.fields().iter().map(position).collect()
 }
 
+/// A value that does not fit is an error, not null.
+const EXACT: CastOptions<'static> = CastOptions {
+    safe: false,
+    format_options: FormatOptions::new(),
+};
+
 /// The batch in the order and types of `schema`.
 fn conform(
     batch: RecordBatch,
@@ -233,8 +241,9 @@ fn conform(
     schema: &SchemaRef,
 ) -> Result<RecordBatch, arrow::error::ArrowError> {
     let columns = order.iter().zip(schema.fields());
-    let columns = columns
-        .map(|(position, field)| arrow::compute::cast(batch.column(*position), field.data_type()));
+    let columns = columns.map(|(position, field)| {
+        cast_with_options(batch.column(*position), field.data_type(), &EXACT)
+    });
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), columns.collect::<Result<_, _>>()?, &options)
 }

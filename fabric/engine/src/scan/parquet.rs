@@ -18,6 +18,8 @@ use crate::untrusted::decode;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 16 * 1024;
+/// Bytes of one batch, more or less, going by what the footer says of the rows.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// A file's footer. What it says of Arrow's own types is not believed: the types of Parquet are all that is needed.
 pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, Problem> {
@@ -57,6 +59,16 @@ impl ParquetReader {
             metadata.metadata().file_metadata().schema_descr(),
             wanted.iter().copied(),
         );
+        let (all_bytes, all_rows) = groups.clone().fold((0, 0), |(bytes, rows), group| {
+            let group = metadata.metadata().row_group(group);
+            let count = |n: i64| usize::try_from(n).unwrap_or(0);
+            (
+                bytes + count(group.total_byte_size()),
+                rows + count(group.num_rows()),
+            )
+        });
+        let row_bytes = all_bytes.checked_div(all_rows).unwrap_or(0).max(1);
+        let rows = BATCH_BYTES / row_bytes;
         let chunks = groups.clone().flat_map(|group| {
             let columns = metadata.metadata().row_group(group).columns();
             columns.iter().enumerate()
@@ -68,7 +80,7 @@ impl ParquetReader {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_row_groups(groups.collect())
-            .with_batch_size(BATCH_ROWS);
+            .with_batch_size(rows.clamp(1, BATCH_ROWS));
         let reader = decode(|| builder.build()).map_err(|panic| broken(&split.path, &panic))?;
         let reader = reader.map_err(|error| broken(&split.path, &error))?;
         let mut sorted = wanted.clone();

@@ -53,11 +53,13 @@ pub(crate) struct RecordReader {
 impl RecordReader {
     pub(super) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
         let dialect = Dialect::of(&plan.format);
-        let mut blocks = Blocks::open(split)?;
+        let mut blocks = Blocks::open(split, dialect)?;
+        let begins = blocks.position == 0;
+        blocks.skip_mark()?;
         let format = match &plan.format {
             InputFormat::Csv(csv) => {
                 let format = csv_format(csv, &plan.schema, split)?;
-                if csv.header && blocks.position == 0 {
+                if csv.header && begins {
                     skip_record(&mut blocks, dialect)?;
                 }
                 format
@@ -74,35 +76,39 @@ impl RecordReader {
         })
     }
 
+    /// The next rows, none where all records of a block are left out, or nothing at the split's end.
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
-        loop {
-            if let Some(batch) = self.ready.pop_front() {
-                return Ok(Some(batch));
-            }
-            if self.blocks.is_at_end() {
-                return Ok(None);
-            }
-            self.blocks.fill_block()?;
-            let mut whole = self.blocks.whole_records(self.dialect);
-            while whole == 0 && !self.blocks.ended {
-                self.blocks.fill_record("record")?;
-                whole = self.blocks.whole_records(self.dialect);
-            }
-            let position = self.blocks.position;
-            let mut block = self.blocks.take(whole);
-            if block.last() != Some(&b'\n') {
-                block.push(b'\n');
-            }
-            match self.decode(&block) {
-                Ok(batches) => self.ready.extend(batches),
-                Err(_) => self.decode_records(&block, position)?,
-            }
+        if let Some(batch) = self.ready.pop_front() {
+            return Ok(Some(batch));
         }
+        if self.blocks.is_at_end() {
+            return Ok(None);
+        }
+        self.blocks.fill_block()?;
+        let mut whole = self.blocks.whole_records(self.dialect);
+        while whole == 0 && !self.blocks.ended {
+            self.blocks.fill_record("record")?;
+            whole = self.blocks.whole_records(self.dialect);
+        }
+        let position = self.blocks.position;
+        let mut block = self.blocks.take(whole);
+        if !block
+            .last()
+            .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+        {
+            block.push(b'\n');
+        }
+        match self.decode(&block) {
+            Ok(batches) => self.ready.extend(batches),
+            Err(_) => self.decode_records(&block, position)?,
+        }
+        let none = || RecordBatch::new_empty(Arc::clone(&self.schema));
+        Ok(Some(self.ready.pop_front().unwrap_or_else(none)))
     }
 
     /// Decodes what it can of a block that has bad records.
     fn decode_records(&mut self, block: &[u8], position: u64) -> Result<(), Problem> {
-        let ends: Vec<usize> = ends(self.dialect, block).collect();
+        let ends: Vec<usize> = ends(self.dialect, block, 0).collect();
         // First and last record of the parts that are to be decoded; the next part is at the end.
         let mut todo = Vec::new();
         match ends.len().checked_sub(1) {
@@ -115,7 +121,11 @@ impl RecordReader {
             match self.decode(bytes) {
                 Ok(batches) => self.ready.extend(batches),
                 Err(error) if first == last => {
-                    let reason = error.to_string();
+                    // The record is named by its position; the decoder only knows this one.
+                    let reason = error
+                        .to_string()
+                        .replace(" at line 0", "")
+                        .replace(" for line 1", "");
                     self.leave_out(bytes, position + start as u64, &reason)?;
                 }
                 Err(_) => {
@@ -136,45 +146,81 @@ impl RecordReader {
         let bad = BadRecord {
             position,
             reason: reason.to_owned(),
-            record: record.strip_suffix(b"\n").unwrap_or(record).to_vec(),
+            record: record.trim_ascii_end().to_vec(),
         };
-        let advice = "mend it, or use `bad_records = \"skip\"` or `{ dead_letter = \"FOLDER\" }`";
+        let advice = "mend it, give its column another type in `schema`, or use `bad_records = \"skip\"` or `{ dead_letter = \"FOLDER\" }`";
         self.left_out.add(&self.blocks.split, bad, advice)
     }
 
-    /// Decodes whole records.
+    /// Decodes whole records. Errors: some of them are none.
     fn decode(&self, records: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
-        match &self.format {
+        let batches = match &self.format {
             Format::Csv {
                 csv,
                 schema,
                 projection,
                 order,
             } => {
+                self.check_csv(csv, records)?;
                 let builder = arrow_csv::ReaderBuilder::new(Arc::clone(schema))
                     .with_delimiter(csv.delimiter)
                     .with_quote(csv.quote.unwrap_or(NO_QUOTE))
-                    .with_batch_size(BATCH_ROWS)
+                    .with_batch_size(rows_at_most(records))
                     .with_projection(projection.clone());
                 let mut decoder = builder.build_decoder();
-                let decode = |bytes: Option<&[u8]>| match bytes {
+                let batches = drain(records, |bytes| match bytes {
                     Some(bytes) => decoder.decode(bytes).map(|read| (read, None)),
                     None => decoder.flush().map(|batch| (0, batch)),
-                };
+                })?;
                 let conform = |batch| conform(batch, order, &self.schema);
-                drain(records, decode)?.into_iter().map(conform).collect()
+                batches
+                    .into_iter()
+                    .map(conform)
+                    .collect::<Result<Vec<_>, _>>()?
             }
             Format::Json => {
                 let builder = arrow_json::ReaderBuilder::new(Arc::clone(&self.schema))
-                    .with_batch_size(BATCH_ROWS);
+                    .with_coerce_primitive(true)
+                    .with_batch_size(rows_at_most(records));
                 let mut decoder = builder.build_decoder()?;
-                drain(records, |bytes| match bytes {
+                let batches = drain(records, |bytes| match bytes {
                     Some(bytes) => decoder.decode(bytes).map(|read| (read, None)),
                     None => decoder.flush().map(|batch| (0, batch)),
-                })
+                })?;
+                let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+                let lines = records.split(|byte| *byte == b'\n');
+                if rows != lines.filter(|line| !line.trim_ascii().is_empty()).count() {
+                    // The decoder would let an object go on in the next line.
+                    return Err(ArrowError::ParseError(
+                        "there is not one object a line".into(),
+                    ));
+                }
+                batches
             }
+        };
+        Ok(batches)
+    }
+
+    /// Finds what the decoder of CSV would take for something else.
+    fn check_csv(&self, csv: &CsvFormat, records: &[u8]) -> Result<(), ArrowError> {
+        let error = |what: &str| Err(ArrowError::ParseError(what.into()));
+        match csv.quote {
+            None if memchr::memchr(NO_QUOTE, records).is_some() => error("it is not UTF-8"),
+            Some(quote) if memchr::memchr(quote, records).is_some() => {
+                match ends(self.dialect, records, 0).last() == Some(records.len()) {
+                    true => Ok(()),
+                    false => error(NEVER_CLOSED),
+                }
+            }
+            _ => Ok(()),
         }
     }
+}
+
+/// No more rows than line ends: decoders make room for as many as they are told.
+fn rows_at_most(records: &[u8]) -> usize {
+    let lines = memchr::memchr2_iter(b'\n', b'\r', records).take(BATCH_ROWS);
+    lines.count().max(1)
 }
 
 /// Drives a decoder: it takes bytes until it has a batch, which it gives when it gets none.
@@ -203,13 +249,13 @@ fn drain(
 fn skip_record(blocks: &mut Blocks, dialect: Dialect) -> Result<(), Problem> {
     blocks.fill_block()?;
     loop {
-        let end = ends(dialect, &blocks.pending).next();
+        let end = ends(dialect, &blocks.pending, 0).next();
         if let Some(end) = end {
             blocks.consume(end);
             return Ok(());
         }
         if blocks.ended {
-            let all = blocks.pending.len();
+            let all = header_end(&blocks.split.path, dialect, &blocks.pending)?;
             blocks.consume(all);
             return Ok(());
         }
@@ -222,10 +268,8 @@ impl Dialect {
     pub(crate) fn of(format: &InputFormat) -> Self {
         match format {
             InputFormat::Csv(CsvFormat {
-                delimiter,
-                quote: Some(quote),
-                ..
-            }) => Self::Quoted {
+                delimiter, quote, ..
+            }) => Self::Csv {
                 delimiter: *delimiter,
                 quote: *quote,
             },
@@ -259,11 +303,25 @@ fn declared(columns: &[ColumnSpec]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(field).collect::<Fields>()))
 }
 
+/// Where the first record of a file ends. Errors: it has none, because a quote swallows all.
+fn header_end(path: &str, dialect: Dialect, block: &[u8]) -> Result<usize, Problem> {
+    if let Some(end) = ends(dialect, block, 0).next() {
+        return Ok(end);
+    }
+    match ends(dialect, &[block, b"\n"].concat(), 0).next() {
+        Some(_) => Ok(block.len()),
+        None => {
+            let detail = format!("`{path}`: the header cannot be read: {NEVER_CLOSED}");
+            Err(Problem::new(ErrorCode::BadRecord, detail))
+        }
+    }
+}
+
 /// The names that a CSV file begins with.
 fn file_header(csv: &CsvFormat, path: &str, file_bytes: u64) -> Result<Vec<String>, Problem> {
     let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
     let block = first_block(path, file_bytes, dialect)?;
-    let end = ends(dialect, &block).next().unwrap_or(block.len());
+    let end = header_end(path, dialect, &block)?;
     let format = arrow_csv::reader::Format::default()
         .with_header(true)
         .with_delimiter(csv.delimiter)
@@ -280,11 +338,6 @@ fn file_header(csv: &CsvFormat, path: &str, file_bytes: u64) -> Result<Vec<Strin
         .iter()
         .map(|field| field.name().clone())
         .collect();
-    // Some programs put a byte order mark in front.
-    let mut names: Vec<String> = names;
-    if let Some(first) = names.first_mut() {
-        *first = first.trim_start_matches('\u{feff}').to_owned();
-    }
     Ok(names)
 }
 
@@ -301,6 +354,10 @@ fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<
     }
     let names = file_header(csv, &split.path, split.file_bytes)?;
     let position = |field: &Arc<Field>| {
+        if names.iter().filter(|name| *name == field.name()).count() > 1 {
+            let detail = format!("`{}` has the column `{}` twice", split.path, field.name());
+            return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
+        }
         names
             .iter()
             .position(|name| name == field.name())
@@ -349,6 +406,7 @@ pub(crate) fn csv_schema(
     }
     let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
     let block = first_block(path, file_bytes, dialect)?;
+    header_end(path, dialect, &block)?;
     let format = arrow_csv::reader::Format::default()
         .with_header(csv.header)
         .with_delimiter(csv.delimiter)
@@ -407,7 +465,7 @@ mod tests {
     use crate::plan::Part;
     use crate::scan::record_starts;
 
-    fn rows(path: &str, format: &InputFormat, part: Part) -> Vec<String> {
+    fn rows(path: &str, format: &InputFormat, part: Part) -> Result<Vec<String>, Problem> {
         let schema = Schema::new(vec![
             Field::new("a", DataType::Utf8, true),
             Field::new("b", DataType::Int64, true),
@@ -425,9 +483,9 @@ mod tests {
             file_bytes: std::fs::metadata(path).expect("it is there").len(),
             part,
         };
-        let mut reader = RecordReader::open(&plan, &split).expect("it opens");
+        let mut reader = RecordReader::open(&plan, &split)?;
         let mut rows = Vec::new();
-        while let Some(batch) = reader.next().expect("it reads") {
+        while let Some(batch) = reader.next()? {
             rows.extend((0..batch.num_rows()).map(|row| {
                 let value = |column: usize| {
                     let column = batch.column(column);
@@ -436,41 +494,88 @@ mod tests {
                 format!("{}={}", value(0), value(1))
             }));
         }
-        rows
+        Ok(rows)
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::Builder::new().prefix("records").tempfile();
+        let file = file.expect("a file");
+        std::fs::write(file.path(), text).expect("it writes");
+        file
     }
 
     #[track_caller]
     fn check(format: &InputFormat, text: &str, expected: &[&str]) {
-        let file = tempfile::Builder::new()
-            .prefix("records")
-            .tempfile()
-            .expect("a file");
-        std::fs::write(file.path(), text).expect("it writes");
+        let file = file(text);
         let path = file.path().to_str().expect("a plain name");
-        assert_eq!(rows(path, format, Part::Whole), expected);
+        assert_eq!(rows(path, format, Part::Whole).expect("it reads"), expected);
         let n = text.len() as u64;
         for cut in 1..n {
             let cut = record_starts(path, Dialect::of(format), &[cut]).expect("it reads")[0];
             let mut found = Vec::new();
             for (start, end) in [(0, cut), (cut, n)] {
                 if start < end {
-                    found.extend(rows(path, format, Part::Bytes { start, end }));
+                    let part = Part::Bytes { start, end };
+                    found.extend(rows(path, format, part).expect("it reads"));
                 }
             }
             assert_eq!(found, expected, "cut at {cut}");
         }
     }
 
+    fn csv(header: bool) -> InputFormat {
+        InputFormat::Csv(CsvFormat {
+            header,
+            delimiter: b',',
+            quote: Some(b'"'),
+            columns: Vec::new(),
+        })
+    }
+
+    fn json() -> InputFormat {
+        InputFormat::Json {
+            columns: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check_bad(format: &InputFormat, text: &str, expected: &str) {
+        let file = file(text);
+        let problem = rows(file.path().to_str().expect("text"), format, Part::Whole);
+        let problem = problem.expect_err("it is bad");
+        assert!(problem.detail.contains(expected), "{problem}");
+    }
+
+    #[test]
+    fn what_is_no_record_is_told() {
+        check_bad(
+            &csv(false),
+            "x,1\n\"y,2\n",
+            "byte 4: a quote is never closed",
+        );
+        check_bad(&csv(true), "a,\"b\nx,1\n", "the header cannot be read");
+        check_bad(&csv(false), "x,1\ny\n", "byte 4");
+        check_bad(&json(), "{\"b\":\n1}\n", "byte 0");
+        check_bad(&json(), "{\"b\": 1} {\"b\": 2}\n", "not one object a line");
+        check_bad(&json(), "{\"b\": 1.5e300}\n", "byte 0");
+    }
+
+    #[test]
+    fn line_ends_of_all_kinds_and_marks() {
+        check(&csv(true), "a,b\rx,1\ry,2\r", &["x=1", "y=2"]);
+        check(
+            &csv(true),
+            "a,b\r\nx,1\r\n\"y\r\n\",2\r\n",
+            &["x=1", "y\r\n=2"],
+        );
+        check(&csv(true), "\u{feff}a,b\nx,1\n", &["x=1"]);
+        check(&csv(false), "\u{feff}x,1\r\n", &["x=1"]);
+        check(&json(), "\u{feff}{\"b\": 1}\r\n{\"b\": 2}", &["=1", "=2"]);
+        check(&json(), "{\"a\": 5}\n{\"a\": \"x\"}\n", &["5=", "x="]);
+    }
+
     #[test]
     fn every_way_of_splitting_gives_each_record_once() {
-        let csv = |header| {
-            InputFormat::Csv(CsvFormat {
-                header,
-                delimiter: b',',
-                quote: Some(b'"'),
-                columns: Vec::new(),
-            })
-        };
         check(
             &csv(true),
             "b,a\n1,\"x\ny\"\n2,\"\"\"\"\n\n3,z",
@@ -479,11 +584,8 @@ mod tests {
         check(&csv(false), "x,1\n\"y,\n\n\",2\n", &["x=1", "y,\n\n=2"]);
         check(&csv(false), "x,1\ny,2\nz,3", &["x=1", "y=2", "z=3"]);
         check(&csv(true), "a,b\n", &[]);
-        let json = InputFormat::Json {
-            columns: Vec::new(),
-        };
         let text = "{\"a\": \"x\", \"b\": 1}\n{\"a\": \"y\"}\n\n{\"b\": 3, \"c\": 4}";
-        check(&json, text, &["x=1", "y=", "=3"]);
-        check(&json, "{\"a\": \"x\"}\n{\"a\": \"y\"}\n", &["x=", "y="]);
+        check(&json(), text, &["x=1", "y=", "=3"]);
+        check(&json(), "{\"a\": \"x\"}\n{\"a\": \"y\"}\n", &["x=", "y="]);
     }
 }

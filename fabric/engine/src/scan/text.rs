@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use weft_core::Problem;
 use weft_core::job::BadRecords;
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, Dialect};
 use super::{BadRecord, LeftOut};
 use crate::plan::FileSplit;
 
@@ -36,16 +36,16 @@ pub(crate) struct TextReader {
 impl TextReader {
     pub(super) fn open(split: &FileSplit, utf8: bool, bad: BadRecords) -> Result<Self, Problem> {
         Ok(Self {
-            blocks: Blocks::open(split)?,
+            blocks: Blocks::open(split, Dialect::Lines)?,
             left_out: LeftOut::new(bad),
             utf8,
             schema: schema(utf8),
         })
     }
 
-    /// The next lines, or nothing at the split's end.
+    /// The lines of the next block, none where all are left out, or nothing at the split's end.
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
-        while !self.blocks.is_at_end() {
+        if !self.blocks.is_at_end() {
             self.blocks.fill_block()?;
             let mut lines = self.cut();
             while lines.offsets.len() == 1 && !self.blocks.ended {
@@ -57,10 +57,7 @@ impl TextReader {
             }
             let start = self.blocks.position;
             self.blocks.consume(lines.consumed);
-            let batch = self.batch(lines, start)?;
-            if batch.num_rows() > 0 {
-                return Ok(Some(batch));
-            }
+            return self.batch(lines, start).map(Some);
         }
         Ok(None)
     }

@@ -135,6 +135,7 @@ impl Controller {
                     name: output.name.clone(),
                     folder: output.path.clone(),
                     format: output.format.name().into(),
+                    partition_by: output.partition_by.clone(),
                     mode: output.mode,
                     schema: Vec::new(),
                     files: files

@@ -328,11 +328,7 @@ fn a_job_that_is_cancelled_leaves_nothing() {
 #[test]
 fn a_job_that_cannot_be_published_leaves_nothing() {
     let fixture = Fixture::shared();
-    for point in [
-        "publish=kill",
-        "publish-manifest=kill",
-        "publish-manifest=kill@2",
-    ] {
+    for point in ["publish=kill", "publish=kill@2", "publish=kill@3"] {
         let place = Place::with_components(&fixture);
         let setup = Setup::default().with("WEFT_FAILPOINTS", point);
         let server = Server::start(&place.data(), &setup);

@@ -124,6 +124,10 @@ fn tasks_that_ran_beside_one_that_kills_its_executor_run_alone() {
         &fixture.expected,
         "alone",
     );
+    assert!(
+        server.log().contains("executor lost"),
+        "none died: more batches a task, or fewer to the point?"
+    );
 }
 
 /// The second component's compilation is another process, in which the point is passed for the first time.

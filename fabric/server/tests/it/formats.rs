@@ -377,3 +377,94 @@ fn many_folders_from_one_task() {
     );
     assert!(!outputs::published(&desk.path("out")).is_empty());
 }
+
+/// The server dies while files are published that join others, or take their place.
+#[test]
+fn folders_are_written_to_once_whatever_dies() {
+    let points = [
+        "publish=kill-parent",
+        "publish=kill-parent@2",
+        "publish-manifest=kill-parent",
+        "published=kill",
+        "archived=kill",
+    ];
+    for mode in ["append", "overwrite"] {
+        for point in points {
+            let mut desk = Desk::new();
+            let input =
+                |name: &str, text: &[u8]| json!({ "format": "csv", "uri": desk.write(name, text) });
+            let (one, two) = (
+                input("1.csv", b"id,day\n1,a\n2,b\n"),
+                input("2.csv", b"id,day\n3,a\n4,c\n"),
+            );
+            let out = json!({ "format": "json", "uri": desk.path("out"), "mode": mode, "partition_by": ["day"] });
+            desk.pass(&one, &out);
+            let job = desk.job(&two, &out, "mirror/pass");
+            let setup = Setup::default().with_failpoints(point, &desk.path("once"));
+            let server = Server::start(&desk.path("data-of-none"), &Setup::default());
+            assert!(std::mem::replace(&mut desk.server, server).stop().success());
+            let server = Server::start(&desk.place.data(), &setup);
+            let id = job::submit(&server, &job);
+            server.wait_until_killed();
+            let server = Server::start(&desk.place.data(), &setup);
+            let ended = job::wait(&server, &id);
+            assert_eq!(ended["status"], "succeeded", "{mode}, {point}: {ended:#}");
+            crate::clock::until_empty("nothing is left behind", || {
+                let mut left = folder::leftovers(&desk.place.data());
+                left.extend(folder::staged(&desk.path("")));
+                left
+            });
+            let (rows, files): (&[&str], _) = match mode {
+                "append" => (&["1", "2", "3", "4"], 5),
+                _ => (&["3", "4"], 3),
+            };
+            assert_eq!(desk.rows("out"), rows, "{mode}, {point}");
+            assert_eq!(listing(&desk.path("out")).len(), files, "{mode}, {point}");
+        }
+    }
+}
+
+/// Jobs that add to one folder at the same time: the manifest lists the files of all that succeeded.
+#[test]
+fn appends_at_the_same_time() {
+    let desk = Desk::new();
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        let text = format!("id\n{number}\n");
+        let input = json!({ "format": "csv", "uri": desk.write(&format!("{number}.csv"), text.as_bytes()) });
+        let out = json!({ "format": "csv", "uri": desk.path("out"), "mode": "append" });
+        let mut job = desk.job(&input, &out, "mirror/pass");
+        job["stage"][0]["name"] = json!(format!("stage{number}"));
+        job["output"]["passed"]["from"] = json!(format!("stage{number}"));
+        ids.push(job::submit(&desk.server, &job));
+    }
+    for id in &ids {
+        let ended = job::wait(&desk.server, id);
+        assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    }
+    assert_eq!(desk.rows("out"), ["0", "1", "2", "3", "4", "5"]);
+}
+
+/// What a folder's manifest says is only believed of what lies in the folder.
+#[test]
+fn manifests_that_reach_out_are_refused() {
+    let desk = Desk::new();
+    let precious = desk.write("precious.csv", b"id\n1\n");
+    fs::create_dir_all(desk.path("out")).expect("it is made");
+    for name in ["../precious.csv", precious.to_str().expect("a plain name")] {
+        let manifest = json!({
+            "job": "job-1", "output": "o", "format": "csv", "schema": [], "rows": 1, "bytes": 5,
+            "files": [{ "name": name, "rows": 1, "bytes": 5, "xxh3": "0" }],
+        });
+        fs::write(desk.path("out/_weft.json"), manifest.to_string()).expect("it writes");
+        let input = json!({ "format": "csv", "uri": desk.write("in.csv", b"id\n7\n") });
+        let out = json!({ "format": "csv", "uri": desk.path("out"), "mode": "overwrite" });
+        let job = desk.job(&input, &out, "mirror/pass");
+        let ended = job::wait(&desk.server, &job::submit(&desk.server, &job));
+        assert_eq!(ended["status"], "failed", "{ended:#}");
+        let read = json!({ "format": "csv", "uri": desk.path("out") });
+        let detail = desk.fails(&read, &desk.out("no", "csv"), "no_input");
+        assert!(detail.contains("outside of its folder"), "{detail}");
+    }
+    assert!(precious.exists());
+}
