@@ -30,6 +30,11 @@ pub enum Command {
         /// The version.
         component: ComponentRecord,
     },
+    /// Adds what invocations used since the last time.
+    MeterInvocations {
+        /// By function.
+        usage: Vec<FunctionUsage>,
+    },
     /// Accepts a job.
     SubmitJob {
         /// Its id, made by the proposer.

@@ -81,6 +81,10 @@ impl State {
                 Ok((component, new)) => (Answer::Component { component, new }, Vec::new()),
                 Err(problem) => refuse(problem),
             },
+            Command::MeterInvocations { usage } => {
+                tenant.usage.add(at_ms, &usage);
+                (Answer::Done, Vec::new())
+            }
             Command::SubmitJob {
                 job,
                 spec,
@@ -312,6 +316,11 @@ impl Tenant {
             },
             vec![Effect::PlanJob { job: id }],
         )
+    }
+
+    /// A task function, as it stands now. Errors: `unknown_function`.
+    pub fn pin_task(&self, reference: &str) -> Result<PinnedFunction, Problem> {
+        self.catalog.pin(reference, &[FunctionKind::Task])
     }
 
     /// The functions that a job names, as they stand now. Errors: `unknown_function`.

@@ -11,8 +11,10 @@ use weft_sandbox::{Component, Engine};
 use weft_shuffle::{Blobs, ObjectReader};
 
 use crate::describe::describe;
+use crate::invoke::{invoke, refused};
 use crate::messages::{
-    DescribeReply, PlanReply, PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest,
+    DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
+    StageContext, TaskReply, TaskRequest,
 };
 use crate::plan::{NodeWork, Source, StagePlan, artefact_key};
 use crate::planner::Planner;
@@ -38,6 +40,8 @@ struct Held {
     /// Loaded components with the tick of their last use.
     components: HashMap<Digest, (Arc<Component>, u64)>,
     uses: u64,
+    /// What stops the invocations that run.
+    invocations: HashMap<u64, CancellationToken>,
     jobs: BTreeMap<JobId, Job>,
 }
 
@@ -103,6 +107,28 @@ impl Executor {
             Err(problem) => Err(problem),
         };
         DescribeReply { request, result }
+    }
+
+    /// Calls a function once; the second part of the answer is its output.
+    pub async fn invoke(&self, request: &InvokeRequest, input: &[u8]) -> (InvokeReply, Vec<u8>) {
+        let component = match self.component(&request.digest) {
+            Ok(component) => component,
+            Err(problem) => return refused(request, problem),
+        };
+        let cancel = CancellationToken::new();
+        self.held()
+            .invocations
+            .insert(request.request, cancel.clone());
+        let answer = invoke(&component, request, input, cancel).await;
+        self.held().invocations.remove(&request.request);
+        answer
+    }
+
+    /// Stops an invocation that nobody waits for any more, if it runs.
+    pub fn abandon(&self, request: u64) {
+        if let Some(cancel) = self.held().invocations.get(&request) {
+            cancel.cancel();
+        }
     }
 
     /// Plans a job.

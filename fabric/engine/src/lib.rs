@@ -13,6 +13,7 @@ mod edge;
 mod executor;
 mod flow;
 mod grouping;
+mod invoke;
 mod merge;
 mod messages;
 mod plan;
@@ -27,8 +28,8 @@ mod untrusted;
 
 pub use executor::Executor;
 pub use messages::{
-    Columns, DescribeReply, FromExecutor, PlanReply, PlanRequest, PublishRequest, StageContext,
-    TaskReply, TaskRequest, ToExecutor,
+    Columns, DescribeReply, FromExecutor, InvokeReply, InvokeRequest, PlanReply, PlanRequest,
+    PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor,
 };
 pub use plan::{FINGERPRINT, artefact_key, component_key, job_prefix};
 pub use preview::preview;

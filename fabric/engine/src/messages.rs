@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use weft_control::{ObjectRef, PinnedFunction, Plan, PublishedOutput, TaskCommit, TaskFailure};
 use weft_core::job::JobSpec;
-use weft_core::{Digest, Epoch, FunctionUsage, JobId, Problem, TaskId};
-use weft_sandbox::Description;
+use weft_core::{Digest, Epoch, FunctionUsage, JobId, Limits, Meters, Problem, TaskId};
+use weft_sandbox::{Description, LogLine};
 use weft_shuffle::ManifestOutput;
 
 /// From the agent to its executor.
@@ -37,6 +37,13 @@ pub enum ToExecutor {
     Task(TaskRequest),
     /// Make files visible.
     Publish(PublishRequest),
+    /// Call a function once. Its input is the frame's payload.
+    Invoke(Box<InvokeRequest>),
+    /// Nobody waits for this invocation any more.
+    Abandon {
+        /// Its number.
+        request: u64,
+    },
     /// Stop what runs of the job, and forget it.
     Forget {
         /// The job.
@@ -59,6 +66,8 @@ pub enum FromExecutor {
     Planned(PlanReply),
     /// A task ended.
     Task(Box<TaskReply>),
+    /// The answer to `Invoke`. The function's output is the frame's payload.
+    Invoked(Box<InvokeReply>),
     /// The answer to `Publish`.
     Published {
         /// The job.
@@ -75,6 +84,42 @@ pub struct DescribeReply {
     pub request: u64,
     /// What the component says, or why it could not.
     pub result: Result<Description, Problem>,
+}
+
+/// What an invocation gets, beside its input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvokeRequest {
+    /// Pairs the answer with the question.
+    pub request: u64,
+    /// The component.
+    pub digest: Digest,
+    /// The function.
+    pub function: String,
+    /// `component@version/function`.
+    pub label: String,
+    /// Its params.
+    pub params: Vec<(String, String)>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Seeds what it sees as random.
+    pub seed: u64,
+    /// Where its clock stands, in Unix milliseconds.
+    pub started_ms: u64,
+}
+
+/// What an invocation answers with, beside its output.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvokeReply {
+    /// The question's number.
+    pub request: u64,
+    /// Nothing, or what went wrong.
+    pub result: Result<(), Problem>,
+    /// What it used.
+    pub meters: Meters,
+    /// The first lines that it logged.
+    pub log: Vec<LogLine>,
+    /// Lines after those.
+    pub log_dropped: u64,
 }
 
 /// What a planning task gets.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::io::AsyncReadExt;
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, mpsc};
@@ -17,6 +18,7 @@ use weft_engine::{FromExecutor, ToExecutor};
 
 use crate::compiler::{CPU_SECONDS_MAX, MEMORY_BYTES_MAX, Verdict};
 use crate::folder::DataFolder;
+use crate::invocations::Invocations;
 use crate::tasks::{OnError, Tasks};
 use crate::wire;
 
@@ -38,17 +40,20 @@ pub(crate) enum ExecutorEvent {
     Gone(u64, String),
 }
 
+/// A message to an executor, with its payload.
+pub(crate) type Outbound = (ToExecutor, Bytes);
+
 /// A running executor.
 pub(crate) struct ExecutorLink {
     /// Unique in the life of this server.
     pub(crate) id: u64,
-    sender: mpsc::Sender<ToExecutor>,
+    sender: mpsc::Sender<Outbound>,
 }
 
 impl ExecutorLink {
     /// Sends a message; where the executor is gone, its `Gone` is on the way.
     pub(crate) async fn send(&self, message: ToExecutor) {
-        let _ = self.sender.send(message).await;
+        let _ = self.sender.send((message, Bytes::new())).await;
     }
 }
 
@@ -61,6 +66,7 @@ pub(crate) struct Agent {
     slots: u32,
     tasks: Tasks,
     events: mpsc::Sender<ExecutorEvent>,
+    invocations: Arc<Invocations>,
     compilers: Arc<Semaphore>,
 }
 
@@ -83,10 +89,16 @@ impl Agent {
                 slots,
                 tasks,
                 events,
+                invocations: Arc::new(Invocations::new(slots)),
                 compilers,
             },
             receiver,
         ))
+    }
+
+    /// Calls of functions, which need no controller.
+    pub(crate) fn invocations(&self) -> Arc<Invocations> {
+        Arc::clone(&self.invocations)
     }
 
     /// Names the artefacts of this node's engine.
@@ -130,10 +142,18 @@ impl Agent {
             compatibility: self.compatibility.clone(),
         };
         link.send(setup).await;
-        let events = self.events.clone();
+        let (events, invocations) = (self.events.clone(), Arc::clone(&self.invocations));
+        let calls = link.sender.clone();
         let socket = UnixStream::from_std(ours)?;
         self.tasks.spawn("executor link", OnError::Log, async move {
-            let ended = relay(id, child, socket, receiver, &events).await;
+            let relay = Relay {
+                id,
+                events: &events,
+                invocations: &invocations,
+                calls,
+            };
+            let ended = relay.run(child, socket, receiver).await;
+            invocations.disconnect(id);
             let _ = events.send(ExecutorEvent::Gone(id, ended)).await;
             Ok(())
         });
@@ -222,38 +242,64 @@ async fn verdict(mut command: Command) -> Result<Verdict, Problem> {
     }
 }
 
-/// Passes messages both ways until the executor ends; returns how it ended.
-async fn relay(
+/// What passes messages between an executor and those who talk to it.
+struct Relay<'a> {
     id: u64,
-    mut child: Child,
-    socket: UnixStream,
-    mut outbox: mpsc::Receiver<ToExecutor>,
-    events: &mpsc::Sender<ExecutorEvent>,
-) -> String {
-    let (mut reader, mut writer) = socket.into_split();
-    let reading = async {
-        while let Some(message) = wire::read::<FromExecutor>(&mut reader).await? {
-            events.send(ExecutorEvent::Said(id, message)).await?;
+    events: &'a mpsc::Sender<ExecutorEvent>,
+    invocations: &'a Invocations,
+    /// Where invocations are sent to.
+    calls: mpsc::Sender<Outbound>,
+}
+
+impl Relay<'_> {
+    /// Passes messages both ways until the executor ends; returns how it ended.
+    async fn run(
+        self,
+        mut child: Child,
+        socket: UnixStream,
+        mut outbox: mpsc::Receiver<Outbound>,
+    ) -> String {
+        let (reader, mut writer) = socket.into_split();
+        let mut reader = BufReader::new(reader);
+        let reading = async {
+            while let Some((message, payload)) = wire::read::<FromExecutor>(&mut reader).await? {
+                self.heard(message, payload).await?;
+            }
+            anyhow::Ok(())
+        };
+        let writing = async {
+            while let Some((message, payload)) = outbox.recv().await {
+                wire::write(&mut writer, &message, &payload).await?;
+            }
+            anyhow::Ok(())
+        };
+        let ended = tokio::select! {
+            ended = reading => ended,
+            ended = writing => ended,
+        };
+        let _ = child.start_kill();
+        let status = child
+            .wait()
+            .await
+            .map_or_else(|error| error.to_string(), |status| status.to_string());
+        match ended {
+            Ok(()) => status,
+            Err(error) => format!("{status}: {error:#}"),
         }
-        anyhow::Ok(())
-    };
-    let writing = async {
-        while let Some(message) = outbox.recv().await {
-            wire::write(&mut writer, &message).await?;
+    }
+
+    async fn heard(&self, message: FromExecutor, payload: Vec<u8>) -> anyhow::Result<()> {
+        match message {
+            FromExecutor::Invoked(reply) => self.invocations.answer(*reply, payload),
+            message => {
+                if let FromExecutor::Ready { .. } = message {
+                    self.invocations.connect(self.id, self.calls.clone());
+                }
+                self.events
+                    .send(ExecutorEvent::Said(self.id, message))
+                    .await?;
+            }
         }
-        anyhow::Ok(())
-    };
-    let ended = tokio::select! {
-        ended = reading => ended,
-        ended = writing => ended,
-    };
-    let _ = child.start_kill();
-    let status = child
-        .wait()
-        .await
-        .map_or_else(|error| error.to_string(), |status| status.to_string());
-    match ended {
-        Ok(()) => status,
-        Err(error) => format!("{status}: {error:#}"),
+        Ok(())
     }
 }

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use weft_engine::{Executor, FromExecutor, PlanRequest, PublishRequest, TaskRequest, ToExecutor};
+use weft_engine::{
+    Executor, FromExecutor, InvokeRequest, PlanRequest, PublishRequest, TaskRequest, ToExecutor,
+};
 use weft_sandbox::{Engine, Role};
 use weft_shuffle::Blobs;
 
@@ -29,6 +32,11 @@ enum Work {
     },
     Publish(PublishRequest),
 }
+
+/// An invocation with its input.
+type Call = (Box<InvokeRequest>, Vec<u8>);
+/// What goes back to the agent, with its payload.
+type Reply = (FromExecutor, Vec<u8>);
 
 /// Runs the child until the agent closes the socket, which is standard input.
 pub fn run() -> anyhow::Result<()> {
@@ -63,13 +71,17 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
-    let (mut reader, mut writer) = UnixStream::from_std(socket)?.into_split();
-    let Some(ToExecutor::Setup {
-        store,
-        spill,
-        slots,
-        compatibility,
-    }) = wire::read(&mut reader).await?
+    let (reader, mut writer) = UnixStream::from_std(socket)?.into_split();
+    let mut reader = BufReader::new(reader);
+    let Some((
+        ToExecutor::Setup {
+            store,
+            spill,
+            slots,
+            compatibility,
+        },
+        _,
+    )) = wire::read(&mut reader).await?
     else {
         anyhow::bail!("the agent did not say `setup` first");
     };
@@ -78,22 +90,39 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     let (work, queue) = mpsc::channel(QUEUE_MAX);
     let (replies, mut outbox) = mpsc::channel(REPLIES_MAX);
     let queue = Arc::new(Mutex::new(queue));
+    let (calls, called) = mpsc::channel(QUEUE_MAX);
+    let called = Arc::new(Mutex::new(called));
+    for slot in 0..slots {
+        let (executor, called, replies) = (executor.clone(), Arc::clone(&called), replies.clone());
+        std::thread::Builder::new()
+            .name(format!("weft-call-{slot}"))
+            .spawn(move || run_calls(&executor, &called, &replies))?;
+    }
     for slot in 0..slots {
         let (executor, queue, replies) = (executor.clone(), Arc::clone(&queue), replies.clone());
         std::thread::Builder::new()
             .name(format!("weft-slot-{slot}"))
             .spawn(move || run_slot(&executor, &queue, &replies))?;
     }
-    replies.send(FromExecutor::Ready { slots }).await?;
+    replies
+        .send((FromExecutor::Ready { slots }, Vec::new()))
+        .await?;
     let reading = async {
-        while let Some(message) = wire::read::<ToExecutor>(&mut reader).await? {
-            take(&executor, &work, message).await?;
+        while let Some((message, payload)) = wire::read::<ToExecutor>(&mut reader).await? {
+            match message {
+                ToExecutor::Invoke(request) => calls
+                    .send((request, payload))
+                    .await
+                    .map_err(|_| anyhow::anyhow!("the slots are gone"))?,
+                ToExecutor::Abandon { request } => executor.abandon(request),
+                message => take(&executor, &work, message).await?,
+            }
         }
         anyhow::Ok(())
     };
     let writing = async {
-        while let Some(reply) = outbox.recv().await {
-            wire::write(&mut writer, &reply).await?;
+        while let Some((reply, payload)) = outbox.recv().await {
+            wire::write(&mut writer, &reply, &payload).await?;
         }
         anyhow::Ok(())
     };
@@ -111,7 +140,9 @@ async fn take(
     message: ToExecutor,
 ) -> anyhow::Result<()> {
     let one = match message {
-        ToExecutor::Setup { .. } => return Ok(()),
+        ToExecutor::Setup { .. } | ToExecutor::Invoke(_) | ToExecutor::Abandon { .. } => {
+            return Ok(());
+        }
         ToExecutor::Stage(context) => {
             executor.open_stage(*context);
             return Ok(());
@@ -134,14 +165,9 @@ async fn take(
 fn run_slot(
     executor: &Executor,
     queue: &Mutex<mpsc::Receiver<Work>>,
-    replies: &mpsc::Sender<FromExecutor>,
+    replies: &mpsc::Sender<Reply>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(2)
-        .thread_keep_alive(Duration::from_secs(10))
-        .build();
-    let runtime = runtime.expect("a runtime of one thread starts wherever the process did");
+    let runtime = slot_runtime();
     loop {
         let work = queue
             .lock()
@@ -149,7 +175,39 @@ fn run_slot(
             .blocking_recv();
         let Some(work) = work else { return };
         let reply = runtime.block_on(perform(executor, work));
-        if replies.blocking_send(reply).is_err() {
+        if replies.blocking_send((reply, Vec::new())).is_err() {
+            return;
+        }
+    }
+}
+
+fn slot_runtime() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .thread_keep_alive(Duration::from_secs(10))
+        .build();
+    runtime.expect("a runtime of one thread starts wherever the process did")
+}
+
+/// One slot for invocations: beside those for tasks, so that a call need not wait until a task has ended.
+fn run_calls(
+    executor: &Executor,
+    queue: &Mutex<mpsc::Receiver<Call>>,
+    replies: &mpsc::Sender<Reply>,
+) {
+    let runtime = slot_runtime();
+    loop {
+        let call = queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .blocking_recv();
+        let Some((request, input)) = call else { return };
+        let (reply, output) = runtime.block_on(executor.invoke(&request, &input));
+        if replies
+            .blocking_send((FromExecutor::Invoked(Box::new(reply)), output))
+            .is_err()
+        {
             return;
         }
     }

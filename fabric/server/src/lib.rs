@@ -14,6 +14,7 @@ mod components;
 mod controller;
 mod executor;
 mod folder;
+mod invocations;
 mod queue;
 mod replica;
 mod tasks;

@@ -91,6 +91,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     let blobs = Blobs::local(&folder.store())?;
     let (agent, events) = Agent::new(&folder, compatibility, slots, tasks.clone())?;
     let agent = Arc::new(agent);
+    let invocations = agent.invocations();
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
     let components = Arc::new(Components::new(
         Arc::clone(&folder),
@@ -115,15 +116,20 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         OnError::Stop,
         Box::pin(controller.run(cancel.clone(), signals, waiting, events, done)),
     );
-    let api = Api::new(
-        replica.clone(),
+    let api = Api {
+        replica: replica.clone(),
         components,
         blobs,
-        Arc::clone(&folder),
-        tasks.clone(),
-        token,
+        folder: Arc::clone(&folder),
+        invocations: Arc::clone(&invocations),
+        tasks: tasks.clone(),
+        token: token.into(),
         address,
-    );
+    };
+    let metering = replica.clone();
+    tasks.spawn("metering", OnError::Stop, async move {
+        invocations.keep_metering(metering).await
+    });
     tasks.spawn(
         "api",
         OnError::Stop,

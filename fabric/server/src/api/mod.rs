@@ -3,6 +3,7 @@
 mod auth;
 mod components;
 mod events;
+mod invoke;
 mod jobs;
 mod reply;
 mod views;
@@ -26,6 +27,7 @@ use weft_shuffle::Blobs;
 
 use crate::components::Components;
 use crate::folder::DataFolder;
+use crate::invocations::Invocations;
 use crate::replica::Replica;
 use crate::tasks::{OnError, Tasks};
 
@@ -45,35 +47,14 @@ pub(crate) const PAGE_MAX: usize = 500;
 /// What requests are answered from.
 #[derive(Clone)]
 pub(crate) struct Api {
-    replica: Replica,
-    components: Arc<Components>,
-    blobs: Blobs,
-    folder: Arc<DataFolder>,
-    tasks: Tasks,
-    token: Arc<str>,
-    address: SocketAddr,
-}
-
-impl Api {
-    pub(crate) fn new(
-        replica: Replica,
-        components: Arc<Components>,
-        blobs: Blobs,
-        folder: Arc<DataFolder>,
-        tasks: Tasks,
-        token: String,
-        address: SocketAddr,
-    ) -> Self {
-        Self {
-            replica,
-            components,
-            blobs,
-            folder,
-            tasks,
-            token: token.into(),
-            address,
-        }
-    }
+    pub(crate) replica: Replica,
+    pub(crate) components: Arc<Components>,
+    pub(crate) blobs: Blobs,
+    pub(crate) folder: Arc<DataFolder>,
+    pub(crate) invocations: Arc<Invocations>,
+    pub(crate) tasks: Tasks,
+    pub(crate) token: Arc<str>,
+    pub(crate) address: SocketAddr,
 }
 
 fn router(api: Api) -> Router {
@@ -104,6 +85,10 @@ fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/logs", get(jobs::logs))
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route(
+            "/v1/invoke/{component}/{function}",
+            post(invoke::invoke).layer(DefaultBodyLimit::max(invoke::BODY_BYTES_MAX)),
+        )
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .layer(middleware::map_response(reply::framework_refusal))

@@ -50,7 +50,11 @@ pub(crate) async fn framework_refusal(response: Response) -> Response {
         return response;
     }
     if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let detail = format!("the body is larger than {} MiB", super::JOB_BYTES_MAX >> 20);
+        let detail = format!(
+            "the body is larger than {} MiB, or {} MiB for an invocation",
+            super::JOB_BYTES_MAX >> 20,
+            super::invoke::BODY_BYTES_MAX >> 20
+        );
         return Failure(Problem::new(ErrorCode::TooLarge, detail)).into_response();
     }
     let said = to_bytes(response.into_body(), REFUSAL_BYTES_MAX).await;

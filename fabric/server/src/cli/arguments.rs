@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Deploy(DeployArguments),
     /// Run a job and follow it
     Run(RunArguments),
+    /// Call a task function with standard input, and write its answer
+    Invoke(InvokeArguments),
     /// List jobs, the newest first
     Jobs(JobsArguments),
     /// Show a job
@@ -147,6 +149,22 @@ pub(crate) struct RunArguments {
     /// A parameter, over the one in the job file; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub(crate) param: Vec<(String, String)>,
+}
+
+/// Arguments of `weft invoke`.
+#[derive(Debug, Args)]
+pub(crate) struct InvokeArguments {
+    /// COMPONENT/FUNCTION, or COMPONENT@VERSION/FUNCTION
+    pub(crate) function: String,
+    /// The input, instead of standard input
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) input: Option<String>,
+    /// A parameter of the function; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) param: Vec<(String, String)>,
+    /// How long the call may take, waiting included
+    #[arg(long, value_name = "MS")]
+    pub(crate) deadline_ms: Option<u64>,
 }
 
 /// Arguments of `weft jobs`.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
+use hyper::HeaderMap;
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
@@ -24,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use crate::cli::endpoint::Endpoint;
+use crate::cli::endpoint::{Endpoint, encode};
 use crate::cli::failure::Failure;
 use crate::cli::model;
 use crate::cli::problem::ApiProblem;
@@ -47,6 +48,9 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Piece of a file that is read at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// How the reason begins where nothing was sent.
+const CONNECT: &str = "connecting: ";
+
 /// One call: what to send, independent of where to.
 pub(crate) struct Call {
     method: Method,
@@ -58,7 +62,12 @@ pub(crate) struct Call {
 enum Payload {
     Nothing,
     Json(Bytes),
-    Wasm { file: PathBuf, size_bytes: u64 },
+    /// Input of a function, whose call must not be sent twice.
+    Octets(Bytes),
+    Wasm {
+        file: PathBuf,
+        size_bytes: u64,
+    },
 }
 
 impl Call {
@@ -83,6 +92,25 @@ impl Call {
         Self::new(Method::POST, path, Payload::Wasm { file, size_bytes })
     }
 
+    /// Posts bytes to something that may only happen once.
+    pub(crate) fn post_octets(path: String, bytes: Vec<u8>) -> Self {
+        Self::new(Method::POST, path, Payload::Octets(Bytes::from(bytes)))
+    }
+
+    /// Adds parameters to the path.
+    pub(crate) fn query(mut self, parameters: &[(&str, String)]) -> Self {
+        for (position, (name, value)) in parameters.iter().enumerate() {
+            let sign = if position == 0 { '?' } else { '&' };
+            self.path += &format!("{sign}{}={}", encode(name), encode(value));
+        }
+        self
+    }
+
+    /// True where it may have happened although no answer came, and must not happen again.
+    fn is_once(&self) -> bool {
+        matches!(self.payload, Payload::Octets(_))
+    }
+
     fn new(method: Method, path: String, payload: Payload) -> Self {
         Self {
             method,
@@ -101,6 +129,7 @@ impl Call {
     fn timeout(&self) -> Duration {
         match self.payload {
             Payload::Wasm { .. } => UPLOAD_TIMEOUT,
+            Payload::Octets(_) => UPLOAD_TIMEOUT,
             Payload::Nothing | Payload::Json(_) => ANSWER_TIMEOUT,
         }
     }
@@ -110,6 +139,7 @@ impl Call {
 pub(crate) struct Answer {
     status: StatusCode,
     retry_after: Option<Duration>,
+    headers: HeaderMap,
     body: Bytes,
 }
 
@@ -118,6 +148,16 @@ impl Answer {
     pub(crate) fn text(&self) -> Result<&str, Failure> {
         let text = std::str::from_utf8(&self.body).map(str::trim);
         text.map_err(|_| Failure::other("the server's answer is not text"))
+    }
+
+    /// The body.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// A header, if it is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
 
     /// The document.
@@ -222,9 +262,15 @@ impl Client {
             let exchange = async { whole_answer(self.exchange(endpoint, call).await?).await };
             let silence =
                 |_| Lost::Connection(format!("no answer in {} s", call.timeout().as_secs()));
-            tokio::time::timeout(call.timeout(), exchange)
-                .await
-                .map_err(silence)?
+            let answered = tokio::time::timeout(call.timeout(), exchange).await;
+            match answered.map_err(silence).flatten() {
+                Err(Lost::Connection(reason)) if call.is_once() && !reason.starts_with(CONNECT) => {
+                    Err(Lost::Here(Failure::other(format!(
+                        "no answer came ({reason}); the function may have run, or not"
+                    ))))
+                }
+                answered => answered,
+            }
         };
         self.first_of(whole).await
     }
@@ -276,7 +322,10 @@ impl Client {
 
     async fn exchange(&self, endpoint: &Endpoint, call: &Call) -> Result<Response<Incoming>, Lost> {
         let request = self.request(endpoint, call).await.map_err(Lost::Here)?;
-        let lost = |error| Lost::Connection(innermost(&error));
+        let lost = |error: hyper_util::client::legacy::Error| match error.is_connect() {
+            true => Lost::Connection(format!("{CONNECT}{}", innermost(&error))),
+            false => Lost::Connection(innermost(&error)),
+        };
         self.http.request(request).await.map_err(lost)
     }
 
@@ -314,6 +363,7 @@ fn bearer(token: &str) -> Result<HeaderValue, Failure> {
 }
 
 fn unreachable(reason: &str) -> Failure {
+    let reason = reason.replace(CONNECT, "");
     Failure::Unreachable(format!(
         "cannot reach a server at {reason}; start one with `weft up`, or name one with `--endpoint`"
     ))
@@ -326,6 +376,12 @@ async fn body(payload: &Payload) -> Result<(Option<&'static str>, u64, Body), Fa
             0,
             Empty::new().map_err(|never| match never {}).boxed_unsync(),
         )),
+        Payload::Octets(bytes) => {
+            let body = Full::new(bytes.clone())
+                .map_err(|never| match never {})
+                .boxed_unsync();
+            Ok((Some("application/octet-stream"), bytes.len() as u64, body))
+        }
         Payload::Json(json) => {
             let body = Full::new(json.clone())
                 .map_err(|never| match never {})
@@ -361,6 +417,7 @@ async fn whole_answer(response: Response<Incoming>) -> Result<Answer, Lost> {
         .headers()
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok());
+    let headers = response.headers().clone();
     let collected = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
         .collect()
         .await;
@@ -370,6 +427,7 @@ async fn whole_answer(response: Response<Incoming>) -> Result<Answer, Lost> {
     Ok(Answer {
         status,
         retry_after: retry_after.map(Duration::from_secs),
+        headers,
         body,
     })
 }

@@ -19,6 +19,7 @@ mod failure;
 mod follow;
 mod guest_environment;
 mod interrupt;
+mod invoke;
 mod job_file;
 mod jobs;
 mod locations;
@@ -142,6 +143,7 @@ async fn remote(command: &Command, client: &Client, output: &mut Output) -> Resu
     match command {
         Command::Deploy(deploy) => components::deploy(client, &deploy.files, output).await,
         Command::Run(run) => run::run(client, run, output).await,
+        Command::Invoke(invoke) => invoke::invoke(client, invoke, output).await,
         Command::Jobs(jobs) => jobs::jobs(client, jobs.limit, output).await,
         Command::Job(job) => jobs::job(client, job, output).await,
         Command::Logs(logs) => jobs::logs(client, &logs.id, output).await,

@@ -86,6 +86,25 @@ impl Output {
         }
     }
 
+    /// Writes the JSON under `--json`, the bytes as they are otherwise; on a terminal, without what could steer it.
+    pub(crate) fn raw(&mut self, json: &str, bytes: &[u8]) -> Result<(), Failure> {
+        if self.json {
+            return self.document(json);
+        }
+        self.erase();
+        if self.redraws {
+            return write_line(
+                &mut self.stdout,
+                &printable(&String::from_utf8_lossy(bytes)),
+            );
+        }
+        let written = self
+            .stdout
+            .write_all(bytes)
+            .and_then(|()| self.stdout.flush());
+        written.map_err(not_written)
+    }
+
     /// Writes a hint, a warning or a line of progress to standard error.
     pub(crate) fn note(&mut self, text: &str) {
         self.erase();
@@ -125,10 +144,14 @@ impl Output {
 
 fn write_line(stream: &mut Box<dyn Write>, text: &str) -> Result<(), Failure> {
     let written = writeln!(stream, "{text}").and_then(|()| stream.flush());
-    written.map_err(|error| match error.kind() {
+    written.map_err(not_written)
+}
+
+fn not_written(error: io::Error) -> Failure {
+    match error.kind() {
         ErrorKind::BrokenPipe => Failure::Closed,
         _ => Failure::other(format!("cannot write to standard output: {error}")),
-    })
+    }
 }
 
 /// Nothing can be said about a standard error that does not take what it is given.

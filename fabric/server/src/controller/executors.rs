@@ -192,6 +192,8 @@ impl Controller {
                 self.propose(command).await;
             }
             FromExecutor::Task(reply) => self.on_task(*reply).await,
+            // The agent passes these on by itself.
+            FromExecutor::Invoked(_) => {}
             FromExecutor::Published { job, result } => {
                 if let Some(executor) = &mut self.executor {
                     executor.publishing.remove(&job);

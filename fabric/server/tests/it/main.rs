@@ -17,6 +17,7 @@ mod formats;
 mod full_disk;
 mod guests;
 mod http;
+mod invoke;
 mod job;
 mod outputs;
 mod python;

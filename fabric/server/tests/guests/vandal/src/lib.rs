@@ -11,6 +11,8 @@ weft::component! {
     map "name" = Name;
     /// Gives each line back as a row with its length.
     map "line" = Line;
+    /// Does not end.
+    task "spin-for-ever" = spin_for_ever;
 }
 
 struct Misbehave {
@@ -57,6 +59,11 @@ fn spin() -> Result<()> {
     loop {
         turns = std::hint::black_box(turns.wrapping_add(1));
     }
+}
+
+fn spin_for_ever(_: Task) -> Result<Vec<u8>> {
+    spin()?;
+    Ok(vec![])
 }
 
 /// Takes memory, and touches it, until there is no more.

@@ -1,0 +1,85 @@
+//! Invocations: one call of a task function, in a sandbox of its own, for somebody who waits for the answer.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use weft_core::{Meters, Problem};
+use weft_sandbox::{
+    Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns,
+};
+
+use crate::messages::{InvokeReply, InvokeRequest};
+
+/// Lines of an invocation's log that are told; the rest is counted.
+const LOG_LINES_MAX: usize = 32;
+
+/// Calls the function. What it used is on the reply, whichever way it ends.
+pub(crate) async fn invoke(
+    component: &Arc<Component>,
+    request: &InvokeRequest,
+    input: &[u8],
+    cancel: CancellationToken,
+) -> (InvokeReply, Vec<u8>) {
+    let (cpu_began, began) = (thread_cpu_ns(), monotonic_ns());
+    let log = Arc::new(TaskLog::default());
+    let settings = GuestSettings {
+        label: request.label.clone(),
+        account: MemoryAccount::new(request.limits.memory_bytes),
+        cpu_limit_ns: request.limits.cpu_ms.saturating_mul(1_000_000),
+        output_limit_bytes: request.limits.output_bytes,
+        log: Arc::clone(&log),
+        cancel,
+        seed: request.seed,
+        started_ms: request.started_ms,
+    };
+    let mut meters = Meters::default();
+    let result = match Guest::start(component, settings).await {
+        Ok(mut guest) => {
+            let ran = guest
+                .run_task(&request.function, &request.params, 0, input)
+                .await;
+            let used = guest.meters();
+            meters = Meters {
+                guest_cpu_ns: used.cpu_ns,
+                guest_calls: used.calls,
+                memory_byte_ns: used.memory_byte_ns,
+                memory_peak_bytes: used.memory_peak_bytes,
+                ..meters
+            };
+            ran
+        }
+        Err(fault) => Err(fault),
+    };
+    // The sandbox is gone by now: taking it down is a part of the call.
+    meters.native_cpu_ns = (thread_cpu_ns() - cpu_began).saturating_sub(meters.guest_cpu_ns);
+    meters.wall_ns = monotonic_ns() - began;
+    meters.bytes_read = input.len() as u64;
+    let (mut lines, mut dropped) = log.take();
+    dropped += lines.len().saturating_sub(LOG_LINES_MAX) as u64;
+    lines.truncate(LOG_LINES_MAX);
+    let (result, output) = match result {
+        Ok(output) => (Ok(()), output),
+        Err(fault) => (Err(fault.problem(&request.label)), Vec::new()),
+    };
+    meters.bytes_written = output.len() as u64;
+    let reply = InvokeReply {
+        request: request.request,
+        result,
+        meters,
+        log: lines,
+        log_dropped: dropped,
+    };
+    (reply, output)
+}
+
+/// The reply where no sandbox was started.
+pub(crate) fn refused(request: &InvokeRequest, problem: Problem) -> (InvokeReply, Vec<u8>) {
+    let reply = InvokeReply {
+        request: request.request,
+        result: Err(problem),
+        meters: Meters::default(),
+        log: Vec::new(),
+        log_dropped: 0,
+    };
+    (reply, Vec::new())
+}

@@ -1,0 +1,245 @@
+//! Invocations on their way to an executor and back: admitted within bounds, answered by number, summed up by the second.
+//!
+//! ```text
+//! API ──admit──▶ link of the ready executor ──socket──▶ invocation slot ──socket──▶ answer ──▶ API
+//! ```
+//!
+//! Nothing here goes through Raft but the sums of what was used, once a second.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use weft_control::Command;
+use weft_core::{ErrorCode, FunctionUsage, LimitKind, Problem};
+use weft_engine::{InvokeReply, InvokeRequest, ToExecutor};
+
+use crate::agent::Outbound;
+use crate::folder::tenant;
+use crate::replica::Replica;
+
+/// Invocations of one tenant that run or wait.
+const TENANT_MAX: usize = 1024;
+/// Invocations of one function that run or wait: a burst of one function leaves room for others.
+const FUNCTION_MAX: usize = 256;
+/// Invocations of one function that have been sent to the executor, for each of its slots.
+const SENT_PER_SLOT: usize = 2;
+/// How often what was used is committed. What a dying server had not committed is the platform's loss.
+const METERING_PERIOD: Duration = Duration::from_secs(1);
+
+type Answer = (InvokeReply, Vec<u8>);
+
+/// Admission of one function.
+struct Admission {
+    waiting: Semaphore,
+    sent: Semaphore,
+}
+
+#[derive(Default)]
+struct Pending {
+    /// The executor that is ready, with its number.
+    link: Option<(u64, mpsc::Sender<Outbound>)>,
+    answers: HashMap<u64, oneshot::Sender<Answer>>,
+}
+
+/// Sends invocations. One for the whole server.
+pub(crate) struct Invocations {
+    tenant: Semaphore,
+    sent_max: usize,
+    functions: Mutex<HashMap<String, Arc<Admission>>>,
+    pending: Mutex<Pending>,
+    next_request: AtomicU64,
+    usage: Mutex<BTreeMap<String, FunctionUsage>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn busy(what: impl Into<String>) -> Problem {
+    Problem::new(ErrorCode::Busy, what)
+}
+
+/// Takes an invocation back whose caller has gone.
+struct Waiting<'a> {
+    invocations: &'a Invocations,
+    request: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut pending = lock(&self.invocations.pending);
+        if pending.answers.remove(&self.request).is_some()
+            && let Some((_, link)) = &pending.link
+        {
+            // Where the queue is full the call runs to its end, and nobody hears of it.
+            let abandon = ToExecutor::Abandon {
+                request: self.request,
+            };
+            let _ = link.try_send((abandon, Bytes::new()));
+        }
+    }
+}
+
+impl Invocations {
+    pub(crate) fn new(slots: u32) -> Self {
+        Self {
+            tenant: Semaphore::new(TENANT_MAX),
+            sent_max: slots as usize * SENT_PER_SLOT,
+            functions: Mutex::default(),
+            pending: Mutex::default(),
+            next_request: AtomicU64::new(1),
+            usage: Mutex::default(),
+        }
+    }
+
+    /// From now on invocations go to this executor.
+    pub(crate) fn connect(&self, executor: u64, link: mpsc::Sender<Outbound>) {
+        lock(&self.pending).link = Some((executor, link));
+    }
+
+    /// The executor is gone: those who wait for it are told to try again.
+    pub(crate) fn disconnect(&self, executor: u64) {
+        let mut pending = lock(&self.pending);
+        if pending.link.as_ref().is_some_and(|(id, _)| *id == executor) {
+            pending.link = None;
+            pending.answers.clear();
+        }
+    }
+
+    /// An executor has answered.
+    pub(crate) fn answer(&self, reply: InvokeReply, output: Vec<u8>) {
+        let waiting = lock(&self.pending).answers.remove(&reply.request);
+        // An answer for nobody: its caller has gone meanwhile.
+        if let Some(waiting) = waiting {
+            let _ = waiting.send((reply, output));
+        }
+    }
+
+    fn admission(&self, label: &str) -> Arc<Admission> {
+        let mut functions = lock(&self.functions);
+        // Entries are as many as functions that somebody invoked: the catalog bounds them.
+        if let Some(admission) = functions.get(label) {
+            return Arc::clone(admission);
+        }
+        let admission = Arc::new(Admission {
+            waiting: Semaphore::new(FUNCTION_MAX),
+            sent: Semaphore::new(self.sent_max),
+        });
+        functions.insert(label.to_owned(), Arc::clone(&admission));
+        admission
+    }
+
+    /// Calls a function once.
+    ///
+    /// Errors: `busy` where too many wait or the executor is gone, `limit_exceeded` at the deadline, and what the function did
+    /// wrong. Dropping the future abandons the call.
+    pub(crate) async fn invoke(
+        &self,
+        mut request: InvokeRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<Answer, Problem> {
+        let _tenant = self
+            .tenant
+            .try_acquire()
+            .map_err(|_| busy(format!("{TENANT_MAX} invocations run or wait; try again")))?;
+        let admission = self.admission(&request.label);
+        let _waiting = admission.waiting.try_acquire().map_err(|_| {
+            let label = &request.label;
+            busy(format!(
+                "{FUNCTION_MAX} invocations of `{label}` run or wait; try again"
+            ))
+        })?;
+        let label = request.label.clone();
+        let call = async {
+            let _sent = admission.sent.acquire().await;
+            request.request = self.next_request.fetch_add(1, Ordering::Relaxed);
+            let waiting = Waiting {
+                invocations: self,
+                request: request.request,
+            };
+            let answered = self.send(request, input).await?;
+            let answer = answered
+                .await
+                .map_err(|_| busy("the executor ended while the function ran; try again"))?;
+            drop(waiting);
+            Ok(answer)
+        };
+        let Ok(answer) = tokio::time::timeout(deadline, call).await else {
+            let value = format!("{} ms", deadline.as_millis());
+            let detail = format!(
+                "`{label}` did not answer within its deadline of {value}; raise `deadline_ms`"
+            );
+            let mut problem = Problem::new(ErrorCode::LimitExceeded, detail).of_function(label);
+            problem.limit = Some(LimitKind::Wall.to_string());
+            problem.value = Some(value);
+            return Err(problem);
+        };
+        if let Ok((reply, _)) = &answer {
+            self.meter(&label, reply);
+        }
+        answer
+    }
+
+    async fn send(
+        &self,
+        request: InvokeRequest,
+        input: Bytes,
+    ) -> Result<oneshot::Receiver<Answer>, Problem> {
+        let (answer, answered) = oneshot::channel();
+        let link = {
+            let mut pending = lock(&self.pending);
+            let Some((_, link)) = pending.link.clone() else {
+                return Err(busy("no executor is ready; try again"));
+            };
+            pending.answers.insert(request.request, answer);
+            link
+        };
+        let message = ToExecutor::Invoke(Box::new(request));
+        let sent = link.send((message, input)).await;
+        sent.map_err(|_| busy("the executor ended; try again"))?;
+        Ok(answered)
+    }
+
+    fn meter(&self, label: &str, reply: &InvokeReply) {
+        let at_fault = reply.result.as_ref().err();
+        let platform = at_fault.is_some_and(|problem| problem.code.is_platform_fault());
+        let mut usage = FunctionUsage {
+            function: label.to_owned(),
+            ..FunctionUsage::default()
+        };
+        match platform {
+            true => (usage.platform_attempts, usage.platform) = (1, reply.meters),
+            false => (usage.billed_attempts, usage.billed) = (1, reply.meters),
+        }
+        let mut all = lock(&self.usage);
+        all.entry(label.to_owned())
+            .or_insert_with(|| FunctionUsage {
+                function: label.to_owned(),
+                ..FunctionUsage::default()
+            })
+            .add(&usage);
+    }
+
+    /// Commits what was used, once a period, until the server stops.
+    pub(crate) async fn keep_metering(&self, replica: Replica) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(METERING_PERIOD);
+        loop {
+            ticks.tick().await;
+            let usage: Vec<FunctionUsage> = std::mem::take(&mut *lock(&self.usage))
+                .into_values()
+                .collect();
+            if usage.is_empty() {
+                continue;
+            }
+            let command = Command::MeterInvocations { usage };
+            if let Err(problem) = replica.propose(&tenant(), command).await {
+                tracing::error!(%problem, "usage of invocations is lost");
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Invocations: answers and meters, limits and deadlines, many at once, executors that die.
+
+use std::process::Stdio;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::clock::eventually;
+use crate::fixture::{Fixture, Place};
+use crate::http::{Request, Response};
+use crate::job;
+use crate::server::{Server, Setup, kill};
+
+struct Desk {
+    _place: Place,
+    server: Server,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let place = Place::with_components(&Fixture::shared());
+        let server = Server::start(&place.data(), &Setup::default());
+        job::deploy(&server, "mirror");
+        Desk {
+            _place: place,
+            server,
+        }
+    }
+
+    fn invoke(&self, path: &str, input: &[u8]) -> Response {
+        let invoke = Request::post(format!("/v1/invoke/{path}"), "text/plain", input.to_vec());
+        self.server.ask(&invoke)
+    }
+
+    /// The problem of a call that fails.
+    fn fails(&self, path: &str, status: u16, code: &str) -> Value {
+        let answer = self.invoke(path, b"");
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        let problem = answer.json();
+        assert_eq!(problem["code"], code, "{path}: {problem:#}");
+        problem
+    }
+}
+
+fn number(answer: &Response, name: &str) -> u64 {
+    let text = answer
+        .header(name)
+        .unwrap_or_else(|| panic!("no header {name}"));
+    text.parse().expect("meters are whole numbers")
+}
+
+#[test]
+fn a_call_answers_with_what_it_used() {
+    let desk = Desk::new();
+    let input: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+    let answer = desk.invoke("mirror/echo", &input);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.body == input, "bytes come back as they are");
+    assert_eq!(answer.header("x-weft-function"), Some("mirror@0.1.0/echo"));
+    let (cpu_ns, wall_ns) = (
+        number(&answer, "x-weft-cpu-ns"),
+        number(&answer, "x-weft-wall-ns"),
+    );
+    assert!(number(&answer, "x-weft-guest-cpu-ns") > 0 && cpu_ns > 0 && wall_ns > 0);
+    assert!(number(&answer, "x-weft-memory-peak-bytes") >= 1_000_000);
+    // An instance serves one call: the counter in its memory never moves.
+    for _ in 0..3 {
+        assert_eq!(desk.invoke("mirror@0.1.0/count", b"").body, [0]);
+    }
+}
+
+#[test]
+fn calls_that_cannot_be() {
+    let desk = Desk::new();
+    desk.fails("mirror/nothing", 422, "unknown_function");
+    desk.fails("nowhere/echo", 422, "unknown_function");
+    desk.fails("mirror/copy", 422, "unknown_function");
+    desk.fails("mirror/echo?deadline_ms=soon", 400, "invalid_job");
+    let keyed =
+        Request::post("/v1/invoke/mirror/echo", "", Vec::new()).header("idempotency-key", "a");
+    assert_eq!(desk.server.ask(&keyed).status, 400);
+    let large = desk.invoke("mirror/echo", &vec![0; 9 << 20]);
+    assert_eq!(
+        (large.status, &large.json()["code"]),
+        (413, &json!("too_large"))
+    );
+}
+
+/// A call that spins is stopped at its deadline, and its slot is free for others.
+#[test]
+fn calls_that_take_too_long() {
+    let desk = Desk::new();
+    for _ in 0..4 {
+        let problem = desk.fails(
+            "vandal/spin-for-ever?deadline_ms=100",
+            422,
+            "limit_exceeded",
+        );
+        assert_eq!(
+            (&problem["limit"], &problem["value"]),
+            (&json!("wall"), &json!("100 ms"))
+        );
+    }
+    assert_eq!(
+        desk.invoke("mirror/echo", b"still here").body,
+        b"still here"
+    );
+}
+
+#[test]
+fn many_calls_at_once_and_a_job_beside_them() {
+    let fixture = Fixture::shared();
+    let desk = Desk::new();
+    let out = desk._place.out();
+    let id = job::submit(&desk.server, &job::weblog(&fixture.logs(), &out));
+    thread::scope(|scope| {
+        for caller in 0..16u8 {
+            let desk = &desk;
+            scope.spawn(move || {
+                for call in 0..50u8 {
+                    let input = [caller, call];
+                    assert_eq!(desk.invoke("mirror/echo", &input).body, input);
+                }
+            });
+        }
+    });
+    assert_eq!(job::wait(&desk.server, &id)["status"], "succeeded");
+}
+
+/// Hundredths of a second that a process has computed.
+fn cpu_ticks(pid: rustix::process::Pid) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    let stat = stat.expect("it runs");
+    let (_, rest) = stat.rsplit_once(") ").expect("a name comes first");
+    let number = |at: usize| {
+        rest.split(' ')
+            .nth(at)
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    number(11).expect("user") + number(12).expect("system")
+}
+
+/// Those whose executor dies are told to try again, and can.
+#[test]
+fn calls_outlive_executors() {
+    let desk = Desk::new();
+    let spin = Request::post("/v1/invoke/vandal/spin-for-ever", "", Vec::new());
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| desk.server.ask(&spin));
+        let executor = desk.server.children("executor")[0];
+        eventually("the call spins", || {
+            (cpu_ticks(executor) >= 20).then_some(())
+        });
+        assert_eq!(desk.invoke("mirror/echo", b"a").body, b"a");
+        kill(executor);
+        let answer = waiting.join().expect("it was answered");
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (429, &json!("busy"))
+        );
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    });
+    let again = eventually("an executor is ready", || {
+        Some(desk.invoke("mirror/echo", b"b")).filter(|answer| answer.status != 429)
+    });
+    assert_eq!(again.body, b"b");
+}
+
+#[test]
+fn the_cli_invokes() {
+    let desk = Desk::new();
+    let run = |arguments: &[&str], input: &str| {
+        let mut command = desk.server.cli(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        std::io::Write::write_all(&mut stdin, input.as_bytes()).expect("it reads");
+        drop(stdin);
+        let output = child.wait_with_output().expect("it ends");
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).expect("text"),
+        )
+    };
+    assert_eq!(
+        run(&["invoke", "mirror/echo"], "from a pipe\n"),
+        (Some(0), "from a pipe\n".into())
+    );
+    let (code, out) = run(&["invoke", "mirror/echo", "--input", "x", "--json"], "");
+    let document: Value = serde_json::from_str(&out).expect("one document");
+    assert_eq!((code, &document["output"]), (Some(0), &json!("x")));
+    assert!(document["cpu_ns"].as_u64() > Some(0), "{document:#}");
+    assert_eq!(run(&["invoke", "mirror/nothing"], "").0, Some(1));
+    assert_eq!(run(&["invoke", "mirror"], "").0, Some(2));
+}
