@@ -4,6 +4,8 @@
 //! inputs alone, never on nodes, cores or timing.
 
 mod inputs;
+#[cfg(test)]
+mod mutants;
 mod outputs;
 
 use std::collections::{BTreeMap, HashMap};
