@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use weft_control::{FailedLog, Job, JobState, LogRef, Outcome, TaskCommit};
 use weft_core::{JobId, Problem};
@@ -12,6 +13,9 @@ use weft_shuffle::{Blobs, clean_staging};
 
 /// Bytes of a job's log that are kept; what comes after is counted.
 const LOG_BYTES_MAX: usize = 64 << 20;
+
+/// Fast, and enough for documents that repeat themselves.
+const ZSTD_LEVEL: i32 = 1;
 
 /// A line of a job's log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,11 +36,11 @@ pub(crate) struct JobLog {
 
 /// Key of a job's archive object.
 pub(crate) fn archive_key(job: &JobId) -> String {
-    format!("archive/{job}.json")
+    format!("archive/{job}.json.zst")
 }
 
 pub(crate) fn log_key(job: &JobId) -> String {
-    format!("archive/{job}.log.json")
+    format!("archive/{job}.log.json.zst")
 }
 
 /// Collects the log of a job out of what its tasks wrote, in the order of stages and tasks.
@@ -112,19 +116,10 @@ pub(crate) async fn archive(blobs: &Blobs, job: &Job) -> Result<String, Problem>
     let failed = |error: weft_shuffle::Error| error.problem();
     if !blobs.exists(&key).await.map_err(failed)? {
         let log = collect_log(blobs, job).await;
-        let encode = |value: serde_json::Result<Vec<u8>>| {
-            value
-                .map(Bytes::from)
-                .map_err(|error| Problem::new(weft_core::ErrorCode::Internal, error.to_string()))
-        };
-        blobs
-            .put_durable(&log_key(&job.id), encode(serde_json::to_vec(&log))?)
-            .await
-            .map_err(failed)?;
-        blobs
-            .put_durable(&key, encode(serde_json::to_vec(job))?)
-            .await
-            .map_err(failed)?;
+        let (log, whole) = (encode(&log)?, encode(job)?);
+        let put = blobs.put_durable(&log_key(&job.id), log).await;
+        put.map_err(failed)?;
+        blobs.put_durable(&key, whole).await.map_err(failed)?;
     }
     let succeeded =
         matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded);
@@ -147,9 +142,39 @@ pub(crate) async fn archive(blobs: &Blobs, job: &Job) -> Result<String, Problem>
     Ok(key)
 }
 
+/// A document as it is archived: one that tells of ten thousand tasks repeats itself.
+fn encode(document: &impl Serialize) -> Result<Bytes, Problem> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Problem::new(
+            weft_core::ErrorCode::Internal,
+            format!("archiving: {error}"),
+        )
+    };
+    let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL).map_err(|error| failed(&error))?;
+    serde_json::to_writer(&mut encoder, document).map_err(|error| failed(&error))?;
+    let bytes = encoder.finish().map_err(|error| failed(&error))?;
+    Ok(Bytes::from(bytes))
+}
+
+fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Problem> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Problem::new(weft_core::ErrorCode::Internal, format!("`{key}`: {error}"))
+    };
+    let decoder = zstd::Decoder::with_buffer(bytes).map_err(|error| failed(&error))?;
+    serde_json::from_reader(std::io::BufReader::new(decoder)).map_err(|error| failed(&error))
+}
+
 /// Reads a job back.
 pub(crate) async fn read(blobs: &Blobs, key: &str) -> Result<Job, Problem> {
     let bytes = blobs.get(key).await.map_err(|error| error.problem())?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::new(weft_core::ErrorCode::Internal, format!("`{key}`: {error}")))
+    decode(key, &bytes)
+}
+
+/// The log of a job that was archived; nothing where it has not been.
+pub(crate) async fn read_log(blobs: &Blobs, job: &JobId) -> Result<Option<JobLog>, Problem> {
+    let key = log_key(job);
+    match blobs.get(&key).await {
+        Ok(bytes) => decode(&key, &bytes).map(Some),
+        Err(_) => Ok(None),
+    }
 }

@@ -14,7 +14,7 @@ use weft_engine::{Columns, PlanRequest};
 use super::components::{PageQuery, page};
 use super::reply::ApiResult;
 use super::{Api, PAGE_MAX, views};
-use crate::archive::{self, JobLog};
+use crate::archive;
 use crate::clock::unix_ms;
 use crate::folder::tenant;
 
@@ -212,10 +212,9 @@ pub(crate) async fn logs(
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Json<Value>> {
     let job = find(&api, &id).await?;
-    let log = match api.blobs.get(&archive::log_key(&job.id)).await {
-        Ok(bytes) => serde_json::from_slice::<JobLog>(&bytes)
-            .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?,
-        Err(_) => archive::collect_log(&api.blobs, &job).await,
+    let log = match archive::read_log(&api.blobs, &job.id).await? {
+        Some(log) => log,
+        None => archive::collect_log(&api.blobs, &job).await,
     };
     let start: usize = query
         .cursor
