@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use weft_core::job::JobSpec;
 use weft_core::{Epoch, FunctionUsage, JobId, Problem, TenantId};
 
+use crate::calls::{Begun, CallOutcome};
 use crate::catalog::ComponentRecord;
 use crate::lease::Lease;
 use crate::plan::{Plan, PublishedOutput, TaskCommit, TaskFailure};
@@ -34,6 +35,24 @@ pub enum Command {
     MeterInvocations {
         /// By function.
         usage: Vec<FunctionUsage>,
+    },
+    /// Begins an invocation that is to be made once.
+    BeginCall {
+        /// The client's key.
+        key: String,
+        /// Digest of its request.
+        request: String,
+        /// The server process that makes it.
+        by: String,
+    },
+    /// Says how it ended, or that it did not and may be made again.
+    EndCall {
+        /// The client's key.
+        key: String,
+        /// The server process that made it.
+        by: String,
+        /// The answer from now on.
+        outcome: Option<CallOutcome>,
     },
     /// Accepts a job.
     SubmitJob {
@@ -155,6 +174,11 @@ pub enum Answer {
         job: JobId,
         /// False where an idempotency key named an earlier one.
         new: bool,
+    },
+    /// What a call's key is known for.
+    Call {
+        /// That.
+        begun: Begun,
     },
     /// The epoch of a lease.
     Lease {

@@ -11,6 +11,7 @@
 //!                                                          *────────────────────▲
 //! ```
 
+mod calls;
 mod catalog;
 mod command;
 mod job;
@@ -21,6 +22,7 @@ mod state;
 mod tests;
 mod usage;
 
+pub use calls::{Begun, CallOutcome, KeyedCalls};
 pub use catalog::{Catalog, ComponentRecord, PinnedFunction};
 pub use command::{Answer, Command, CommitAnswer, Effect, Envelope};
 pub use job::{

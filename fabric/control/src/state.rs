@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work};
 use weft_core::{ErrorCode, FunctionKind, FunctionUsage, JobId, Problem, TenantId};
 
+use crate::calls::KeyedCalls;
 use crate::catalog::{Catalog, PinnedFunction};
 use crate::command::{Answer, Command, CommitAnswer, Effect, Envelope};
 use crate::job::{EndedJob, Job, JobState, Outcome, Planning};
@@ -45,6 +46,9 @@ pub struct Tenant {
     pub ended: BTreeMap<JobId, EndedJob>,
     /// Sums of usage.
     pub usage: UsageSums,
+    /// Invocations with a key.
+    #[serde(default)]
+    pub calls: KeyedCalls,
     idempotency: BTreeMap<String, Remembered>,
 }
 
@@ -83,6 +87,16 @@ impl State {
             },
             Command::MeterInvocations { usage } => {
                 tenant.usage.add(at_ms, &usage);
+                (Answer::Done, Vec::new())
+            }
+            Command::BeginCall { key, request, by } => {
+                match tenant.calls.begin(key, request, by, at_ms) {
+                    Ok(begun) => (Answer::Call { begun }, Vec::new()),
+                    Err(problem) => refuse(problem),
+                }
+            }
+            Command::EndCall { key, by, outcome } => {
+                tenant.calls.end(&key, &by, outcome);
                 (Answer::Done, Vec::new())
             }
             Command::SubmitJob {

@@ -1,5 +1,6 @@
 //! The data folder: who holds it, what lies in it, and what a crash left behind.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -10,6 +11,9 @@ use rustix::fs::{FlockOperation, flock};
 use weft_control::State;
 use weft_core::{Digest, TenantId};
 use weft_engine::component_key;
+
+/// Where outputs of calls with an idempotency key lie in the store.
+pub(crate) const CALL_OUTPUTS: &str = "invocations";
 
 /// An open data folder. The lock is held as long as this lives.
 pub(crate) struct DataFolder {
@@ -148,6 +152,11 @@ impl DataFolder {
         let running =
             |name: &str| tenants().any(|tenant| tenant.jobs.keys().any(|job| job.as_str() == name));
         sweep(self.store().join("jobs"), &running)?;
+        let outputs: BTreeSet<&str> = tenants()
+            .flat_map(|tenant| tenant.calls.outputs())
+            .collect();
+        let kept = |name: &str| outputs.contains(format!("{CALL_OUTPUTS}/{name}").as_str());
+        sweep(self.store().join(CALL_OUTPUTS), &kept)?;
         sweep(self.store().join("archive"), &|name| !name.contains('#'))?;
         Ok(removed)
     }

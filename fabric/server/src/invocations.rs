@@ -53,6 +53,8 @@ pub(crate) struct Invocations {
     pending: Mutex<Pending>,
     next_request: AtomicU64,
     usage: Mutex<BTreeMap<String, FunctionUsage>>,
+    /// Names this process in what it begins.
+    incarnation: String,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -85,8 +87,9 @@ impl Drop for Waiting<'_> {
 }
 
 impl Invocations {
-    pub(crate) fn new(slots: u32) -> Self {
+    pub(crate) fn new(slots: u32, incarnation: String) -> Self {
         Self {
+            incarnation,
             tenant: Semaphore::new(TENANT_MAX),
             sent_max: slots as usize * SENT_PER_SLOT,
             functions: Mutex::default(),
@@ -94,6 +97,11 @@ impl Invocations {
             next_request: AtomicU64::new(1),
             usage: Mutex::default(),
         }
+    }
+
+    /// Names this process: calls that another one began are begun again.
+    pub(crate) fn incarnation(&self) -> &str {
+        &self.incarnation
     }
 
     /// From now on invocations go to this executor.

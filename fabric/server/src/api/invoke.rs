@@ -7,14 +7,15 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use weft_control::Tenant;
-use weft_core::{ErrorCode, Limits, Meters, Problem};
-use weft_engine::InvokeRequest;
+use sha2::{Digest as _, Sha256};
+use weft_control::{Answer, Begun, CallOutcome, Command, Tenant};
+use weft_core::{Digest, ErrorCode, Limits, Meters, Problem};
+use weft_engine::{InvokeReply, InvokeRequest};
 
 use super::Api;
 use super::reply::{ApiResult, Failure};
 use crate::clock::unix_ms;
-use crate::folder::tenant;
+use crate::folder::{CALL_OUTPUTS, tenant};
 
 /// Bytes of an input, and of an output.
 pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
@@ -37,10 +38,6 @@ pub(crate) async fn invoke(
     headers: HeaderMap,
     input: Bytes,
 ) -> ApiResult<Response> {
-    if headers.contains_key("idempotency-key") {
-        let detail = "invocations with an `Idempotency-Key` are not offered by this version; a job with one task is done once";
-        return Err(Problem::new(ErrorCode::InvalidJob, detail).into());
-    }
     let deadline = deadline(&mut params)?;
     let reference = format!("{component}/{function}");
     let pinned = match api.replica.state().tenant(&tenant()) {
@@ -64,7 +61,19 @@ pub(crate) async fn invoke(
         seed: u64::from_le_bytes(seed),
         started_ms: unix_ms(),
     };
-    let (reply, output) = api.invocations.invoke(request, input, deadline).await?;
+    let answer = match keyed(&headers, &request, &input)? {
+        Some((key, digest)) => {
+            let tasks = api.tasks.clone();
+            let once = once(api, key, digest, request, input, deadline);
+            let answered = tasks.run_to_end("invocation", once).await;
+            answered.map_err(|error| Problem::new(ErrorCode::Internal, format!("{error:#}")))??
+        }
+        None => api.invocations.invoke(request, input, deadline).await?,
+    };
+    Ok(respond(&label, answer))
+}
+
+fn respond(label: &str, (reply, output): (InvokeReply, Vec<u8>)) -> Response {
     for line in &reply.log {
         tracing::info!(target: "invocation", function = line.function, level = line.level, "{}", line.message);
     }
@@ -79,10 +88,125 @@ pub(crate) async fn invoke(
         Err(problem) => Failure(problem).into_response(),
     };
     add_meters(response.headers_mut(), &reply.meters);
-    if let Ok(label) = HeaderValue::from_str(&label) {
+    if let Ok(label) = HeaderValue::from_str(label) {
         response.headers_mut().insert("x-weft-function", label);
     }
-    Ok(response)
+    response
+}
+
+/// The client's key, with a digest of all that it asks for.
+fn keyed(
+    headers: &HeaderMap,
+    request: &InvokeRequest,
+    input: &[u8],
+) -> Result<Option<(String, String)>, Problem> {
+    let params = serde_json::to_vec(&(&request.label, &request.params));
+    let mut asked = params.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+    asked.push(0);
+    asked.extend_from_slice(input);
+    super::jobs::idempotency(headers, &asked)
+}
+
+/// Makes a call whose key is new, and answers as before where it is known. Comes to its end without its client, too.
+async fn once(
+    api: Api,
+    key: String,
+    digest: String,
+    request: InvokeRequest,
+    input: Bytes,
+    deadline: Duration,
+) -> Result<(InvokeReply, Vec<u8>), Problem> {
+    let by = api.invocations.incarnation().to_owned();
+    let begin = Command::BeginCall {
+        key: key.clone(),
+        request: digest,
+        by: by.clone(),
+    };
+    match api.replica.propose(&tenant(), begin).await? {
+        Answer::Call { begun: Begun::New } => {}
+        Answer::Call {
+            begun: Begun::Ended(outcome),
+        } => return replay(&api, *outcome).await,
+        Answer::Call {
+            begun: Begun::Running,
+        } => {
+            let detail = format!("the call with the key `{key}` is being made; try again");
+            return Err(Problem::new(ErrorCode::Busy, detail));
+        }
+        other => {
+            let detail = format!("beginning a call answered with {other:?}");
+            return Err(Problem::new(ErrorCode::Internal, detail));
+        }
+    }
+    let label = request.label.clone();
+    let answer = api.invocations.invoke(request, input, deadline).await;
+    let outcome = match &answer {
+        Ok((reply, output)) => outcome(&api, &key, label, reply, output).await,
+        // Nothing of it is an answer: it may be made again.
+        Err(_) => Ok(None),
+    };
+    let end = |outcome| Command::EndCall { key, by, outcome };
+    match outcome {
+        Ok(outcome) => {
+            api.replica.propose(&tenant(), end(outcome)).await?;
+            answer
+        }
+        Err(problem) => {
+            api.replica.propose(&tenant(), end(None)).await?;
+            Err(problem)
+        }
+    }
+}
+
+/// What is kept of an answer: nothing where the platform is to blame.
+async fn outcome(
+    api: &Api,
+    key: &str,
+    label: String,
+    reply: &InvokeReply,
+    output: &[u8],
+) -> Result<Option<CallOutcome>, Problem> {
+    let problem = reply.result.as_ref().err().cloned();
+    if problem
+        .as_ref()
+        .is_some_and(|problem| problem.code.is_platform_fault())
+    {
+        return Ok(None);
+    }
+    let object = format!(
+        "{CALL_OUTPUTS}/{}",
+        Digest::from_sha256(&Sha256::digest(key).into()).hex()
+    );
+    let put = api
+        .blobs
+        .put_durable(&object, Bytes::copy_from_slice(output))
+        .await;
+    put.map_err(|error| error.problem())?;
+    Ok(Some(CallOutcome {
+        label,
+        problem,
+        output: Some(object),
+        meters: reply.meters,
+    }))
+}
+
+async fn replay(api: &Api, outcome: CallOutcome) -> Result<(InvokeReply, Vec<u8>), Problem> {
+    let output = match &outcome.output {
+        Some(object) => api
+            .blobs
+            .get(object)
+            .await
+            .map_err(|error| error.problem())?,
+        None => Bytes::new(),
+    };
+    let reply = InvokeReply {
+        request: 0,
+        result: outcome.problem.map_or(Ok(()), Err),
+        meters: outcome.meters,
+        log: Vec::new(),
+        log_dropped: 0,
+    };
+    Ok((reply, output.to_vec()))
 }
 
 fn deadline(params: &mut Vec<(String, String)>) -> Result<Duration, Problem> {

@@ -157,7 +157,10 @@ fn new_id() -> Result<JobId, Problem> {
 }
 
 /// The client's key, with the digest of what it asks for.
-fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<(String, String)>, Problem> {
+pub(super) fn idempotency(
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Option<(String, String)>, Problem> {
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };

@@ -76,9 +76,6 @@ fn calls_that_cannot_be() {
     desk.fails("nowhere/echo", 422, "unknown_function");
     desk.fails("mirror/copy", 422, "unknown_function");
     desk.fails("mirror/echo?deadline_ms=soon", 400, "invalid_job");
-    let keyed =
-        Request::post("/v1/invoke/mirror/echo", "", Vec::new()).header("idempotency-key", "a");
-    assert_eq!(desk.server.ask(&keyed).status, 400);
     let large = desk.invoke("mirror/echo", &vec![0; 9 << 20]);
     assert_eq!(
         (large.status, &large.json()["code"]),
@@ -195,4 +192,33 @@ fn the_cli_invokes() {
     assert!(document["cpu_ns"].as_u64() > Some(0), "{document:#}");
     assert_eq!(run(&["invoke", "mirror/nothing"], "").0, Some(1));
     assert_eq!(run(&["invoke", "mirror"], "").0, Some(2));
+}
+
+/// A function whose answer is random, unless it is the same call.
+#[test]
+fn a_key_has_one_answer() {
+    let place = Place::with_components(&Fixture::shared());
+    let setup = Setup::default();
+    let server = Server::start(&place.data(), &setup);
+    job::deploy(&server, "probe-py");
+    let keyed = |input: &str, key: &str| {
+        let call = Request::post(
+            "/v1/invoke/probe-py/randomness",
+            "",
+            input.as_bytes().to_vec(),
+        );
+        call.header("idempotency-key", key)
+    };
+    let first = server.ask(&keyed("", "a"));
+    assert_eq!(first.status, 200, "{}", first.text());
+    assert_eq!(server.ask(&keyed("", "a")).body, first.body);
+    assert_ne!(server.ask(&keyed("", "b")).body, first.body);
+    let conflict = server.ask(&keyed("other", "a"));
+    let code = &conflict.json()["code"];
+    assert_eq!((conflict.status, code), (409, &json!("version_conflict")));
+    server.kill();
+    let server = Server::start(&place.data(), &setup);
+    let again = server.ask(&keyed("", "a"));
+    assert_eq!(again.body, first.body, "a crash changes nothing");
+    assert_eq!(again.header("x-weft-cpu-ns"), first.header("x-weft-cpu-ns"));
 }
