@@ -163,9 +163,11 @@ impl Catalog {
                 ))
             })?;
         if !kinds.contains(&function.kind) {
+            let words: Vec<&str> = kinds.iter().map(|kind| kind.word()).collect();
             return Err(unknown(format!(
-                "`{reference}` is a {:?} function; this stage needs {kinds:?}",
-                function.kind
+                "`{reference}` is a {} function, where a {} is needed",
+                function.kind.word(),
+                words.join(" or ")
             )));
         }
         Ok(PinnedFunction {

@@ -16,6 +16,18 @@ pub enum FunctionKind {
     Task,
 }
 
+impl FunctionKind {
+    /// The word of job files for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::MapBatches => "map",
+            Self::ReduceGroups => "reduce",
+            Self::CombineGroups => "combine",
+            Self::Task => "task",
+        }
+    }
+}
+
 /// One function as `describe` told it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionRecord {

@@ -97,5 +97,5 @@ fn an_unknown_function_is_refused_with_what_there_is() {
             "`parse`, `daily-partial`, `daily`, `noop`",
         ],
     );
-    check_unknown("weblog/noop", &["Task", "MapBatches"]);
+    check_unknown("weblog/noop", &["a task function, where a map is needed"]);
 }

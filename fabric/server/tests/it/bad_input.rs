@@ -310,7 +310,13 @@ fn functions_that_are_not_there() {
         ("weblog/pars", &["no function `pars`", "`parse`"]),
         ("nowhere/parse", &["no component `nowhere`", "weft deploy"]),
         ("weblog@9.9.9/parse", &["no version 9.9.9", "it has 0.1.0"]),
-        ("weblog/daily", &["`weblog/daily`", "this stage needs"]),
+        (
+            "weblog/daily",
+            &[
+                "`weblog/daily`",
+                "is a reduce function, where a map is needed",
+            ],
+        ),
     ];
     for (function, words) in cases {
         job["stage"][0]["map"] = json!(function);
