@@ -64,6 +64,7 @@ pub(crate) async fn invoke(
     meters.bytes_written = output.len() as u64;
     let reply = InvokeReply {
         request: request.request,
+        label: request.label.clone(),
         result,
         meters,
         log: lines,
@@ -76,6 +77,7 @@ pub(crate) async fn invoke(
 pub(crate) fn refused(request: &InvokeRequest, problem: Problem) -> (InvokeReply, Vec<u8>) {
     let reply = InvokeReply {
         request: request.request,
+        label: request.label.clone(),
         result: Err(problem),
         meters: Meters::default(),
         log: Vec::new(),

@@ -112,6 +112,8 @@ pub struct InvokeRequest {
 pub struct InvokeReply {
     /// The question's number.
     pub request: u64,
+    /// `component@version/function`.
+    pub label: String,
     /// Nothing, or what went wrong.
     pub result: Result<(), Problem>,
     /// What it used.

@@ -121,7 +121,8 @@ impl Invocations {
     /// An executor has answered.
     pub(crate) fn answer(&self, reply: InvokeReply, output: Vec<u8>) {
         let waiting = lock(&self.pending).answers.remove(&reply.request);
-        // An answer for nobody: its caller has gone meanwhile.
+        // A call that its caller gave up, or that took too long, is the user's as well.
+        self.meter(&reply, waiting.is_none());
         if let Some(waiting) = waiting {
             let _ = waiting.send((reply, output));
         }
@@ -177,20 +178,18 @@ impl Invocations {
             drop(waiting);
             Ok(answer)
         };
-        let Ok(answer) = tokio::time::timeout(deadline, call).await else {
-            let value = format!("{} ms", deadline.as_millis());
-            let detail = format!(
-                "`{label}` did not answer within its deadline of {value}; raise `deadline_ms`"
-            );
-            let mut problem = Problem::new(ErrorCode::LimitExceeded, detail).of_function(label);
-            problem.limit = Some(LimitKind::Wall.to_string());
-            problem.value = Some(value);
-            return Err(problem);
-        };
-        if let Ok((reply, _)) = &answer {
-            self.meter(&label, reply);
-        }
-        answer
+        tokio::time::timeout(deadline, call)
+            .await
+            .unwrap_or_else(|_| {
+                let value = format!("{} ms", deadline.as_millis());
+                let detail = format!(
+                    "`{label}` did not answer within its deadline of {value}; raise `deadline_ms`"
+                );
+                let mut problem = Problem::new(ErrorCode::LimitExceeded, detail).of_function(label);
+                problem.limit = Some(LimitKind::Wall.to_string());
+                problem.value = Some(value);
+                Err(problem)
+            })
     }
 
     async fn send(
@@ -213,24 +212,24 @@ impl Invocations {
         Ok(answered)
     }
 
-    fn meter(&self, label: &str, reply: &InvokeReply) {
+    fn meter(&self, reply: &InvokeReply, abandoned: bool) {
         let at_fault = reply.result.as_ref().err();
         let platform = at_fault.is_some_and(|problem| problem.code.is_platform_fault());
         let mut usage = FunctionUsage {
-            function: label.to_owned(),
+            function: reply.label.clone(),
             ..FunctionUsage::default()
         };
-        match platform {
+        match platform && !abandoned {
             true => (usage.platform_attempts, usage.platform) = (1, reply.meters),
             false => (usage.billed_attempts, usage.billed) = (1, reply.meters),
         }
         let mut all = lock(&self.usage);
-        all.entry(label.to_owned())
-            .or_insert_with(|| FunctionUsage {
-                function: label.to_owned(),
-                ..FunctionUsage::default()
-            })
-            .add(&usage);
+        match all.get_mut(&reply.label) {
+            Some(sum) => sum.add(&usage),
+            None => {
+                all.insert(reply.label.clone(), usage);
+            }
+        }
     }
 
     /// Commits what was used, once a period, until the server stops.
@@ -249,5 +248,54 @@ impl Invocations {
                 tracing::error!(%problem, "usage of invocations is lost");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::{Limits, Meters};
+
+    use super::*;
+
+    /// A call that was given up is billed for what it used until it was stopped.
+    #[tokio::test]
+    async fn calls_that_nobody_waits_for_are_billed() {
+        let invocations = Invocations::new(1, "this one".into());
+        let (link, mut executor) = mpsc::channel(8);
+        invocations.connect(1, link);
+        let request = InvokeRequest {
+            request: 0,
+            digest: weft_core::Digest::from_sha256(&[0; 32]),
+            function: "spin".into(),
+            label: "a@1.0.0/spin".into(),
+            params: Vec::new(),
+            limits: Limits::default(),
+            seed: 0,
+            started_ms: 0,
+        };
+        let call = invocations.invoke(request, Bytes::new(), Duration::from_millis(1));
+        let problem = call.await.expect_err("nobody answers");
+        assert_eq!(problem.code, ErrorCode::LimitExceeded);
+        let Some((ToExecutor::Invoke(sent), _)) = executor.recv().await else {
+            panic!("the call was sent");
+        };
+        let abandoned = executor.recv().await;
+        assert!(
+            matches!(abandoned, Some((ToExecutor::Abandon { request }, _)) if request == sent.request)
+        );
+        let reply = InvokeReply {
+            request: sent.request,
+            label: sent.label,
+            result: Err(Problem::new(ErrorCode::Internal, "it was cancelled")),
+            meters: Meters {
+                guest_cpu_ns: 5,
+                ..Meters::default()
+            },
+            log: Vec::new(),
+            log_dropped: 0,
+        };
+        invocations.answer(reply, Vec::new());
+        let usage = lock(&invocations.usage)["a@1.0.0/spin"].clone();
+        assert_eq!((usage.billed_attempts, usage.billed.guest_cpu_ns), (1, 5));
     }
 }

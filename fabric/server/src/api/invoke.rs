@@ -50,18 +50,17 @@ pub(crate) async fn invoke(
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-    let label = pinned.label();
     let request = InvokeRequest {
         request: 0,
+        label: pinned.label(),
         digest: pinned.digest,
         function: pinned.function.name,
-        label: label.clone(),
         params,
         limits: LIMITS,
         seed: u64::from_le_bytes(seed),
         started_ms: unix_ms(),
     };
-    let answer = match keyed(&headers, &request, &input)? {
+    let answer = match keyed(&headers, &reference, &request.params, &input)? {
         Some((key, digest)) => {
             let tasks = api.tasks.clone();
             let once = once(api, key, digest, request, input, deadline);
@@ -70,15 +69,15 @@ pub(crate) async fn invoke(
         }
         None => api.invocations.invoke(request, input, deadline).await?,
     };
-    Ok(respond(&label, answer))
+    Ok(respond(answer))
 }
 
-fn respond(label: &str, (reply, output): (InvokeReply, Vec<u8>)) -> Response {
+fn respond((reply, output): (InvokeReply, Vec<u8>)) -> Response {
     for line in &reply.log {
         tracing::info!(target: "invocation", function = line.function, level = line.level, "{}", line.message);
     }
     if reply.log_dropped > 0 {
-        tracing::info!(target: "invocation", function = label, dropped = reply.log_dropped, "lines dropped");
+        tracing::info!(target: "invocation", function = reply.label, dropped = reply.log_dropped, "lines dropped");
     }
     let mut response = match reply.result {
         Ok(()) => {
@@ -88,19 +87,23 @@ fn respond(label: &str, (reply, output): (InvokeReply, Vec<u8>)) -> Response {
         Err(problem) => Failure(problem).into_response(),
     };
     add_meters(response.headers_mut(), &reply.meters);
-    if let Ok(label) = HeaderValue::from_str(label) {
+    if let Ok(label) = HeaderValue::from_str(&reply.label) {
         response.headers_mut().insert("x-weft-function", label);
     }
     response
 }
 
-/// The client's key, with a digest of all that it asks for.
+/// The client's key, with a digest of all that it asks for: as it was asked, so that a newer version is no other request.
 fn keyed(
     headers: &HeaderMap,
-    request: &InvokeRequest,
+    reference: &str,
+    params: &[(String, String)],
     input: &[u8],
 ) -> Result<Option<(String, String)>, Problem> {
-    let params = serde_json::to_vec(&(&request.label, &request.params));
+    if !headers.contains_key("idempotency-key") {
+        return Ok(None);
+    }
+    let params = serde_json::to_vec(&(reference, params));
     let mut asked = params.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
     asked.push(0);
     asked.extend_from_slice(input);
@@ -201,6 +204,7 @@ async fn replay(api: &Api, outcome: CallOutcome) -> Result<(InvokeReply, Vec<u8>
     };
     let reply = InvokeReply {
         request: 0,
+        label: outcome.label,
         result: outcome.problem.map_or(Ok(()), Err),
         meters: outcome.meters,
         log: Vec::new(),
