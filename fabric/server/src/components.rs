@@ -73,7 +73,7 @@ impl Components {
         if let Some(record) = known {
             return Ok((record, false));
         }
-        let flight = Arc::clone(self.flights().entry(digest.clone()).or_default());
+        let flight = self.board(&digest);
         let mut slot = flight.lock().await;
         let result = self
             .register_first(upload, &digest, size_bytes, &mut slot)
@@ -85,12 +85,20 @@ impl Components {
             let _ = std::fs::remove_file(self.artefact(&digest));
         }
         drop(slot);
+        self.leave(&digest, &flight);
+        result
+    }
+
+    fn board(&self, digest: &Digest) -> Flight {
+        Arc::clone(self.flights().entry(digest.clone()).or_default())
+    }
+
+    fn leave(&self, digest: &Digest, flight: &Flight) {
         let mut flights = self.flights();
         // The table's and ours: nobody else waits.
-        if Arc::strong_count(&flight) == 2 {
-            flights.remove(&digest);
+        if Arc::strong_count(flight) == 2 {
+            flights.remove(digest);
         }
-        result
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<Digest, Flight>> {
@@ -228,12 +236,24 @@ impl Components {
     /// Makes sure that the artefacts of a job's components are there for this engine: after an upgrade they are compiled anew.
     pub(crate) async fn ensure_artefacts(&self, digests: &[Digest]) -> Result<(), Problem> {
         for digest in digests {
-            let artefact = self.artefact(digest);
-            if !artefact.exists() {
-                self.agent
-                    .compile(&self.folder.component(digest), &artefact)
-                    .await?;
+            if !self.artefact(digest).exists() {
+                let flight = self.board(digest);
+                let slot = flight.lock().await;
+                let compiled = self.compile_again(digest).await;
+                drop(slot);
+                self.leave(digest, &flight);
+                compiled?;
             }
+        }
+        Ok(())
+    }
+
+    async fn compile_again(&self, digest: &Digest) -> Result<(), Problem> {
+        let artefact = self.artefact(digest);
+        // Whoever had the flight before may have done it.
+        if !artefact.exists() {
+            let component = self.folder.component(digest);
+            self.agent.compile(&component, &artefact).await?;
         }
         Ok(())
     }
