@@ -192,8 +192,10 @@ fn records(
             .expect("it is at most `bytes`")
     };
     let mut cuts: Vec<u64> = (1..parts).map(cut).collect();
-    // Of lines, a split may begin within one.
-    if let Dialect::Csv { .. } = dialect {
+    // Of lines, a split may begin within one; a file that is not cut need not be looked through.
+    if let Dialect::Csv { .. } = dialect
+        && !cuts.is_empty()
+    {
         cuts = scan::record_starts(path, dialect, &cuts)?;
     }
     cuts.insert(0, 0);
