@@ -38,6 +38,12 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     Ok(reader.schema())
 }
 
+/// Names of columns as errors list them.
+pub(crate) fn names(schema: &Schema) -> String {
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    format!("`{}`", names.collect::<Vec<_>>().join("`, `"))
+}
+
 /// A schema without columns, for stages without rows.
 pub(crate) fn empty() -> SchemaRef {
     Arc::new(Schema::empty())

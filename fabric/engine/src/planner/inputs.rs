@@ -13,6 +13,7 @@ use weft_shuffle::{ManifestFile, read_manifest};
 
 use crate::plan::{FileSplit, Part};
 use crate::scan::{self, Compression, Dialect};
+use crate::schema;
 
 /// Bytes of a text split.
 const SPLIT_BYTES: u64 = 64 << 20;
@@ -230,12 +231,8 @@ fn some(path: &str, found: &SchemaRef, columns: &[String]) -> Result<SchemaRef, 
     }
     let field = |name: &String| {
         found.field_with_name(name).cloned().map_err(|_| {
-            let names = found.fields().iter().map(|field| field.name().as_str());
-            let names: Vec<&str> = names.collect();
-            let detail = format!(
-                "`{path}` has no column `{name}`; it has `{}`",
-                names.join("`, `")
-            );
+            let names = schema::names(found);
+            let detail = format!("`{path}` has no column `{name}`; it has {names}");
             Problem::new(ErrorCode::SchemaMismatch, detail)
         })
     };

@@ -609,16 +609,12 @@ fn key_columns(
 ) -> Result<Vec<usize>, Problem> {
     let column = |key: &String| {
         schema.index_of(key).map_err(|_| {
-            let names: Vec<&str> = schema
-                .fields()
-                .iter()
-                .map(|field| field.name().as_str())
-                .collect();
+            let names = schema::names(schema);
             let detail = format!(
-                "stage `{}` shuffles by `{key}`, and `{}` has no such column; it has `{}`",
+                "stage `{}` shuffles by `{key}`, and `{}` has no such column; it has {}",
                 stage.name,
                 stage.from.clone().unwrap_or_default(),
-                names.join("`, `")
+                names
             );
             Problem::new(ErrorCode::SchemaMismatch, detail)
         })

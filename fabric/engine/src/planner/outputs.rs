@@ -8,6 +8,8 @@ use weft_core::job::{JobSpec, OutputFormat, OutputMode, OutputSpec};
 use weft_core::{ErrorCode, Problem};
 use weft_shuffle::{Manifest, folder_is_free, read_manifest};
 
+use crate::schema;
+
 /// Columns that name folders.
 const PARTITION_COLUMNS_MAX: usize = 8;
 
@@ -122,15 +124,8 @@ pub(super) fn partition_columns(
     }
     let column = |column: &String| {
         let position = schema.index_of(column).map_err(|_| {
-            let names: Vec<&str> = schema
-                .fields()
-                .iter()
-                .map(|field| field.name().as_str())
-                .collect();
-            wrong(format!(
-                "there is no column `{column}` among `{}`",
-                names.join("`, `")
-            ))
+            let names = schema::names(schema);
+            wrong(format!("there is no column `{column}` among {names}"))
         })?;
         let data_type = schema.field(position).data_type();
         if data_type.is_nested() || data_type.is_floating() {

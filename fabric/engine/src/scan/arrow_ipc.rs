@@ -12,7 +12,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::{MessageHeader, root_as_message};
 use weft_core::{ErrorCode, Problem};
 
-use super::{check_size, conform, positions, unreadable};
+use super::{BATCH_ROWS, check_size, conform, positions, unreadable};
 use crate::plan::{FileSplit, FilesPlan};
 use crate::untrusted::decode;
 
@@ -24,8 +24,6 @@ const METADATA_BYTES_MAX: u64 = 16 << 20;
 const BODY_BYTES_MAX: u64 = 1 << 30;
 /// Values of one array.
 const VALUES_MAX: i64 = 1 << 31;
-/// Rows that are handed on at a time.
-const BATCH_ROWS: usize = 16 * 1024;
 
 /// The messages of a file, each checked before its first byte is given out.
 struct Messages {

@@ -27,6 +27,9 @@ use weft_core::{ErrorCode, Problem};
 
 use crate::plan::{FileSplit, FilesPlan};
 
+/// Rows of one batch.
+const BATCH_ROWS: usize = 16 * 1024;
+
 /// A record that could not be read.
 pub(crate) struct BadRecord {
     /// Where it begins in the (decompressed) file.

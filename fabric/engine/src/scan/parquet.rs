@@ -12,12 +12,10 @@ use parquet::arrow::arrow_reader::{
 };
 use weft_core::{ErrorCode, Problem};
 
-use super::{check_size, conform, positions, unreadable};
+use super::{BATCH_ROWS, check_size, conform, positions, unreadable};
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::untrusted::decode;
 
-/// Rows of one batch.
-const BATCH_ROWS: usize = 16 * 1024;
 /// Bytes of one batch, more or less, going by what the footer says of the rows.
 const BATCH_BYTES: usize = 8 << 20;
 

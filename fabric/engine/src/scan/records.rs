@@ -13,11 +13,9 @@ use weft_core::job::{ColumnSpec, ColumnType, CsvFormat, InputFormat};
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Blocks, Dialect, ends, first_block};
-use super::{BadRecord, LeftOut, conform};
+use super::{BATCH_ROWS, BadRecord, LeftOut, conform};
 use crate::plan::{FileSplit, FilesPlan};
 
-/// Rows of one batch.
-const BATCH_ROWS: usize = 16 * 1024;
 /// Records that a schema is inferred from.
 const INFERRED_RECORDS_MAX: usize = 1000;
 /// A byte that text in UTF-8 never has, where values are not quoted.
