@@ -242,6 +242,8 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
         write_manifest(folder, &staging, &manifest, previous.is_some())?;
         weft_core::failpoint::hit("publish-manifest");
     }
+    // An attempt before this one may have died between the renaming and this.
+    sync_folder(folder)?;
     let sum = |of: fn(&SinkFile) -> u64| output.files.iter().map(of).sum();
     Ok(PublishedOutput {
         name: output.name.clone(),
@@ -263,12 +265,13 @@ fn sync_folders(output: &Path, files: &[SinkFile]) -> Result<()> {
         .iter()
         .flat_map(|file| Path::new(&file.name).ancestors().skip(1));
     let parents: BTreeSet<&Path> = parents.collect();
-    for parent in parents {
-        let folder = output.join(parent);
-        let synced = File::open(&folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| Error::file(&folder, error))?;
-    }
-    Ok(())
+    let mut parents = parents.into_iter().map(|parent| output.join(parent));
+    parents.try_for_each(|folder| sync_folder(&folder))
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| Error::file(folder, error))
 }
 
 fn manifest(job: &JobId, output: &ManifestOutput, previous: Option<&Manifest>) -> Manifest {
@@ -393,7 +396,7 @@ fn write_manifest(
         false => RenameFlags::NOREPLACE,
     };
     match renameat_with(CWD, &staged, CWD, &path, flags) {
-        Ok(()) => sync_file_and_folder(&path),
+        Ok(()) => Ok(()),
         Err(rustix::io::Errno::EXIST) => Err(Error::OutputExists(path.display().to_string())),
         Err(error) => Err(Error::file(&path, error.into())),
     }
