@@ -77,9 +77,7 @@ impl Agent {
         slots: u32,
         tasks: Tasks,
     ) -> anyhow::Result<(Self, mpsc::Receiver<ExecutorEvent>)> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).context("no random bytes")?;
-        let incarnation = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let incarnation = crate::random::name::<16>()?;
         let (events, receiver) = mpsc::channel(MESSAGES_MAX);
         let program = std::env::current_exe().context("the path of the program is unknown")?;
         let compilers = Arc::new(Semaphore::new(COMPILERS_MAX));

@@ -92,9 +92,7 @@ impl DataFolder {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("`{}`", path.display())),
         }
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-        let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let token = crate::random::name::<32>()?;
         let draft = self.root.join("token.draft");
         let mut file = OpenOptions::new()
             .create(true)

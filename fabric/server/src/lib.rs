@@ -16,6 +16,7 @@ mod executor;
 mod folder;
 mod invocations;
 mod queue;
+mod random;
 mod replica;
 mod tasks;
 mod up;

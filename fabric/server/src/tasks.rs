@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use weft_core::{ErrorCode, Problem};
 
 /// What the end of a task means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,16 +64,17 @@ impl Tasks {
         &self,
         name: &'static str,
         future: impl Future<Output = T> + Send + 'static,
-    ) -> anyhow::Result<T> {
+    ) -> Result<T, Problem> {
         let (answer, answered) = oneshot::channel();
         self.spawn(name, OnError::Log, async move {
             // Nobody may be waiting any more.
             let _ = answer.send(future.await);
             Ok(())
         });
-        answered
-            .await
-            .with_context(|| format!("`{name}` did not come to its end"))
+        answered.await.map_err(|_| {
+            let detail = format!("`{name}` did not come to its end");
+            Problem::new(ErrorCode::Internal, detail)
+        })
     }
 
     /// Aborts what still runs.

@@ -18,6 +18,7 @@ use weft_sandbox::COMPONENT_BYTES_MAX;
 use super::reply::ApiResult;
 use super::{Api, PAGE_MAX, views};
 use crate::folder::tenant;
+use crate::random;
 
 /// Where a page starts.
 #[derive(Debug, Default, Deserialize)]
@@ -119,10 +120,7 @@ pub(crate) async fn upload(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-    let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = random::name::<16>()?;
     let upload = Upload(api.folder.uploads().join(format!("{name}.part")));
     let (digest, size_bytes) = receive(body, &upload.0).await?;
     if let Some(expected) = headers
@@ -138,9 +136,7 @@ pub(crate) async fn upload(
     }
     let components = Arc::clone(&api.components);
     let register = async move { components.register(&upload.0, digest, size_bytes).await };
-    let registered = api.tasks.run_to_end("register", register).await;
-    let (record, new) =
-        registered.map_err(|error| Problem::new(ErrorCode::Internal, format!("{error:#}")))??;
+    let (record, new) = api.tasks.run_to_end("register", register).await??;
     let status = if new {
         StatusCode::CREATED
     } else {

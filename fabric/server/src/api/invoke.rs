@@ -16,6 +16,7 @@ use super::Api;
 use super::reply::{ApiResult, Failure};
 use crate::clock::unix_ms;
 use crate::folder::{CALL_OUTPUTS, tenant};
+use crate::random;
 
 /// Bytes of an input, and of an output.
 pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
@@ -47,9 +48,6 @@ pub(crate) async fn invoke(
     api.components
         .ensure_artefacts(std::slice::from_ref(&pinned.digest))
         .await?;
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed)
-        .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
     let request = InvokeRequest {
         request: 0,
         label: pinned.label(),
@@ -57,15 +55,14 @@ pub(crate) async fn invoke(
         function: pinned.function.name,
         params,
         limits: LIMITS,
-        seed: u64::from_le_bytes(seed),
+        seed: u64::from_le_bytes(random::bytes()?),
         started_ms: unix_ms(),
     };
     let answer = match keyed(&headers, &reference, &request.params, &input)? {
         Some((key, digest)) => {
             let tasks = api.tasks.clone();
             let once = once(api, key, digest, request, input, deadline);
-            let answered = tasks.run_to_end("invocation", once).await;
-            answered.map_err(|error| Problem::new(ErrorCode::Internal, format!("{error:#}")))??
+            tasks.run_to_end("invocation", once).await??
         }
         None => api.invocations.invoke(request, input, deadline).await?,
     };

@@ -17,6 +17,7 @@ use super::{Api, PAGE_MAX, views};
 use crate::archive;
 use crate::clock::unix_ms;
 use crate::folder::tenant;
+use crate::random;
 
 /// Bytes of an idempotency key.
 const KEY_BYTES_MAX: usize = 255;
@@ -150,10 +151,7 @@ fn decode(body: &[u8]) -> Result<JobSpec, Problem> {
 }
 
 fn new_id() -> Result<JobId, Problem> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-    Ok(JobId::new(unix_ms(), u128::from_le_bytes(random)))
+    Ok(JobId::new(unix_ms(), u128::from_le_bytes(random::bytes()?)))
 }
 
 /// The client's key, with the digest of what it asks for.
