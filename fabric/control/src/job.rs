@@ -9,7 +9,7 @@ use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
 use crate::catalog::PinnedFunction;
 use crate::command::{CommitAnswer, Effect};
 use crate::plan::{FailedLog, Plan, PublishedOutput, SinkFile, Sums, TaskCommit, TaskFailure};
-use crate::state::ATTEMPTS_MAX;
+use crate::state::{ATTEMPTS_MAX, OUTPUT_FILES_MAX};
 
 /// A job that has not been archived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +69,9 @@ pub struct StageState {
     pub failures: BTreeMap<u32, u32>,
     /// Commits of tasks that were committed already.
     pub duplicates: u64,
+    /// Files that committed tasks staged.
+    #[serde(default)]
+    pub files: u64,
 }
 
 /// A job whose files are being made visible.
@@ -237,7 +240,22 @@ impl Job {
             let same = !deterministic || first.agrees_with(&commit);
             return (CommitAnswer::Duplicate { same }, Vec::new());
         }
+        progress.files += commit.files.len() as u64;
         progress.commits.insert(task, commit);
+        let n_files: u64 = running.stages.iter().map(|stage| stage.files).sum();
+        if n_files > OUTPUT_FILES_MAX {
+            let problem = Problem::new(
+                ErrorCode::LimitExceeded,
+                format!(
+                    "the job's outputs have more than {OUTPUT_FILES_MAX} files: fewer `partitions`, or `partition_by` columns with fewer values"
+                ),
+            );
+            return (
+                CommitAnswer::Committed,
+                self.end(Outcome::Failed, Some(problem), at_ms),
+            );
+        }
+        let progress = &running.stages[stage];
         if progress.commits.len() < shape.n_tasks as usize {
             return (CommitAnswer::Committed, Vec::new());
         }
@@ -302,19 +320,20 @@ impl Job {
     }
 
     fn publish(&mut self) -> Vec<Effect> {
-        if let JobState::Running(running) = &self.state {
-            let Running {
+        let state = std::mem::replace(&mut self.state, JobState::Planning(Planning::default()));
+        self.state = match state {
+            JobState::Running(Running {
                 plan,
                 stages,
                 started_ms,
-            } = running.clone();
-            self.state = JobState::Publishing(Publishing {
+            }) => JobState::Publishing(Publishing {
                 plan,
                 stages,
                 started_ms,
                 failures: 0,
-            });
-        }
+            }),
+            other => other,
+        };
         vec![Effect::PublishJob {
             job: self.id.clone(),
         }]
@@ -374,7 +393,9 @@ impl Job {
         problem: Option<Problem>,
         at_ms: u64,
     ) -> Vec<Effect> {
-        let (plan, stages, started_ms) = match &self.state {
+        // Moved, not copied: a job may have a hundred thousand commits.
+        let state = std::mem::replace(&mut self.state, JobState::Planning(Planning::default()));
+        let (plan, stages, started_ms) = match state {
             JobState::Planning(_) => (None, Vec::new(), None),
             JobState::Running(Running {
                 plan,
@@ -386,8 +407,11 @@ impl Job {
                 stages,
                 started_ms,
                 ..
-            }) => (Some(plan.clone()), stages.clone(), Some(*started_ms)),
-            JobState::Ending(_) => return Vec::new(),
+            }) => (Some(plan), stages, Some(started_ms)),
+            JobState::Ending(_) => {
+                self.state = state;
+                return Vec::new();
+            }
         };
         let ending = Ending {
             outcome,

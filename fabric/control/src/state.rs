@@ -18,6 +18,8 @@ use crate::usage::UsageSums;
 pub const COMMAND_VERSION: u32 = 1;
 /// Attempts that a task, a planning or a publishing has before the job is given up for the platform's reasons.
 pub const ATTEMPTS_MAX: u32 = 4;
+/// Files of all outputs of a job.
+pub(crate) const OUTPUT_FILES_MAX: u64 = 100_000;
 /// How long an idempotency key is kept.
 pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
 /// Idempotency keys of a tenant that are kept at a time.

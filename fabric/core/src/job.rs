@@ -10,6 +10,8 @@ mod document;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +64,77 @@ pub struct InputSpec {
     pub bad_records: BadRecords,
 }
 
+/// What a column is compared with, `column operator value`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The column.
+    pub column: String,
+    /// How they compare.
+    pub operator: Operator,
+    /// The value, as text; it is read in the type of the column.
+    pub value: String,
+}
+
+/// How two values compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operator {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    LessOrEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterOrEqual,
+}
+
+impl Operator {
+    const ALL: [(&str, Operator); 6] = [
+        ("=", Operator::Equal),
+        ("!=", Operator::NotEqual),
+        ("<", Operator::Less),
+        ("<=", Operator::LessOrEqual),
+        (">", Operator::Greater),
+        (">=", Operator::GreaterOrEqual),
+    ];
+}
+
+impl FromStr for Comparison {
+    type Err = ();
+
+    /// The operator stands between spaces; the first one counts, so that values may hold others.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let place = |(name, operator): (&str, Operator)| {
+            let at = text.find(&format!(" {name} "))?;
+            Some((at, name.len() + 2, operator))
+        };
+        let found = Operator::ALL.into_iter().filter_map(place);
+        let (at, length, operator) = found.min_by_key(|(at, ..)| *at).ok_or(())?;
+        let (column, value) = (text[..at].trim(), text[at + length..].trim());
+        if column.is_empty() || value.is_empty() {
+            return Err(());
+        }
+        Ok(Self {
+            column: column.to_owned(),
+            operator,
+            value: value.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operator = Operator::ALL.iter().find(|(_, one)| *one == self.operator);
+        let operator = operator.map_or("", |(name, _)| name);
+        write!(f, "{} {operator} {}", self.column, self.value)
+    }
+}
+
 /// Formats of inputs. Text formats are decompressed where the file's name ends in `.gz` or `.zst`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,6 +155,9 @@ pub enum InputFormat {
     Parquet {
         /// The columns to read; all where there are none.
         columns: Vec<String>,
+        /// What all rows that are read fulfil.
+        #[serde(default)]
+        filter: Vec<Comparison>,
     },
     /// Arrow IPC, file or stream.
     Arrow {

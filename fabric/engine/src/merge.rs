@@ -18,12 +18,18 @@ use datafusion_physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion_physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
 use datafusion_physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
 use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
-use weft_sandbox::MemoryAccount;
+use weft_sandbox::{MemoryAccount, batch_bytes};
 
 /// Runs that are merged at a time; each holds a batch in memory.
-pub(crate) const FAN_IN_MAX: usize = 48;
+const FAN_IN_MAX: usize = 48;
+/// Runs that wait to be merged; each is an open file.
+pub(crate) const RUNS_MAX: usize = 256;
 /// Rows of a batch in a run. Small: a merge holds one of each run.
 const RUN_BATCH_ROWS: usize = 2048;
+/// A merge may take this part of the task's memory: what is pushed while it runs needs the rest.
+const MERGE_SHARE: u64 = 2;
+/// Batches that a merge holds for each run, at most: the one it reads, and those that its next output takes rows from, with their keys.
+const BATCHES_OF_RUN: u64 = 4;
 
 /// The task's memory account as a pool of DataFusion.
 #[derive(Debug)]
@@ -70,40 +76,77 @@ impl MemoryPool for AccountPool {
 }
 
 /// A sorted run in an unnamed file.
-pub(crate) struct Run(File);
+pub(crate) struct Run {
+    file: File,
+    /// Its largest batch.
+    batch_bytes: u64,
+    /// Rows that its batches have at most.
+    batch_rows: usize,
+}
 
 /// Writes a run batch by batch.
-pub(crate) struct RunWriter(StreamWriter<BufWriter<File>>);
+pub(crate) struct RunWriter {
+    writer: StreamWriter<BufWriter<File>>,
+    target_bytes: u64,
+    batch_bytes: u64,
+    batch_rows: usize,
+}
 
 impl RunWriter {
-    pub(crate) fn new(schema: &SchemaRef, folder: &Path) -> Result<Self, ArrowError> {
+    /// `memory_bytes`: the task's limit, which tells how large the run's batches may be.
+    pub(crate) fn new(
+        schema: &SchemaRef,
+        folder: &Path,
+        memory_bytes: u64,
+    ) -> Result<Self, ArrowError> {
         let file = tempfile::tempfile_in(folder)?;
-        Ok(Self(StreamWriter::try_new(
-            BufWriter::with_capacity(1 << 18, file),
-            schema,
-        )?))
+        let writer = StreamWriter::try_new(BufWriter::with_capacity(1 << 18, file), schema)?;
+        Ok(Self {
+            writer,
+            target_bytes: memory_bytes / (MERGE_SHARE * BATCHES_OF_RUN * FAN_IN_MAX as u64),
+            batch_bytes: 0,
+            batch_rows: 1,
+        })
     }
 
+    /// Adds sorted rows, in batches that are small enough for many runs to be merged in the task's memory.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
-        for start in (0..batch.num_rows()).step_by(RUN_BATCH_ROWS) {
-            self.0
-                .write(&batch.slice(start, RUN_BATCH_ROWS.min(batch.num_rows() - start)))?;
+        let n = batch.num_rows();
+        let row_bytes = (batch_bytes(batch) / n.max(1) as u64).max(1);
+        let rows = usize::try_from(self.target_bytes / row_bytes).unwrap_or(usize::MAX);
+        let rows = rows.clamp(1, RUN_BATCH_ROWS);
+        for start in (0..n).step_by(rows) {
+            let slice = batch.slice(start, rows.min(n - start));
+            self.batch_bytes = self.batch_bytes.max(batch_bytes(&slice));
+            self.batch_rows = self.batch_rows.max(slice.num_rows());
+            self.writer.write(&slice)?;
         }
         Ok(())
     }
 
     pub(crate) fn finish(self) -> Result<Run, ArrowError> {
         let file = self
-            .0
+            .writer
             .into_inner()?
             .into_inner()
             .map_err(|error| error.into_error())?;
-        Ok(Run(file))
+        Ok(Run {
+            file,
+            batch_bytes: self.batch_bytes,
+            batch_rows: self.batch_rows,
+        })
     }
 }
 
+/// How many of `runs` a merge has memory for: two at least.
+pub(crate) fn fan_in(runs: &[Run], memory_bytes: u64) -> usize {
+    let largest = runs.iter().map(|run| run.batch_bytes).max().unwrap_or(0);
+    let fits = memory_bytes / MERGE_SHARE / (BATCHES_OF_RUN * largest).max(1);
+    usize::try_from(fits).map_or(FAN_IN_MAX, |fits| fits.clamp(2, FAN_IN_MAX))
+}
+
 fn stream(run: Run, schema: &SchemaRef) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let mut file = run.0;
+    let mut file = run.file;
     file.seek(SeekFrom::Start(0))?;
     let reader = StreamReader::try_new(BufReader::with_capacity(1 << 16, file), None)?;
     let batches = futures::stream::iter(reader.map(|batch| batch.map_err(DataFusionError::from)));
@@ -125,6 +168,8 @@ pub(crate) fn merge(
     };
     let ordering = LexOrdering::new(keys.iter().map(expression))
         .ok_or_else(|| DataFusionError::Internal("a shuffle has no key".into()))?;
+    let largest = runs.iter().max_by_key(|run| run.batch_bytes);
+    let batch_rows = largest.map_or(1, |run| run.batch_rows);
     let streams = runs
         .into_iter()
         .map(|run| stream(run, schema))
@@ -135,7 +180,7 @@ pub(crate) fn merge(
         .with_schema(Arc::clone(schema))
         .with_expressions(&ordering)
         .with_metrics(BaselineMetrics::new(&ExecutionPlanMetricsSet::new(), 0))
-        .with_batch_size(RUN_BATCH_ROWS)
+        .with_batch_size(batch_rows)
         .with_fetch(None)
         .with_reservation(MemoryConsumer::new("merge of spilled runs").register(&pool))
         // The default spreads ties over the runs, which would make the order depend on timing.

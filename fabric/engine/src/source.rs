@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion_common::DataFusionError;
 use futures::StreamExt;
 use weft_control::{ObjectRef, Sums};
@@ -14,7 +15,7 @@ use weft_shuffle::ObjectReader;
 use crate::edge::{combine, internal, out_of_memory};
 use crate::flow::{Flow, TaskEnvironment};
 use crate::grouping::{Chunk, Keys, Sorted, grouped_segment_bytes};
-use crate::merge::{FAN_IN_MAX, Run, RunWriter, merge};
+use crate::merge::{RUNS_MAX, Run, RunWriter, fan_in, merge};
 use crate::plan::FunctionPlan;
 
 /// What reading a partition told.
@@ -101,11 +102,8 @@ impl ShuffleSource<'_> {
                 read.sums.add(&sums);
                 read.bytes += segment.bytes();
                 batches.extend(more);
-                if runs.len() == FAN_IN_MAX {
-                    let merged = self
-                        .merge_runs(environment, std::mem::take(&mut runs))
-                        .await?;
-                    runs.push(merged);
+                if runs.len() == RUNS_MAX {
+                    runs = self.merge_pass(environment, runs).await?;
                 }
             }
         }
@@ -115,6 +113,9 @@ impl ShuffleSource<'_> {
         } else {
             runs.push(self.spill(environment, &keys, batches).await?);
             drop(reserved);
+            while runs.len() > fan_in(&runs, environment.account.limit_bytes()) {
+                runs = self.merge_pass(environment, runs).await?;
+            }
             self.push_merged(environment, flow, &keys, runs).await?;
         }
         Ok(read)
@@ -160,7 +161,7 @@ impl ShuffleSource<'_> {
             sorted = sort(combine(environment, function, &sorted).await?)?;
         }
         let write = || {
-            let mut writer = RunWriter::new(self.schema, &environment.spill_folder)?;
+            let mut writer = self.run_writer(environment)?;
             let mut chunks = sorted.chunks()?;
             while let Some(chunk) = chunks.next()? {
                 writer.write(&chunk.batch)?;
@@ -170,12 +171,38 @@ impl ShuffleSource<'_> {
         write().map_err(|error| internal(&error))
     }
 
+    fn run_writer(&self, environment: &TaskEnvironment) -> Result<RunWriter, ArrowError> {
+        let memory_bytes = environment.account.limit_bytes();
+        RunWriter::new(self.schema, &environment.spill_folder, memory_bytes)
+    }
+
+    /// Merges runs that stand side by side, as many at a time as there is memory for.
+    async fn merge_pass(
+        &self,
+        environment: &TaskEnvironment,
+        mut runs: Vec<Run>,
+    ) -> Result<Vec<Run>, Problem> {
+        let fan_in = fan_in(&runs, environment.account.limit_bytes());
+        let mut merged = Vec::with_capacity(runs.len().div_ceil(fan_in));
+        while !runs.is_empty() {
+            let rest = runs.split_off(fan_in.min(runs.len()));
+            let group = std::mem::replace(&mut runs, rest);
+            environment.check_cancel()?;
+            merged.push(match <[Run; 1]>::try_from(group) {
+                Ok([alone]) => alone,
+                Err(group) => self.merge_runs(environment, group).await?,
+            });
+        }
+        Ok(merged)
+    }
+
     async fn merge_runs(
         &self,
         environment: &TaskEnvironment,
         runs: Vec<Run>,
     ) -> Result<Run, Problem> {
-        let mut writer = RunWriter::new(self.schema, &environment.spill_folder)
+        let mut writer = self
+            .run_writer(environment)
             .map_err(|error| internal(&error))?;
         let mut merged = merge(runs, self.schema, self.keys, &environment.account)
             .map_err(|error| merge_failed(&error))?;

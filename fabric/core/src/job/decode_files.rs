@@ -5,12 +5,14 @@ use serde_json::Value;
 use super::decode::check_name;
 use super::document::{Errors, Table, nearest};
 use super::{
-    BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat, InputSpec, OutputFormat,
-    OutputMode, OutputSpec,
+    BadRecords, ColumnSpec, ColumnType, Comparison, CsvFormat, InputFormat, InputSpec,
+    OutputFormat, OutputMode, OutputSpec,
 };
 
 /// Columns of one schema in a job document.
 const COLUMNS_MAX: usize = 4096;
+/// Comparisons of one filter.
+const COMPARISONS_MAX: usize = 64;
 
 /// The inputs, and the outputs that their dead letters go to.
 pub(super) fn inputs(
@@ -51,6 +53,7 @@ fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> (InputSpec, O
         },
         Some("parquet") => InputFormat::Parquet {
             columns: table.texts("columns", errors).unwrap_or_default(),
+            filter: filter(&mut table, errors),
         },
         Some("arrow") => InputFormat::Arrow {
             columns: table.texts("columns", errors).unwrap_or_default(),
@@ -124,6 +127,34 @@ fn byte(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option
             None
         }
     }
+}
+
+/// `filter = ["column operator value", ..]`.
+fn filter(table: &mut Table<'_>, errors: &mut Errors) -> Vec<Comparison> {
+    let path = table.at("filter");
+    let texts = table.texts("filter", errors).unwrap_or_default();
+    if texts.len() > COMPARISONS_MAX {
+        let message = format!(
+            "{} comparisons; a filter may have {COMPARISONS_MAX}",
+            texts.len()
+        );
+        errors.add(&path, message);
+        return Vec::new();
+    }
+    let comparison = |text: &String| match text.parse() {
+        Ok(comparison) => Some(comparison),
+        Err(()) => {
+            errors.add(
+                &path,
+                format!(
+                    "`{}` is not a comparison such as `hits >= 10`, with one of `=`, `!=`, `<`, `<=`, `>`, `>=` between spaces",
+                    text.escape_debug()
+                ),
+            );
+            None
+        }
+    };
+    texts.iter().filter_map(comparison).collect()
 }
 
 /// `schema = ["name type", ..]`.

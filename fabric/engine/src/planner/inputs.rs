@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 use glob::MatchOptions;
-use weft_core::job::{InputFormat, InputSpec};
+use weft_core::job::{Comparison, InputFormat, InputSpec};
 use weft_core::{ErrorCode, Problem};
 use weft_shuffle::{ManifestFile, read_manifest};
 
 use crate::plan::{FileSplit, Part};
-use crate::scan::{self, Compression, Dialect};
+use crate::scan::{self, Compression, Dialect, Filter};
 use crate::schema;
 
 /// Bytes of a text split.
@@ -44,7 +44,7 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
         InputFormat::Text { utf8 } => scan::text_schema(*utf8),
         InputFormat::Csv(csv) => scan::csv_schema(csv, first, *first_bytes)?,
         InputFormat::Json { columns } => scan::json_schema(columns, first, *first_bytes)?,
-        InputFormat::Parquet { columns } => parquet_schema(first, columns)?,
+        InputFormat::Parquet { columns, .. } => parquet_schema(first, columns)?,
         InputFormat::Arrow { columns } => some(first, &scan::arrow_schema(first)?, columns)?,
     };
     check_schema(first, &schema)?;
@@ -55,7 +55,7 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
             continue;
         }
         let parts = match &input.format {
-            InputFormat::Parquet { .. } => row_groups(path, &schema, split_bytes)?,
+            InputFormat::Parquet { filter, .. } => row_groups(path, &schema, filter, split_bytes)?,
             InputFormat::Arrow { .. } => vec![Part::Whole],
             format => records(path, *file_bytes, split_bytes, Dialect::of(format))?,
         };
@@ -240,16 +240,27 @@ fn some(path: &str, found: &SchemaRef, columns: &[String]) -> Result<SchemaRef, 
     Ok(Arc::new(Schema::new(fields?)))
 }
 
-/// Splits of a Parquet file: row groups, together while they are small.
-fn row_groups(path: &str, schema: &SchemaRef, split_bytes: u64) -> Result<Vec<Part>, Problem> {
+/// Splits of a Parquet file: row groups, together while they are small, without those in which no row can pass the filter.
+fn row_groups(
+    path: &str,
+    schema: &SchemaRef,
+    filter: &[Comparison],
+    split_bytes: u64,
+) -> Result<Vec<Part>, Problem> {
     let metadata = scan::parquet_metadata(path, &open(path)?)?;
     scan::positions(path, metadata.schema(), schema)?;
+    let may_pass = Filter::new(path, &metadata, filter)?.row_groups(path, &metadata)?;
     let mut parts: Vec<Part> = Vec::new();
     let mut part_bytes = 0;
     for (position, group) in metadata.metadata().row_groups().iter().enumerate() {
+        if !may_pass[position] {
+            continue;
+        }
         let bytes = u64::try_from(group.compressed_size()).unwrap_or(0);
         match parts.last_mut() {
-            Some(Part::RowGroups { count, .. }) if part_bytes + bytes <= split_bytes => {
+            Some(Part::RowGroups { first, count })
+                if *first + *count == position && part_bytes + bytes <= split_bytes =>
+            {
                 *count += 1;
                 part_bytes += bytes;
             }

@@ -258,6 +258,7 @@ fn check(name: &str, format: &InputFormat, original: &[u8]) {
 fn all_columns() -> InputFormat {
     InputFormat::Parquet {
         columns: Vec::new(),
+        filter: Vec::new(),
     }
 }
 
@@ -272,6 +273,16 @@ fn mutants_of_parquet() {
         "snappy.parquet",
         &all_columns(),
         &parquet(Compression::SNAPPY),
+    );
+    let filter = ["n > 0", "text != alpha"];
+    let filter = filter.map(|text| text.parse().expect("a comparison"));
+    check(
+        "filtered.parquet",
+        &InputFormat::Parquet {
+            columns: Vec::new(),
+            filter: filter.to_vec(),
+        },
+        &parquet(Compression::UNCOMPRESSED),
     );
     check(
         "zstd.parquet",

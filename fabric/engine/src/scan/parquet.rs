@@ -10,9 +10,10 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
+use weft_core::job::InputFormat;
 use weft_core::{ErrorCode, Problem};
 
-use super::{BATCH_ROWS, check_size, conform, positions, unreadable};
+use super::{BATCH_ROWS, Filter, check_size, conform, positions, unreadable};
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::untrusted::decode;
 
@@ -27,7 +28,7 @@ pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, P
     metadata.map_err(|error| broken(path, &error))
 }
 
-fn broken(path: &str, error: &dyn std::fmt::Display) -> Problem {
+pub(super) fn broken(path: &str, error: &dyn std::fmt::Display) -> Problem {
     let detail = format!("`{path}` is not readable Parquet: {error}");
     Problem::new(ErrorCode::BadRecord, detail)
 }
@@ -47,6 +48,11 @@ impl ParquetReader {
         let file = File::open(&split.path).map_err(|error| unreadable(&split.path, "", &error))?;
         check_size(split, &file)?;
         let metadata = metadata(&split.path, &file)?;
+        let filter = match &plan.format {
+            InputFormat::Parquet { filter, .. } => filter.as_slice(),
+            _ => &[],
+        };
+        let filter = Filter::new(&split.path, &metadata, filter)?.row_filter(&metadata);
         let wanted = positions(&split.path, metadata.schema(), &plan.schema)?;
         let n_groups = metadata.metadata().num_row_groups();
         let groups = match split.part {
@@ -75,10 +81,13 @@ impl ParquetReader {
         let bytes_read = chunks
             .map(|(_, chunk)| u64::try_from(chunk.compressed_size()).unwrap_or(0))
             .sum();
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_row_groups(groups.collect())
             .with_batch_size(rows.clamp(1, BATCH_ROWS));
+        if let Some(filter) = filter {
+            builder = builder.with_row_filter(filter);
+        }
         let reader = decode(|| builder.build()).map_err(|panic| broken(&split.path, &panic))?;
         let reader = reader.map_err(|error| broken(&split.path, &error))?;
         let mut sorted = wanted.clone();

@@ -101,3 +101,36 @@ fn spilling_changes_nothing() {
     }
     outputs::assert_same(&seen[1], &seen[0], "64 MiB");
 }
+
+#[test]
+fn runs_of_long_rows_are_merged_in_little_memory() {
+    let place = Place::new();
+    let server = Server::start(&place.data(), &Setup::default());
+    const ROWS: usize = 150;
+    const ROW_BYTES: usize = 300_000;
+    // Keys in an order that is not theirs, and each value told by its key.
+    let keys: Vec<usize> = (0..ROWS).map(|row| row * 77 % ROWS).collect();
+    let value = |key: usize| char::from(b'a' + u8::try_from(key % 26).expect("a letter"));
+    let lines = keys.iter().map(|key| {
+        let value = value(*key).to_string().repeat(ROW_BYTES);
+        format!("{key},{value}\n")
+    });
+    let input = place.path("rows.csv");
+    std::fs::write(&input, format!("k,v\n{}", lines.collect::<String>())).expect("it writes");
+    let job = json!({
+        "name": "long-rows",
+        "limits": { "memory": "16MiB" },
+        "input": { "rows": { "format": "csv", "uri": input, "schema": ["k int64", "v utf8"] } },
+        "stage": [{ "name": "sorted", "from": "rows", "shuffle": { "keys": ["k"], "partitions": 1 } }],
+        "output": { "sorted": { "from": "sorted", "format": "csv", "uri": place.out() } },
+    });
+    job::run(&server, &job);
+    let text = std::fs::read_to_string(place.out().join("part-sorted-00000.csv")).expect("a file");
+    let rows: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(rows.len(), ROWS);
+    for (key, row) in rows.iter().enumerate() {
+        let (found, rest) = row.split_once(',').expect("two columns");
+        assert_eq!(found, key.to_string());
+        assert!(rest.len() == ROW_BYTES && rest.starts_with(value(key)));
+    }
+}

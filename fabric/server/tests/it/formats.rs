@@ -243,6 +243,68 @@ fn columns_are_inferred_projected_and_checked() {
 }
 
 #[test]
+fn parquet_is_filtered_and_row_groups_that_cannot_pass_are_not_read() {
+    let desk = Desk::new();
+    let (csv, expected) = table();
+    let path = desk.write("table.csv", csv.as_bytes());
+    let csv = json!({ "format": "csv", "uri": path, "schema": SCHEMA });
+    desk.pass(&csv, &desk.out("parts", "parquet"));
+    let read = |columns: &[&str], filter: &[&str]| json!({ "format": "parquet", "uri": desk.path("parts"), "columns": columns, "filter": filter });
+
+    // The column that is asked about need not be among those that are read.
+    let filter = [
+        "id < 20000",
+        "ok = true",
+        "day >= 2026-02-10",
+        "price > 50.5",
+    ];
+    desk.pass(
+        &read(&["name", "id"], &filter),
+        &desk.out("some", "parquet"),
+    );
+    let kept = expected.iter().filter_map(|row| {
+        let [id, name, price, day, _, ok] = row.split('|').collect::<Vec<_>>()[..] else {
+            panic!("{row}");
+        };
+        let passes = id.parse::<u32>().ok()? < 20_000
+            && ok == "true"
+            && day >= "2026-02-10"
+            && price.parse::<f64>().ok()? > 50.5;
+        passes.then(|| format!("{name}|{id}"))
+    });
+    let mut kept: Vec<String> = kept.collect();
+    kept.sort();
+    assert!(kept.len() > 1000);
+    check(&desk.rows("some"), &kept, "filtered");
+
+    // Rows that cannot pass are not even looked at: here they are unreadable.
+    let last = folder::files(&desk.path("parts"))
+        .pop()
+        .expect("there are files");
+    let mut bytes = fs::read(&last).expect("it reads");
+    bytes[4..2000].fill(0xfe);
+    fs::write(&last, bytes).expect("it writes");
+    desk.fails(&read(&[], &[]), &desk.out("no", "parquet"), "bad_record");
+    desk.pass(
+        &read(&["id"], &["id < 20000"]),
+        &desk.out("first", "parquet"),
+    );
+    assert_eq!(desk.rows("first").len(), 20_000);
+
+    for (filter, what) in [
+        ("ids < 1", "no column `ids`"),
+        ("id < x", "`x` is not a value of type Int64"),
+    ] {
+        let detail = desk.fails(
+            &read(&[], &[filter]),
+            &desk.out("no", "parquet"),
+            "schema_mismatch",
+        );
+        assert!(detail.contains(what) && detail.contains(filter), "{detail}");
+    }
+}
+
+#[test]
 fn bad_records_fail_are_skipped_or_put_aside() {
     let desk = Desk::new();
     let mut csv = String::from("id,n\n");
