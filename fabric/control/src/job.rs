@@ -179,6 +179,34 @@ impl Job {
         }
     }
 
+    /// The job file's stages that are under way, with the functions that they call.
+    pub fn under_way(&self) -> Vec<(&str, Vec<&str>)> {
+        let JobState::Running(running) = &self.state else {
+            return Vec::new();
+        };
+        let names = running.ready_stages().flat_map(|stage| {
+            let shape = &running.plan.stages[stage as usize];
+            shape.name.split('+')
+        });
+        let stage = |name| self.spec.stages.iter().find(|stage| stage.name == name);
+        names
+            .filter_map(|name| Some((name, stage(name)?.work.functions())))
+            .collect()
+    }
+
+    /// True where the job was cancelled, or failed for what is its own.
+    pub(crate) fn ended_by_its_user(&self) -> bool {
+        let JobState::Ending(ending) = &self.state else {
+            return false;
+        };
+        let platform = |problem: &Problem| problem.code.is_platform_fault();
+        match ending.outcome {
+            Outcome::Cancelled => true,
+            Outcome::Failed => !ending.problem.as_ref().is_some_and(platform),
+            Outcome::Succeeded => false,
+        }
+    }
+
     /// True while a planning or a publishing attempt may be under way.
     pub(crate) fn awaits_step(&self) -> bool {
         matches!(self.state, JobState::Planning(_) | JobState::Publishing(_))

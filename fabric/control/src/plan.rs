@@ -235,6 +235,9 @@ pub struct TaskFailure {
     pub epoch: Epoch,
     /// What went wrong; the code says whose fault it is.
     pub problem: Problem,
+    /// It was stopped because its job has ended.
+    #[serde(default)]
+    pub cancelled: bool,
     /// What it used.
     pub usage: Vec<FunctionUsage>,
     /// Its log.

@@ -387,8 +387,11 @@ impl Tenant {
         let Some(job) = self.jobs.get_mut(id) else {
             return Vec::new();
         };
-        let billed = job.awaits_task(failure.stage, failure.task)
+        let at_fault = job.awaits_task(failure.stage, failure.task)
             && !failure.problem.code.is_platform_fault();
+        // What ran when a job was cancelled, or reached a limit, was the user's work.
+        let stopped = failure.cancelled && job.ended_by_its_user();
+        let billed = at_fault || stopped;
         note_usage(job, &mut self.usage, failure.usage.clone(), billed, at_ms);
         job.fail_task(failure, at_ms)
     }

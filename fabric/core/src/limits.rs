@@ -20,6 +20,12 @@ pub enum LimitKind {
     Log,
     /// Host resources that one task holds at a time.
     Handles,
+    /// Elements of a guest's tables.
+    Tables,
+    /// Bytes of a guest's stack.
+    Stack,
+    /// Files of an output.
+    Files,
 }
 
 impl fmt::Display for LimitKind {
@@ -31,6 +37,9 @@ impl fmt::Display for LimitKind {
             LimitKind::Output => "output",
             LimitKind::Log => "log",
             LimitKind::Handles => "handles",
+            LimitKind::Tables => "tables",
+            LimitKind::Stack => "stack",
+            LimitKind::Files => "files",
         })
     }
 }

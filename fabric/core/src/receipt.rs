@@ -98,7 +98,7 @@ impl PriceSheet {
             .memory_byte_ns
             .saturating_mul(u128::from(self.memory_gib_hour_micro))
             .div_ceil(HOUR_NS << 30);
-        u64::try_from(cpu + memory).unwrap_or(u64::MAX)
+        u64::try_from(cpu.saturating_add(memory)).unwrap_or(u64::MAX)
     }
 }
 
@@ -157,16 +157,16 @@ impl Receipt {
                 .iter()
                 .fold(Meters::default(), |sum, usage| sum.add(pick(usage)))
         };
+        // Meters come from executors: whatever they say is to be reckoned with.
+        let total =
+            |amount: fn(&ReceiptLine) -> u64| lines.iter().map(amount).fold(0, u64::saturating_add);
         Self {
             job,
             plan: BillingPlan::PerSecond,
             billed: sum(|usage| &usage.billed),
             platform: sum(|usage| &usage.platform),
-            amount_micro: lines.iter().map(|line| line.amount_micro).sum(),
-            amount_per_millisecond_micro: lines
-                .iter()
-                .map(|line| line.amount_per_millisecond_micro)
-                .sum(),
+            amount_micro: total(|line| line.amount_micro),
+            amount_per_millisecond_micro: total(|line| line.amount_per_millisecond_micro),
             price_sheet,
             lines,
             provisional,

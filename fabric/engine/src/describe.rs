@@ -3,22 +3,30 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use weft_core::{ErrorCode, Problem};
-use weft_sandbox::{Component, Description, Guest, GuestSettings, MemoryAccount, TaskLog};
+use weft_core::{ErrorCode, Limits, Problem};
+use weft_sandbox::{Component, Description, Fault, Guest, GuestSettings, MemoryAccount, TaskLog};
 
-/// Limits of `describe` and `bind`, which have little to do.
-const MEMORY_BYTES: u64 = 256 << 20;
-const CPU_NS: u64 = 10_000_000_000;
+/// CPU time of `describe` and of `bind`, which have little to do. A job may allow `bind` less.
+const CPU_MS_MAX: u64 = 10_000;
+/// Their memory, likewise.
+const MEMORY_BYTES_MAX: u64 = 256 << 20;
 
 /// Settings of a guest that plans or describes.
-pub(crate) fn settings(label: &str, seed: u64, started_ms: u64) -> GuestSettings {
+pub(crate) fn settings(
+    label: &str,
+    limits: &Limits,
+    cancel: CancellationToken,
+    seed: u64,
+    started_ms: u64,
+) -> GuestSettings {
     GuestSettings {
         label: label.to_owned(),
-        account: MemoryAccount::new(MEMORY_BYTES),
-        cpu_limit_ns: CPU_NS,
+        account: MemoryAccount::new(limits.memory_bytes.min(MEMORY_BYTES_MAX)),
+        cpu_limit_ns: limits.cpu_ms.min(CPU_MS_MAX) * 1_000_000,
+        cpu_before_ns: 0,
         output_limit_bytes: 1 << 20,
         log: Arc::new(TaskLog::default()),
-        cancel: CancellationToken::new(),
+        cancel,
         seed,
         started_ms,
     }
@@ -26,14 +34,24 @@ pub(crate) fn settings(label: &str, seed: u64, started_ms: u64) -> GuestSettings
 
 /// What `component` says of itself. Errors: `invalid_component` whatever the guest does wrong.
 pub(crate) async fn describe(component: &Arc<Component>) -> Result<Description, Problem> {
-    let invalid = |fault: weft_sandbox::Fault| {
-        Problem::new(
-            ErrorCode::InvalidComponent,
-            format!("the component cannot describe itself: {fault}"),
-        )
+    let limits = Limits::default();
+    let settings = settings("describe", &limits, CancellationToken::new(), 0, 0);
+    let started = Guest::start(component, settings).await;
+    let mut guest = started.map_err(|fault| invalid(&fault))?;
+    guest.describe().await.map_err(|fault| invalid(&fault))
+}
+
+fn invalid(fault: &Fault) -> Problem {
+    let mut problem = fault.problem("describe");
+    if problem.code.is_platform_fault() {
+        return problem;
+    }
+    problem.code = ErrorCode::InvalidComponent;
+    let text = match fault {
+        // The limits are not a job's, which could raise them.
+        Fault::Limit { kind, value, .. } => format!("the `{kind}` limit of {value} was reached"),
+        other => other.to_string(),
     };
-    let mut guest = Guest::start(component, settings("describe", 0, 0))
-        .await
-        .map_err(invalid)?;
-    guest.describe().await.map_err(invalid)
+    problem.detail = format!("the component cannot describe itself: {text}");
+    problem
 }

@@ -6,10 +6,10 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::error::ArrowError;
 use weft_core::{ErrorCode, LimitKind, Problem};
-use weft_sandbox::{Reservation, batch_bytes};
+use weft_sandbox::Reservation;
 use weft_shuffle::ObjectWriter;
 
-use crate::flow::{RunningGuest, TaskEnvironment};
+use crate::flow::{Emitted, RunningGuest, TaskEnvironment};
 use crate::grouping::{Chunk, Keys, Sorted, grouped_bytes};
 use crate::plan::EdgePlan;
 
@@ -112,15 +112,18 @@ impl EdgeWriter {
         }
         let sorted = Sorted::new(&self.keys, Arc::clone(&self.plan.schema), batches)
             .map_err(|error| internal(&error))?;
+        let mut reserved = Vec::new();
         let combined = match &self.plan.combine {
             Some(function) => {
-                let batches = combine(environment, function, &sorted).await?;
-                Sorted::new(&self.keys, Arc::clone(&self.plan.schema), batches)
+                let emitted = combine(environment, function, &sorted).await?;
+                reserved = emitted.reserved;
+                Sorted::new(&self.keys, Arc::clone(&self.plan.schema), emitted.batches)
                     .map_err(|error| internal(&error))?
             }
             None => sorted,
         };
         self.write(&combined)?;
+        drop(reserved);
         self.reserved = None;
         Ok(())
     }
@@ -150,40 +153,23 @@ pub(crate) async fn combine(
     environment: &TaskEnvironment,
     function: &crate::plan::FunctionPlan,
     sorted: &Sorted,
-) -> Result<Vec<RecordBatch>, Problem> {
+) -> Result<Emitted, Problem> {
     let mut guest = RunningGuest::reducer(environment, function).await?;
-    let mut output = Vec::new();
-    let mut held = environment.account.try_reserve(0);
+    let mut output = Emitted::default();
     let mut chunks = sorted.chunks().map_err(|error| internal(&error))?;
     loop {
         environment.check_cancel()?;
         let (more, last) = match chunks.next().map_err(|error| internal(&error))? {
             Some(chunk) => (guest.push_chunk(environment, chunk).await?, false),
-            None => (Vec::new(), true),
+            None => (Emitted::default(), true),
         };
-        keep(environment, &mut held, &more)?;
-        output.extend(more);
+        output.add(more);
         if last {
             break;
         }
     }
-    let more = guest.finish_reducer(environment).await?;
-    keep(environment, &mut held, &more)?;
-    output.extend(more);
+    output.add(guest.finish_reducer(environment).await?);
     Ok(output)
-}
-
-/// Reserves what a combiner emitted until it is written.
-fn keep(
-    environment: &TaskEnvironment,
-    held: &mut Option<Reservation>,
-    more: &[RecordBatch],
-) -> Result<(), Problem> {
-    let bytes = more.iter().map(batch_bytes).sum();
-    if held.as_mut().is_some_and(|held| held.try_grow(bytes)) {
-        return Ok(());
-    }
-    Err(out_of_memory(environment, "what a combiner emitted"))
 }
 
 pub(crate) fn out_of_memory(environment: &TaskEnvironment, what: &str) -> Problem {

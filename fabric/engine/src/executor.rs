@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use weft_control::{ObjectRef, PublishedOutput};
-use weft_core::{Digest, ErrorCode, JobId, Problem};
+use weft_core::{Digest, ErrorCode, JobId, LimitKind, Problem};
 use weft_sandbox::{Component, Engine};
 use weft_shuffle::{Blobs, ObjectReader};
 
@@ -20,8 +21,12 @@ use crate::plan::{NodeWork, Source, StagePlan, artefact_key};
 use crate::planner::Planner;
 use crate::task::TaskRun;
 
-/// Components that stay loaded; the least recently used go first.
-const COMPONENTS_MAX: usize = 64;
+/// Planning of one job.
+const PLAN_WALL_MAX: Duration = Duration::from_secs(120);
+/// Bytes of artefacts that stay loaded, which are mapped files; the least recently used go first.
+const LOADED_BYTES_MAX: u64 = 2 << 30;
+/// Components that stay loaded, however small: each is some mappings.
+const LOADED_MAX: usize = 1024;
 
 struct Stage {
     context: StageContext,
@@ -35,14 +40,45 @@ struct Job {
     cancel: CancellationToken,
 }
 
+/// A component that calls can start from at once.
+struct Loaded {
+    component: Arc<Component>,
+    bytes: u64,
+    /// The tick of its last use.
+    used: u64,
+}
+
 #[derive(Default)]
 struct Held {
-    /// Loaded components with the tick of their last use.
-    components: HashMap<Digest, (Arc<Component>, u64)>,
+    components: HashMap<Digest, Loaded>,
+    loaded_bytes: u64,
     uses: u64,
-    /// What stops the invocations that run.
+    /// What stops invocations, those that wait for a slot included.
     invocations: HashMap<u64, CancellationToken>,
+    /// What stops the planning of a job.
+    planning: HashMap<JobId, CancellationToken>,
     jobs: BTreeMap<JobId, Job>,
+}
+
+impl Held {
+    /// Takes a component in; others go where they are too many or too large. What runs keeps its own hold on what goes.
+    fn load(&mut self, digest: Digest, loaded: Loaded) {
+        self.loaded_bytes += loaded.bytes;
+        if let Some(before) = self.components.insert(digest, loaded) {
+            self.loaded_bytes -= before.bytes;
+        }
+        while self.components.len() > LOADED_MAX || self.loaded_bytes > LOADED_BYTES_MAX {
+            let by_use = self.components.iter().min_by_key(|(_, one)| one.used);
+            let Some(oldest) = by_use.map(|(digest, _)| digest.clone()) else {
+                return;
+            };
+            if self.components.len() == 1 {
+                return;
+            }
+            let gone = self.components.remove(&oldest);
+            self.loaded_bytes -= gone.map_or(0, |gone| gone.bytes);
+        }
+    }
 }
 
 /// One executor. Clones share it; each slot's thread has one.
@@ -76,9 +112,9 @@ impl Executor {
         let mut held = self.held();
         held.uses += 1;
         let now = held.uses;
-        if let Some((component, used)) = held.components.get_mut(digest) {
-            *used = now;
-            return Ok(Arc::clone(component));
+        if let Some(loaded) = held.components.get_mut(digest) {
+            loaded.used = now;
+            return Ok(Arc::clone(&loaded.component));
         }
         drop(held);
         let path = self
@@ -86,17 +122,13 @@ impl Executor {
             .local_path(&artefact_key(digest, &self.compatibility));
         let component = Component::load(&self.engine, &path)
             .map_err(|fault| Problem::new(ErrorCode::Internal, fault.to_string()))?;
-        let mut held = self.held();
-        if held.components.len() >= COMPONENTS_MAX {
-            let oldest = held
-                .components
-                .iter()
-                .min_by_key(|(_, (_, used))| *used)
-                .map(|(digest, _)| digest.clone());
-            oldest.and_then(|oldest| held.components.remove(&oldest));
-        }
-        held.components
-            .insert(digest.clone(), (Arc::clone(&component), now));
+        let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        let loaded = Loaded {
+            component: Arc::clone(&component),
+            bytes,
+            used: now,
+        };
+        self.held().load(digest.clone(), loaded);
         Ok(component)
     }
 
@@ -111,28 +143,61 @@ impl Executor {
 
     /// Calls a function once; the second part of the answer is its output.
     pub async fn invoke(&self, request: &InvokeRequest, input: &[u8]) -> (InvokeReply, Vec<u8>) {
-        let component = match self.component(&request.digest) {
-            Ok(component) => component,
-            Err(problem) => return refused(request, problem),
-        };
-        let cancel = CancellationToken::new();
-        self.held()
-            .invocations
-            .insert(request.request, cancel.clone());
-        let answer = invoke(&component, request, input, cancel).await;
+        let cancel = self.held().invocations.get(&request.request).cloned();
+        let answer = self
+            .invoke_unless(request, input, cancel.unwrap_or_default())
+            .await;
         self.held().invocations.remove(&request.request);
         answer
     }
 
-    /// Stops an invocation that nobody waits for any more, if it runs.
+    async fn invoke_unless(
+        &self,
+        request: &InvokeRequest,
+        input: &[u8],
+        cancel: CancellationToken,
+    ) -> (InvokeReply, Vec<u8>) {
+        if cancel.is_cancelled() {
+            let problem =
+                Problem::new(ErrorCode::Internal, "the call was given up before it began");
+            return refused(request, problem);
+        }
+        let component = match self.component(&request.digest) {
+            Ok(component) => component,
+            Err(problem) => return refused(request, problem),
+        };
+        invoke(&component, request, input, cancel).await
+    }
+
+    /// Takes note of an invocation that is about to wait for a slot, so that it can be given up from now on.
+    pub fn expect(&self, request: u64) {
+        self.held()
+            .invocations
+            .insert(request, CancellationToken::new());
+    }
+
+    /// Stops an invocation that nobody waits for any more, whether it runs or still waits.
     pub fn abandon(&self, request: u64) {
         if let Some(cancel) = self.held().invocations.get(&request) {
             cancel.cancel();
         }
     }
 
+    /// Takes note of a job whose planning is about to wait for a slot, so that it can be given up from now on.
+    pub fn expect_plan(&self, job: &JobId) {
+        self.held()
+            .planning
+            .insert(job.clone(), CancellationToken::new());
+    }
+
     /// Plans a job.
     pub async fn plan(&self, request: &PlanRequest) -> PlanReply {
+        let reply = self.plan_unless_given_up(request).await;
+        self.held().planning.remove(&request.job);
+        reply
+    }
+
+    async fn plan_unless_given_up(&self, request: &PlanRequest) -> PlanReply {
         let mut components = HashMap::new();
         for function in &request.functions {
             match self.component(&function.digest) {
@@ -147,8 +212,20 @@ impl Executor {
                 }
             };
         }
-        let mut planner = Planner::new(request, &self.blobs, components);
-        let result = planner.plan().await;
+        let cancel = self.held().planning.get(&request.job).cloned();
+        let cancel = cancel.unwrap_or_default();
+        let mut planner = Planner::new(request, &self.blobs, components, cancel);
+        let planned = tokio::time::timeout(PLAN_WALL_MAX, planner.plan()).await;
+        let result = planned.unwrap_or_else(|_| {
+            let value = format!("{} s", PLAN_WALL_MAX.as_secs());
+            let detail = format!(
+                "planning the job took longer than {value}: give `bind` less to do, or the job fewer files or stages"
+            );
+            let mut problem = Problem::new(ErrorCode::LimitExceeded, detail);
+            problem.limit = Some(LimitKind::Wall.to_string());
+            problem.value = Some(value);
+            Err(problem)
+        });
         PlanReply {
             job: request.job.clone(),
             result,
@@ -179,7 +256,11 @@ impl Executor {
 
     /// Stops what runs of a job, and forgets it.
     pub fn forget(&self, job: &JobId) {
-        if let Some(job) = self.held().jobs.remove(job) {
+        let mut held = self.held();
+        if let Some(planning) = held.planning.get(job) {
+            planning.cancel();
+        }
+        if let Some(job) = held.jobs.remove(job) {
             job.cancel.cancel();
         }
     }
@@ -291,6 +372,7 @@ fn failed(request: &TaskRequest, problem: Problem) -> TaskReply {
         attempt: *attempt,
         epoch: *epoch,
         problem,
+        cancelled: false,
         usage: Vec::new(),
         log: None,
     };

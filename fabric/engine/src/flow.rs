@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::RecordBatch;
 use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, FunctionUsage, Meters, Problem};
-use weft_sandbox::{Component, Fault, Guest, GuestSettings, MemoryAccount, TaskLog};
+use weft_sandbox::{Component, Fault, Guest, GuestSettings, MemoryAccount, Reservation, TaskLog};
 
 use crate::edge::EdgeWriter;
 use crate::grouping::Chunk;
@@ -40,7 +40,8 @@ impl TaskEnvironment {
         let settings = GuestSettings {
             label: function.label.clone(),
             account: Arc::clone(&self.account),
-            cpu_limit_ns: self.cpu_left_ns(function),
+            cpu_limit_ns: function.limits.cpu_ms.saturating_mul(1_000_000),
+            cpu_before_ns: self.cpu_before_ns(function),
             output_limit_bytes: function.limits.output_bytes,
             log: Arc::clone(&self.log),
             cancel: self.cancel.clone(),
@@ -52,23 +53,16 @@ impl TaskEnvironment {
             .map_err(|fault| fault.problem(&function.label))
     }
 
-    /// The function's CPU limit less what its guests before this one used: combiners come anew for every run.
-    fn cpu_left_ns(&self, function: &FunctionPlan) -> u64 {
+    /// What earlier guests of the function used: combiners come anew for every run.
+    fn cpu_before_ns(&self, function: &FunctionPlan) -> u64 {
         let usage = self
             .usage
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let same =
             |one: &&FunctionUsage| one.stage == function.stage && one.function == function.label;
-        let spent = usage
-            .iter()
-            .find(same)
-            .map_or(0, |one| one.billed.guest_cpu_ns);
-        function
-            .limits
-            .cpu_ms
-            .saturating_mul(1_000_000)
-            .saturating_sub(spent)
+        let before = usage.iter().find(same);
+        before.map_or(0, |one| one.billed.guest_cpu_ns)
     }
 
     /// Fails where the job was cancelled.
@@ -115,6 +109,28 @@ impl TaskEnvironment {
             None => all.push(usage),
         }
     }
+}
+
+/// What a guest emitted, and the memory that is reserved for it until it has gone on its way.
+#[derive(Default)]
+pub(crate) struct Emitted {
+    pub(crate) batches: Vec<RecordBatch>,
+    pub(crate) reserved: Vec<Arc<Reservation>>,
+}
+
+impl Emitted {
+    /// Adds what was emitted later.
+    pub(crate) fn add(&mut self, more: Emitted) {
+        self.batches.extend(more.batches);
+        self.reserved.extend(more.reserved);
+    }
+}
+
+/// A batch before an operator, by position.
+struct Waiting {
+    node: usize,
+    batch: RecordBatch,
+    reserved: Vec<Arc<Reservation>>,
 }
 
 /// A guest in its place.
@@ -182,35 +198,43 @@ impl RunningGuest {
         })
     }
 
+    fn emitted(&mut self) -> Emitted {
+        let (batches, reserved) = self.guest.take_output();
+        Emitted {
+            batches,
+            reserved: reserved.map(Arc::new).into_iter().collect(),
+        }
+    }
+
     pub(crate) async fn push(
         &mut self,
         environment: &TaskEnvironment,
         batch: RecordBatch,
-    ) -> Result<Vec<RecordBatch>, Problem> {
+    ) -> Result<Emitted, Problem> {
         self.rows_in += batch.num_rows() as u64;
         let pushed = self.guest.push_mapper(batch).await;
         self.check(environment, pushed)?;
-        Ok(self.guest.take_output().0)
+        Ok(self.emitted())
     }
 
     pub(crate) async fn push_chunk(
         &mut self,
         environment: &TaskEnvironment,
         chunk: Chunk,
-    ) -> Result<Vec<RecordBatch>, Problem> {
+    ) -> Result<Emitted, Problem> {
         self.rows_in += chunk.batch.num_rows() as u64;
         let pushed = self
             .guest
             .push_reducer(chunk.batch, &chunk.ends, chunk.continues)
             .await;
         self.check(environment, pushed)?;
-        Ok(self.guest.take_output().0)
+        Ok(self.emitted())
     }
 
     pub(crate) async fn finish_mapper(
         mut self,
         environment: &TaskEnvironment,
-    ) -> Result<Vec<RecordBatch>, Problem> {
+    ) -> Result<Emitted, Problem> {
         let finished = self.guest.finish_mapper().await;
         self.finished(environment, finished)
     }
@@ -218,7 +242,7 @@ impl RunningGuest {
     pub(crate) async fn finish_reducer(
         mut self,
         environment: &TaskEnvironment,
-    ) -> Result<Vec<RecordBatch>, Problem> {
+    ) -> Result<Emitted, Problem> {
         let finished = self.guest.finish_reducer().await;
         self.finished(environment, finished)
     }
@@ -227,9 +251,9 @@ impl RunningGuest {
         mut self,
         environment: &TaskEnvironment,
         finished: Result<(), Fault>,
-    ) -> Result<Vec<RecordBatch>, Problem> {
+    ) -> Result<Emitted, Problem> {
         self.check(environment, finished)?;
-        let output = self.guest.take_output().0;
+        let output = self.emitted();
         environment.retire(&self.function, &self.guest, self.rows_in);
         Ok(output)
     }
@@ -308,7 +332,13 @@ impl Flow {
         environment: &TaskEnvironment,
         batch: RecordBatch,
     ) -> Result<(), Problem> {
-        self.drain(environment, vec![(0, batch)]).await
+        let reserved = Vec::new();
+        let first = Waiting {
+            node: 0,
+            batch,
+            reserved,
+        };
+        self.drain(environment, vec![first]).await
     }
 
     /// Pushes sorted rows into the first operator, which is fed with groups.
@@ -330,20 +360,32 @@ impl Flow {
     async fn drain(
         &mut self,
         environment: &TaskEnvironment,
-        mut waiting: Vec<(usize, RecordBatch)>,
+        mut waiting: Vec<Waiting>,
     ) -> Result<(), Problem> {
-        while let Some((node, batch)) = waiting.pop() {
+        while let Some(next) = waiting.pop() {
+            let Waiting {
+                node,
+                batch,
+                reserved,
+            } = next;
             let outputs = match &mut self.operators[node] {
                 Operator::Map(Some(guest)) => guest.push(environment, batch).await?,
-                Operator::Pass | Operator::Map(None) | Operator::Reduce(_) => vec![batch],
+                Operator::Pass | Operator::Map(None) | Operator::Reduce(_) => Emitted {
+                    batches: vec![batch],
+                    reserved,
+                },
             };
-            for output in &outputs {
+            for output in &outputs.batches {
                 self.deliver(environment, node, output.clone()).await?;
             }
             // Reversed, so that batches and branches are taken in order.
-            for output in outputs.into_iter().rev() {
+            for output in outputs.batches.into_iter().rev() {
                 let children = self.nodes[node].children.iter().rev();
-                waiting.extend(children.map(|child| (*child, output.clone())));
+                waiting.extend(children.map(|child| Waiting {
+                    node: *child,
+                    batch: output.clone(),
+                    reserved: outputs.reserved.clone(),
+                }));
             }
         }
         Ok(())
@@ -353,14 +395,16 @@ impl Flow {
         &mut self,
         environment: &TaskEnvironment,
         node: usize,
-        outputs: Vec<RecordBatch>,
+        outputs: Emitted,
     ) -> Result<(), Problem> {
-        for output in outputs {
-            let waiting = self.nodes[node]
-                .children
-                .iter()
-                .rev()
-                .map(|child| (*child, output.clone()))
+        for output in outputs.batches {
+            let children = self.nodes[node].children.iter().rev();
+            let waiting = children
+                .map(|child| Waiting {
+                    node: *child,
+                    batch: output.clone(),
+                    reserved: outputs.reserved.clone(),
+                })
                 .collect();
             self.deliver(environment, node, output).await?;
             self.drain(environment, waiting).await?;
@@ -387,14 +431,14 @@ impl Flow {
     pub(crate) async fn finish(&mut self, environment: &TaskEnvironment) -> Result<(), Problem> {
         for node in 0..self.operators.len() {
             let outputs = match &mut self.operators[node] {
-                Operator::Pass => Vec::new(),
+                Operator::Pass => Emitted::default(),
                 Operator::Map(guest) => match guest.take() {
                     Some(guest) => guest.finish_mapper(environment).await?,
-                    None => Vec::new(),
+                    None => Emitted::default(),
                 },
                 Operator::Reduce(guest) => match guest.take() {
                     Some(guest) => guest.finish_reducer(environment).await?,
-                    None => Vec::new(),
+                    None => Emitted::default(),
                 },
             };
             self.emit(environment, node, outputs).await?;

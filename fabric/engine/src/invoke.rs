@@ -26,6 +26,7 @@ pub(crate) async fn invoke(
         label: request.label.clone(),
         account: MemoryAccount::new(request.limits.memory_bytes),
         cpu_limit_ns: request.limits.cpu_ms.saturating_mul(1_000_000),
+        cpu_before_ns: 0,
         output_limit_bytes: request.limits.output_bytes,
         log: Arc::clone(&log),
         cancel,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use weft_control::{ObjectRef, PinnedFunction, Plan, PublishedOutput, TaskCommit, TaskFailure};
 use weft_core::job::JobSpec;
-use weft_core::{Digest, Epoch, FunctionUsage, JobId, Limits, Meters, Problem, TaskId};
+use weft_core::{Digest, Epoch, ErrorCode, FunctionUsage, JobId, Limits, Meters, Problem, TaskId};
 use weft_sandbox::{Description, LogLine};
 use weft_shuffle::ManifestOutput;
 
@@ -75,6 +75,52 @@ pub enum FromExecutor {
         /// Its outputs, or why not.
         result: Result<Vec<PublishedOutput>, Problem>,
     },
+}
+
+impl FromExecutor {
+    /// The same answer, as an error: as it is, it has too many bytes to be sent.
+    #[must_use]
+    pub fn too_large(self, bytes: usize) -> Self {
+        let detail = format!(
+            "the answer has {bytes} bytes, more than can be sent: fewer files or columns, or shorter names"
+        );
+        let problem = Problem::new(ErrorCode::TooLarge, detail);
+        match self {
+            Self::Ready { .. } => self,
+            Self::Described(reply) => Self::Described(DescribeReply {
+                result: Err(problem),
+                ..reply
+            }),
+            Self::Planned(reply) => Self::Planned(PlanReply {
+                result: Err(problem),
+                columns: Vec::new(),
+                ..reply
+            }),
+            Self::Task(reply) => {
+                let result = reply.result.and_then(|commit| {
+                    Err(TaskFailure {
+                        stage: commit.stage,
+                        task: commit.task,
+                        attempt: commit.attempt,
+                        epoch: commit.epoch,
+                        problem,
+                        cancelled: false,
+                        usage: commit.usage,
+                        log: Some(commit.log),
+                    })
+                });
+                Self::Task(Box::new(TaskReply { result, ..*reply }))
+            }
+            Self::Invoked(reply) => Self::Invoked(Box::new(InvokeReply {
+                result: Err(problem),
+                ..*reply
+            })),
+            Self::Published { job, .. } => Self::Published {
+                job,
+                result: Err(problem),
+            },
+        }
+    }
 }
 
 /// The answer to `Describe`.

@@ -157,8 +157,11 @@ impl ShuffleSource<'_> {
             Sorted::new(keys, Arc::clone(self.schema), batches).map_err(|error| internal(&error))
         };
         let mut sorted = sort(batches)?;
+        let mut reserved = Vec::new();
         if let Some(function) = self.combine {
-            sorted = sort(combine(environment, function, &sorted).await?)?;
+            let emitted = combine(environment, function, &sorted).await?;
+            reserved = emitted.reserved;
+            sorted = sort(emitted.batches)?;
         }
         let write = || {
             let mut writer = self.run_writer(environment)?;
@@ -168,7 +171,9 @@ impl ShuffleSource<'_> {
             }
             writer.finish()
         };
-        write().map_err(|error| internal(&error))
+        let run = write().map_err(|error| internal(&error));
+        drop(reserved);
+        run
     }
 
     fn run_writer(&self, environment: &TaskEnvironment) -> Result<RunWriter, ArrowError> {

@@ -90,12 +90,14 @@ impl TaskRun {
         let TaskRequest {
             id, attempt, epoch, ..
         } = self.request;
+        let cancelled = environment.cancel.is_cancelled();
         let failure = |problem, usage, log| TaskFailure {
             stage: id.stage,
             task: id.task,
             attempt,
             epoch,
             problem,
+            cancelled,
             usage,
             log,
         };

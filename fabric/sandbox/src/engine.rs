@@ -8,14 +8,14 @@ use std::time::Duration;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::fault::{Fault, Result};
-use crate::limiter::TABLE_ELEMENTS_MAX;
+use crate::limiter::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
 /// How often guests are looked at: a limit is enforced at most two ticks late.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// Instances that may be alive at a time in one process.
-const INSTANCES_MAX: u32 = 256;
+const INSTANCES_MAX: u32 = 512;
 const MEMORY_BYTES_MAX: usize = 4 << 30;
-const WASM_STACK_BYTES: usize = 512 << 10;
+pub(crate) const WASM_STACK_BYTES: usize = 512 << 10;
 
 /// What a process does with the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,8 @@ fn config(role: Role, pooling: bool) -> Config {
         .memory_init_cow(true)
         .max_wasm_stack(WASM_STACK_BYTES)
         .async_stack_size(WASM_STACK_BYTES + (512 << 10))
-        .async_stack_zeroing(true);
+        .async_stack_zeroing(true)
+        .wasm_memory64(false);
     if role == Role::Executor {
         config.enable_compiler(false);
     }
@@ -64,21 +65,24 @@ fn pool(role: Role) -> PoolingAllocationConfig {
     } else {
         INSTANCES_MAX
     };
+    // As much for each as one may have: no component can take what another one needs.
+    let each = |most: usize| instances * u32::try_from(most).expect("a small number");
+    let most = |most: usize| u32::try_from(most).expect("a small number");
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(instances)
-        .total_core_instances(4 * instances)
-        .total_memories(instances)
-        .total_tables(4 * instances)
+        .total_core_instances(each(CORE_INSTANCES_MAX))
+        .total_memories(each(MEMORIES_MAX))
+        .total_tables(each(TABLES_MAX))
         .total_stacks(instances)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
         .max_component_instance_size(10 << 20)
         .max_core_instance_size(10 << 20)
-        .max_core_instances_per_component(64)
-        .max_memories_per_module(16)
-        .max_memories_per_component(16)
-        .max_tables_per_module(64)
-        .max_tables_per_component(64)
+        .max_core_instances_per_component(most(CORE_INSTANCES_MAX))
+        .max_memories_per_module(most(MEMORIES_MAX))
+        .max_memories_per_component(most(MEMORIES_MAX))
+        .max_tables_per_module(most(TABLES_MAX))
+        .max_tables_per_component(most(TABLES_MAX))
         .linear_memory_keep_resident(256 << 10)
         .table_keep_resident(64 << 10);
     pool
@@ -94,7 +98,16 @@ impl Engine {
             Some(engine) => engine,
             None => wasmtime::Engine::new(&config(role, false)).map_err(host)?,
         };
-        let ticker = (role != Role::Compiler).then(|| Arc::new(Ticker::start(wasmtime.clone())));
+        // Without the ticker no limit of time would hold.
+        let ticker = match role {
+            Role::Compiler => None,
+            Role::Executor | Role::Both => {
+                let started = Ticker::start(wasmtime.clone());
+                Some(Arc::new(started.map_err(|error| {
+                    Fault::Host(format!("the thread that makes epochs pass: {error}"))
+                })?))
+            }
+        };
         Ok(Self {
             wasmtime,
             pooling,
@@ -114,7 +127,7 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: wasmtime::Engine) -> Self {
+    fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let tick = move || {
@@ -125,9 +138,11 @@ impl Ticker {
         };
         let thread = std::thread::Builder::new()
             .name("weft-epochs".into())
-            .spawn(tick)
-            .ok();
-        Self { stop, thread }
+            .spawn(tick)?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 

@@ -79,7 +79,10 @@ impl Fault {
             LimitKind::Wall => "; raise `limits.wall`",
             LimitKind::Output => "; raise `limits.output` or emit less",
             LimitKind::Log => "; log less",
-            LimitKind::Handles => "; drop batches when you are done with them",
+            LimitKind::Handles => "; drop batches and streams when you are done with them",
+            LimitKind::Tables => "; tables may not be larger",
+            LimitKind::Stack => "; recurse less deeply",
+            LimitKind::Files => "; write fewer files",
         };
         Fault::Limit {
             kind,

@@ -10,6 +10,8 @@ use crate::bindings::data;
 pub(crate) const FIELDS_MAX: usize = 4096;
 const DEPTH_MAX: usize = 16;
 const NAME_BYTES_MAX: usize = 1024;
+/// Bytes of all names of one schema: it goes into plans, manifests and answers.
+pub const SCHEMA_NAME_BYTES_MAX: usize = 256 << 10;
 
 /// The type in which a guest sees `data_type`: views and dictionaries are materialised, large offsets narrowed.
 pub fn guest_type(data_type: &DataType) -> DataType {
@@ -113,17 +115,28 @@ pub(crate) fn from_guest(flat: &[data::Field]) -> Result<SchemaRef, String> {
             flat.len()
         ));
     }
+    let name_bytes: usize = flat.iter().map(|field| field.name.len()).sum();
+    if name_bytes > SCHEMA_NAME_BYTES_MAX {
+        return Err(format!(
+            "names of {name_bytes} bytes in all; a schema may have {SCHEMA_NAME_BYTES_MAX}"
+        ));
+    }
     let mut rest = flat;
     let mut fields: Vec<FieldRef> = Vec::new();
     while !rest.is_empty() {
         fields.push(Arc::new(pull(&mut rest, 0)?));
     }
+    check_unique(&fields)?;
+    Ok(Arc::new(Schema::new(Fields::from(fields))))
+}
+
+fn check_unique(fields: &[FieldRef]) -> Result<(), String> {
     let mut names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
     names.sort_unstable();
-    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(format!("the field `{}` stands twice", twice[0]));
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(twice) => Err(format!("the field `{}` stands twice", twice[0])),
+        None => Ok(()),
     }
-    Ok(Arc::new(Schema::new(Fields::from(fields))))
 }
 
 fn pull(rest: &mut &[data::Field], depth: usize) -> Result<Field, String> {
@@ -138,6 +151,12 @@ fn pull(rest: &mut &[data::Field], depth: usize) -> Result<Field, String> {
         return Err(format!(
             "a field's name has {} bytes; 1 to {NAME_BYTES_MAX} are allowed",
             one.name.len()
+        ));
+    }
+    if one.name.chars().any(char::is_control) {
+        return Err(format!(
+            "the field `{}` has control characters in its name",
+            one.name.escape_debug()
         ));
     }
     let expected = match one.data_type {
@@ -158,6 +177,7 @@ fn pull(rest: &mut &[data::Field], depth: usize) -> Result<Field, String> {
     for _ in 0..one.children {
         children.push(Arc::new(pull(rest, depth + 1)?));
     }
+    check_unique(&children)?;
     Ok(Field::new(
         &one.name,
         data_type(one, children)?,

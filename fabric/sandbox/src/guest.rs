@@ -7,13 +7,14 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use wasmtime::component::{Instance, Resource};
+use wasmtime::component::{Instance, Resource, ResourceTableError};
 use wasmtime::{Store, UpdateDeadline};
 use weft_core::{FunctionKind, FunctionRecord, LimitKind};
 
 use crate::account::{MemoryAccount, Reservation};
 use crate::clock::thread_cpu_ns;
 use crate::component::{Component, Exports};
+use crate::engine::WASM_STACK_BYTES;
 use crate::fault::{Fault, Result};
 use crate::fields;
 use crate::host::{Batch, HANDLES_MAX, Host};
@@ -23,10 +24,10 @@ use crate::wasi::Wasi;
 
 /// Bytes that a guest may hand over in one call of the host.
 const HOSTCALL_BYTES_MAX: usize = 128 << 20;
-/// A call on a fiber may wait this long in all: guests have nothing good to wait for.
+/// Starting, describing and binding may wait this long: guests have nothing good to wait for.
+const START_WALL_MAX: Duration = Duration::from_secs(10);
+/// Any other call on a fiber.
 const CALL_WALL_MAX: Duration = Duration::from_secs(600);
-/// Starting and describing have even less to wait for.
-const START_WALL_MAX: Duration = Duration::from_secs(30);
 const FUNCTIONS_MAX: usize = 1000;
 const TEXT_BYTES_MAX: usize = 4096;
 
@@ -36,8 +37,10 @@ pub struct GuestSettings {
     pub label: String,
     /// The task's memory; the guest gets a child of it.
     pub account: Arc<MemoryAccount>,
-    /// CPU time of all calls together.
+    /// CPU time of all calls together, and of earlier guests under the same limit.
     pub cpu_limit_ns: u64,
+    /// What earlier guests used of it.
+    pub cpu_before_ns: u64,
     /// Bytes that may be emitted.
     pub output_limit_bytes: u64,
     /// Where log lines go.
@@ -81,7 +84,20 @@ pub struct Description {
 /// A call on a fiber waited for longer than guests have anything to wait for.
 #[derive(Debug, thiserror::Error)]
 #[error("the call waited too long")]
-struct WaitedTooLong;
+struct WaitedTooLong(Duration);
+
+/// Waits for a guest on a fiber, no longer than `most` and not after its job was cancelled.
+async fn wait<T>(
+    call: impl Future<Output = wasmtime::Result<T>>,
+    cancel: &CancellationToken,
+    most: Duration,
+) -> wasmtime::Result<T> {
+    tokio::select! {
+        result = call => result,
+        () = cancel.cancelled() => Err(wasmtime::Error::msg("cancelled")),
+        () = tokio::time::sleep(most) => Err(WaitedTooLong(most).into()),
+    }
+}
 
 /// Params as functions get them.
 type Params = [(String, String)];
@@ -116,7 +132,10 @@ pub struct Guest {
 
 /// Calls one export in whichever way the component is called, between two readings of the thread's clock.
 macro_rules! call {
-    ($guest:ident, $interface:ident, $name:literal, $method:ident ( $($argument:expr),* )) => {{
+    ($guest:ident, $interface:ident, $name:literal, $method:ident ( $($argument:expr),* )) => {
+        call!(@within CALL_WALL_MAX, $guest, $interface, $name, $method($($argument),*))
+    };
+    (@within $wall:expr, $guest:ident, $interface:ident, $name:literal, $method:ident ( $($argument:expr),* )) => {{
         $guest.begin()?;
         let component = Arc::clone(&$guest.component);
         let result = match &component.exports {
@@ -133,11 +152,7 @@ macro_rules! call {
                     Ok(interface) => {
                         let cancel = $guest.store.data().cancel.clone();
                         let call = interface.$method(&mut $guest.store, $($argument),*);
-                        tokio::select! {
-                            result = call => result,
-                            () = cancel.cancelled() => Err(wasmtime::Error::msg("cancelled")),
-                            () = tokio::time::sleep(CALL_WALL_MAX) => Err(WaitedTooLong.into()),
-                        }
+                        wait(call, &cancel, $wall).await
                     }
                     Err(error) => Err(error),
                 }
@@ -196,6 +211,7 @@ impl Guest {
             function: settings.label,
             cancel: settings.cancel,
             cpu_limit_ns: settings.cpu_limit_ns,
+            cpu_before_ns: settings.cpu_before_ns,
             cpu_spent_ns: 0,
             cpu_began_ns: thread_cpu_ns(),
             output_limit_bytes: settings.output_limit_bytes,
@@ -208,7 +224,9 @@ impl Guest {
         };
         let mut store = Store::new(&component.engine.wasmtime, host);
         store.limiter(|host| &mut host.limiter);
-        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        // What is handed over is copied before it can be charged, so no more than the task may hold at all.
+        let limit_bytes = usize::try_from(account.limit_bytes()).unwrap_or(usize::MAX);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX.min(limit_bytes));
         // More than batches may be: the host's limit is met first, and can be named. Lent batches count twice.
         store.set_max_component_handles(2 * HANDLES_MAX);
         store.set_epoch_deadline(1);
@@ -225,13 +243,9 @@ impl Guest {
         let instance = match &component.exports {
             Exports::Direct(_) => component.pre.instantiate(&mut store),
             Exports::Fiber(_) => {
-                let instantiated = tokio::time::timeout(
-                    START_WALL_MAX,
-                    component.pre.instantiate_async(&mut store),
-                );
-                instantiated
-                    .await
-                    .unwrap_or_else(|_| Err(WaitedTooLong.into()))
+                let cancel = store.data().cancel.clone();
+                let started = component.pre.instantiate_async(&mut store);
+                wait(started, &cancel, START_WALL_MAX).await
             }
         };
         let spent = thread_cpu_ns().saturating_sub(store.data().cpu_began_ns);
@@ -255,7 +269,7 @@ impl Guest {
             return Err(Fault::Cancelled);
         }
         // Calls that are shorter than a tick may never be looked at while they run.
-        if host.cpu_spent_ns > host.cpu_limit_ns {
+        if host.cpu_before_ns.saturating_add(host.cpu_spent_ns) > host.cpu_limit_ns {
             return Err(host.cpu_fault());
         }
         if !std::mem::replace(&mut self.callable, false) {
@@ -297,12 +311,9 @@ impl Guest {
             Exports::Fiber(exports) => {
                 match exports.functions.load(&mut self.store, &self.instance) {
                     Ok(functions) => {
-                        let found = tokio::time::timeout(
-                            START_WALL_MAX,
-                            functions.call_describe(&mut self.store),
-                        )
-                        .await;
-                        let found = found.unwrap_or_else(|_| Err(WaitedTooLong.into()));
+                        let cancel = self.store.data().cancel.clone();
+                        let call = functions.call_describe(&mut self.store);
+                        let found = wait(call, &cancel, START_WALL_MAX).await;
                         found.map(|found| description!(fiber, found))
                     }
                     Err(error) => Err(error),
@@ -323,6 +334,7 @@ impl Guest {
     ) -> Result<SchemaRef> {
         let input = fields::to_guest(input).map_err(Fault::schema)?;
         let bound = call!(
+            @within START_WALL_MAX,
             self,
             functions,
             "functions",
@@ -444,15 +456,19 @@ fn fault(host: &mut Host, error: &wasmtime::Error) -> Fault {
         // Out of memory shows as a trap or a panic of the guest, right after growth was refused.
         return refused;
     }
-    if error.is::<WaitedTooLong>() {
-        return Fault::limit(
-            LimitKind::Wall,
-            format!(
-                "{} s for a call, {} s for a start",
-                CALL_WALL_MAX.as_secs(),
-                START_WALL_MAX.as_secs()
-            ),
-        );
+    if let Some(WaitedTooLong(most)) = error.downcast_ref() {
+        let value = format!("{} s for one call", most.as_secs());
+        return Fault::Limit {
+            kind: LimitKind::Wall,
+            value,
+            advice: "; a function has nothing to wait for that long",
+        };
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        return Fault::limit(LimitKind::Handles, format!("{HANDLES_MAX} handles"));
+    }
+    if let Some(wasmtime::Trap::StackOverflow) = error.downcast_ref() {
+        return Fault::limit(LimitKind::Stack, format!("{} KiB", WASM_STACK_BYTES >> 10));
     }
     let words = host.log.last_error(&host.function);
     let words = words.map_or_else(String::new, |words| format!(": {words}"));

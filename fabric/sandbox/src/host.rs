@@ -41,6 +41,8 @@ pub(crate) struct Host {
     pub(crate) function: String,
     pub(crate) cancel: CancellationToken,
     pub(crate) cpu_limit_ns: u64,
+    /// CPU time of earlier guests under the same limit.
+    pub(crate) cpu_before_ns: u64,
     /// CPU time of the calls that have returned.
     pub(crate) cpu_spent_ns: u64,
     /// The thread's clock when the current call began.
@@ -68,7 +70,7 @@ impl Host {
         if self.cancel.is_cancelled() {
             return Err(Fault::Cancelled);
         }
-        if self.cpu_ns() > self.cpu_limit_ns {
+        if self.cpu_before_ns.saturating_add(self.cpu_ns()) > self.cpu_limit_ns {
             return Err(self.cpu_fault());
         }
         Ok(())

@@ -8,6 +8,12 @@ use weft_core::LimitKind;
 use crate::account::MemoryAccount;
 use crate::fault::Fault;
 
+/// Core instances of one component.
+pub(crate) const CORE_INSTANCES_MAX: usize = 64;
+/// Memories of one component.
+pub(crate) const MEMORIES_MAX: usize = 8;
+/// Tables of one component.
+pub(crate) const TABLES_MAX: usize = 32;
 /// Elements of one table.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Elements of all tables of a store together.
@@ -49,7 +55,7 @@ impl ResourceLimiter for Limiter {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        let bytes = (desired - current) as u64;
+        let bytes = desired.saturating_sub(current) as u64;
         if !self.account.try_grow(bytes) {
             self.refused = Some(Fault::memory(&self.account));
             return Ok(false);
@@ -65,10 +71,12 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let elements = self.table_elements + (desired - current);
+        // A guest may ask for any size; what wasmtime makes of it has not been checked yet.
+        let more = desired.saturating_sub(current);
+        let elements = self.table_elements.saturating_add(more);
         if desired > TABLE_ELEMENTS_MAX || elements > ELEMENTS_MAX {
             let value = format!("{TABLE_ELEMENTS_MAX} elements of a table, {ELEMENTS_MAX} of all");
-            self.refused = Some(Fault::limit(LimitKind::Memory, value));
+            self.refused = Some(Fault::limit(LimitKind::Tables, value));
             return Ok(false);
         }
         if maximum.is_some_and(|maximum| desired > maximum) {
@@ -80,14 +88,14 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        64
+        CORE_INSTANCES_MAX
     }
 
     fn tables(&self) -> usize {
-        64
+        TABLES_MAX
     }
 
     fn memories(&self) -> usize {
-        16
+        MEMORIES_MAX
     }
 }

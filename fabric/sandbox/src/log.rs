@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of lines that a task keeps; what comes after is dropped and counted.
 pub const LOG_BYTES_MAX: usize = 256 << 10;
+/// What a line costs besides its text: a flood of empty lines is a flood.
+const LINE_OVERHEAD_BYTES: usize = 64;
 /// Bytes of one line; the rest is cut off, and the line says so.
 const LINE_BYTES_MAX: usize = 8 << 10;
 /// Bytes that a task may try to log before it is stopped.
@@ -45,16 +47,17 @@ impl TaskLog {
 
     pub(crate) fn write(&self, level: &str, function: &str, message: &str) -> Result<(), Flood> {
         let mut lines = self.lines();
-        lines.attempted_bytes += message.len() as u64 + 1;
+        lines.attempted_bytes += (message.len() + LINE_OVERHEAD_BYTES) as u64;
         if lines.attempted_bytes > ATTEMPTED_BYTES_MAX {
             return Err(Flood);
         }
         let message = escape(message);
-        if lines.kept_bytes + message.len() > LOG_BYTES_MAX {
+        let bytes = message.len() + LINE_OVERHEAD_BYTES;
+        if lines.kept_bytes + bytes > LOG_BYTES_MAX {
             lines.dropped += 1;
             return Ok(());
         }
-        lines.kept_bytes += message.len() + 1;
+        lines.kept_bytes += bytes;
         lines.kept.push(LogLine {
             level: level.into(),
             function: function.into(),

@@ -13,10 +13,10 @@ use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, mpsc};
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_engine::{FromExecutor, ToExecutor};
 
-use crate::compiler::{CPU_SECONDS_MAX, MEMORY_BYTES_MAX, Verdict};
+use crate::compiler::{ARTEFACT_BYTES_MAX, CPU_SECONDS_MAX, MEMORY_BYTES_MAX, Verdict};
 use crate::folder::DataFolder;
 use crate::invocations::Invocations;
 use crate::tasks::{OnError, Tasks};
@@ -192,10 +192,8 @@ impl Agent {
             Ok(Ok(Verdict::Refused(problem))) => return Err(problem),
             Ok(Err(problem)) => return Err(problem),
             Err(_) => {
-                return Err(over_limit(&format!(
-                    "{} s of wall time",
-                    COMPILE_WALL_MAX.as_secs()
-                )));
+                let value = format!("{} s", COMPILE_WALL_MAX.as_secs());
+                return Err(over_limit(LimitKind::Wall, value));
             }
         };
         std::fs::rename(&draft, artefact).map_err(|error| internal(&error))?;
@@ -206,11 +204,14 @@ impl Agent {
     }
 }
 
-fn over_limit(what: &str) -> Problem {
-    Problem::new(
-        ErrorCode::InvalidComponent,
-        format!("the component cannot be compiled within {what}; make it smaller or split it"),
-    )
+fn over_limit(kind: LimitKind, value: String) -> Problem {
+    let detail = format!(
+        "the component cannot be compiled within the `{kind}` limit of {value}; make it smaller or split it"
+    );
+    let mut problem = Problem::new(ErrorCode::InvalidComponent, detail);
+    problem.limit = Some(kind.to_string());
+    problem.value = Some(value);
+    problem
 }
 
 async fn verdict(mut command: Command) -> Result<Verdict, Problem> {
@@ -233,12 +234,19 @@ async fn verdict(mut command: Command) -> Result<Verdict, Problem> {
     use std::os::unix::process::ExitStatusExt;
     match status.signal() {
         // SIGXCPU and SIGXFSZ are the kernel's; running out of memory ends in an abort.
-        Some(24 | 9) => Err(over_limit(&format!("{CPU_SECONDS_MAX} s of CPU time"))),
-        Some(25) => Err(over_limit("an artefact of 256 MiB")),
-        Some(6 | 11) => Err(over_limit(&format!(
-            "{} GiB of memory and the stack of the compiler",
-            MEMORY_BYTES_MAX >> 30
-        ))),
+        Some(24) => Err(over_limit(LimitKind::Cpu, format!("{CPU_SECONDS_MAX} s"))),
+        Some(25) => Err(over_limit(
+            LimitKind::Output,
+            format!("{} MiB", ARTEFACT_BYTES_MAX >> 20),
+        )),
+        Some(6 | 11) => Err(over_limit(
+            LimitKind::Memory,
+            format!("{} GiB", MEMORY_BYTES_MAX >> 30),
+        )),
+        Some(9) => {
+            let detail = "the compiler was killed, by the kernel where memory is short; try again";
+            Err(Problem::new(ErrorCode::Busy, detail))
+        }
         _ => Err(internal(&status)),
     }
 }

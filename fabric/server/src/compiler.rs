@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::{CompileError, compile};
 
+/// How far the compiler steps back behind those who serve.
+const NICE: i32 = 10;
 /// CPU time of one compilation.
 pub(crate) const CPU_SECONDS_MAX: u64 = 120;
 /// Memory of one compilation.
 pub(crate) const MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// Size of an artefact.
-const ARTEFACT_BYTES_MAX: u64 = 256 << 20;
+pub(crate) const ARTEFACT_BYTES_MAX: u64 = 256 << 20;
 
 /// What the child says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,17 +33,25 @@ pub(crate) enum Verdict {
 /// Runs the child: compiles `component` to `artefact`, prints the verdict.
 pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    crate::executor::expendable();
+    // Compiling can wait; calls and tasks beside it cannot.
+    rustix::process::nice(NICE)?;
     for (resource, most) in [
         (Resource::Cpu, CPU_SECONDS_MAX),
         (Resource::Data, MEMORY_BYTES_MAX),
         (Resource::Fsize, ARTEFACT_BYTES_MAX),
         (Resource::Core, 0),
     ] {
+        // Of CPU time a second more: the kernel warns at the first limit, with a signal of its own, and kills at the second.
+        let maximum = match resource {
+            Resource::Cpu => most + 1,
+            _ => most,
+        };
         setrlimit(
             resource,
             Rlimit {
                 current: Some(most),
-                maximum: Some(most),
+                maximum: Some(maximum),
             },
         )?;
     }

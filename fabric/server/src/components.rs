@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_control::{Answer, Command, ComponentRecord};
-use weft_core::{Digest, ErrorCode, Problem};
+use weft_core::{Digest, ErrorCode, JobId, Problem};
 use weft_engine::{PlanReply, PlanRequest, artefact_key};
 use weft_sandbox::Description;
 
@@ -17,6 +17,8 @@ use crate::replica::Replica;
 
 /// Registrations at a time.
 const REGISTRATIONS_MAX: usize = 256;
+/// Checks of jobs under way.
+const CHECKS_MAX: usize = 16;
 
 /// What compiling and describing a component told.
 #[derive(Clone)]
@@ -35,8 +37,25 @@ pub(crate) struct Components {
     controller: mpsc::Sender<Request>,
     /// Registrations under way, whether their clients wait or have gone.
     permits: Semaphore,
+    /// Checks of jobs under way.
+    checks: Semaphore,
     /// One entry for each digest that somebody is waiting for.
     flights: Mutex<HashMap<Digest, Flight>>,
+}
+
+/// Has the executor forget a check when it is dropped.
+struct GiveUp<'a> {
+    job: JobId,
+    controller: &'a mpsc::Sender<Request>,
+}
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        // Where the queue is full the check runs to its end, and nobody hears of it.
+        let _ = self.controller.try_send(Request::Forget {
+            job: self.job.clone(),
+        });
+    }
 }
 
 impl Components {
@@ -52,6 +71,7 @@ impl Components {
             replica,
             controller,
             permits: Semaphore::new(REGISTRATIONS_MAX),
+            checks: Semaphore::new(CHECKS_MAX),
             flights: Mutex::default(),
         }
     }
@@ -223,7 +243,16 @@ impl Components {
         let functions = request.functions.iter();
         let digests: Vec<Digest> = functions.map(|function| function.digest.clone()).collect();
         self.ensure_artefacts(&digests).await?;
+        let _permit = self.checks.try_acquire().map_err(|_| {
+            let detail = format!("{CHECKS_MAX} checks are under way; try again");
+            Problem::new(ErrorCode::Busy, detail)
+        })?;
         let (answer, planned) = oneshot::channel();
+        // A check whose client goes away is given up.
+        let _given_up = GiveUp {
+            job: request.job.clone(),
+            controller: &self.controller,
+        };
         let request = Request::Check {
             request: Box::new(request),
             answer,

@@ -41,6 +41,7 @@ type Reply = (FromExecutor, Vec<u8>);
 /// Runs the child until the agent closes the socket, which is standard input.
 pub fn run() -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    expendable();
     setrlimit(
         Resource::Core,
         Rlimit {
@@ -68,6 +69,14 @@ pub fn run() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(serve(socket))
+}
+
+/// Where memory is short, the kernel is to take this process rather than the server.
+pub(crate) fn expendable() {
+    const FIRST_OF_ALL: &str = "1000";
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_OF_ALL) {
+        tracing::warn!(%error, "the kernel may take the server where memory is short");
+    }
 }
 
 async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
@@ -110,10 +119,11 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     let reading = async {
         while let Some((message, payload)) = wire::read::<ToExecutor>(&mut reader).await? {
             match message {
-                ToExecutor::Invoke(request) => calls
-                    .send((request, payload))
-                    .await
-                    .map_err(|_| anyhow::anyhow!("the slots are gone"))?,
+                ToExecutor::Invoke(request) => {
+                    executor.expect(request.request);
+                    let sent = calls.send((request, payload)).await;
+                    sent.map_err(|_| anyhow::anyhow!("the slots are gone"))?;
+                }
                 ToExecutor::Abandon { request } => executor.abandon(request),
                 message => take(&executor, &work, message).await?,
             }
@@ -122,7 +132,13 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     };
     let writing = async {
         while let Some((reply, payload)) = outbox.recv().await {
-            wire::write(&mut writer, &reply, &payload).await?;
+            if let Err(error) = wire::write(&mut writer, &reply, &payload).await {
+                // Whoever made it so large hears of it; the others' work goes on.
+                let Some(wire::TooLarge(bytes)) = error.downcast_ref() else {
+                    return Err(error);
+                };
+                wire::write(&mut writer, &reply.too_large(*bytes), &[]).await?;
+            }
         }
         anyhow::Ok(())
     };
@@ -152,7 +168,10 @@ async fn take(
             return Ok(());
         }
         ToExecutor::Describe { request, digest } => Work::Describe { request, digest },
-        ToExecutor::Plan(request) => Work::Plan(request),
+        ToExecutor::Plan(request) => {
+            executor.expect_plan(&request.job);
+            Work::Plan(request)
+        }
         ToExecutor::Task(request) => Work::Task(request),
         ToExecutor::Publish(request) => Work::Publish(request),
     };

@@ -8,6 +8,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// Bytes of the message, and of the payload.
 const FRAME_BYTES_MAX: u32 = 64 << 20;
 
+/// A message or payload is larger than a frame may be.
+#[derive(Debug, thiserror::Error)]
+#[error("a message of {0} bytes is larger than a frame of {FRAME_BYTES_MAX}")]
+pub(crate) struct TooLarge(pub(crate) usize);
+
 /// Reads the next frame; nothing where the other side has closed.
 ///
 /// Not cancel-safe: a dropped future may have read half a frame.
@@ -37,7 +42,7 @@ async fn part(stream: &mut (impl AsyncRead + Unpin), length: u32) -> anyhow::Res
     Ok(bytes)
 }
 
-/// Writes one frame.
+/// Writes one frame. Errors: [`TooLarge`], and then nothing was written; the socket's.
 pub(crate) async fn write<T: Serialize>(
     stream: &mut (impl AsyncWrite + Unpin),
     message: &T,
@@ -49,7 +54,7 @@ pub(crate) async fn write<T: Serialize>(
         let fits = u32::try_from(length)
             .ok()
             .filter(|length| *length <= FRAME_BYTES_MAX);
-        fits.ok_or_else(|| anyhow::anyhow!("a message of {length} bytes is larger than a frame"))
+        fits.ok_or(TooLarge(length))
     };
     let lengths = [length(bytes.len() - 8)?, length(payload.len())?]
         .map(u32::to_le_bytes)

@@ -165,6 +165,7 @@ pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCo
 
 pub(crate) fn failure(code: ErrorCode, stage: u32, task: u32, epoch: Epoch) -> TaskFailure {
     TaskFailure {
+        cancelled: false,
         stage,
         task,
         attempt: 0,

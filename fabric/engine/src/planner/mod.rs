@@ -13,12 +13,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use tokio_util::sync::CancellationToken;
 use weft_control::{EdgeKind, EdgeRef, EdgeShape, PinnedFunction, Plan, SlotVector, StageShape};
 use weft_core::job::{
     BadRecords, InputSpec, JobSpec, OutputSpec, STAGES_MAX, StageSpec, TASKS_MAX, Work,
 };
 use weft_core::{Digest, ErrorCode, FunctionUsage, Limits, Meters, Problem};
-use weft_sandbox::{Component, Guest};
+use weft_sandbox::{Component, Guest, GuestMeters, thread_cpu_ns};
 use weft_shuffle::{Blobs, prepare_output};
 
 use self::inputs::{Listed, list};
@@ -46,6 +47,8 @@ pub(crate) struct Planner<'a> {
     input_bytes: u64,
     /// What is known of the outputs' folders.
     folders: BTreeMap<String, Before>,
+    /// Stops planning: the job has ended, or nobody waits for the check.
+    cancel: CancellationToken,
 }
 
 /// A stage that is being cut.
@@ -73,8 +76,10 @@ impl<'a> Planner<'a> {
         request: &'a PlanRequest,
         blobs: &'a Blobs,
         components: HashMap<Digest, Arc<Component>>,
+        cancel: CancellationToken,
     ) -> Self {
         Self {
+            cancel,
             request,
             blobs,
             components,
@@ -134,7 +139,11 @@ impl<'a> Planner<'a> {
         self.write().await
     }
 
+    /// What a check tells. Jobs that run have no use for it.
     fn note_columns(&mut self, of: &str, outlet: &Outlet) {
+        if !self.request.check {
+            return;
+        }
         let fields = outlet.schema.fields().iter();
         let columns = fields.map(|field| (field.name().clone(), field.data_type().to_string()));
         self.columns.push(Columns {
@@ -215,12 +224,32 @@ impl<'a> Planner<'a> {
             Problem::new(ErrorCode::Internal, format!("`{label}` is not loaded"))
         })?);
         let params = self.request.spec.params_of(stage);
-        let settings = describe::settings(&label, self.request.spec.seed, self.request.started_ms);
-        let mut guest = Guest::start(&component, settings)
-            .await
-            .map_err(|fault| fault.problem(&label))?;
-        let bound = guest.bind(&pinned.function.name, input, &params).await;
-        let meters = guest.meters();
+        let settings = describe::settings(
+            &label,
+            &stage.limits,
+            self.cancel.clone(),
+            self.request.spec.seed,
+            self.request.started_ms,
+        );
+        if self.cancel.is_cancelled() {
+            let given_up = "planning was given up: the job has ended";
+            return Err(Problem::new(ErrorCode::Internal, given_up));
+        }
+        let began = thread_cpu_ns();
+        let (bound, meters) = match Guest::start(&component, settings).await {
+            Ok(mut guest) => {
+                let bound = guest.bind(&pinned.function.name, input, &params).await;
+                (bound, guest.meters())
+            }
+            // What a start that fails used is the guest's, too.
+            Err(fault) => {
+                let meters = GuestMeters {
+                    cpu_ns: thread_cpu_ns() - began,
+                    ..GuestMeters::default()
+                };
+                (Err(fault), meters)
+            }
+        };
         let billed = Meters {
             guest_cpu_ns: meters.cpu_ns,
             guest_calls: meters.calls,

@@ -60,6 +60,7 @@ fn settings() -> GuestSettings {
         label: "bench@0.1.0/function".into(),
         account: MemoryAccount::new(1 << 30),
         cpu_limit_ns: u64::MAX,
+        cpu_before_ns: 0,
         output_limit_bytes: u64::MAX,
         log: Arc::new(TaskLog::default()),
         cancel: CancellationToken::new(),

@@ -204,12 +204,21 @@ async fn tables_have_a_limit() {
     };
     let value = "100000 elements of a table, 200000 of all";
     let one = start_with(&grow("(table 0 funcref)"), settings()).await;
-    check_limit(one, LimitKind::Memory, value);
+    check_limit(one, LimitKind::Tables, value);
     let three = grow("(table 0 funcref) (table 90000 funcref) (table 90000 funcref)");
     check_limit(
         start_with(&three, settings()).await,
-        LimitKind::Memory,
+        LimitKind::Tables,
         value,
+    );
+}
+
+#[tokio::test]
+async fn the_stack_has_a_limit() {
+    check_limit(
+        run("hostile", "recurse", "").await,
+        LimitKind::Stack,
+        "512 KiB",
     );
 }
 

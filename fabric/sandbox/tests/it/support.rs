@@ -53,6 +53,7 @@ pub(crate) fn settings() -> GuestSettings {
         label: "guest@0.1.0/function".into(),
         account: MemoryAccount::new(64 << 20),
         cpu_limit_ns: 10_000_000_000,
+        cpu_before_ns: 0,
         output_limit_bytes: 1 << 20,
         log: Arc::new(TaskLog::default()),
         cancel: CancellationToken::new(),

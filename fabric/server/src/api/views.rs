@@ -119,8 +119,8 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
             "status": status,
             "tasks_total": shape.n_tasks,
             "tasks_done": progress.commits.len(),
-            "rows_read": progress.commits.values().map(|commit| own(commit).rows_in).sum::<u64>(),
-            "rows_written": progress.commits.values().map(|commit| own(commit).rows_out).sum::<u64>(),
+            "rows_read": progress.commits.values().map(|commit| own(commit).rows_in).fold(0, u64::saturating_add),
+            "rows_written": progress.commits.values().map(|commit| own(commit).rows_out).fold(0, u64::saturating_add),
             "duplicates": progress.duplicates,
             "retries": progress.failures.values().sum::<u32>(),
         })
@@ -134,16 +134,14 @@ fn skew(progress: &StageState) -> Option<Value> {
         .commits
         .values()
         .max_by_key(|commit| (commit.read.rows, Reverse(commit.task)))?;
-    let rows: u64 = progress
-        .commits
-        .values()
-        .map(|commit| commit.read.rows)
-        .sum();
+    // Executors report the rows; whatever they say is to be reckoned with.
+    let read = progress.commits.values().map(|commit| commit.read.rows);
+    let rows = read.fold(0, u64::saturating_add);
     let partitions = progress.commits.len() as u64;
     // In thousandths: meters are integers.
-    let over_mean = (largest.read.rows * partitions * 1000)
-        .checked_div(rows)
-        .unwrap_or(1000);
+    let over_mean = (u128::from(largest.read.rows) * u128::from(partitions) * 1000)
+        .checked_div(u128::from(rows))
+        .map_or(1000, |milli| u64::try_from(milli).unwrap_or(u64::MAX));
     Some(json!({
         "task": largest.task,
         "rows_largest": largest.read.rows,

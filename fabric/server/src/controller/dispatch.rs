@@ -48,6 +48,7 @@ impl Controller {
         match request {
             Request::Describe { digest, answer } => self.describes.push_back((digest, answer)),
             Request::Check { request, answer } => self.checks.push_back((request, answer)),
+            Request::Forget { job } => self.given_up.push(job),
         }
     }
 
@@ -59,7 +60,21 @@ impl Controller {
         {
             return;
         }
-        while let Some((digest, answer)) = self.describes.pop_front() {
+        for job in std::mem::take(&mut self.given_up) {
+            self.checks.retain(|(request, _)| request.job != job);
+            if let Some(executor) = &mut self.executor
+                && executor.checking.contains_key(&job)
+            {
+                executor.link.send(ToExecutor::Forget { job }).await;
+            }
+        }
+        // One at a time: a component that sleeps while it describes itself holds one slot at most.
+        while self
+            .executor
+            .as_ref()
+            .is_some_and(|executor| executor.describing.is_empty())
+            && let Some((digest, answer)) = self.describes.pop_front()
+        {
             let request = self.next_request;
             self.next_request += 1;
             let Some(executor) = &mut self.executor else {

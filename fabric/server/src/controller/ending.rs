@@ -52,7 +52,7 @@ impl Controller {
             self.on_signal(Signal::Derive).await;
         }
         let now = unix_ms();
-        let late: Vec<(JobId, u64)> = {
+        let late: Vec<(JobId, Problem)> = {
             let state = self.replica.state();
             let over = |job: &Job| {
                 // What is committed is published, however late.
@@ -60,28 +60,46 @@ impl Controller {
                     return None;
                 }
                 (now.saturating_sub(job.submitted_ms) > job.spec.limits.wall_ms)
-                    .then(|| (job.id.clone(), job.spec.limits.wall_ms))
+                    .then(|| (job.id.clone(), wall_problem(job)))
             };
             state
                 .tenant(&tenant())
                 .map(|tenant| tenant.jobs.values().filter_map(over).collect())
                 .unwrap_or_default()
         };
-        for (job, wall_ms) in late {
-            let value = format!("{wall_ms} ms");
-            let mut problem = Problem::new(
-                ErrorCode::LimitExceeded,
-                format!(
-                    "the `{}` limit of {value} was reached by the job; raise `limits.wall`",
-                    LimitKind::Wall
-                ),
-            );
-            problem.limit = Some(LimitKind::Wall.to_string());
-            problem.value = Some(value);
+        for (job, problem) in late {
             self.propose(Command::EndJob { job, problem }).await;
         }
         for job in self.archiving.clone() {
             self.archive_when_quiet(&job);
         }
+    }
+}
+
+/// Why a job that takes too long is given up, and what it was at.
+fn wall_problem(job: &Job) -> Problem {
+    let value = format!("{} ms", job.spec.limits.wall_ms);
+    let under_way = job.under_way();
+    let at = match under_way.as_slice() {
+        [] => "while it was planned or waited".to_owned(),
+        stages => {
+            let names: Vec<String> = stages
+                .iter()
+                .map(|(stage, functions)| format!("`{stage}` ({})", functions.join(", ")))
+                .collect();
+            format!("in stage {}", names.join(", "))
+        }
+    };
+    let detail = format!(
+        "the `{}` limit of {value} was reached by the job, {at}; raise `limits.wall`",
+        LimitKind::Wall
+    );
+    let mut problem = Problem::new(ErrorCode::LimitExceeded, detail);
+    problem.limit = Some(LimitKind::Wall.to_string());
+    problem.value = Some(value);
+    let mut functions = under_way.iter().flat_map(|(_, functions)| functions);
+    match (functions.next(), functions.next()) {
+        (Some(function), None) => problem.of_function(*function),
+        _ => problem,
     }
 }

@@ -107,6 +107,7 @@ impl Controller {
                 attempt: *attempt,
                 epoch: lost.epoch,
                 problem: problem(),
+                cancelled: false,
                 usage: self.lost_attempt(task),
                 log: None,
             };

@@ -56,6 +56,11 @@ pub(crate) enum Request {
         /// Gets the plan.
         answer: oneshot::Sender<PlanReply>,
     },
+    /// Give up a check that nobody waits for.
+    Forget {
+        /// The id that the check goes by.
+        job: JobId,
+    },
 }
 
 /// What the controller's own children report.
@@ -113,6 +118,8 @@ pub(crate) struct Controller {
     describes: VecDeque<(Digest, oneshot::Sender<Result<Description, Problem>>)>,
     /// Checks that wait likewise.
     checks: VecDeque<(Box<PlanRequest>, oneshot::Sender<PlanReply>)>,
+    /// Checks that nobody waits for any more.
+    given_up: Vec<JobId>,
     commits: Vec<(JobId, TaskCommit)>,
     committing: bool,
     /// Jobs that wait to be archived, because something of theirs still runs.
@@ -149,6 +156,7 @@ impl Controller {
             steps: VecDeque::new(),
             describes: VecDeque::new(),
             checks: VecDeque::new(),
+            given_up: Vec::new(),
             commits: Vec::new(),
             committing: false,
             archiving: BTreeSet::new(),
