@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weft_core::job::JobSpec;
+use weft_core::job::{JobSpec, StageSpec};
 use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
 
 use crate::catalog::PinnedFunction;
@@ -179,18 +179,31 @@ impl Job {
         }
     }
 
-    /// The job file's stages that are under way, with the functions that they call.
-    pub fn under_way(&self) -> Vec<(&str, Vec<&str>)> {
-        let JobState::Running(running) = &self.state else {
-            return Vec::new();
+    /// The labels of the functions that are under way, with the job file's stages that call them; while the job is planned, of all.
+    pub fn under_way(&self) -> Vec<(&str, Vec<String>)> {
+        let with_labels = |stage: &StageSpec| {
+            let references = stage.work.functions().into_iter();
+            references
+                .filter_map(|reference| {
+                    let pinned = self.functions.iter().find(|one| one.reference == reference);
+                    pinned.map(PinnedFunction::label)
+                })
+                .collect::<Vec<_>>()
         };
-        let names = running.ready_stages().flat_map(|stage| {
-            let shape = &running.plan.stages[stage as usize];
-            shape.name.split('+')
-        });
-        let stage = |name| self.spec.stages.iter().find(|stage| stage.name == name);
-        names
-            .filter_map(|name| Some((name, stage(name)?.work.functions())))
+        let is_under_way = |name: &str| match &self.state {
+            JobState::Planning(_) => true,
+            JobState::Running(running) => running.ready_stages().any(|stage| {
+                running.plan.stages[stage as usize]
+                    .name
+                    .split('+')
+                    .any(|one| one == name)
+            }),
+            JobState::Publishing(_) | JobState::Ending(_) => false,
+        };
+        let stages = self.spec.stages.iter();
+        stages
+            .filter(|stage| is_under_way(&stage.name))
+            .map(|stage| (stage.name.as_str(), with_labels(stage)))
             .collect()
     }
 

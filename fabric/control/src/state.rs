@@ -120,7 +120,8 @@ impl State {
                 problem,
                 usage,
             } => tenant.with_job(&job, |job, sums| {
-                let billed = job.awaits_step() && !problem.code.is_platform_fault();
+                let at_fault = job.awaits_step() && !problem.code.is_platform_fault();
+                let billed = at_fault || job.ended_by_its_user();
                 note_usage(job, sums, usage, billed, at_ms);
                 job.fail_step(problem, at_ms)
             }),

@@ -28,6 +28,21 @@ pub enum LimitKind {
     Files,
 }
 
+impl LimitKind {
+    /// All of them.
+    pub const ALL: [LimitKind; 9] = [
+        LimitKind::Memory,
+        LimitKind::Cpu,
+        LimitKind::Wall,
+        LimitKind::Output,
+        LimitKind::Log,
+        LimitKind::Handles,
+        LimitKind::Tables,
+        LimitKind::Stack,
+        LimitKind::Files,
+    ];
+}
+
 impl fmt::Display for LimitKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -25,8 +25,8 @@ use crate::task::TaskRun;
 const PLAN_WALL_MAX: Duration = Duration::from_secs(120);
 /// Bytes of artefacts that stay loaded, which are mapped files; the least recently used go first.
 const LOADED_BYTES_MAX: u64 = 2 << 30;
-/// Components that stay loaded, however small: each is some mappings.
-const LOADED_MAX: usize = 1024;
+/// Components that stay loaded, however small: each is an open file and some mappings.
+const LOADED_MAX: usize = 256;
 
 struct Stage {
     context: StageContext,

@@ -19,6 +19,7 @@ use weft_engine::{FromExecutor, ToExecutor};
 use crate::compiler::{ARTEFACT_BYTES_MAX, CPU_SECONDS_MAX, MEMORY_BYTES_MAX, Verdict};
 use crate::folder::DataFolder;
 use crate::invocations::Invocations;
+use crate::metrics::Metrics;
 use crate::tasks::{OnError, Tasks};
 use crate::wire;
 
@@ -76,6 +77,7 @@ impl Agent {
         compatibility: String,
         slots: u32,
         tasks: Tasks,
+        metrics: Arc<Metrics>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<ExecutorEvent>)> {
         let incarnation = crate::random::name::<16>()?;
         let (events, receiver) = mpsc::channel(MESSAGES_MAX);
@@ -90,7 +92,7 @@ impl Agent {
                 slots,
                 tasks,
                 events,
-                invocations: Arc::new(Invocations::new(slots, incarnation)),
+                invocations: Arc::new(Invocations::new(slots, incarnation, metrics)),
                 compilers,
             },
             receiver,

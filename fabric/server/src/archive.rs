@@ -1,10 +1,13 @@
 //! What stays of a job when it has ended: one object with all that was known of it, one with its log; the rest is removed.
 
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use weft_control::{FailedLog, Job, JobState, LogRef, Outcome, TaskCommit};
 use weft_core::{JobId, Problem};
 use weft_engine::job_prefix;
@@ -164,17 +167,99 @@ fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Problem> {
     serde_json::from_reader(std::io::BufReader::new(decoder)).map_err(|error| failed(&error))
 }
 
-/// Reads a job back.
-pub(crate) async fn read(blobs: &Blobs, key: &str) -> Result<Job, Problem> {
-    let bytes = blobs.get(key).await.map_err(|error| error.problem())?;
-    decode(key, &bytes)
+/// Archives that are decoded at a time: one may have a hundred thousand tasks.
+const READERS_MAX: usize = 2;
+/// Tasks of the jobs that stay decoded.
+const CACHED_TASKS_MAX: usize = 100_000;
+/// Jobs that stay decoded.
+const CACHED_JOBS_MAX: usize = 16;
+
+/// Reads archives, off the threads that serve, and keeps those that were read last.
+pub(crate) struct Archives {
+    blobs: Blobs,
+    readers: Arc<Semaphore>,
+    /// The most recently read last.
+    cached: Mutex<VecDeque<Arc<Job>>>,
 }
 
-/// The log of a job that was archived; nothing where it has not been.
-pub(crate) async fn read_log(blobs: &Blobs, job: &JobId) -> Result<Option<JobLog>, Problem> {
-    let key = log_key(job);
-    match blobs.get(&key).await {
-        Ok(bytes) => decode(&key, &bytes).map(Some),
-        Err(_) => Ok(None),
+fn n_tasks(job: &Job) -> usize {
+    job.stages().iter().map(|stage| stage.commits.len()).sum()
+}
+
+impl Archives {
+    pub(crate) fn new(blobs: Blobs) -> Self {
+        Self {
+            blobs,
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            cached: Mutex::default(),
+        }
+    }
+
+    fn cached(&self, id: &JobId) -> Option<Arc<Job>> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = cached.iter().position(|job| job.id == *id)?;
+        let job = cached.remove(at)?;
+        cached.push_back(Arc::clone(&job));
+        Some(job)
+    }
+
+    fn keep(&self, job: &Arc<Job>) {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.retain(|other| other.id != job.id);
+        cached.push_back(Arc::clone(job));
+        while cached.len() > CACHED_JOBS_MAX
+            || cached.iter().map(|job| n_tasks(job)).sum::<usize>() > CACHED_TASKS_MAX
+        {
+            cached.pop_front();
+        }
+    }
+
+    /// Reads a job back.
+    pub(crate) async fn job(&self, id: &JobId, key: &str) -> Result<Arc<Job>, Problem> {
+        if let Some(job) = self.cached(id) {
+            return Ok(job);
+        }
+        let job = self.decoded(id, key).await?;
+        let job = Arc::new(job.ok_or_else(|| {
+            let detail = format!("the archive `{key}` is gone from the store");
+            Problem::new(weft_core::ErrorCode::StoreUnavailable, detail)
+        })?);
+        self.keep(&job);
+        Ok(job)
+    }
+
+    /// The log of a job that was archived; nothing where it has not been.
+    pub(crate) async fn log(&self, id: &JobId) -> Result<Option<JobLog>, Problem> {
+        self.decoded(id, &log_key(id)).await
+    }
+
+    async fn decoded<T: DeserializeOwned + Send + 'static>(
+        &self,
+        id: &JobId,
+        key: &str,
+    ) -> Result<Option<T>, Problem> {
+        let stopped = |_| {
+            Problem::new(
+                weft_core::ErrorCode::Busy,
+                format!("`{id}`: the server is stopping"),
+            )
+        };
+        let reader = Arc::clone(&self.readers);
+        let _reader = reader
+            .acquire_owned()
+            .await
+            .map_err(|_| Problem::new(weft_core::ErrorCode::Busy, "the server is stopping"))?;
+        if !self
+            .blobs
+            .exists(key)
+            .await
+            .map_err(|error| error.problem())?
+        {
+            return Ok(None);
+        }
+        let bytes = self.blobs.get(key).await.map_err(|error| error.problem())?;
+        let key = key.to_owned();
+        let decoded = tokio::task::spawn_blocking(move || decode(&key, &bytes));
+        decoded.await.map_err(stopped)?.map(Some)
     }
 }

@@ -121,6 +121,11 @@ impl Components {
         }
     }
 
+    /// Components that somebody is about to register.
+    pub(crate) fn in_flight(&self) -> Vec<Digest> {
+        self.flights().keys().cloned().collect()
+    }
+
     fn flights(&self) -> MutexGuard<'_, HashMap<Digest, Flight>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -42,6 +44,7 @@ type Reply = (FromExecutor, Vec<u8>);
 pub fn run() -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     expendable();
+    more_files();
     setrlimit(
         Resource::Core,
         Rlimit {
@@ -76,6 +79,18 @@ pub(crate) fn expendable() {
     const FIRST_OF_ALL: &str = "1000";
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_OF_ALL) {
         tracing::warn!(%error, "the kernel may take the server where memory is short");
+    }
+}
+
+/// As many open files as the machine allows: connections, components and spilled runs are files.
+pub(crate) fn more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "the bound on open files stays as it is");
     }
 }
 

@@ -1,19 +1,64 @@
 //! The data folder: who holds it, what lies in it, and what a crash left behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use weft_control::State;
-use weft_core::{Digest, TenantId};
+use weft_core::{Digest, JobId, TenantId};
 use weft_engine::component_key;
 
 /// Where outputs of calls with an idempotency key lie in the store.
 pub(crate) const CALL_OUTPUTS: &str = "invocations";
+
+/// Digits of a digest.
+const DIGEST_HEX: usize = 64;
+/// What nothing has referred to for as long is removed: by then nobody is about to, and no call that began before still runs.
+const STALE_AFTER: Duration = Duration::from_secs(660);
+
+/// Names of what the control state refers to.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// Digests of components.
+    components: BTreeSet<String>,
+    /// Jobs that have not been archived.
+    jobs: BTreeSet<String>,
+    /// Jobs that have.
+    archives: BTreeSet<String>,
+    call_outputs: BTreeSet<String>,
+}
+
+impl Kept {
+    pub(crate) fn of(state: &State) -> Self {
+        let mut kept = Self::default();
+        for tenant in state.tenants.values() {
+            let digests = tenant.catalog.iter().map(|record| &record.digest);
+            let jobs = tenant.jobs.values();
+            let pinned = jobs.flat_map(|job| &job.functions);
+            let pinned = pinned.map(|function| &function.digest);
+            let digests = digests.chain(pinned).map(|digest| digest.hex().to_owned());
+            kept.components.extend(digests);
+            let ids = |id: &JobId| id.to_string();
+            kept.jobs.extend(tenant.jobs.keys().map(ids));
+            kept.archives.extend(tenant.ended.keys().map(ids));
+            let outputs = tenant.calls.outputs();
+            let names = outputs.filter_map(|key| key.strip_prefix(CALL_OUTPUTS)?.strip_prefix('/'));
+            kept.call_outputs.extend(names.map(str::to_owned));
+        }
+        kept
+    }
+
+    /// Keeps these components, too: somebody is about to register them.
+    pub(crate) fn components(&mut self, digests: impl Iterator<Item = Digest>) {
+        self.components
+            .extend(digests.map(|digest| digest.hex().to_owned()));
+    }
+}
 
 /// An open data folder. The lock is held as long as this lives.
 pub(crate) struct DataFolder {
@@ -55,6 +100,10 @@ impl DataFolder {
             fs::create_dir_all(folder.root.join(sub))?;
         }
         Ok(folder)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn raft(&self) -> PathBuf {
@@ -106,63 +155,88 @@ impl DataFolder {
         Ok(token)
     }
 
-    /// Removes what no state refers to: uploads that were cut off, components that were never registered, folders of jobs that are gone,
-    /// parts of unfinished objects. Returns how many were removed.
-    pub(crate) fn sweep(&self, state: &State) -> anyhow::Result<usize> {
-        let mut removed = 0;
-        let mut sweep = |folder: PathBuf, keep: &dyn Fn(&str) -> bool| -> anyhow::Result<()> {
-            for entry in entries(&folder)? {
-                let name = entry.file_name();
-                if name.to_str().is_some_and(keep) {
-                    continue;
-                }
-                let path = entry.path();
-                if path.is_dir() {
-                    fs::remove_dir_all(&path)?
-                } else {
-                    fs::remove_file(&path)?
-                }
-                tracing::info!(path = %path.display(), "removed what a crash left behind");
-                removed += 1;
-            }
-            Ok(())
-        };
-        let tenants = || state.tenants.values();
-        let digests: Vec<String> = tenants()
-            .flat_map(|tenant| tenant.catalog.iter())
-            .map(|record| record.digest.hex().to_owned())
-            .collect();
-        let pinned = tenants()
-            .flat_map(|tenant| tenant.jobs.values())
-            .flat_map(|job| &job.functions)
-            .map(|function| function.digest.hex().to_owned());
-        let digests: Vec<String> = digests.into_iter().chain(pinned).collect();
-        let known = |name: &str| {
-            !name.contains('#')
-                && digests
-                    .iter()
-                    .any(|digest| name.starts_with(digest.as_str()))
-        };
-        sweep(self.uploads(), &|_| false)?;
-        sweep(self.spill(), &|_| false)?;
-        sweep(self.store().join("components"), &known)?;
-        sweep(self.store().join("artefacts"), &known)?;
-        let running =
-            |name: &str| tenants().any(|tenant| tenant.jobs.keys().any(|job| job.as_str() == name));
-        sweep(self.store().join("jobs"), &running)?;
-        let outputs: BTreeSet<&str> = tenants()
-            .flat_map(|tenant| tenant.calls.outputs())
-            .collect();
-        let kept = |name: &str| outputs.contains(format!("{CALL_OUTPUTS}/{name}").as_str());
-        sweep(self.store().join(CALL_OUTPUTS), &kept)?;
-        sweep(self.store().join("archive"), &|name| !name.contains('#'))?;
+    /// Removes what no state refers to, when the server starts: uploads that were cut off, components that were never registered,
+    /// folders of jobs that are gone, parts of unfinished objects. Returns how many were removed.
+    pub(crate) fn sweep(&self, kept: &Kept) -> anyhow::Result<usize> {
+        let mut all = |_: &fs::DirEntry| true;
+        let mut removed = self.sweep_store(kept, &mut all)?;
+        removed += remove(&self.uploads(), &|_| false, &mut all)?;
+        removed += remove(&self.spill(), &|_| false, &mut all)?;
+        let jobs = |name: &str| kept.jobs.contains(name);
+        removed += remove(&self.store().join("jobs"), &jobs, &mut all)?;
         Ok(removed)
+    }
+
+    /// The same while the server runs, of what has lain there for a while: development versions that were replaced, outputs of calls
+    /// whose keys have expired, archives of jobs that are not listed any more.
+    ///
+    /// `seen`: what was found so before, and when first.
+    pub(crate) fn sweep_stale(
+        &self,
+        kept: &Kept,
+        seen: &mut HashMap<PathBuf, Instant>,
+    ) -> anyhow::Result<usize> {
+        let before = std::mem::take(seen);
+        let mut stale = |entry: &fs::DirEntry| {
+            let first = before.get(&entry.path()).copied();
+            let first = first.unwrap_or_else(Instant::now);
+            let is_stale = first.elapsed() > STALE_AFTER;
+            if !is_stale {
+                seen.insert(entry.path(), first);
+            }
+            is_stale
+        };
+        self.sweep_store(kept, &mut stale)
+    }
+
+    fn sweep_store(
+        &self,
+        kept: &Kept,
+        may_go: &mut dyn FnMut(&fs::DirEntry) -> bool,
+    ) -> anyhow::Result<usize> {
+        let component = |name: &str| {
+            let hex = name.get(..DIGEST_HEX).unwrap_or_default();
+            !name.contains('#') && kept.components.contains(hex)
+        };
+        let archive = |name: &str| {
+            let job = name.split('.').next().unwrap_or_default();
+            !name.contains('#') && (kept.archives.contains(job) || kept.jobs.contains(job))
+        };
+        let output = |name: &str| kept.call_outputs.contains(name);
+        let store = self.store();
+        Ok(remove(&store.join("components"), &component, may_go)?
+            + remove(&store.join("artefacts"), &component, may_go)?
+            + remove(&store.join(CALL_OUTPUTS), &output, may_go)?
+            + remove(&store.join("archive"), &archive, may_go)?)
     }
 
     /// Where an uploaded component lies.
     pub(crate) fn component(&self, digest: &Digest) -> PathBuf {
         self.store().join(component_key(digest))
     }
+}
+
+/// Removes what is not to be kept and may go. Returns how many were removed.
+fn remove(
+    folder: &Path,
+    keep: &dyn Fn(&str) -> bool,
+    may_go: &mut dyn FnMut(&fs::DirEntry) -> bool,
+) -> anyhow::Result<usize> {
+    let mut removed = 0;
+    for entry in entries(folder)? {
+        if entry.file_name().to_str().is_some_and(keep) || !may_go(&entry) {
+            continue;
+        }
+        let path = entry.path();
+        if path.is_dir() {
+            fs::remove_dir_all(&path)?;
+        } else {
+            fs::remove_file(&path)?;
+        }
+        tracing::info!(path = %path.display(), "removed what nothing refers to");
+        removed += 1;
+    }
+    Ok(removed)
 }
 
 fn entries(folder: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -19,6 +19,7 @@ use weft_engine::{InvokeReply, InvokeRequest, ToExecutor};
 
 use crate::agent::Outbound;
 use crate::folder::tenant;
+use crate::metrics::{Metrics, UnderWay};
 use crate::replica::Replica;
 
 /// Invocations of one tenant that run or wait.
@@ -53,6 +54,7 @@ pub(crate) struct Invocations {
     pending: Mutex<Pending>,
     next_request: AtomicU64,
     usage: Mutex<BTreeMap<String, FunctionUsage>>,
+    metrics: Arc<Metrics>,
     /// Names this process in what it begins.
     incarnation: String,
 }
@@ -87,8 +89,9 @@ impl Drop for Waiting<'_> {
 }
 
 impl Invocations {
-    pub(crate) fn new(slots: u32, incarnation: String) -> Self {
+    pub(crate) fn new(slots: u32, incarnation: String, metrics: Arc<Metrics>) -> Self {
         Self {
+            metrics,
             incarnation,
             tenant: Semaphore::new(TENANT_MAX),
             sent_max: slots as usize * SENT_PER_SLOT,
@@ -147,6 +150,24 @@ impl Invocations {
     /// Errors: `busy` where too many wait or the executor is gone, `limit_exceeded` at the deadline, and what the function did
     /// wrong. Dropping the future abandons the call.
     pub(crate) async fn invoke(
+        &self,
+        request: InvokeRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<Answer, Problem> {
+        let began = Instant::now();
+        let under_way = UnderWay::new(&self.metrics.invocations_under_way);
+        let answer = self.admit(request, input, deadline).await;
+        drop(under_way);
+        let problem = match &answer {
+            Ok((reply, _)) => reply.result.as_ref().err(),
+            Err(problem) => Some(problem),
+        };
+        self.metrics.invoked(problem, began.elapsed());
+        answer
+    }
+
+    async fn admit(
         &self,
         mut request: InvokeRequest,
         input: Bytes,
@@ -223,6 +244,7 @@ impl Invocations {
             true => (usage.platform_attempts, usage.platform) = (1, reply.meters),
             false => (usage.billed_attempts, usage.billed) = (1, reply.meters),
         }
+        self.metrics.used(std::slice::from_ref(&usage));
         let mut all = lock(&self.usage);
         match all.get_mut(&reply.label) {
             Some(sum) => sum.add(&usage),
@@ -260,7 +282,7 @@ mod tests {
     /// A call that was given up is billed for what it used until it was stopped.
     #[tokio::test]
     async fn calls_that_nobody_waits_for_are_billed() {
-        let invocations = Invocations::new(1, "this one".into());
+        let invocations = Invocations::new(1, "this one".into(), Arc::new(Metrics::new()));
         let (link, mut executor) = mpsc::channel(8);
         invocations.connect(1, link);
         let request = InvokeRequest {

@@ -15,6 +15,7 @@ mod controller;
 mod executor;
 mod folder;
 mod invocations;
+mod metrics;
 mod queue;
 mod random;
 mod replica;

@@ -22,6 +22,11 @@ impl ReadyQueue {
         self.waiting.push_front(task);
     }
 
+    /// How many tasks wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// True where the task waits.
     pub(crate) fn holds(&self, task: &TaskId) -> bool {
         self.waiting.contains(task)

@@ -14,9 +14,11 @@ use weft_shuffle::Blobs;
 
 use crate::agent::Agent;
 use crate::api::{self, Api};
+use crate::archive::Archives;
 use crate::components::Components;
 use crate::controller::{Controller, SchedulerSettings};
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, Kept};
+use crate::metrics::Metrics;
 use crate::replica::Replica;
 use crate::tasks::{OnError, Tasks};
 
@@ -24,6 +26,8 @@ use crate::tasks::{OnError, Tasks};
 const REQUESTS_MAX: usize = 256;
 /// How long requests that are being served may take when the server stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the store is looked through for what nothing refers to.
+const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 /// Commands between two snapshots of the control state.
 const SNAPSHOT_EVERY: u64 = 1_000;
 const COMMAND_BYTES_MAX: usize = 32 << 20;
@@ -41,6 +45,7 @@ pub struct UpSettings {
 
 /// Runs `weft up` until it gets SIGINT or SIGTERM.
 pub fn run(settings: UpSettings) -> anyhow::Result<()> {
+    crate::executor::more_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
@@ -80,7 +85,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         .context("the control state cannot be opened")?;
     let compatibility = compatibility.await?;
     replica.leads().await?;
-    let swept = folder.sweep(&replica.state())?;
+    let swept = folder.sweep(&Kept::of(&replica.state()))?;
     if swept > 0 {
         tracing::info!(swept, "cleaned up after a crash");
     }
@@ -89,7 +94,14 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
     });
     let blobs = Blobs::local(&folder.store())?;
-    let (agent, events) = Agent::new(&folder, compatibility, slots, tasks.clone())?;
+    let metrics = Arc::new(Metrics::new());
+    let (agent, events) = Agent::new(
+        &folder,
+        compatibility,
+        slots,
+        tasks.clone(),
+        Arc::clone(&metrics),
+    )?;
     let agent = Arc::new(agent);
     let invocations = agent.invocations();
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
@@ -110,22 +122,46 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         Arc::clone(&components),
         blobs.clone(),
         tasks.clone(),
+        Arc::clone(&metrics),
     );
     tasks.spawn(
         "controller",
         OnError::Stop,
         Box::pin(controller.run(cancel.clone(), signals, waiting, events, done)),
     );
+    let registering = Arc::clone(&components);
     let api = Api {
         replica: replica.clone(),
         components,
+        archives: Arc::new(Archives::new(blobs.clone())),
         blobs,
         folder: Arc::clone(&folder),
         invocations: Arc::clone(&invocations),
         tasks: tasks.clone(),
+        metrics,
         token: token.into(),
         address,
     };
+    let (sweeping, of_state) = (Arc::clone(&folder), replica.clone());
+    tasks.spawn("sweep", OnError::Log, async move {
+        let mut ticks = tokio::time::interval(SWEEP_PERIOD);
+        let mut seen = std::collections::HashMap::new();
+        loop {
+            ticks.tick().await;
+            let mut kept = Kept::of(&of_state.state());
+            kept.components(registering.in_flight().into_iter());
+            let folder = Arc::clone(&sweeping);
+            let sweep = move || {
+                let swept = folder.sweep_stale(&kept, &mut seen);
+                (swept, seen)
+            };
+            let swept;
+            (swept, seen) = tokio::task::spawn_blocking(sweep).await?;
+            if let Err(error) = swept {
+                tracing::warn!(%error, "what nothing refers to could not be removed");
+            }
+        }
+    });
     let metering = replica.clone();
     tasks.spawn("metering", OnError::Stop, async move {
         invocations.keep_metering(metering).await

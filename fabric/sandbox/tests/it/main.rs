@@ -1,5 +1,6 @@
 //! Guests that behave, and guests that do not, as a user of the crate runs them.
 
+mod canary;
 mod columns;
 mod descriptions;
 mod faults;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use weft_core::{ErrorCode, Problem};
@@ -11,23 +11,46 @@ use weft_core::{ErrorCode, Problem};
 use super::Api;
 use super::reply::Failure;
 
-/// Checks host, origin, content type and token, in this order, before a handler sees the request.
+/// Checks host, origin and token, in this order, before a handler sees the request.
 pub(crate) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let checked = check_source(request.headers(), api.address)
-        .and_then(|()| {
-            check_content_type(request.method(), request.uri().path(), request.headers())
-        })
-        .and_then(|()| {
-            if request.uri().path() == "/v1/health" {
-                Ok(())
-            } else {
-                check_token(request.headers(), &api.token)
-            }
-        });
-    match checked {
-        Ok(()) => next.run(request).await,
-        Err(problem) => Failure(problem).into_response(),
+    if let Err(problem) = check_source(request.headers(), api.address) {
+        // A token would not help.
+        return Failure::with_status(problem, StatusCode::FORBIDDEN).into_response();
     }
+    if request.uri().path() != "/v1/health"
+        && let Err(problem) = check_token(request.headers(), &api.token)
+    {
+        return Failure::from(problem).into_response();
+    }
+    next.run(request).await
+}
+
+/// Bodies that change state say what they are: a page of another site cannot send these types unasked.
+pub(crate) async fn json_only(request: Request, next: Next) -> Response {
+    let wanted = &["application/json"];
+    content_type(request, next, wanted, ErrorCode::InvalidJob).await
+}
+
+/// The same for components.
+pub(crate) async fn wasm_only(request: Request, next: Next) -> Response {
+    let wanted = &["application/wasm", "application/octet-stream"];
+    content_type(request, next, wanted, ErrorCode::InvalidComponent).await
+}
+
+async fn content_type(request: Request, next: Next, wanted: &[&str], code: ErrorCode) -> Response {
+    let found = header(request.headers(), &header::CONTENT_TYPE).unwrap_or_default();
+    let essence = found.split(';').next().unwrap_or_default().trim();
+    let fits = |wanted: &&str| wanted.eq_ignore_ascii_case(essence);
+    if *request.method() != Method::POST || wanted.iter().any(fits) {
+        return next.run(request).await;
+    }
+    let detail = format!(
+        "`Content-Type: {}` is not taken here; send `{}`",
+        found.escape_debug(),
+        wanted[0]
+    );
+    let problem = Problem::new(code, detail);
+    Failure::with_status(problem, StatusCode::UNSUPPORTED_MEDIA_TYPE).into_response()
 }
 
 fn refused(detail: impl Into<String>) -> Problem {
@@ -44,7 +67,7 @@ fn check_source(headers: &HeaderMap, address: SocketAddr) -> Result<(), Problem>
         header(headers, &header::HOST).ok_or_else(|| refused("the request has no `Host`"))?;
     if !is_ours(host, address) {
         return Err(refused(format!(
-            "`Host: {}` is not this server",
+            "`Host: {}` is not this server; ask for 127.0.0.1, localhost or the address that it listens on, with its port",
             host.escape_debug()
         )));
     }
@@ -58,7 +81,7 @@ fn check_source(headers: &HeaderMap, address: SocketAddr) -> Result<(), Problem>
             Ok(())
         }
         Some(origin) => Err(refused(format!(
-            "`Origin: {}` is foreign",
+            "`Origin: {}` is foreign: pages of other sites may not use this server",
             origin.escape_debug()
         ))),
     }
@@ -75,31 +98,14 @@ fn is_ours(host: &str, address: SocketAddr) -> bool {
     named && port == Some(address.port())
 }
 
-fn check_content_type(method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
-    // An invocation's body is the function's affair.
-    if *method != Method::POST || path.ends_with("/cancel") || path.starts_with("/v1/invoke/") {
-        return Ok(());
-    }
-    let found = header(headers, &header::CONTENT_TYPE).unwrap_or_default();
-    let essence = found.split(';').next().unwrap_or_default().trim();
-    let wanted: &[&str] = if path == "/v1/components" {
-        &["application/wasm", "application/octet-stream"]
-    } else {
-        &["application/json"]
-    };
-    if wanted.contains(&essence) {
-        return Ok(());
-    }
-    Err(refused(format!(
-        "`Content-Type: {}` may not change state here; send `{}`",
-        found.escape_debug(),
-        wanted[0]
-    )))
-}
-
 fn check_token(headers: &HeaderMap, token: &str) -> Result<(), Problem> {
-    let sent =
-        header(headers, &header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let bearer = |value: &'_ str| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then(|| token.trim().to_owned())
+    };
+    let sent = header(headers, &header::AUTHORIZATION).and_then(bearer);
     match sent {
         Some(sent) if equal(sent.as_bytes(), token.as_bytes()) => Ok(()),
         Some(_) => Err(refused(

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Body as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -15,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use weft_core::{Digest, ErrorCode, Problem};
 use weft_sandbox::COMPONENT_BYTES_MAX;
 
-use super::reply::ApiResult;
+use super::reply::{ApiResult, Failure};
 use super::{Api, PAGE_MAX, views};
 use crate::folder::tenant;
 use crate::random;
@@ -26,15 +25,27 @@ pub(crate) struct PageQuery {
     pub(crate) cursor: Option<String>,
 }
 
+/// A cursor that is none, or that names what has gone.
+pub(crate) fn no_cursor(cursor: &str) -> Failure {
+    let detail = format!(
+        "the cursor `{}` leads nowhere: list from the start",
+        cursor.escape_debug()
+    );
+    let problem = Problem::new(ErrorCode::NotFound, detail);
+    Failure::with_status(problem, StatusCode::BAD_REQUEST)
+}
+
 /// The page that starts after `cursor`, out of items with the keys that cursors are made of.
 pub(crate) fn page<K: AsRef<str>>(
-    items: impl Iterator<Item = (K, Value)>,
+    mut items: impl Iterator<Item = (K, Value)>,
     cursor: Option<&str>,
-) -> Value {
-    let mut items = items
-        .skip_while(|(key, _)| cursor.is_some_and(|cursor| key.as_ref() != cursor))
-        .skip(usize::from(cursor.is_some()))
-        .peekable();
+) -> ApiResult<Value> {
+    if let Some(cursor) = cursor
+        && !items.any(|(key, _)| key.as_ref() == cursor)
+    {
+        return Err(no_cursor(cursor));
+    }
+    let mut items = items.peekable();
     let mut page = Vec::new();
     let mut last = None;
     while page.len() < PAGE_MAX
@@ -44,17 +55,20 @@ pub(crate) fn page<K: AsRef<str>>(
         page.push(item);
     }
     let next = if items.peek().is_some() { last } else { None };
-    json!({ "items": page, "next_cursor": next })
+    Ok(json!({ "items": page, "next_cursor": next }))
 }
 
 /// Lists the versions of all components.
-pub(crate) async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Json<Value> {
+pub(crate) async fn list(
+    State(api): State<Api>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Value>> {
     let state = api.replica.state();
     let records = state
         .tenant(&tenant())
         .into_iter()
         .flat_map(|tenant| tenant.catalog.iter());
-    Json(page(
+    let page = page(
         records.map(|record| {
             (
                 format!("{}@{}", record.name, record.version),
@@ -62,7 +76,8 @@ pub(crate) async fn list(State(api): State<Api>, Query(query): Query<PageQuery>)
             )
         }),
         query.cursor.as_deref(),
-    ))
+    );
+    Ok(Json(page?))
 }
 
 fn find(api: &Api, name: &str, version: Option<&str>) -> ApiResult<Json<Value>> {
@@ -119,10 +134,13 @@ pub(crate) async fn upload(
     State(api): State<Api>,
     headers: HeaderMap,
     body: Body,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, [(HeaderName, String); 1], Json<Value>)> {
+    let announced = headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|bytes| bytes.to_str().ok()?.parse().ok());
+    let announced = announced.unwrap_or(0);
     let name = random::name::<16>()?;
     let upload = Upload(api.folder.uploads().join(format!("{name}.part")));
-    let (digest, size_bytes) = receive(body, &upload.0).await?;
+    let (digest, size_bytes) = receive(body, announced, &upload.0).await?;
     if let Some(expected) = headers
         .get("x-weft-digest")
         .and_then(|value| value.to_str().ok())
@@ -142,11 +160,20 @@ pub(crate) async fn upload(
     } else {
         StatusCode::OK
     };
-    Ok((status, Json(views::component(&record))))
+    let location = format!("/v1/components/{}/{}", record.name, record.version);
+    Ok((
+        status,
+        [(header::LOCATION, location)],
+        Json(views::component(&record)),
+    ))
 }
 
 /// Streams the body to a synced file, hashing on the way.
-async fn receive(mut body: Body, path: &std::path::Path) -> Result<(Digest, u64), Problem> {
+async fn receive(
+    mut body: Body,
+    announced: u64,
+    path: &std::path::Path,
+) -> Result<(Digest, u64), Problem> {
     let full = |error: std::io::Error| {
         Problem::new(
             ErrorCode::StoreUnavailable,
@@ -161,7 +188,7 @@ async fn receive(mut body: Body, path: &std::path::Path) -> Result<(Digest, u64)
         )
     };
     // What is announced as too large is refused before any of it is stored.
-    if body.size_hint().lower() > COMPONENT_BYTES_MAX {
+    if announced > COMPONENT_BYTES_MAX {
         return Err(too_large());
     }
     let mut file = tokio::fs::File::create(path).await.map_err(full)?;

@@ -81,7 +81,7 @@ fn respond((reply, output): (InvokeReply, Vec<u8>)) -> Response {
             let octets = HeaderValue::from_static("application/octet-stream");
             ([(header::CONTENT_TYPE, octets)], Body::from(output)).into_response()
         }
-        Err(problem) => Failure(problem).into_response(),
+        Err(problem) => Failure::from(problem).into_response(),
     };
     add_meters(response.headers_mut(), &reply.meters);
     if let Ok(label) = HeaderValue::from_str(&reply.label) {

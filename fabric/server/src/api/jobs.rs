@@ -2,16 +2,16 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use weft_control::{Answer, Command, Job, PinnedFunction, StageShape, Tenant};
+use weft_control::{Answer, Command, EndedJob, Job, PinnedFunction, StageShape, Tenant};
 use weft_core::job::JobSpec;
 use weft_core::{Digest, ErrorCode, JobId, Problem, Receipt, job};
 use weft_engine::{Columns, PlanRequest};
 
-use super::components::{PageQuery, page};
+use super::components::{PageQuery, no_cursor, page};
 use super::reply::ApiResult;
 use super::{Api, PAGE_MAX, views};
 use crate::archive;
@@ -49,29 +49,50 @@ pub(crate) async fn look<T>(
         tenant.ended.get(&id).map(|line| line.archive.clone())
     };
     let archived = archived.ok_or_else(missing)?;
-    Ok(look(&archive::read(&api.blobs, &archived).await?))
+    Ok(look(&*api.archives.job(&id, &archived).await?))
+}
+
+/// True where a job has ended and nothing of it runs any more.
+fn is_archived(api: &Api, id: &str) -> bool {
+    let Ok(id) = id.parse::<JobId>() else {
+        return false;
+    };
+    let state = api.replica.state();
+    state
+        .tenant(&tenant())
+        .is_some_and(|tenant| tenant.ended.contains_key(&id))
+}
+
+/// A job in a list: one that has been archived, or one that has not.
+enum Listed<'a> {
+    Kept(&'a Job),
+    Archived(&'a EndedJob),
 }
 
 /// Lists jobs, the newest first.
 pub(crate) async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Json<Value> {
     let state = api.replica.state();
-    let mut items: Vec<(String, Value)> = Vec::new();
-    if let Some(tenant) = state.tenant(&tenant()) {
-        items.extend(
-            tenant
-                .jobs
-                .values()
-                .map(|job| (job.id.to_string(), views::job(job))),
-        );
-        items.extend(
-            tenant
-                .ended
-                .values()
-                .map(|job| (job.id.to_string(), views::ended(job))),
-        );
+    let tenant = state.tenant(&tenant());
+    let mut jobs: Vec<(&str, Listed<'_>)> = Vec::new();
+    if let Some(tenant) = tenant {
+        let kept = tenant.jobs.values();
+        jobs.extend(kept.map(|job| (job.id.as_str(), Listed::Kept(job))));
+        let archived = tenant.ended.values();
+        jobs.extend(archived.map(|job| (job.id.as_str(), Listed::Archived(job))));
     }
-    items.sort_by(|a, b| b.0.cmp(&a.0));
-    Json(page(items.into_iter(), query.cursor.as_deref()))
+    // Ids sort by time, so a page goes on where it should even if its last job has gone.
+    if let Some(cursor) = query.cursor.as_deref() {
+        jobs.retain(|(id, _)| *id < cursor);
+    }
+    jobs.sort_unstable_by(|a, b| b.0.cmp(a.0));
+    let next = jobs.get(PAGE_MAX - 1).filter(|_| jobs.len() > PAGE_MAX);
+    let next = next.map(|(id, _)| (*id).to_owned());
+    let line = |(_, job): &(&str, Listed<'_>)| match job {
+        Listed::Kept(job) => views::line(job),
+        Listed::Archived(job) => views::ended(job),
+    };
+    let items: Vec<Value> = jobs.iter().take(PAGE_MAX).map(line).collect();
+    Json(json!({ "items": items, "next_cursor": next }))
 }
 
 /// Accepts a job.
@@ -79,7 +100,7 @@ pub(crate) async fn submit(
     State(api): State<Api>,
     headers: HeaderMap,
     body: Bytes,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, [(HeaderName, String); 1], Json<Value>)> {
     let spec = decode(&body)?;
     let idempotency = idempotency(&headers, &body)?;
     let id = new_id()?;
@@ -108,6 +129,7 @@ pub(crate) async fn submit(
         } else {
             StatusCode::OK
         },
+        [(header::LOCATION, format!("/v1/jobs/{id}"))],
         Json(view),
     ))
 }
@@ -203,7 +225,7 @@ pub(crate) async fn tasks(
             query.cursor.as_deref(),
         )
     };
-    Ok(Json(look(&api, &id, tasks).await?))
+    Ok(Json(look(&api, &id, tasks).await??))
 }
 
 /// The log of a job, line by line.
@@ -213,15 +235,14 @@ pub(crate) async fn logs(
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Json<Value>> {
     let job = find(&api, &id).await?;
-    let log = match archive::read_log(&api.blobs, &job.id).await? {
+    let log = match api.archives.log(&job.id).await? {
         Some(log) => log,
         None => archive::collect_log(&api.blobs, &job).await,
     };
-    let start: usize = query
-        .cursor
-        .as_deref()
-        .and_then(|cursor| cursor.parse().ok())
-        .unwrap_or(0);
+    let start: usize = match query.cursor.as_deref() {
+        None => 0,
+        Some(cursor) => cursor.parse().map_err(|_| no_cursor(cursor))?,
+    };
     let lines: Vec<_> = log.lines.iter().skip(start).take(PAGE_MAX).collect();
     let next = (start + lines.len() < log.lines.len()).then(|| (start + lines.len()).to_string());
     Ok(Json(
@@ -234,7 +255,10 @@ pub(crate) async fn receipt(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Receipt>> {
-    Ok(Json(look(&api, &id, views::receipt).await?))
+    let archived = is_archived(&api, &id);
+    Ok(Json(
+        look(&api, &id, |job| views::receipt(job, archived)).await?,
+    ))
 }
 
 /// Asks a job to stop. One that has ended stays as it is.
@@ -244,11 +268,12 @@ pub(crate) async fn cancel(
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let (job, ended) = look(&api, &id, |job| (job.id.clone(), views::has_ended(job))).await?;
     if !ended {
-        // A job that ends this very moment is archived before the command comes: nothing to cancel.
-        let _ = api
-            .replica
-            .propose(&tenant(), Command::CancelJob { job })
-            .await;
+        let cancel = Command::CancelJob { job };
+        match api.replica.propose(&tenant(), cancel).await {
+            // It ended this very moment, and was archived before the command came: nothing to cancel.
+            Err(problem) if problem.code == ErrorCode::NotFound => {}
+            other => drop(other?),
+        }
     }
     let view = look(&api, &id, views::job).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))

@@ -5,6 +5,8 @@ mod components;
 mod events;
 mod invoke;
 mod jobs;
+mod openapi;
+mod operations;
 mod reply;
 mod views;
 
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,21 +25,26 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use weft_core::{ErrorCode, Problem};
 use weft_shuffle::Blobs;
 
+use crate::archive::Archives;
 use crate::components::Components;
 use crate::folder::DataFolder;
 use crate::invocations::Invocations;
+use crate::metrics::{Metrics, UnderWay};
 use crate::replica::Replica;
 use crate::tasks::{OnError, Tasks};
 
-use reply::ApiResult;
+use reply::{ApiResult, Failure};
 
 /// Connections at a time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a client may take for its headers.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a body may pause.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of headers.
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a job document.
@@ -50,9 +58,11 @@ pub(crate) struct Api {
     pub(crate) replica: Replica,
     pub(crate) components: Arc<Components>,
     pub(crate) blobs: Blobs,
+    pub(crate) archives: Arc<Archives>,
     pub(crate) folder: Arc<DataFolder>,
     pub(crate) invocations: Arc<Invocations>,
     pub(crate) tasks: Tasks,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) token: Arc<str>,
     pub(crate) address: SocketAddr,
 }
@@ -64,7 +74,8 @@ fn router(api: Api) -> Router {
             "/v1/components",
             get(components::list)
                 .post(components::upload)
-                .layer(DefaultBodyLimit::disable()),
+                .layer(DefaultBodyLimit::disable())
+                .layer(middleware::from_fn(auth::wasm_only)),
         )
         .route("/v1/components/{name}", get(components::show_newest))
         .route("/v1/components/{name}/{version}", get(components::show))
@@ -72,11 +83,14 @@ fn router(api: Api) -> Router {
             "/v1/jobs",
             get(jobs::list)
                 .post(jobs::submit)
-                .layer(DefaultBodyLimit::max(JOB_BYTES_MAX)),
+                .layer(DefaultBodyLimit::max(JOB_BYTES_MAX))
+                .layer(middleware::from_fn(auth::json_only)),
         )
         .route(
             "/v1/jobs/check",
-            post(jobs::check).layer(DefaultBodyLimit::max(JOB_BYTES_MAX)),
+            post(jobs::check)
+                .layer(DefaultBodyLimit::max(JOB_BYTES_MAX))
+                .layer(middleware::from_fn(auth::json_only)),
         )
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/stages", get(jobs::stages))
@@ -89,15 +103,33 @@ fn router(api: Api) -> Router {
             "/v1/invoke/{component}/{function}",
             post(invoke::invoke).layer(DefaultBodyLimit::max(invoke::BODY_BYTES_MAX)),
         )
+        .route("/v1/usage", get(operations::usage))
+        .route("/v1/nodes", get(operations::nodes))
+        .route("/v1/openapi.json", get(openapi::document))
+        .route("/metrics", get(operations::metrics))
         .fallback(unknown)
-        .method_not_allowed_fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response(reply::framework_refusal))
         .layer(middleware::from_fn_with_state(api.clone(), auth::check))
+        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        .layer(middleware::from_fn_with_state(
+            api.clone(),
+            operations::measure,
+        ))
         .with_state(api)
 }
 
 async fn health(State(_api): State<Api>) -> axum::Json<Value> {
     axum::Json(json!({ "status": "ready", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
+    let detail = format!(
+        "`{}` is not there for `{method}`; `Allow` says what for",
+        uri.path()
+    );
+    let problem = Problem::new(ErrorCode::NotFound, detail);
+    Failure::with_status(problem, StatusCode::METHOD_NOT_ALLOWED)
 }
 
 async fn unknown(method: axum::http::Method, uri: axum::http::Uri) -> ApiResult<()> {
@@ -115,6 +147,7 @@ pub(crate) async fn serve(
     tasks: Tasks,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
+    let connections = api.metrics.connections.clone();
     let router = router(api);
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -132,9 +165,11 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        let connections = connections.clone();
         let service = TowerToHyperService::new(router.clone());
         tasks.spawn("connection", OnError::Log, async move {
             let _permit = permit;
+            let _open = UnderWay::new(&connections);
             let _ = stream.set_nodelay(true);
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())

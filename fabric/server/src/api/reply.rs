@@ -16,11 +16,28 @@ pub(crate) type ApiResult<T> = Result<T, Failure>;
 
 /// A problem on its way to the client.
 #[derive(Debug)]
-pub(crate) struct Failure(pub(crate) Problem);
+pub(crate) struct Failure {
+    problem: Problem,
+    /// Where it is not the one of the code.
+    status: Option<StatusCode>,
+}
+
+impl Failure {
+    /// A problem with a status that tells more than its code's.
+    pub(crate) fn with_status(problem: Problem, status: StatusCode) -> Self {
+        Self {
+            problem,
+            status: Some(status),
+        }
+    }
+}
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Self(problem)
+        Self {
+            problem,
+            status: None,
+        }
     }
 }
 
@@ -49,32 +66,40 @@ pub(crate) async fn framework_refusal(response: Response) -> Response {
     if !response.status().is_client_error() || kind.is_some_and(|kind| kind == PROBLEM_JSON) {
         return response;
     }
-    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+    let status = response.status();
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
         let detail = format!(
             "the body is larger than {} MiB, or {} MiB for an invocation",
             super::JOB_BYTES_MAX >> 20,
             super::invoke::BODY_BYTES_MAX >> 20
         );
-        return Failure(Problem::new(ErrorCode::TooLarge, detail)).into_response();
+        return Failure::from(Problem::new(ErrorCode::TooLarge, detail)).into_response();
     }
     let said = to_bytes(response.into_body(), REFUSAL_BYTES_MAX).await;
     let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
-    let detail = format!("the request names nothing that there is: {said}");
-    Failure(Problem::new(ErrorCode::NotFound, detail)).into_response()
+    let detail = format!("the request cannot be read: {said}");
+    let code = match status {
+        StatusCode::NOT_FOUND => ErrorCode::NotFound,
+        _ => ErrorCode::InvalidJob,
+    };
+    Failure::with_status(Problem::new(code, detail), status).into_response()
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.http_status())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(problem_json(&self.0))).into_response();
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if self.0.code == ErrorCode::Busy {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let Failure { problem, status } = self;
+        let of_code = StatusCode::from_u16(problem.code.http_status());
+        let status = status.unwrap_or(of_code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        let mut json = problem_json(&problem);
+        json["status"] = json!(status.as_u16());
+        let mut response = (status, Json(json)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if matches!(problem.code, ErrorCode::Busy | ErrorCode::StoreUnavailable) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use serde_json::{Value, json};
 use weft_control::{ComponentRecord, EndedJob, Job, JobState, Outcome, StageState};
-use weft_core::{PriceSheet, Receipt};
+use weft_core::{FunctionUsage, PriceSheet, Receipt};
 
 use super::reply::problem_json;
 use crate::clock::rfc3339;
@@ -34,6 +34,16 @@ fn outcome(outcome: Outcome) -> &'static str {
 pub(crate) fn has_ended(job: &Job) -> bool {
     matches!(job.state, JobState::Ending(_))
 }
+
+/// The words for where a job may stand.
+pub(crate) const STATUSES: [&str; 6] = [
+    "planning",
+    "running",
+    "publishing",
+    "succeeded",
+    "failed",
+    "cancelled",
+];
 
 /// The word for where a job stands.
 pub(crate) fn status(job: &Job) -> &'static str {
@@ -70,6 +80,27 @@ pub(crate) fn job(job: &Job) -> Value {
         "stages": stages(job),
         "problem": problem.map(problem_json),
         "outputs": outputs,
+    })
+}
+
+/// A job in a list, as it stands once it has been archived, too.
+pub(crate) fn line(job: &Job) -> Value {
+    let (started, ended) = match &job.state {
+        JobState::Planning(_) => (None, None),
+        JobState::Running(running) => (Some(running.started_ms), None),
+        JobState::Publishing(publishing) => (Some(publishing.started_ms), None),
+        JobState::Ending(ending) => (ending.started_ms, Some(ending.ended_ms)),
+    };
+    let done = job.stages().iter().map(|stage| stage.commits.len());
+    json!({
+        "id": job.id,
+        "name": job.spec.name,
+        "status": status(job),
+        "submitted_at": rfc3339(job.submitted_ms),
+        "started_at": started.map(rfc3339),
+        "ended_at": ended.map(rfc3339),
+        "tasks_done": done.sum::<usize>(),
+        "tags": job.spec.tags,
     })
 }
 
@@ -183,13 +214,20 @@ pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
     })
 }
 
-/// What a job used and costs so far.
-pub(crate) fn receipt(job: &Job) -> Receipt {
-    let provisional = !matches!(job.state, JobState::Ending(_));
+/// What a job used and costs so far. It is final once nothing of the job runs any more: one that was given up may still be stopping.
+pub(crate) fn receipt(job: &Job, archived: bool) -> Receipt {
+    let succeeded =
+        matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded);
+    let provisional = !succeeded && !archived;
     Receipt::new(
         job.id.to_string(),
         &job.usage,
         PriceSheet::default(),
         provisional,
     )
+}
+
+/// Usage of no job in particular, with its price.
+pub(crate) fn priced(usage: &[FunctionUsage]) -> Receipt {
+    Receipt::new(String::new(), usage, PriceSheet::default(), false)
 }

@@ -1,8 +1,10 @@
 //! `weft receipt`: what a job used and costs.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
-use crate::cli::client::{Call, Client};
+use crate::cli::client::{Answer, Call, Client};
 use crate::cli::endpoint::path;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -63,6 +65,24 @@ pub(crate) fn call(id: &str) -> Call {
     Call::get(path(&["jobs", id, "receipt"]))
 }
 
+/// Tries to read a receipt that is final, and how long to wait between them: what runs of a job that ended otherwise than well is
+/// being stopped.
+const FINAL_TRIES: u32 = 40;
+const FINAL_PAUSE: Duration = Duration::from_millis(25);
+
+/// The receipt of a job that has just ended: final, unless that takes too long.
+pub(crate) async fn of_ended(client: &Client, id: &str) -> Result<Answer, Failure> {
+    let mut tries = 1;
+    loop {
+        let answer = client.send(&call(id)).await?;
+        if tries == FINAL_TRIES || !answer.read::<Receipt>()?.provisional {
+            return Ok(answer);
+        }
+        tries += 1;
+        tokio::time::sleep(FINAL_PAUSE).await;
+    }
+}
+
 /// Runs `weft receipt`.
 pub(crate) async fn receipt(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
     let answer = client.send(&call(id)).await?;
@@ -86,7 +106,7 @@ pub(crate) fn summary(receipt: &Receipt) -> String {
 fn render(receipt: &Receipt) -> String {
     let sheet = &receipt.price_sheet;
     let provisional = if receipt.provisional {
-        ", provisional: the job has not ended"
+        ", provisional: something of the job still runs"
     } else {
         ""
     };
@@ -201,7 +221,7 @@ mod tests {
     #[test]
     fn receipts_for_people() {
         let expected = "\
-receipt of job-1, prices 2026-11 per-second, provisional: the job has not ended
+receipt of job-1, prices 2026-11 per-second, provisional: something of the job still runs
 stage   function            attempts  guest cpu  native cpu  memory peak    rows in  rows out        amount
 visits  weblog@0.1.0/parse        24     1.23 s     56.0 ms     12.0 MiB  1,000,000   999,000  0.000023 USD
 visits  -                          0       0 ns        0 ns          0 B          0         0  0.000000 USD

@@ -197,7 +197,7 @@ impl<'a> Watch<'a> {
 }
 
 async fn end(client: &Client, job: &Job, json: &str, output: &mut Output) -> Result<(), Failure> {
-    let receipt = match client.send(&receipt::call(&job.id)).await {
+    let receipt = match receipt::of_ended(client, &job.id).await {
         Ok(answer) => Some(answer),
         Err(failure) => {
             output.note(&format!("no receipt: {failure}"));

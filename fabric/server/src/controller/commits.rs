@@ -1,11 +1,14 @@
 //! From an attempt's answer to its commit.
 
+use std::time::Duration;
+
 use weft_control::{Answer, Command, CommitAnswer, TaskCommit};
 use weft_core::{JobId, Problem, TaskId};
 use weft_engine::TaskReply;
 
 use super::{COMMITS_MAX, Controller, Done};
 use crate::folder::tenant;
+use crate::metrics::OutcomeLabels;
 use crate::tasks::OnError;
 
 impl Controller {
@@ -27,6 +30,8 @@ impl Controller {
             Ok(commit) => self.commits.push((reply.job.clone(), commit)),
             Err(failure) => {
                 tracing::debug!(job = %reply.job, stage, task, attempt, problem = %failure.problem, "attempt failed");
+                self.metrics.task_failed(&failure.problem);
+                self.count_task("failed");
                 self.propose(Command::FailTask {
                     job: reply.job.clone(),
                     failure,
@@ -37,6 +42,20 @@ impl Controller {
         if self.archiving.contains(&reply.job) {
             self.archive_when_quiet(&reply.job);
         }
+    }
+
+    fn count_task(&self, outcome: &'static str) {
+        let labels = OutcomeLabels { outcome };
+        self.metrics.tasks.get_or_create(&labels).inc();
+    }
+
+    fn count_commit(&self, commit: &TaskCommit) {
+        self.count_task("committed");
+        self.metrics.used(&commit.usage);
+        self.metrics.log_lines_dropped.inc_by(commit.log.dropped);
+        let wall_ns = commit.usage.last().map_or(0, |own| own.billed.wall_ns);
+        let took = Duration::from_nanos(wall_ns).as_secs_f64();
+        self.metrics.task_seconds.observe(took);
     }
 
     pub(super) fn flush_commits(&mut self) {
@@ -77,7 +96,8 @@ impl Controller {
         for ((job, commit), answer) in batch.iter().zip(answers) {
             let (stage, task) = (commit.stage, commit.task);
             match answer {
-                CommitAnswer::Committed | CommitAnswer::Duplicate { same: true } => {}
+                CommitAnswer::Committed => self.count_commit(commit),
+                CommitAnswer::Duplicate { same: true } => self.count_task("duplicate"),
                 CommitAnswer::Duplicate { same: false } => {
                     tracing::error!(%job, stage, task, "two attempts of a deterministic task differ; the first one stands");
                 }

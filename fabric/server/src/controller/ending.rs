@@ -68,6 +68,7 @@ impl Controller {
                 .unwrap_or_default()
         };
         for (job, problem) in late {
+            self.metrics.limit_hit(&problem);
             self.propose(Command::EndJob { job, problem }).await;
         }
         for job in self.archiving.clone() {
@@ -81,13 +82,17 @@ fn wall_problem(job: &Job) -> Problem {
     let value = format!("{} ms", job.spec.limits.wall_ms);
     let under_way = job.under_way();
     let at = match under_way.as_slice() {
-        [] => "while it was planned or waited".to_owned(),
+        [] => "while it waited".to_owned(),
         stages => {
             let names: Vec<String> = stages
                 .iter()
-                .map(|(stage, functions)| format!("`{stage}` ({})", functions.join(", ")))
+                .map(|(stage, functions)| format!("`{stage}` (`{}`)", functions.join("`, `")))
                 .collect();
-            format!("in stage {}", names.join(", "))
+            let what = match &job.state {
+                JobState::Planning(_) => "while it was planned",
+                _ => "while it ran",
+            };
+            format!("{what}, in stage {}", names.join(", "))
         }
     };
     let detail = format!(
@@ -99,7 +104,7 @@ fn wall_problem(job: &Job) -> Problem {
     problem.value = Some(value);
     let mut functions = under_way.iter().flat_map(|(_, functions)| functions);
     match (functions.next(), functions.next()) {
-        (Some(function), None) => problem.of_function(*function),
+        (Some(function), None) => problem.of_function(function.as_str()),
         _ => problem,
     }
 }

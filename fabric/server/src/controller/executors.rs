@@ -54,6 +54,7 @@ impl Controller {
             anyhow::bail!("the executor gets no lease");
         };
         tracing::info!(executor = id, %epoch, "executor started");
+        self.metrics.executors_started.inc();
         self.executor = Some(LiveExecutor {
             link,
             epoch,
@@ -88,6 +89,7 @@ impl Controller {
         let Some(lost) = self.executor.take() else {
             return;
         };
+        self.metrics.executors_lost.inc();
         tracing::warn!(
             executor = lost.link.id,
             how,

@@ -22,6 +22,7 @@ use weft_shuffle::Blobs;
 use crate::agent::{Agent, ExecutorEvent, ExecutorLink};
 use crate::components::Components;
 use crate::folder::tenant;
+use crate::metrics::Metrics;
 use crate::queue::ReadyQueue;
 use crate::replica::{Replica, Signal};
 use crate::tasks::{OnError, Tasks};
@@ -101,6 +102,7 @@ pub(crate) struct Controller {
     components: Arc<Components>,
     blobs: Blobs,
     tasks: Tasks,
+    metrics: Arc<Metrics>,
     executor: Option<LiveExecutor>,
     next_executor: u64,
     /// A command was refused, or effects were dropped: they are to be derived from the state.
@@ -136,6 +138,7 @@ impl Controller {
         components: Arc<Components>,
         blobs: Blobs,
         tasks: Tasks,
+        metrics: Arc<Metrics>,
     ) -> (Self, DoneReceiver) {
         let (done, receiver) = mpsc::channel(1024);
         let controller = Self {
@@ -145,6 +148,7 @@ impl Controller {
             components,
             blobs,
             tasks,
+            metrics,
             executor: None,
             next_executor: 1,
             derive: false,
@@ -190,7 +194,21 @@ impl Controller {
             }
             self.dispatch().await;
             self.flush_commits();
+            self.measure();
         }
+    }
+
+    /// What waits and what runs, as it is now.
+    fn measure(&self) {
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let steps = self.steps.len() + self.describes.len() + self.checks.len();
+        self.metrics.tasks_waiting.set(gauge(self.queue.len()));
+        self.metrics.steps_waiting.set(gauge(steps));
+        let running = self.executor.as_ref().map_or(0, |one| one.running.len());
+        self.metrics.tasks_running.set(gauge(running));
+        let ready = self.executor.as_ref().is_some_and(|one| one.ready);
+        self.metrics.executor_ready.set(i64::from(ready));
+        self.metrics.slots.set(i64::from(self.settings.slots));
     }
 
     async fn propose(&mut self, command: Command) -> Option<Answer> {

@@ -333,14 +333,21 @@ fn requests_that_name_nothing() {
         ("/v1/components/nothing", "nothing"),
         ("/v1/components/hello/9.9.9", "hello"),
         ("/v1/nothing", "/v1/nothing"),
-        // What the framework refuses by itself is told in the same way.
-        ("/v1/jobs?cursor=1&cursor=2", "cursor"),
-        ("/v1/components/%ff", "UTF-8"),
     ] {
         victim.refuses(&Request::get(path), 404, "not_found", &[word]);
     }
+    // What the framework refuses by itself is told in the same way.
+    for (path, word) in [
+        ("/v1/jobs?cursor=1&cursor=2", "cursor"),
+        ("/v1/components/%ff", "UTF-8"),
+        ("/v1/usage?from_ms=x", "from_ms"),
+    ] {
+        victim.refuses(&Request::get(path), 400, "invalid_job", &[word]);
+    }
+    let cursor = Request::get("/v1/components?cursor=gone@1.0.0");
+    victim.refuses(&cursor, 400, "not_found", &["gone@1.0.0", "from the start"]);
     let health = Request::json("/v1/health", &json!({}));
-    victim.refuses(&health, 404, "not_found", &["POST /v1/health"]);
+    victim.refuses(&health, 405, "not_found", &["POST", "/v1/health"]);
 }
 
 #[test]
@@ -562,7 +569,13 @@ fn requests_of_strangers() {
             ["Origin", "foreign"],
         ),
     ] {
-        victim.refuses(&request, 401, "unauthorized", &words);
+        // Where the source is foreign, no token would help.
+        let status = if words[0] == "Host" || words[0] == "Origin" || words[1] == "Host" {
+            403
+        } else {
+            401
+        };
+        victim.refuses(&request, status, "unauthorized", &words);
     }
     assert_eq!(victim.server.ask(&list().header("origin", own)).status, 200);
     let job = job::noop(1).to_string().into_bytes();
@@ -570,16 +583,16 @@ fn requests_of_strangers() {
         let request = Request::post("/v1/jobs", content_type, job.clone());
         victim.refuses(
             &request,
-            401,
-            "unauthorized",
+            415,
+            "invalid_job",
             &["Content-Type", "application/json"],
         );
     }
     let upload = Request::post("/v1/components", "application/json", b"{}".to_vec());
     victim.refuses(
         &upload,
-        401,
-        "unauthorized",
+        415,
+        "invalid_component",
         &["Content-Type", "application/wasm"],
     );
     let health = victim

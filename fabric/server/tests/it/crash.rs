@@ -178,12 +178,8 @@ fn a_compiler_that_is_killed_costs_only_its_upload() {
     let server = Server::start(&place.data(), &setup);
     let upload = Request::component(guests::bytes("hello"));
     let refused = server.ask(&upload);
-    assert_eq!(
-        refused.json()["code"],
-        "invalid_component",
-        "{}",
-        refused.text()
-    );
+    // Whoever killed it, the component was not at fault: the client may try again.
+    assert_eq!(refused.json()["code"], "busy", "{}", refused.text());
     assert!(folder::leftovers(&place.data()).is_empty());
     assert_eq!(server.ask(&upload).status, 201);
     job::run(&server, &job::noop(1));

@@ -83,7 +83,7 @@ impl Request {
     pub(crate) fn start(&self, address: SocketAddr, token: &str) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(4 * PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.write_all(self.head(address, token).as_bytes())?;
         stream.write_all(&self.body)?;
@@ -94,7 +94,7 @@ impl Request {
     pub(crate) fn send(&self, address: SocketAddr, token: &str) -> io::Result<Response> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(4 * PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.write_all(self.head(address, token).as_bytes())?;
         // A server that refuses a body by its head may close before all of it is sent; its answer counts.

@@ -16,6 +16,7 @@ mod folder;
 mod formats;
 mod full_disk;
 mod guests;
+mod hostile;
 mod http;
 mod invoke;
 mod job;

@@ -52,7 +52,7 @@ fn hold_schemas() -> Result<Vec<u8>, String> {
         children: n_members,
         ..field("outer", DataType::StructOf)
     };
-    let members = (0..n_members).map(|n| field(&format!("{n:01000}"), DataType::Int32));
+    let members = (0..n_members).map(|n| field(&format!("{n:0100}"), DataType::Int32));
     let fields: Vec<Field> = [outer].into_iter().chain(members).collect();
     let column = Column {
         nodes: vec![Node { rows: 0, nulls: 0 }; fields.len()],

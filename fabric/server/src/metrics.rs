@@ -1,0 +1,326 @@
+//! What the server counts and measures, for `/metrics`: what is slow, full, waiting, failing, costing.
+//!
+//! Every label takes its values from a closed list, so that the number of series is bounded whatever clients send.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use weft_core::{ErrorCode, FunctionUsage, LimitKind, Problem};
+
+/// Requests by route, method and status.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RequestLabels {
+    /// The pattern, not the path.
+    pub(crate) route: String,
+    pub(crate) method: String,
+    pub(crate) status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RouteLabels {
+    pub(crate) route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StatusLabels {
+    pub(crate) status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OutcomeLabels {
+    pub(crate) outcome: &'static str,
+}
+
+/// `code` of the closed list of problems, or `none`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CodeLabels {
+    pub(crate) code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LimitLabels {
+    pub(crate) limit: String,
+}
+
+/// Whose account it goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Account {
+    Billed,
+    Platform,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct AccountLabels {
+    pub(crate) account: Account,
+}
+
+/// All metrics of one server.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) requests: Family<RequestLabels, Counter>,
+    pub(crate) request_seconds: Family<RouteLabels, Histogram>,
+    pub(crate) connections: Gauge,
+    pub(crate) jobs: Family<StatusLabels, Gauge>,
+    pub(crate) tasks: Family<OutcomeLabels, Counter>,
+    pub(crate) task_failures: Family<CodeLabels, Counter>,
+    pub(crate) task_seconds: Histogram,
+    pub(crate) tasks_waiting: Gauge,
+    pub(crate) tasks_running: Gauge,
+    pub(crate) slots: Gauge,
+    pub(crate) steps_waiting: Gauge,
+    pub(crate) executor_ready: Gauge,
+    pub(crate) executors_started: Counter,
+    pub(crate) executors_lost: Counter,
+    pub(crate) invocations: Family<CodeLabels, Counter>,
+    pub(crate) invocation_seconds: Histogram,
+    pub(crate) invocations_under_way: Gauge,
+    limits_hit: Family<LimitLabels, Counter>,
+    pub(crate) log_lines_dropped: Counter,
+    cpu_nanoseconds: Family<AccountLabels, Counter>,
+    shuffle_bytes: Counter,
+    pub(crate) components: Gauge,
+    pub(crate) free_bytes: Gauge<f64, AtomicU64>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// From half a millisecond to a bit over two minutes.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0005, 2.0, 19))
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("weft"),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(seconds),
+            connections: Gauge::default(),
+            jobs: Family::default(),
+            tasks: Family::default(),
+            task_failures: Family::default(),
+            task_seconds: seconds(),
+            tasks_waiting: Gauge::default(),
+            tasks_running: Gauge::default(),
+            slots: Gauge::default(),
+            steps_waiting: Gauge::default(),
+            executor_ready: Gauge::default(),
+            executors_started: Counter::default(),
+            executors_lost: Counter::default(),
+            invocations: Family::default(),
+            invocation_seconds: seconds(),
+            invocations_under_way: Gauge::default(),
+            limits_hit: Family::default(),
+            log_lines_dropped: Counter::default(),
+            cpu_nanoseconds: Family::default(),
+            shuffle_bytes: Counter::default(),
+            components: Gauge::default(),
+            free_bytes: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("http_requests", "Requests answered", self.requests.clone());
+        r.register_with_unit(
+            "http_request",
+            "Time to the head of the answer",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        r.register(
+            "http_connections",
+            "Connections that are open",
+            self.connections.clone(),
+        );
+        r.register(
+            "jobs",
+            "Jobs that have not been archived, by status",
+            self.jobs.clone(),
+        );
+        r.register("tasks", "Attempts of tasks that ended", self.tasks.clone());
+        r.register(
+            "task_failures",
+            "Attempts of tasks that failed, by code",
+            self.task_failures.clone(),
+        );
+        r.register_with_unit(
+            "task",
+            "Wall time of committed attempts",
+            Unit::Seconds,
+            self.task_seconds.clone(),
+        );
+        r.register(
+            "tasks_waiting",
+            "Tasks that wait for a slot",
+            self.tasks_waiting.clone(),
+        );
+        r.register(
+            "tasks_running",
+            "Tasks that were sent to the executor",
+            self.tasks_running.clone(),
+        );
+        r.register("slots", "Slots of the executor", self.slots.clone());
+        r.register(
+            "steps_waiting",
+            "Plannings, checks, descriptions and publications that wait for the executor",
+            self.steps_waiting.clone(),
+        );
+        r.register(
+            "executor_ready",
+            "1 while the executor takes work",
+            self.executor_ready.clone(),
+        );
+        r.register(
+            "executors_started",
+            "Executors started",
+            self.executors_started.clone(),
+        );
+        r.register(
+            "executors_lost",
+            "Executors that ended while they were needed",
+            self.executors_lost.clone(),
+        );
+        r.register(
+            "invocations",
+            "Invocations answered, by code; `none` for those that went well",
+            self.invocations.clone(),
+        );
+        r.register_with_unit(
+            "invocation",
+            "Time from admission to the answer",
+            Unit::Seconds,
+            self.invocation_seconds.clone(),
+        );
+        r.register(
+            "invocations_under_way",
+            "Invocations that run or wait",
+            self.invocations_under_way.clone(),
+        );
+        r.register(
+            "limits_hit",
+            "Tasks, jobs and invocations that were stopped at a limit",
+            self.limits_hit.clone(),
+        );
+        r.register(
+            "log_lines_dropped",
+            "Lines of tasks' logs above their bound",
+            self.log_lines_dropped.clone(),
+        );
+        r.register(
+            "cpu_nanoseconds",
+            "CPU time of tasks and invocations, guests and host alike, by who bears it",
+            self.cpu_nanoseconds.clone(),
+        );
+        r.register_with_unit(
+            "shuffle_written",
+            "What tasks wrote to shuffle objects",
+            Unit::Bytes,
+            self.shuffle_bytes.clone(),
+        );
+        r.register(
+            "components",
+            "Versions of components in the catalog",
+            self.components.clone(),
+        );
+        r.register_with_unit(
+            "data_free",
+            "Free space where the data folder lies",
+            Unit::Bytes,
+            self.free_bytes.clone(),
+        );
+    }
+
+    /// The text that Prometheus reads.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// Takes note of what was used, by whose account it goes to.
+    pub(crate) fn used(&self, usage: &[FunctionUsage]) {
+        let cpu_ns = |account, ns: u64| {
+            self.cpu_nanoseconds
+                .get_or_create(&AccountLabels { account })
+                .inc_by(ns);
+        };
+        for one in usage {
+            cpu_ns(
+                Account::Billed,
+                one.billed
+                    .guest_cpu_ns
+                    .saturating_add(one.billed.native_cpu_ns),
+            );
+            cpu_ns(
+                Account::Platform,
+                one.platform
+                    .guest_cpu_ns
+                    .saturating_add(one.platform.native_cpu_ns),
+            );
+            self.shuffle_bytes.inc_by(one.billed.shuffle_bytes_written);
+        }
+    }
+
+    /// Takes note of the limit that a problem tells of. Executors tell of them, too: what they say is no label.
+    pub(crate) fn limit_hit(&self, problem: &Problem) {
+        let Some(limit) = &problem.limit else { return };
+        let known = LimitKind::ALL
+            .iter()
+            .map(LimitKind::to_string)
+            .find(|known| known == limit);
+        let limit = known.unwrap_or_else(|| "other".into());
+        self.limits_hit.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    pub(crate) fn invoked(&self, problem: Option<&Problem>, took: Duration) {
+        if let Some(problem) = problem {
+            self.limit_hit(problem);
+        }
+        let code = code(problem.map(|problem| problem.code));
+        self.invocations.get_or_create(&CodeLabels { code }).inc();
+        self.invocation_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn task_failed(&self, problem: &Problem) {
+        self.limit_hit(problem);
+        let code = code(Some(problem.code));
+        self.task_failures.get_or_create(&CodeLabels { code }).inc();
+    }
+}
+
+fn code(code: Option<ErrorCode>) -> String {
+    let text = code.and_then(|code| serde_json::to_value(code).ok());
+    text.and_then(|text| text.as_str().map(str::to_owned))
+        .unwrap_or_else(|| "none".into())
+}
+
+/// Counts something for as long as it is alive.
+pub(crate) struct UnderWay<'a>(&'a Gauge);
+
+impl<'a> UnderWay<'a> {
+    pub(crate) fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
