@@ -24,8 +24,91 @@ pub struct Job {
     pub submitted_ms: u64,
     /// What it used so far, in the order of first mention.
     pub usage: Vec<FunctionUsage>,
+    /// What happened to it, in order.
+    #[serde(default)]
+    pub events: Vec<JobEvent>,
+    /// Events that came when there were enough.
+    #[serde(default)]
+    pub events_dropped: u64,
     /// Where it stands.
     pub state: JobState,
+}
+
+/// Events that are kept of a job.
+pub const EVENTS_MAX: usize = 1_000;
+
+/// Bytes of an event's detail: the whole of the last problem is with the job.
+const EVENT_DETAIL_BYTES_MAX: usize = 512;
+
+fn brief(problem: &Problem) -> String {
+    let mut text = problem.detail.clone();
+    text.truncate(text.floor_char_boundary(EVENT_DETAIL_BYTES_MAX));
+    text
+}
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobEvent {
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    /// What.
+    pub kind: JobEventKind,
+    /// The stage that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// The task that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<u32>,
+    /// Which attempt of the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// More of it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What may happen to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobEventKind {
+    /// It was accepted.
+    Submitted,
+    /// Its stages are known.
+    Planned,
+    /// Planning or publishing failed for the platform's reasons, and is tried again.
+    StepFailed,
+    /// A stage's tasks may run.
+    StageStarted,
+    /// All tasks of a stage are committed.
+    StageDone,
+    /// An attempt of a task failed.
+    AttemptFailed,
+    /// Files are being made visible.
+    Publishing,
+    /// It ended well.
+    Succeeded,
+    /// It was given up.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+impl JobEvent {
+    fn new(at_ms: u64, kind: JobEventKind) -> Self {
+        Self {
+            at_ms,
+            kind,
+            stage: None,
+            task: None,
+            attempt: None,
+            detail: None,
+        }
+    }
+
+    /// The first event of every job.
+    pub(crate) fn submitted(at_ms: u64) -> Self {
+        Self::new(at_ms, JobEventKind::Submitted)
+    }
 }
 
 /// Where a job stands.
@@ -145,6 +228,41 @@ pub struct EndedJob {
 }
 
 impl Job {
+    /// Takes note of what happened. How a job ends is always kept.
+    fn happened(&mut self, event: JobEvent) {
+        let ends = matches!(
+            event.kind,
+            JobEventKind::Succeeded | JobEventKind::Failed | JobEventKind::Cancelled
+        );
+        if self.events.len() < EVENTS_MAX || ends {
+            self.events.push(event);
+        } else {
+            self.events_dropped += 1;
+        }
+    }
+
+    fn stage_happened(&mut self, at_ms: u64, kind: JobEventKind, stage: u32) {
+        let name = |plan: &Plan| {
+            plan.stages
+                .get(stage as usize)
+                .map(|stage| stage.name.clone())
+        };
+        let stage = self.plan().and_then(name);
+        self.happened(JobEvent {
+            stage,
+            ..JobEvent::new(at_ms, kind)
+        });
+    }
+
+    /// Takes note of the stages that effects start.
+    fn stages_start(&mut self, at_ms: u64, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::RunStage { stage, .. } = effect {
+                self.stage_happened(at_ms, JobEventKind::StageStarted, *stage);
+            }
+        }
+    }
+
     /// Takes note of usage, summed by stage and function.
     pub(crate) fn add_usage(&mut self, usage: &[FunctionUsage]) {
         for one in usage {
@@ -254,8 +372,10 @@ impl Job {
             })
             .collect();
         self.state = JobState::Running(running);
+        self.happened(JobEvent::new(at_ms, JobEventKind::Planned));
+        self.stages_start(at_ms, &effects);
         if effects.is_empty() {
-            effects = self.publish();
+            effects = self.publish(at_ms);
         }
         effects
     }
@@ -316,7 +436,9 @@ impl Job {
             })
             .collect::<Vec<_>>();
         let ended = running.is_done();
-        let effects = if ended { self.publish() } else { next };
+        self.stage_happened(at_ms, JobEventKind::StageDone, done);
+        self.stages_start(at_ms, &next);
+        let effects = if ended { self.publish(at_ms) } else { next };
         (CommitAnswer::Committed, effects)
     }
 
@@ -331,7 +453,19 @@ impl Job {
         let progress = &mut running.stages[failure.stage as usize];
         let failures = progress.failures.entry(failure.task).or_default();
         *failures += 1;
-        if failure.problem.code.is_platform_fault() && *failures < ATTEMPTS_MAX {
+        let failures = *failures;
+        let event = JobEvent {
+            stage: Some(running.plan.stages[failure.stage as usize].name.clone()),
+            task: Some(failure.task),
+            attempt: Some(failure.attempt),
+            detail: Some(brief(&failure.problem)),
+            ..JobEvent::new(at_ms, JobEventKind::AttemptFailed)
+        };
+        self.happened(event);
+        let JobState::Running(running) = &mut self.state else {
+            return Vec::new();
+        };
+        if failure.problem.code.is_platform_fault() && failures < ATTEMPTS_MAX {
             return vec![Effect::RunTask {
                 job: self.id.clone(),
                 stage: failure.stage,
@@ -360,7 +494,8 @@ impl Job {
         effects
     }
 
-    fn publish(&mut self) -> Vec<Effect> {
+    fn publish(&mut self, at_ms: u64) -> Vec<Effect> {
+        self.happened(JobEvent::new(at_ms, JobEventKind::Publishing));
         let state = std::mem::replace(&mut self.state, JobState::Planning(Planning::default()));
         self.state = match state {
             JobState::Running(Running {
@@ -383,6 +518,12 @@ impl Job {
     /// A planning or publishing attempt failed.
     pub(crate) fn fail_step(&mut self, problem: Problem, at_ms: u64) -> Vec<Effect> {
         let retry = problem.code.is_platform_fault();
+        if retry && self.awaits_step() {
+            self.happened(JobEvent {
+                detail: Some(brief(&problem)),
+                ..JobEvent::new(at_ms, JobEventKind::StepFailed)
+            });
+        }
         match &mut self.state {
             JobState::Planning(planning) if retry && planning.failures + 1 < ATTEMPTS_MAX => {
                 planning.failures += 1;
@@ -454,6 +595,15 @@ impl Job {
                 return Vec::new();
             }
         };
+        let kind = match outcome {
+            Outcome::Succeeded => JobEventKind::Succeeded,
+            Outcome::Failed => JobEventKind::Failed,
+            Outcome::Cancelled => JobEventKind::Cancelled,
+        };
+        self.happened(JobEvent {
+            detail: problem.as_ref().map(brief),
+            ..JobEvent::new(at_ms, kind)
+        });
         let ending = Ending {
             outcome,
             problem,

@@ -26,7 +26,8 @@ pub use calls::{Begun, CallOutcome, KeyedCalls};
 pub use catalog::{Catalog, ComponentRecord, PinnedFunction};
 pub use command::{Answer, Command, CommitAnswer, Effect, Envelope};
 pub use job::{
-    EndedJob, Ending, Job, JobState, Outcome, Planning, Publishing, Running, StageState,
+    EVENTS_MAX, EndedJob, Ending, Job, JobEvent, JobEventKind, JobState, Outcome, Planning,
+    Publishing, Running, StageState,
 };
 pub use lease::{Lease, Leases};
 pub use plan::{

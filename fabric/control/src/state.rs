@@ -9,7 +9,7 @@ use weft_core::{ErrorCode, FunctionKind, FunctionUsage, JobId, Problem, TenantId
 use crate::calls::KeyedCalls;
 use crate::catalog::{Catalog, PinnedFunction};
 use crate::command::{Answer, Command, CommitAnswer, Effect, Envelope};
-use crate::job::{EndedJob, Job, JobState, Outcome, Planning};
+use crate::job::{EndedJob, Job, JobEvent, JobState, Outcome, Planning};
 use crate::lease::Leases;
 use crate::plan::{TaskCommit, TaskFailure};
 use crate::usage::UsageSums;
@@ -323,6 +323,8 @@ impl Tenant {
                 functions,
                 submitted_ms: at_ms,
                 usage: Vec::new(),
+                events: vec![JobEvent::submitted(at_ms)],
+                events_dropped: 0,
                 state,
             },
         );

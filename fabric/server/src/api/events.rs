@@ -1,13 +1,17 @@
-//! `/v1/jobs/{id}/events`: the job as server-sent events, whenever it changes, until it has ended.
+//! `/v1/jobs/{id}/events`: what happened to a job, and the job itself whenever it changes, as server-sent events until it has
+//! ended; what happened so far as a list, for those who ask for JSON.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures::Stream;
+use axum::response::{IntoResponse, Response};
 use futures::stream::unfold;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use weft_control::Job;
 
@@ -18,6 +22,10 @@ use super::{Api, jobs, views};
 const COALESCE: Duration = Duration::from_millis(100);
 
 struct Follow {
+    /// Events that wait to be sent.
+    waiting: VecDeque<Event>,
+    /// How many of what happened have been sent.
+    told: usize,
     api: Api,
     id: String,
     version: watch::Receiver<u64>,
@@ -25,48 +33,70 @@ struct Follow {
     ended: bool,
 }
 
-/// Streams a job.
+/// Streams a job, or lists what happened to it.
 pub(crate) async fn stream(
     State(api): State<Api>,
     Path(id): Path<String>,
-) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
-    jobs::look(&api, &id, |_| ()).await?;
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let wants_list = headers
+        .get(header::ACCEPT)
+        .is_some_and(|accept| accept == "application/json");
+    let list = |job: &Job| {
+        let items: Vec<Value> = job.events.iter().map(views::event).collect();
+        json!({ "items": items, "next_cursor": null, "dropped": job.events_dropped })
+    };
+    let list = jobs::look(&api, &id, list).await?;
+    if wants_list {
+        return Ok(Json(list).into_response());
+    }
     let version = api.replica.version();
     let follow = Follow {
+        waiting: VecDeque::new(),
+        told: 0,
         api,
         id,
         version,
         last: None,
         ended: false,
     };
-    Ok(Sse::new(unfold(follow, next))
-        .keep_alive(KeepAlive::new().interval(Duration::from_secs(10))))
+    let keep_alive = KeepAlive::new().interval(Duration::from_secs(10));
+    let stream = Sse::new(unfold(follow, next)).keep_alive(keep_alive);
+    Ok(stream.into_response())
 }
 
 async fn next(mut follow: Follow) -> Option<(Result<Event, Infallible>, Follow)> {
-    if follow.ended {
-        return None;
-    }
     loop {
-        // Marked as seen before the state is read: what comes after wakes the next round.
-        follow.version.borrow_and_update();
-        let look = |job: &Job| (views::job(job), views::has_ended(job));
-        let (view, ended) = jobs::look(&follow.api, &follow.id, look).await.ok()?;
-        if ended {
-            follow.ended = true;
-            return Some((
-                Ok(Event::default().event("end").data(view.to_string())),
-                follow,
-            ));
-        }
-        if follow.last.as_ref() != Some(&view) {
-            let event = Event::default().event("job").data(view.to_string());
-            follow.last = Some(view);
+        if let Some(event) = follow.waiting.pop_front() {
             return Some((Ok(event), follow));
         }
-        tokio::time::sleep(COALESCE).await;
-        if follow.version.changed().await.is_err() {
+        if follow.ended {
             return None;
+        }
+        // Marked as seen before the state is read: what comes after wakes the next round.
+        follow.version.borrow_and_update();
+        let told = follow.told;
+        let look = |job: &Job| {
+            let new = job.events.iter().skip(told);
+            let new: Vec<Value> = new.map(views::event).collect();
+            (views::job(job), views::has_ended(job), new)
+        };
+        let (view, ended, new) = jobs::look(&follow.api, &follow.id, look).await.ok()?;
+        follow.told += new.len();
+        let event = |name: &str, data: &Value| Event::default().event(name).data(data.to_string());
+        let happened = new.iter().map(|one| event("happened", one));
+        follow.waiting.extend(happened);
+        if ended {
+            follow.ended = true;
+            follow.waiting.push_back(event("end", &view));
+        } else if follow.last.as_ref() != Some(&view) {
+            follow.waiting.push_back(event("job", &view));
+            follow.last = Some(view);
+        } else if follow.waiting.is_empty() {
+            tokio::time::sleep(COALESCE).await;
+            if follow.version.changed().await.is_err() {
+                return None;
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use serde_json::{Value, json};
-use weft_control::{ComponentRecord, EndedJob, Job, JobState, Outcome, StageState};
+use weft_control::{ComponentRecord, EndedJob, Job, JobEvent, JobState, Outcome, StageState};
 use weft_core::{FunctionUsage, PriceSheet, Receipt};
 
 use super::reply::problem_json;
@@ -101,6 +101,18 @@ pub(crate) fn line(job: &Job) -> Value {
         "ended_at": ended.map(rfc3339),
         "tasks_done": done.sum::<usize>(),
         "tags": job.spec.tags,
+    })
+}
+
+/// Something that happened to a job.
+pub(crate) fn event(event: &JobEvent) -> Value {
+    json!({
+        "at": rfc3339(event.at_ms),
+        "kind": event.kind,
+        "stage": event.stage,
+        "task": event.task,
+        "attempt": event.attempt,
+        "detail": event.detail,
     })
 }
 

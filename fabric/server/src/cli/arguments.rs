@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Receipt(IdArguments),
     /// List components, or show one
     Components(ComponentsArguments),
+    /// Check whether this machine has what Weft needs
+    Doctor,
     /// Runs tasks for the server, which is at the other end of standard input
     #[command(hide = true)]
     Executor,

@@ -13,6 +13,7 @@ mod arguments;
 mod build;
 mod client;
 mod components;
+mod doctor;
 mod endpoint;
 mod events;
 mod failure;
@@ -98,6 +99,7 @@ fn dispatch(arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::New(new) => new::new(new, output),
         Command::Build(build) => build::build(build, output),
         Command::Show(show) => show::show(show, output),
+        Command::Doctor => doctor::doctor(&arguments.global, output),
         remote => call_server(remote, &arguments.global, output),
     }
 }
@@ -157,6 +159,7 @@ async fn remote(command: &Command, client: &Client, output: &mut Output) -> Resu
         | Command::Compiler(_)
         | Command::New(_)
         | Command::Build(_)
+        | Command::Doctor
         | Command::Show(_) => {
             unreachable!("these run without a server")
         }

@@ -120,7 +120,7 @@ fn printed(command: &mut Command) -> Result<String, String> {
     Err(last.map_or_else(|| done.status.to_string(), |line| line.trim().to_owned()))
 }
 
-fn has_target(folder: &Path) -> bool {
+pub(crate) fn has_target(folder: &Path) -> bool {
     let mut rustc = command("rustc", folder);
     let libraries = printed(rustc.args(["--print", "target-libdir", "--target", TARGET]));
     libraries.is_ok_and(|libraries| Path::new(&libraries).is_dir())

@@ -226,25 +226,50 @@ fn events_tell_of_progress_and_end_with_the_job() {
         (last.0.as_str(), &last.1["status"]),
         ("end", &json!("succeeded"))
     );
+    let (happened, jobs): (Vec<_>, Vec<_>) =
+        earlier.iter().partition(|(name, _)| name == "happened");
     assert!(
-        earlier
-            .iter()
+        jobs.iter()
             .all(|(name, job)| name == "job" && !job::has_ended(job))
     );
     let done = |job: &Value| -> u64 {
         let stages = job["stages"].as_array().into_iter().flatten();
         stages.map(|stage| number(&stage["tasks_done"])).sum()
     };
-    let progress: Vec<u64> = events.iter().map(|(_, job)| done(job)).collect();
+    let progress: Vec<u64> = jobs.iter().map(|(_, job)| done(job)).collect();
     assert!(progress.is_sorted(), "{progress:?}");
     assert_eq!(
         last.1,
         job::show(&server, &id),
         "the last event is the job as it stays"
     );
-    // Of a job that has ended there is one event.
-    let late = server.ask(&Request::get(path)).text();
-    assert_eq!(self::events(&late).len(), 1, "{late}");
+    let kinds: Vec<&str> = happened
+        .iter()
+        .filter_map(|(_, event)| event["kind"].as_str())
+        .collect();
+    let expected = [
+        "submitted",
+        "planned",
+        "stage_started",
+        "stage_done",
+        "stage_started",
+        "stage_started",
+        "stage_done",
+        "stage_done",
+        "publishing",
+        "succeeded",
+    ];
+    assert_eq!(kinds, expected);
+    // Of a job that has ended, all that happened is kept, as a stream and as a list.
+    let late = self::events(&server.ask(&Request::get(path.as_str())).text());
+    assert_eq!(late.len(), expected.len() + 1, "{late:?}");
+    let list = Request::get(path).header("accept", "application/json");
+    let list = server.ask(&list).ok();
+    let kept = late.iter().take(expected.len()).map(|(_, event)| event);
+    assert!(
+        kept.eq(list["items"].as_array().into_iter().flatten()),
+        "{list:#}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod clock;
 mod conservation;
 mod crash;
 mod determinism;
+mod examples;
 mod fixture;
 mod folder;
 mod formats;
