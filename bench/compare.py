@@ -7,8 +7,10 @@
 
 Each run is a process of its own, one after the other, the order rotated from round to round. What a system needs to start (a JVM, a
 cluster, for Weft `weft up` and the deployment) is up before the clock runs, and told apart. Weft's clock runs from the start of `weft run`
-to its end. Peak memory is RssAnon + RssShmem over the process tree, start included. All systems have the same cores. `weblog` also takes
-what others wrote into a folder, as long as the names fit the example's job file; bench/generate.py makes the data of the other workloads.
+to its end. Peak memory is RssAnon + RssShmem over the process tree, sampled every 40 ms: of peers with their start, of
+Weft's server, executor and client without the deployment. All systems have the same cores.
+bench/generate.py makes the data of the other workloads; any folder will do whose files have the names and columns of the example's job file.
+The exit code is 1 where results differ or Weft failed.
 """
 import argparse, importlib.util, json, os, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.request
 
@@ -31,13 +33,17 @@ def members(workload, wanted):
     """Who takes part: peers that can be imported, and for `scoring` also those that say the function in their own expressions."""
     found = ["weft"]
     for name in wanted or SYSTEMS:
-        if importlib.util.find_spec(SYSTEMS[name][2]) is None:
+        if importlib.util.find_spec(SYSTEMS[name][2]) is None or name == "spark" and not has_java():
             print(f"{name} is not installed and left out", file=sys.stderr)
             continue
         found.append(name)
         if workload == "scoring" and name in NATIVE:
             found.append(f"{name}-native")
     return found
+
+
+def has_java():
+    return "JAVA_HOME" in os.environ or shutil.which("java") is not None
 
 
 # ---- one run, as a process of its own
@@ -225,9 +231,10 @@ def main():
     a.weft, a.guests = os.path.abspath(a.weft), a.guests and os.path.abspath(a.guests)
     if a.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:a.cores])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended, and its folder removed
     rows = all_runs(a)
     print(report.section(rows))
-    return 0 if report.is_sound(rows) else 1
+    return 0 if report.agree(rows) else 1
 
 
 if __name__ == "__main__":

@@ -284,7 +284,8 @@ class Spark:
         # Both groupings in one pass; the counts, not the lines, are kept for the two outputs.
         g = s.sql("SELECT day, ip, page, count(*) AS hits FROM visits GROUP BY GROUPING SETS ((day, ip), (day, page))").persist()
         day = F.date_format(F.to_date("day", "dd/MMM/yyyy"), "yyyy-MM-dd").alias("day")
-        g.filter("ip IS NOT NULL").groupBy("day").agg(F.count(F.lit(1)).alias("visitors")).select(day, "visitors").coalesce(1).write.parquet(f"{out}/daily")
+        daily = g.filter("ip IS NOT NULL").groupBy("day").agg(F.count(F.lit(1)).alias("visitors")).select(day, "visitors")
+        daily.coalesce(1).write.parquet(f"{out}/daily")
         rank = F.row_number().over(Window.partitionBy("day").orderBy(F.desc("hits"), "page"))
         top = g.filter("page IS NOT NULL").withColumn("rank", rank).filter("rank <= 10").select(day, "rank", "page", "hits")
         top.coalesce(1).write.parquet(f"{out}/top")

@@ -1,10 +1,10 @@
 //! One job's life. Each state holds just the fields that are valid in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, StageSpec};
-use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
+use weft_core::{ErrorCode, FunctionUsage, JobId, LimitKind, Problem};
 
 use crate::catalog::PinnedFunction;
 use crate::command::{CommitAnswer, Effect};
@@ -30,9 +30,15 @@ pub struct Job {
     /// Events that came when there were enough.
     #[serde(default)]
     pub events_dropped: u64,
+    /// Attempts that ended after the job had, and are billed: stage, task, attempt. Each counts once.
+    #[serde(default)]
+    pub settled: BTreeSet<(u32, u32, u32)>,
     /// Where it stands.
     pub state: JobState,
 }
+
+/// Stands for planning where an attempt of a task stands else.
+pub(crate) const PLANNING: (u32, u32, u32) = (u32::MAX, 0, 0);
 
 /// Events that are kept of a job.
 pub const EVENTS_MAX: usize = 1_000;
@@ -325,17 +331,22 @@ impl Job {
             .collect()
     }
 
-    /// True where the job was cancelled, or failed for what is its own.
-    pub(crate) fn ended_by_its_user(&self) -> bool {
+    /// True, once for each attempt, where it ended after the job was cancelled, or failed for what is its own: it was the user's
+    /// work all the same.
+    pub(crate) fn settle(&mut self, attempt: (u32, u32, u32)) -> bool {
         let JobState::Ending(ending) = &self.state else {
             return false;
         };
         let platform = |problem: &Problem| problem.code.is_platform_fault();
-        match ending.outcome {
+        let by_its_user = match ending.outcome {
             Outcome::Cancelled => true,
             Outcome::Failed => !ending.problem.as_ref().is_some_and(platform),
             Outcome::Succeeded => false,
-        }
+        };
+        let (stage, task, _) = attempt;
+        let stage = self.stages().get(stage as usize);
+        let is_committed = stage.is_some_and(|stage| stage.commits.contains_key(&task));
+        by_its_user && !is_committed && self.settled.insert(attempt)
     }
 
     /// True while a planning or a publishing attempt may be under way.
@@ -405,12 +416,14 @@ impl Job {
         progress.commits.insert(task, commit);
         let n_files: u64 = running.stages.iter().map(|stage| stage.files).sum();
         if n_files > OUTPUT_FILES_MAX {
-            let problem = Problem::new(
+            let mut problem = Problem::new(
                 ErrorCode::LimitExceeded,
                 format!(
                     "the job's outputs have more than {OUTPUT_FILES_MAX} files: fewer `partitions`, or `partition_by` columns with fewer values"
                 ),
             );
+            problem.limit = Some(LimitKind::Files.to_string());
+            problem.value = Some(OUTPUT_FILES_MAX.to_string());
             return (
                 CommitAnswer::Committed,
                 self.end(Outcome::Failed, Some(problem), at_ms),

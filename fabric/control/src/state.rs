@@ -1,6 +1,6 @@
 //! The whole state, and the one function that changes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work};
@@ -9,7 +9,7 @@ use weft_core::{ErrorCode, FunctionKind, FunctionUsage, JobId, Problem, TenantId
 use crate::calls::KeyedCalls;
 use crate::catalog::{Catalog, PinnedFunction};
 use crate::command::{Answer, Command, CommitAnswer, Effect, Envelope};
-use crate::job::{EndedJob, Job, JobEvent, JobState, Outcome, Planning};
+use crate::job::{EndedJob, Job, JobEvent, JobState, Outcome, PLANNING, Planning};
 use crate::lease::Leases;
 use crate::plan::{TaskCommit, TaskFailure};
 use crate::usage::UsageSums;
@@ -108,7 +108,8 @@ impl State {
             } => tenant.submit(job, spec, idempotency, at_ms),
             Command::JobPlanned { job, plan, usage } => tenant.with_job(&job, |job, sums| {
                 let wanted = matches!(job.state, JobState::Planning(_));
-                note_usage(job, sums, usage, wanted, at_ms);
+                let billed = wanted || job.settle(PLANNING);
+                note_usage(job, sums, usage, billed, at_ms);
                 if wanted {
                     job.planned(plan, at_ms)
                 } else {
@@ -121,7 +122,7 @@ impl State {
                 usage,
             } => tenant.with_job(&job, |job, sums| {
                 let at_fault = job.awaits_step() && !problem.code.is_platform_fault();
-                let billed = at_fault || job.ended_by_its_user();
+                let billed = at_fault || job.settle(PLANNING);
                 note_usage(job, sums, usage, billed, at_ms);
                 job.fail_step(problem, at_ms)
             }),
@@ -325,6 +326,7 @@ impl Tenant {
                 usage: Vec::new(),
                 events: vec![JobEvent::submitted(at_ms)],
                 events_dropped: 0,
+                settled: BTreeSet::new(),
                 state,
             },
         );
@@ -379,8 +381,10 @@ impl Tenant {
             return CommitAnswer::Stale;
         };
         let usage = commit.usage.clone();
+        let attempt = (commit.stage, commit.task, commit.attempt);
         let (answer, next) = job.commit(commit, at_ms);
-        let billed = answer == CommitAnswer::Committed;
+        let billed = answer == CommitAnswer::Committed
+            || (answer == CommitAnswer::Stale && job.settle(attempt));
         note_usage(job, &mut self.usage, usage, billed, at_ms);
         effects.extend(next);
         answer
@@ -392,9 +396,13 @@ impl Tenant {
         };
         let at_fault = job.awaits_task(failure.stage, failure.task)
             && !failure.problem.code.is_platform_fault();
-        // What ran when a job was cancelled, or reached a limit, was the user's work.
-        let stopped = failure.cancelled && job.ended_by_its_user();
-        let billed = at_fault || stopped;
+        let users = failure.cancelled || !failure.problem.code.is_platform_fault();
+        let attempt = (failure.stage, failure.task, failure.attempt);
+        let billed = at_fault || (users && job.settle(attempt));
+        if at_fault {
+            // Told again once it has ended the job, it is not billed again.
+            job.settled.insert(attempt);
+        }
         note_usage(job, &mut self.usage, failure.usage.clone(), billed, at_ms);
         job.fail_task(failure, at_ms)
     }

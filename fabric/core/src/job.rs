@@ -23,6 +23,10 @@ use crate::limits::Limits;
 pub const STAGES_MAX: usize = 64;
 /// Most tasks in a task set, and most partitions of a shuffle.
 pub const TASKS_MAX: u32 = 100_000;
+/// Inputs of a job.
+pub const INPUTS_MAX: usize = 256;
+/// Outputs of a job, dead letters included.
+pub const OUTPUTS_MAX: usize = 256;
 /// Most partitions of a shuffle.
 pub const PARTITIONS_MAX: u32 = 10_000;
 

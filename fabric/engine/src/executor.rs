@@ -62,7 +62,9 @@ struct Held {
 
 impl Held {
     /// Takes a component in; others go where they are too many or too large. What runs keeps its own hold on what goes.
-    fn load(&mut self, digest: Digest, loaded: Loaded) {
+    fn load(&mut self, digest: Digest, mut loaded: Loaded) {
+        self.uses += 1;
+        loaded.used = self.uses;
         self.loaded_bytes += loaded.bytes;
         if let Some(before) = self.components.insert(digest, loaded) {
             self.loaded_bytes -= before.bytes;

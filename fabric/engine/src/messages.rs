@@ -97,8 +97,8 @@ impl FromExecutor {
                 ..reply
             }),
             Self::Task(reply) => {
-                let result = reply.result.and_then(|commit| {
-                    Err(TaskFailure {
+                let failure = match reply.result {
+                    Ok(commit) => TaskFailure {
                         stage: commit.stage,
                         task: commit.task,
                         attempt: commit.attempt,
@@ -107,9 +107,13 @@ impl FromExecutor {
                         cancelled: false,
                         usage: commit.usage,
                         log: Some(commit.log),
-                    })
-                });
-                Self::Task(Box::new(TaskReply { result, ..*reply }))
+                    },
+                    Err(failure) => TaskFailure { problem, ..failure },
+                };
+                Self::Task(Box::new(TaskReply {
+                    job: reply.job,
+                    result: Err(failure),
+                }))
             }
             Self::Invoked(reply) => Self::Invoked(Box::new(InvokeReply {
                 result: Err(problem),

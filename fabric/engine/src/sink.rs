@@ -16,7 +16,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use weft_control::SinkFile;
 use weft_core::job::OutputFormat;
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_shuffle::StagedFile;
 
 use crate::messages::TaskRequest;
@@ -278,7 +278,10 @@ impl SinkWriter {
                 "the output `{}` gets more than {FILES_MAX} files from one task: `partition_by` columns with fewer values, or shuffle by them first",
                 self.plan.output
             );
-            return Err(Problem::new(ErrorCode::LimitExceeded, detail));
+            let mut problem = Problem::new(ErrorCode::LimitExceeded, detail);
+            problem.limit = Some(LimitKind::Files.to_string());
+            problem.value = Some(FILES_MAX.to_string());
+            return Err(problem);
         }
         let n = self.n_files.entry(folder.to_owned()).or_default();
         let mut base = format!("part-{}-{:05}", self.plan.stage, self.request.id.task);

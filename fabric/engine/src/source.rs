@@ -90,6 +90,10 @@ impl ShuffleSource<'_> {
                         );
                         reserved = None;
                     }
+                    // While nothing else is held.
+                    if runs.len() == RUNS_MAX {
+                        runs = self.merge_pass(environment, runs).await?;
+                    }
                     if !grow(environment, &mut reserved, size) {
                         return Err(out_of_memory(environment, "a segment of the shuffle"));
                     }
@@ -102,9 +106,6 @@ impl ShuffleSource<'_> {
                 read.sums.add(&sums);
                 read.bytes += segment.bytes();
                 batches.extend(more);
-                if runs.len() == RUNS_MAX {
-                    runs = self.merge_pass(environment, runs).await?;
-                }
             }
         }
         read.spilled_runs = runs.len() as u64;

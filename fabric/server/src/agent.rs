@@ -194,8 +194,12 @@ impl Agent {
             Ok(Ok(Verdict::Refused(problem))) => return Err(problem),
             Ok(Err(problem)) => return Err(problem),
             Err(_) => {
-                let value = format!("{} s", COMPILE_WALL_MAX.as_secs());
-                return Err(over_limit(LimitKind::Wall, value));
+                // Its CPU time has a limit of its own: the machine was busy.
+                let detail = format!(
+                    "the component could not be compiled within {} s: the machine is busy; try again",
+                    COMPILE_WALL_MAX.as_secs()
+                );
+                return Err(Problem::new(ErrorCode::Busy, detail));
             }
         };
         std::fs::rename(&draft, artefact).map_err(|error| internal(&error))?;

@@ -177,7 +177,7 @@ const CACHED_JOBS_MAX: usize = 16;
 /// Reads archives, off the threads that serve, and keeps those that were read last.
 pub(crate) struct Archives {
     blobs: Blobs,
-    readers: Arc<Semaphore>,
+    readers: Semaphore,
     /// The most recently read last.
     cached: Mutex<VecDeque<Arc<Job>>>,
 }
@@ -190,7 +190,7 @@ impl Archives {
     pub(crate) fn new(blobs: Blobs) -> Self {
         Self {
             blobs,
-            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            readers: Semaphore::new(READERS_MAX),
             cached: Mutex::default(),
         }
     }
@@ -204,6 +204,9 @@ impl Archives {
     }
 
     fn keep(&self, job: &Arc<Job>) {
+        if n_tasks(job) > CACHED_TASKS_MAX {
+            return;
+        }
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         cached.retain(|other| other.id != job.id);
         cached.push_back(Arc::clone(job));
@@ -240,15 +243,10 @@ impl Archives {
     ) -> Result<Option<T>, Problem> {
         let stopped = |_| {
             Problem::new(
-                weft_core::ErrorCode::Busy,
-                format!("`{id}`: the server is stopping"),
+                weft_core::ErrorCode::Internal,
+                format!("the archive of `{id}` could not be decoded"),
             )
         };
-        let reader = Arc::clone(&self.readers);
-        let _reader = reader
-            .acquire_owned()
-            .await
-            .map_err(|_| Problem::new(weft_core::ErrorCode::Busy, "the server is stopping"))?;
         if !self
             .blobs
             .exists(key)
@@ -257,6 +255,11 @@ impl Archives {
         {
             return Ok(None);
         }
+        let _reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|_| Problem::new(weft_core::ErrorCode::Busy, "the server is stopping"))?;
         let bytes = self.blobs.get(key).await.map_err(|error| error.problem())?;
         let key = key.to_owned();
         let decoded = tokio::task::spawn_blocking(move || decode(&key, &bytes));

@@ -11,7 +11,7 @@ use weft_sandbox::Description;
 
 use crate::agent::Agent;
 use crate::clock::unix_ms;
-use crate::controller::Request;
+use crate::controller::{CheckAnswer, Request};
 use crate::folder::{DataFolder, tenant};
 use crate::replica::Replica;
 
@@ -38,7 +38,7 @@ pub(crate) struct Components {
     /// Registrations under way, whether their clients wait or have gone.
     permits: Semaphore,
     /// Checks of jobs under way.
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
     /// One entry for each digest that somebody is waiting for.
     flights: Mutex<HashMap<Digest, Flight>>,
 }
@@ -71,7 +71,7 @@ impl Components {
             replica,
             controller,
             permits: Semaphore::new(REGISTRATIONS_MAX),
-            checks: Semaphore::new(CHECKS_MAX),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
             flights: Mutex::default(),
         }
     }
@@ -248,7 +248,8 @@ impl Components {
         let functions = request.functions.iter();
         let digests: Vec<Digest> = functions.map(|function| function.digest.clone()).collect();
         self.ensure_artefacts(&digests).await?;
-        let _permit = self.checks.try_acquire().map_err(|_| {
+        let checks = Arc::clone(&self.checks);
+        let permit = checks.try_acquire_owned().map_err(|_| {
             let detail = format!("{CHECKS_MAX} checks are under way; try again");
             Problem::new(ErrorCode::Busy, detail)
         })?;
@@ -260,7 +261,10 @@ impl Components {
         };
         let request = Request::Check {
             request: Box::new(request),
-            answer,
+            answer: CheckAnswer {
+                to: answer,
+                _permit: permit,
+            },
         };
         let gone = || Problem::new(ErrorCode::Busy, "the executor is gone; try again");
         self.controller.send(request).await.map_err(|_| gone())?;

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -170,19 +170,22 @@ impl DataFolder {
     /// The same while the server runs, of what has lain there for a while: development versions that were replaced, outputs of calls
     /// whose keys have expired, archives of jobs that are not listed any more.
     ///
-    /// `seen`: what was found so before, and when first.
+    /// `seen`: what was found so before, and when first, in Unix milliseconds.
     pub(crate) fn sweep_stale(
         &self,
         kept: &Kept,
-        seen: &mut HashMap<PathBuf, Instant>,
+        seen: &mut HashMap<PathBuf, u64>,
+        now_ms: u64,
     ) -> anyhow::Result<usize> {
         let before = std::mem::take(seen);
+        let long_ago =
+            |at_ms: u64| u128::from(now_ms.saturating_sub(at_ms)) > STALE_AFTER.as_millis();
         let mut stale = |entry: &fs::DirEntry| {
-            let first = before.get(&entry.path()).copied();
-            let first = first.unwrap_or_else(Instant::now);
-            let is_stale = first.elapsed() > STALE_AFTER;
+            let first_ms = before.get(&entry.path()).copied().unwrap_or(now_ms);
+            // What was written a moment ago may have taken the place of what was seen.
+            let is_stale = long_ago(first_ms) && modified_ms(entry).is_some_and(long_ago);
             if !is_stale {
-                seen.insert(entry.path(), first);
+                seen.insert(entry.path(), first_ms);
             }
             is_stale
         };
@@ -216,6 +219,13 @@ impl DataFolder {
     }
 }
 
+/// When a file was written, in Unix milliseconds.
+fn modified_ms(entry: &fs::DirEntry) -> Option<u64> {
+    let modified = entry.metadata().ok()?.modified().ok()?;
+    let since = modified.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}
+
 /// Removes what is not to be kept and may go. Returns how many were removed.
 fn remove(
     folder: &Path,
@@ -228,13 +238,21 @@ fn remove(
             continue;
         }
         let path = entry.path();
-        if path.is_dir() {
-            fs::remove_dir_all(&path)?;
+        let gone = if path.is_dir() {
+            fs::remove_dir_all(&path)
         } else {
-            fs::remove_file(&path)?;
+            fs::remove_file(&path)
+        };
+        match gone {
+            Ok(()) => {
+                tracing::info!(path = %path.display(), "removed what nothing refers to");
+                removed += 1;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "what nothing refers to cannot be removed");
+            }
         }
-        tracing::info!(path = %path.display(), "removed what nothing refers to");
-        removed += 1;
     }
     Ok(removed)
 }

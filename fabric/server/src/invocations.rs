@@ -9,10 +9,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use weft_control::Command;
 use weft_core::{ErrorCode, FunctionUsage, LimitKind, Problem};
 use weft_engine::{InvokeReply, InvokeRequest, ToExecutor};

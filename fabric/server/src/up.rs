@@ -15,6 +15,7 @@ use weft_shuffle::Blobs;
 use crate::agent::Agent;
 use crate::api::{self, Api};
 use crate::archive::Archives;
+use crate::clock::unix_ms;
 use crate::components::Components;
 use crate::controller::{Controller, SchedulerSettings};
 use crate::folder::{DataFolder, Kept};
@@ -87,7 +88,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     replica.leads().await?;
     let swept = folder.sweep(&Kept::of(&replica.state()))?;
     if swept > 0 {
-        tracing::info!(swept, "cleaned up after a crash");
+        tracing::info!(swept, "removed what nothing refers to");
     }
 
     let slots = settings.slots.unwrap_or_else(|| {
@@ -148,11 +149,13 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         let mut seen = std::collections::HashMap::new();
         loop {
             ticks.tick().await;
+            // Those under way first: what is registered meanwhile is in the state.
+            let in_flight = registering.in_flight();
             let mut kept = Kept::of(&of_state.state());
-            kept.components(registering.in_flight().into_iter());
+            kept.components(in_flight.into_iter());
             let folder = Arc::clone(&sweeping);
             let sweep = move || {
-                let swept = folder.sweep_stale(&kept, &mut seen);
+                let swept = folder.sweep_stale(&kept, &mut seen, unix_ms());
                 (swept, seen)
             };
             let swept;

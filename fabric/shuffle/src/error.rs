@@ -50,6 +50,8 @@ pub enum ErrorKind {
     Damaged,
     /// Tell the user.
     Conflict,
+    /// The path is not one to write to; tell the user.
+    NoPlace,
     /// The disk is full; tell the user.
     Exhausted,
     /// Our bug.
@@ -72,6 +74,7 @@ impl Error {
         match self {
             Error::Store { source, .. } if is_full(source) => ErrorKind::Exhausted,
             Error::File { source, .. } if is_full(source) => ErrorKind::Exhausted,
+            Error::File { source, .. } if is_no_place(source) => ErrorKind::NoPlace,
             Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
             Error::Damaged { .. } | Error::StagedFileLost(_) => ErrorKind::Damaged,
             Error::OutputExists(_) => ErrorKind::Conflict,
@@ -92,6 +95,10 @@ impl Error {
         }
         match self.kind() {
             ErrorKind::Unavailable => Problem::new(ErrorCode::StoreUnavailable, detail),
+            ErrorKind::NoPlace => Problem::new(
+                ErrorCode::InvalidJob,
+                format!("{detail}; choose another folder for the output"),
+            ),
             ErrorKind::Exhausted => Problem::new(
                 ErrorCode::StoreUnavailable,
                 format!("{detail}: the disk is full; free some space and run the job again"),
@@ -100,6 +107,18 @@ impl Error {
             ErrorKind::Damaged | ErrorKind::Internal => Problem::new(ErrorCode::Internal, detail),
         }
     }
+}
+
+/// True where the path itself is wrong: under a file, without permission, in a file system that takes no files.
+fn is_no_place(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::NotADirectory
+            | ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::InvalidFilename
+    )
 }
 
 /// Looks for a full disk among the sources of an error; stores wrap the system's errors several times over.

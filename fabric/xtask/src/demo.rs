@@ -4,18 +4,14 @@
 //! the loopback interface, deploys, runs, shows. It runs as a worker of [`supervise`], so that the server stops and the
 //! folder goes away on every way out, Ctrl-C included.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::path::Path;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
 use crate::places::Places;
-use crate::run::{now, program, run, start as start_program, step};
+use crate::run::{run, step};
+use crate::server::{Folder, Server};
 use crate::{guests, logs, supervise, toolchain};
 
 /// The verb that runs the demo proper.
@@ -23,13 +19,10 @@ pub(crate) const WORKER: &str = "demo-worker";
 
 const LOG_BYTES: u64 = 256_000_000;
 
-/// How long the server may take to answer: its first start makes keys and folders.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Asks what must be asked at the terminal, then runs the demo as a worker.
 pub(crate) fn start() -> Result<ExitCode> {
     toolchain::ensure()?;
-    supervise::front(WORKER)
+    supervise::front(WORKER, &[])
 }
 
 /// The demo, step by step.
@@ -42,17 +35,18 @@ pub(crate) fn work(places: &Places) -> Result<()> {
         );
     }
     step("build weft", || guests::build_weft(places))?;
-    let folder = Folder::new()?;
+    let folder = Folder::new("demo")?;
     let weblog = folder.0.join("weblog");
     let wasm = folder.0.join("weblog.wasm");
     let example = places.root.join("examples/weblog");
     step("build examples/weblog", || {
-        guests::build_crate(places, &example, &wasm)
+        guests::build_project(places, &example, &wasm)
     })?;
     step("make access logs", || make_logs(&weblog))?;
     std::fs::copy(example.join("job.toml"), weblog.join("job.toml"))
         .context("cannot copy the job file")?;
     let server = step("start a server", || Server::start(places, &folder.0))?;
+    println!("weft up listens on {}", server.address);
     step("deploy", || run(server.weft().arg("deploy").arg(&wasm)))?;
     step("run the job", || {
         run(server.weft().args(["run", "job.toml"]).current_dir(&weblog))
@@ -96,130 +90,4 @@ fn show_outputs(server: &Server, weblog: &Path) -> Result<()> {
             .args(["--rows", "5"]))?;
     }
     Ok(())
-}
-
-/// A temporary folder for this user alone, removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Folder> {
-        let parent = std::env::temp_dir();
-        let path = parent.join(format!("weft-demo-{}", std::process::id()));
-        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
-        made.with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-/// `weft up` on a data folder of its own, stopped when dropped.
-struct Server {
-    binary: PathBuf,
-    data: PathBuf,
-    address: SocketAddr,
-    process: Child,
-}
-
-impl Server {
-    fn start(places: &Places, folder: &Path) -> Result<Server> {
-        let (data, log) = (folder.join("server"), folder.join("server.log"));
-        let address = free_address()?;
-        let mut up = program(places.weft());
-        up.arg("--data")
-            .arg(&data)
-            .args(["up", "--listen", &address.to_string()]);
-        let output = File::create(&log)?;
-        up.stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
-        let process = start_program(&mut up)?;
-        let mut server = Server {
-            binary: places.weft(),
-            data,
-            address,
-            process,
-        };
-        server
-            .wait_until_healthy()
-            .with_context(|| last_lines(&log))?;
-        println!("weft up listens on {address}");
-        Ok(server)
-    }
-
-    /// The command line, talking to this server.
-    fn weft(&self) -> Command {
-        let mut weft = program(&self.binary);
-        weft.arg("--endpoint")
-            .arg(format!("http://{}", self.address))
-            .arg("--data")
-            .arg(&self.data);
-        // Without a terminal to ask at, an interrupted run cancels its job.
-        weft.env_remove("WEFT_TOKEN").stdin(Stdio::null());
-        weft
-    }
-
-    fn wait_until_healthy(&mut self) -> Result<()> {
-        let deadline = now() + START_TIMEOUT;
-        while !is_healthy(self.address) {
-            ensure!(!supervise::is_stopping(), "interrupted");
-            if let Some(status) = self.process.try_wait()? {
-                bail!("the server stopped: {status}");
-            }
-            ensure!(
-                now() < deadline,
-                "the server does not answer after {} s",
-                START_TIMEOUT.as_secs()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if !supervise::stop_server(&mut self.process) {
-            drop(writeln!(
-                std::io::stderr(),
-                "the server did not stop by itself and was killed"
-            ));
-        }
-    }
-}
-
-/// An address that nobody listens on now.
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .context("no port of the loopback interface is free")?;
-    Ok(listener.local_addr()?)
-}
-
-fn is_healthy(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let timeout = Duration::from_secs(1);
-        let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-        stream.set_read_timeout(Some(timeout))?;
-        write!(
-            stream,
-            "GET /v1/health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        stream.take(1 << 16).read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
-}
-
-/// The end of the server's log, for errors.
-fn last_lines(log: &Path) -> String {
-    let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(20)..];
-    format!("the end of the server's log:\n{}\n", last.join("\n"))
 }

@@ -1,7 +1,7 @@
 //! Builds the components that tests run, to `NAME.wasm` in one folder.
 //!
-//! A guest is a folder of `examples/` or of `fabric/*/tests/guests/`: a crate, or a Python program `app.py`. Beside a
-//! component lies `NAME.inputs`, a hash of all that it was made from; while that is unchanged, the guest is not built.
+//! A guest is a folder of `examples/` or of `fabric/*/tests/guests/`: a crate, or a Python program `app.py`. A Python program of the
+//! examples is built by `weft build`, with the SDK; one of the tests meets the contract itself. Beside a component lies `NAME.inputs`, a hash of all that it was made from; while that is unchanged, the guest is not built.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
@@ -24,8 +24,8 @@ pub(crate) fn build_weft(places: &Places) -> Result<()> {
     run(&mut command)
 }
 
-/// Builds one crate to a component at `out`, by `weft build`. Guests share what cargo builds for them.
-pub(crate) fn build_crate(places: &Places, folder: &Path, out: &Path) -> Result<()> {
+/// Builds one project to a component at `out`, by `weft build`. Guests share what cargo builds for them.
+pub(crate) fn build_project(places: &Places, folder: &Path, out: &Path) -> Result<()> {
     let mut command = guest_program(places.weft());
     command.arg("build").arg(folder).arg("--out").arg(out);
     run(command
@@ -100,6 +100,11 @@ impl<'a> Tools<'a> {
         add_folder(&mut rust, &places.root.join("wit"), &[])?;
         let mut python = DefaultHasher::new();
         python.write(python::VERSION.as_bytes());
+        // Not the whole binary, which changes often, and makes none of a component's bytes.
+        let builder = places.root.join("fabric/server/src/cli/build_python.rs");
+        add_file(&mut python, &builder)?;
+        let sdk = places.root.join("guest-sdk/python");
+        add_folder(&mut python, &sdk, &["__pycache__", "tests"])?;
         add_folder(&mut python, &places.root.join("wit"), &[])?;
         Ok(Tools {
             places,
@@ -121,9 +126,12 @@ impl<'a> Tools<'a> {
 
     fn build(&self, folder: &Path, wasm: &Path) -> Result<()> {
         if !is_python(folder) {
-            return build_crate(self.places, folder, wasm);
+            return build_project(self.places, folder, wasm);
         }
         let tool = python::ensure(self.places)?;
+        if folder.starts_with(self.places.root.join("examples")) {
+            return build_project(self.places, folder, wasm);
+        }
         python::componentize(&tool, &self.places.root.join("wit"), folder, wasm)
     }
 }

@@ -1,4 +1,4 @@
-//! The verbs of the repository, as `cargo xtask VERB`: demo, test, guests, lint, logs.
+//! The verbs of the repository, as `cargo xtask VERB`: demo, test, guests, lint, logs, bench.
 //!
 //! They need what a checkout needs anyway: cargo, a C compiler, and for guests a Rust toolchain with a Wasm target, which
 //! [`toolchain`] finds or installs. Everything that is built goes outside the checkout, see [`places`].
@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+mod bench;
 mod demo;
 mod guests;
 mod lint;
@@ -15,6 +16,7 @@ mod logs;
 mod places;
 mod python;
 mod run;
+mod server;
 mod supervise;
 mod tests;
 mod toolchain;
@@ -30,6 +32,7 @@ Usage: cargo xtask VERB
   guests   build the guests that tests need
   lint     check formatting, lints and layers
   logs     make access logs: --bytes 256MB --out DIR [--files 8] [--seed 1]
+  bench    measure a clean checkout and write bench/RESULTS.md: [--peers] [--scale 1] [--runs 5] [--only NAME]
 
 What is built goes to $CARGO_TARGET_DIR, or to `target` in the checkout where it is not set.";
 
@@ -61,6 +64,8 @@ fn verb(arguments: &[String]) -> Result<ExitCode> {
         ("logs", flags) => logs::write(&logs::Request::parse(flags)?)?,
         ("demo", []) => return demo::start(),
         (demo::WORKER, []) => demo::work(&Places::find()?)?,
+        ("bench", flags) => return bench::start(flags),
+        (bench::WORKER, flags) => bench::work(&Places::find()?, flags)?,
         ("test", []) => tests::all(&Places::find()?)?,
         ("guests", []) => guests_only(&Places::find()?)?,
         ("lint", []) => lint::all(&Places::find()?)?,

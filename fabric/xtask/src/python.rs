@@ -8,7 +8,7 @@ use crate::places::Places;
 use crate::run::{answer, guest_program, run};
 use crate::toolchain::install;
 
-/// What components of Python programs are made with; their bytes depend on it.
+/// What components of Python programs are made with; their bytes depend on it. `weft build` has the same.
 pub(crate) const VERSION: &str = "0.25.1";
 
 /// Gives the path of `componentize-py`, which is installed to `~/.cache/weft/py` if it is not there.
@@ -56,7 +56,8 @@ fn is_installed(tool: &Path) -> bool {
     version.is_some_and(|version| version.split_whitespace().last() == Some(VERSION))
 }
 
-fn ensure_python() -> Result<()> {
+/// Finds a Python that makes virtual environments, or installs it.
+pub(crate) fn ensure_python() -> Result<()> {
     let has_venv =
         || answer(guest_program("python3").args(["-c", "import ensurepip, venv"])).is_some();
     if !has_venv() {

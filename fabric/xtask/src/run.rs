@@ -91,6 +91,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Like [`run`], handing each line of the standard output to `line` as it comes.
 pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
     let mut child = start(command.stdout(Stdio::piped()))?;
+    supervise::watch(&child);
     let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
     let mut bytes = Vec::new();
     while output.read_until(b'\n', &mut bytes)? > 0 {

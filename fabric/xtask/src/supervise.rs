@@ -34,10 +34,14 @@ static IS_STOPPING: AtomicBool = AtomicBool::new(false);
 static WAITED_FOR: Mutex<Option<u32>> = Mutex::new(None);
 
 /// Runs `verb` of this binary as a worker, and stops it when this process dies. Gives the worker's exit code.
-pub(crate) fn front(verb: &str) -> Result<ExitCode> {
+pub(crate) fn front(verb: &str, arguments: &[String]) -> Result<ExitCode> {
     let this = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(this);
-    command.arg(verb).stdin(Stdio::piped()).process_group(0);
+    command
+        .arg(verb)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .process_group(0);
     let mut worker = command.spawn().context("cannot start the worker")?;
     let life_line = worker.stdin.take().expect("it is piped");
     let status = worker.wait()?;
@@ -65,6 +69,13 @@ pub(crate) fn is_stopping() -> bool {
 pub(crate) fn separate(command: &mut Command) {
     if IS_WORKER.load(Ordering::SeqCst) {
         command.process_group(0);
+    }
+}
+
+/// Makes the worker stop a program while its output is read. [`wait`] must follow.
+pub(crate) fn watch(child: &Child) {
+    if IS_WORKER.load(Ordering::SeqCst) {
+        *waited_for() = Some(child.id());
     }
 }
 

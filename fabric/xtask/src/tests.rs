@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::places::Places;
-use crate::run::{cargo, run_lines, step};
+use crate::run::{cargo, program, run_lines, step};
 use crate::{guests, toolchain};
 
 /// Tests of all steps together, as cargo's harness counts them.
@@ -38,7 +38,7 @@ impl Sums {
     }
 }
 
-/// Builds what tests need and runs them: the workspace's, the SDK's, the examples'. The first failure stops.
+/// Builds what tests need and runs them: the workspace's, the SDKs', the examples'. The first failure stops.
 ///
 /// The last line of the output is the sum of all steps, also where one failed. A tool that is missing and cannot be
 /// installed is a failure.
@@ -75,6 +75,12 @@ fn steps(places: &Places, sums: &mut Sums) -> Result<()> {
             on_the_host(places, &folder, sums)
         })?;
     }
+    for folder in python_tested(places)? {
+        let name = folder.strip_prefix(&places.root).unwrap_or(&folder);
+        step(&format!("test {}", name.display()), || {
+            in_python(places, &folder, sums)
+        })?;
+    }
     Ok(())
 }
 
@@ -82,6 +88,13 @@ fn steps(places: &Places, sums: &mut Sums) -> Result<()> {
 fn host_tested(places: &Places) -> Result<Vec<std::path::PathBuf>> {
     let mut folders = vec![places.root.join("guest-sdk/rust")];
     folders.extend(places.folders_with("examples", "", "Cargo.toml")?);
+    Ok(folders)
+}
+
+/// Python's SDK and the Python examples.
+fn python_tested(places: &Places) -> Result<Vec<std::path::PathBuf>> {
+    let mut folders = vec![places.root.join("guest-sdk/python")];
+    folders.extend(places.folders_with("examples", "", "app.py")?);
     Ok(folders)
 }
 
@@ -122,6 +135,27 @@ fn on_the_host(places: &Places, folder: &Path, sums: &mut Sums) -> Result<()> {
     command.env("CARGO_TARGET_DIR", places.target.join("sdk-tests"));
     count(&mut command, sums)
 }
+
+/// Runs the tests of a folder, and counts them by what `unittest` says at the end.
+fn in_python(places: &Places, folder: &Path, sums: &mut Sums) -> Result<()> {
+    let mut command = program("python3");
+    command
+        .args(["-c", UNITTEST])
+        .current_dir(folder)
+        .env("PYTHONPATH", places.root.join("guest-sdk/python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    count(&mut command, sums)
+}
+
+/// Runs the tests below a folder, and sums them up as cargo's harness does.
+const UNITTEST: &str = r#"
+import sys, unittest
+tests = unittest.defaultTestLoader.discover(".", top_level_dir=".")
+ran = unittest.TextTestRunner().run(tests)
+failed, skipped = len(ran.failures) + len(ran.errors), len(ran.skipped)
+print(f"test result: python. {ran.testsRun - failed - skipped} passed; {failed} failed; {skipped} ignored; 0 measured")
+sys.exit(failed > 0 or ran.testsRun == 0)
+"#;
 
 fn count(command: &mut Command, sums: &mut Sums) -> Result<()> {
     run_lines(command, |line| {

@@ -1,7 +1,7 @@
 use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
 
 use super::support::{Machine, commit, failure, plan, two_stages, usage};
-use crate::{Command, CommitAnswer, JobState, Outcome, USAGE_MINUTES_MAX};
+use crate::{Command, CommitAnswer, JobState, Outcome, TaskFailure, USAGE_MINUTES_MAX};
 
 /// CPU time that is billed, and that the platform bears: of the job, and of its tenant, which must be the same.
 fn sums(machine: &Machine, job: &JobId) -> (u64, u64) {
@@ -67,21 +67,48 @@ fn a_fault_that_is_reported_twice_is_billed_once() {
 }
 
 #[test]
-fn what_comes_after_the_end_is_free() {
+fn what_ran_when_its_job_was_cancelled_is_billed_once() {
     let plan = two_stages();
     let mut machine = Machine::new();
     let job = machine.running(1, &plan);
     let epoch = machine.lease();
     machine.effects(Command::CancelJob { job: job.clone() });
-    let (answer, _) = machine.commit(&job, commit(&plan, 0, 0, epoch));
-    assert_eq!(answer, CommitAnswer::Stale);
+    for (billed, platform) in [(10, 0), (10, 10)] {
+        let (answer, _) = machine.commit(&job, commit(&plan, 0, 0, epoch));
+        assert_eq!(answer, CommitAnswer::Stale);
+        assert_eq!(sums(&machine, &job), (billed, platform));
+    }
     machine.fail(&job, failure(ErrorCode::GuestTrap, 0, 1, epoch));
+    assert_eq!(sums(&machine, &job), (20, 10));
+    let stopped = TaskFailure {
+        cancelled: true,
+        ..failure(ErrorCode::Internal, 0, 2, epoch)
+    };
+    for (billed, platform) in [(30, 10), (30, 20)] {
+        machine.fail(&job, stopped.clone());
+        assert_eq!(sums(&machine, &job), (billed, platform));
+    }
     machine.effects(Command::JobPlanned {
         job: job.clone(),
         plan,
         usage: vec![usage("", 5)],
     });
-    assert_eq!(sums(&machine, &job), (0, 25));
+    assert_eq!(sums(&machine, &job), (35, 20));
+}
+
+#[test]
+fn what_comes_after_a_job_that_succeeded_is_free() {
+    let plan = plan(&[(1, None)]);
+    let mut machine = Machine::new();
+    let job = machine.running(1, &plan);
+    let epoch = machine.lease();
+    machine.commit(&job, commit(&plan, 0, 0, epoch));
+    machine.effects(Command::JobPublished {
+        job: job.clone(),
+        outputs: Vec::new(),
+    });
+    machine.commit(&job, commit(&plan, 0, 0, epoch));
+    assert_eq!(sums(&machine, &job), (10, 10));
 }
 
 #[test]

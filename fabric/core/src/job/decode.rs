@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::decode_files::{inputs, outputs};
 use super::document::{Errors, Table, nearest};
 use super::{
-    FunctionRef, JobSpec, OutputSpec, PARTITIONS_MAX, STAGES_MAX, StageSpec, TASKS_MAX, Work,
+    FunctionRef, INPUTS_MAX, JobSpec, OUTPUTS_MAX, OutputSpec, PARTITIONS_MAX, STAGES_MAX,
+    StageSpec, TASKS_MAX, Work,
 };
 use crate::limits::Limits;
-use crate::problem::{ErrorCode, FieldError, Problem};
+use crate::problem::{ErrorCode, Problem};
 use crate::quantity::{parse_bytes, parse_duration};
 
 /// Decodes and checks a job document as a whole.
@@ -20,19 +21,20 @@ pub fn decode(document: &Value) -> Result<JobSpec, Problem> {
     let mut errors = Errors::default();
     let spec = job(document, &mut errors);
     match spec {
-        Some(spec) if errors.0.is_empty() => Ok(spec),
-        _ => Err(invalid(errors.0)),
+        Some(spec) if errors.is_empty() => Ok(spec),
+        _ => Err(invalid(errors)),
     }
 }
 
-fn invalid(errors: Vec<FieldError>) -> Problem {
-    let count = if errors.len() == 1 {
-        "1 error".to_owned()
-    } else {
-        format!("{} errors", errors.len())
+fn invalid(errors: Errors) -> Problem {
+    let Errors { told, untold } = errors;
+    let count = match told.len() + untold {
+        1 => "1 error".to_owned(),
+        n if untold > 0 => format!("{n} errors, of which the first {} are told", told.len()),
+        n => format!("{n} errors"),
     };
     Problem {
-        errors,
+        errors: told,
         ..Problem::new(
             ErrorCode::InvalidJob,
             format!("the job document has {count}"),
@@ -62,7 +64,22 @@ fn job(document: &Value, errors: &mut Errors) -> Option<JobSpec> {
         stages,
         outputs,
     };
-    check_graph(&spec, errors);
+    if spec.inputs.len() > INPUTS_MAX {
+        errors.add(
+            "input",
+            format!("{} inputs; a job may have {INPUTS_MAX}", spec.inputs.len()),
+        );
+    } else if spec.outputs.len() > OUTPUTS_MAX {
+        errors.add(
+            "output",
+            format!(
+                "{} outputs, dead letters included; a job may have {OUTPUTS_MAX}",
+                spec.outputs.len()
+            ),
+        );
+    } else {
+        check_graph(&spec, errors);
+    }
     Some(spec)
 }
 

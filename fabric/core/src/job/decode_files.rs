@@ -90,7 +90,11 @@ fn uris(table: &mut Table<'_>, errors: &mut Errors) -> Vec<String> {
             Vec::new()
         }
         None => {
-            if !errors.0.iter().any(|error| error.path == table.at("uri")) {
+            if !errors
+                .told
+                .iter()
+                .any(|error| error.path == table.at("uri"))
+            {
                 errors.add(&table.at("uri"), "is missing");
             }
             Vec::new()

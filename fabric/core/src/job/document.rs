@@ -4,17 +4,33 @@ use serde_json::{Map, Value};
 
 use crate::problem::FieldError;
 
+/// Errors that are told of one document; what comes after is counted.
+const ERRORS_MAX: usize = 100;
+/// Bytes of an error's path, and of its message: both quote what the document says.
+const TEXT_BYTES_MAX: usize = 512;
+
 /// Everything that is wrong so far.
 #[derive(Default)]
-pub(super) struct Errors(pub(super) Vec<FieldError>);
+pub(super) struct Errors {
+    pub(super) told: Vec<FieldError>,
+    pub(super) untold: usize,
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
 
 impl Errors {
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
     pub(super) fn add(&mut self, path: &str, message: impl Into<String>) {
-        self.0.push(FieldError {
-            path: path.to_owned(),
-            message: message.into(),
-            suggestion: None,
-        });
+        self.add_with(path, message, None);
     }
 
     pub(super) fn add_with(
@@ -23,9 +39,13 @@ impl Errors {
         message: impl Into<String>,
         suggestion: Option<String>,
     ) {
-        self.0.push(FieldError {
-            path: path.to_owned(),
-            message: message.into(),
+        if self.told.len() == ERRORS_MAX {
+            self.untold += 1;
+            return;
+        }
+        self.told.push(FieldError {
+            path: cut(path.to_owned()),
+            message: cut(message.into()),
             suggestion,
         });
     }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Datum, RecordBatch, Scalar, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Datum, RecordBatch, Scalar, StringArray,
+};
 use arrow::compute::kernels::cmp::{gt, gt_eq, lt, lt_eq};
-use arrow::compute::{and, cast_with_options, or, prep_null_mask_filter};
-use arrow::datatypes::DataType;
+use arrow::compute::{and, cast_with_options, filter_record_batch, or};
+use arrow::datatypes::{DataType, Float64Type, TimeUnit};
 use arrow::error::ArrowError;
-use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use parquet::arrow::arrow_reader::{ArrowPredicateFn, ArrowReaderMetadata, RowFilter};
 use weft_core::job::{Comparison, Operator};
 use weft_core::{ErrorCode, Problem};
 
@@ -39,6 +40,33 @@ fn scalar(text: &str, data_type: &DataType) -> Result<Bound, ArrowError> {
     cast_with_options(&text, data_type, &EXACT).map(Scalar::new)
 }
 
+/// True where the column's type has no place for all digits of the value: comparing with another one would be wrong.
+fn is_rounded(text: &str, data_type: &DataType, value: &Bound) -> bool {
+    let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
+    let digits = fraction.find(|c: char| !c.is_ascii_digit());
+    let fraction = &fraction[..digits.unwrap_or(fraction.len())];
+    let digits = fraction.trim_end_matches('0').len();
+    match data_type {
+        DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => {
+            let has_exponent = text.contains(['e', 'E']);
+            has_exponent || digits > usize::try_from(*scale).unwrap_or(0)
+        }
+        DataType::Timestamp(TimeUnit::Second, _) => digits > 0,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => digits > 3,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => digits > 6,
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => digits > 9,
+        DataType::Float16 | DataType::Float32 => {
+            let exact: f64 = text.parse().unwrap_or(f64::NAN);
+            let rounded = cast_with_options(value.get().0, &DataType::Float64, &EXACT);
+            let rounded = rounded.map_or(f64::NAN, |value| {
+                value.as_primitive::<Float64Type>().value(0)
+            });
+            (rounded == 0.0 && exact != 0.0) || (rounded.is_infinite() && exact.is_finite())
+        }
+        _ => false,
+    }
+}
+
 impl Condition {
     fn new(column: usize, data_type: &DataType, wanted: &Comparison) -> Result<Self, String> {
         let unfit = |_| format!("`{}` is not a value of type {data_type}", wanted.value);
@@ -58,7 +86,7 @@ impl Condition {
         }
         let pair = |(least, most)| Ok((scalar(least, data_type)?, scalar(most, data_type)?));
         let value = pair(value).map_err(|error: ArrowError| unfit(error))?;
-        if value.0.get().0.is_null(0) {
+        if value.0.get().0.is_null(0) || is_rounded(&wanted.value, data_type, &value.0) {
             return Err(format!(
                 "`{}` is not a value of type {data_type}",
                 wanted.value
@@ -92,8 +120,25 @@ impl Condition {
         }
     }
 
-    /// False for each row group in which no row can pass, going by its least and largest value.
+    /// False for each row group in which no row can pass, going by its least and largest value; null where these tell nothing.
     fn may_pass(&self, least: &ArrayRef, most: &ArrayRef) -> Result<BooleanArray, ArrowError> {
+        let may_pass = self.between(least, most)?;
+        let Some((infinitely_small, infinitely_large)) = &self.range else {
+            return Ok(may_pass);
+        };
+        // Some writers let NaN be the least or the largest value; it says nothing of the others.
+        let mut known = BooleanArray::from(vec![true; may_pass.len()]);
+        for bound in [least, most] {
+            known = and(&known, &gt_eq(bound, infinitely_small)?)?;
+            known = and(&known, &lt_eq(bound, infinitely_large)?)?;
+        }
+        let may_pass = may_pass.iter().zip(known.iter());
+        Ok(may_pass
+            .map(|(may_pass, known)| may_pass.filter(|_| known == Some(true)))
+            .collect())
+    }
+
+    fn between(&self, least: &ArrayRef, most: &ArrayRef) -> Result<BooleanArray, ArrowError> {
         let (value_least, value_most) = &self.value;
         match self.operator {
             Operator::Equal => and(&lt_eq(least, value_most)?, &gt_eq(most, value_least)?),
@@ -154,36 +199,47 @@ impl Filter {
                     statistics.row_group_maxes(groups)?,
                 );
                 let passes = condition.may_pass(&least, &most)?;
-                Ok::<_, parquet::errors::ParquetError>(passes)
+                let column = statistics.parquet_column_index();
+                Ok::<_, parquet::errors::ParquetError>((passes, column))
             });
             let judged = judged.map_err(|panic| super::parquet::broken(path, &panic))?;
             let judged = judged.map_err(|error| super::parquet::broken(path, &error))?;
-            for (read, judged) in read.iter_mut().zip(judged.iter()) {
+            let (judged, column) = judged;
+            for ((read, judged), group) in read.iter_mut().zip(judged.iter()).zip(groups) {
+                let statistics = column.and_then(|column| group.column(column).statistics());
+                // Old writers compared texts and unsigned numbers as if they were signed.
+                let trusted = statistics.is_some_and(|found| !found.is_min_max_deprecated());
                 // Where nothing is known, rows may pass.
-                *read &= judged != Some(false);
+                *read &= !(trusted && judged == Some(false));
             }
         }
         Ok(read)
     }
 
-    /// The same conditions for the reader's rows; nothing where there are none.
-    pub(super) fn row_filter(self, metadata: &ArrowReaderMetadata) -> Option<RowFilter> {
-        if self.0.is_empty() {
-            return None;
+    /// The columns that are asked about, by position in the file.
+    pub(super) fn columns(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|condition| condition.column)
+    }
+
+    /// The rows that pass. `columns`: where the batch's columns stand in the file, ascending.
+    pub(super) fn apply(
+        &self,
+        batch: RecordBatch,
+        columns: &[usize],
+    ) -> Result<RecordBatch, ArrowError> {
+        let mut all: Option<BooleanArray> = None;
+        for condition in &self.0 {
+            let at = columns.partition_point(|column| *column < condition.column);
+            let passes = condition.passes(batch.column(at))?;
+            all = Some(match all {
+                Some(all) => and(&all, &passes)?,
+                None => passes,
+            });
         }
-        let columns = metadata.parquet_schema();
-        let predicate = |condition: Condition| {
-            let mask = ProjectionMask::roots(columns, [condition.column]);
-            let passes = move |batch: RecordBatch| {
-                let passes = condition.passes(batch.column(0))?;
-                Ok(match passes.null_count() {
-                    0 => passes,
-                    _ => prep_null_mask_filter(&passes),
-                })
-            };
-            Box::new(ArrowPredicateFn::new(mask, passes)) as _
-        };
-        Some(RowFilter::new(self.0.into_iter().map(predicate).collect()))
+        match all {
+            Some(all) => filter_record_batch(&batch, &all),
+            None => Ok(batch),
+        }
     }
 }
 
@@ -225,6 +281,16 @@ mod tests {
     }
 
     #[test]
+    fn bounds_that_are_no_numbers_tell_nothing() {
+        let wanted: Comparison = "x < 5".parse().expect("a comparison");
+        let condition = Condition::new(0, &DataType::Float64, &wanted).expect("it fits");
+        let least: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, 6.0, 1.0]));
+        let most: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, 7.0, f64::NAN]));
+        let judged = condition.may_pass(&least, &most).expect("it compares");
+        assert_eq!(judged.iter().collect::<Vec<_>>(), [None, Some(false), None]);
+    }
+
+    #[test]
     fn values_are_read_in_the_type_of_the_column() {
         let days: ArrayRef = Arc::new(Date32Array::from(vec![0, 31]));
         assert_eq!(passes(&days, "day >= 1970-02-01"), [false, true]);
@@ -233,6 +299,12 @@ mod tests {
             ("n > 1.5", DataType::Int64),
             ("n > 300", DataType::UInt8),
             ("x > nan", DataType::Float64),
+            ("x > 1e-50", DataType::Float32),
+            ("price > 1.005", DataType::Decimal128(10, 2)),
+            (
+                "at < 2024-01-01T00:00:00.5",
+                DataType::Timestamp(TimeUnit::Second, None),
+            ),
         ] {
             let wanted: Comparison = comparison.parse().expect("a comparison");
             let error = Condition::new(0, &data_type, &wanted).expect_err("it does not fit");

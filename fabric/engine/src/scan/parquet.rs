@@ -40,6 +40,9 @@ pub(crate) struct ParquetReader {
     schema: SchemaRef,
     /// Where the columns of the input stand among those that are read.
     order: Vec<usize>,
+    filter: Filter,
+    /// Where the columns that are read stand in the file, ascending.
+    columns: Vec<usize>,
     pub(super) bytes_read: u64,
 }
 
@@ -52,8 +55,11 @@ impl ParquetReader {
             InputFormat::Parquet { filter, .. } => filter.as_slice(),
             _ => &[],
         };
-        let filter = Filter::new(&split.path, &metadata, filter)?.row_filter(&metadata);
+        let filter = Filter::new(&split.path, &metadata, filter)?;
         let wanted = positions(&split.path, metadata.schema(), &plan.schema)?;
+        let mut columns: Vec<usize> = wanted.iter().copied().chain(filter.columns()).collect();
+        columns.sort_unstable();
+        columns.dedup();
         let n_groups = metadata.metadata().num_row_groups();
         let groups = match split.part {
             Part::RowGroups { first, count } => first..(first + count).min(n_groups),
@@ -61,7 +67,7 @@ impl ParquetReader {
         };
         let mask = ProjectionMask::roots(
             metadata.metadata().file_metadata().schema_descr(),
-            wanted.iter().copied(),
+            columns.iter().copied(),
         );
         let (all_bytes, all_rows) = groups.clone().fold((0, 0), |(bytes, rows), group| {
             let group = metadata.metadata().row_group(group);
@@ -81,26 +87,23 @@ impl ParquetReader {
         let bytes_read = chunks
             .map(|(_, chunk)| u64::try_from(chunk.compressed_size()).unwrap_or(0))
             .sum();
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_row_groups(groups.collect())
             .with_batch_size(rows.clamp(1, BATCH_ROWS));
-        if let Some(filter) = filter {
-            builder = builder.with_row_filter(filter);
-        }
         let reader = decode(|| builder.build()).map_err(|panic| broken(&split.path, &panic))?;
         let reader = reader.map_err(|error| broken(&split.path, &error))?;
-        let mut sorted = wanted.clone();
-        sorted.sort_unstable();
         let order = wanted
             .iter()
-            .map(|position| sorted.partition_point(|other| other < position))
+            .map(|position| columns.partition_point(|other| other < position))
             .collect();
         Ok(Self {
             path: split.path.clone(),
             reader,
             schema: Arc::clone(&plan.schema),
             order,
+            filter,
+            columns,
             bytes_read,
         })
     }
@@ -108,7 +111,8 @@ impl ParquetReader {
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
         let read = decode(|| {
             let batch = self.reader.next()?;
-            Some(batch.and_then(|batch| conform(batch, &self.order, &self.schema)))
+            let passing = batch.and_then(|batch| self.filter.apply(batch, &self.columns));
+            Some(passing.and_then(|batch| conform(batch, &self.order, &self.schema)))
         });
         let read = read.map_err(|panic| broken(&self.path, &panic))?;
         read.transpose().map_err(|error| broken(&self.path, &error))

@@ -39,9 +39,10 @@ pub(crate) async fn stream(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let wants_list = headers
-        .get(header::ACCEPT)
-        .is_some_and(|accept| accept == "application/json");
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    let accept = accept.unwrap_or("text/event-stream");
+    let wants_list = accept.contains("application/json") && !accept.contains("text/event-stream");
     let list = |job: &Job| {
         let items: Vec<Value> = job.events.iter().map(views::event).collect();
         json!({ "items": items, "next_cursor": null, "dropped": job.events_dropped })

@@ -1,7 +1,6 @@
 //! `/metrics`, `/v1/usage` and `/v1/nodes`: what those ask who run the server.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{MatchedPath, Query, Request, State};
@@ -10,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use weft_core::{ErrorCode, FunctionUsage, Problem, Receipt};
 
 use super::reply::{ApiResult, Failure};

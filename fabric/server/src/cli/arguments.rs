@@ -112,6 +112,7 @@ pub(crate) struct NewArguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Language {
     Rust,
+    Python,
 }
 
 /// Arguments of `weft build`.
@@ -123,7 +124,7 @@ pub(crate) struct BuildArguments {
     /// Where the component goes [default: NAME.wasm in the project's folder]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Where cargo keeps what it builds [default: target in the project's folder]
+    /// Where cargo keeps what it builds, for Rust [default: target in the project's folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) target_dir: Option<PathBuf>,
 }

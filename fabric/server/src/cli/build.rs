@@ -1,7 +1,8 @@
 //! `weft build`: from a project to a component.
 //!
 //! ```text
-//!   project --cargo, for Wasm--> core module --put in a component, in this process--> NAME.wasm
+//!   Cargo.toml --cargo, for Wasm--> core module --put in a component, in this process--> NAME.wasm
+//!   app.py     --componentize-py, see `build_python`--> NAME.wasm
 //! ```
 
 use std::io::BufRead;
@@ -15,12 +16,21 @@ use weft_core::Digest;
 use wit_component::ComponentEncoder;
 
 use crate::cli::arguments::BuildArguments;
+use crate::cli::build_python;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::text::bytes;
 use crate::cli::toolchain::Toolchain;
 
-/// Runs `weft build`. What cargo says goes to standard error.
+/// A project's component.
+pub(crate) struct Built {
+    pub(crate) name: String,
+    pub(crate) component: Vec<u8>,
+    /// One word for `--json`.
+    pub(crate) toolchain: &'static str,
+}
+
+/// Runs `weft build`. What the language's tools say goes to standard error.
 ///
 /// Errors: `Other` where the folder is no project, no toolchain is found, or the project does not compile.
 pub(crate) fn build(arguments: &BuildArguments, output: &mut Output) -> Result<(), Failure> {
@@ -28,39 +38,30 @@ pub(crate) fn build(arguments: &BuildArguments, output: &mut Output) -> Result<(
     let folder = arguments.dir.canonicalize();
     let folder =
         folder.map_err(|error| Failure::other(format!("cannot open `{shown}`: {error}")))?;
-    let name = package_name(&folder)?;
-    let toolchain = Toolchain::find(&folder, output)?;
-    let mut cargo = toolchain.cargo_build(&folder);
-    if let Some(target_dir) = &arguments.target_dir {
-        cargo
-            .arg("--target-dir")
-            .arg(std::path::absolute(target_dir).map_err(Failure::other)?);
-    }
-    let module = compile(cargo, &folder)?;
-    let component = component_of(&module)?;
+    let is_python =
+        !folder.join("Cargo.toml").is_file() && folder.join(build_python::ENTRY).is_file();
+    let built = match is_python {
+        true => build_python::build(&folder, output)?,
+        false => build_crate(&folder, arguments.target_dir.as_deref(), output)?,
+    };
     let path = arguments
         .out
         .clone()
-        .unwrap_or_else(|| arguments.dir.join(format!("{name}.wasm")));
-    std::fs::write(&path, &component)
+        .unwrap_or_else(|| arguments.dir.join(format!("{}.wasm", built.name)));
+    std::fs::write(&path, &built.component)
         .map_err(|error| Failure::other(format!("cannot write `{}`: {error}", path.display())))?;
-    tell(&name, &path, &component, &toolchain, output)
+    tell(&built, &path, output)
 }
 
-fn tell(
-    name: &str,
-    path: &Path,
-    component: &[u8],
-    toolchain: &Toolchain,
-    output: &mut Output,
-) -> Result<(), Failure> {
+fn tell(built: &Built, path: &Path, output: &mut Output) -> Result<(), Failure> {
+    let component = &built.component;
     let digest = Digest::from_sha256(&Sha256::digest(component).into());
     let document = json!({
-        "name": name,
+        "name": built.name,
         "path": path.display().to_string(),
         "digest": digest.as_str(),
         "size_bytes": component.len(),
-        "toolchain": toolchain.name(),
+        "toolchain": built.toolchain,
     });
     output.either(&document.to_string(), || {
         format!(
@@ -68,6 +69,27 @@ fn tell(
             path.display(),
             bytes(component.len() as u64)
         )
+    })
+}
+
+fn build_crate(
+    folder: &Path,
+    target_dir: Option<&Path>,
+    output: &mut Output,
+) -> Result<Built, Failure> {
+    let name = package_name(folder)?;
+    let toolchain = Toolchain::find(folder, output)?;
+    let mut cargo = toolchain.cargo_build(folder);
+    if let Some(target_dir) = target_dir {
+        cargo
+            .arg("--target-dir")
+            .arg(std::path::absolute(target_dir).map_err(Failure::other)?);
+    }
+    let module = compile(cargo, folder)?;
+    Ok(Built {
+        name,
+        component: component_of(&module)?,
+        toolchain: toolchain.name(),
     })
 }
 
@@ -85,7 +107,7 @@ fn package_name(folder: &Path) -> Result<String, Failure> {
     let path = folder.join("Cargo.toml");
     let text = std::fs::read_to_string(&path).map_err(|error| {
         Failure::other(format!(
-            "cannot read `{}`: {error}; `weft new` lays out a project",
+            "cannot read `{}`: {error}, and there is no `app.py`; `weft new` lays out a project",
             path.display()
         ))
     })?;

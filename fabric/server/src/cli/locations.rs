@@ -1,4 +1,4 @@
-//! Where the data folder is, and the token that `weft up` leaves there.
+//! Where the data folder is, the token that `weft up` leaves there, and the cache folder.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,33 @@ pub(crate) fn data_dir(given: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(given) = given {
         return Ok(given.to_owned());
     }
-    let variable = |name| std::env::var_os(name);
-    default_data_dir(variable("XDG_DATA_HOME"), variable("HOME")).ok_or_else(|| {
+    user_dir("XDG_DATA_HOME", ".local/share").ok_or_else(|| {
         Failure::Usage("there is no home folder to keep data in; give `--data DIR`".into())
     })
 }
 
-/// `$XDG_DATA_HOME/weft`, or `~/.local/share/weft`. As the XDG specification asks, a relative path counts as none.
-fn default_data_dir(xdg_data_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+/// The folder of what can be made again: `$XDG_CACHE_HOME/weft`, or `~/.cache/weft`.
+///
+/// Errors: `Other` where there is no home folder.
+pub(crate) fn cache_dir() -> Result<PathBuf, Failure> {
+    user_dir("XDG_CACHE_HOME", ".cache")
+        .ok_or_else(|| Failure::other("there is no home folder to keep tools in; set `HOME`"))
+}
+
+fn user_dir(variable: &str, in_home: &str) -> Option<PathBuf> {
+    xdg_dir(
+        std::env::var_os(variable),
+        std::env::var_os("HOME"),
+        in_home,
+    )
+}
+
+/// `weft` in the folder that the variable names, or in that of the home folder. As the XDG specification asks, a relative path
+/// counts as none.
+fn xdg_dir(xdg: Option<OsString>, home: Option<OsString>, in_home: &str) -> Option<PathBuf> {
     let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
-    let shared = xdg_data_home.and_then(absolute);
-    let base = shared.or_else(|| Some(home.and_then(absolute)?.join(".local").join("share")))?;
+    let base = xdg.and_then(absolute);
+    let base = base.or_else(|| Some(home.and_then(absolute)?.join(in_home)))?;
     Some(base.join("weft"))
 }
 
@@ -54,7 +70,7 @@ mod tests {
 
     #[track_caller]
     fn check(xdg: Option<&str>, home: Option<&str>, expected: Option<&str>) {
-        let found = default_data_dir(xdg.map(Into::into), home.map(Into::into));
+        let found = xdg_dir(xdg.map(Into::into), home.map(Into::into), ".local/share");
         assert_eq!(found, expected.map(PathBuf::from));
     }
 

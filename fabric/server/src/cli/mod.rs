@@ -11,7 +11,9 @@
 
 mod arguments;
 mod build;
+mod build_python;
 mod client;
+mod componentize;
 mod components;
 mod doctor;
 mod endpoint;

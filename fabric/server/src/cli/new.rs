@@ -12,16 +12,31 @@ use crate::cli::sdk;
 /// The folder of a project that holds the SDK.
 const SDK_FOLDER: &str = ".weft";
 
-const RUST: [(&str, &str); 6] = [
+/// A file of a project: its path, and its text, in which `{{name}}` stands for the component.
+type Template = (&'static str, &'static str);
+
+const JOB: Template = ("job.toml", include_str!("templates/job.toml.in"));
+const SAMPLE: Template = ("data/lines.txt", include_str!("templates/lines.txt.in"));
+
+const RUST: [Template; 6] = [
     ("Cargo.toml", include_str!("templates/rust/Cargo.toml.in")),
     ("src/lib.rs", include_str!("templates/rust/lib.rs.in")),
-    ("job.toml", include_str!("templates/rust/job.toml.in")),
-    (
-        "data/lines.txt",
-        include_str!("templates/rust/lines.txt.in"),
-    ),
+    JOB,
+    SAMPLE,
     ("README.md", include_str!("templates/rust/README.md.in")),
     (".gitignore", include_str!("templates/rust/gitignore.in")),
+];
+
+const PYTHON: [Template; 6] = [
+    ("app.py", include_str!("templates/python/app.py.in")),
+    (
+        "test_app.py",
+        include_str!("templates/python/test_app.py.in"),
+    ),
+    JOB,
+    SAMPLE,
+    ("README.md", include_str!("templates/python/README.md.in")),
+    (".gitignore", include_str!("templates/python/gitignore.in")),
 ];
 
 /// Runs `weft new`.
@@ -30,13 +45,13 @@ const RUST: [(&str, &str); 6] = [
 pub(crate) fn new(arguments: &NewArguments, output: &mut Output) -> Result<(), Failure> {
     let folder = &arguments.name;
     let name = component_name(folder)?;
-    let files = match arguments.lang {
-        Language::Rust => rust_files(name),
-    };
+    let files = files(arguments.lang, name);
     lay(folder, &files)?;
     let document =
         json!({"name": name, "path": folder.display().to_string(), "files": files.len()});
-    output.either(&document.to_string(), || next_steps(name, folder))
+    output.either(&document.to_string(), || {
+        next_steps(arguments.lang, name, folder)
+    })
 }
 
 fn component_name(folder: &Path) -> Result<&str, Failure> {
@@ -54,33 +69,58 @@ fn component_name(folder: &Path) -> Result<&str, Failure> {
     )))
 }
 
-fn rust_files(name: &str) -> Vec<(String, String)> {
-    let own = RUST
-        .iter()
-        .map(|(path, text)| ((*path).to_owned(), text.replace("{{name}}", name)));
-    let sdk = sdk::RUST
-        .iter()
-        .map(|(path, text)| (format!("{SDK_FOLDER}/{path}"), (*text).to_owned()));
-    own.chain(sdk).collect()
+/// The paths and texts of a project, the SDK's among them.
+fn files(language: Language, name: &str) -> Vec<(String, String)> {
+    let templates = templates(language).iter();
+    let mut files: Vec<(String, String)> = templates
+        .map(|(path, text)| ((*path).to_owned(), text.replace("{{name}}", name)))
+        .collect();
+    match language {
+        Language::Rust => files.extend(rust_sdk()),
+        Language::Python => files.extend(sdk::python()),
+    }
+    files
+}
+
+fn templates(language: Language) -> &'static [Template] {
+    match language {
+        Language::Rust => &RUST,
+        Language::Python => &PYTHON,
+    }
+}
+
+fn rust_sdk() -> impl Iterator<Item = (String, String)> {
+    let files = sdk::RUST.iter();
+    files.map(|(path, text)| (format!("{SDK_FOLDER}/{path}"), (*text).to_owned()))
+}
+
+fn cannot_make(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::other(format!("cannot make `{}`: {error}", path.display()))
 }
 
 fn lay(folder: &Path, files: &[(String, String)]) -> Result<(), Failure> {
-    let cannot = |path: &Path, error: std::io::Error| {
-        Failure::other(format!("cannot make `{}`: {error}", path.display()))
-    };
-    std::fs::create_dir(folder).map_err(|error| cannot(folder, error))?;
+    std::fs::create_dir(folder).map_err(|error| cannot_make(folder, &error))?;
+    lay_in(folder, files)
+}
+
+/// Writes files to a folder that there is.
+pub(crate) fn lay_in(folder: &Path, files: &[(String, String)]) -> Result<(), Failure> {
     for (path, text) in files {
         let path = folder.join(path);
         let parent = path.parent().expect("it is in the folder");
-        std::fs::create_dir_all(parent).map_err(|error| cannot(parent, error))?;
-        std::fs::write(&path, text).map_err(|error| cannot(&path, error))?;
+        std::fs::create_dir_all(parent).map_err(|error| cannot_make(parent, &error))?;
+        std::fs::write(&path, text).map_err(|error| cannot_make(&path, &error))?;
     }
     Ok(())
 }
 
-fn next_steps(name: &str, folder: &Path) -> String {
+fn next_steps(language: Language, name: &str, folder: &Path) -> String {
+    let test = match language {
+        Language::Rust => "cargo test",
+        Language::Python => "python3 -m unittest",
+    };
     format!(
-        "made `{}`; next:\n  cd {}\n  cargo test\n  weft build\n  weft deploy {name}.wasm\n  weft run job.toml",
+        "made `{}`; next:\n  cd {}\n  {test}\n  weft build\n  weft deploy {name}.wasm\n  weft run job.toml",
         folder.display(),
         folder.display()
     )
@@ -91,43 +131,49 @@ mod tests {
     use super::*;
     use crate::cli::output::captured;
 
+    const ALL: [Language; 2] = [Language::Rust, Language::Python];
+
     #[test]
     fn a_project_has_its_files_and_the_sdk() {
-        let parent = tempfile::tempdir().expect("a folder");
-        let arguments = NewArguments {
-            name: parent.path().join("my-words"),
-            lang: Language::Rust,
-        };
-        let (mut output, stdout, _) = captured::output(false);
-        new(&arguments, &mut output).expect("laid out");
-        assert!(
-            stdout.text().contains("weft deploy my-words.wasm"),
-            "{}",
-            stdout.text()
-        );
-        for (path, _) in RUST {
-            let text = std::fs::read_to_string(arguments.name.join(path)).expect("there");
-            assert!(!text.contains("{{"), "{path}: {text}");
+        for lang in ALL {
+            let parent = tempfile::tempdir().expect("a folder");
+            let arguments = NewArguments {
+                name: parent.path().join("my-words"),
+                lang,
+            };
+            let (mut output, stdout, _) = captured::output(false);
+            new(&arguments, &mut output).expect("laid out");
+            assert!(
+                stdout.text().contains("weft deploy my-words.wasm"),
+                "{}",
+                stdout.text()
+            );
+            for (path, _) in templates(lang) {
+                let text = std::fs::read_to_string(arguments.name.join(path)).expect("there");
+                assert!(!text.contains("{{"), "{path}: {text}");
+            }
+            let sdk = match lang {
+                Language::Rust => [".weft/guest-sdk/rust/src/lib.rs", ".weft/wit/weft.wit"],
+                Language::Python => ["weft/__init__.py", "weft/weft.wit"],
+            };
+            for path in sdk {
+                assert!(arguments.name.join(path).is_file(), "{path}");
+            }
+            let failure = new(&arguments, &mut output).expect_err("it exists");
+            assert!(failure.to_string().contains("exists"), "{failure}");
         }
-        assert!(
-            arguments
-                .name
-                .join(".weft/guest-sdk/rust/src/lib.rs")
-                .is_file()
-        );
-        assert!(arguments.name.join(".weft/wit/weft.wit").is_file());
-        let failure = new(&arguments, &mut output).expect_err("it exists");
-        assert!(failure.to_string().contains("exists"), "{failure}");
     }
 
     #[test]
     fn its_job_is_one() {
-        let parent = tempfile::tempdir().expect("a folder");
-        let folder = parent.path().join("words");
-        lay(&folder, &rust_files("words")).expect("laid out");
-        let document =
-            crate::cli::job_file::read(&folder.join("job.toml"), &[]).expect("a job file");
-        weft_core::job::decode(&document).expect("a job");
+        for lang in ALL {
+            let parent = tempfile::tempdir().expect("a folder");
+            let folder = parent.path().join("words");
+            lay(&folder, &files(lang, "words")).expect("laid out");
+            let document =
+                crate::cli::job_file::read(&folder.join("job.toml"), &[]).expect("a job file");
+            weft_core::job::decode(&document).expect("a job");
+        }
     }
 
     #[test]

@@ -35,6 +35,35 @@ pub(crate) const RUST: &[(&str, &str)] = embedded![
     "wit/weft.wit",
 ];
 
+/// The folder of a Python project that holds the SDK: a package, so that it is found without any setting.
+pub(crate) const PYTHON_FOLDER: &str = "weft";
+
+/// The Python SDK, without its tests, and the contract that its bindings are made of.
+const PYTHON: &[(&str, &str)] = embedded![
+    "guest-sdk/python/weft/__init__.py",
+    "guest-sdk/python/weft/__main__.py",
+    "guest-sdk/python/weft/batch.py",
+    "guest-sdk/python/weft/columns.py",
+    "guest-sdk/python/weft/error.py",
+    "guest-sdk/python/weft/exports.py",
+    "guest-sdk/python/weft/functions.py",
+    "guest-sdk/python/weft/host.py",
+    "guest-sdk/python/weft/log.py",
+    "guest-sdk/python/weft/meter.py",
+    "guest-sdk/python/weft/native.py",
+    "guest-sdk/python/weft/schema.py",
+    "guest-sdk/python/weft/testing.py",
+    "wit/weft.wit",
+];
+
+/// The files of the Python SDK by their paths in a project, all of them in [`PYTHON_FOLDER`].
+pub(crate) fn python() -> impl Iterator<Item = (String, String)> {
+    PYTHON.iter().map(|(path, text)| {
+        let name = path.rsplit('/').next().expect("a path has a last part");
+        (format!("{PYTHON_FOLDER}/{name}"), (*text).to_owned())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -46,26 +75,32 @@ mod tests {
             let entry = entry.expect("an entry");
             let path = folder.join(entry.file_name());
             match entry.file_type().expect("a type").is_dir() {
-                true if path.ends_with("target") => {}
+                true if path.ends_with("target") || path.ends_with("__pycache__") => {}
                 true => walk(root, &path, found),
                 false => found.push(path.to_str().expect("text").to_owned()),
             }
         }
     }
 
-    #[test]
-    fn every_file_is_embedded() {
+    #[track_caller]
+    fn check(table: &[(&str, &str)], folder: &str) {
         let root = Path::new("../..");
         let mut found = Vec::new();
-        for folder in ["guest-sdk/rust", "wit"] {
+        for folder in [folder, "wit"] {
             walk(root, Path::new(folder), &mut found);
         }
         found.sort();
-        let mut embedded: Vec<&str> = RUST.iter().map(|(path, _)| *path).collect();
+        let mut embedded: Vec<&str> = table.iter().map(|(path, _)| *path).collect();
         embedded.sort_unstable();
         assert_eq!(
             embedded, found,
             "the table in `sdk.rs` lists the files of the SDK"
         );
+    }
+
+    #[test]
+    fn every_file_is_embedded() {
+        check(RUST, "guest-sdk/rust");
+        check(PYTHON, "guest-sdk/python/weft");
     }
 }

@@ -162,6 +162,13 @@ fn wrong_usage_is_2() {
 }
 
 #[test]
+fn an_unknown_language_is_told_which_there_are() {
+    let line = ["weft", "new", "x", "--lang", "cobol"];
+    let error = Arguments::try_parse_from(line).expect_err("wrong");
+    assert!(error.to_string().contains("rust, python"), "{error}");
+}
+
+#[test]
 fn nobody_there_is_3() {
     let address = Server::start(Router::new()).address;
     let done = weft(&[

@@ -31,6 +31,7 @@ impl Controller {
             Err(failure) => {
                 tracing::debug!(job = %reply.job, stage, task, attempt, problem = %failure.problem, "attempt failed");
                 self.metrics.task_failed(&failure.problem);
+                self.metrics.used(&failure.usage);
                 self.count_task("failed");
                 self.propose(Command::FailTask {
                     job: reply.job.clone(),
@@ -63,10 +64,13 @@ impl Controller {
             return;
         }
         self.committing = true;
+        self.commits_under_way.clear();
         let batch: Vec<_> = self
             .commits
             .drain(..self.commits.len().min(COMMITS_MAX))
             .collect();
+        let jobs = batch.iter().map(|(job, _)| job.clone());
+        self.commits_under_way.extend(jobs);
         let (replica, done) = (self.replica.clone(), self.done.clone());
         self.tasks.spawn("commit", OnError::Log, async move {
             weft_core::failpoint::hit("commit");
@@ -93,6 +97,7 @@ impl Controller {
             Ok(other) => anyhow::bail!("commits were answered with {other:?}"),
             Err(problem) => anyhow::bail!("commits were refused: {problem}"),
         };
+        self.commits_under_way.clear();
         for ((job, commit), answer) in batch.iter().zip(answers) {
             let (stage, task) = (commit.stage, commit.task);
             match answer {
@@ -108,6 +113,7 @@ impl Controller {
                     task,
                 }),
                 CommitAnswer::Stale => {
+                    self.count_task("stale");
                     tracing::debug!(%job, stage, task, "a commit came when its job had ended")
                 }
             }

@@ -53,13 +53,6 @@ impl Controller {
     }
 
     pub(super) async fn dispatch(&mut self) {
-        if !self
-            .executor
-            .as_ref()
-            .is_some_and(|executor| executor.ready)
-        {
-            return;
-        }
         for job in std::mem::take(&mut self.given_up) {
             self.checks.retain(|(request, _)| request.job != job);
             if let Some(executor) = &mut self.executor
@@ -67,6 +60,13 @@ impl Controller {
             {
                 executor.link.send(ToExecutor::Forget { job }).await;
             }
+        }
+        if !self
+            .executor
+            .as_ref()
+            .is_some_and(|executor| executor.ready)
+        {
+            return;
         }
         // One at a time: a component that sleeps while it describes itself holds one slot at most.
         while self

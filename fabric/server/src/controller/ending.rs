@@ -29,11 +29,14 @@ impl Controller {
 
     /// Archives once nothing of the job runs any more: what still runs could write what was just removed.
     pub(super) fn archive_when_quiet(&mut self, id: &JobId) {
-        let busy = self.executor.as_ref().is_some_and(|executor| {
-            executor.running.keys().any(|(task, _)| task.job == *id)
-                || executor.planning.contains(id)
-                || executor.publishing.contains(id)
-        });
+        let commits =
+            self.commits_under_way.contains(id) || self.commits.iter().any(|(job, _)| job == id);
+        let busy = commits
+            || self.executor.as_ref().is_some_and(|executor| {
+                executor.running.keys().any(|(task, _)| task.job == *id)
+                    || executor.planning.contains(id)
+                    || executor.publishing.contains(id)
+            });
         if busy {
             return;
         }
@@ -86,7 +89,10 @@ fn wall_problem(job: &Job) -> Problem {
         stages => {
             let names: Vec<String> = stages
                 .iter()
-                .map(|(stage, functions)| format!("`{stage}` (`{}`)", functions.join("`, `")))
+                .map(|(stage, functions)| match functions.as_slice() {
+                    [] => format!("`{stage}`"),
+                    functions => format!("`{stage}` (`{}`)", functions.join("`, `")),
+                })
                 .collect();
             let what = match &job.state {
                 JobState::Planning(_) => "while it was planned",

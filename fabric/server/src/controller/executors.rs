@@ -174,7 +174,7 @@ impl Controller {
                 if let Some(executor) = &mut self.executor {
                     if let Some(waiting) = executor.checking.remove(&reply.job) {
                         // The client may have gone meanwhile.
-                        let _ = waiting.send(reply);
+                        let _ = waiting.to.send(reply);
                         return;
                     }
                     executor.planning.remove(&reply.job);

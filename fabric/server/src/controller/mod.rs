@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use weft_control::{Answer, Command, Effect, Job, TaskCommit};
 use weft_core::{Digest, Epoch, JobId, Problem, TaskId};
@@ -41,6 +41,12 @@ const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 /// Tasks that are sent ahead of free slots, so that none idles while a reply travels.
 const AHEAD: usize = 2;
 
+/// Where the answer to a check goes. The permit is held until it is there, or the executor is lost: clients may go before.
+pub(crate) struct CheckAnswer {
+    pub(crate) to: oneshot::Sender<PlanReply>,
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
 /// What others ask of the controller.
 pub(crate) enum Request {
     /// Have a component describe itself.
@@ -55,7 +61,7 @@ pub(crate) enum Request {
         /// What the planning task gets; its id is that of no job.
         request: Box<PlanRequest>,
         /// Gets the plan.
-        answer: oneshot::Sender<PlanReply>,
+        answer: CheckAnswer,
     },
     /// Give up a check that nobody waits for.
     Forget {
@@ -91,7 +97,7 @@ struct LiveExecutor {
     planning: BTreeSet<JobId>,
     publishing: BTreeSet<JobId>,
     describing: HashMap<u64, oneshot::Sender<Result<Description, Problem>>>,
-    checking: HashMap<JobId, oneshot::Sender<PlanReply>>,
+    checking: HashMap<JobId, CheckAnswer>,
 }
 
 /// The scheduler.
@@ -119,11 +125,13 @@ pub(crate) struct Controller {
     /// Descriptions that wait likewise.
     describes: VecDeque<(Digest, oneshot::Sender<Result<Description, Problem>>)>,
     /// Checks that wait likewise.
-    checks: VecDeque<(Box<PlanRequest>, oneshot::Sender<PlanReply>)>,
+    checks: VecDeque<(Box<PlanRequest>, CheckAnswer)>,
     /// Checks that nobody waits for any more.
     given_up: Vec<JobId>,
     commits: Vec<(JobId, TaskCommit)>,
     committing: bool,
+    /// Jobs of the batch that is being committed.
+    commits_under_way: BTreeSet<JobId>,
     /// Jobs that wait to be archived, because something of theirs still runs.
     archiving: BTreeSet<JobId>,
     done: mpsc::Sender<Done>,
@@ -163,6 +171,7 @@ impl Controller {
             given_up: Vec::new(),
             commits: Vec::new(),
             committing: false,
+            commits_under_way: BTreeSet::new(),
             archiving: BTreeSet::new(),
             done,
         };

@@ -21,6 +21,7 @@ mod hostile;
 mod http;
 mod invoke;
 mod job;
+mod openapi;
 mod outputs;
 mod python;
 mod random;

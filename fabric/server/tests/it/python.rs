@@ -1,10 +1,88 @@
 //! A guest in another language, with an interpreter and WASI in it.
 
-use serde_json::json;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, Place};
-use crate::server::{Server, Setup};
+use crate::server::{Server, Setup, weft};
 use crate::{guests, job, outputs};
+
+/// Runs a command in a folder, and gives what it wrote to standard output and to standard error.
+fn run(command: &mut Command, folder: &Path, succeeds: bool) -> (String, String) {
+    let done = command.current_dir(folder).output().expect("it starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    let (stdout, stderr) = (text(done.stdout), text(done.stderr));
+    assert_eq!(done.status.success(), succeeds, "{stdout}\n{stderr}");
+    (stdout, stderr)
+}
+
+#[test]
+fn a_new_python_project_is_tested_built_deployed_and_run() {
+    let place = Place::new();
+    let server = Server::start(&place.data(), &Setup::default());
+    let project = place.path("my-hits");
+    let new = ["new", "my-hits", "--lang", "python"];
+    let parent = project.parent().expect("it has one");
+    run(weft().args(new), parent, true);
+    let (_, tested) = run(
+        Command::new("python3").args(["-B", "-m", "unittest"]),
+        &project,
+        true,
+    );
+    assert!(tested.contains("Ran 1 test"), "{tested}");
+    let (built, _) = run(weft().args(["build", "--json"]), &project, true);
+    let built: Value = serde_json::from_str(&built).expect("a document");
+    assert_eq!(
+        (&built["name"], &built["toolchain"]),
+        (&json!("my-hits"), &json!("componentize-py"))
+    );
+    let (deployed, _) = run(&mut server.cli(&["deploy", "my-hits.wasm"]), &project, true);
+    assert!(deployed.contains("map-batches my-hits/words"), "{deployed}");
+    run(&mut server.cli(&["run", "job.toml"]), &project, true);
+    let expected = [
+        "Pack my box with five dozen liquor jugs.|8",
+        "The quick brown fox|4",
+        "jumps over the lazy dog.|5",
+        "|0",
+    ];
+    assert_eq!(outputs::rows(&project.join("out/words")), expected);
+}
+
+#[test]
+fn what_a_python_function_raises_is_told_with_its_place() {
+    let place = Place::new();
+    let server = Server::start(&place.data(), &Setup::default());
+    let project = place.path("wrong");
+    std::fs::create_dir(&project).expect("a folder");
+    let app = "import weft\nweft.component('wrong', '1.0.0')\n\n@weft.task\ndef fail(params):\n    return {}[params['key']]\n";
+    std::fs::write(project.join("app.py"), app).expect("written");
+    run(weft().arg("build"), &project, true);
+    run(&mut server.cli(&["deploy", "wrong.wasm"]), &project, true);
+    let call = |arguments: &[&str]| {
+        let arguments = [&["invoke", "wrong/fail", "--input", ""], arguments].concat();
+        run(&mut server.cli(&arguments), &project, false).1
+    };
+    let failed = call(&["--param", "key=x"]);
+    assert!(
+        failed.contains("KeyError: 'x' (app.py:6 in `fail`)"),
+        "{failed}"
+    );
+    let failed = call(&[]);
+    assert!(failed.contains("parameter `key` is missing"), "{failed}");
+
+    std::fs::write(
+        project.join("app.py"),
+        "import weft\nweft.component('Wrong', '1')\n",
+    )
+    .expect("written");
+    let (_, refused) = run(weft().arg("build"), &project, false);
+    assert!(
+        refused.contains("`Wrong` is no name for a component"),
+        "{refused}"
+    );
+}
 
 #[test]
 fn a_python_guest_is_deployed_and_maps() {

@@ -1,0 +1,39 @@
+"""Functions for Weft, in Python.
+
+    import weft
+
+    weft.component("hits", "0.1.0-dev")
+
+
+    @weft.map(reads="line utf8", adds="words int64")
+    def words(lines):
+        \"\"\"Adds a column `words`: how many words the line has.\"\"\"
+        return [len(line.split()) for line in lines]
+
+A map is a function of columns or a class with `push`; so are a reduce and a combine, of groups of rows; a task is a function
+of bytes. Nothing here needs WebAssembly: outside of it `weft.testing` runs functions, and `log` writes to standard error.
+"""
+
+from weft import log, meter
+from weft.batch import Batch, Column
+from weft.error import Error
+from weft.functions import Groups, Output, Params, combine, component, map, reduce, task
+from weft.schema import Field, Schema
+
+__all__ = [
+    "Batch",
+    "Column",
+    "Error",
+    "Field",
+    "Groups",
+    "Output",
+    "Params",
+    "Schema",
+    "combine",
+    "component",
+    "log",
+    "map",
+    "meter",
+    "reduce",
+    "task",
+]

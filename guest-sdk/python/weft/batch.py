@@ -1,0 +1,105 @@
+"""Batches: columns of equal length, which stay with the host until they are read."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from weft import host
+from weft.columns import bits, decode, encode, offsets
+from weft.error import Error
+from weft.schema import Field, Schema
+
+
+class Column:
+    """A column as it lies in memory, for functions that need no Python values.
+
+    `data`: the bytes of numbers, or of all texts one after the other, between `offsets`.
+    """
+
+    def __init__(self, field: Field, wire: host.Column):
+        self.field, self.wire = field, wire
+
+    def __len__(self) -> int:
+        return self.wire.nodes[0].rows
+
+    @property
+    def nulls(self) -> int:
+        return self.wire.nodes[0].nulls
+
+    @property
+    def data(self) -> bytes:
+        return self.wire.buffers[-1]
+
+    @property
+    def offsets(self) -> memoryview:
+        """Of texts and bytes: one more than there are rows, the first is 0."""
+        return offsets(self.wire.buffers[1])
+
+    def values(self) -> Sequence:
+        """As `weft.columns` says: a memoryview of numbers, else a list; nulls are `None`."""
+        return decode(self.field, self.wire)
+
+
+class Batch:
+    """`Batch({"word utf8": ["a", "b"], "n int64": [1, 2]})`; columns are read by name: `batch["word"]`."""
+
+    def __init__(self, columns: Mapping[str | Field, Iterable]):
+        schema = Schema(*columns)
+        self._hold(schema, host.Batch.create(schema.wire, list(map(wire, schema, columns.values()))))
+
+    @classmethod
+    def of_wire(cls, held: host.Batch, schema: Schema | None = None) -> "Batch":
+        """A batch of the host's; its fields are asked for where the schema is not known."""
+        return cls._of(Schema.of_wire(held.fields()) if schema is None else schema, held)
+
+    @classmethod
+    def of_columns(cls, schema: Schema, columns: Mapping[str, Iterable]) -> "Batch":
+        """Columns by name, with exactly the names of the schema."""
+        if columns.keys() != set(schema.names):
+            given, wanted = "`, `".join(columns), "`, `".join(schema.names)
+            raise Error(f"the columns must be `{wanted}`, not `{given}`")
+        encoded = [wire(field, columns[field.name]) for field in schema]
+        return cls._of(schema, host.Batch.create(schema.wire, encoded))
+
+    @classmethod
+    def _of(cls, schema: Schema, held: host.Batch) -> "Batch":
+        batch = cls.__new__(cls)
+        batch._hold(schema, held)
+        return batch
+
+    def _hold(self, schema: Schema, held: host.Batch) -> None:
+        self.schema, self.wire = schema, held
+
+    def __len__(self) -> int:
+        return self.wire.rows()
+
+    def __getitem__(self, name: str) -> Sequence:
+        """The values of a column. Each time it is copied in, so keep what is needed twice."""
+        return self.column(name).values()
+
+    def column(self, name: str) -> Column:
+        position = self.schema.position(name)
+        return Column(self.schema[position], self.wire.column(position))
+
+    def select(self, names: Iterable[str]) -> "Batch":
+        names = list(names)
+        return self._of(self.schema.select(names), self.wire.project([self.schema.position(name) for name in names]))
+
+    def with_column(self, field: str | Field, values: Iterable) -> "Batch":
+        """The batch with one column more; the others are not copied."""
+        field = Field.parse(field)
+        return self._of(self.schema.add(field), self.wire.with_column(field.wire(), wire(field, values)))
+
+    def filter(self, keep: Iterable) -> "Batch":
+        """The rows for which `keep`, one value for each, is true."""
+        return self._of(self.schema, self.wire.filter(bits(keep)))
+
+    def take(self, rows: Iterable[int]) -> "Batch":
+        """Rows by position, in this order; a position may come more than once."""
+        return self._of(self.schema, self.wire.take(list(rows)))
+
+    def rows(self) -> list[tuple]:
+        """All rows, for tests."""
+        return list(zip(*(self[name] for name in self.schema.names)))
+
+
+def wire(field: Field, values: Iterable) -> host.Column:
+    return values.wire if isinstance(values, Column) else encode(field, values)

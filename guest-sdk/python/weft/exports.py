@@ -1,0 +1,93 @@
+"""The contract's exports. What is open is kept in the classes, so that it does not matter which instance is called."""
+
+from componentize_py_types import Err
+from weft import log
+from weft.error import Error
+from weft.functions import FUNCTIONS, Groups, Params, described, find, run_task
+from weft.schema import Schema
+from wit_world import exports
+from wit_world.exports import functions
+
+KINDS = {each.name.lower().replace("_", "-"): each for each in functions.Kind}
+
+
+def told(call):
+    """Makes of what is raised the contract's error; where it came from goes to the log if it was no `Error`."""
+
+    def telling(*arguments):
+        try:
+            return call(*arguments)
+        except Err:
+            raise
+        except Error as error:
+            raise Err(str(error)) from None
+        except Exception as error:
+            places = list(places_of(error))
+            what = f"{type(error).__name__}: {error}"
+            log.error("\n  ".join([what, *places]))
+            raise Err(f"{what} ({places[-1]})" if places else what) from None
+
+    return telling
+
+
+def places_of(error: Exception):
+    """Where the functions' own code was, the outermost call first."""
+    at = error.__traceback__
+    while at is not None:
+        code = at.tb_frame.f_code
+        if "/weft/" not in code.co_filename:
+            yield f"{code.co_filename.rpartition('/')[2]}:{at.tb_lineno} in `{code.co_name}`"
+        at = at.tb_next
+
+
+class Functions(exports.Functions):
+    def describe(self) -> functions.Description:
+        # The contract has no error here: what is missing has been found when the component was built.
+        this = described()
+        all = [
+            functions.Function(each.name, KINDS[each.kind], each.summary, each.deterministic) for each in FUNCTIONS.values()
+        ]
+        return functions.Description(this.name, this.version, all)
+
+    @told
+    def bind(self, function, input, params):
+        found = find(function)
+        return [] if found.kind == "task" else found.bind(Schema.of_wire(input), Params(params)).wire
+
+
+class Mapper(exports.Mapper):
+    run = None
+
+    @told
+    def open(self, function, params):
+        Mapper.run = find(function, "map-batches").open(Params(params))
+
+    @told
+    def push(self, input):
+        Mapper.run.push(input)
+
+    @told
+    def finish(self):
+        Mapper.run.finish()
+
+
+class Reducer(exports.Reducer):
+    run = None
+
+    @told
+    def open(self, function, params):
+        Reducer.run = find(function, "reduce-groups", "combine-groups").open(Params(params))
+
+    @told
+    def push(self, input, ends, continues):
+        Reducer.run.push(input, Groups(ends, continues))
+
+    @told
+    def finish(self):
+        Reducer.run.finish()
+
+
+class Task(exports.Task):
+    @told
+    def run(self, function, params, index, input):
+        return run_task(find(function, "task"), Params(params), index, input)
