@@ -8,7 +8,9 @@ use weft_core::{ErrorCode, FunctionUsage, JobId, LimitKind, Problem};
 
 use crate::catalog::PinnedFunction;
 use crate::command::{CommitAnswer, Effect};
-use crate::plan::{FailedLog, Plan, PublishedOutput, SinkFile, Sums, TaskCommit, TaskFailure};
+use crate::event::{JobEvent, JobEventKind, brief};
+use crate::plan::{FailedLog, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure};
+use crate::running::{Running, StageState, position};
 use crate::state::{ATTEMPTS_MAX, OUTPUT_FILES_MAX};
 
 /// A job that has not been archived.
@@ -40,83 +42,6 @@ pub struct Job {
 /// Stands for planning where an attempt of a task stands else.
 pub(crate) const PLANNING: (u32, u32, u32) = (u32::MAX, 0, 0);
 
-/// Events that are kept of a job.
-pub const EVENTS_MAX: usize = 1_000;
-
-/// Bytes of an event's detail: the whole of the last problem is with the job.
-const EVENT_DETAIL_BYTES_MAX: usize = 512;
-
-fn brief(problem: &Problem) -> String {
-    let mut text = problem.detail.clone();
-    text.truncate(text.floor_char_boundary(EVENT_DETAIL_BYTES_MAX));
-    text
-}
-
-/// Something that happened to a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobEvent {
-    /// When, in Unix milliseconds.
-    pub at_ms: u64,
-    /// What.
-    pub kind: JobEventKind,
-    /// The stage that it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stage: Option<String>,
-    /// The task that it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task: Option<u32>,
-    /// Which attempt of the task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempt: Option<u32>,
-    /// More of it, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-}
-
-/// What may happen to a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobEventKind {
-    /// It was accepted.
-    Submitted,
-    /// Its stages are known.
-    Planned,
-    /// Planning or publishing failed for the platform's reasons, and is tried again.
-    StepFailed,
-    /// A stage's tasks may run.
-    StageStarted,
-    /// All tasks of a stage are committed.
-    StageDone,
-    /// An attempt of a task failed.
-    AttemptFailed,
-    /// Files are being made visible.
-    Publishing,
-    /// It ended well.
-    Succeeded,
-    /// It was given up.
-    Failed,
-    /// Somebody cancelled it.
-    Cancelled,
-}
-
-impl JobEvent {
-    fn new(at_ms: u64, kind: JobEventKind) -> Self {
-        Self {
-            at_ms,
-            kind,
-            stage: None,
-            task: None,
-            attempt: None,
-            detail: None,
-        }
-    }
-
-    /// The first event of every job.
-    pub(crate) fn submitted(at_ms: u64) -> Self {
-        Self::new(at_ms, JobEventKind::Submitted)
-    }
-}
-
 /// Where a job stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -136,31 +61,6 @@ pub enum JobState {
 pub struct Planning {
     /// Planning attempts that failed for the platform's reasons.
     pub failures: u32,
-}
-
-/// A job whose tasks run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Running {
-    /// The stages' shapes.
-    pub plan: Plan,
-    /// The stages' progress, in the order of the plan.
-    pub stages: Vec<StageState>,
-    /// When planning ended, in Unix milliseconds.
-    pub started_ms: u64,
-}
-
-/// A stage's progress.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct StageState {
-    /// First commits, by task. The stage is done when every task has one.
-    pub commits: BTreeMap<u32, TaskCommit>,
-    /// Attempts lost to the platform, by task.
-    pub failures: BTreeMap<u32, u32>,
-    /// Commits of tasks that were committed already.
-    pub duplicates: u64,
-    /// Files that committed tasks staged.
-    #[serde(default)]
-    pub files: u64,
 }
 
 /// A job whose files are being made visible.
@@ -234,41 +134,6 @@ pub struct EndedJob {
 }
 
 impl Job {
-    /// Takes note of what happened. How a job ends is always kept.
-    fn happened(&mut self, event: JobEvent) {
-        let ends = matches!(
-            event.kind,
-            JobEventKind::Succeeded | JobEventKind::Failed | JobEventKind::Cancelled
-        );
-        if self.events.len() < EVENTS_MAX || ends {
-            self.events.push(event);
-        } else {
-            self.events_dropped += 1;
-        }
-    }
-
-    fn stage_happened(&mut self, at_ms: u64, kind: JobEventKind, stage: u32) {
-        let name = |plan: &Plan| {
-            plan.stages
-                .get(stage as usize)
-                .map(|stage| stage.name.clone())
-        };
-        let stage = self.plan().and_then(name);
-        self.happened(JobEvent {
-            stage,
-            ..JobEvent::new(at_ms, kind)
-        });
-    }
-
-    /// Takes note of the stages that effects start.
-    fn stages_start(&mut self, at_ms: u64, effects: &[Effect]) {
-        for effect in effects {
-            if let Effect::RunStage { stage, .. } = effect {
-                self.stage_happened(at_ms, JobEventKind::StageStarted, *stage);
-            }
-        }
-    }
-
     /// Takes note of usage, summed by stage and function.
     pub(crate) fn add_usage(&mut self, usage: &[FunctionUsage]) {
         for one in usage {
@@ -657,92 +522,5 @@ impl Job {
             .flat_map(|stage| stage.commits.values())
             .flat_map(|commit| commit.files.iter().cloned())
             .collect()
-    }
-}
-
-fn position(stage: usize) -> u32 {
-    u32::try_from(stage).expect("plans have at most STAGES_MAX stages")
-}
-
-impl TaskCommit {
-    /// True where two attempts wrote the same: what invariant 13 asks of deterministic functions.
-    fn agrees_with(&self, other: &TaskCommit) -> bool {
-        let files = |commit: &TaskCommit| {
-            commit
-                .files
-                .iter()
-                .map(|file| (file.name.clone(), file.rows, file.xxh3.clone()))
-                .collect::<Vec<_>>()
-        };
-        self.written == other.written && files(self) == files(other)
-    }
-}
-
-impl Running {
-    fn stage_is_done(&self, stage: u32) -> bool {
-        let stage = stage as usize;
-        self.stages[stage].commits.len() == self.plan.stages[stage].n_tasks as usize
-    }
-
-    fn is_done(&self) -> bool {
-        (0..self.stages.len()).all(|stage| self.stage_is_done(position(stage)))
-    }
-
-    /// Stages that are not done and whose edges are complete.
-    fn ready_stages(&self) -> impl Iterator<Item = u32> {
-        (0..self.stages.len()).map(position).filter(|stage| {
-            let reads = self.plan.stages[*stage as usize].reads;
-            !self.stage_is_done(*stage) && reads.is_none_or(|edge| self.stage_is_done(edge.stage))
-        })
-    }
-
-    /// Stages that waited for `done` and nothing else.
-    fn stages_after(&self, done: u32) -> impl Iterator<Item = u32> {
-        self.ready_stages().filter(move |stage| {
-            self.plan.stages[*stage as usize]
-                .reads
-                .is_some_and(|edge| edge.stage == done)
-        })
-    }
-
-    /// What the stage read must be what its edge was written with (invariant 4).
-    fn check_conservation(&self, stage: usize) -> Result<(), Problem> {
-        let shape = &self.plan.stages[stage];
-        let Some(edge) = shape.reads else {
-            return Ok(());
-        };
-        let mut written = Sums::default();
-        for commit in self.stages[edge.stage as usize].commits.values() {
-            // An executor that leaves an edge out says that it wrote nothing to it.
-            written.add(
-                &commit
-                    .written
-                    .get(edge.edge as usize)
-                    .copied()
-                    .unwrap_or_default(),
-            );
-        }
-        let mut read = Sums::default();
-        for commit in self.stages[stage].commits.values() {
-            read.add(&commit.read);
-        }
-        if written == read {
-            return Ok(());
-        }
-        let detail = format!(
-            "stage `{}` read {} rows in {} segments where stage `{}` wrote {} rows in {}; the checksums {}: rows were lost, doubled or changed on the way",
-            shape.name,
-            read.rows,
-            read.segments,
-            self.plan.stages[edge.stage as usize].name,
-            written.rows,
-            written.segments,
-            if written.xxh3 == read.xxh3 {
-                "agree"
-            } else {
-                "differ"
-            },
-        );
-        Err(Problem::new(ErrorCode::Internal, detail))
     }
 }

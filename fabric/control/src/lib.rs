@@ -14,9 +14,11 @@
 mod calls;
 mod catalog;
 mod command;
+mod event;
 mod job;
 mod lease;
 mod plan;
+mod running;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -25,15 +27,14 @@ mod usage;
 pub use calls::{Begun, CallOutcome, KeyedCalls};
 pub use catalog::{Catalog, ComponentRecord, PinnedFunction};
 pub use command::{Answer, Command, CommitAnswer, Effect, Envelope};
-pub use job::{
-    EVENTS_MAX, EndedJob, Ending, Job, JobEvent, JobEventKind, JobState, Outcome, Planning,
-    Publishing, Running, StageState,
-};
+pub use event::{EVENTS_MAX, JobEvent, JobEventKind};
+pub use job::{EndedJob, Ending, Job, JobState, Outcome, Planning, Publishing};
 pub use lease::{Lease, Leases};
 pub use plan::{
     EdgeKind, EdgeRef, EdgeShape, FailedLog, LogRef, ObjectRef, Plan, PublishedOutput, SinkFile,
     SlotVector, StageShape, Sums, TaskCommit, TaskFailure,
 };
+pub use running::{Running, StageState};
 pub use state::{
     ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_MS,
     RUNNING_JOBS_MAX, State, Tenant,

@@ -9,7 +9,8 @@ use weft_core::{ErrorCode, FunctionKind, FunctionUsage, JobId, Problem, TenantId
 use crate::calls::KeyedCalls;
 use crate::catalog::{Catalog, PinnedFunction};
 use crate::command::{Answer, Command, CommitAnswer, Effect, Envelope};
-use crate::job::{EndedJob, Job, JobEvent, JobState, Outcome, PLANNING, Planning};
+use crate::event::JobEvent;
+use crate::job::{EndedJob, Job, JobState, Outcome, PLANNING, Planning};
 use crate::lease::Leases;
 use crate::plan::{TaskCommit, TaskFailure};
 use crate::usage::UsageSums;

@@ -1,0 +1,120 @@
+//! A job whose tasks run: which stages are ready, which are done, and whether what was read is what was written.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use weft_core::{ErrorCode, Problem};
+
+use crate::plan::{Plan, Sums, TaskCommit};
+
+/// A job whose tasks run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The stages' shapes.
+    pub plan: Plan,
+    /// The stages' progress, in the order of the plan.
+    pub stages: Vec<StageState>,
+    /// When planning ended, in Unix milliseconds.
+    pub started_ms: u64,
+}
+
+/// A stage's progress.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StageState {
+    /// First commits, by task. The stage is done when every task has one.
+    pub commits: BTreeMap<u32, TaskCommit>,
+    /// Attempts lost to the platform, by task.
+    pub failures: BTreeMap<u32, u32>,
+    /// Commits of tasks that were committed already.
+    pub duplicates: u64,
+    /// Files that committed tasks staged.
+    #[serde(default)]
+    pub files: u64,
+}
+
+pub(crate) fn position(stage: usize) -> u32 {
+    u32::try_from(stage).expect("plans have at most STAGES_MAX stages")
+}
+
+impl TaskCommit {
+    /// True where two attempts wrote the same: what invariant 13 asks of deterministic functions.
+    pub(crate) fn agrees_with(&self, other: &TaskCommit) -> bool {
+        let files = |commit: &TaskCommit| {
+            commit
+                .files
+                .iter()
+                .map(|file| (file.name.clone(), file.rows, file.xxh3.clone()))
+                .collect::<Vec<_>>()
+        };
+        self.written == other.written && files(self) == files(other)
+    }
+}
+
+impl Running {
+    fn stage_is_done(&self, stage: u32) -> bool {
+        let stage = stage as usize;
+        self.stages[stage].commits.len() == self.plan.stages[stage].n_tasks as usize
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        (0..self.stages.len()).all(|stage| self.stage_is_done(position(stage)))
+    }
+
+    /// Stages that are not done and whose edges are complete.
+    pub(crate) fn ready_stages(&self) -> impl Iterator<Item = u32> {
+        (0..self.stages.len()).map(position).filter(|stage| {
+            let reads = self.plan.stages[*stage as usize].reads;
+            !self.stage_is_done(*stage) && reads.is_none_or(|edge| self.stage_is_done(edge.stage))
+        })
+    }
+
+    /// Stages that waited for `done` and nothing else.
+    pub(crate) fn stages_after(&self, done: u32) -> impl Iterator<Item = u32> {
+        self.ready_stages().filter(move |stage| {
+            self.plan.stages[*stage as usize]
+                .reads
+                .is_some_and(|edge| edge.stage == done)
+        })
+    }
+
+    /// What the stage read must be what its edge was written with (invariant 4).
+    pub(crate) fn check_conservation(&self, stage: usize) -> Result<(), Problem> {
+        let shape = &self.plan.stages[stage];
+        let Some(edge) = shape.reads else {
+            return Ok(());
+        };
+        let mut written = Sums::default();
+        for commit in self.stages[edge.stage as usize].commits.values() {
+            // An executor that leaves an edge out says that it wrote nothing to it.
+            written.add(
+                &commit
+                    .written
+                    .get(edge.edge as usize)
+                    .copied()
+                    .unwrap_or_default(),
+            );
+        }
+        let mut read = Sums::default();
+        for commit in self.stages[stage].commits.values() {
+            read.add(&commit.read);
+        }
+        if written == read {
+            return Ok(());
+        }
+        let detail = format!(
+            "stage `{}` read {} rows in {} segments where stage `{}` wrote {} rows in {}; the checksums {}: rows were lost, doubled or changed on the way",
+            shape.name,
+            read.rows,
+            read.segments,
+            self.plan.stages[edge.stage as usize].name,
+            written.rows,
+            written.segments,
+            if written.xxh3 == read.xxh3 {
+                "agree"
+            } else {
+                "differ"
+            },
+        );
+        Err(Problem::new(ErrorCode::Internal, detail))
+    }
+}
