@@ -44,11 +44,12 @@ pub(crate) async fn stream(
     let accept = accept.unwrap_or("text/event-stream");
     let wants_list = accept.contains("application/json") && !accept.contains("text/event-stream");
     let list = |job: &Job| {
-        let items: Vec<Value> = job.events.iter().map(views::event).collect();
-        json!({ "items": items, "next_cursor": null, "dropped": job.events_dropped })
+        wants_list.then(|| {
+            let items: Vec<Value> = job.events.iter().map(views::event).collect();
+            json!({ "items": items, "next_cursor": null, "dropped": job.events_dropped })
+        })
     };
-    let list = jobs::look(&api, &id, list).await?;
-    if wants_list {
+    if let Some(list) = jobs::look(&api, &id, list).await? {
         return Ok(Json(list).into_response());
     }
     let version = api.replica.version();
