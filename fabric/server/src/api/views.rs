@@ -55,19 +55,25 @@ pub(crate) fn status(job: &Job) -> &'static str {
     }
 }
 
+/// When a job's planning ended, and when its outcome was decided, in Unix milliseconds.
+fn times(job: &Job) -> (Option<u64>, Option<u64>) {
+    match &job.state {
+        JobState::Planning(_) => (None, None),
+        JobState::Running(running) => (Some(running.started_ms), None),
+        JobState::Publishing(publishing) => (Some(publishing.started_ms), None),
+        JobState::Ending(ending) => (ending.started_ms, Some(ending.ended_ms)),
+    }
+}
+
 /// A job that is still in the state, or was read back from its archive.
 pub(crate) fn job(job: &Job) -> Value {
-    let (started, ended, problem, outputs) = match &job.state {
-        JobState::Planning(_) => (None, None, None, Vec::new()),
-        JobState::Running(running) => (Some(running.started_ms), None, None, Vec::new()),
-        JobState::Publishing(publishing) => (Some(publishing.started_ms), None, None, Vec::new()),
-        JobState::Ending(ending) => (
-            ending.started_ms,
-            Some(ending.ended_ms),
-            ending.problem.as_ref(),
-            ending.outputs.clone(),
-        ),
+    let (started, ended) = times(job);
+    let ending = match &job.state {
+        JobState::Ending(ending) => Some(ending),
+        JobState::Planning(_) | JobState::Running(_) | JobState::Publishing(_) => None,
     };
+    let problem = ending.and_then(|ending| ending.problem.as_ref());
+    let outputs = ending.map_or(&[][..], |ending| &ending.outputs);
     json!({
         "id": job.id,
         "name": job.spec.name,
@@ -85,12 +91,7 @@ pub(crate) fn job(job: &Job) -> Value {
 
 /// A job in a list, as it stands once it has been archived, too.
 pub(crate) fn line(job: &Job) -> Value {
-    let (started, ended) = match &job.state {
-        JobState::Planning(_) => (None, None),
-        JobState::Running(running) => (Some(running.started_ms), None),
-        JobState::Publishing(publishing) => (Some(publishing.started_ms), None),
-        JobState::Ending(ending) => (ending.started_ms, Some(ending.ended_ms)),
-    };
+    let (started, ended) = times(job);
     let done = job.stages().iter().map(|stage| stage.commits.len());
     json!({
         "id": job.id,
