@@ -62,10 +62,14 @@ struct Held {
 
 impl Held {
     /// Takes a component in; others go where they are too many or too large. What runs keeps its own hold on what goes.
-    fn load(&mut self, digest: Digest, mut loaded: Loaded) {
+    fn load(&mut self, digest: Digest, component: Arc<Component>, bytes: u64) {
         self.uses += 1;
-        loaded.used = self.uses;
-        self.loaded_bytes += loaded.bytes;
+        let loaded = Loaded {
+            component,
+            bytes,
+            used: self.uses,
+        };
+        self.loaded_bytes += bytes;
         if let Some(before) = self.components.insert(digest, loaded) {
             self.loaded_bytes -= before.bytes;
         }
@@ -125,12 +129,8 @@ impl Executor {
         let component = Component::load(&self.engine, &path)
             .map_err(|fault| Problem::new(ErrorCode::Internal, fault.to_string()))?;
         let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
-        let loaded = Loaded {
-            component: Arc::clone(&component),
-            bytes,
-            used: now,
-        };
-        self.held().load(digest.clone(), loaded);
+        self.held()
+            .load(digest.clone(), Arc::clone(&component), bytes);
         Ok(component)
     }
 
