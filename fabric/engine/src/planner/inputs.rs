@@ -9,6 +9,7 @@ use arrow::datatypes::{Fields, Schema, SchemaRef};
 use glob::MatchOptions;
 use weft_core::job::{Comparison, InputFormat, InputSpec};
 use weft_core::{ErrorCode, Problem};
+use weft_sandbox::SCHEMA_NAME_BYTES_MAX;
 use weft_shuffle::{ManifestFile, read_manifest};
 
 use crate::plan::{FileSplit, Part};
@@ -135,6 +136,12 @@ fn check_schema(path: &str, schema: &SchemaRef) -> Result<(), Problem> {
     if n > COLUMNS_MAX {
         return wrong(format!(
             "has {n} columns; an input may have {COLUMNS_MAX}: name those that are needed"
+        ));
+    }
+    let name_bytes: usize = schema.fields().iter().map(|field| field.name().len()).sum();
+    if name_bytes > SCHEMA_NAME_BYTES_MAX {
+        return wrong(format!(
+            "has names of {name_bytes} bytes in all; an input may have {SCHEMA_NAME_BYTES_MAX}: name those columns that are needed"
         ));
     }
     let mut seen = BTreeSet::new();
