@@ -33,7 +33,7 @@ pub(crate) enum Verdict {
 /// Runs the child: compiles `component` to `artefact`, prints the verdict.
 pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    crate::executor::expendable();
+    crate::process::expendable();
     // Compiling can wait; calls and tasks beside it cannot.
     rustix::process::nice(NICE)?;
     for (resource, most) in [

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::process::{
-    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
-};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -18,7 +16,7 @@ use weft_engine::{
 use weft_sandbox::{Engine, Role};
 use weft_shuffle::Blobs;
 
-use crate::wire;
+use crate::{process, wire};
 
 /// Work that may wait for a slot; the agent sends no more than a little beyond the number of slots.
 const QUEUE_MAX: usize = 4096;
@@ -43,8 +41,8 @@ type Reply = (FromExecutor, Vec<u8>);
 /// Runs the child until the agent closes the socket, which is standard input.
 pub fn run() -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    expendable();
-    more_files();
+    process::expendable();
+    process::more_files();
     setrlimit(
         Resource::Core,
         Rlimit {
@@ -72,26 +70,6 @@ pub fn run() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(serve(socket))
-}
-
-/// Where memory is short, the kernel is to take this process rather than the server.
-pub(crate) fn expendable() {
-    const FIRST_OF_ALL: &str = "1000";
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_OF_ALL) {
-        tracing::warn!(%error, "the kernel may take the server where memory is short");
-    }
-}
-
-/// As many open files as the machine allows: connections, components and spilled runs are files.
-pub(crate) fn more_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
-        tracing::warn!(%error, "the bound on open files stays as it is");
-    }
 }
 
 async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {

@@ -46,7 +46,7 @@ pub struct UpSettings {
 
 /// Runs `weft up` until it gets SIGINT or SIGTERM.
 pub fn run(settings: UpSettings) -> anyhow::Result<()> {
-    crate::executor::more_files();
+    crate::process::more_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
