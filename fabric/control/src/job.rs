@@ -281,14 +281,12 @@ impl Job {
         progress.commits.insert(task, commit);
         let n_files: u64 = running.stages.iter().map(|stage| stage.files).sum();
         if n_files > OUTPUT_FILES_MAX {
-            let mut problem = Problem::new(
+            let problem = Problem::new(
                 ErrorCode::LimitExceeded,
                 format!(
                     "the job's outputs have more than {OUTPUT_FILES_MAX} files: fewer `partitions`, or `partition_by` columns with fewer values"
                 ),
-            );
-            problem.limit = Some(LimitKind::Files.to_string());
-            problem.value = Some(OUTPUT_FILES_MAX.to_string());
+            ).of_limit(LimitKind::Files, OUTPUT_FILES_MAX.to_string());
             return (
                 CommitAnswer::Committed,
                 self.end(Outcome::Failed, Some(problem), at_ms),

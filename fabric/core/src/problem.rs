@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::LimitKind;
+
 /// The closed list of problem codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -132,6 +134,14 @@ impl Problem {
     #[must_use]
     pub fn of_function(mut self, function: impl Into<String>) -> Self {
         self.function = Some(function.into());
+        self
+    }
+
+    /// The same, with the limit that was reached and its value with its unit.
+    #[must_use]
+    pub fn of_limit(mut self, limit: LimitKind, value: impl Into<String>) -> Self {
+        self.limit = Some(limit.to_string());
+        self.value = Some(value.into());
         self
     }
 }

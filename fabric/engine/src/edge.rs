@@ -174,16 +174,13 @@ pub(crate) async fn combine(
 
 pub(crate) fn out_of_memory(environment: &TaskEnvironment, what: &str) -> Problem {
     let limit = environment.account.limit_bytes() >> 20;
-    let mut problem = Problem::new(
+    Problem::new(
         ErrorCode::LimitExceeded,
         format!(
             "the `{}` limit of {limit} MiB was reached by {what}; raise `limits.memory` or make batches smaller",
             LimitKind::Memory
         ),
-    );
-    problem.limit = Some(LimitKind::Memory.to_string());
-    problem.value = Some(format!("{limit} MiB"));
-    problem
+    ).of_limit(LimitKind::Memory, format!("{limit} MiB"))
 }
 
 /// Deals the groups of a chunk out to partitions by the hash of their key.

@@ -223,10 +223,7 @@ impl Executor {
             let detail = format!(
                 "planning the job took longer than {value}: give `bind` less to do, or the job fewer files or stages"
             );
-            let mut problem = Problem::new(ErrorCode::LimitExceeded, detail);
-            problem.limit = Some(LimitKind::Wall.to_string());
-            problem.value = Some(value);
-            Err(problem)
+            Err(Problem::new(ErrorCode::LimitExceeded, detail).of_limit(LimitKind::Wall, value))
         });
         PlanReply {
             job: request.job.clone(),

@@ -278,10 +278,8 @@ impl SinkWriter {
                 "the output `{}` gets more than {FILES_MAX} files from one task: `partition_by` columns with fewer values, or shuffle by them first",
                 self.plan.output
             );
-            let mut problem = Problem::new(ErrorCode::LimitExceeded, detail);
-            problem.limit = Some(LimitKind::Files.to_string());
-            problem.value = Some(FILES_MAX.to_string());
-            return Err(problem);
+            return Err(Problem::new(ErrorCode::LimitExceeded, detail)
+                .of_limit(LimitKind::Files, FILES_MAX.to_string()));
         }
         let n = self.n_files.entry(folder.to_owned()).or_default();
         let mut base = format!("part-{}-{:05}", self.plan.stage, self.request.id.task);

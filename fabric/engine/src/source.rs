@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use datafusion_common::DataFusionError;
 use futures::StreamExt;
 use weft_control::{ObjectRef, Sums};
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_sandbox::Reservation;
 use weft_shuffle::ObjectReader;
 
@@ -37,17 +37,16 @@ pub(crate) struct ShuffleSource<'a> {
     pub(crate) schema: &'a SchemaRef,
 }
 
-fn merge_failed(error: &DataFusionError) -> Problem {
+fn merge_failed(environment: &TaskEnvironment, error: &DataFusionError) -> Problem {
     match error {
         DataFusionError::ResourcesExhausted(text) => {
-            let mut problem = Problem::new(
-                ErrorCode::LimitExceeded,
-                format!(
-                    "the `memory` limit was reached while spilled runs were merged: {text}; raise `limits.memory`"
-                ),
+            let detail = format!(
+                "the `{}` limit was reached while spilled runs were merged: {text}; raise `limits.memory`",
+                LimitKind::Memory
             );
-            problem.limit = Some("memory".into());
-            problem
+            let limit = environment.account.limit_bytes() >> 20;
+            Problem::new(ErrorCode::LimitExceeded, detail)
+                .of_limit(LimitKind::Memory, format!("{limit} MiB"))
         }
         other => Problem::new(ErrorCode::Internal, other.to_string()),
     }
@@ -211,10 +210,10 @@ impl ShuffleSource<'_> {
             .run_writer(environment)
             .map_err(|error| internal(&error))?;
         let mut merged = merge(runs, self.schema, self.keys, &environment.account)
-            .map_err(|error| merge_failed(&error))?;
+            .map_err(|error| merge_failed(environment, &error))?;
         while let Some(batch) = merged.next().await {
             writer
-                .write(&batch.map_err(|error| merge_failed(&error))?)
+                .write(&batch.map_err(|error| merge_failed(environment, &error))?)
                 .map_err(|error| internal(&error))?;
         }
         writer.finish().map_err(|error| internal(&error))
@@ -228,11 +227,11 @@ impl ShuffleSource<'_> {
         runs: Vec<Run>,
     ) -> Result<(), Problem> {
         let mut merged = merge(runs, self.schema, self.keys, &environment.account)
-            .map_err(|error| merge_failed(&error))?;
+            .map_err(|error| merge_failed(environment, &error))?;
         // One batch is held back: only the next one tells whether its last group goes on.
         let mut held: Option<(Chunk, Vec<u8>)> = None;
         while let Some(batch) = merged.next().await {
-            let batch = batch.map_err(|error| merge_failed(&error))?;
+            let batch = batch.map_err(|error| merge_failed(environment, &error))?;
             if batch.num_rows() == 0 {
                 continue;
             }

@@ -101,11 +101,10 @@ impl Fault {
             Fault::NotExported(_) => ErrorCode::UnknownFunction,
             Fault::Cancelled | Fault::Host(_) => ErrorCode::Internal,
         };
-        let mut problem = Problem::new(code, format!("`{function}`: {self}")).of_function(function);
-        if let Fault::Limit { kind, value, .. } = self {
-            problem.limit = Some(kind.to_string());
-            problem.value = Some(value.clone());
+        let problem = Problem::new(code, format!("`{function}`: {self}")).of_function(function);
+        match self {
+            Fault::Limit { kind, value, .. } => problem.of_limit(*kind, value.as_str()),
+            _ => problem,
         }
-        problem
     }
 }

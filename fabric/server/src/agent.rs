@@ -214,10 +214,7 @@ fn over_limit(kind: LimitKind, value: String) -> Problem {
     let detail = format!(
         "the component cannot be compiled within the `{kind}` limit of {value}; make it smaller or split it"
     );
-    let mut problem = Problem::new(ErrorCode::InvalidComponent, detail);
-    problem.limit = Some(kind.to_string());
-    problem.value = Some(value);
-    problem
+    Problem::new(ErrorCode::InvalidComponent, detail).of_limit(kind, value)
 }
 
 async fn verdict(mut command: Command) -> Result<Verdict, Problem> {

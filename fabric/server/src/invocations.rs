@@ -207,10 +207,9 @@ impl Invocations {
                 let detail = format!(
                     "`{label}` did not answer within its deadline of {value}; raise `deadline_ms`"
                 );
-                let mut problem = Problem::new(ErrorCode::LimitExceeded, detail).of_function(label);
-                problem.limit = Some(LimitKind::Wall.to_string());
-                problem.value = Some(value);
-                Err(problem)
+                Err(Problem::new(ErrorCode::LimitExceeded, detail)
+                    .of_function(label)
+                    .of_limit(LimitKind::Wall, value))
             })
     }
 

@@ -105,9 +105,7 @@ fn wall_problem(job: &Job) -> Problem {
         "the `{}` limit of {value} was reached by the job, {at}; raise `limits.wall`",
         LimitKind::Wall
     );
-    let mut problem = Problem::new(ErrorCode::LimitExceeded, detail);
-    problem.limit = Some(LimitKind::Wall.to_string());
-    problem.value = Some(value);
+    let problem = Problem::new(ErrorCode::LimitExceeded, detail).of_limit(LimitKind::Wall, value);
     let mut functions = under_way.iter().flat_map(|(_, functions)| functions);
     match (functions.next(), functions.next()) {
         (Some(function), None) => problem.of_function(function.as_str()),
