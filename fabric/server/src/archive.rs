@@ -46,12 +46,28 @@ pub(crate) fn log_key(job: &JobId) -> String {
     format!("archive/{job}.log.json.zst")
 }
 
+/// The log of a job: what was archived, or else what its tasks have written so far.
+pub(crate) async fn log(archives: &Archives, blobs: &Blobs, job: &Job) -> Result<JobLog, Problem> {
+    if let Some(archived) = archives.log(&job.id).await? {
+        return Ok(archived);
+    }
+    let collected = collect_log(blobs, job).await;
+    // The logs of tasks go when the job's has been written: it was archived while we read.
+    if collected.lines_lost > 0
+        && let Some(archived) = archives.log(&job.id).await?
+    {
+        return Ok(archived);
+    }
+    Ok(collected.log())
+}
+
 /// Collects the log of a job out of what its tasks wrote, in the order of stages and tasks.
-pub(crate) async fn collect_log(blobs: &Blobs, job: &Job) -> JobLog {
+async fn collect_log<'a>(blobs: &'a Blobs, job: &Job) -> LogCollector<'a> {
     let mut collector = LogCollector {
         blobs,
         log: JobLog::default(),
         bytes: 0,
+        lines_lost: 0,
     };
     let names: Vec<String> = job
         .plan()
@@ -71,20 +87,36 @@ pub(crate) async fn collect_log(blobs: &Blobs, job: &Job) -> JobLog {
                 .await;
         }
     }
-    collector.log
+    collector
 }
 
 struct LogCollector<'a> {
     blobs: &'a Blobs,
     log: JobLog,
     bytes: usize,
+    /// Lines of objects that could not be read.
+    lines_lost: u64,
 }
 
 impl LogCollector<'_> {
+    /// What was collected; lines that could not be read are counted among the dropped.
+    fn log(mut self) -> JobLog {
+        self.log.dropped += self.lines_lost;
+        self.log
+    }
+
     async fn add(&mut self, stage: &str, task: u32, attempt: u32, task_log: &LogRef) {
         self.log.dropped += task_log.dropped;
         let Some(key) = &task_log.key else { return };
-        for line in read_lines(self.blobs, key).await {
+        let lines = match read_lines(self.blobs, key).await {
+            Ok(lines) => lines,
+            Err(error) => {
+                tracing::debug!(key, %error, "a task's log cannot be read");
+                self.lines_lost += task_log.lines;
+                return;
+            }
+        };
+        for line in lines {
             self.bytes += line.message.len() + 64;
             if self.bytes > LOG_BYTES_MAX {
                 self.log.dropped += 1;
@@ -100,17 +132,12 @@ impl LogCollector<'_> {
     }
 }
 
-async fn read_lines(blobs: &Blobs, key: &str) -> Vec<LogLine> {
-    match blobs.get(key).await {
-        Ok(bytes) => bytes
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect(),
-        Err(error) => {
-            tracing::warn!(key, %error, "a task's log is gone");
-            Vec::new()
-        }
-    }
+async fn read_lines(blobs: &Blobs, key: &str) -> Result<Vec<LogLine>, weft_shuffle::Error> {
+    let bytes = blobs.get(key).await?;
+    let lines = bytes.split(|byte| *byte == b'\n');
+    Ok(lines
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect())
 }
 
 /// Writes the archive objects of a job whose outcome stands, then removes what it left behind. Can be repeated from the start.
@@ -118,8 +145,12 @@ pub(crate) async fn archive(blobs: &Blobs, job: &Job) -> Result<String, Problem>
     let key = archive_key(&job.id);
     let failed = |error: weft_shuffle::Error| error.problem();
     if !blobs.exists(&key).await.map_err(failed)? {
-        let log = collect_log(blobs, job).await;
-        let (log, whole) = (encode(&log)?, encode(job)?);
+        let collected = collect_log(blobs, job).await;
+        if collected.lines_lost > 0 {
+            let lines = collected.lines_lost;
+            tracing::warn!(job = %job.id, lines, "logs of tasks could not be read, their lines are lost");
+        }
+        let (log, whole) = (encode(&collected.log())?, encode(job)?);
         let put = blobs.put_durable(&log_key(&job.id), log).await;
         put.map_err(failed)?;
         blobs.put_durable(&key, whole).await.map_err(failed)?;

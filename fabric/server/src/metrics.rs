@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use weft_core::{ErrorCode, FunctionUsage, LimitKind, Problem};
+use weft_core::{ErrorCode, FunctionUsage, LimitKind, Meters, Problem};
 
 /// Requests by route, method and status.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -254,26 +254,26 @@ impl Metrics {
 
     /// Takes note of what was used, by whose account it goes to.
     pub(crate) fn used(&self, usage: &[FunctionUsage]) {
-        let cpu_ns = |account, ns: u64| {
-            self.cpu_nanoseconds
-                .get_or_create(&AccountLabels { account })
-                .inc_by(ns);
-        };
         for one in usage {
-            cpu_ns(
-                Account::Billed,
-                one.billed
-                    .guest_cpu_ns
-                    .saturating_add(one.billed.native_cpu_ns),
-            );
-            cpu_ns(
-                Account::Platform,
-                one.platform
-                    .guest_cpu_ns
-                    .saturating_add(one.platform.native_cpu_ns),
-            );
+            self.cpu(Account::Billed, &one.billed);
+            self.cpu(Account::Platform, &one.platform);
             self.shuffle_bytes.inc_by(one.billed.shuffle_bytes_written);
         }
+    }
+
+    /// Takes note of what an attempt used that nobody is billed for: the platform's fault, or its second one.
+    pub(crate) fn waived(&self, usage: &[FunctionUsage]) {
+        for one in usage {
+            self.cpu(Account::Platform, &one.billed);
+            self.cpu(Account::Platform, &one.platform);
+            self.shuffle_bytes.inc_by(one.billed.shuffle_bytes_written);
+        }
+    }
+
+    fn cpu(&self, account: Account, meters: &Meters) {
+        let ns = meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns);
+        let labels = AccountLabels { account };
+        self.cpu_nanoseconds.get_or_create(&labels).inc_by(ns);
     }
 
     /// Takes note of the limit that a problem tells of. Executors tell of them, too: what they say is no label.

@@ -1,5 +1,6 @@
 //! `weft up`: wires the parts together, in the order in which they need each other, and takes them down again.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +61,33 @@ pub fn run(settings: UpSettings) -> anyhow::Result<()> {
 
 fn number_from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// Removes, again and again, what nothing refers to.
+async fn keep_sweeping(
+    folder: Arc<DataFolder>,
+    replica: Replica,
+    components: Arc<Components>,
+) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(SWEEP_PERIOD);
+    let mut seen = HashMap::new();
+    loop {
+        ticks.tick().await;
+        // Those under way first: what is registered meanwhile is in the state.
+        let in_flight = components.in_flight();
+        let mut kept = Kept::of(&replica.state());
+        kept.components(in_flight.into_iter());
+        let folder = Arc::clone(&folder);
+        let sweep = move || {
+            let swept = folder.sweep_stale(&kept, &mut seen, unix_ms());
+            (swept, seen)
+        };
+        let swept;
+        (swept, seen) = tokio::task::spawn_blocking(sweep).await?;
+        if let Err(error) = swept {
+            tracing::warn!(%error, "what nothing refers to could not be removed");
+        }
+    }
 }
 
 async fn serve(settings: UpSettings) -> anyhow::Result<()> {
@@ -143,28 +171,11 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         token: token.into(),
         address,
     };
-    let (sweeping, of_state) = (Arc::clone(&folder), replica.clone());
-    tasks.spawn("sweep", OnError::Log, async move {
-        let mut ticks = tokio::time::interval(SWEEP_PERIOD);
-        let mut seen = std::collections::HashMap::new();
-        loop {
-            ticks.tick().await;
-            // Those under way first: what is registered meanwhile is in the state.
-            let in_flight = registering.in_flight();
-            let mut kept = Kept::of(&of_state.state());
-            kept.components(in_flight.into_iter());
-            let folder = Arc::clone(&sweeping);
-            let sweep = move || {
-                let swept = folder.sweep_stale(&kept, &mut seen, unix_ms());
-                (swept, seen)
-            };
-            let swept;
-            (swept, seen) = tokio::task::spawn_blocking(sweep).await?;
-            if let Err(error) = swept {
-                tracing::warn!(%error, "what nothing refers to could not be removed");
-            }
-        }
-    });
+    tasks.spawn(
+        "sweep",
+        OnError::Log,
+        keep_sweeping(folder, replica.clone(), registering),
+    );
     let metering = replica.clone();
     tasks.spawn("metering", OnError::Stop, async move {
         invocations.keep_metering(metering).await

@@ -33,6 +33,15 @@ pub(crate) async fn look<T>(
     id: &str,
     look: impl FnOnce(&Job) -> T,
 ) -> Result<T, Problem> {
+    look_where(api, id, |job, _| look(job)).await
+}
+
+/// As [`look`], which is also told whether the job was archived: it has ended, and nothing of it runs any more.
+async fn look_where<T>(
+    api: &Api,
+    id: &str,
+    look: impl FnOnce(&Job, bool) -> T,
+) -> Result<T, Problem> {
     let missing = || {
         Problem::new(
             ErrorCode::NotFound,
@@ -44,23 +53,12 @@ pub(crate) async fn look<T>(
         let state = api.replica.state();
         let tenant = state.tenant(&tenant()).ok_or_else(missing)?;
         if let Some(job) = tenant.jobs.get(&id) {
-            return Ok(look(job));
+            return Ok(look(job, false));
         }
         tenant.ended.get(&id).map(|line| line.archive.clone())
     };
     let archived = archived.ok_or_else(missing)?;
-    Ok(look(&*api.archives.job(&id, &archived).await?))
-}
-
-/// True where a job has ended and nothing of it runs any more.
-fn is_archived(api: &Api, id: &str) -> bool {
-    let Ok(id) = id.parse::<JobId>() else {
-        return false;
-    };
-    let state = api.replica.state();
-    state
-        .tenant(&tenant())
-        .is_some_and(|tenant| tenant.ended.contains_key(&id))
+    Ok(look(&*api.archives.job(&id, &archived).await?, true))
 }
 
 /// A job in a list: one that has been archived, or one that has not.
@@ -70,7 +68,10 @@ enum Listed<'a> {
 }
 
 /// Lists jobs, the newest first.
-pub(crate) async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Json<Value> {
+pub(crate) async fn list(
+    State(api): State<Api>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Value>> {
     let state = api.replica.state();
     let tenant = state.tenant(&tenant());
     let mut jobs: Vec<(&str, Listed<'_>)> = Vec::new();
@@ -82,7 +83,8 @@ pub(crate) async fn list(State(api): State<Api>, Query(query): Query<PageQuery>)
     }
     // Ids sort by time, so a page goes on where it should even if its last job has gone.
     if let Some(cursor) = query.cursor.as_deref() {
-        jobs.retain(|(id, _)| *id < cursor);
+        let after: JobId = cursor.parse().map_err(|_| no_cursor(cursor))?;
+        jobs.retain(|(id, _)| *id < after.as_str());
     }
     jobs.sort_unstable_by(|a, b| b.0.cmp(a.0));
     let next = jobs.get(PAGE_MAX - 1).filter(|_| jobs.len() > PAGE_MAX);
@@ -92,7 +94,7 @@ pub(crate) async fn list(State(api): State<Api>, Query(query): Query<PageQuery>)
         Listed::Archived(job) => views::ended(job),
     };
     let items: Vec<Value> = jobs.iter().take(PAGE_MAX).map(line).collect();
-    Json(json!({ "items": items, "next_cursor": next }))
+    Ok(Json(json!({ "items": items, "next_cursor": next })))
 }
 
 /// Accepts a job.
@@ -235,10 +237,7 @@ pub(crate) async fn logs(
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Json<Value>> {
     let job = find(&api, &id).await?;
-    let log = match api.archives.log(&job.id).await? {
-        Some(log) => log,
-        None => archive::collect_log(&api.blobs, &job).await,
-    };
+    let log = archive::log(&api.archives, &api.blobs, &job).await?;
     let start: usize = match query.cursor.as_deref() {
         None => 0,
         Some(cursor) => cursor.parse().map_err(|_| no_cursor(cursor))?,
@@ -255,10 +254,7 @@ pub(crate) async fn receipt(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Receipt>> {
-    let archived = is_archived(&api, &id);
-    Ok(Json(
-        look(&api, &id, |job| views::receipt(job, archived)).await?,
-    ))
+    Ok(Json(look_where(&api, &id, views::receipt).await?))
 }
 
 /// Asks a job to stop. One that has ended stays as it is.

@@ -31,7 +31,12 @@ impl Controller {
             Err(failure) => {
                 tracing::debug!(job = %reply.job, stage, task, attempt, problem = %failure.problem, "attempt failed");
                 self.metrics.task_failed(&failure.problem);
-                self.metrics.used(&failure.usage);
+                let waived = failure.problem.code.is_platform_fault() && !failure.cancelled;
+                if waived {
+                    self.metrics.waived(&failure.usage);
+                } else {
+                    self.metrics.used(&failure.usage);
+                }
                 self.count_task("failed");
                 self.propose(Command::FailTask {
                     job: reply.job.clone(),
@@ -60,11 +65,9 @@ impl Controller {
     }
 
     pub(super) fn flush_commits(&mut self) {
-        if self.committing || self.commits.is_empty() {
+        if !self.commits_under_way.is_empty() || self.commits.is_empty() {
             return;
         }
-        self.committing = true;
-        self.commits_under_way.clear();
         let batch: Vec<_> = self
             .commits
             .drain(..self.commits.len().min(COMMITS_MAX))
@@ -102,7 +105,10 @@ impl Controller {
             let (stage, task) = (commit.stage, commit.task);
             match answer {
                 CommitAnswer::Committed => self.count_commit(commit),
-                CommitAnswer::Duplicate { same: true } => self.count_task("duplicate"),
+                CommitAnswer::Duplicate { same: true } => {
+                    self.count_task("duplicate");
+                    self.metrics.waived(&commit.usage);
+                }
                 CommitAnswer::Duplicate { same: false } => {
                     tracing::error!(%job, stage, task, "two attempts of a deterministic task differ; the first one stands");
                 }
@@ -114,6 +120,7 @@ impl Controller {
                 }),
                 CommitAnswer::Stale => {
                     self.count_task("stale");
+                    self.metrics.used(&commit.usage);
                     tracing::debug!(%job, stage, task, "a commit came when its job had ended")
                 }
             }

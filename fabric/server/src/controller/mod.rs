@@ -129,8 +129,7 @@ pub(crate) struct Controller {
     /// Checks that nobody waits for any more.
     given_up: Vec<JobId>,
     commits: Vec<(JobId, TaskCommit)>,
-    committing: bool,
-    /// Jobs of the batch that is being committed.
+    /// Jobs of the batch that is being committed; there is one batch at a time.
     commits_under_way: BTreeSet<JobId>,
     /// Jobs that wait to be archived, because something of theirs still runs.
     archiving: BTreeSet<JobId>,
@@ -170,7 +169,6 @@ impl Controller {
             checks: VecDeque::new(),
             given_up: Vec::new(),
             commits: Vec::new(),
-            committing: false,
             commits_under_way: BTreeSet::new(),
             archiving: BTreeSet::new(),
             done,
@@ -293,10 +291,7 @@ impl Controller {
 
     async fn on_done(&mut self, done: Done) -> anyhow::Result<()> {
         match done {
-            Done::Committed(batch, answer) => {
-                self.committing = false;
-                self.on_committed(&batch, answer)?;
-            }
+            Done::Committed(batch, answer) => self.on_committed(&batch, answer)?,
             Done::ArtefactsReady(job, Ok(())) => self.steps.push_back(Effect::PlanJob { job }),
             Done::ArtefactsReady(job, Err(problem)) => {
                 self.propose(Command::StepFailed {

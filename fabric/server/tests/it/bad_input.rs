@@ -344,6 +344,8 @@ fn requests_that_name_nothing() {
     ] {
         victim.refuses(&Request::get(path), 400, "invalid_job", &[word]);
     }
+    let cursor = Request::get("/v1/jobs?cursor=nonsense");
+    victim.refuses(&cursor, 400, "not_found", &["nonsense", "from the start"]);
     let cursor = Request::get("/v1/components?cursor=gone@1.0.0");
     victim.refuses(&cursor, 400, "not_found", &["gone@1.0.0", "from the start"]);
     let health = Request::json("/v1/health", &json!({}));

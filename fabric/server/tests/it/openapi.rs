@@ -305,6 +305,7 @@ fn answers_are_those_of_the_document() {
         ("listNodes", 200, "/v1/nodes"),
         ("listJobs", 200, "/v1/jobs"),
         ("listJobs", 400, "/v1/jobs?cursor=a&cursor=b"),
+        ("listJobs", 400, "/v1/jobs?cursor=none"),
         ("listTasks", 400, &of_job("tasks")),
         ("listLogs", 400, &of_job("logs")),
         ("listComponents", 200, "/v1/components"),
