@@ -17,9 +17,10 @@ use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_engine::{FromExecutor, ToExecutor};
 
 use crate::compiler::{ARTEFACT_BYTES_MAX, CPU_SECONDS_MAX, MEMORY_BYTES_MAX, Verdict};
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, move_durably};
 use crate::invocations::Invocations;
 use crate::metrics::Metrics;
+use crate::pacer::Pacer;
 use crate::tasks::{OnError, Tasks};
 use crate::wire;
 
@@ -180,7 +181,9 @@ impl Agent {
         let folder = artefact
             .parent()
             .ok_or_else(|| internal(&"the artefact has no folder"))?;
-        std::fs::create_dir_all(folder).map_err(|error| internal(&error))?;
+        tokio::fs::create_dir_all(folder)
+            .await
+            .map_err(|error| internal(&error))?;
         let draft = artefact.with_extension("draft");
         let mut command = self.child(&[
             "compiler".as_ref(),
@@ -188,7 +191,9 @@ impl Agent {
             draft.as_os_str(),
         ]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let pacer = Pacer::start();
         let verdict = tokio::time::timeout(COMPILE_WALL_MAX, verdict(command)).await;
+        drop(pacer);
         let imports = match verdict {
             Ok(Ok(Verdict::Compiled { imports })) => imports,
             Ok(Ok(Verdict::Refused(problem))) => return Err(problem),
@@ -202,9 +207,8 @@ impl Agent {
                 return Err(Problem::new(ErrorCode::Busy, detail));
             }
         };
-        std::fs::rename(&draft, artefact).map_err(|error| internal(&error))?;
-        std::fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
+        move_durably(&draft, artefact)
+            .await
             .map_err(|error| internal(&error))?;
         Ok(imports)
     }

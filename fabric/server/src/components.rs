@@ -12,7 +12,7 @@ use weft_sandbox::Description;
 use crate::agent::Agent;
 use crate::clock::unix_ms;
 use crate::controller::{CheckAnswer, Request};
-use crate::folder::{DataFolder, tenant};
+use crate::folder::{DataFolder, move_durably, tenant};
 use crate::replica::Replica;
 
 /// Registrations at a time.
@@ -213,13 +213,7 @@ impl Components {
                 format!("the component cannot be stored: {error}"),
             )
         };
-        let store = || -> std::io::Result<()> {
-            let folder = stored.parent().expect("components lie in a folder");
-            std::fs::create_dir_all(folder)?;
-            std::fs::rename(upload, &stored)?;
-            std::fs::File::open(folder)?.sync_all()
-        };
-        store().map_err(full)?;
+        move_durably(upload, &stored).await.map_err(full)?;
         weft_core::failpoint::hit("upload-stored");
         let imports = self.agent.compile(&stored, &artefact).await?;
         weft_core::failpoint::hit("compiled");

@@ -16,6 +16,7 @@ mod executor;
 mod folder;
 mod invocations;
 mod metrics;
+mod pacer;
 mod process;
 mod queue;
 mod random;
