@@ -15,7 +15,7 @@ use crate::describe::describe;
 use crate::invoke::{invoke, refused};
 use crate::messages::{
     DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
-    StageContext, TaskReply, TaskRequest,
+    StageContext, TaskReply, TaskRequest, Took,
 };
 use crate::plan::{NodeWork, Source, StagePlan, artefact_key};
 use crate::planner::Planner;
@@ -378,6 +378,7 @@ fn failed(request: &TaskRequest, problem: Problem) -> TaskReply {
     TaskReply {
         job: id.job.clone(),
         result: Err(failure),
+        took: Took::default(),
     }
 }
 

@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::RecordBatch;
 use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, FunctionUsage, Meters, Problem};
-use weft_sandbox::{Component, Fault, Guest, GuestSettings, MemoryAccount, Reservation, TaskLog};
+use weft_sandbox::{
+    Component, Fault, Guest, GuestSettings, MemoryAccount, Reservation, TaskLog, unix_ns,
+};
 
 use crate::edge::EdgeWriter;
 use crate::grouping::Chunk;
+use crate::messages::GuestTook;
 use crate::plan::{FunctionPlan, Node, NodeWork, StagePlan};
 use crate::sink::SinkWriter;
 
@@ -26,6 +29,8 @@ pub(crate) struct TaskEnvironment {
     /// CPU time of all guests of the task, so that native time can be told apart.
     pub(crate) guest_cpu_ns: AtomicU64,
     pub(crate) usage: std::sync::Mutex<Vec<FunctionUsage>>,
+    /// When guests were alive, one entry for each function.
+    pub(crate) guests: std::sync::Mutex<Vec<GuestTook>>,
 }
 
 impl TaskEnvironment {
@@ -48,6 +53,7 @@ impl TaskEnvironment {
             seed: self.plan.task_seed(self.task),
             started_ms: self.plan.started_ms,
         };
+        self.alive(&function.label);
         Guest::start(component, settings)
             .await
             .map_err(|fault| fault.problem(&function.label))
@@ -73,8 +79,26 @@ impl TaskEnvironment {
         Ok(())
     }
 
+    /// Takes note that a guest of the function is alive now.
+    fn alive(&self, label: &str) {
+        let now = unix_ns();
+        let mut guests = self
+            .guests
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match guests.iter_mut().find(|one| one.function == label) {
+            Some(one) => one.ended_ns = now,
+            None => guests.push(GuestTook {
+                function: label.to_owned(),
+                began_ns: now,
+                ended_ns: now,
+            }),
+        }
+    }
+
     /// Takes note of what a guest used, when it ends or fails.
     pub(crate) fn retire(&self, function: &FunctionPlan, guest: &Guest, rows_in: u64) {
+        self.alive(&function.label);
         let meters = guest.meters();
         self.guest_cpu_ns
             .fetch_add(meters.cpu_ns, Ordering::Relaxed);

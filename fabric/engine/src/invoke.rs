@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use weft_core::{Meters, Problem};
 use weft_sandbox::{
-    Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns,
+    Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns,
 };
 
-use crate::messages::{InvokeReply, InvokeRequest};
+use crate::messages::{GuestTook, InvokeReply, InvokeRequest, Took};
 
 /// Lines of an invocation's log that are told; the rest is counted.
 const LOG_LINES_MAX: usize = 32;
@@ -20,7 +20,7 @@ pub(crate) async fn invoke(
     input: &[u8],
     cancel: CancellationToken,
 ) -> (InvokeReply, Vec<u8>) {
-    let (cpu_began, began) = (thread_cpu_ns(), monotonic_ns());
+    let (cpu_began, began, began_ns) = (thread_cpu_ns(), monotonic_ns(), unix_ns());
     let log = Arc::new(TaskLog::default());
     let settings = GuestSettings {
         label: request.label.clone(),
@@ -63,6 +63,17 @@ pub(crate) async fn invoke(
         Err(fault) => (Err(fault.problem(&request.label)), Vec::new()),
     };
     meters.bytes_written = output.len() as u64;
+    let ended_ns = began_ns + meters.wall_ns;
+    let guest = GuestTook {
+        function: request.label.clone(),
+        began_ns,
+        ended_ns,
+    };
+    let took = Took {
+        began_ns,
+        ended_ns,
+        guests: vec![guest],
+    };
     let reply = InvokeReply {
         request: request.request,
         label: request.label.clone(),
@@ -70,6 +81,7 @@ pub(crate) async fn invoke(
         meters,
         log: lines,
         log_dropped: dropped,
+        took,
     };
     (reply, output)
 }
@@ -83,6 +95,7 @@ pub(crate) fn refused(request: &InvokeRequest, problem: Problem) -> (InvokeReply
         meters: Meters::default(),
         log: Vec::new(),
         log_dropped: 0,
+        took: Took::default(),
     };
     (reply, Vec::new())
 }

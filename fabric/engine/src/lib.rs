@@ -28,8 +28,8 @@ mod untrusted;
 
 pub use executor::Executor;
 pub use messages::{
-    Columns, DescribeReply, FromExecutor, InvokeReply, InvokeRequest, PlanReply, PlanRequest,
-    PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor,
+    Columns, DescribeReply, FromExecutor, GuestTook, InvokeReply, InvokeRequest, PlanReply,
+    PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor, Took,
 };
 pub use plan::{FINGERPRINT, artefact_key, component_key, job_prefix};
 pub use preview::preview;

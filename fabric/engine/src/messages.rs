@@ -113,6 +113,7 @@ impl FromExecutor {
                 Self::Task(Box::new(TaskReply {
                     job: reply.job,
                     result: Err(failure),
+                    took: reply.took,
                 }))
             }
             Self::Invoked(reply) => Self::Invoked(Box::new(InvokeReply {
@@ -172,6 +173,30 @@ pub struct InvokeReply {
     pub log: Vec<LogLine>,
     /// Lines after those.
     pub log_dropped: u64,
+    /// When it ran.
+    pub took: Took,
+}
+
+/// When an executor was at something, in Unix nanoseconds: for traces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// When it began.
+    pub began_ns: u64,
+    /// When it ended.
+    pub ended_ns: u64,
+    /// When its guests were alive, one entry for each function.
+    pub guests: Vec<GuestTook>,
+}
+
+/// When a guest was alive, in Unix nanoseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestTook {
+    /// `component@version/function`.
+    pub function: String,
+    /// When the first one was started.
+    pub began_ns: u64,
+    /// When the last one was gone.
+    pub ended_ns: u64,
 }
 
 /// What a planning task gets.
@@ -244,6 +269,8 @@ pub struct TaskReply {
     pub job: JobId,
     /// What to commit, or what went wrong.
     pub result: Result<TaskCommit, TaskFailure>,
+    /// When it ran.
+    pub took: Took,
 }
 
 /// What a publishing task gets.

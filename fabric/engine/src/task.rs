@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use weft_control::{LogRef, ObjectRef, SinkFile, Sums, TaskCommit, TaskFailure};
 use weft_core::{Digest, ErrorCode, FunctionUsage, Meters, Problem, failpoint};
-use weft_sandbox::{Component, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns};
+use weft_sandbox::{Component, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns};
 use weft_shuffle::{Blobs, ObjectReader, ObjectWriter};
 
 use crate::edge::{EdgeWriter, internal};
 use crate::flow::{Flow, RunningGuest, TaskEnvironment};
-use crate::messages::{TaskReply, TaskRequest};
+use crate::messages::{TaskReply, TaskRequest, Took};
 use crate::plan::{FilesPlan, NodeWork, Source, StagePlan, job_prefix};
 use crate::scan::{self, Reader};
 use crate::sink::SinkWriter;
@@ -44,7 +44,7 @@ struct Progress {
 impl TaskRun {
     /// Runs the attempt on the calling thread. Everything it uses is on the reply, whichever way it ends.
     pub(crate) async fn run(self) -> TaskReply {
-        let (cpu_began, began) = (thread_cpu_ns(), monotonic_ns());
+        let (cpu_began, began, began_ns) = (thread_cpu_ns(), monotonic_ns(), unix_ns());
         let environment = TaskEnvironment {
             plan: Arc::clone(&self.plan),
             task: self.request.id.task,
@@ -55,6 +55,7 @@ impl TaskRun {
             spill_folder: self.spill_folder.clone(),
             guest_cpu_ns: AtomicU64::new(0),
             usage: Mutex::default(),
+            guests: Mutex::default(),
         };
         let mut progress = Progress::default();
         let result = self.work(&environment, &mut progress).await;
@@ -128,9 +129,16 @@ impl TaskRun {
             (Ok(()), Err(problem)) => Err(failure(problem, usage, None)),
             (Err(problem), log) => Err(failure(problem, usage, log.ok())),
         };
+        let guests = environment.guests.into_inner();
+        let took = Took {
+            began_ns,
+            ended_ns: unix_ns(),
+            guests: guests.unwrap_or_else(PoisonError::into_inner),
+        };
         TaskReply {
             job: id.job,
             result,
+            took,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Clocks for meters. Guests never see them.
+//! Clocks for meters and traces. Guests never see them.
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -11,6 +11,11 @@ fn read_ns(clock: ClockId) -> u64 {
 /// CPU time of the calling thread, in nanoseconds. A system call: read it around calls, not around rows.
 pub fn thread_cpu_ns() -> u64 {
     read_ns(ClockId::ThreadCPUTime)
+}
+
+/// The time, in Unix nanoseconds.
+pub fn unix_ns() -> u64 {
+    read_ns(ClockId::Realtime)
 }
 
 /// A clock that never goes back, in nanoseconds.

@@ -24,7 +24,7 @@ mod transfer;
 mod wasi;
 
 pub use account::{MemoryAccount, Reservation};
-pub use clock::{monotonic_ns, thread_cpu_ns};
+pub use clock::{monotonic_ns, thread_cpu_ns, unix_ns};
 pub use compile::{COMPONENT_BYTES_MAX, CompileError, Compiled, compatibility, compile};
 pub use component::Component;
 pub use engine::{Engine, Role};

@@ -22,6 +22,7 @@ mod queue;
 mod random;
 mod replica;
 mod tasks;
+mod traces;
 mod up;
 mod wire;
 

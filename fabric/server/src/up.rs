@@ -18,11 +18,12 @@ use crate::api::{self, Api};
 use crate::archive::Archives;
 use crate::clock::unix_ms;
 use crate::components::Components;
-use crate::controller::{Controller, SchedulerSettings};
+use crate::controller::{Controller, SchedulerSettings, Watch};
 use crate::folder::{DataFolder, Kept};
 use crate::metrics::Metrics;
 use crate::replica::Replica;
 use crate::tasks::{OnError, Tasks};
+use crate::traces::Traces;
 
 /// Requests of the API that may wait for the controller.
 const REQUESTS_MAX: usize = 256;
@@ -124,6 +125,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     });
     let blobs = Blobs::local(&folder.store())?;
     let metrics = Arc::new(Metrics::new());
+    let traces = Arc::new(Traces::from_environment()?);
     let (agent, events) = Agent::new(
         &folder,
         compatibility,
@@ -151,7 +153,10 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         Arc::clone(&components),
         blobs.clone(),
         tasks.clone(),
-        Arc::clone(&metrics),
+        Watch {
+            metrics: Arc::clone(&metrics),
+            traces: Arc::clone(&traces),
+        },
     );
     tasks.spawn(
         "controller",
@@ -168,6 +173,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         invocations: Arc::clone(&invocations),
         tasks: tasks.clone(),
         metrics,
+        traces: Arc::clone(&traces),
         token: token.into(),
         address,
     };
@@ -203,5 +209,6 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     tasks.abort();
     // Nothing is lost whenever the process ends; a member that is told can close its files.
     let _ = tokio::time::timeout(STOP_PATIENCE, replica.shutdown()).await;
+    let _ = tokio::task::spawn_blocking(move || traces.flush()).await;
     outcome
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -17,6 +18,7 @@ use super::reply::{ApiResult, Failure};
 use crate::clock::unix_ms;
 use crate::folder::{CALL_OUTPUTS, tenant};
 use crate::random;
+use crate::traces::RequestTrace;
 
 /// Bytes of an input, and of an output.
 pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
@@ -36,6 +38,7 @@ pub(crate) async fn invoke(
     State(api): State<Api>,
     Path((component, function)): Path<(String, String)>,
     Query(mut params): Query<Vec<(String, String)>>,
+    Extension(trace): Extension<RequestTrace>,
     headers: HeaderMap,
     input: Bytes,
 ) -> ApiResult<Response> {
@@ -58,14 +61,16 @@ pub(crate) async fn invoke(
         seed: u64::from_le_bytes(random::bytes()?),
         started_ms: unix_ms(),
     };
+    let call = api.traces.call(&request.label, &trace);
     let answer = match keyed(&headers, &reference, &request.params, &input)? {
         Some((key, digest)) => {
             let tasks = api.tasks.clone();
-            let once = once(api, key, digest, request, input, deadline);
+            let once = once(api.clone(), key, digest, request, input, deadline);
             tasks.run_to_end("invocation", once).await??
         }
         None => api.invocations.invoke(request, input, deadline).await?,
     };
+    api.traces.called(&call, &answer.0);
     Ok(respond(answer))
 }
 
@@ -206,6 +211,7 @@ async fn replay(api: &Api, outcome: CallOutcome) -> Result<(InvokeReply, Vec<u8>
         meters: outcome.meters,
         log: Vec::new(),
         log_dropped: 0,
+        took: weft_engine::Took::default(),
     };
     Ok((reply, output.to_vec()))
 }

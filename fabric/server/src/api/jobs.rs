@@ -1,8 +1,8 @@
 //! `/v1/jobs`: submit, list, show, cancel, and what belongs to one job.
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -18,6 +18,7 @@ use crate::archive;
 use crate::clock::unix_ms;
 use crate::folder::tenant;
 use crate::random;
+use crate::traces::RequestTrace;
 
 /// Bytes of an idempotency key.
 const KEY_BYTES_MAX: usize = 255;
@@ -100,23 +101,24 @@ pub(crate) async fn list(
 /// Accepts a job.
 pub(crate) async fn submit(
     State(api): State<Api>,
+    Extension(trace): Extension<RequestTrace>,
     headers: HeaderMap,
     body: Bytes,
 ) -> ApiResult<(StatusCode, [(HeaderName, String); 1], Json<Value>)> {
     let spec = decode(&body)?;
     let idempotency = idempotency(&headers, &body)?;
     let id = new_id()?;
-    let answer = api
-        .replica
-        .propose(
-            &tenant(),
-            Command::SubmitJob {
-                job: id,
-                spec,
-                idempotency,
-            },
-        )
-        .await?;
+    api.traces.submitted(&id, &trace);
+    let submit = Command::SubmitJob {
+        job: id.clone(),
+        spec,
+        idempotency,
+    };
+    let answer = api.replica.propose(&tenant(), submit).await;
+    if !matches!(answer, Ok(Answer::Job { new: true, .. })) {
+        api.traces.not_submitted(&id);
+    }
+    let answer = answer?;
     let Answer::Job { job: id, new } = answer else {
         return Err(Problem::new(
             ErrorCode::Internal,

@@ -36,6 +36,7 @@ use crate::invocations::Invocations;
 use crate::metrics::{Metrics, UnderWay};
 use crate::replica::Replica;
 use crate::tasks::{OnError, Tasks};
+use crate::traces::Traces;
 
 use reply::{ApiResult, Failure};
 
@@ -63,6 +64,7 @@ pub(crate) struct Api {
     pub(crate) invocations: Arc<Invocations>,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Arc<Traces>,
     pub(crate) token: Arc<str>,
     pub(crate) address: SocketAddr,
 }

@@ -22,6 +22,7 @@ impl Controller {
             stage,
             task,
         };
+        self.traces.task_answered(&id, attempt, &reply);
         self.suspects.remove(&id);
         if let Some(executor) = &mut self.executor {
             executor.running.remove(&(id, attempt));

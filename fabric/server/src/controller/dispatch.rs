@@ -6,6 +6,7 @@ use weft_engine::{PlanRequest, PublishRequest, StageContext, TaskRequest, ToExec
 use weft_shuffle::ManifestOutput;
 
 use super::{AHEAD, Controller, LiveExecutor, Request};
+use crate::traces::Step;
 
 impl Controller {
     pub(super) fn enqueue_stage(&mut self, job: &JobId, stage: u32) {
@@ -136,6 +137,7 @@ impl Controller {
                     started_ms: job.submitted_ms,
                     check: false,
                 };
+                self.traces.step_sent(&job.id, Step::Plan);
                 executor.planning.insert(job.id);
                 executor
                     .link
@@ -169,6 +171,7 @@ impl Controller {
                         .collect(),
                     outputs: job.spec.outputs.iter().map(output).collect(),
                 };
+                self.traces.step_sent(&job.id, Step::Publish);
                 executor.publishing.insert(job.id);
                 executor.link.send(ToExecutor::Publish(request)).await;
             }
@@ -213,6 +216,7 @@ impl Controller {
                 .send(ToExecutor::Stage(Box::new(context)))
                 .await;
         }
+        self.traces.task_sent(&id, attempt);
         executor.running.insert((id.clone(), attempt), sequence);
         executor
             .link

@@ -11,6 +11,7 @@ use crate::agent::ExecutorEvent;
 use crate::clock::unix_ms;
 use crate::folder::tenant;
 use crate::tasks::OnError;
+use crate::traces::Step;
 
 impl Controller {
     /// Starts an executor; where that fails, it is tried again after a pause.
@@ -102,6 +103,7 @@ impl Controller {
                 format!("the executor ended ({how}) while the task ran"),
             )
         };
+        self.traces.executor_lost(&problem());
         let failure = |((task, attempt), _): (&(TaskId, u32), &u64)| {
             let failure = TaskFailure {
                 stage: task.stage,
@@ -179,6 +181,8 @@ impl Controller {
                     }
                     executor.planning.remove(&reply.job);
                 }
+                let problem = reply.result.as_ref().err();
+                self.traces.step_answered(&reply.job, Step::Plan, problem);
                 weft_core::failpoint::hit("planned");
                 let command = match reply.result {
                     Ok(plan) => Command::JobPlanned {
@@ -201,6 +205,8 @@ impl Controller {
                 if let Some(executor) = &mut self.executor {
                     executor.publishing.remove(&job);
                 }
+                let problem = result.as_ref().err();
+                self.traces.step_answered(&job, Step::Publish, problem);
                 weft_core::failpoint::hit("published");
                 let command = match result {
                     Ok(outputs) => Command::JobPublished { job, outputs },

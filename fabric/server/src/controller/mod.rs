@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::queue::ReadyQueue;
 use crate::replica::{Replica, Signal};
 use crate::tasks::{OnError, Tasks};
+use crate::traces::{JobTraces, Traces};
 
 /// Name of the one node there is.
 pub(crate) const NODE: &str = "local";
@@ -88,6 +89,12 @@ pub(crate) struct SchedulerSettings {
     pub(crate) run_tasks_twice: bool,
 }
 
+/// Where what happens is told.
+pub(crate) struct Watch {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Arc<Traces>,
+}
+
 struct LiveExecutor {
     link: ExecutorLink,
     epoch: Epoch,
@@ -109,6 +116,7 @@ pub(crate) struct Controller {
     blobs: Blobs,
     tasks: Tasks,
     metrics: Arc<Metrics>,
+    traces: JobTraces,
     executor: Option<LiveExecutor>,
     next_executor: u64,
     /// A command was refused, or effects were dropped: they are to be derived from the state.
@@ -145,7 +153,7 @@ impl Controller {
         components: Arc<Components>,
         blobs: Blobs,
         tasks: Tasks,
-        metrics: Arc<Metrics>,
+        watch: Watch,
     ) -> (Self, DoneReceiver) {
         let (done, receiver) = mpsc::channel(1024);
         let controller = Self {
@@ -155,7 +163,8 @@ impl Controller {
             components,
             blobs,
             tasks,
-            metrics,
+            metrics: watch.metrics,
+            traces: JobTraces::new(watch.traces),
             executor: None,
             next_executor: 1,
             derive: false,
@@ -303,6 +312,9 @@ impl Controller {
             }
             Done::Archived(job, Ok(archive)) => {
                 weft_core::failpoint::hit("archived");
+                if let Some(ended) = self.job(&job) {
+                    self.traces.job_ended(&ended);
+                }
                 self.propose(Command::JobArchived { job, archive }).await;
             }
             Done::Archived(job, Err(problem)) => {

@@ -27,3 +27,4 @@ mod python;
 mod random;
 mod server;
 mod survivor;
+mod traces;

@@ -76,7 +76,8 @@ fn weft_with_disks(disks: &[(PathBuf, &'static str)]) -> Command {
 
 fn cleaned(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WEFT") {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("WEFT") || name_text.starts_with("OTEL_") {
             command.env_remove(name);
         }
     }
