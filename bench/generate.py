@@ -4,8 +4,8 @@
     python3 bench/generate.py taxi --scale 0.1 --out DATA/taxi
     python3 bench/generate.py sort --bytes 2GB --out DATA/sort
 
-A file's bytes are decided by the seed, the scale and its number alone. At scale 1 there are 20 million trips (390 MB of Parquet),
-155 million words (900 MB), 10 million payments (440 MB of Parquet) and 20 million records (2 GB).
+A file's bytes are decided by the seed, the scale and its number alone. At scale 1, about a gigabyte each, there are 80 million trips (Parquet),
+170 million words (text), 27 million payments (Parquet) and 10 million records (text).
 """
 import argparse, os, sys, time
 
@@ -159,10 +159,10 @@ def records(draw, first, n, _total):
 
 # name: rows at scale 1, files, name of a file, what makes rows, bytes of a row
 KINDS = {
-    "taxi": (20_000_000, 8, "yellow_tripdata_{:02}.parquet", trips, 19.6),
-    "wordcount": (155_000_000, 8, "text-{:02}.txt", text, 5.9),
-    "scoring": (10_000_000, 8, "payments-{:02}.parquet", payments, 44),
-    "sort": (20_000_000, 16, "part-{:02}.txt", records, 100),
+    "taxi": (80_000_000, 8, "yellow_tripdata_{:02}.parquet", trips, 12.9),
+    "wordcount": (170_000_000, 8, "text-{:02}.txt", text, 5.9),
+    "scoring": (27_000_000, 8, "payments-{:02}.parquet", payments, 37.6),
+    "sort": (10_000_000, 16, "part-{:02}.txt", records, 100),
 }
 
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A part replaces its section of the results, which says commit, machine, load and date, so that `--only` leaves the others
-//! as they are. A run of all parts with `--peers` also rewrites the table in `README.md`. What is measured is a clean
+//! as they are. The table in `README.md` shows the last runs of each job that was compared. What is measured is a clean
 //! checkout: numbers that belong to no commit are of no use. Like the demo, the verb runs as a worker of [`supervise`].
 
 use std::process::ExitCode;
@@ -128,9 +128,7 @@ pub(crate) fn work(places: &Places, flags: &[String]) -> Result<()> {
             let section = step(job, || peers.compare(&request, job, &commit))?;
             results.put(job, &section)?;
         }
-        if request.only.is_none() {
-            results::put_in_readme(places, &peers.overview()?)?;
-        }
+        results::put_in_readme(places, &peers.overview()?)?;
     }
     println!("written to {}", results.path().display());
     Ok(())
@@ -139,8 +137,16 @@ pub(crate) fn work(places: &Places, flags: &[String]) -> Result<()> {
 /// The commit of the checkout. Errors: files differ from it.
 fn committed(places: &Places) -> Result<String> {
     let git = |arguments: &[&str]| answer(program("git").current_dir(&places.root).args(arguments));
-    let changed =
-        git(&["status", "--porcelain"]).context("git does not say what has changed here")?;
+    // What the verb itself writes is nothing that it measures.
+    let status = [
+        "status",
+        "--porcelain",
+        "--",
+        ".",
+        ":!bench/RESULTS.md",
+        ":!README.md",
+    ];
+    let changed = git(&status).context("git does not say what has changed here")?;
     ensure!(
         changed.is_empty(),
         "what is measured must be committed; this is not:\n{changed}"

@@ -45,13 +45,13 @@ impl<'a> Peers<'a> {
                 .arg(requirements))?;
             std::fs::write(stamp, wanted)?;
         }
-        drop(std::fs::remove_file(peers.runs()));
         Ok(peers)
     }
 
     /// Runs one job on all systems, and gives its section of the results.
     pub(super) fn compare(&self, request: &Request, job: &str, commit: &str) -> Result<String> {
         let data = self.data(job, request.scale)?;
+        self.forget(job)?;
         let mut compare = self.python();
         compare
             .arg(self.script("compare.py"))
@@ -72,6 +72,21 @@ impl<'a> Peers<'a> {
             section.push('\n');
         })?;
         Ok(section)
+    }
+
+    /// Drops the runs of a job: those that come replace them.
+    fn forget(&self, job: &str) -> Result<()> {
+        let runs = self.runs();
+        let text = std::fs::read_to_string(&runs).unwrap_or_default();
+        let of_job = format!(r#"{{"workload": "{job}","#);
+        let is_other = |line: &&str| !line.starts_with(&of_job);
+        let others: String = text
+            .lines()
+            .filter(is_other)
+            .map(|line| format!("{line}\n"))
+            .collect();
+        std::fs::write(runs, others)?;
+        Ok(())
     }
 
     /// One table of all jobs.
