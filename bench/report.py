@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Tables of what bench/compare.py measured.
 
-    python3 bench/report.py sections runs.jsonl      # a table for each workload
-    python3 bench/report.py overview runs.jsonl      # one table of all, for README.md
+    python3 bench/report.py sections runs.jsonl ..      # a table for each workload
+    python3 bench/report.py overview runs.jsonl ..      # one table of all, for README.md
 """
 import json, statistics, sys
 
@@ -80,10 +80,11 @@ def overview(rows):
         systems = by_system(runs)
         cells = [cell(systems.get(member), systems.get(f"{member}-native")) for member in members]
         lines.append(f"| {workload} | {runs[0]['data']['bytes'] / 1e6:,.0f} MB | " + " | ".join(cells) + " |")
-    n = statistics.median(len(runs) for runs in by_system(rows).values()) // len(workloads) if workloads else 0
     machine, loads = rows[0]["machine"], [row["load"] for row in rows]
-    lines += ["", f"{machine['cores']} cores of {machine['cpu']}, commit {rows[0]['commit']}, {rows[0]['at'][:10]}, load {min(loads)} to "
-              f"{max(loads)}, {n:.0f} interleaved rounds: median and peak memory."]
+    commits, dates = sorted({row["commit"] for row in rows}), sorted({row["at"][:10] for row in rows})
+    rounds = min(len(found) for runs in workloads.values() for found in by_system(runs).values())
+    lines += ["", f"{machine['cores']} cores of {machine['cpu']}, commit {', '.join(commits)}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, load "
+              f"{min(loads)} to {max(loads)}, {rounds} interleaved rounds or more: median and peak memory."]
     if not all(agree(runs) for runs in workloads.values()):
         lines.append("**Results differ: see bench/RESULTS.md.**")
     return "\n".join(lines) + "\n"
@@ -99,9 +100,11 @@ def cell(runs, native):
 
 
 def main():
-    what, path = sys.argv[1:]
-    with open(path) as lines:
-        rows = [json.loads(line) for line in lines]
+    what, *paths = sys.argv[1:]
+    rows = []
+    for path in paths:
+        with open(path) as lines:
+            rows.extend(json.loads(line) for line in lines)
     if what == "overview":
         print(overview(rows), end="")
     else:

@@ -152,7 +152,10 @@ pub enum CommitAnswer {
     /// Its lease has lapsed.
     Fenced,
     /// The job does not run any more.
-    Stale,
+    Stale {
+        /// Whether its user pays for it: it was cancelled, or failed for what is its own.
+        billed: bool,
+    },
 }
 
 /// What the proposer gets to know.
@@ -161,6 +164,11 @@ pub enum CommitAnswer {
 pub enum Answer {
     /// Nothing more to say.
     Done,
+    /// A failed attempt was taken note of.
+    Failure {
+        /// Whether the user pays for it.
+        billed: bool,
+    },
     /// The record that stands, and whether it is new.
     Component {
         /// The record.

@@ -1,6 +1,7 @@
 //! One job's life. Each state holds just the fields that are valid in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, StageSpec};
@@ -259,7 +260,7 @@ impl Job {
     /// Takes a finished attempt: the first commit of a task wins, any later one only counts as a duplicate.
     pub(crate) fn commit(&mut self, commit: TaskCommit, at_ms: u64) -> (CommitAnswer, Vec<Effect>) {
         let JobState::Running(running) = &mut self.state else {
-            return (CommitAnswer::Stale, Vec::new());
+            return (CommitAnswer::Stale { billed: false }, Vec::new());
         };
         let (stage, task) = (commit.stage as usize, commit.task);
         let Some(shape) = running
@@ -268,7 +269,7 @@ impl Job {
             .get(stage)
             .filter(|shape| task < shape.n_tasks)
         else {
-            return (CommitAnswer::Stale, Vec::new());
+            return (CommitAnswer::Stale { billed: false }, Vec::new());
         };
         let deterministic = shape.deterministic;
         let progress = &mut running.stages[stage];
@@ -278,7 +279,7 @@ impl Job {
             return (CommitAnswer::Duplicate { same }, Vec::new());
         }
         progress.files += commit.files.len() as u64;
-        progress.commits.insert(task, commit);
+        progress.commits.insert(task, Arc::new(commit.shrunk()));
         let n_files: u64 = running.stages.iter().map(|stage| stage.files).sum();
         if n_files > OUTPUT_FILES_MAX {
             let problem = Problem::new(

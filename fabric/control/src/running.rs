@@ -1,6 +1,7 @@
 //! A job whose tasks run: which stages are ready, which are done, and whether what was read is what was written.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Problem};
@@ -21,8 +22,9 @@ pub struct Running {
 /// A stage's progress.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StageState {
-    /// First commits, by task. The stage is done when every task has one.
-    pub commits: BTreeMap<u32, TaskCommit>,
+    /// First commits, by task. The stage is done when every task has one. Shared by the copies of a job: there may be a hundred thousand.
+    #[serde(with = "shared")]
+    pub commits: BTreeMap<u32, Arc<TaskCommit>>,
     /// Attempts lost to the platform, by task.
     pub failures: BTreeMap<u32, u32>,
     /// Commits of tasks that were committed already.
@@ -32,11 +34,44 @@ pub struct StageState {
     pub files: u64,
 }
 
+/// Values of a map that are shared in memory, and plain in what is written.
+mod shared {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        map: &BTreeMap<u32, Arc<T>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(map.iter().map(|(key, value)| (key, value.as_ref())))
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<u32, Arc<T>>, D::Error> {
+        let map = BTreeMap::<u32, T>::deserialize(deserializer)?;
+        Ok(map
+            .into_iter()
+            .map(|(key, value)| (key, Arc::new(value)))
+            .collect())
+    }
+}
+
 pub(crate) fn position(stage: usize) -> u32 {
     u32::try_from(stage).expect("plans have at most STAGES_MAX stages")
 }
 
 impl TaskCommit {
+    /// As it is kept: lists that were read have room for more than they hold.
+    pub(crate) fn shrunk(mut self) -> TaskCommit {
+        self.written.shrink_to_fit();
+        self.files.shrink_to_fit();
+        self.usage.shrink_to_fit();
+        self
+    }
+
     /// True where two attempts wrote the same: what invariant 13 asks of deterministic functions.
     pub(crate) fn agrees_with(&self, other: &TaskCommit) -> bool {
         let files = |commit: &TaskCommit| {

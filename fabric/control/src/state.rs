@@ -144,9 +144,10 @@ impl State {
             }
             Command::FailTask { job, failure } => {
                 if !leases.in_force(failure.epoch, &tenant_id) {
-                    return (Answer::Done, Vec::new());
+                    return (Answer::Failure { billed: false }, Vec::new());
                 }
-                (Answer::Done, tenant.fail(&job, &failure, at_ms))
+                let (billed, effects) = tenant.fail(&job, &failure, at_ms);
+                (Answer::Failure { billed }, effects)
             }
             Command::JobPublished { job, outputs } => {
                 tenant.with_job(&job, |job, _| job.published(outputs, at_ms))
@@ -175,7 +176,7 @@ impl State {
                     Answer::Done,
                     failures
                         .iter()
-                        .flat_map(|(job, failure)| tenant.fail(job, failure, at_ms))
+                        .flat_map(|(job, failure)| tenant.fail(job, failure, at_ms).1)
                         .collect(),
                 )
             }
@@ -379,21 +380,27 @@ impl Tenant {
         effects: &mut Vec<Effect>,
     ) -> CommitAnswer {
         let Some(job) = self.jobs.get_mut(id) else {
-            return CommitAnswer::Stale;
+            return CommitAnswer::Stale { billed: false };
         };
         let usage = commit.usage.clone();
         let attempt = (commit.stage, commit.task, commit.attempt);
-        let (answer, next) = job.commit(commit, at_ms);
-        let billed = answer == CommitAnswer::Committed
-            || (answer == CommitAnswer::Stale && job.settle(attempt));
+        let (mut answer, next) = job.commit(commit, at_ms);
+        if let CommitAnswer::Stale { billed } = &mut answer {
+            *billed = job.settle(attempt);
+        }
+        let billed = matches!(
+            answer,
+            CommitAnswer::Committed | CommitAnswer::Stale { billed: true }
+        );
         note_usage(job, &mut self.usage, usage, billed, at_ms);
         effects.extend(next);
         answer
     }
 
-    fn fail(&mut self, id: &JobId, failure: &TaskFailure, at_ms: u64) -> Vec<Effect> {
+    /// Takes a failed attempt. Answers whether it is billed, and what is to be done.
+    fn fail(&mut self, id: &JobId, failure: &TaskFailure, at_ms: u64) -> (bool, Vec<Effect>) {
         let Some(job) = self.jobs.get_mut(id) else {
-            return Vec::new();
+            return (false, Vec::new());
         };
         let at_fault = job.awaits_task(failure.stage, failure.task)
             && !failure.problem.code.is_platform_fault();
@@ -405,7 +412,7 @@ impl Tenant {
             job.settled.insert(attempt);
         }
         note_usage(job, &mut self.usage, failure.usage.clone(), billed, at_ms);
-        job.fail_task(failure, at_ms)
+        (billed, job.fail_task(failure, at_ms))
     }
 
     fn archive(&mut self, id: &JobId, archive: String) {

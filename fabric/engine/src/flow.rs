@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, FunctionUsage, Meters, Problem};
 use weft_sandbox::{
-    Component, Fault, Guest, GuestSettings, MemoryAccount, Reservation, TaskLog, unix_ns,
+    Component, Fault, Guest, GuestSettings, MemoryAccount, Reservation, TaskLog, monotonic_ns,
 };
 
 use crate::edge::EdgeWriter;
@@ -29,9 +29,14 @@ pub(crate) struct TaskEnvironment {
     /// CPU time of all guests of the task, so that native time can be told apart.
     pub(crate) guest_cpu_ns: AtomicU64,
     pub(crate) usage: std::sync::Mutex<Vec<FunctionUsage>>,
+    /// When the task began: in Unix nanoseconds, and on the clock that never goes back.
+    pub(crate) began_ns: (u64, u64),
     /// When guests were alive, one entry for each function.
     pub(crate) guests: std::sync::Mutex<Vec<GuestTook>>,
 }
+
+/// The end of what has not ended.
+const ALIVE: u64 = u64::MAX;
 
 impl TaskEnvironment {
     /// Starts a guest for `function`, not yet opened.
@@ -53,7 +58,7 @@ impl TaskEnvironment {
             seed: self.plan.task_seed(self.task),
             started_ms: self.plan.started_ms,
         };
-        self.alive(&function.label);
+        self.guest_lives(&function.label, true);
         Guest::start(component, settings)
             .await
             .map_err(|fault| fault.problem(&function.label))
@@ -79,26 +84,33 @@ impl TaskEnvironment {
         Ok(())
     }
 
-    /// Takes note that a guest of the function is alive now.
-    fn alive(&self, label: &str) {
-        let now = unix_ns();
+    /// The time, in Unix nanoseconds, as if nobody had set the clock since the task began.
+    pub(crate) fn unix_ns(&self) -> u64 {
+        let (unix_ns, monotonic_began_ns) = self.began_ns;
+        unix_ns + (monotonic_ns() - monotonic_began_ns)
+    }
+
+    /// Takes note that a guest of the function starts, or that it has ended.
+    fn guest_lives(&self, label: &str, lives: bool) {
+        let now = self.unix_ns();
+        let ended_ns = if lives { ALIVE } else { now };
         let mut guests = self
             .guests
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         match guests.iter_mut().find(|one| one.function == label) {
-            Some(one) => one.ended_ns = now,
+            Some(one) => one.ended_ns = ended_ns,
             None => guests.push(GuestTook {
                 function: label.to_owned(),
                 began_ns: now,
-                ended_ns: now,
+                ended_ns,
             }),
         }
     }
 
     /// Takes note of what a guest used, when it ends or fails.
     pub(crate) fn retire(&self, function: &FunctionPlan, guest: &Guest, rows_in: u64) {
-        self.alive(&function.label);
+        self.guest_lives(&function.label, false);
         let meters = guest.meters();
         self.guest_cpu_ns
             .fetch_add(meters.cpu_ns, Ordering::Relaxed);

@@ -55,6 +55,7 @@ impl TaskRun {
             spill_folder: self.spill_folder.clone(),
             guest_cpu_ns: AtomicU64::new(0),
             usage: Mutex::default(),
+            began_ns: (began_ns, began),
             guests: Mutex::default(),
         };
         let mut progress = Progress::default();
@@ -129,11 +130,17 @@ impl TaskRun {
             (Ok(()), Err(problem)) => Err(failure(problem, usage, None)),
             (Err(problem), log) => Err(failure(problem, usage, log.ok())),
         };
+        let ended_ns = environment.unix_ns();
         let guests = environment.guests.into_inner();
+        let mut guests = guests.unwrap_or_else(PoisonError::into_inner);
+        for guest in &mut guests {
+            // Those that a task leaves behind end with it.
+            guest.ended_ns = guest.ended_ns.min(ended_ns);
+        }
         let took = Took {
             began_ns,
-            ended_ns: unix_ns(),
-            guests: guests.unwrap_or_else(PoisonError::into_inner),
+            ended_ns,
+            guests,
         };
         TaskReply {
             job: id.job,

@@ -13,7 +13,7 @@ pub fn thread_cpu_ns() -> u64 {
     read_ns(ClockId::ThreadCPUTime)
 }
 
-/// The time, in Unix nanoseconds.
+/// The time, in Unix nanoseconds. For traces alone, where several processes tell of one moment: nothing is decided by it.
 pub fn unix_ns() -> u64 {
     read_ns(ClockId::Realtime)
 }

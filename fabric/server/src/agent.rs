@@ -173,9 +173,8 @@ impl Agent {
         let internal = |error: &dyn std::fmt::Display| {
             Problem::new(ErrorCode::Internal, format!("compiling failed: {error}"))
         };
-        let _permit = self
-            .compilers
-            .acquire()
+        let permit = Arc::clone(&self.compilers)
+            .acquire_owned()
             .await
             .map_err(|error| internal(&error))?;
         let folder = artefact
@@ -207,9 +206,14 @@ impl Agent {
                 return Err(Problem::new(ErrorCode::Busy, detail));
             }
         };
-        move_durably(&draft, artefact)
-            .await
-            .map_err(|error| internal(&error))?;
+        // Comes to its end without whoever asked, too: the next compiler may write a draft of the same name.
+        let artefact = artefact.to_owned();
+        let moving = async move {
+            let _permit = permit;
+            move_durably(&draft, &artefact).await
+        };
+        let moved = self.tasks.run_to_end("artefact", moving).await?;
+        moved.map_err(|error| internal(&error))?;
         Ok(imports)
     }
 }

@@ -58,7 +58,7 @@ pub(crate) async fn log(archives: &Archives, blobs: &Blobs, job: &Job) -> Result
     {
         return Ok(archived);
     }
-    Ok(collected.log())
+    collected.log()
 }
 
 /// Collects the log of a job out of what its tasks wrote, in the order of stages and tasks.
@@ -68,6 +68,7 @@ async fn collect_log<'a>(blobs: &'a Blobs, job: &Job) -> LogCollector<'a> {
         log: JobLog::default(),
         bytes: 0,
         lines_lost: 0,
+        unreadable: None,
     };
     let names: Vec<String> = job
         .plan()
@@ -75,7 +76,7 @@ async fn collect_log<'a>(blobs: &'a Blobs, job: &Job) -> LogCollector<'a> {
         .unwrap_or_default();
     for (stage, name) in job.stages().iter().zip(&names) {
         for commit in stage.commits.values() {
-            let TaskCommit { task, attempt, .. } = *commit;
+            let TaskCommit { task, attempt, .. } = **commit;
             collector.add(name, task, attempt, &commit.log).await;
         }
     }
@@ -94,15 +95,17 @@ struct LogCollector<'a> {
     blobs: &'a Blobs,
     log: JobLog,
     bytes: usize,
-    /// Lines of objects that could not be read.
+    /// Lines of objects that are gone.
     lines_lost: u64,
+    /// Why an object could not be read that may be there.
+    unreadable: Option<Problem>,
 }
 
 impl LogCollector<'_> {
-    /// What was collected; lines that could not be read are counted among the dropped.
-    fn log(mut self) -> JobLog {
+    /// What was collected; lines that are gone are counted among the dropped. Errors: not all can be read now.
+    fn log(mut self) -> Result<JobLog, Problem> {
         self.log.dropped += self.lines_lost;
-        self.log
+        self.unreadable.map_or(Ok(self.log), Err)
     }
 
     async fn add(&mut self, stage: &str, task: u32, attempt: u32, task_log: &LogRef) {
@@ -111,8 +114,10 @@ impl LogCollector<'_> {
         let lines = match read_lines(self.blobs, key).await {
             Ok(lines) => lines,
             Err(error) => {
-                tracing::debug!(key, %error, "a task's log cannot be read");
-                self.lines_lost += task_log.lines;
+                match self.blobs.exists(key).await {
+                    Ok(false) => self.lines_lost += task_log.lines,
+                    Ok(true) | Err(_) => self.unreadable = Some(error.problem()),
+                }
                 return;
             }
         };
@@ -148,9 +153,9 @@ pub(crate) async fn archive(blobs: &Blobs, job: &Job) -> Result<String, Problem>
         let collected = collect_log(blobs, job).await;
         if collected.lines_lost > 0 {
             let lines = collected.lines_lost;
-            tracing::warn!(job = %job.id, lines, "logs of tasks could not be read, their lines are lost");
+            tracing::warn!(job = %job.id, lines, "logs of tasks are gone, and their lines with them");
         }
-        let (log, whole) = (encode(&collected.log())?, encode(job)?);
+        let (log, whole) = (encode(&collected.log()?)?, encode(job)?);
         let put = blobs.put_durable(&log_key(&job.id), log).await;
         put.map_err(failed)?;
         blobs.put_durable(&key, whole).await.map_err(failed)?;

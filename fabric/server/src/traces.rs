@@ -32,18 +32,19 @@ use opentelemetry_http::{HeaderExtractor, HttpClient, HttpError};
 use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
 use weft_control::{Job, JobState, Outcome};
 use weft_core::{JobId, Problem, TaskId};
 use weft_engine::{InvokeReply, TaskReply, Took};
 
-/// What turns traces on: where the collector listens, for all that OpenTelemetry exports or for traces alone.
+/// What turns traces on: where the collector listens, for traces alone or for all that OpenTelemetry exports. The first one counts.
 const ENDPOINTS: [&str; 2] = [
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
-/// How long the collector may take for one batch of spans.
+/// How long the collector may take for a batch of spans, each time that it is sent.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a collector's answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -66,13 +67,31 @@ struct On {
 #[derive(Clone, Default)]
 pub(crate) struct RequestTrace(Option<Context>);
 
+/// A job that is being submitted. Where it is none, or nobody hears whether it is one, its request is forgotten.
+pub(crate) struct Submitted<'a> {
+    traces: &'a Traces,
+    job: JobId,
+    pub(crate) accepted: bool,
+}
+
+impl Drop for Submitted<'_> {
+    fn drop(&mut self) {
+        if !self.accepted
+            && let Some(on) = &self.traces.on
+        {
+            on.submitted().remove(&self.job);
+        }
+    }
+}
+
 impl Traces {
     /// As the environment says. To be called in a runtime.
     ///
     /// Errors: a collector that cannot be reached over plain HTTP.
     pub(crate) fn from_environment() -> anyhow::Result<Self> {
         let set = |name: &&str| std::env::var(name).is_ok_and(|value| !value.is_empty());
-        let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value == "true");
+        let disabled = std::env::var("OTEL_SDK_DISABLED");
+        let disabled = disabled.is_ok_and(|value| value.eq_ignore_ascii_case("true"));
         let Some(name) = ENDPOINTS
             .iter()
             .find(|name| set(name))
@@ -90,10 +109,13 @@ impl Traces {
         let exporter = exporter.with_http_client(Collector::new()).build();
         let exporter =
             exporter.with_context(|| format!("traces cannot be sent to `{endpoint}`"))?;
-        let resource = Resource::builder();
+        let resource = Resource::builder_empty()
+            .with_service_name("weft")
+            .with_detector(Box::new(TelemetryResourceDetector))
+            .with_detector(Box::new(EnvResourceDetector::new()));
         let resource = match std::env::var("OTEL_SERVICE_NAME") {
-            Ok(_) => resource,
-            Err(_) => resource.with_service_name("weft"),
+            Ok(name) if !name.is_empty() => resource.with_service_name(name),
+            _ => resource,
         };
         let provider = SdkTracerProvider::builder()
             .with_resource(resource.build())
@@ -149,17 +171,15 @@ impl Traces {
     }
 
     /// A request submits a job.
-    pub(crate) fn submitted(&self, job: &JobId, request: &RequestTrace) {
+    pub(crate) fn submitted(&self, job: &JobId, request: &RequestTrace) -> Submitted<'_> {
         if let (Some(on), Some(context)) = (&self.on, &request.0) {
             let span = context.span().span_context().clone();
             on.submitted().insert(job.clone(), span);
         }
-    }
-
-    /// The job is none: it was refused, or had been submitted before.
-    pub(crate) fn not_submitted(&self, job: &JobId) {
-        if let Some(on) = &self.on {
-            on.submitted().remove(job);
+        Submitted {
+            traces: self,
+            job: job.clone(),
+            accepted: false,
         }
     }
 
@@ -173,12 +193,15 @@ impl Traces {
         RequestTrace(Some(on.start(span, context)))
     }
 
-    /// A call was answered by an executor.
-    pub(crate) fn called(&self, call: &RequestTrace, reply: &InvokeReply) {
-        if let (Some(on), Some(context)) = (&self.on, &call.0) {
+    /// A call has ended: an executor answered, or why not.
+    pub(crate) fn called(&self, call: &RequestTrace, reply: Result<&InvokeReply, &Problem>) {
+        let (Some(on), Some(context)) = (&self.on, &call.0) else {
+            return;
+        };
+        if let Ok(reply) = reply {
             on.executed(context, &reply.took);
-            end(context, reply.result.as_ref().err());
         }
+        end(context, reply.and_then(|reply| reply.result.as_ref()).err());
     }
 }
 
@@ -324,8 +347,10 @@ impl JobTraces {
 
     /// A job has ended, and nothing of it runs any more.
     pub(crate) fn job_ended(&mut self, job: &Job) {
-        if let Some(on) = &self.traces.on {
-            on.submitted().remove(&job.id);
+        // It may have ended before its first step.
+        let is_unseen = |on: &On| on.submitted().contains_key(&job.id);
+        if self.traces.on.as_ref().is_some_and(is_unseen) {
+            self.of_job(&job.id);
         }
         let Some(context) = self.jobs.remove(&job.id) else {
             return;

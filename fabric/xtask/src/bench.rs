@@ -30,6 +30,10 @@ use results::{Origin, Results};
 /// The verb that measures.
 pub(crate) const WORKER: &str = "bench-worker";
 
+/// What is less is a trial, and not for README.
+const README_RUNS_MIN: usize = 5;
+const README_SCALE_MIN: f64 = 0.25;
+
 /// What to measure, and how long.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Request {
@@ -128,7 +132,9 @@ pub(crate) fn work(places: &Places, flags: &[String]) -> Result<()> {
             let section = step(job, || peers.compare(&request, job, &commit))?;
             results.put(job, &section)?;
         }
-        results::put_in_readme(places, &peers.overview()?)?;
+        if request.runs >= README_RUNS_MIN && request.scale >= README_SCALE_MIN {
+            results::put_in_readme(places, &peers.overview()?)?;
+        }
     }
     println!("written to {}", results.path().display());
     Ok(())

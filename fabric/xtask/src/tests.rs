@@ -30,7 +30,8 @@ impl Sums {
             let (sum, number) = match count.split_once(' ') {
                 Some((number, "passed")) => (&mut self.passed, number),
                 Some((number, "failed")) => (&mut self.failed, number),
-                Some((number, "ignored")) => (&mut self.skipped, number),
+                // The verb filters nothing out but what cannot run here.
+                Some((number, "ignored" | "filtered out")) => (&mut self.skipped, number),
                 _ => continue,
             };
             *sum += number.parse::<u64>().unwrap_or_default();
@@ -55,10 +56,11 @@ pub(crate) fn all(places: &Places) -> Result<()> {
         return Err(error);
     }
     ensure!(failed == 0, "{failed} tests failed");
+    let reasons = reasons();
     let which = match skipped {
-        0 => "",
-        _ if can_mount() => ": ignored",
-        _ => ": full disks, for which no mount namespace can be made here",
+        0 => String::new(),
+        _ if reasons.is_empty() => ": ignored".into(),
+        _ => format!(": {}", reasons.join("; ")),
     };
     println!("{passed} passed, {failed} failed, {skipped} skipped{which}");
     Ok(())
@@ -101,15 +103,32 @@ fn python_tested(places: &Places) -> Result<Vec<std::path::PathBuf>> {
 fn workspace(places: &Places, guests: &Path, sums: &mut Sums) -> Result<()> {
     let mut command = cargo(places);
     command.args(["test", "--release", "--workspace"]);
+    for reason in reasons() {
+        println!("skipped: {reason}");
+    }
+    command.arg("--");
     if can_mount() {
-        command.args(["--", "--include-ignored"]);
-    } else {
-        println!("no mount namespace can be made here: tests of full disks are skipped");
+        command.arg("--include-ignored");
+    }
+    if !has_corpora() {
+        command.args(["--skip", "corpora::"]);
     }
     command
         .env("WEFT_GUESTS", guests)
         .env("WEFT_BIN", places.weft());
     count(&mut command, sums)
+}
+
+/// What is skipped here, and why.
+fn reasons() -> Vec<&'static str> {
+    let mount = (!can_mount()).then_some("full disks, for which no mount namespace can be made");
+    let corpora = (!has_corpora()).then_some("corpora, of which `WEFT_CORPORA` names none");
+    mount.into_iter().chain(corpora).collect()
+}
+
+/// Whether there are files that broke other readers.
+fn has_corpora() -> bool {
+    std::env::var_os("WEFT_CORPORA").is_some_and(|folder| !folder.is_empty())
 }
 
 /// Whether a process may have file systems of its own: tests that need them are marked as ignored.
@@ -174,7 +193,7 @@ mod unit {
         let mut sums = Sums::default();
         for line in [
             "running 3 tests",
-            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s",
             "test result_of_2. 9 passed; 9 failed ... ok",
             "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
         ] {
@@ -185,7 +204,7 @@ mod unit {
             Sums {
                 passed: 7,
                 failed: 3,
-                skipped: 1
+                skipped: 3
             }
         );
     }

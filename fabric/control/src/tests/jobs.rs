@@ -168,7 +168,7 @@ fn the_first_commit_of_a_task_wins() {
     let different = CommitAnswer::Duplicate { same: false };
     assert_eq!(machine.commit(&job, other), (different, Vec::new()));
     let stage = &machine.job(&job).stages()[0];
-    assert_eq!((&stage.commits[&0], stage.duplicates), (&first, 2));
+    assert_eq!((stage.commits[&0].as_ref(), stage.duplicates), (&first, 2));
     // An attempt that failed after the task was committed is nobody's loss.
     let late = failure(ErrorCode::GuestTrap, 0, 0, new);
     assert_eq!(machine.fail(&job, late), []);
@@ -199,7 +199,10 @@ fn reports_about_tasks_that_the_plan_lacks_are_ignored() {
         let mut stray = commit(&plan, 0, 0, epoch);
         (stray.stage, stray.task) = (stage, task);
         let (answer, effects) = machine.commit(&job, stray);
-        assert_eq!((answer, effects), (CommitAnswer::Stale, Vec::new()));
+        assert_eq!(
+            (answer, effects),
+            (CommitAnswer::Stale { billed: false }, Vec::new())
+        );
         for code in [ErrorCode::Internal, ErrorCode::GuestTrap] {
             let effects = machine.fail(&job, failure(code, stage, task, epoch));
             assert_eq!(effects, [], "stage {stage}, task {task}");

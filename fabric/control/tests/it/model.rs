@@ -111,7 +111,7 @@ impl Model {
             for (stage, progress) in (0..).zip(job.stages()) {
                 for (task, commit) in &progress.commits {
                     let first = self.first.get(&(id.clone(), stage, *task));
-                    assert_eq!(first, Some(commit), "the first commit stands");
+                    assert_eq!(first, Some(commit.as_ref()), "the first commit stands");
                 }
             }
             if let JobState::Ending(ending) = &job.state {

@@ -218,6 +218,12 @@ fn stage(mut table: Table<'_>, limits: &Limits, errors: &mut Errors) -> Option<S
             "is missing: name the input or stage that this stage reads",
         );
     }
+    if task.is_none() && count.is_some() {
+        errors.add(
+            &format!("{path}.count"),
+            "belongs to a set of tasks: this stage has no `task`",
+        );
+    }
     let asked = (map, reduce, combine, shuffle, task);
     let work = work(&path, asked, from.is_some(), count, errors);
     Some(StageSpec {

@@ -67,6 +67,10 @@ fn unknown_keys_name_the_path_and_the_nearest_key() {
         &[("stage[1].shuffle.partition", "partitions")],
     );
     check(|d| d["outputs"] = json!({}), &[("outputs", "output")]);
+    check(
+        |d| d["stage"][0]["count"] = json!(3),
+        &[("stage[0].count", "set of tasks")],
+    );
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
         }
         let parts = match &input.format {
             InputFormat::Parquet { filter, .. } => row_groups(path, &schema, filter, split_bytes)?,
-            InputFormat::Arrow { .. } => vec![Part::Whole],
+            InputFormat::Arrow { .. } => ranges(&cuts(*file_bytes, split_bytes), *file_bytes),
             format => records(path, *file_bytes, split_bytes, Dialect::of(format))?,
         };
         splits.extend(parts.into_iter().map(|part| FileSplit {
@@ -193,30 +193,35 @@ fn records(
     if Compression::of(path) != Compression::None {
         return Ok(vec![Part::Whole]);
     }
-    // Equal parts rather than a small rest at the end.
-    let parts = bytes.div_ceil(split_bytes).max(1);
-    let cut = |part: u64| {
-        u64::try_from(u128::from(bytes) * u128::from(part) / u128::from(parts))
-            .expect("it is at most `bytes`")
-    };
-    let mut cuts: Vec<u64> = (1..parts).map(cut).collect();
+    let mut cuts = cuts(bytes, split_bytes);
     // Of lines, a split may begin within one; a file that is not cut need not be looked through.
     if let Dialect::Csv { .. } = dialect
         && !cuts.is_empty()
     {
         cuts = scan::record_starts(path, dialect, &cuts)?;
     }
-    cuts.insert(0, 0);
-    cuts.push(bytes);
-    let pairs = cuts
-        .windows(2)
-        .filter(|pair| pair[0] < pair[1] || bytes == 0);
-    Ok(pairs
-        .map(|pair| Part::Bytes {
-            start: pair[0],
-            end: pair[1],
-        })
-        .collect())
+    Ok(ranges(&cuts, bytes))
+}
+
+/// Where a file is cut. Into equal parts, rather than with a small rest at the end.
+fn cuts(bytes: u64, split_bytes: u64) -> Vec<u64> {
+    let parts = bytes.div_ceil(split_bytes).max(1);
+    let cut = |part: u64| {
+        u64::try_from(u128::from(bytes) * u128::from(part) / u128::from(parts))
+            .expect("it is at most `bytes`")
+    };
+    (1..parts).map(cut).collect()
+}
+
+/// What lies between the cuts.
+fn ranges(cuts: &[u64], bytes: u64) -> Vec<Part> {
+    let starts = std::iter::once(0).chain(cuts.iter().copied());
+    let ends = cuts.iter().copied().chain(std::iter::once(bytes));
+    starts
+        .zip(ends)
+        .filter(|(start, end)| start < end || bytes == 0)
+        .map(|(start, end)| Part::Bytes { start, end })
+        .collect()
 }
 
 fn open(path: &str) -> Result<File, Problem> {

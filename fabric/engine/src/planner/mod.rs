@@ -7,6 +7,8 @@ mod inputs;
 #[cfg(test)]
 mod mutants;
 mod outputs;
+#[cfg(test)]
+mod splits;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

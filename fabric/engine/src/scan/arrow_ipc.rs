@@ -1,9 +1,11 @@
 //! Arrow IPC, files and streams, read message by message.
 //!
-//! What a message says of its body is checked before a decoder sees it: decoders believe it.
+//! What a message says of its body is checked before a decoder sees it: decoders believe it. A split's batches are those whose messages begin within
+//! it; the others are passed over unread, but for dictionaries. What a file's footer says is not needed.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -13,7 +15,7 @@ use arrow::ipc::{MessageHeader, root_as_message};
 use weft_core::{ErrorCode, Problem};
 
 use super::{BATCH_ROWS, check_size, conform, positions, unreadable};
-use crate::plan::{FileSplit, FilesPlan};
+use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::untrusted::decode;
 
 /// How a file begins; a stream begins with its first message.
@@ -28,8 +30,11 @@ const VALUES_MAX: i64 = 1 << 31;
 /// The messages of a file, each checked before its first byte is given out.
 struct Messages {
     file: BufReader<File>,
+    bytes: u64,
     /// Bytes of the file that have not been read.
     left: u64,
+    /// Where messages of batches begin that are given out.
+    wanted: Range<u64>,
     /// What is to be given out before the body.
     head: io::Cursor<Vec<u8>>,
     body_left: u64,
@@ -41,8 +46,9 @@ fn invalid(what: impl Into<String>) -> io::Error {
 }
 
 impl Messages {
-    fn open(file: File) -> io::Result<Self> {
-        let mut left = file.metadata()?.len();
+    fn open(file: File, wanted: Range<u64>) -> io::Result<Self> {
+        let bytes = file.metadata()?.len();
+        let mut left = bytes;
         let mut file = BufReader::with_capacity(256 << 10, file);
         let mut magic = Vec::new();
         file.by_ref().take(8).read_to_end(&mut magic)?;
@@ -58,7 +64,9 @@ impl Messages {
         }
         Ok(Self {
             file,
+            bytes,
             left,
+            wanted,
             head: io::Cursor::default(),
             body_left: 0,
             ended: false,
@@ -78,11 +86,18 @@ impl Messages {
         Ok(taken)
     }
 
-    /// Reads and checks the next message's head.
+    /// Reads and checks the head of the next message that is wanted.
     fn advance(&mut self) -> io::Result<()> {
+        while !self.advance_one()? {}
+        Ok(())
+    }
+
+    /// Reads and checks the next message's head. Answers whether it is wanted, or the last one was.
+    fn advance_one(&mut self) -> io::Result<bool> {
+        let begins = self.bytes - self.left;
         if self.left == 0 {
             self.ended = true;
-            return Ok(());
+            return Ok(true);
         }
         let mut head = self.take(4)?;
         if head == [0xff; 4] {
@@ -99,15 +114,25 @@ impl Messages {
             self.ended = true;
         } else {
             let metadata = self.take(length)?;
-            self.body_left = check(&metadata)?;
-            if self.body_left > self.left {
+            let checked = check(&metadata)?;
+            if checked.body > self.left {
                 return Err(invalid("it ends within a message"));
             }
-            self.left -= self.body_left;
+            self.left -= checked.body;
+            if checked.is_batch && begins >= self.wanted.end {
+                self.ended = true;
+                return Ok(true);
+            }
+            if checked.is_batch && begins < self.wanted.start {
+                let body = i64::try_from(checked.body).map_err(|_| invalid("a body"))?;
+                self.file.seek_relative(body)?;
+                return Ok(false);
+            }
+            self.body_left = checked.body;
             head.extend(metadata);
         }
         self.head = io::Cursor::new(head);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -137,8 +162,16 @@ impl Read for Messages {
     }
 }
 
-/// Checks what a message says, and gives the size of its body.
-fn check(metadata: &[u8]) -> io::Result<u64> {
+/// A message that may be believed.
+struct Checked {
+    /// Bytes of its body.
+    body: u64,
+    /// Neither a schema nor a dictionary, which all batches need.
+    is_batch: bool,
+}
+
+/// Checks what a message says.
+fn check(metadata: &[u8]) -> io::Result<Checked> {
     let message = root_as_message(metadata).map_err(|error| invalid(error.to_string()))?;
     let body = u64::try_from(message.bodyLength())
         .ok()
@@ -150,7 +183,12 @@ fn check(metadata: &[u8]) -> io::Result<u64> {
             ))
         })?;
     let batch = match message.header_type() {
-        MessageHeader::Schema => return Ok(body),
+        MessageHeader::Schema => {
+            return Ok(Checked {
+                body,
+                is_batch: false,
+            });
+        }
         MessageHeader::RecordBatch => message.header_as_record_batch(),
         MessageHeader::DictionaryBatch => message
             .header_as_dictionary_batch()
@@ -186,7 +224,10 @@ fn check(metadata: &[u8]) -> io::Result<u64> {
         .flatten()
         .all(|count| usize::try_from(count).is_ok_and(|count| count <= n_buffers));
     if counted(batch.length()) && nodes_fit && buffers_fit && variadic_fit {
-        Ok(body)
+        Ok(Checked {
+            body,
+            is_batch: message.header_type() == MessageHeader::RecordBatch,
+        })
     } else {
         Err(invalid(
             "a batch whose lengths or offsets are out of its body",
@@ -199,8 +240,9 @@ fn broken(path: &str, error: &dyn std::fmt::Display) -> Problem {
     Problem::new(ErrorCode::BadRecord, detail)
 }
 
-fn stream(path: &str, file: File) -> Result<StreamReader<Messages>, Problem> {
-    let messages = Messages::open(file).map_err(|error| unreadable(path, "Arrow IPC", &error))?;
+fn stream(path: &str, file: File, wanted: Range<u64>) -> Result<StreamReader<Messages>, Problem> {
+    let messages =
+        Messages::open(file, wanted).map_err(|error| unreadable(path, "Arrow IPC", &error))?;
     let reader = decode(|| StreamReader::try_new(messages, None));
     let reader = reader.map_err(|panic| broken(path, &panic))?;
     reader.map_err(|error| broken(path, &error))
@@ -209,7 +251,7 @@ fn stream(path: &str, file: File) -> Result<StreamReader<Messages>, Problem> {
 /// The columns of a file, in types that functions see.
 pub(crate) fn file_schema(path: &str) -> Result<SchemaRef, Problem> {
     let file = File::open(path).map_err(|error| unreadable(path, "", &error))?;
-    let schema = stream(path, file)?.schema();
+    let schema = stream(path, file, 0..u64::MAX)?.schema();
     let fields: Fields = schema
         .fields()
         .iter()
@@ -233,14 +275,19 @@ impl ArrowReader {
     pub(super) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
         let file = File::open(&split.path).map_err(|error| unreadable(&split.path, "", &error))?;
         check_size(split, &file)?;
-        let reader = stream(&split.path, file)?;
+        let wanted = match split.part {
+            Part::Bytes { start, end } => start..end,
+            Part::Whole | Part::RowGroups { .. } => 0..split.file_bytes,
+        };
+        let bytes_read = wanted.end - wanted.start;
+        let reader = stream(&split.path, file, wanted)?;
         Ok(Self {
             order: positions(&split.path, &reader.schema(), &plan.schema)?,
             path: split.path.clone(),
             reader,
             schema: Arc::clone(&plan.schema),
             rest: None,
-            bytes_read: split.file_bytes,
+            bytes_read,
         })
     }
 

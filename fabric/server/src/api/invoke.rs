@@ -64,14 +64,15 @@ pub(crate) async fn invoke(
     let call = api.traces.call(&request.label, &trace);
     let answer = match keyed(&headers, &reference, &request.params, &input)? {
         Some((key, digest)) => {
-            let tasks = api.tasks.clone();
             let once = once(api.clone(), key, digest, request, input, deadline);
-            tasks.run_to_end("invocation", once).await??
+            let ended = api.tasks.run_to_end("invocation", once).await;
+            ended.and_then(|answer| answer)
         }
-        None => api.invocations.invoke(request, input, deadline).await?,
+        None => api.invocations.invoke(request, input, deadline).await,
     };
-    api.traces.called(&call, &answer.0);
-    Ok(respond(answer))
+    let reply = answer.as_ref().map(|(reply, _)| reply);
+    api.traces.called(&call, reply);
+    Ok(respond(answer?))
 }
 
 fn respond((reply, output): (InvokeReply, Vec<u8>)) -> Response {

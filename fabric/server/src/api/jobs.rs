@@ -108,16 +108,14 @@ pub(crate) async fn submit(
     let spec = decode(&body)?;
     let idempotency = idempotency(&headers, &body)?;
     let id = new_id()?;
-    api.traces.submitted(&id, &trace);
+    let mut submitted = api.traces.submitted(&id, &trace);
     let submit = Command::SubmitJob {
         job: id.clone(),
         spec,
         idempotency,
     };
     let answer = api.replica.propose(&tenant(), submit).await;
-    if !matches!(answer, Ok(Answer::Job { new: true, .. })) {
-        api.traces.not_submitted(&id);
-    }
+    submitted.accepted = matches!(answer, Ok(Answer::Job { new: true, .. }));
     let answer = answer?;
     let Answer::Job { job: id, new } = answer else {
         return Err(Problem::new(

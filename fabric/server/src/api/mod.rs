@@ -112,6 +112,10 @@ fn router(api: Api) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response(reply::framework_refusal))
+        .layer(middleware::from_fn_with_state(
+            api.clone(),
+            operations::trace,
+        ))
         .layer(middleware::from_fn_with_state(api.clone(), auth::check))
         .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
         .layer(middleware::from_fn_with_state(

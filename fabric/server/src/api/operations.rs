@@ -24,22 +24,34 @@ const NO_ROUTE: &str = "none";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const MINUTE_MS: u64 = 60_000;
 
-/// Counts and times requests, by route, and begins their traces.
-pub(crate) async fn measure(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+/// Names a request by what it is, not by what clients make up: its method and its route.
+fn kind(request: &Request) -> (String, String) {
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
-    // Methods may be anything that clients make up.
     let method = match request.method().as_str() {
         known @ ("GET" | "HEAD" | "POST") => known.to_owned(),
         _ => "other".into(),
     };
-    let began = Instant::now();
+    (method, route)
+}
+
+/// Traces requests, of those who may ask.
+pub(crate) async fn trace(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let (method, route) = kind(&request);
     let trace = api.traces.request(&method, &route, request.headers());
     request.extensions_mut().insert(trace.clone());
     let response = next.run(request).await;
+    api.traces.answered(&trace, response.status().as_u16());
+    response
+}
+
+/// Counts and times requests, by route.
+pub(crate) async fn measure(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let (method, route) = kind(&request);
+    let began = Instant::now();
+    let response = next.run(request).await;
     let took = began.elapsed().as_secs_f64();
     let status = response.status().as_u16();
-    api.traces.answered(&trace, status);
     let labels = RouteLabels {
         route: route.clone(),
     };

@@ -32,18 +32,16 @@ impl Controller {
             Err(failure) => {
                 tracing::debug!(job = %reply.job, stage, task, attempt, problem = %failure.problem, "attempt failed");
                 self.metrics.task_failed(&failure.problem);
-                let waived = failure.problem.code.is_platform_fault() && !failure.cancelled;
-                if waived {
-                    self.metrics.waived(&failure.usage);
-                } else {
-                    self.metrics.used(&failure.usage);
-                }
                 self.count_task("failed");
-                self.propose(Command::FailTask {
+                let usage = failure.usage.clone();
+                let answer = self.propose(Command::FailTask {
                     job: reply.job.clone(),
                     failure,
-                })
-                .await;
+                });
+                match answer.await {
+                    Some(Answer::Failure { billed: true }) => self.metrics.used(&usage),
+                    _ => self.metrics.waived(&usage),
+                }
             }
         }
         if self.archiving.contains(&reply.job) {
@@ -112,6 +110,7 @@ impl Controller {
                 }
                 CommitAnswer::Duplicate { same: false } => {
                     tracing::error!(%job, stage, task, "two attempts of a deterministic task differ; the first one stands");
+                    self.metrics.waived(&commit.usage);
                 }
                 // Its executor died before the commit was proposed: the loss did not count it among what ran.
                 CommitAnswer::Fenced => self.queue.push_front(TaskId {
@@ -119,9 +118,12 @@ impl Controller {
                     stage,
                     task,
                 }),
-                CommitAnswer::Stale => {
+                CommitAnswer::Stale { billed } => {
                     self.count_task("stale");
-                    self.metrics.used(&commit.usage);
+                    match billed {
+                        true => self.metrics.used(&commit.usage),
+                        false => self.metrics.waived(&commit.usage),
+                    }
                     tracing::debug!(%job, stage, task, "a commit came when its job had ended")
                 }
             }

@@ -312,8 +312,12 @@ impl Controller {
             }
             Done::Archived(job, Ok(archive)) => {
                 weft_core::failpoint::hit("archived");
-                if let Some(ended) = self.job(&job) {
-                    self.traces.job_ended(&ended);
+                {
+                    let state = self.replica.state();
+                    let tenant = state.tenant(&tenant());
+                    if let Some(ended) = tenant.and_then(|tenant| tenant.jobs.get(&job)) {
+                        self.traces.job_ended(ended);
+                    }
                 }
                 self.propose(Command::JobArchived { job, archive }).await;
             }

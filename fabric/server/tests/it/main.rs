@@ -2,13 +2,14 @@
 //! again.
 //!
 //! `cargo xtask test` builds the guests and sets `WEFT_GUESTS`. What is random comes from a seed, which is printed and which
-//! `WEFT_TEST_SEED` replaces.
+//! `WEFT_TEST_SEED` replaces. Tests of corpora are left out where `WEFT_CORPORA` names none.
 
 mod access_log;
 mod api;
 mod bad_input;
 mod clock;
 mod conservation;
+mod corpora;
 mod crash;
 mod determinism;
 mod examples;

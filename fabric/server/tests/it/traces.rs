@@ -1,5 +1,6 @@
 //! Traces, as a collector gets them.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +9,7 @@ use std::thread;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use serde_json::json;
 
 use crate::clock::eventually;
 use crate::fixture::{Fixture, Place};
@@ -98,8 +100,20 @@ struct Trace(Vec<Span>);
 impl Trace {
     /// The names from the client's span down to each span called `name`.
     fn paths(&self, name: &str) -> Vec<String> {
-        let found = self.0.iter().filter(|span| span.name == name);
-        found.map(|span| self.path(span)).collect()
+        self.named(name).map(|span| self.path(span)).collect()
+    }
+
+    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Span> {
+        self.0.iter().filter(move |span| span.name == name)
+    }
+
+    /// What is wrong with the one span of this name.
+    fn error(&self, name: &str) -> String {
+        let found: Vec<_> = self.named(name).map(|span| span.status.clone()).collect();
+        let [Some(status)] = found.as_slice() else {
+            panic!("`{name}`: {found:?}");
+        };
+        status.message.clone()
     }
 
     fn path(&self, span: &Span) -> String {
@@ -158,12 +172,59 @@ fn a_job_is_traced_from_its_client_to_its_guests() {
     let execute = format!("{job} > task > execute");
     assert_eq!(trace.paths("execute"), vec![execute.clone(); n_tasks]);
     let guests = trace.paths("guest");
-    assert!(guests.len() >= n_tasks, "every task has a guest");
-    assert!(
-        guests
-            .iter()
-            .all(|path| *path == format!("{execute} > guest"))
+    let expected = format!("{execute} > guest");
+    assert!(guests.iter().all(|path| *path == expected), "{guests:?}");
+    let parents = trace.named("guest").map(|span| &span.parent_span_id);
+    let executed = trace.named("execute").map(|span| &span.span_id);
+    assert_eq!(
+        parents.collect::<BTreeSet<_>>(),
+        executed.collect::<BTreeSet<_>>(),
+        "every task has a guest"
     );
+}
+
+#[test]
+fn what_fails_says_why() {
+    let collector = Collector::start();
+    let place = Place::with_components(&Fixture::shared());
+    let server = collector.server(&place);
+    job::deploy(&server, "vandal");
+    let traced =
+        |request: Request| request.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"));
+    let call = Request::post(
+        "/v1/invoke/vandal/spin-for-ever?deadline_ms=200",
+        "text/plain",
+        Vec::new(),
+    );
+    assert_eq!(server.ask(&traced(call)).status, 422);
+    let trace = collector.trace_with("invoke");
+    let said = trace.error("invoke");
+    assert!(said.contains("its deadline of 200 ms"), "{said}");
+    // It ends before its first step.
+    let missing = place.path("none.txt");
+    let job = job::map("mirror/copy", &json!({}), &missing, &place.out());
+    let submit = traced(Request::json("/v1/jobs", &job));
+    job::deploy(&server, "mirror");
+    let ended = job::wait(&server, &job::id_of(&server.ask(&submit).ok()));
+    assert_eq!(ended["problem"]["code"], "no_input", "{ended:#}");
+    let said = collector.trace_with("job").error("job");
+    assert!(said.contains("matches no file"), "{said}");
+}
+
+/// Nobody waits for a collector that is not there.
+#[test]
+fn a_server_without_its_collector_serves_and_stops() {
+    let place = Place::with_components(&Fixture::shared());
+    // Nobody listens on a port that was free a moment ago.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let endpoint = format!("http://{}", listener.local_addr().expect("it listens"));
+    drop(listener);
+    let setup = Setup::default().with("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint);
+    let server = Server::start(&place.data(), &setup);
+    job::deploy(&server, "mirror");
+    let call = Request::post("/v1/invoke/mirror/echo", "text/plain", b"hello".to_vec());
+    assert_eq!(server.ask(&call).status, 200);
+    assert!(server.stop().success());
 }
 
 /// A collector that cannot be reached is told of at once, not by spans that never come.

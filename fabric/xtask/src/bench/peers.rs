@@ -1,5 +1,6 @@
 //! The same jobs on other systems: a virtual environment, data, and `bench/compare.py`.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,7 +52,7 @@ impl<'a> Peers<'a> {
     /// Runs one job on all systems, and gives its section of the results.
     pub(super) fn compare(&self, request: &Request, job: &str, commit: &str) -> Result<String> {
         let data = self.data(job, request.scale)?;
-        self.forget(job)?;
+        drop(std::fs::remove_file(self.runs(job)));
         let mut compare = self.python();
         compare
             .arg(self.script("compare.py"))
@@ -64,7 +65,7 @@ impl<'a> Peers<'a> {
             .arg("--guests")
             .arg(self.places.guests())
             .arg("--out")
-            .arg(self.runs());
+            .arg(self.runs(job));
         let mut section = String::new();
         run_lines(&mut compare, |line| {
             println!("{line}");
@@ -74,27 +75,17 @@ impl<'a> Peers<'a> {
         Ok(section)
     }
 
-    /// Drops the runs of a job: those that come replace them.
-    fn forget(&self, job: &str) -> Result<()> {
-        let runs = self.runs();
-        let text = std::fs::read_to_string(&runs).unwrap_or_default();
-        let of_job = format!(r#"{{"workload": "{job}","#);
-        let is_other = |line: &&str| !line.starts_with(&of_job);
-        let others: String = text
-            .lines()
-            .filter(is_other)
-            .map(|line| format!("{line}\n"))
-            .collect();
-        std::fs::write(runs, others)?;
-        Ok(())
-    }
-
-    /// One table of all jobs.
+    /// One table of all jobs that have been compared.
     pub(super) fn overview(&self) -> Result<String> {
         let mut report = self.python();
         report.arg(self.script("report.py")).arg("overview");
+        report.args(
+            JOBS.map(|job| self.runs(job))
+                .iter()
+                .filter(|runs| runs.exists()),
+        );
         let mut table = String::new();
-        run_lines(report.arg(self.runs()), |line| {
+        run_lines(&mut report, |line| {
             table.push_str(line);
             table.push('\n');
         })?;
@@ -103,7 +94,11 @@ impl<'a> Peers<'a> {
 
     /// The folder of a job's data, which is made once.
     fn data(&self, job: &str, scale: f64) -> Result<PathBuf> {
-        let folder = self.folder.join(format!("data/{scale}/{job}"));
+        // Other generators make other data.
+        let mut hasher = DefaultHasher::new();
+        std::fs::read(self.script("generate.py"))?.hash(&mut hasher);
+        let made = format!("data/{scale}-{:016x}/{job}", hasher.finish());
+        let folder = self.folder.join(made);
         if folder.is_dir() {
             return Ok(folder);
         }
@@ -140,8 +135,8 @@ impl<'a> Peers<'a> {
         self.places.root.join("bench").join(name)
     }
 
-    /// A line for each run.
-    fn runs(&self) -> PathBuf {
-        self.folder.join("runs.jsonl")
+    /// A line for each run of a job.
+    fn runs(&self, job: &str) -> PathBuf {
+        self.folder.join(format!("runs-{job}.jsonl"))
     }
 }
