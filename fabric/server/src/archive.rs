@@ -14,11 +14,10 @@ use weft_engine::job_prefix;
 use weft_sandbox::LogLine;
 use weft_shuffle::{Blobs, clean_staging};
 
+use crate::packed;
+
 /// Bytes of a job's log that are kept; what comes after is counted.
 const LOG_BYTES_MAX: usize = 64 << 20;
-
-/// Fast, and enough for documents that repeat themselves.
-const ZSTD_LEVEL: i32 = 1;
 
 /// A line of a job's log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -181,26 +180,19 @@ pub(crate) async fn archive(blobs: &Blobs, job: &Job) -> Result<String, Problem>
     Ok(key)
 }
 
-/// A document as it is archived: one that tells of ten thousand tasks repeats itself.
 fn encode(document: &impl Serialize) -> Result<Bytes, Problem> {
-    let failed = |error: &dyn std::fmt::Display| {
+    let failed = |error| {
         Problem::new(
             weft_core::ErrorCode::Internal,
             format!("archiving: {error}"),
         )
     };
-    let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL).map_err(|error| failed(&error))?;
-    serde_json::to_writer(&mut encoder, document).map_err(|error| failed(&error))?;
-    let bytes = encoder.finish().map_err(|error| failed(&error))?;
-    Ok(Bytes::from(bytes))
+    packed::pack(document).map(Bytes::from).map_err(failed)
 }
 
 fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Problem> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Problem::new(weft_core::ErrorCode::Internal, format!("`{key}`: {error}"))
-    };
-    let decoder = zstd::Decoder::with_buffer(bytes).map_err(|error| failed(&error))?;
-    serde_json::from_reader(std::io::BufReader::new(decoder)).map_err(|error| failed(&error))
+    let failed = |error| Problem::new(weft_core::ErrorCode::Internal, format!("`{key}`: {error}"));
+    packed::unpack(bytes).map_err(failed)
 }
 
 /// Archives that are decoded at a time: one may have a hundred thousand tasks.

@@ -17,6 +17,7 @@ mod folder;
 mod invocations;
 mod metrics;
 mod pacer;
+mod packed;
 mod process;
 mod queue;
 mod random;

@@ -9,6 +9,7 @@ use weft_control::{Answer, COMMAND_VERSION, Command, Effect, Envelope, State};
 use weft_core::{ErrorCode, Problem, TenantId};
 
 use crate::clock::unix_ms;
+use crate::packed;
 
 /// Effects that may wait for the controller; past it the controller derives them anew from the state.
 const EFFECTS_MAX: usize = 16 << 10;
@@ -71,13 +72,12 @@ impl StateMachine for Machine {
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        serde_json::to_vec(&*self.state.read().unwrap_or_else(PoisonError::into_inner))
+        packed::pack(&*self.state.read().unwrap_or_else(PoisonError::into_inner))
             .expect("the state is plain data")
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
-        let restored: State =
-            serde_json::from_slice(snapshot).map_err(|error| error.to_string())?;
+        let restored: State = packed::unpack(snapshot).map_err(|error| error.to_string())?;
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = restored;
         Ok(())
     }
