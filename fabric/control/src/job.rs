@@ -10,7 +10,7 @@ use weft_core::{ErrorCode, FunctionUsage, JobId, LimitKind, Problem};
 use crate::catalog::PinnedFunction;
 use crate::command::{CommitAnswer, Effect};
 use crate::event::{JobEvent, JobEventKind, brief};
-use crate::plan::{FailedLog, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure};
+use crate::plan::{FailedLog, LogRef, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure};
 use crate::running::{Running, StageState, position};
 use crate::state::{ATTEMPTS_MAX, OUTPUT_FILES_MAX};
 
@@ -39,6 +39,9 @@ pub struct Job {
     /// Where it stands.
     pub state: JobState,
 }
+
+/// Logs of attempts that end after their job: they ran when it ended, and a node has no more slots.
+const LATE_LOGS_MAX: usize = 1024;
 
 /// Stands for planning where an attempt of a task stands else.
 pub(crate) const PLANNING: (u32, u32, u32) = (u32::MAX, 0, 0);
@@ -215,6 +218,34 @@ impl Job {
         by_its_user && !is_committed && self.settled.insert(attempt)
     }
 
+    /// Keeps the log of an attempt that ended after its job had: of one that was cancelled, say.
+    pub(crate) fn keep_late_log(&mut self, attempt: (u32, u32, u32), log: &LogRef) {
+        let JobState::Ending(ending) = &mut self.state else {
+            return;
+        };
+        let (stage, task, attempt) = attempt;
+        let is_committed = |stage: &StageState| stage.commits.contains_key(&task);
+        if ending.stages.get(stage as usize).is_none_or(is_committed) {
+            return;
+        }
+        let shape = ending
+            .plan
+            .as_ref()
+            .and_then(|plan| plan.stages.get(stage as usize));
+        let Some(stage) = shape.map(|shape| shape.name.clone()) else {
+            return;
+        };
+        let late = FailedLog {
+            stage,
+            task,
+            attempt,
+            log: log.clone(),
+        };
+        if ending.failed_logs.len() < LATE_LOGS_MAX && !ending.failed_logs.contains(&late) {
+            ending.failed_logs.push(late);
+        }
+    }
+
     /// True while a planning or a publishing attempt may be under way.
     pub(crate) fn awaits_step(&self) -> bool {
         matches!(self.state, JobState::Planning(_) | JobState::Publishing(_))
@@ -329,7 +360,7 @@ impl Job {
         };
         let progress = &mut running.stages[failure.stage as usize];
         let failures = progress.failures.entry(failure.task).or_default();
-        *failures += 1;
+        *failures += u32::from(failure.problem.code.is_platform_fault());
         let failures = *failures;
         let event = JobEvent {
             stage: Some(running.plan.stages[failure.stage as usize].name.clone()),

@@ -382,11 +382,12 @@ impl Tenant {
         let Some(job) = self.jobs.get_mut(id) else {
             return CommitAnswer::Stale { billed: false };
         };
-        let usage = commit.usage.clone();
+        let (usage, log) = (commit.usage.clone(), commit.log.clone());
         let attempt = (commit.stage, commit.task, commit.attempt);
         let (mut answer, next) = job.commit(commit, at_ms);
         if let CommitAnswer::Stale { billed } = &mut answer {
             *billed = job.settle(attempt);
+            job.keep_late_log(attempt, &log);
         }
         let billed = matches!(
             answer,
@@ -410,6 +411,9 @@ impl Tenant {
         if at_fault {
             // Told again once it has ended the job, it is not billed again.
             job.settled.insert(attempt);
+        }
+        if let Some(log) = &failure.log {
+            job.keep_late_log(attempt, log);
         }
         note_usage(job, &mut self.usage, failure.usage.clone(), billed, at_ms);
         (billed, job.fail_task(failure, at_ms))

@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use weft_control::{Job, JobState, Outcome};
 use weft_core::{ErrorCode, FunctionUsage, LimitKind, Meters, Problem};
 
 /// Requests by route, method and status.
@@ -69,6 +70,8 @@ pub(crate) struct Metrics {
     pub(crate) request_seconds: Family<RouteLabels, Histogram>,
     pub(crate) connections: Gauge,
     pub(crate) jobs: Family<StatusLabels, Gauge>,
+    jobs_ended: Family<OutcomeLabels, Counter>,
+    job_failures: Family<CodeLabels, Counter>,
     pub(crate) tasks: Family<OutcomeLabels, Counter>,
     pub(crate) task_failures: Family<CodeLabels, Counter>,
     pub(crate) task_seconds: Histogram,
@@ -109,6 +112,8 @@ impl Metrics {
             request_seconds: Family::new_with_constructor(seconds),
             connections: Gauge::default(),
             jobs: Family::default(),
+            jobs_ended: Family::default(),
+            job_failures: Family::default(),
             tasks: Family::default(),
             task_failures: Family::default(),
             task_seconds: seconds(),
@@ -151,6 +156,16 @@ impl Metrics {
             "jobs",
             "Jobs that have not been archived, by status",
             self.jobs.clone(),
+        );
+        r.register(
+            "jobs_ended",
+            "Jobs that have ended, by outcome",
+            self.jobs_ended.clone(),
+        );
+        r.register(
+            "job_failures",
+            "Jobs that failed, by code",
+            self.job_failures.clone(),
         );
         r.register("tasks", "Attempts of tasks that ended", self.tasks.clone());
         r.register(
@@ -294,6 +309,24 @@ impl Metrics {
         let code = code(problem.map(|problem| problem.code));
         self.invocations.get_or_create(&CodeLabels { code }).inc();
         self.invocation_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Takes note of a job that has ended, and of which nothing runs any more.
+    pub(crate) fn job_ended(&self, job: &Job) {
+        let JobState::Ending(ending) = &job.state else {
+            return;
+        };
+        let outcome = match ending.outcome {
+            Outcome::Succeeded => "succeeded",
+            Outcome::Failed => "failed",
+            Outcome::Cancelled => "cancelled",
+        };
+        let labels = OutcomeLabels { outcome };
+        self.jobs_ended.get_or_create(&labels).inc();
+        if let Some(problem) = &ending.problem {
+            let code = code(Some(problem.code));
+            self.job_failures.get_or_create(&CodeLabels { code }).inc();
+        }
     }
 
     pub(crate) fn task_failed(&self, problem: &Problem) {

@@ -238,6 +238,32 @@ fn the_platforms_faults_are_tried_again_so_many_times() {
     );
 }
 
+/// The lines of a task that was cancelled are what one looks for.
+#[test]
+fn logs_of_attempts_that_end_after_their_job_are_kept_once() {
+    let plan = two_stages();
+    let mut machine = Machine::new();
+    let job = machine.running(1, &plan);
+    let epoch = machine.lease();
+    machine.effects(Command::CancelJob { job: job.clone() });
+    let log = crate::LogRef {
+        key: Some("log".into()),
+        lines: 1,
+        dropped: 0,
+    };
+    let mut failed = failure(ErrorCode::Internal, 0, 1, epoch);
+    (failed.cancelled, failed.log) = (true, Some(log.clone()));
+    let mut late = commit(&plan, 0, 2, epoch);
+    late.log = log;
+    for _ in 0..2 {
+        machine.fail(&job, failed.clone());
+        machine.commit(&job, late.clone());
+    }
+    let kept = ending(&machine, &job).failed_logs.iter();
+    let kept: Vec<_> = kept.map(|log| (log.stage.as_str(), log.task)).collect();
+    assert_eq!(kept, [("s0", 1), ("s0", 2)]);
+}
+
 #[test]
 fn a_users_fault_ends_the_job_at_once() {
     let plan = two_stages();

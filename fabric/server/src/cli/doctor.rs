@@ -296,7 +296,7 @@ fn python() -> Check {
             "Python",
             Verdict::Warning,
             format!("{python} without componentize-py"),
-            "`pip install componentize-py` to write functions in Python",
+            "nothing: `weft build` installs it for itself when it is needed",
         ),
         (None, _) => check(
             "Python",

@@ -31,8 +31,12 @@ impl Controller {
             Ok(commit) => self.commits.push((reply.job.clone(), commit)),
             Err(failure) => {
                 tracing::debug!(job = %reply.job, stage, task, attempt, problem = %failure.problem, "attempt failed");
-                self.metrics.task_failed(&failure.problem);
-                self.count_task("failed");
+                if failure.cancelled {
+                    self.count_task("cancelled");
+                } else {
+                    self.count_task("failed");
+                    self.metrics.task_failed(&failure.problem);
+                }
                 let usage = failure.usage.clone();
                 let answer = self.propose(Command::FailTask {
                     job: reply.job.clone(),

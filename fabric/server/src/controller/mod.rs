@@ -317,6 +317,7 @@ impl Controller {
                     let tenant = state.tenant(&tenant());
                     if let Some(ended) = tenant.and_then(|tenant| tenant.jobs.get(&job)) {
                         self.traces.job_ended(ended);
+                        self.metrics.job_ended(ended);
                     }
                 }
                 self.propose(Command::JobArchived { job, archive }).await;
