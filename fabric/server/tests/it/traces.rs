@@ -95,6 +95,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Deploys what echoes, and calls it until an executor answers.
+fn warm_up(server: &Server) {
+    job::deploy(server, "mirror");
+    let call = Request::post("/v1/invoke/mirror/echo", "text/plain", Vec::new());
+    eventually("an executor answers", || {
+        (server.ask(&call).status == 200).then_some(())
+    });
+}
+
 struct Trace(Vec<Span>);
 
 impl Trace {
@@ -137,7 +146,7 @@ fn a_call_is_traced_from_its_client_to_its_guest() {
     let collector = Collector::start();
     let place = Place::with_components(&Fixture::shared());
     let server = collector.server(&place);
-    job::deploy(&server, "mirror");
+    warm_up(&server);
     let call = Request::post("/v1/invoke/mirror/echo", "text/plain", b"hello".to_vec());
     let call = call.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"));
     assert_eq!(server.ask(&call).status, 200);
@@ -188,6 +197,7 @@ fn what_fails_says_why() {
     let collector = Collector::start();
     let place = Place::with_components(&Fixture::shared());
     let server = collector.server(&place);
+    warm_up(&server);
     job::deploy(&server, "vandal");
     let traced =
         |request: Request| request.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"));
@@ -204,7 +214,6 @@ fn what_fails_says_why() {
     let missing = place.path("none.txt");
     let job = job::map("mirror/copy", &json!({}), &missing, &place.out());
     let submit = traced(Request::json("/v1/jobs", &job));
-    job::deploy(&server, "mirror");
     let ended = job::wait(&server, &job::id_of(&server.ask(&submit).ok()));
     assert_eq!(ended["problem"]["code"], "no_input", "{ended:#}");
     let said = collector.trace_with("job").error("job");
@@ -221,7 +230,7 @@ fn a_server_without_its_collector_serves_and_stops() {
     drop(listener);
     let setup = Setup::default().with("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint);
     let server = Server::start(&place.data(), &setup);
-    job::deploy(&server, "mirror");
+    warm_up(&server);
     let call = Request::post("/v1/invoke/mirror/echo", "text/plain", b"hello".to_vec());
     assert_eq!(server.ask(&call).status, 200);
     assert!(server.stop().success());
