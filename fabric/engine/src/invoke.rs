@@ -8,7 +8,7 @@ use weft_sandbox::{
     Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns,
 };
 
-use crate::messages::{GuestTook, InvokeReply, InvokeRequest, Took};
+use crate::messages::{InvokeReply, InvokeRequest};
 
 /// Lines of an invocation's log that are told; the rest is counted.
 const LOG_LINES_MAX: usize = 32;
@@ -63,17 +63,6 @@ pub(crate) async fn invoke(
         Err(fault) => (Err(fault.problem(&request.label)), Vec::new()),
     };
     meters.bytes_written = output.len() as u64;
-    let ended_ns = began_ns + meters.wall_ns;
-    let guest = GuestTook {
-        function: request.label.clone(),
-        began_ns,
-        ended_ns,
-    };
-    let took = Took {
-        began_ns,
-        ended_ns,
-        guests: vec![guest],
-    };
     let reply = InvokeReply {
         request: request.request,
         label: request.label.clone(),
@@ -81,7 +70,7 @@ pub(crate) async fn invoke(
         meters,
         log: lines,
         log_dropped: dropped,
-        took,
+        began_ns,
     };
     (reply, output)
 }
@@ -95,7 +84,7 @@ pub(crate) fn refused(request: &InvokeRequest, problem: Problem) -> (InvokeReply
         meters: Meters::default(),
         log: Vec::new(),
         log_dropped: 0,
-        took: Took::default(),
+        began_ns: 0,
     };
     (reply, Vec::new())
 }

@@ -173,8 +173,8 @@ pub struct InvokeReply {
     pub log: Vec<LogLine>,
     /// Lines after those.
     pub log_dropped: u64,
-    /// When it ran.
-    pub took: Took,
+    /// When it began, in Unix nanoseconds; `meters` say how long it took. 0 where nothing ran.
+    pub began_ns: u64,
 }
 
 /// When an executor was at something, in Unix nanoseconds: for traces.

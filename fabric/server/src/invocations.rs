@@ -315,7 +315,7 @@ mod tests {
             },
             log: Vec::new(),
             log_dropped: 0,
-            took: weft_engine::Took::default(),
+            began_ns: 0,
         };
         invocations.answer(reply, Vec::new());
         let usage = lock(&invocations.usage)["a@1.0.0/spin"].clone();

@@ -37,7 +37,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
 use weft_control::{Job, JobState, Outcome};
 use weft_core::{JobId, Problem, TaskId};
-use weft_engine::{InvokeReply, TaskReply, Took};
+use weft_engine::{GuestTook, InvokeReply, TaskReply, Took};
 
 /// What turns traces on: where the collector listens, for traces alone or for all that OpenTelemetry exports. The first one counts.
 const ENDPOINTS: [&str; 2] = [
@@ -140,6 +140,11 @@ impl Traces {
         }
     }
 
+    /// Whether there is a collector.
+    pub(crate) fn are_on(&self) -> bool {
+        self.on.is_some()
+    }
+
     /// A request has come.
     pub(crate) fn request(&self, method: &str, route: &str, headers: &HeaderMap) -> RequestTrace {
         let Some(on) = &self.on else {
@@ -199,7 +204,7 @@ impl Traces {
             return;
         };
         if let Ok(reply) = reply {
-            on.executed(context, &reply.took);
+            on.executed(context, &took(reply));
         }
         end(context, reply.and_then(|reply| reply.result.as_ref()).err());
     }
@@ -233,6 +238,21 @@ impl On {
             context.span().end_with_timestamp(at(guest.ended_ns));
         }
         execute.span().end_with_timestamp(at(took.ended_ns));
+    }
+}
+
+/// A call is one guest, from beginning to end.
+fn took(reply: &InvokeReply) -> Took {
+    let (began_ns, ended_ns) = (reply.began_ns, reply.began_ns + reply.meters.wall_ns);
+    let guest = GuestTook {
+        function: reply.label.clone(),
+        began_ns,
+        ended_ns,
+    };
+    Took {
+        began_ns,
+        ended_ns,
+        guests: vec![guest],
     }
 }
 

@@ -212,7 +212,7 @@ async fn replay(api: &Api, outcome: CallOutcome) -> Result<(InvokeReply, Vec<u8>
         meters: outcome.meters,
         log: Vec::new(),
         log_dropped: 0,
-        took: weft_engine::Took::default(),
+        began_ns: 0,
     };
     Ok((reply, output.to_vec()))
 }

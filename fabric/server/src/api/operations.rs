@@ -18,6 +18,7 @@ use crate::clock::{rfc3339, unix_ms};
 use crate::controller::NODE;
 use crate::folder::tenant;
 use crate::metrics::{RequestLabels, RouteLabels, StatusLabels};
+use crate::traces::RequestTrace;
 
 /// Requests that no route takes share one label.
 const NO_ROUTE: &str = "none";
@@ -37,6 +38,10 @@ fn kind(request: &Request) -> (String, String) {
 
 /// Traces requests, of those who may ask.
 pub(crate) async fn trace(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    if !api.traces.are_on() {
+        request.extensions_mut().insert(RequestTrace::default());
+        return next.run(request).await;
+    }
     let (method, route) = kind(&request);
     let trace = api.traces.request(&method, &route, request.headers());
     request.extensions_mut().insert(trace.clone());
