@@ -95,6 +95,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The request as a part of the client's trace.
+fn traced(request: Request) -> Request {
+    request.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"))
+}
+
 /// Deploys what echoes, and calls it until an executor answers.
 fn warm_up(server: &Server) {
     job::deploy(server, "mirror");
@@ -148,8 +153,7 @@ fn a_call_is_traced_from_its_client_to_its_guest() {
     let server = collector.server(&place);
     warm_up(&server);
     let call = Request::post("/v1/invoke/mirror/echo", "text/plain", b"hello".to_vec());
-    let call = call.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"));
-    assert_eq!(server.ask(&call).status, 200);
+    assert_eq!(server.ask(&traced(call)).status, 200);
     let route = "POST /v1/invoke/{component}/{function}";
     let trace = collector.trace_with(route);
     assert_eq!(
@@ -166,8 +170,7 @@ fn a_job_is_traced_from_its_client_to_its_guests() {
     let place = Place::with_components(&fixture);
     let server = collector.server(&place);
     let submit = Request::json("/v1/jobs", &job::weblog(&fixture.logs(), &place.out()));
-    let submit = submit.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"));
-    let id = job::id_of(&server.ask(&submit).json());
+    let id = job::id_of(&server.ask(&traced(submit)).json());
     let ended = job::wait(&server, &id);
     assert_eq!(ended["status"], "succeeded", "{ended:#}");
     // It comes last.
@@ -199,8 +202,6 @@ fn what_fails_says_why() {
     let server = collector.server(&place);
     warm_up(&server);
     job::deploy(&server, "vandal");
-    let traced =
-        |request: Request| request.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"));
     let call = Request::post(
         "/v1/invoke/vandal/spin-for-ever?deadline_ms=200",
         "text/plain",
