@@ -16,18 +16,6 @@ use weft_engine::component_key;
 /// Where outputs of calls with an idempotency key lie in the store.
 pub(crate) const CALL_OUTPUTS: &str = "invocations";
 
-/// Moves a synced file to where it stays, and syncs the folder, which is made where there is none.
-pub(crate) async fn move_durably(from: &Path, to: &Path) -> std::io::Result<()> {
-    let folder = to.parent().ok_or(ErrorKind::InvalidInput)?.to_owned();
-    let (from, to) = (from.to_owned(), to.to_owned());
-    let moving = move || {
-        fs::create_dir_all(&folder)?;
-        fs::rename(&from, &to)?;
-        File::open(&folder)?.sync_all()
-    };
-    tokio::task::spawn_blocking(moving).await?
-}
-
 /// Digits of a digest.
 const DIGEST_HEX: usize = 64;
 /// What nothing has referred to for as long is removed: by then nobody is about to, and no call that began before still runs.
@@ -229,6 +217,18 @@ impl DataFolder {
     pub(crate) fn component(&self, digest: &Digest) -> PathBuf {
         self.store().join(component_key(digest))
     }
+}
+
+/// Moves a synced file to where it stays, and syncs the folder, which is made where there is none.
+pub(crate) async fn move_durably(from: &Path, to: &Path) -> std::io::Result<()> {
+    let folder = to.parent().ok_or(ErrorKind::InvalidInput)?.to_owned();
+    let (from, to) = (from.to_owned(), to.to_owned());
+    let moving = move || {
+        fs::create_dir_all(&folder)?;
+        fs::rename(&from, &to)?;
+        File::open(&folder)?.sync_all()
+    };
+    tokio::task::spawn_blocking(moving).await?
 }
 
 /// When a file was written, in Unix milliseconds.
