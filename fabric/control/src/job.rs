@@ -1,7 +1,6 @@
 //! One job's life. Each state holds just the fields that are valid in it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, StageSpec};
@@ -309,8 +308,7 @@ impl Job {
             let same = !deterministic || first.agrees_with(&commit);
             return (CommitAnswer::Duplicate { same }, Vec::new());
         }
-        progress.files += commit.files.len() as u64;
-        progress.commits.insert(task, Arc::new(commit.shrunk()));
+        progress.add(commit);
         let n_files: u64 = running.stages.iter().map(|stage| stage.files).sum();
         if n_files > OUTPUT_FILES_MAX {
             let problem = Problem::new(

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::TASKS_MAX;
-use weft_core::{Epoch, FunctionUsage, Limits, Problem};
+use weft_core::{Epoch, FunctionUsage, Limits, PackedUsage, Problem};
 
 /// What a slot offers and a task asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -216,8 +216,8 @@ pub struct TaskCommit {
     pub read: Sums,
     /// Files it staged.
     pub files: Vec<SinkFile>,
-    /// What it used, by stage of the job file and function.
-    pub usage: Vec<FunctionUsage>,
+    /// What it used.
+    pub usage: PackedUsage,
     /// Its log.
     pub log: LogRef,
 }

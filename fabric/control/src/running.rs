@@ -32,6 +32,12 @@ pub struct StageState {
     /// Files that committed tasks staged.
     #[serde(default)]
     pub files: u64,
+    /// Rows that committed tasks read.
+    #[serde(default)]
+    pub rows_read: u64,
+    /// Rows that committed tasks wrote.
+    #[serde(default)]
+    pub rows_written: u64,
 }
 
 /// Values of a map that are shared in memory, and plain in what is written.
@@ -68,7 +74,6 @@ impl TaskCommit {
     pub(crate) fn shrunk(mut self) -> TaskCommit {
         self.written.shrink_to_fit();
         self.files.shrink_to_fit();
-        self.usage.shrink_to_fit();
         self
     }
 
@@ -82,6 +87,19 @@ impl TaskCommit {
                 .collect::<Vec<_>>()
         };
         self.written == other.written && files(self) == files(other)
+    }
+}
+
+impl StageState {
+    /// Takes the first commit of a task.
+    pub(crate) fn add(&mut self, commit: TaskCommit) {
+        self.files += commit.files.len() as u64;
+        // The fabric's own line comes last. Executors report it: whatever they say is to be reckoned with.
+        if let Some(own) = commit.usage.lines().last() {
+            self.rows_read = self.rows_read.saturating_add(own.billed.rows_in);
+            self.rows_written = self.rows_written.saturating_add(own.billed.rows_out);
+        }
+        self.commits.insert(commit.task, Arc::new(commit.shrunk()));
     }
 }
 

@@ -382,7 +382,7 @@ impl Tenant {
         let Some(job) = self.jobs.get_mut(id) else {
             return CommitAnswer::Stale { billed: false };
         };
-        let (usage, log) = (commit.usage.clone(), commit.log.clone());
+        let (usage, log) = (commit.usage.lines(), commit.log.clone());
         let attempt = (commit.stage, commit.task, commit.attempt);
         let (mut answer, next) = job.commit(commit, at_ms);
         if let CommitAnswer::Stale { billed } = &mut answer {

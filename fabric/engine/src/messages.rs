@@ -105,7 +105,7 @@ impl FromExecutor {
                         epoch: commit.epoch,
                         problem,
                         cancelled: false,
-                        usage: commit.usage,
+                        usage: commit.usage.lines(),
                         log: Some(commit.log),
                     },
                     Err(failure) => TaskFailure { problem, ..failure },

@@ -123,7 +123,7 @@ impl TaskRun {
                     written,
                     read,
                     files,
-                    usage,
+                    usage: usage.into(),
                     log,
                 })
             }

@@ -154,7 +154,7 @@ pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCo
         written: written.collect(),
         read: read.unwrap_or_default(),
         files: Vec::new(),
-        usage: vec![usage(&shape.name, 10)],
+        usage: vec![usage(&shape.name, 10)].into(),
         log: LogRef {
             key: None,
             lines: 0,

@@ -85,7 +85,7 @@ impl Model {
                 let live =
                     |(_, commit): &&(JobId, TaskCommit)| self.leases.contains_key(&commit.epoch);
                 for (job, commit) in commits.iter().filter(live) {
-                    add(job, &commit.usage);
+                    add(job, &commit.usage.lines());
                 }
             }
             Command::FailTask { job, failure } if self.leases.contains_key(&failure.epoch) => {

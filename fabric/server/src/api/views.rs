@@ -149,13 +149,6 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
         } else {
             "waiting"
         };
-        let own = |commit: &weft_control::TaskCommit| {
-            commit
-                .usage
-                .last()
-                .map(|usage| usage.billed)
-                .unwrap_or_default()
-        };
         json!({
             "position": position,
             "skew": shape.reads.and_then(|_| skew(progress)),
@@ -163,8 +156,8 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
             "status": status,
             "tasks_total": shape.n_tasks,
             "tasks_done": progress.commits.len(),
-            "rows_read": progress.commits.values().map(|commit| own(commit).rows_in).fold(0, u64::saturating_add),
-            "rows_written": progress.commits.values().map(|commit| own(commit).rows_out).fold(0, u64::saturating_add),
+            "rows_read": progress.rows_read,
+            "rows_written": progress.rows_written,
             "duplicates": progress.duplicates,
             "retries": progress.failures.values().sum::<u32>(),
         })
@@ -212,17 +205,18 @@ pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
         .zip(names)
         .flat_map(|(stage, name)| stage.commits.values().map(move |commit| (name, commit)));
     commits.map(|(stage, commit)| {
+        let usage = commit.usage.lines();
         json!({
             "stage": stage,
             "task": commit.task,
             "attempt": commit.attempt,
             "epoch": commit.epoch,
-            "rows_read": commit.usage.last().map(|usage| usage.billed.rows_in),
-            "rows_written": commit.usage.last().map(|usage| usage.billed.rows_out),
+            "rows_read": usage.last().map(|own| own.billed.rows_in),
+            "rows_written": usage.last().map(|own| own.billed.rows_out),
             "written": commit.written,
             "read": commit.read,
             "files": commit.files,
-            "usage": commit.usage,
+            "usage": usage,
         })
     })
 }

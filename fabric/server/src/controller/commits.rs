@@ -60,9 +60,10 @@ impl Controller {
 
     fn count_commit(&self, commit: &TaskCommit) {
         self.count_task("committed");
-        self.metrics.used(&commit.usage);
+        let usage = commit.usage.lines();
+        self.metrics.used(&usage);
         self.metrics.log_lines_dropped.inc_by(commit.log.dropped);
-        let wall_ns = commit.usage.last().map_or(0, |own| own.billed.wall_ns);
+        let wall_ns = usage.last().map_or(0, |own| own.billed.wall_ns);
         let took = Duration::from_nanos(wall_ns).as_secs_f64();
         self.metrics.task_seconds.observe(took);
     }
@@ -110,11 +111,11 @@ impl Controller {
                 CommitAnswer::Committed => self.count_commit(commit),
                 CommitAnswer::Duplicate { same: true } => {
                     self.count_task("duplicate");
-                    self.metrics.waived(&commit.usage);
+                    self.metrics.waived(&commit.usage.lines());
                 }
                 CommitAnswer::Duplicate { same: false } => {
                     tracing::error!(%job, stage, task, "two attempts of a deterministic task differ; the first one stands");
-                    self.metrics.waived(&commit.usage);
+                    self.metrics.waived(&commit.usage.lines());
                 }
                 // Its executor died before the commit was proposed: the loss did not count it among what ran.
                 CommitAnswer::Fenced => self.queue.push_front(TaskId {
@@ -125,8 +126,8 @@ impl Controller {
                 CommitAnswer::Stale { billed } => {
                     self.count_task("stale");
                     match billed {
-                        true => self.metrics.used(&commit.usage),
-                        false => self.metrics.waived(&commit.usage),
+                        true => self.metrics.used(&commit.usage.lines()),
+                        false => self.metrics.waived(&commit.usage.lines()),
                     }
                     tracing::debug!(%job, stage, task, "a commit came when its job had ended")
                 }
