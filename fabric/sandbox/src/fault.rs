@@ -3,6 +3,7 @@
 use weft_core::{ErrorCode, LimitKind, Problem};
 
 use crate::account::MemoryAccount;
+use crate::log::TaskLog;
 
 /// Bytes of a message that quotes what a guest says: it may say anything, at any length.
 const MESSAGE_BYTES_MAX: usize = 2048;
@@ -70,6 +71,11 @@ impl Fault {
             LimitKind::Memory,
             format!("{} MiB", account.limit_bytes() >> 20),
         )
+    }
+
+    /// The task logged, or printed, without end.
+    pub(crate) fn flood() -> Self {
+        Fault::limit(LimitKind::Log, TaskLog::limit_text())
     }
 
     pub(crate) fn limit(kind: LimitKind, value: String) -> Self {

@@ -19,7 +19,7 @@ use crate::fault::{Fault, Result};
 use crate::fields;
 use crate::host::{Batch, HANDLES_MAX, Host};
 use crate::limiter::Limiter;
-use crate::log::TaskLog;
+use crate::log::{Flood, TaskLog};
 use crate::wasi::Wasi;
 
 /// Bytes that a guest may hand over in one call of the host.
@@ -287,7 +287,9 @@ impl Guest {
     fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T> {
         let host = self.store.data_mut();
         host.cpu_spent_ns = host.cpu_ns();
+        let lines = host.wasi.end_lines();
         let result = result.map_err(|error| fault(host, &error))?;
+        lines.map_err(|Flood| Fault::flood())?;
         match host.stopped.take() {
             // A guest may swallow the error that a host function gave it; the limit stands all the same.
             Some(fault) => Err(fault),
@@ -466,6 +468,9 @@ fn fault(host: &mut Host, error: &wasmtime::Error) -> Fault {
     }
     if let Some(ResourceTableError::Full) = error.downcast_ref() {
         return Fault::limit(LimitKind::Handles, format!("{HANDLES_MAX} handles"));
+    }
+    if error.is::<Flood>() {
+        return Fault::flood();
     }
     if let Some(wasmtime::Trap::StackOverflow) = error.downcast_ref() {
         return Fault::limit(LimitKind::Stack, format!("{} KiB", WASM_STACK_BYTES >> 10));

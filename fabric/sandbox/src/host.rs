@@ -14,7 +14,7 @@ use crate::clock::thread_cpu_ns;
 use crate::fault::Fault;
 use crate::fields::FIELDS_MAX;
 use crate::limiter::Limiter;
-use crate::log::TaskLog;
+use crate::log::{Flood, TaskLog};
 use crate::wasi::Wasi;
 use crate::{fields, transfer};
 
@@ -375,7 +375,7 @@ impl log::Host for Host {
         };
         match self.log.write(level, &self.function, &message) {
             Ok(()) => Ok(()),
-            Err(_) => self.stop(Fault::limit(LimitKind::Log, TaskLog::limit_text())),
+            Err(Flood) => self.stop(Fault::flood()),
         }
     }
 }

@@ -20,6 +20,7 @@ mod guest;
 mod host;
 mod limiter;
 mod log;
+mod printed;
 mod transfer;
 mod wasi;
 

@@ -9,7 +9,7 @@ pub const LOG_BYTES_MAX: usize = 256 << 10;
 /// What a line costs besides its text: a flood of empty lines is a flood.
 const LINE_OVERHEAD_BYTES: usize = 64;
 /// Bytes of one line; the rest is cut off, and the line says so.
-const LINE_BYTES_MAX: usize = 8 << 10;
+pub(crate) const LINE_BYTES_MAX: usize = 8 << 10;
 /// Bytes that a task may try to log before it is stopped.
 const ATTEMPTED_BYTES_MAX: u64 = 64 << 20;
 
@@ -37,7 +37,8 @@ struct Lines {
 pub struct TaskLog(Mutex<Lines>);
 
 /// The task logs without end.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the log is flooded")]
 pub(crate) struct Flood;
 
 impl TaskLog {

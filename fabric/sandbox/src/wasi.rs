@@ -1,6 +1,7 @@
 //! WASI 0.2 for guests whose toolchain needs it, with everything denied: no files, sockets, environment or arguments; the wall
-//! clock stands still at the job's start; randomness is seeded. What a guest prints goes nowhere: it has a log.
+//! clock stands still at the job's start; randomness is seeded. What a guest prints goes to its log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -8,6 +9,8 @@ use rand::rngs::StdRng;
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::host::Host;
+use crate::log::{Flood, TaskLog};
+use crate::printed::Printed;
 
 /// Bytes of randomness that one call may ask for.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
@@ -16,7 +19,12 @@ const RANDOM_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Wasi {
     seed: u64,
     started_ms: u64,
-    context: Option<Box<WasiCtx>>,
+    context: Option<Box<Context>>,
+}
+
+struct Context {
+    wasi: WasiCtx,
+    printed: [Printed; 2],
 }
 
 struct FrozenClock(Duration);
@@ -40,8 +48,13 @@ impl Wasi {
         }
     }
 
-    fn build(&self) -> WasiCtx {
-        WasiCtxBuilder::new()
+    fn build(&self, log: &Arc<TaskLog>, function: &str) -> Context {
+        let printed =
+            ["info", "warn"].map(|level| Printed::new(Arc::clone(log), function.to_owned(), level));
+        let [stdout, stderr] = printed.clone();
+        let wasi = WasiCtxBuilder::new()
+            .stdout(stdout)
+            .stderr(stderr)
             .wall_clock(FrozenClock(Duration::from_millis(self.started_ms)))
             .secure_random(StdRng::seed_from_u64(self.seed))
             .insecure_random(StdRng::seed_from_u64(self.seed ^ 1))
@@ -49,22 +62,30 @@ impl Wasi {
             .max_random_size(RANDOM_BYTES_MAX)
             .allow_tcp(false)
             .allow_udp(false)
-            .build()
+            .build();
+        Context { wasi, printed }
+    }
+
+    /// Ends the lines that a call printed and did not end.
+    pub(crate) fn end_lines(&self) -> Result<(), Flood> {
+        let mut printed = self.context.iter().flat_map(|context| &context.printed);
+        printed.try_for_each(Printed::end_line)
     }
 }
 
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         if self.wasi.context.is_none() {
-            self.wasi.context = Some(Box::new(self.wasi.build()));
+            let context = self.wasi.build(&self.log, &self.function);
+            self.wasi.context = Some(Box::new(context));
         }
-        let ctx = self
+        let context = self
             .wasi
             .context
             .as_deref_mut()
             .expect("it was made a line above");
         WasiCtxView {
-            ctx,
+            ctx: &mut context.wasi,
             table: &mut self.table,
         }
     }

@@ -1,5 +1,7 @@
 """The contract's exports. What is open is kept in the classes, so that it does not matter which instance is called."""
 
+import sys
+
 from componentize_py_types import Err
 from weft import log
 from weft.error import Error
@@ -7,6 +9,9 @@ from weft.functions import FUNCTIONS, Groups, Params, described, find, run_task
 from weft.schema import Schema
 from wit_world import exports
 from wit_world.exports import functions
+
+# What is printed is in the log when the line ends, not when a buffer is full.
+sys.stdout.reconfigure(line_buffering=True)
 
 KINDS = {each.name.lower().replace("_", "-"): each for each in functions.Kind}
 

@@ -47,6 +47,33 @@ async fn the_wall_clock_stands_at_the_start_of_the_job() {
 }
 
 #[tokio::test]
+async fn what_is_printed_is_in_the_log() {
+    let settings = settings();
+    let log = Arc::clone(&settings.log);
+    let said = run_with(settings, "probe-py", "say", "one\ntwo\n\u{1b}[31mthree").await;
+    assert_eq!(said, Ok(Vec::new()));
+    let (lines, dropped) = log.take();
+    let mut lines: Vec<_> = lines
+        .iter()
+        .map(|line| (line.level.as_str(), line.message.as_str()))
+        .collect();
+    lines.sort_unstable();
+    let expected = [
+        ("info", "\\u{1b}[31mthree"),
+        ("info", "one"),
+        ("info", "two"),
+        ("warn", "printed"),
+    ];
+    assert_eq!((lines.as_slice(), dropped), (&expected[..], 0));
+}
+
+#[tokio::test]
+async fn printing_without_end_is_stopped() {
+    let stopped = run("probe-py", "chatter", "").await;
+    check_limit(stopped, LimitKind::Log, "64 MiB");
+}
+
+#[tokio::test]
 async fn randomness_depends_on_the_seed_alone() {
     let (first, again, other) = (
         random_bytes(1).await,

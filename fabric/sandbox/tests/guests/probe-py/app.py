@@ -62,11 +62,23 @@ def spin(input: bytes) -> bytes:
 
 def echo(input: bytes) -> bytes:
     """Answers with its input."""
-    print("nobody reads this")
     return input
 
 
-TASKS = {"clock": clock, "randomness": randomness, "outside": outside, "sleep": sleep, "spin": spin, "echo": echo}
+def say(input: bytes) -> bytes:
+    """Prints its input, and that it did so on standard error."""
+    print(input.decode(), end="", flush=True)
+    print("printed", file=sys.stderr)
+    return b""
+
+
+def chatter(input: bytes) -> bytes:
+    """Prints without end."""
+    while True:
+        print("again " * 100)
+
+
+TASKS = {"clock": clock, "randomness": randomness, "outside": outside, "sleep": sleep, "spin": spin, "echo": echo, "say": say, "chatter": chatter}
 
 
 class Functions(exports.Functions):
