@@ -88,7 +88,7 @@ impl Map for TaskSums {
     fn push(&mut self, input: Batch, out: &mut Output) -> Result<()> {
         let names = input.utf8("fam")?.iter().zip(input.utf8("os")?.iter());
         let (km, scores) = (input.i64("km")?, input.i64("score")?);
-        let numbers = km.as_slice().iter().zip(scores.as_slice());
+        let numbers = km.as_slice()?.iter().zip(scores.as_slice()?);
         for ((family, system), (km, score)) in names.zip(numbers) {
             let names = (family.unwrap_or_default(), system.unwrap_or_default());
             self.of(names).add(Sum {
@@ -149,7 +149,7 @@ impl Reduce for Sums {
     }
 
     fn push(&mut self, rows: &Rows<'_>, _: &mut Output) -> Result<()> {
-        let sum = |name| Ok::<i64, Error>(rows.i64(name)?.as_slice().iter().sum());
+        let sum = |name| Ok::<i64, Error>(rows.i64(name)?.as_slice()?.iter().sum());
         self.sum.add(Sum {
             n: sum("n")?,
             km: sum("km")?,

@@ -36,7 +36,7 @@ impl Reduce for Mean {
 
     fn push(&mut self, rows: &Rows<'_>, _: &mut Output) -> Result<()> {
         let (cents, trips) = (rows.i64("cents")?, rows.i64("trips")?);
-        for (cents, trips) in cents.as_slice().iter().zip(trips.as_slice()) {
+        for (cents, trips) in cents.as_slice()?.iter().zip(trips.as_slice()?) {
             self.fares.add(Fares {
                 cents: *cents,
                 trips: *trips,

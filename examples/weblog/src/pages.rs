@@ -107,7 +107,7 @@ impl Reduce for Top {
 
 fn add_pages(pages: &mut Tally, rows: &Rows<'_>) -> Result<()> {
     let hits = rows.i64("hits")?;
-    for (page, hits) in rows.utf8("page")?.iter().zip(hits.as_slice()) {
+    for (page, hits) in rows.utf8("page")?.iter().zip(hits.as_slice()?) {
         if let Some(page) = page {
             pages.add(page, *hits);
         }

@@ -26,7 +26,7 @@ impl Reduce for Sum {
     }
 
     fn push(&mut self, rows: &Rows<'_>, _: &mut Output) -> Result<()> {
-        self.n += rows.i64("n")?.as_slice().iter().sum::<i64>();
+        self.n += rows.i64("n")?.as_slice()?.iter().sum::<i64>();
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use decode::decode;
+pub use document::nearest;
 
 use crate::limits::Limits;
 

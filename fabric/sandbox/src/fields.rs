@@ -28,6 +28,35 @@ pub fn guest_type(data_type: &DataType) -> DataType {
     }
 }
 
+/// The name of a type as guests know it. A type that no guest sees has Arrow's.
+pub fn type_name(data_type: &DataType) -> String {
+    let member = |field: &FieldRef| format!("{} {}", field.name(), type_name(field.data_type()));
+    match guest_type(data_type) {
+        DataType::Timestamp(_, _) => "timestamp-us".into(),
+        DataType::Decimal128(precision, scale) => format!("decimal128({precision}, {scale})"),
+        DataType::List(item) => format!("array-of({})", type_name(item.data_type())),
+        DataType::Struct(members) => {
+            let members: Vec<String> = members.iter().map(member).collect();
+            format!("struct-of({})", members.join(", "))
+        }
+        plain @ (DataType::Boolean
+        | DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::UInt8
+        | DataType::UInt16
+        | DataType::UInt32
+        | DataType::UInt64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Utf8
+        | DataType::Binary
+        | DataType::Date32) => plain.to_string().to_lowercase(),
+        other => other.to_string(),
+    }
+}
+
 /// The field in whose type a guest sees `field`.
 pub fn guest_field(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(

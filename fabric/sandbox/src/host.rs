@@ -360,7 +360,7 @@ pub(crate) fn describe(schema: &Schema) -> String {
     let fields: Vec<String> = schema
         .fields()
         .iter()
-        .map(|field| format!("{} {}", field.name(), field.data_type()))
+        .map(|field| format!("{} {}", field.name(), fields::type_name(field.data_type())))
         .collect();
     format!("({})", fields.join(", "))
 }

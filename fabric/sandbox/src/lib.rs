@@ -30,7 +30,7 @@ pub use compile::{COMPONENT_BYTES_MAX, CompileError, Compiled, compatibility, co
 pub use component::Component;
 pub use engine::{Engine, Role};
 pub use fault::{Fault, Result};
-pub use fields::{SCHEMA_NAME_BYTES_MAX, guest_field, guest_type};
+pub use fields::{SCHEMA_NAME_BYTES_MAX, guest_field, guest_type, type_name};
 pub use guest::{Description, Guest, GuestMeters, GuestSettings};
 pub use host::batch_bytes;
 pub use log::{LOG_BYTES_MAX, LogLine, TaskLog};

@@ -23,7 +23,7 @@ pub const BATCH_ROWS: usize = 64 * 1024;
 /// let schema = Schema::new().utf8("day").i64("hits");
 /// let batch = Batch::new(&schema, [Column::from_iter(["mon", "tue"]), Column::from(vec![3i64, 5])]).unwrap();
 /// let hits = batch.i64("hits").unwrap();
-/// assert_eq!(hits.as_slice().iter().sum::<i64>(), 8);
+/// assert_eq!(hits.as_slice().unwrap().iter().sum::<i64>(), 8);
 /// assert_eq!(batch.utf8("day").unwrap().value(1), "tue");
 /// ```
 #[derive(Debug)]
@@ -206,6 +206,22 @@ mod tests {
         let names = Column::from_iter([Some("a"), None, Some("c"), Some("d")]);
         let even: Vec<bool> = [1, 2, 3, 4].iter().map(|n| n % 2 == 0).collect();
         Batch::new(&schema, [names, vec![1i32, 2, 3, 4].into(), even.into()]).expect("fits")
+    }
+
+    #[test]
+    fn a_slice_hides_no_nulls() {
+        let column = Column::from(vec![Some(1i64), None, Some(3)]);
+        let batch = Batch::new(&Schema::new().i64("n").nullable(), [column]).expect("one column");
+        let numbers = batch.i64("n").expect("numbers");
+        let error = numbers.as_slice().expect_err("a null");
+        let expected =
+            "row 1 of column `n` is null, which a slice of numbers cannot show: use `iter`";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(numbers.as_slice_with_nulls().len(), 3);
+        assert_eq!(numbers.iter().flatten().sum::<i64>(), 4);
+        let kept = batch.take(&[2, 0]).expect("rows");
+        let kept = kept.i64("n").expect("numbers").as_slice();
+        assert_eq!(kept.expect("no null"), [3, 1]);
     }
 
     #[test]

@@ -18,7 +18,7 @@
 //!     }
 //!
 //!     fn push(&mut self, input: Batch, out: &mut Output) -> Result<()> {
-//!         let doubles: Vec<i64> = input.i64("n")?.as_slice().iter().map(|n| n * 2).collect();
+//!         let doubles: Vec<i64> = input.i64("n")?.as_slice()?.iter().map(|n| n * 2).collect();
 //!         out.emit(input.with_column(Field::new("double", DataType::Int64), doubles)?)
 //!     }
 //! }

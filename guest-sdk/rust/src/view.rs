@@ -150,6 +150,7 @@ impl<'a> View<'a> {
     fn values<T: Native>(self) -> Values<'a, T> {
         let values = &self.column.buffers[0].as_slice()[self.start..self.start + self.rows];
         Values {
+            name: &self.field.name,
             values,
             validity: self.validity(),
         }
@@ -242,13 +243,30 @@ macro_rules! nullable {
 /// Numbers, also those that stand for dates, times and decimals.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<'a, T> {
+    name: &'a str,
     values: &'a [T],
     validity: Validity<'a>,
 }
 
 impl<'a, T: Native> Values<'a, T> {
+    /// All numbers as a slice. Fails where a row is null, because a slice cannot tell: `iter` can.
+    pub fn as_slice(&self) -> Result<&'a [T]> {
+        match self.first_null() {
+            None => Ok(self.values),
+            Some(row) => Err(Error::new(format!(
+                "row {row} of column `{}` is null, which a slice of numbers cannot show: use `iter`",
+                self.name
+            ))),
+        }
+    }
+
+    fn first_null(&self) -> Option<usize> {
+        self.validity.bits?;
+        (0..self.len()).find(|row| self.is_null(*row))
+    }
+
     /// All numbers as a slice. Where a row is null, the number means nothing.
-    pub fn as_slice(&self) -> &'a [T] {
+    pub fn as_slice_with_nulls(&self) -> &'a [T] {
         self.values
     }
 

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{Fields, Schema, SchemaRef};
-use glob::MatchOptions;
 use weft_core::job::{Comparison, InputFormat, InputSpec};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::SCHEMA_NAME_BYTES_MAX;
 use weft_shuffle::{ManifestFile, read_manifest};
 
+use super::patterns::{self, FILES_MAX, Walk};
 use crate::plan::{FileSplit, Part};
 use crate::scan::{self, Compression, Dialect, Filter};
 use crate::schema;
@@ -21,8 +21,6 @@ const SPLIT_BYTES: u64 = 64 << 20;
 /// Inputs smaller than this many splits are cut finer, so that they can be worked on side by side.
 const SPLITS_WANTED: u64 = 16;
 const SPLIT_BYTES_MIN: u64 = 1 << 20;
-/// Files of one input.
-const FILES_MAX: usize = 100_000;
 /// Columns of one input.
 const COLUMNS_MAX: usize = 4096;
 
@@ -76,6 +74,7 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
 /// The files of an input with their sizes, in the order of their paths, each once.
 fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
     let mut files = BTreeMap::new();
+    let mut walk = Walk::default();
     for uri in &input.uris {
         let bad = |error: &dyn std::fmt::Display| {
             Problem::new(
@@ -83,10 +82,18 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
                 format!("input `{}`: `{uri}`: {error}", input.name),
             )
         };
+        let too_large = |what: &patterns::Error| {
+            let detail = format!("input `{}`: `{uri}` {what}", input.name);
+            Problem::new(ErrorCode::TooLarge, detail)
+        };
+        let paths = walk.matches(uri).map_err(|error| match error {
+            patterns::Error::TooManyNames | patterns::Error::TooManyFiles => too_large(&error),
+            patterns::Error::Pattern(_) | patterns::Error::Io { .. } => bad(&error),
+        })?;
         let mut n_matches = 0;
-        for path in glob::glob_with(uri, PATTERNS).map_err(|error| bad(&error))? {
-            let path = path.map_err(|error| bad(&error))?;
-            let metadata = std::fs::metadata(&path).map_err(|error| bad(&error))?;
+        for path in paths {
+            let metadata = std::fs::metadata(&path)
+                .map_err(|error| bad(&format_args!("`{}`: {error}", path.display())))?;
             let name = path
                 .to_str()
                 .ok_or_else(|| bad(&"a file's name is not UTF-8"))?;
@@ -98,9 +105,7 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
                 n_matches += 1;
             }
             if files.len() > FILES_MAX {
-                let name = &input.name;
-                let detail = format!("the input `{name}` matches more than {FILES_MAX} files");
-                return Err(Problem::new(ErrorCode::TooLarge, detail));
+                return Err(too_large(&patterns::Error::TooManyFiles));
             }
         }
         if n_matches == 0 {
@@ -118,13 +123,6 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
     }
     Ok(files.into_iter().collect())
 }
-
-/// Stars match neither hidden files nor what lies in hidden folders: jobs that run stage their files there.
-const PATTERNS: MatchOptions = MatchOptions {
-    case_sensitive: true,
-    require_literal_separator: true,
-    require_literal_leading_dot: true,
-};
 
 /// Fails for columns that could not be told apart, or are too many.
 fn check_schema(path: &str, schema: &SchemaRef) -> Result<(), Problem> {

@@ -7,6 +7,7 @@ mod inputs;
 #[cfg(test)]
 mod mutants;
 mod outputs;
+mod patterns;
 #[cfg(test)]
 mod splits;
 
@@ -21,7 +22,7 @@ use weft_core::job::{
     BadRecords, InputSpec, JobSpec, OutputSpec, STAGES_MAX, StageSpec, TASKS_MAX, Work,
 };
 use weft_core::{Digest, ErrorCode, FunctionUsage, Limits, Meters, Problem};
-use weft_sandbox::{Component, Guest, GuestMeters, thread_cpu_ns};
+use weft_sandbox::{Component, Guest, GuestMeters, thread_cpu_ns, type_name};
 use weft_shuffle::{Blobs, prepare_output};
 
 use self::inputs::{Listed, list};
@@ -95,7 +96,9 @@ impl<'a> Planner<'a> {
 
     pub(crate) async fn plan(&mut self) -> Result<Plan, Problem> {
         let spec = &self.request.spec;
-        self.folders = outputs::folders(spec)?;
+        if !self.request.check {
+            self.folders = outputs::folders(spec)?;
+        }
         let mut outlets: BTreeMap<&str, Outlet> = BTreeMap::new();
         for input in &spec.inputs {
             // An input that nothing reads is not listed.
@@ -134,6 +137,10 @@ impl<'a> Planner<'a> {
             self.sinks(stage, &outlet)?;
             outlets.insert(&stage.name, outlet);
         }
+        if self.request.check {
+            // Last, so that a folder that holds files does not hide what is wrong with the job.
+            outputs::folders(spec)?;
+        }
         for output in spec.outputs.iter().filter(|_| !self.request.check) {
             prepare_output(Path::new(&output.path), &self.request.job)
                 .map_err(|error| error.problem())?;
@@ -147,7 +154,7 @@ impl<'a> Planner<'a> {
             return;
         }
         let fields = outlet.schema.fields().iter();
-        let columns = fields.map(|field| (field.name().clone(), field.data_type().to_string()));
+        let columns = fields.map(|field| (field.name().clone(), type_name(field.data_type())));
         self.columns.push(Columns {
             of: of.to_owned(),
             columns: columns.collect(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use arrow::datatypes::{DataType, SchemaRef};
 use weft_core::job::{JobSpec, OutputFormat, OutputMode, OutputSpec};
 use weft_core::{ErrorCode, Problem};
+use weft_sandbox::type_name;
 use weft_shuffle::{Manifest, folder_is_free, read_manifest};
 
 use crate::schema;
@@ -92,7 +93,8 @@ pub(super) fn check_columns(
             Err(Problem::new(ErrorCode::SchemaMismatch, detail))
         }
         (OutputFormat::Csv, Some(field)) => {
-            let (name, column, data_type) = (&output.name, field.name(), field.data_type());
+            let (name, column, data_type) =
+                (&output.name, field.name(), type_name(field.data_type()));
             let detail = format!(
                 "output.{name}.format: csv has no place for `{column}` of type {data_type}; use parquet, json or arrow"
             );
@@ -130,7 +132,8 @@ pub(super) fn partition_columns(
         let data_type = schema.field(position).data_type();
         if data_type.is_nested() || data_type.is_floating() {
             return Err(wrong(format!(
-                "`{column}` is of type {data_type}, whose values name no folders"
+                "`{column}` is of type {}, whose values name no folders",
+                type_name(data_type)
             )));
         }
         Ok(position)

@@ -13,6 +13,7 @@ use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use weft_core::job::{Comparison, Operator};
 use weft_core::{ErrorCode, Problem};
+use weft_sandbox::type_name;
 
 use super::EXACT;
 use crate::untrusted::decode;
@@ -69,7 +70,10 @@ fn is_rounded(text: &str, data_type: &DataType, value: &Bound) -> bool {
 
 impl Condition {
     fn new(column: usize, data_type: &DataType, wanted: &Comparison) -> Result<Self, String> {
-        let unfit = |_| format!("`{}` is not a value of type {data_type}", wanted.value);
+        let unfit = |_| {
+            let expected = type_name(data_type);
+            format!("`{}` is not a value of type {expected}", wanted.value)
+        };
         if data_type.is_nested() {
             return Err("lists and structs cannot be compared".into());
         }
@@ -87,10 +91,7 @@ impl Condition {
         let pair = |(least, most)| Ok((scalar(least, data_type)?, scalar(most, data_type)?));
         let value = pair(value).map_err(|error: ArrowError| unfit(error))?;
         if value.0.get().0.is_null(0) || is_rounded(&wanted.value, data_type, &value.0) {
-            return Err(format!(
-                "`{}` is not a value of type {data_type}",
-                wanted.value
-            ));
+            return Err(unfit(ArrowError::CastError(String::new())));
         }
         let range = is_float.then(|| pair(("-inf", "inf"))).transpose();
         Ok(Self {

@@ -225,7 +225,7 @@ pub(crate) fn positions(
             let detail = format!(
                 "`{path}` has no column `{}` of type {}, as the first file of the input has",
                 field.name(),
-                field.data_type()
+                weft_sandbox::type_name(field.data_type())
             );
             Problem::new(ErrorCode::SchemaMismatch, detail)
         })

@@ -88,7 +88,7 @@ async fn long_errors_are_cut() {
 #[tokio::test]
 async fn output_that_was_not_bound_is_refused() {
     for function in ["another-name", "another-type", "more-columns", "swallow"] {
-        check_schema(push(function, true).await, "bound to (n Int32)");
+        check_schema(push(function, true).await, "bound to (n int32)");
     }
     assert_eq!(push("pass", true).await, Ok(()));
     assert_eq!(push("nulls", true).await, Ok(()));
@@ -108,7 +108,7 @@ async fn a_reducer_is_held_to_its_schema_too() {
     let opened = guest.open_reducer("another-name", &[], numbers().schema());
     opened.await.expect("it opens");
     let pushed = guest.push_reducer(numbers(), &[3], false).await;
-    check_schema(pushed, "bound to (n Int32)");
+    check_schema(pushed, "bound to (n int32)");
 }
 
 #[tokio::test]

@@ -10,11 +10,15 @@ use weft_core::{ErrorCode, FieldError, Problem};
 
 use crate::cli::failure::Failure;
 
-/// Reads the job file at `path` and puts `params` over its own.
+/// Reads the job file at `path` and puts `params` over its own. Answers with what is doubtful about them, too: functions may
+/// know more names than the file, so it is no error.
 ///
 /// Errors: `Problem` with `invalid_job` where the file is not TOML, with line and column, or not JSON where its name ends
 /// in `.json`; `Other` where it cannot be read.
-pub(crate) fn read(path: &Path, params: &[(String, String)]) -> Result<Value, Failure> {
+pub(crate) fn read(
+    path: &Path,
+    params: &[(String, String)],
+) -> Result<(Value, Vec<String>), Failure> {
     let cannot = |error: std::io::Error| {
         Failure::other(format!("cannot read `{}`: {error}", path.display()))
     };
@@ -31,8 +35,9 @@ pub(crate) fn read(path: &Path, params: &[(String, String)]) -> Result<Value, Fa
     };
     let mut document = parsed.map_err(|wrong| invalid(path, wrong))?;
     resolve(&mut document, &folder);
+    let doubts = doubts(&document, params);
     set_params(&mut document, params);
-    Ok(document)
+    Ok((document, doubts))
 }
 
 fn invalid(path: &Path, wrong: FieldError) -> Failure {
@@ -223,6 +228,36 @@ fn each_text(value: Option<&mut Value>, mut change: impl FnMut(&mut String)) {
     }
 }
 
+/// What `--param` may not do as it is meant: it does not reach a stage with a value of its own, and a name that the file
+/// does not mention may be mistyped.
+fn doubts(document: &Value, params: &[(String, String)]) -> Vec<String> {
+    let names = |table: &Value| {
+        let table = table.get("params").and_then(Value::as_object);
+        let names = table.into_iter().flat_map(Map::keys);
+        names.cloned().collect::<Vec<String>>()
+    };
+    let of_job = names(document);
+    let stages = document.get("stage").and_then(Value::as_array);
+    let of_stages: Vec<String> = stages.into_iter().flatten().flat_map(names).collect();
+    let doubt = |(name, _): &(String, String)| {
+        if of_stages.contains(name) {
+            return Some(format!(
+                "--param {name}: a stage of the job file has a value of its own, which it keeps"
+            ));
+        }
+        let known = of_job.iter().chain(&of_stages).map(String::as_str);
+        if of_job.contains(name) || known.clone().next().is_none() {
+            return None;
+        }
+        let meant = weft_core::job::nearest(name, known);
+        let meant = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+        Some(format!(
+            "--param {name}: the job file mentions no such parameter, but functions get it{meant}"
+        ))
+    };
+    params.iter().filter_map(doubt).collect()
+}
+
 fn set_params(document: &mut Value, params: &[(String, String)]) {
     let Some(document) = document.as_object_mut() else {
         return;
@@ -279,7 +314,9 @@ uri = "out/daily/"
     fn toml_becomes_the_same_document_with_absolute_paths() {
         let (folder, path) = in_file("job.toml", WEBLOG);
         let params = [("top".into(), "3".into()), ("day".into(), "x=y".into())];
-        let document = read(&path, &params).expect("a job");
+        let (document, doubts) = read(&path, &params).expect("a job");
+        let doubt = "--param day: the job file mentions no such parameter, but functions get it";
+        assert_eq!(doubts, [doubt]);
         let base = folder.path().canonicalize().expect("there");
         let base = base.to_str().expect("text");
         let parent = base.rsplit_once('/').expect("absolute").0;
@@ -305,7 +342,7 @@ uri = "out/daily/"
             "job.json",
             r#"{"name": "a", "output": {"o": {"uri": "/out"}}}"#,
         );
-        let document = read(&path, &[]).expect("a job");
+        let (document, _) = read(&path, &[]).expect("a job");
         assert_eq!(
             document,
             json!({"name": "a", "output": {"o": {"uri": "/out"}}})
@@ -316,10 +353,27 @@ uri = "out/daily/"
     fn the_examples_are_jobs() {
         for name in ["hello", "weblog"] {
             let root = "../../examples";
-            let document =
+            let (document, _) =
                 read(&Path::new(root).join(name).join("job.toml"), &[]).expect("a job file");
             weft_core::job::decode(&document).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         }
+    }
+
+    #[test]
+    fn doubts_name_what_was_meant() {
+        let document = json!({"params": {"top": "10"}, "stage": [{"params": {"by": "day"}}, {}]});
+        let doubts = |name: &str| super::doubts(&document, &[(name.into(), "1".into())]);
+        assert_eq!(doubts("top"), [] as [&str; 0]);
+        assert!(
+            doubts("tpo")[0].ends_with("; did you mean `top`?"),
+            "{:?}",
+            doubts("tpo")
+        );
+        assert!(doubts("by")[0].contains("keeps"), "{:?}", doubts("by"));
+        assert_eq!(
+            super::doubts(&json!({}), &[("x".into(), "1".into())]),
+            [] as [&str; 0]
+        );
     }
 
     #[track_caller]

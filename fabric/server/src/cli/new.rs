@@ -170,7 +170,7 @@ mod tests {
             let parent = tempfile::tempdir().expect("a folder");
             let folder = parent.path().join("words");
             lay(&folder, &files(lang, "words")).expect("laid out");
-            let document =
+            let (document, _) =
                 crate::cli::job_file::read(&folder.join("job.toml"), &[]).expect("a job file");
             weft_core::job::decode(&document).expect("a job");
         }

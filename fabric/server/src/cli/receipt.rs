@@ -115,9 +115,12 @@ fn render(receipt: &Receipt) -> String {
         receipt.job, sheet.version, receipt.plan
     );
     let mut parts = vec![head, lines_table(receipt).render()];
+    if receipt.lines.iter().any(|line| line.function == "-") {
+        parts.push("`-` is what the fabric did: it reads, shuffles and writes".into());
+    }
     parts.extend(on_the_house(receipt));
     parts.push(format!(
-        "under the per-millisecond plan: {}",
+        "each line's CPU is rounded up to a second; under the per-millisecond plan: {}",
         money(receipt.amount_per_millisecond_micro, &sheet.currency)
     ));
     parts.join("\n")
@@ -226,8 +229,9 @@ stage   function            attempts  guest cpu  native cpu  memory peak    rows
 visits  weblog@0.1.0/parse        24     1.23 s     56.0 ms     12.0 MiB  1,000,000   999,000  0.000023 USD
 visits  -                          0       0 ns        0 ns          0 B          0         0  0.000000 USD
 total                                    1.23 s     56.0 ms     12.0 MiB                       0.000023 USD
+`-` is what the fabric did: it reads, shuffles and writes
 not billed: 1 attempt, 5.0 ms of CPU
-under the per-millisecond plan: 0.000015 USD";
+each line's CPU is rounded up to a second; under the per-millisecond plan: 0.000015 USD";
         assert_eq!(render(&example()), expected);
     }
 

@@ -32,7 +32,8 @@ pub(crate) async fn run(
     arguments: &RunArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let document = job_file::read(&arguments.file, &arguments.param)?;
+    let (document, doubts) = job_file::read(&arguments.file, &arguments.param)?;
+    doubts.iter().for_each(|doubt| output.note(doubt));
     if arguments.check {
         return check(client, &document, output).await;
     }

@@ -486,7 +486,7 @@ fn a_job_is_checked_without_a_trace() {
     assert_eq!(visits["of"], "visits", "{checked:#}");
     assert_eq!(
         visits["columns"][0],
-        serde_json::json!({ "name": "day", "type": "Utf8" })
+        serde_json::json!({ "name": "day", "type": "utf8" })
     );
     let file = place.path("job.json");
     std::fs::write(&file, job.to_string()).expect("it writes");
@@ -500,7 +500,15 @@ fn a_job_is_checked_without_a_trace() {
         "{out}"
     );
 
+    let taken = place.path("taken");
+    folder::copy(&fixture.logs(), &taken);
+    let free = std::mem::replace(&mut job["output"]["daily"]["uri"], taken.to_str().into());
+    let refused = check(&job).json();
+    assert_eq!(refused["code"], "output_exists", "{refused:#}");
     job["stage"][1]["shuffle"]["keys"] = serde_json::json!(["dya"]);
+    let refused = check(&job).json();
+    assert_eq!(refused["code"], "schema_mismatch", "{refused:#}");
+    job["output"]["daily"]["uri"] = free;
     let refused = check(&job).json();
     assert_eq!(refused["code"], "schema_mismatch", "{refused:#}");
     assert!(!place.out().exists());

@@ -293,7 +293,7 @@ fn parquet_is_filtered_and_row_groups_that_cannot_pass_are_not_read() {
 
     for (filter, what) in [
         ("ids < 1", "no column `ids`"),
-        ("id < x", "`x` is not a value of type Int64"),
+        ("id < x", "`x` is not a value of type int64"),
     ] {
         let detail = desk.fails(
             &read(&[], &[filter]),

@@ -31,7 +31,7 @@ fn a_new_python_project_is_tested_built_deployed_and_run() {
         &project,
         true,
     );
-    assert!(tested.contains("Ran 1 test"), "{tested}");
+    assert!(tested.contains("Ran 2 tests"), "{tested}");
     let (built, _) = run(weft().args(["build", "--json"]), &project, true);
     let built: Value = serde_json::from_str(&built).expect("a document");
     assert_eq!(
@@ -40,7 +40,9 @@ fn a_new_python_project_is_tested_built_deployed_and_run() {
     );
     let (deployed, _) = run(&mut server.cli(&["deploy", "my-hits.wasm"]), &project, true);
     assert!(deployed.contains("map-batches my-hits/words"), "{deployed}");
-    run(&mut server.cli(&["run", "job.toml"]), &project, true);
+    for _ in 0..2 {
+        run(&mut server.cli(&["run", "job.toml"]), &project, true);
+    }
     let expected = [
         "Pack my box with five dozen liquor jugs.|8",
         "The quick brown fox|4",
@@ -48,6 +50,19 @@ fn a_new_python_project_is_tested_built_deployed_and_run() {
         "|0",
     ];
     assert_eq!(outputs::rows(&project.join("out/words")), expected);
+    let (shown, _) = run(&mut server.cli(&["show", "out/lengths"]), &project, true);
+    let shown: Vec<Vec<&str>> = shown
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let expected = [
+        ["words", "lines"],
+        ["0", "1"],
+        ["4", "1"],
+        ["5", "1"],
+        ["8", "1"],
+    ];
+    assert_eq!(shown[..5], expected);
 }
 
 #[test]

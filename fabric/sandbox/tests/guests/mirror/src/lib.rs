@@ -29,19 +29,19 @@ fn column(view: View<'_>) -> Result<Column> {
             let values = view.boolean()?;
             Column::boolean((0..values.len()).map(|row| values.value(row)).collect())
         }
-        Type::Int8 => view.i8()?.as_slice().to_vec().into(),
-        Type::Int16 => view.i16()?.as_slice().to_vec().into(),
-        Type::Int32 => view.i32()?.as_slice().to_vec().into(),
-        Type::Int64 => view.i64()?.as_slice().to_vec().into(),
-        Type::Uint8 => view.u8()?.as_slice().to_vec().into(),
-        Type::Uint16 => view.u16()?.as_slice().to_vec().into(),
-        Type::Uint32 => view.u32()?.as_slice().to_vec().into(),
-        Type::Uint64 => view.u64()?.as_slice().to_vec().into(),
-        Type::Float32 => view.f32()?.as_slice().to_vec().into(),
-        Type::Float64 => view.f64()?.as_slice().to_vec().into(),
-        Type::Date32 => Column::date32(view.date32()?.as_slice().to_vec()),
-        Type::TimestampUs => Column::timestamp_us(view.timestamp_us()?.as_slice().to_vec()),
-        Type::Decimal128 { .. } => Column::decimal128(view.decimal128()?.as_slice().to_vec()),
+        Type::Int8 => view.i8()?.as_slice_with_nulls().to_vec().into(),
+        Type::Int16 => view.i16()?.as_slice_with_nulls().to_vec().into(),
+        Type::Int32 => view.i32()?.as_slice_with_nulls().to_vec().into(),
+        Type::Int64 => view.i64()?.as_slice_with_nulls().to_vec().into(),
+        Type::Uint8 => view.u8()?.as_slice_with_nulls().to_vec().into(),
+        Type::Uint16 => view.u16()?.as_slice_with_nulls().to_vec().into(),
+        Type::Uint32 => view.u32()?.as_slice_with_nulls().to_vec().into(),
+        Type::Uint64 => view.u64()?.as_slice_with_nulls().to_vec().into(),
+        Type::Float32 => view.f32()?.as_slice_with_nulls().to_vec().into(),
+        Type::Float64 => view.f64()?.as_slice_with_nulls().to_vec().into(),
+        Type::Date32 => Column::date32(view.date32()?.as_slice_with_nulls().to_vec()),
+        Type::TimestampUs => Column::timestamp_us(view.timestamp_us()?.as_slice_with_nulls().to_vec()),
+        Type::Decimal128 { .. } => Column::decimal128(view.decimal128()?.as_slice_with_nulls().to_vec()),
         Type::Utf8 => {
             let values = view.utf8()?;
             (0..values.len()).map(|row| values.value(row)).collect()
@@ -173,11 +173,11 @@ impl Map for Gcd {
         let data_type = a.field().data_type.clone();
         let divisors: Column = match &data_type {
             Type::Int32 => {
-                let (a, b) = (a.i32()?.as_slice(), input.i32("b")?.as_slice());
+                let (a, b) = (a.i32()?.as_slice()?, input.i32("b")?.as_slice()?);
                 a.iter().zip(b).map(|(a, b)| gcd_32(*a, *b)).collect()
             }
             _ => {
-                let (a, b) = (a.i64()?.as_slice(), input.i64("b")?.as_slice());
+                let (a, b) = (a.i64()?.as_slice()?, input.i64("b")?.as_slice()?);
                 a.iter().zip(b).map(|(a, b)| gcd_64(*a, *b)).collect()
             }
         };
