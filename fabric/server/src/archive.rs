@@ -50,10 +50,17 @@ pub(crate) async fn log(archives: &Archives, blobs: &Blobs, job: &Job) -> Result
     if let Some(archived) = archives.log(&job.id).await? {
         return Ok(archived);
     }
-    let collected = collect_log(blobs, job).await;
-    // The logs of tasks go when the job's has been written: it was archived while we read.
+    whole(archives, &job.id, collect_log(blobs, job).await).await
+}
+
+/// What was collected, or what was archived meanwhile: the logs of tasks go when their job's has been written.
+async fn whole(
+    archives: &Archives,
+    id: &JobId,
+    collected: LogCollector<'_>,
+) -> Result<JobLog, Problem> {
     if collected.lines_lost > 0
-        && let Some(archived) = archives.log(&job.id).await?
+        && let Some(archived) = archives.log(id).await?
     {
         return Ok(archived);
     }
@@ -292,5 +299,55 @@ impl Archives {
         let key = key.to_owned();
         let decoded = tokio::task::spawn_blocking(move || decode(&key, &bytes));
         decoded.await.map_err(stopped)?.map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message: &str) -> JobLogLine {
+        JobLogLine {
+            stage: "visits".into(),
+            task: 0,
+            attempt: 0,
+            line: LogLine {
+                level: "info".into(),
+                function: "weblog@0.1.0/parse".into(),
+                message: message.into(),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_was_archived_while_its_logs_were_read_has_its_whole_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::local(folder.path()).expect("a store");
+        let archives = Archives::new(blobs.clone());
+        let id = JobId::new(1_700_000_000_000, 1);
+        let collected = |lines_lost| LogCollector {
+            blobs: &blobs,
+            log: JobLog {
+                lines: vec![line("first")],
+                dropped: 0,
+            },
+            bytes: 0,
+            lines_lost,
+            unreadable: None,
+        };
+        let lost = whole(&archives, &id, collected(1)).await.expect("it reads");
+        assert_eq!((lost.lines.len(), lost.dropped), (1, 1));
+
+        let archived = JobLog {
+            lines: vec![line("first"), line("second")],
+            dropped: 0,
+        };
+        let archived = encode(&archived).expect("it packs");
+        let put = blobs.put_durable(&log_key(&id), archived).await;
+        put.expect("it writes");
+        let found = whole(&archives, &id, collected(1)).await.expect("it reads");
+        assert_eq!((found.lines.len(), found.dropped), (2, 0));
+        let all = whole(&archives, &id, collected(0)).await.expect("it reads");
+        assert_eq!(all.lines.len(), 1, "nothing was missing");
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -51,16 +51,10 @@ pub(crate) struct LimitLabels {
     pub(crate) limit: String,
 }
 
-/// Whose account it goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(crate) enum Account {
-    Billed,
-    Platform,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct AccountLabels {
-    pub(crate) account: Account,
+    /// Who bears it: `billed` or `platform`.
+    pub(crate) account: &'static str,
 }
 
 /// All metrics of one server.
@@ -270,8 +264,8 @@ impl Metrics {
     /// Takes note of what was used, by whose account it goes to.
     pub(crate) fn used(&self, usage: &[FunctionUsage]) {
         for one in usage {
-            self.cpu(Account::Billed, &one.billed);
-            self.cpu(Account::Platform, &one.platform);
+            self.cpu("billed", &one.billed);
+            self.cpu("platform", &one.platform);
             self.shuffle_bytes.inc_by(one.billed.shuffle_bytes_written);
         }
     }
@@ -279,13 +273,13 @@ impl Metrics {
     /// Takes note of what an attempt used that nobody is billed for: the platform's fault, or its second one.
     pub(crate) fn waived(&self, usage: &[FunctionUsage]) {
         for one in usage {
-            self.cpu(Account::Platform, &one.billed);
-            self.cpu(Account::Platform, &one.platform);
+            self.cpu("platform", &one.billed);
+            self.cpu("platform", &one.platform);
             self.shuffle_bytes.inc_by(one.billed.shuffle_bytes_written);
         }
     }
 
-    fn cpu(&self, account: Account, meters: &Meters) {
+    fn cpu(&self, account: &'static str, meters: &Meters) {
         let ns = meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns);
         let labels = AccountLabels { account };
         self.cpu_nanoseconds.get_or_create(&labels).inc_by(ns);
@@ -355,5 +349,35 @@ impl<'a> UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waived_goes_to_the_platforms_account() {
+        let meters = |guest_cpu_ns| Meters {
+            guest_cpu_ns,
+            shuffle_bytes_written: 1,
+            ..Meters::default()
+        };
+        let usage = FunctionUsage {
+            billed: meters(5),
+            platform: meters(70),
+            ..FunctionUsage::default()
+        };
+        let metrics = Metrics::new();
+        metrics.used(std::slice::from_ref(&usage));
+        metrics.waived(&[usage]);
+        let text = metrics.text().expect("it is written");
+        for line in [
+            "weft_cpu_nanoseconds_total{account=\"billed\"} 5",
+            "weft_cpu_nanoseconds_total{account=\"platform\"} 145",
+            "weft_shuffle_written_bytes_total 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
     }
 }
