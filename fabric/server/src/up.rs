@@ -48,6 +48,7 @@ pub struct UpSettings {
 
 /// Runs `weft up` until it gets SIGINT or SIGTERM.
 pub fn run(settings: UpSettings) -> anyhow::Result<()> {
+    crate::process::thrifty_heap();
     crate::process::more_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
