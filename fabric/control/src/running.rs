@@ -21,6 +21,7 @@ pub struct Running {
 
 /// A stage's progress.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Written")]
 pub struct StageState {
     /// First commits, by task. The stage is done when every task has one. Shared by the copies of a job: there may be a hundred thousand.
     #[serde(with = "shared")]
@@ -30,14 +31,39 @@ pub struct StageState {
     /// Commits of tasks that were committed already.
     pub duplicates: u64,
     /// Files that committed tasks staged.
-    #[serde(default)]
+    #[serde(skip)]
     pub files: u64,
     /// Rows that committed tasks read.
-    #[serde(default)]
+    #[serde(skip)]
     pub rows_read: u64,
     /// Rows that committed tasks wrote.
-    #[serde(default)]
+    #[serde(skip)]
     pub rows_written: u64,
+}
+
+/// What is written of a stage's progress: sums come from the commits again.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(with = "shared")]
+    commits: BTreeMap<u32, Arc<TaskCommit>>,
+    failures: BTreeMap<u32, u32>,
+    duplicates: u64,
+}
+
+impl From<Written> for StageState {
+    fn from(written: Written) -> StageState {
+        let mut state = StageState {
+            failures: written.failures,
+            duplicates: written.duplicates,
+            ..StageState::default()
+        };
+        written
+            .commits
+            .values()
+            .for_each(|commit| state.sum(commit));
+        state.commits = written.commits;
+        state
+    }
 }
 
 /// Values of a map that are shared in memory, and plain in what is written.
@@ -93,13 +119,17 @@ impl TaskCommit {
 impl StageState {
     /// Takes the first commit of a task.
     pub(crate) fn add(&mut self, commit: TaskCommit) {
+        self.sum(&commit);
+        self.commits.insert(commit.task, Arc::new(commit.shrunk()));
+    }
+
+    fn sum(&mut self, commit: &TaskCommit) {
         self.files += commit.files.len() as u64;
         // The fabric's own line comes last. Executors report it: whatever they say is to be reckoned with.
         if let Some(own) = commit.usage.lines().last() {
             self.rows_read = self.rows_read.saturating_add(own.billed.rows_in);
             self.rows_written = self.rows_written.saturating_add(own.billed.rows_out);
         }
-        self.commits.insert(commit.task, Arc::new(commit.shrunk()));
     }
 }
 

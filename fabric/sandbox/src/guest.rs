@@ -287,8 +287,10 @@ impl Guest {
     fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T> {
         let host = self.store.data_mut();
         host.cpu_spent_ns = host.cpu_ns();
+        let result = result.map_err(|error| fault(host, &error));
+        // After the fault, which quotes what the guest logged last.
         let lines = host.wasi.end_lines();
-        let result = result.map_err(|error| fault(host, &error))?;
+        let result = result?;
         lines.map_err(|Flood| Fault::flood())?;
         match host.stopped.take() {
             // A guest may swallow the error that a host function gave it; the limit stands all the same.
@@ -342,7 +344,7 @@ impl Guest {
             "functions",
             call_bind(function, &input, params)
         )?;
-        let flat = bound.map_err(Fault::failed)?;
+        let flat = bound.map_err(|message| self.failed(message))?;
         fields::from_guest(&flat).map_err(|message| {
             Fault::schema(format!("`bind` answered with a wrong schema: {message}"))
         })
@@ -356,7 +358,8 @@ impl Guest {
         output: SchemaRef,
     ) -> Result<()> {
         self.store.data_mut().output_schema = Some(output);
-        call!(self, mapper, "mapper", call_open(function, params))?.map_err(Fault::failed)
+        call!(self, mapper, "mapper", call_open(function, params))?
+            .map_err(|message| self.failed(message))
     }
 
     /// Opens `function` as a reducer or combiner whose output has `output` as its schema.
@@ -367,7 +370,8 @@ impl Guest {
         output: SchemaRef,
     ) -> Result<()> {
         self.store.data_mut().output_schema = Some(output);
-        call!(self, reducer, "reducer", call_open(function, params))?.map_err(Fault::failed)
+        call!(self, reducer, "reducer", call_open(function, params))?
+            .map_err(|message| self.failed(message))
     }
 
     fn take_in(&mut self, batch: RecordBatch) -> Result<Resource<Batch>> {
@@ -378,12 +382,12 @@ impl Guest {
     /// Pushes a batch into an open mapper.
     pub async fn push_mapper(&mut self, batch: RecordBatch) -> Result<()> {
         let input = self.take_in(batch)?;
-        call!(self, mapper, "mapper", call_push(input))?.map_err(Fault::failed)
+        call!(self, mapper, "mapper", call_push(input))?.map_err(|message| self.failed(message))
     }
 
     /// Ends an open mapper.
     pub async fn finish_mapper(&mut self) -> Result<()> {
-        call!(self, mapper, "mapper", call_finish())?.map_err(Fault::failed)
+        call!(self, mapper, "mapper", call_finish())?.map_err(|message| self.failed(message))
     }
 
     /// Pushes sorted rows into an open reducer: `ends` holds the row after the last one of each group.
@@ -394,12 +398,13 @@ impl Guest {
         continues: bool,
     ) -> Result<()> {
         let input = self.take_in(batch)?;
-        call!(self, reducer, "reducer", call_push(input, ends, continues))?.map_err(Fault::failed)
+        call!(self, reducer, "reducer", call_push(input, ends, continues))?
+            .map_err(|message| self.failed(message))
     }
 
     /// Ends an open reducer.
     pub async fn finish_reducer(&mut self) -> Result<()> {
-        call!(self, reducer, "reducer", call_finish())?.map_err(Fault::failed)
+        call!(self, reducer, "reducer", call_finish())?.map_err(|message| self.failed(message))
     }
 
     /// Runs a task function.
@@ -411,7 +416,7 @@ impl Guest {
         input: &[u8],
     ) -> Result<Vec<u8>> {
         let output = call!(self, task, "task", call_run(function, params, index, input))?
-            .map_err(Fault::failed)?;
+            .map_err(|message| self.failed(message))?;
         let host = self.store.data_mut();
         host.output_bytes += output.len() as u64;
         if host.output_bytes > host.output_limit_bytes {
@@ -430,6 +435,12 @@ impl Guest {
             std::mem::take(&mut host.emitted),
             host.emitted_reserved.take(),
         )
+    }
+
+    /// The function answered with an error. Where memory was just refused it, that is why.
+    fn failed(&mut self, message: String) -> Fault {
+        let refused = self.store.data_mut().limiter.refused.take();
+        refused.unwrap_or_else(|| Fault::failed(message))
     }
 
     /// What the guest has used so far.

@@ -8,7 +8,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::log::{Flood, LINE_BYTES_MAX, TaskLog};
 
-/// Bytes that a guest may print in one call.
+/// Bytes that a guest may print at a time.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// Standard output or standard error of one guest; its copies print to the same place.
@@ -19,7 +19,7 @@ struct Printer {
     log: Arc<TaskLog>,
     function: String,
     level: &'static str,
-    /// The line that has not ended, shorter than `LINE_BYTES_MAX`.
+    /// The line that has not ended, of at most `LINE_BYTES_MAX`.
     line: Mutex<Vec<u8>>,
 }
 
@@ -36,14 +36,19 @@ impl Printed {
     fn print(&self, bytes: &[u8]) -> Result<(), Flood> {
         let mut line = self.0.line.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            for part in piece.chunks(LINE_BYTES_MAX) {
-                if line.len() + part.len() > LINE_BYTES_MAX {
-                    self.write(&mut line)?;
-                }
-                line.extend_from_slice(part);
+            let text = piece.strip_suffix(b"\n");
+            let mut rest = text.unwrap_or(piece);
+            while line.len() + rest.len() > LINE_BYTES_MAX {
+                let (fits, more) = rest.split_at(LINE_BYTES_MAX - line.len());
+                line.extend_from_slice(fits);
+                rest = more;
+                let end = whole_characters(&line);
+                let begun = line.split_off(end);
+                self.write(&mut line)?;
+                *line = begun;
             }
-            if line.ends_with(b"\n") {
-                line.pop();
+            line.extend_from_slice(rest);
+            if text.is_some() {
                 self.write(&mut line)?;
             }
         }
@@ -64,6 +69,20 @@ impl Printed {
         let written = self.0.log.write(self.0.level, &self.0.function, &text);
         line.clear();
         written
+    }
+}
+
+/// Where the last character begins, if it has not ended; else the end.
+fn whole_characters(text: &[u8]) -> usize {
+    let ends = text
+        .utf8_chunks()
+        .last()
+        .map_or(&[][..], |last| last.invalid());
+    let is_begun = std::str::from_utf8(ends).is_err_and(|error| error.error_len().is_none());
+    if is_begun {
+        text.len() - ends.len()
+    } else {
+        text.len()
     }
 }
 
@@ -91,6 +110,9 @@ impl Pollable for Printed {
 
 impl OutputStream for Printed {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_BYTES_MAX {
+            return Err(StreamError::trap("more was printed at a time than may be"));
+        }
         self.print(&bytes)
             .map_err(|flood| StreamError::Trap(flood.into()))
     }
@@ -117,14 +139,35 @@ mod tests {
         }
         printed.end_line().expect("it fits");
         printed.end_line().expect("there is none");
-        let long = "x".repeat(3 * LINE_BYTES_MAX - 10);
-        printed
-            .print(format!("{long}\n").as_bytes())
-            .expect("it fits");
         let (lines, dropped) = log.take();
         let lines: Vec<_> = lines.into_iter().map(|line| line.message).collect();
-        assert_eq!(lines[..5], ["one", "two", "", "caf\u{e9}", "last"]);
-        assert_eq!((lines[5..].concat(), dropped), (long, 0));
+        assert_eq!(lines, ["one", "two", "", "caf\u{e9}", "last"]);
+        assert_eq!(dropped, 0);
+    }
+
+    #[test]
+    fn long_lines_are_cut_between_characters() {
+        for n in [
+            LINE_BYTES_MAX - 1,
+            LINE_BYTES_MAX,
+            LINE_BYTES_MAX + 1,
+            20_000,
+        ] {
+            for text in ["x".repeat(n), format!("a{}", "\u{e9}".repeat(n))] {
+                let log = Arc::new(TaskLog::default());
+                let printed = Printed::new(Arc::clone(&log), "f".into(), "info");
+                let whole = format!("{text}\nnext\n");
+                for part in whole.as_bytes().chunks(5_001) {
+                    printed.print(part).expect("it fits");
+                }
+                let (lines, dropped) = log.take();
+                let lines: Vec<_> = lines.into_iter().map(|line| line.message).collect();
+                let (last, parts) = lines.split_last().expect("two lines");
+                assert!(parts.concat() == text, "{n}: {} parts", parts.len());
+                assert_eq!((last.as_str(), dropped), ("next", 0));
+                assert_eq!(parts.len(), text.len().div_ceil(LINE_BYTES_MAX), "{n}");
+            }
+        }
     }
 
     #[test]

@@ -79,6 +79,7 @@ pub(crate) struct Metrics {
     pub(crate) invocations: Family<CodeLabels, Counter>,
     pub(crate) invocation_seconds: Histogram,
     pub(crate) invocations_under_way: Gauge,
+    pub(crate) input_held: Gauge,
     limits_hit: Family<LimitLabels, Counter>,
     pub(crate) log_lines_dropped: Counter,
     cpu_nanoseconds: Family<AccountLabels, Counter>,
@@ -121,6 +122,7 @@ impl Metrics {
             invocations: Family::default(),
             invocation_seconds: seconds(),
             invocations_under_way: Gauge::default(),
+            input_held: Gauge::default(),
             limits_hit: Family::default(),
             log_lines_dropped: Counter::default(),
             cpu_nanoseconds: Family::default(),
@@ -219,6 +221,12 @@ impl Metrics {
             "invocations_under_way",
             "Invocations that run or wait",
             self.invocations_under_way.clone(),
+        );
+        r.register_with_unit(
+            "invocation_input_held",
+            "Inputs of invocations that come in, wait or run",
+            Unit::Bytes,
+            self.input_held.clone(),
         );
         r.register(
             "limits_hit",

@@ -34,7 +34,9 @@ pub enum Error {
     #[error("the staged file `{0}` is gone, and it is not published either")]
     StagedFileLost(String),
     /// Somebody else's file has the name of one of ours.
-    #[error("`{0}` exists already: choose another folder, or remove it")]
+    #[error(
+        "`{0}` appeared while the job ran, perhaps because another one writes to this folder: run the job again, or choose another folder"
+    )]
     OutputExists(String),
     /// Batches could not be encoded or decoded.
     #[error("encoding of batches failed: {0}")]

@@ -43,7 +43,7 @@ class Batch:
 
     def __init__(self, columns: Mapping[str | Field, Iterable]):
         schema = Schema(*columns)
-        self._hold(schema, host.Batch.create(schema.wire, list(map(wire, schema, columns.values()))))
+        self._hold(schema, create(schema, columns.values()))
 
     @classmethod
     def of_wire(cls, held: host.Batch, schema: Schema | None = None) -> "Batch":
@@ -56,8 +56,7 @@ class Batch:
         if columns.keys() != set(schema.names):
             given, wanted = "`, `".join(columns), "`, `".join(schema.names)
             raise Error(f"the columns must be `{wanted}`, not `{given}`")
-        encoded = [wire(field, columns[field.name]) for field in schema]
-        return cls._of(schema, host.Batch.create(schema.wire, encoded))
+        return cls._of(schema, create(schema, [columns[name] for name in schema.names]))
 
     @classmethod
     def _of(cls, schema: Schema, held: host.Batch) -> "Batch":
@@ -86,7 +85,10 @@ class Batch:
     def with_column(self, field: str | Field, values: Iterable) -> "Batch":
         """The batch with one column more; the others are not copied."""
         field = Field.parse(field)
-        return self._of(self.schema.add(field), self.wire.with_column(field.wire(), wire(field, values)))
+        column = wire(field, values)
+        if rows_of(column) != len(self):
+            raise Error(f"column `{field.name}` has {rows_of(column)} values, and the batch {len(self)} rows")
+        return self._of(self.schema.add(field), self.wire.with_column(field.wire(), column))
 
     def filter(self, keep: Iterable) -> "Batch":
         """The rows for which `keep`, one value for each, is true."""
@@ -99,6 +101,19 @@ class Batch:
     def rows(self) -> list[tuple]:
         """All rows, for tests."""
         return list(zip(*(self[name] for name in self.schema.names)))
+
+
+def create(schema: Schema, columns: Iterable[Iterable]) -> host.Batch:
+    encoded = list(map(wire, schema, columns))
+    for field, column in zip(schema, encoded):
+        if rows_of(column) != rows_of(encoded[0]):
+            first = f"column `{schema[0].name}` has {rows_of(encoded[0])} values"
+            raise Error(f"{first}, and `{field.name}` has {rows_of(column)}")
+    return host.Batch.create(schema.wire, encoded)
+
+
+def rows_of(column: host.Column) -> int:
+    return column.nodes[0].rows
 
 
 def wire(field: Field, values: Iterable) -> host.Column:

@@ -29,8 +29,13 @@ def told(call):
         except Exception as error:
             places = list(places_of(error))
             what = f"{type(error).__name__}: {error}"
-            log.error("\n  ".join([what, *places]))
+            for line in [what, *(f"  {place}" for place in places)]:
+                log.error(line)
             raise Err(f"{what} ({places[-1]})" if places else what) from None
+        finally:
+            # A line that has not ended may be the last that this instance prints.
+            sys.stdout.flush()
+            sys.stderr.flush()
 
     return telling
 

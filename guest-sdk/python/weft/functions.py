@@ -77,6 +77,15 @@ class Function:
     gives: list[str] | None
     deterministic: bool
 
+    def __post_init__(self):
+        # A type that there is not is found when the component is built.
+        for each in self.reads:
+            name, types = split(each)
+            for type in types.split("|"):
+                Field.parse(f"{name} {type}")
+        Schema(*self.adds or ())
+        Schema(*self.gives or ())
+
     @property
     def summary(self) -> str:
         """The first paragraph of the docstring, in one line."""

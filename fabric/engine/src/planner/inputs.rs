@@ -1,7 +1,7 @@
 //! Inputs: which files there are, what columns they have, and how they are split.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -86,23 +86,27 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
             let detail = format!("input `{}`: `{uri}` {what}", input.name);
             Problem::new(ErrorCode::TooLarge, detail)
         };
-        let paths = walk.matches(uri).map_err(|error| match error {
+        let is_itself = |path: &Path| path == Path::new(uri);
+        let wanted = |path: &Path, metadata: &Metadata| match metadata.is_dir() {
+            true => is_itself(path),
+            false => metadata.is_file() && (is_itself(path) || !is_aside(path)),
+        };
+        let paths = walk.matches(uri, wanted).map_err(|error| match error {
             patterns::Error::TooManyNames | patterns::Error::TooManyFiles => too_large(&error),
             patterns::Error::Pattern(_) | patterns::Error::Io { .. } => bad(&error),
         })?;
-        let mut n_matches = 0;
-        for path in paths {
-            let metadata = std::fs::metadata(&path)
-                .map_err(|error| bad(&format_args!("`{}`: {error}", path.display())))?;
-            let name = path
-                .to_str()
-                .ok_or_else(|| bad(&"a file's name is not UTF-8"))?;
-            if metadata.is_dir() && name == uri.trim_end_matches('/') {
+        let n_matches = paths.len();
+        for (path, metadata) in paths {
+            if metadata.is_dir() {
                 files.extend(of_manifest(&path).map_err(|error| bad(&error))?);
-                n_matches += 1;
-            } else if metadata.is_file() && (name == uri || !is_aside(&path)) {
+            } else {
+                let name = path.to_str().ok_or_else(|| {
+                    bad(&format_args!(
+                        "the name of `{}` is not UTF-8",
+                        path.display()
+                    ))
+                })?;
                 files.insert(name.to_owned(), metadata.len());
-                n_matches += 1;
             }
             if files.len() > FILES_MAX {
                 return Err(too_large(&patterns::Error::TooManyFiles));

@@ -1,13 +1,13 @@
-//! Which paths a pattern matches, by looking at no more than a bounded number of names.
+//! Which files a pattern matches, by looking at no more than a bounded number of names.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, DirEntry, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
-/// Names that the patterns of one input may look at.
+/// Names that the patterns of one input may look at, and folders that they may read.
 const NAMES_MAX: usize = 1_000_000;
 /// Files of one input.
 pub(super) const FILES_MAX: usize = 100_000;
@@ -26,7 +26,7 @@ pub(super) enum Error {
     #[error("`{}`: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error(
-        "looked at {NAMES_MAX} names and was not done: say more of the path before the first `*`"
+        "looked at {NAMES_MAX} names and was not done: name a folder further down, or keep fewer files in one folder"
     )]
     TooManyNames,
     #[error("matches more files than the {FILES_MAX} that an input may have")]
@@ -37,7 +37,7 @@ pub(super) enum Error {
 enum Part {
     Name(String),
     Pattern(Pattern),
-    /// `**`: any number of folders, none of which is a link.
+    /// `**`: any number of folders, none of which is a link: a link may lead up again.
     Folders,
 }
 
@@ -48,98 +48,114 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// The paths that a pattern matches, in order; a path without `*`, `?` and `[` matches itself, if it is there.
-    pub(super) fn matches(&mut self, pattern: &str) -> Result<BTreeSet<PathBuf>, Error> {
-        let parts = pattern.split('/').filter(|part| !part.is_empty());
-        let parts: Vec<Part> = parts.map(part).collect::<Result<_, _>>()?;
-        let mut found = BTreeSet::new();
-        self.walk(Path::new("/"), &parts, &mut found)?;
+    /// What a pattern matches, of what is `wanted`, in order; a path without `*`, `?` and `[` matches itself, if it is there.
+    /// One that ends in `/` matches folders.
+    ///
+    /// Errors: what cannot be looked at. It may hold files that belong to the input.
+    pub(super) fn matches(
+        &mut self,
+        pattern: &str,
+        wanted: impl Fn(&Path, &Metadata) -> bool,
+    ) -> Result<BTreeMap<PathBuf, Metadata>, Error> {
+        let parts = parts(pattern)?;
+        let mut found = BTreeMap::new();
+        // Of `todo`, and not of the stack: how deep folders lie is not for us to say.
+        let mut todo = vec![(PathBuf::from("/"), 0)];
+        while let Some((at, position)) = todo.pop() {
+            match parts.get(position) {
+                None => {
+                    let metadata = there(&at)?;
+                    let fits = |metadata: &Metadata| {
+                        (metadata.is_dir() || !pattern.ends_with('/')) && wanted(&at, metadata)
+                    };
+                    if let Some(metadata) = metadata.filter(fits) {
+                        found.insert(at, metadata);
+                    }
+                    if found.len() > FILES_MAX {
+                        return Err(Error::TooManyFiles);
+                    }
+                }
+                Some(Part::Name(name)) => {
+                    let path = at.join(name);
+                    if there(&path)?.is_some() {
+                        todo.push((path, position + 1));
+                    }
+                }
+                Some(Part::Pattern(pattern)) => self.each_name(&at, |entry| {
+                    // A name that is not UTF-8 is found all the same: it is refused, not passed over.
+                    let name = entry.file_name();
+                    if pattern.matches_with(&name.to_string_lossy(), OPTIONS) {
+                        todo.push((entry.path(), position + 1));
+                    }
+                    Ok(())
+                })?,
+                Some(Part::Folders) => {
+                    self.each_name(&at, |entry| {
+                        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+                        if !is_hidden && entry.file_type()?.is_dir() {
+                            todo.push((entry.path(), position));
+                        }
+                        Ok(())
+                    })?;
+                    todo.push((at, position + 1));
+                }
+            }
+        }
         Ok(found)
     }
 
-    fn walk(
-        &mut self,
-        at: &Path,
-        parts: &[Part],
-        found: &mut BTreeSet<PathBuf>,
-    ) -> Result<(), Error> {
-        let Some((part, rest)) = parts.split_first() else {
-            found.insert(at.to_owned());
-            return match found.len() > FILES_MAX {
-                true => Err(Error::TooManyFiles),
-                false => Ok(()),
-            };
-        };
-        match part {
-            Part::Name(name) => {
-                let path = at.join(name);
-                match is_there(&path)? {
-                    true => self.walk(&path, rest, found),
-                    false => Ok(()),
-                }
-            }
-            Part::Pattern(pattern) => self.names(at, &mut |walk, entry| {
-                // A name that is not UTF-8 is found all the same: it is refused, not passed over.
-                let name = entry.file_name();
-                match pattern.matches_with(&name.to_string_lossy(), OPTIONS) {
-                    true => walk.walk(&entry.path(), rest, found),
-                    false => Ok(()),
-                }
-            }),
-            Part::Folders => {
-                self.walk(at, rest, found)?;
-                self.names(at, &mut |walk, entry| {
-                    let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-                    // Of the entry itself: a link may lead up again.
-                    match !hidden && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                        true => walk.walk(&entry.path(), parts, found),
-                        false => Ok(()),
-                    }
-                })
-            }
-        }
-    }
-
     /// Calls `look` with all that lies in a folder; there is nothing in what is none.
-    fn names(
+    fn each_name(
         &mut self,
         folder: &Path,
-        look: &mut impl FnMut(&mut Walk, &fs::DirEntry) -> Result<(), Error>,
+        mut look: impl FnMut(&DirEntry) -> io::Result<()>,
     ) -> Result<(), Error> {
         let failed = |error| Error::Io {
             path: folder.to_owned(),
             error,
         };
+        self.count()?;
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(error) if is_absent(&error) => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
         for entry in entries {
-            self.n_names += 1;
-            if self.n_names > NAMES_MAX {
-                return Err(Error::TooManyNames);
-            }
-            look(self, &entry.map_err(failed)?)?;
+            self.count()?;
+            entry.and_then(|entry| look(&entry)).map_err(failed)?;
         }
         Ok(())
     }
-}
 
-fn part(text: &str) -> Result<Part, Error> {
-    if text == "**" {
-        return Ok(Part::Folders);
-    }
-    match text.contains(['*', '?', '[']) {
-        true => Ok(Part::Pattern(Pattern::new(text)?)),
-        false => Ok(Part::Name(text.to_owned())),
+    fn count(&mut self) -> Result<(), Error> {
+        self.n_names += 1;
+        match self.n_names > NAMES_MAX {
+            true => Err(Error::TooManyNames),
+            false => Ok(()),
+        }
     }
 }
 
-fn is_there(path: &Path) -> Result<bool, Error> {
+fn parts(pattern: &str) -> Result<Vec<Part>, Error> {
+    let mut parts = Vec::new();
+    for text in pattern.split('/').filter(|part| !part.is_empty()) {
+        let part = match text {
+            // A second one matches nothing that the first does not.
+            "**" if matches!(parts.last(), Some(Part::Folders)) => continue,
+            "**" => Part::Folders,
+            text if text.contains(['*', '?', '[']) => Part::Pattern(Pattern::new(text)?),
+            text => Part::Name(text.to_owned()),
+        };
+        parts.push(part);
+    }
+    Ok(parts)
+}
+
+/// What is at `path`, behind links. Errors: a link that leads nowhere, and what cannot be looked at.
+fn there(path: &Path) -> Result<Option<Metadata>, Error> {
     match fs::metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if is_absent(&error) => Ok(false),
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if is_absent(&error) && fs::symlink_metadata(path).is_err() => Ok(None),
         Err(error) => Err(Error::Io {
             path: path.to_owned(),
             error,
@@ -147,8 +163,10 @@ fn is_there(path: &Path) -> Result<bool, Error> {
     }
 }
 
+/// True where nothing can lie: below a file, or behind a link that leads to itself.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 #[cfg(test)]
@@ -156,12 +174,13 @@ mod tests {
     use super::*;
 
     fn found(walk: &mut Walk, folder: &Path, pattern: &str) -> Result<Vec<String>, Error> {
-        let paths = walk.matches(&format!("{}/{pattern}", folder.display()))?;
+        let pattern = format!("{}/{pattern}", folder.display());
+        let paths = walk.matches(&pattern, |_, _| true)?;
         let inside = |path: PathBuf| {
             let path = path.strip_prefix(folder).expect("it is in the folder");
             path.to_str().expect("text").to_owned()
         };
-        Ok(paths.into_iter().map(inside).collect())
+        Ok(paths.into_keys().map(inside).collect())
     }
 
     fn make(folder: &Path, files: &[&str]) {
@@ -170,6 +189,10 @@ mod tests {
             fs::create_dir_all(path.parent().expect("a folder")).expect("it is made");
             fs::write(path, "").expect("it writes");
         }
+    }
+
+    fn link(to: &Path, path: PathBuf) {
+        std::os::unix::fs::symlink(to, path).expect("it links");
     }
 
     #[test]
@@ -188,7 +211,8 @@ mod tests {
             "x/.h/a.csv",
         ];
         make(folder, &files);
-        std::os::unix::fs::symlink(folder, folder.join("x/up")).expect("it links");
+        link(folder, folder.join("x/up"));
+        link(&folder.join("loop"), folder.join("loop"));
         let check = |pattern: &str, expected: &[&str]| {
             let found = found(&mut Walk::default(), folder, pattern).expect("it walks");
             assert_eq!(found, expected, "{pattern}");
@@ -200,15 +224,36 @@ mod tests {
         check(".*.csv", &[".c.csv"]);
         check("*/a.csv", &["x/a.csv"]);
         check("**/a.csv", &["a.csv", "x/a.csv", "x/y/a.csv"]);
+        check("**/**/x/**/**/a.csv", &["x/a.csv", "x/y/a.csv"]);
         check("x/**/*.csv", &["x/a.csv", "x/y/a.csv"]);
         check(".h/a.csv", &[".h/a.csv"]);
         check("x/up/a.csv", &["x/up/a.csv"]);
         check("x/", &["x"]);
+        check("a.csv/", &[]);
+        check("*.csv/", &[]);
         check("none/*.csv", &[]);
         check("a.csv/*", &[]);
+        check("l*/*", &[]);
         check("e.csv", &[]);
+        check(&"**/".repeat(100_000), &["", "x", "x/y"]);
         let wrong = found(&mut Walk::default(), folder, "[a.csv");
         assert!(matches!(wrong, Err(Error::Pattern(_))), "{wrong:?}");
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_not_passed_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        make(folder.path(), &["1/part.csv", "2/other.csv"]);
+        link(Path::new("/nowhere"), folder.path().join("2/part.csv"));
+        for pattern in ["*/part.csv", "2/part.csv", "2/p*"] {
+            let found = found(&mut Walk::default(), folder.path(), pattern);
+            assert!(
+                matches!(found, Err(Error::Io { .. })),
+                "{pattern}: {found:?}"
+            );
+        }
+        let others = found(&mut Walk::default(), folder.path(), "*/other.csv");
+        assert_eq!(others.expect("it walks"), ["2/other.csv"]);
     }
 
     #[test]
@@ -216,9 +261,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         make(folder.path(), &["a.csv", "b.csv"]);
         let mut walk = Walk {
-            n_names: NAMES_MAX - 2,
+            n_names: NAMES_MAX - 3,
         };
-        let all = found(&mut walk, folder.path(), "*.csv").expect("these are two");
+        let all = found(&mut walk, folder.path(), "*.csv").expect("a folder and two names");
         assert_eq!(all, ["a.csv", "b.csv"]);
         let more = found(&mut walk, folder.path(), "*.csv");
         assert!(matches!(more, Err(Error::TooManyNames)), "{more:?}");

@@ -68,6 +68,14 @@ async fn what_is_printed_is_in_the_log() {
 }
 
 #[tokio::test]
+async fn an_error_for_want_of_memory_names_the_limit() {
+    let settings = settings();
+    let limit = format!("{} MiB", settings.account.limit_bytes() >> 20);
+    let stopped = run_with(settings, "probe-py", "hoard", "").await;
+    check_limit(stopped, LimitKind::Memory, &limit);
+}
+
+#[tokio::test]
 async fn printing_without_end_is_stopped() {
     let stopped = run("probe-py", "chatter", "").await;
     check_limit(stopped, LimitKind::Log, "64 MiB");

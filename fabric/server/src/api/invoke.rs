@@ -40,7 +40,7 @@ pub(crate) async fn invoke(
     Query(mut params): Query<Vec<(String, String)>>,
     Extension(trace): Extension<RequestTrace>,
     headers: HeaderMap,
-    input: Bytes,
+    body: Body,
 ) -> ApiResult<Response> {
     let deadline = deadline(&mut params)?;
     let reference = format!("{component}/{function}");
@@ -51,6 +51,7 @@ pub(crate) async fn invoke(
     api.components
         .ensure_artefacts(std::slice::from_ref(&pinned.digest))
         .await?;
+    let (input, _held) = api.bodies.take_in(body).await?;
     let request = InvokeRequest {
         request: 0,
         label: pinned.label(),

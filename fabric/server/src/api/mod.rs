@@ -1,6 +1,7 @@
 //! The HTTP API under `/v1`: connections, routes, and what all requests have in common.
 
 mod auth;
+pub(crate) mod body;
 mod components;
 mod events;
 mod invoke;
@@ -38,6 +39,7 @@ use crate::replica::Replica;
 use crate::tasks::{OnError, Tasks};
 use crate::traces::Traces;
 
+use body::Bodies;
 use reply::{ApiResult, Failure};
 
 /// Connections at a time; more wait in the listener's queue.
@@ -62,6 +64,7 @@ pub(crate) struct Api {
     pub(crate) archives: Arc<Archives>,
     pub(crate) folder: Arc<DataFolder>,
     pub(crate) invocations: Arc<Invocations>,
+    pub(crate) bodies: Bodies,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) traces: Arc<Traces>,
@@ -101,10 +104,7 @@ fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/logs", get(jobs::logs))
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
-        .route(
-            "/v1/invoke/{component}/{function}",
-            post(invoke::invoke).layer(DefaultBodyLimit::max(invoke::BODY_BYTES_MAX)),
-        )
+        .route("/v1/invoke/{component}/{function}", post(invoke::invoke))
         .route("/v1/usage", get(operations::usage))
         .route("/v1/nodes", get(operations::nodes))
         .route("/v1/openapi.json", get(openapi::document))

@@ -68,11 +68,8 @@ pub(crate) async fn framework_refusal(response: Response) -> Response {
     }
     let status = response.status();
     if status == StatusCode::PAYLOAD_TOO_LARGE {
-        let detail = format!(
-            "the body is larger than {} MiB, or {} MiB for an invocation",
-            super::JOB_BYTES_MAX >> 20,
-            super::invoke::BODY_BYTES_MAX >> 20
-        );
+        let most = super::JOB_BYTES_MAX >> 20;
+        let detail = format!("the body is larger than {most} MiB");
         return Failure::from(Problem::new(ErrorCode::TooLarge, detail)).into_response();
     }
     let said = to_bytes(response.into_body(), REFUSAL_BYTES_MAX).await;

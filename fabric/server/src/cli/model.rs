@@ -52,7 +52,7 @@ pub(crate) struct Job {
     pub(crate) ended_at: Option<String>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) input_bytes: u64,
-    /// Empty for an ended job in a list, which tells `tasks_done` instead.
+    /// Empty for a job in a list, which tells `tasks_done` instead.
     pub(crate) stages: Vec<Stage>,
     pub(crate) tasks_done: u64,
     pub(crate) problem: Option<ApiProblem>,
@@ -63,18 +63,6 @@ impl Job {
     /// True where nothing will change any more.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.status.as_str(), "succeeded" | "failed" | "cancelled")
-    }
-
-    /// Tasks that are done, and all of them.
-    pub(crate) fn tasks(&self) -> (u64, u64) {
-        if self.stages.is_empty() {
-            return (self.tasks_done, self.tasks_done);
-        }
-        let sum = |count: fn(&Stage) -> u64| self.stages.iter().map(count).sum();
-        (
-            sum(|stage| stage.tasks_done),
-            sum(|stage| stage.tasks_total),
-        )
     }
 }
 

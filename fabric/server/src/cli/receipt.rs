@@ -119,8 +119,9 @@ fn render(receipt: &Receipt) -> String {
         parts.push("`-` is what the fabric did: it reads, shuffles and writes".into());
     }
     parts.extend(on_the_house(receipt));
+    let quantum = receipt.plan.strip_prefix("per-").unwrap_or(&receipt.plan);
     parts.push(format!(
-        "each line's CPU is rounded up to a second; under the per-millisecond plan: {}",
+        "each line's CPU is rounded up to a {quantum}; under the per-millisecond plan: {}",
         money(receipt.amount_per_millisecond_micro, &sheet.currency)
     ));
     parts.join("\n")

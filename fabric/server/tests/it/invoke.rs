@@ -83,6 +83,49 @@ fn calls_that_cannot_be() {
     );
 }
 
+/// Inputs come in pieces, and many that are slow do not fill the server's memory: past its bound calls are refused, until there
+/// is room again.
+#[test]
+fn inputs_are_taken_in_as_they_come() {
+    let desk = Desk::new();
+    let echo = |body: &[u8]| Request::post("/v1/invoke/mirror/echo", "text/plain", body.to_vec());
+    let chunked = echo(b"3\r\none\r\n4\r\n two\r\n0\r\n\r\n")
+        .header("content-length", "")
+        .header("transfer-encoding", "chunked");
+    assert_eq!(desk.server.ask(&chunked).text(), "one two");
+    let endless = echo(&[b"800001\r\n", &[0; 9 << 20][..]].concat())
+        .header("content-length", "")
+        .header("transfer-encoding", "chunked");
+    let refused = desk.server.ask(&endless);
+    assert_eq!(
+        (refused.status, &refused.json()["code"]),
+        (413, &json!("too_large"))
+    );
+
+    // All of 8 MiB but their last byte, 32 times: 32 bytes are left of 256 MiB.
+    let held = format!("weft_invocation_input_held_bytes {}", 32 * ((8 << 20) - 1));
+    let unended = echo(&vec![0; (8 << 20) - 1]).header("content-length", "8388608");
+    let slow: Vec<_> = (0..32)
+        .map(|_| desk.server.start_asking(&unended))
+        .collect();
+    eventually("all but the last bytes are there", || {
+        let metrics = desk.server.ask(&Request::get("/metrics")).text();
+        metrics.lines().any(|line| line == held).then_some(())
+    });
+    let refused = desk.invoke("mirror/echo", &[0; 64]);
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert!(
+        refused.text().contains("hold 256 MiB of input"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(desk.invoke("mirror/echo", b"small").body, b"small");
+    drop(slow);
+    eventually("there is room again", || {
+        (desk.invoke("mirror/echo", &[0; 64]).status == 200).then_some(())
+    });
+}
+
 /// A call that spins is stopped at its deadline, and its slot is free for others.
 #[test]
 fn calls_that_take_too_long() {

@@ -67,9 +67,19 @@ def echo(input: bytes) -> bytes:
 
 def say(input: bytes) -> bytes:
     """Prints its input, and that it did so on standard error."""
-    print(input.decode(), end="", flush=True)
+    print(input.decode(), end="")
     print("printed", file=sys.stderr)
     return b""
+
+
+def hoard(input: bytes) -> bytes:
+    """Allocates without end, and says so."""
+    held = []
+    try:
+        while True:
+            held.append(bytes(1 << 20))
+    except MemoryError:
+        raise Err("there is no memory") from None
 
 
 def chatter(input: bytes) -> bytes:
@@ -78,7 +88,7 @@ def chatter(input: bytes) -> bytes:
         print("again " * 100)
 
 
-TASKS = {"clock": clock, "randomness": randomness, "outside": outside, "sleep": sleep, "spin": spin, "echo": echo, "say": say, "chatter": chatter}
+TASKS = {"clock": clock, "randomness": randomness, "outside": outside, "sleep": sleep, "spin": spin, "echo": echo, "say": say, "chatter": chatter, "hoard": hoard}
 
 
 class Functions(exports.Functions):
