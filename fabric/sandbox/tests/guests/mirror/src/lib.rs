@@ -40,8 +40,12 @@ fn column(view: View<'_>) -> Result<Column> {
         Type::Float32 => view.f32()?.as_slice_with_nulls().to_vec().into(),
         Type::Float64 => view.f64()?.as_slice_with_nulls().to_vec().into(),
         Type::Date32 => Column::date32(view.date32()?.as_slice_with_nulls().to_vec()),
-        Type::TimestampUs => Column::timestamp_us(view.timestamp_us()?.as_slice_with_nulls().to_vec()),
-        Type::Decimal128 { .. } => Column::decimal128(view.decimal128()?.as_slice_with_nulls().to_vec()),
+        Type::TimestampUs => {
+            Column::timestamp_us(view.timestamp_us()?.as_slice_with_nulls().to_vec())
+        }
+        Type::Decimal128 { .. } => {
+            Column::decimal128(view.decimal128()?.as_slice_with_nulls().to_vec())
+        }
         Type::Utf8 => {
             let values = view.utf8()?;
             (0..values.len()).map(|row| values.value(row)).collect()
