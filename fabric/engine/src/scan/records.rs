@@ -205,12 +205,48 @@ impl RecordReader {
         match csv.quote {
             None if memchr::memchr(NO_QUOTE, records).is_some() => error("it is not UTF-8"),
             Some(quote) if memchr::memchr(quote, records).is_some() => {
-                match ends(self.dialect, records, 0).last() == Some(records.len()) {
-                    true => Ok(()),
-                    false => error(NEVER_CLOSED),
+                if ends(self.dialect, records, 0).last() != Some(records.len()) {
+                    return error(NEVER_CLOSED);
+                }
+                match has_text_behind_quotes(csv.delimiter, quote, records) {
+                    true => error("there is text behind a closing quote"),
+                    false => Ok(()),
                 }
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// True where a quoted value does not end with its quote. The decoder would take it; but most often a quote that opens a value
+/// was not closed, and what closes it stands in a later record.
+fn has_text_behind_quotes(delimiter: u8, quote: u8, records: &[u8]) -> bool {
+    let mut rest = records;
+    loop {
+        // At the start of a value.
+        let is_end = |byte: u8| byte == delimiter || byte == b'\n' || byte == b'\r';
+        if rest.first() != Some(&quote) {
+            match memchr::memchr3(delimiter, b'\n', b'\r', rest) {
+                Some(end) => rest = &rest[end + 1..],
+                None => return false,
+            }
+            continue;
+        }
+        rest = &rest[1..];
+        loop {
+            let Some(at) = memchr::memchr(quote, rest) else {
+                return false;
+            };
+            rest = &rest[at + 1..];
+            match rest.first() {
+                Some(byte) if *byte == quote => rest = &rest[1..],
+                Some(byte) if is_end(*byte) => {
+                    rest = &rest[1..];
+                    break;
+                }
+                Some(_) => return true,
+                None => return false,
+            }
         }
     }
 }
@@ -552,6 +588,14 @@ mod tests {
             "byte 4: a quote is never closed",
         );
         check_bad(&csv(true), "a,\"b\nx,1\n", "the header cannot be read");
+        for text in [
+            "x,1\n\"y,2\nz,3\n\"v\",4\n",
+            "x,1\n\"y\"y,2\n",
+            "x,1\n\"y\" ,2\n",
+        ] {
+            let expected = "byte 4: Parser error: there is text behind a closing quote";
+            check_bad(&csv(false), text, expected);
+        }
         check_bad(&csv(false), "x,1\ny\n", "byte 4");
         check_bad(&json(), "{\"b\":\n1}\n", "byte 0");
         check_bad(&json(), "{\"b\": 1} {\"b\": 2}\n", "not one object a line");
@@ -581,6 +625,11 @@ mod tests {
         );
         check(&csv(false), "x,1\n\"y,\n\n\",2\n", &["x=1", "y,\n\n=2"]);
         check(&csv(false), "x,1\ny,2\nz,3", &["x=1", "y=2", "z=3"]);
+        check(
+            &csv(false),
+            "x\"y,1\n\"\",2\n\"\"\"x\"\"\",\"3\"\r\n",
+            &["x\"y=1", "=2", "\"x\"=3"],
+        );
         check(&csv(true), "a,b\n", &[]);
         let text = "{\"a\": \"x\", \"b\": 1}\n{\"a\": \"y\"}\n\n{\"b\": 3, \"c\": 4}";
         check(&json(), text, &["x=1", "y=", "=3"]);
