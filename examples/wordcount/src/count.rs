@@ -25,9 +25,14 @@ impl Map for Count {
     }
 
     fn push(&mut self, input: Batch, out: &mut Output) -> Result<()> {
-        for line in input.binary("line")?.iter().flatten() {
-            each_word(line, |start, end| {
-                if self.counts.add(line, start, end) {
+        let lines = input.binary("line")?;
+        let (text, offsets) = lines.as_slices();
+        for (row, ends) in offsets.windows(2).enumerate() {
+            if lines.is_null(row) {
+                continue;
+            }
+            each_word(text, ends[0] as usize..ends[1] as usize, |start, end| {
+                if self.counts.add(text, start, end) {
                     self.counts.drain(out)?;
                 }
                 Ok(())

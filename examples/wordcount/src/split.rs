@@ -1,55 +1,60 @@
+use std::ops::Range;
+
 use weft::prelude::*;
 
-/// Calls `word` with the ends of each word of the line, in order, until it fails. Words are what `split(' ')` gives: an
-/// empty line holds one empty word, and two spaces hold one between them.
+/// Calls `word` with the ends of each word of a line of the text, in order, until it fails. Words are what `split(' ')`
+/// gives: an empty line holds one empty word, and two spaces hold one between them.
 ///
 /// Spaces are looked for in 64 bytes at a time, because a search that stops at each space costs more than a short word.
 #[inline(always)]
 pub(crate) fn each_word(
-    line: &[u8],
+    text: &[u8],
+    line: Range<usize>,
     mut word: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<()> {
-    let mut start = 0;
-    for (block, bytes) in line.chunks(64).enumerate() {
-        let mut spaces = spaces_in(bytes);
+    let mut start = line.start;
+    for at in line.clone().step_by(64) {
+        let mut spaces = match text[at..].first_chunk() {
+            Some(block) => spaces_in(block),
+            None => spaces_in(&last_bytes(&text[at..])),
+        };
+        if line.end - at < 64 {
+            spaces &= (1 << (line.end - at)) - 1;
+        }
         while spaces != 0 {
-            let end = 64 * block + spaces.trailing_zeros() as usize;
+            let end = at + spaces.trailing_zeros() as usize;
             word(start, end)?;
             start = end + 1;
             spaces &= spaces - 1;
         }
     }
-    word(start, line.len())
+    word(start, line.end)
 }
 
-/// Fewer than eight bytes of a line as a number, the first one lowest. Reads eight where the line has them, and drops
-/// what is not asked for.
+/// The next bytes of a text, and zeros after its end.
 #[inline(always)]
-pub(crate) fn number(line: &[u8], start: usize, end: usize) -> u64 {
-    let n_bits = 8 * (end - start) as u32;
-    if let Some(eight) = line[start..].first_chunk::<8>() {
-        u64::from_le_bytes(*eight) & ((1u64 << n_bits) - 1)
-    } else if let Some(eight) = line[..end].last_chunk::<8>() {
-        u64::from_le_bytes(*eight).unbounded_shr(64 - n_bits)
-    } else {
-        let bytes = line[start..end].iter().rev();
-        bytes.fold(0, |number, byte| (number << 8) | u64::from(*byte))
+pub(crate) fn bytes_at<const N: usize>(text: &[u8], at: usize) -> [u8; N] {
+    match text[at..].first_chunk() {
+        Some(bytes) => *bytes,
+        None => last_bytes(&text[at..]),
     }
 }
 
-/// One bit for each of at most 64 bytes, set where there is a space.
+#[cold]
+fn last_bytes<const N: usize>(rest: &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes[..rest.len()].copy_from_slice(rest);
+    bytes
+}
+
+/// One bit for each byte, set where there is a space.
 #[inline(always)]
-fn spaces_in(bytes: &[u8]) -> u64 {
-    let (eights, rest) = bytes.as_chunks::<8>();
-    let mut bits = 0;
-    for (i, eight) in eights.iter().enumerate() {
-        bits |= spaces_of(u64::from_le_bytes(*eight)) << (8 * i);
-    }
-    if !rest.is_empty() {
-        let start = bytes.len() - rest.len();
-        bits |= spaces_of(number(bytes, start, bytes.len())) << start;
-    }
-    bits
+fn spaces_in(block: &[u8; 64]) -> u64 {
+    let (eights, _) = block.as_chunks();
+    let eights = eights.iter().enumerate();
+    eights.fold(0, |bits, (i, eight)| {
+        bits | spaces_of(u64::from_le_bytes(*eight)) << (8 * i)
+    })
 }
 
 /// One bit for each of eight bytes, set where there is a space.
@@ -67,25 +72,38 @@ fn spaces_of(eight: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn words(line: &[u8]) -> Vec<&[u8]> {
+    fn words(text: &[u8], line: Range<usize>) -> Vec<&[u8]> {
         let mut words = vec![];
-        each_word(line, |start, end| {
-            words.push(&line[start..end]);
+        each_word(text, line, |start, end| {
+            words.push(&text[start..end]);
             Ok(())
         })
         .expect("nothing fails");
         words
     }
 
+    /// The words of a line alone, and between others.
     fn check(line: &[u8]) {
         let expected: Vec<_> = line.split(|byte| *byte == b' ').collect();
-        assert_eq!(words(line), expected, "{}", line.escape_ascii());
+        assert_eq!(
+            words(line, 0..line.len()),
+            expected,
+            "{}",
+            line.escape_ascii()
+        );
+        let text = [b"a ", line, b" b "].concat();
+        assert_eq!(
+            words(&text, 2..2 + line.len()),
+            expected,
+            "{}",
+            line.escape_ascii()
+        );
     }
 
     #[test]
     fn words_are_what_lies_between_single_spaces() {
-        assert_eq!(words(b"a bc  d "), [&b"a"[..], b"bc", b"", b"d", b""]);
-        assert_eq!(words(b""), [b""]);
+        assert_eq!(words(b"a bc  d ", 0..8), [&b"a"[..], b"bc", b"", b"d", b""]);
+        assert_eq!(words(b"", 0..0), [b""]);
     }
 
     /// Every byte beside spaces and their neighbours, at every place in a block, in lines of every length.
@@ -105,21 +123,9 @@ mod tests {
     }
 
     #[test]
-    fn numbers_hold_nothing_beside_their_bytes() {
-        let line: Vec<u8> = (1..=20).collect();
-        for len in 0..=line.len() {
-            for start in 0..=len {
-                for end in start..=len.min(start + 7) {
-                    let mut expected = [0u8; 8];
-                    expected[..end - start].copy_from_slice(&line[start..end]);
-                    let found = number(&line[..len], start, end);
-                    assert_eq!(
-                        found,
-                        u64::from_le_bytes(expected),
-                        "{start}..{end} of {len}"
-                    );
-                }
-            }
-        }
+    fn a_text_ends_with_zeros() {
+        assert_eq!(bytes_at(b"abc", 1), *b"bc\0\0");
+        assert_eq!(bytes_at(b"abc", 3), [0; 2]);
+        assert_eq!(bytes_at(b"abcd", 1), *b"bc");
     }
 }

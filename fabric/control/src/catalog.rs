@@ -140,10 +140,15 @@ impl Catalog {
                         parsed.component,
                         parsed.version.clone().unwrap_or_default()
                     ),
-                    None => format!(
-                        "there is no component `{}`; upload it with `weft deploy`",
-                        parsed.component
-                    ),
+                    None => {
+                        let known = self.components.keys().map(String::as_str);
+                        let meant = weft_core::job::nearest(&parsed.component, known);
+                        let advice = meant.map_or_else(
+                            || "upload it with `weft deploy`".to_owned(),
+                            |meant| format!("did you mean `{meant}`?"),
+                        );
+                        format!("there is no component `{}`; {advice}", parsed.component)
+                    }
                 })
             })?;
         let function = record

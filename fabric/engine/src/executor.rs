@@ -19,6 +19,7 @@ use crate::messages::{
 };
 use crate::plan::{NodeWork, Source, StagePlan, artefact_key};
 use crate::planner::Planner;
+use crate::schema;
 use crate::task::TaskRun;
 
 /// Planning of one job.
@@ -341,13 +342,7 @@ impl Executor {
         let mut schemas = HashMap::new();
         for key in &request.plans {
             for sink in self.read_plan(key).await?.sinks {
-                let columns = sink
-                    .schema
-                    .fields()
-                    .iter()
-                    .map(|field| (field.name().clone(), field.data_type().to_string()))
-                    .collect::<Vec<_>>();
-                schemas.insert(sink.output, columns);
+                schemas.insert(sink.output, schema::texts(&sink.schema));
             }
         }
         let mut published = Vec::new();

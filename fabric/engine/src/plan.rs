@@ -7,7 +7,7 @@ use weft_core::job::{BadRecords, InputFormat, OutputFormat};
 use weft_core::{Digest, JobId, Limits};
 
 /// Partition hash, plan encoding and segment format: executors of one job must agree on all three.
-pub const FINGERPRINT: &str = "arrow-row59-xxh3 · plan-json-1 · ipc59-lz4-xxh3-1";
+pub const FINGERPRINT: &str = "arrow-row59-xxh3 · plan-json-2 · ipc59-lz4-xxh3-1";
 
 /// Where all lies that a job needs while it runs.
 pub fn job_prefix(job: &JobId) -> String {
@@ -161,8 +161,8 @@ pub(crate) struct SinkPlan {
     pub(crate) format: OutputFormat,
     /// Positions of the columns whose values name folders.
     pub(crate) partition_by: Vec<usize>,
-    /// How often the folder was written to before, for names of files: 0 where it held none.
-    pub(crate) generation: u32,
+    /// Whether the folder may hold files of other jobs, now or later.
+    pub(crate) shared: bool,
     #[serde(with = "crate::schema")]
     pub(crate) schema: SchemaRef,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Deserializer, Serializer, de, ser};
@@ -36,6 +36,13 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     let bytes = bytes.ok_or_else(|| de::Error::custom("a schema is not hexadecimal"))?;
     let reader = StreamReader::try_new(bytes.as_slice(), None).map_err(de::Error::custom)?;
     Ok(reader.schema())
+}
+
+/// Columns and their types, as manifests list them.
+pub(crate) fn texts(schema: &Schema) -> Vec<(String, String)> {
+    let fields = schema.fields().iter();
+    let text = |field: &FieldRef| (field.name().clone(), field.data_type().to_string());
+    fields.map(text).collect()
 }
 
 /// Names of columns as errors list them.

@@ -38,6 +38,18 @@ pub enum Error {
         "`{0}` appeared while the job ran, perhaps because another one writes to this folder: run the job again, or choose another folder"
     )]
     OutputExists(String),
+    /// Files would join others that are not like them.
+    #[error(
+        "the output `{output}` would be added to `{folder}`, whose files have {theirs}: choose another folder"
+    )]
+    OtherRows {
+        /// The output.
+        output: String,
+        /// Where it goes.
+        folder: String,
+        /// What is different of those that are there.
+        theirs: &'static str,
+    },
     /// Batches could not be encoded or decoded.
     #[error("encoding of batches failed: {0}")]
     Encoding(String),
@@ -52,6 +64,8 @@ pub enum ErrorKind {
     Damaged,
     /// Tell the user.
     Conflict,
+    /// The rows are not like those that they would join; tell the user.
+    Mismatch,
     /// The path is not one to write to; tell the user.
     NoPlace,
     /// The disk is full; tell the user.
@@ -80,6 +94,7 @@ impl Error {
             Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
             Error::Damaged { .. } | Error::StagedFileLost(_) => ErrorKind::Damaged,
             Error::OutputExists(_) => ErrorKind::Conflict,
+            Error::OtherRows { .. } => ErrorKind::Mismatch,
             Error::Encoding(_) => ErrorKind::Internal,
         }
     }
@@ -106,6 +121,7 @@ impl Error {
                 format!("{detail}: the disk is full; free some space and run the job again"),
             ),
             ErrorKind::Conflict => Problem::new(ErrorCode::OutputExists, detail),
+            ErrorKind::Mismatch => Problem::new(ErrorCode::SchemaMismatch, detail),
             ErrorKind::Damaged | ErrorKind::Internal => Problem::new(ErrorCode::Internal, detail),
         }
     }

@@ -15,7 +15,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use serde::{Deserialize, Serialize};
 use weft_control::{PublishedOutput, SinkFile};
 use weft_core::JobId;
-use weft_core::job::OutputMode;
+use weft_core::job::{OutputMode, OutputSpec};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::blobs::sync_file_and_folder;
@@ -137,6 +137,21 @@ pub struct ManifestOutput {
     pub mode: OutputMode,
 }
 
+impl ManifestOutput {
+    /// These files of an output, with these columns.
+    pub fn new(output: &OutputSpec, schema: Vec<(String, String)>, files: Vec<SinkFile>) -> Self {
+        Self {
+            name: output.name.clone(),
+            folder: output.path.clone(),
+            format: output.format.name().into(),
+            schema,
+            files,
+            partition_by: output.partition_by.clone(),
+            mode: output.mode,
+        }
+    }
+}
+
 /// A file as the manifest lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestFile {
@@ -173,6 +188,26 @@ pub struct Manifest {
     pub rows: u64,
     /// Bytes of all of them.
     pub bytes: u64,
+}
+
+impl Manifest {
+    /// Errors: `OtherRows` where the files of this output cannot be read together with those that are there.
+    pub fn check_append(&self, output: &ManifestOutput) -> Result<()> {
+        let theirs = if self.format != output.format {
+            "another format"
+        } else if self.schema != output.schema {
+            "other columns"
+        } else if self.partition_by != output.partition_by {
+            "another `partition_by`"
+        } else {
+            return Ok(());
+        };
+        Err(Error::OtherRows {
+            output: output.name.clone(),
+            folder: output.folder.clone(),
+            theirs,
+        })
+    }
 }
 
 /// The manifest of a folder, if it has one.
@@ -232,7 +267,7 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     let _lock = FolderLock::take(folder)?;
     // Another job may have written to the folder since this one's manifest stood there.
     if !is_published(&staging) {
-        let previous = keep_previous(job, folder, &staging, output.mode)?;
+        let previous = keep_previous(job, folder, &staging, output)?;
         for file in &output.files {
             weft_core::failpoint::hit("publish");
             publish_file(folder, &staging, file)?;
@@ -321,15 +356,18 @@ fn keep_previous(
     job: &JobId,
     folder: &Path,
     staging: &Path,
-    mode: OutputMode,
+    output: &ManifestOutput,
 ) -> Result<Option<Manifest>> {
-    let kept = match mode {
+    let kept = match output.mode {
         OutputMode::Error => return Ok(None),
         OutputMode::Overwrite => staging.join(REPLACED),
         OutputMode::Append => staging.join(EXTENDED),
     };
     // What is there now counts: another job may have been faster than this one, or than its first attempt.
     let found = read_manifest(folder)?.filter(|manifest| manifest.job != job.as_str());
+    if let (OutputMode::Append, Some(manifest)) = (output.mode, &found) {
+        manifest.check_append(output)?;
+    }
     match &found {
         Some(manifest) => write_durably(&kept, &encode(manifest)?)?,
         None => remove_if_there(&kept)?,
@@ -579,6 +617,26 @@ mod tests {
             fs::read(root.path().join("part-daily-0")).expect("it is there"),
             b"theirs"
         );
+    }
+
+    /// Two jobs began with an empty folder; what the second adds must fit what the first has published since.
+    #[test]
+    fn only_rows_like_those_that_are_there_are_added() {
+        let root = tempfile::tempdir().expect("a folder");
+        let append = |job: u128, column: &str| {
+            let job = JobId::new(1, job);
+            let files = vec![staged(root.path(), &job, job.mark(), "aa")];
+            let mut output = output(root.path(), files);
+            output.mode = OutputMode::Append;
+            output.schema = vec![(column.into(), "Utf8".into())];
+            publish(&job, &output)
+        };
+        append(2, "word").expect("nothing is there");
+        append(3, "word").expect("it fits");
+        let error = append(4, "page").expect_err("it does not fit");
+        assert!(error.to_string().contains("other columns"), "{error}");
+        let manifest = read_manifest(root.path()).expect("it reads");
+        assert_eq!(manifest.expect("a manifest").files.len(), 2);
     }
 
     #[test]

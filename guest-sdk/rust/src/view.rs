@@ -353,6 +353,12 @@ impl<'a> Binaries<'a> {
         (self.offsets[self.len()] - self.offsets[0]) as usize
     }
 
+    /// The bytes of all rows, one after the other, and where each begins and ends in them: row `i` has those from
+    /// `offsets[i]` up to `offsets[i + 1]`. Other bytes may come before and after them.
+    pub fn as_slices(&self) -> (&'a [u8], &'a [i32]) {
+        (self.bytes, self.offsets)
+    }
+
     /// The bytes of this row; where it is null, they mean nothing. Panics past the end.
     #[inline]
     pub fn value(&self, row: usize) -> &'a [u8] {

@@ -87,6 +87,10 @@ fn check_unknown(map: &str, parts: &[&str]) {
 fn an_unknown_function_is_refused_with_what_there_is() {
     check_unknown("other/parse", &["no component `other`", "weft deploy"]);
     check_unknown(
+        "webolg/parse",
+        &["no component `webolg`", "did you mean `weblog`?"],
+    );
+    check_unknown(
         "weblog@0.2.0/parse",
         &["`weblog` has no version 0.2.0", "it has 0.1.0"],
     );

@@ -19,14 +19,13 @@ use arrow::datatypes::SchemaRef;
 use tokio_util::sync::CancellationToken;
 use weft_control::{EdgeKind, EdgeRef, EdgeShape, PinnedFunction, Plan, SlotVector, StageShape};
 use weft_core::job::{
-    BadRecords, InputSpec, JobSpec, OutputSpec, STAGES_MAX, StageSpec, TASKS_MAX, Work,
+    BadRecords, InputSpec, JobSpec, OutputMode, OutputSpec, STAGES_MAX, StageSpec, TASKS_MAX, Work,
 };
 use weft_core::{Digest, ErrorCode, FunctionUsage, Limits, Meters, Problem};
 use weft_sandbox::{Component, Guest, GuestMeters, thread_cpu_ns, type_name};
-use weft_shuffle::{Blobs, prepare_output};
+use weft_shuffle::{Blobs, Manifest, prepare_output};
 
 use self::inputs::{Listed, list};
-use self::outputs::Before;
 use crate::describe;
 use crate::messages::{Columns, PlanRequest};
 use crate::plan::{
@@ -48,8 +47,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) usage: Vec<FunctionUsage>,
     pub(crate) columns: Vec<Columns>,
     input_bytes: u64,
-    /// What is known of the outputs' folders.
-    folders: BTreeMap<String, Before>,
+    /// By output, the manifest that it joins.
+    joined: BTreeMap<String, Manifest>,
     /// Stops planning: the job has ended, or nobody waits for the check.
     cancel: CancellationToken,
 }
@@ -90,14 +89,14 @@ impl<'a> Planner<'a> {
             usage: Vec::new(),
             columns: Vec::new(),
             input_bytes: 0,
-            folders: BTreeMap::new(),
+            joined: BTreeMap::new(),
         }
     }
 
     pub(crate) async fn plan(&mut self) -> Result<Plan, Problem> {
         let spec = &self.request.spec;
         if !self.request.check {
-            self.folders = outputs::folders(spec)?;
+            self.joined = outputs::folders(spec)?;
         }
         let mut outlets: BTreeMap<&str, Outlet> = BTreeMap::new();
         for input in &spec.inputs {
@@ -467,15 +466,14 @@ impl<'a> Planner<'a> {
     }
 
     fn sink(&self, output: &OutputSpec, schema: &SchemaRef) -> Result<SinkPlan, Problem> {
-        let before = self.folders.get(&output.name).cloned().unwrap_or_default();
-        outputs::check_columns(output, &before, schema)?;
+        outputs::check_columns(output, self.joined.get(&output.name), schema)?;
         Ok(SinkPlan {
             output: output.name.clone(),
             folder: output.path.clone(),
             stage: output.from.clone(),
             format: output.format,
             partition_by: outputs::partition_columns(output, schema)?,
-            generation: before.generation,
+            shared: output.mode != OutputMode::Error,
             schema: Arc::clone(schema),
         })
     }

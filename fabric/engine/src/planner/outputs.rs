@@ -7,33 +7,29 @@ use arrow::datatypes::{DataType, SchemaRef};
 use weft_core::job::{JobSpec, OutputFormat, OutputMode, OutputSpec};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::type_name;
-use weft_shuffle::{Manifest, folder_is_free, read_manifest};
+use weft_shuffle::{Manifest, ManifestOutput, folder_is_free, read_manifest};
 
 use crate::schema;
 
 /// Columns that name folders.
 const PARTITION_COLUMNS_MAX: usize = 8;
 
-/// What is known of the folders of outputs that were written to before.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Before {
-    /// How often.
-    pub(super) generation: u32,
-    /// The manifest that an append joins.
-    appended: Option<Manifest>,
+/// By output, the manifest that an append joins. Errors: `output_exists` where a folder may not be written to.
+pub(super) fn folders(spec: &JobSpec) -> Result<BTreeMap<String, Manifest>, Problem> {
+    let mut manifests = BTreeMap::new();
+    for output in &spec.outputs {
+        if let Some(manifest) = joined(output)? {
+            manifests.insert(output.name.clone(), manifest);
+        }
+    }
+    Ok(manifests)
 }
 
-/// How often the folder of each output was written to before. Errors: `output_exists` where it may not be written to.
-pub(super) fn folders(spec: &JobSpec) -> Result<BTreeMap<String, Before>, Problem> {
-    let one = |output: &OutputSpec| Ok((output.name.clone(), before(output)?));
-    spec.outputs.iter().map(one).collect()
-}
-
-fn before(output: &OutputSpec) -> Result<Before, Problem> {
+fn joined(output: &OutputSpec) -> Result<Option<Manifest>, Problem> {
     let folder = Path::new(&output.path);
     let failed = |error: weft_shuffle::Error| error.problem();
     if folder_is_free(folder).map_err(failed)? {
-        return Ok(Before::default());
+        return Ok(None);
     }
     let (name, path) = (&output.name, &output.path);
     let refused = |why: &str| {
@@ -51,34 +47,20 @@ fn before(output: &OutputSpec) -> Result<Before, Problem> {
             " and no manifest `_weft.json`: only files that a job has written are replaced or added to",
         ));
     };
-    if output.mode == OutputMode::Append && manifest.format != output.format.name() {
-        let why = format!(" in the format {}", manifest.format);
-        return Err(refused(&why));
-    }
-    Ok(Before {
-        generation: manifest.generation.saturating_add(1),
-        appended: (output.mode == OutputMode::Append).then_some(manifest),
-    })
+    Ok(Some(manifest).filter(|_| output.mode == OutputMode::Append))
 }
 
 /// Fails where the format has no place for a column, or where rows would join others with other columns.
 pub(super) fn check_columns(
     output: &OutputSpec,
-    before: &Before,
+    joined: Option<&Manifest>,
     schema: &SchemaRef,
 ) -> Result<(), Problem> {
-    if let Some(manifest) = &before.appended {
-        let fields = schema.fields().iter();
-        let columns: Vec<_> = fields
-            .map(|field| (field.name().clone(), field.data_type().to_string()))
-            .collect();
-        if manifest.schema != columns || manifest.partition_by != output.partition_by {
-            let (name, path) = (&output.name, &output.path);
-            let detail = format!(
-                "the output `{name}` would be added to `{path}`, whose files have other columns or another `partition_by`"
-            );
-            return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
-        }
+    if let Some(manifest) = joined {
+        let output = ManifestOutput::new(output, schema::texts(schema), Vec::new());
+        manifest
+            .check_append(&output)
+            .map_err(|error| error.problem())?;
     }
     let nested = schema
         .fields()

@@ -13,13 +13,16 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::unfold;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use weft_control::Job;
 
 use super::reply::ApiResult;
 use super::{Api, jobs, views};
 
-/// Changes that come closer together than this are told as one.
+/// Changes that come closer together than this are told as one, but for the last, which clients wait for.
 const COALESCE: Duration = Duration::from_millis(100);
+/// Between two looks at whether a job has ended.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 struct Follow {
     /// Events that wait to be sent.
@@ -95,10 +98,27 @@ async fn next(mut follow: Follow) -> Option<(Result<Event, Infallible>, Follow)>
             follow.waiting.push_back(event("job", &view));
             follow.last = Some(view);
         } else if follow.waiting.is_empty() {
-            tokio::time::sleep(COALESCE).await;
-            if follow.version.changed().await.is_err() {
-                return None;
+            follow.pause().await?;
+        }
+    }
+}
+
+impl Follow {
+    /// Waits until there may be news, and for what comes right after it, unless the job has ended. Answers nothing where the
+    /// server stops, or the job has gone.
+    async fn pause(&mut self) -> Option<()> {
+        let until = Instant::now() + COALESCE;
+        self.version.changed().await.ok()?;
+        while !jobs::look(&self.api, &self.id, views::has_ended)
+            .await
+            .ok()?
+        {
+            tokio::time::sleep(LOOK_PAUSE).await;
+            match tokio::time::timeout_at(until, self.version.changed()).await {
+                Ok(changed) => changed.ok()?,
+                Err(_) => break,
             }
         }
+        Some(())
     }
 }

@@ -148,18 +148,9 @@ impl Controller {
                 if !executor.publishing.contains(&job.id) =>
             {
                 let files = job.staged_files();
-                let output = |output: &weft_core::job::OutputSpec| ManifestOutput {
-                    name: output.name.clone(),
-                    folder: output.path.clone(),
-                    format: output.format.name().into(),
-                    partition_by: output.partition_by.clone(),
-                    mode: output.mode,
-                    schema: Vec::new(),
-                    files: files
-                        .iter()
-                        .filter(|file| file.output == output.name)
-                        .cloned()
-                        .collect(),
+                let output = |output: &weft_core::job::OutputSpec| {
+                    let files = files.iter().filter(|file| file.output == output.name);
+                    ManifestOutput::new(output, Vec::new(), files.cloned().collect())
                 };
                 let request = PublishRequest {
                     job: job.id.clone(),

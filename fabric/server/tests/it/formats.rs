@@ -386,23 +386,32 @@ fn folders_are_overwritten_and_added_to() {
         "{detail}"
     );
 
-    desk.pass(&two, &out("append"));
+    let id = desk.pass(&two, &out("append"))["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let of_job = |id: &str, folder: &str| {
+        let mark = &id[id.len() - 8..];
+        format!("{folder}/part-passed-00000-{mark}.json")
+    };
     let mut both = first.map(str::to_owned).to_vec();
-    both.push("day=a/part-passed-00000-g1.json".into());
-    both.push("day=c d%2Fe/part-passed-00000-g1.json".into());
+    both.extend([of_job(&id, "day=a"), of_job(&id, "day=c d%2Fe")]);
     both.sort();
     assert_eq!(listing(&desk.path("out")), both);
     assert_eq!(desk.rows("out"), ["1", "2", "3", "4"]);
 
     fs::write(desk.path("out/day=b/notes.txt"), "somebody else's").expect("it writes");
-    desk.pass(&two, &out("overwrite"));
+    let id = desk.pass(&two, &out("overwrite"))["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     crate::clock::eventually("what was replaced is gone", || {
         let left = listing(&desk.path("out"));
         let expected = [
-            "_weft.json",
-            "day=a/part-passed-00000-g2.json",
-            "day=b/notes.txt",
-            "day=c d%2Fe/part-passed-00000-g2.json",
+            "_weft.json".to_owned(),
+            of_job(&id, "day=a"),
+            "day=b/notes.txt".to_owned(),
+            of_job(&id, "day=c d%2Fe"),
         ];
         (left == expected).then_some(())
     });
@@ -486,25 +495,30 @@ fn folders_are_written_to_once_whatever_dies() {
     }
 }
 
-/// Jobs that add to one folder at the same time: the manifest lists the files of all that succeeded.
+/// Jobs that write to one folder at the same time all succeed: the manifest lists the files of all that append, and those of
+/// one that overwrites.
 #[test]
-fn appends_at_the_same_time() {
+fn writers_at_the_same_time() {
     let desk = Desk::new();
-    let mut ids = Vec::new();
-    for number in 0..6 {
-        let text = format!("id\n{number}\n");
-        let input = json!({ "format": "csv", "uri": desk.write(&format!("{number}.csv"), text.as_bytes()) });
-        let out = json!({ "format": "csv", "uri": desk.path("out"), "mode": "append" });
-        let mut job = desk.job(&input, &out, "mirror/pass");
-        job["stage"][0]["name"] = json!(format!("stage{number}"));
-        job["output"]["passed"]["from"] = json!(format!("stage{number}"));
-        ids.push(job::submit(&desk.server, &job));
-    }
-    for id in &ids {
-        let ended = job::wait(&desk.server, id);
-        assert_eq!(ended["status"], "succeeded", "{ended:#}");
-    }
-    assert_eq!(desk.rows("out"), ["0", "1", "2", "3", "4", "5"]);
+    let run = |out: &str, mode: &str| {
+        let submit = |number: u32| {
+            let text = format!("id\n{number}\n");
+            let input = json!({ "format": "csv", "uri": desk.write(&format!("{number}.csv"), text.as_bytes()) });
+            let out = json!({ "format": "csv", "uri": desk.path(out), "mode": mode });
+            job::submit(&desk.server, &desk.job(&input, &out, "mirror/pass"))
+        };
+        for id in (0..6).map(submit).collect::<Vec<_>>() {
+            let ended = job::wait(&desk.server, &id);
+            assert_eq!(ended["status"], "succeeded", "{mode}: {ended:#}");
+        }
+    };
+    run("added", "append");
+    assert_eq!(desk.rows("added"), ["0", "1", "2", "3", "4", "5"]);
+    run("replaced", "overwrite");
+    assert_eq!(desk.rows("replaced").len(), 1);
+    crate::clock::eventually("what was replaced is gone", || {
+        (listing(&desk.path("replaced")).len() == 2).then_some(())
+    });
 }
 
 /// What a folder's manifest says is only believed of what lies in the folder.
