@@ -75,8 +75,13 @@ fn zones(trips: &Batch) -> Result<Vec<Option<i64>>> {
 
 /// The hour of the day, 0 to 23, of a time in microseconds since 1970: as it stands in the file, which means local time.
 fn hour(time_us: i64) -> i32 {
-    const HOUR_US: i64 = 3_600_000_000;
-    time_us.div_euclid(HOUR_US).rem_euclid(24) as i32
+    // Hours are whole numbers of 1024 us: the day's part of them fits 32 bits, of which processors divide faster.
+    const HOUR: u64 = 3_600_000_000 >> 10;
+    const DAY: u64 = 24 * HOUR;
+    // Whole days that make all times positive.
+    const DAYS: i64 = ((1u64 << 53).div_ceil(DAY) * DAY) as i64;
+    let time = ((time_us >> 10) + DAYS) as u64 % DAY;
+    (time as u32 / HOUR as u32) as i32
 }
 
 #[cfg(test)]
@@ -89,6 +94,14 @@ mod tests {
         assert_eq!((hour(0), hour(HOUR_US - 1), hour(HOUR_US)), (0, 0, 1));
         assert_eq!(hour(1_735_689_599_999_999), 23); // 2024-12-31T23:59:59.999999
         assert_eq!((hour(-1), hour(-24 * HOUR_US)), (23, 0));
-        assert!((0..24).contains(&hour(i64::MIN)) && (0..24).contains(&hour(i64::MAX)));
+        let exact = |time_us: i64| time_us.div_euclid(HOUR_US).rem_euclid(24) as i32;
+        for hours in (-2_562_047_788..=2_562_047_788).step_by(9973) {
+            for time in [-1, 0, 1].map(|away| hours * HOUR_US + away) {
+                assert_eq!(hour(time), exact(time), "{time}");
+            }
+        }
+        for time in [i64::MIN, i64::MIN + 1, i64::MAX] {
+            assert_eq!(hour(time), exact(time), "{time}");
+        }
     }
 }

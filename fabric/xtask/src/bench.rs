@@ -4,7 +4,7 @@
 //! platform    micro    in process: sandboxes, map calls, artefacts, beside bare wasmtime and native code
 //!             up       `weft up` from an empty folder to its first answer, and `weft deploy`
 //!             invoke   calls over HTTP on 1, 8 and 64 connections
-//!             noop     10,000 tasks that do nothing, each in a sandbox of its own
+//!             noop     a task that does nothing, and 10,000 of them, each in a sandbox of its own
 //! --peers     weblog, taxi, wordcount, scoring, sort    bench/compare.py: Weft and other systems on the same data
 //! ```
 //!
