@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use weft::BATCH_ROWS;
 use weft::prelude::*;
@@ -31,7 +31,7 @@ pub(crate) struct Counts {
     slots: Vec<Slot>,
     n_words: usize,
     words_max: usize,
-    long: BTreeMap<Vec<u8>, u32>,
+    long: HashMap<Box<[u8]>, u32>,
     long_bytes: usize,
     n_counted: u32,
     /// Occurrences of words that were not UTF-8, as far as they have been drained.
@@ -115,7 +115,7 @@ impl Counts {
             slots: vec![Slot::default(); SLOTS_MIN],
             n_words: 0,
             words_max,
-            long: BTreeMap::new(),
+            long: HashMap::new(),
             long_bytes: 0,
             n_counted: 0,
             n_not_utf8: 0,
@@ -167,7 +167,7 @@ impl Counts {
         if let Some(n) = self.long.get_mut(word) {
             *n += 1;
         } else {
-            self.long.insert(word.to_vec(), 1);
+            self.long.insert(word.into(), 1);
             self.long_bytes += word.len();
         }
         self.n_counted += 1;
@@ -214,7 +214,9 @@ impl Counts {
         self.n_words = 0;
         self.n_counted = 0;
         self.long_bytes = 0;
-        let mut long = std::mem::take(&mut self.long).into_iter().peekable();
+        let mut long: Vec<_> = self.long.drain().collect();
+        long.sort_unstable();
+        let mut long = long.into_iter().peekable();
         let mut rows = Counted::default();
         for slot in short {
             let (bytes, len) = slot.word();

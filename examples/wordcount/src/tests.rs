@@ -102,15 +102,38 @@ fn sums_do_not_depend_on_how_much_a_task_holds() {
     }
 }
 
-/// So many words that the table grows several times and is drained, all of them longer than what a slot holds.
+/// So many words that the table grows several times and is drained: words that fit a slot, words that do not, and both.
 #[test]
-fn many_long_words() {
-    let words: Vec<_> = (0..300_000)
-        .map(|i| format!("/a/path/{i:06}/index.html"))
-        .collect();
-    let lines: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
-    let mut rows = count(&lines).rows();
-    rows.sort_unstable();
-    let expected: Vec<_> = words.iter().map(|word| format!("{word} | 1")).collect();
-    assert!(rows == expected);
+fn many_words() {
+    let short = |i: u32| format!("w{i:06}");
+    let long = |i: u32| format!("/a/path/{i:06}/index.html");
+    for n_long in [0, 3, 10] {
+        let word = |i: u32| if i % 10 < n_long { long(i) } else { short(i) };
+        let words: Vec<_> = (0..300_000).map(word).collect();
+        let lines: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+        let run = count(&lines);
+        assert!(run.batches.len() > 4, "they do not fit at once");
+        let mut rows = run.rows();
+        rows.sort_unstable();
+        let mut expected: Vec<_> = words.iter().map(|word| format!("{word} | 1")).collect();
+        expected.sort_unstable();
+        assert!(rows == expected, "{n_long} of 10 are long");
+    }
+}
+
+#[test]
+fn short_and_long_words_come_in_one_order() {
+    let words = [
+        "a",
+        "abcdefghijk",
+        "abcdefghijk0",
+        "abcdefghijka",
+        "abcdefghijkl",
+        "abcdefghijm",
+        "b",
+        "zzzzzzzzzzzz",
+    ];
+    let line = words.map(|word| format!("{word} ")).concat();
+    let rows = count(&[line.trim_end().as_bytes()]).rows();
+    assert_eq!(rows, words.map(|word| format!("{word} | 1")));
 }

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use weft_core::job::FunctionRef;
 use weft_core::{Digest, ErrorCode, FunctionKind, FunctionRecord, Problem};
 
+/// Components whose names are compared with one that is not there.
+const SUGGESTIONS_MAX: usize = 1000;
+
 /// Most components of a tenant, and most versions of one component.
 const COMPONENTS_MAX: usize = 10_000;
 const VERSIONS_MAX: usize = 1_000;
@@ -142,12 +145,15 @@ impl Catalog {
                     ),
                     None => {
                         let known = self.components.keys().map(String::as_str);
-                        let meant = weft_core::job::nearest(&parsed.component, known);
-                        let advice = meant.map_or_else(
-                            || "upload it with `weft deploy`".to_owned(),
-                            |meant| format!("did you mean `{meant}`?"),
-                        );
-                        format!("there is no component `{}`; {advice}", parsed.component)
+                        let known = known.take(SUGGESTIONS_MAX);
+                        let meant = weft_core::job::nearest(&parsed.component, known)
+                            .map_or_else(String::new, |meant| {
+                                format!(", or did you mean `{meant}`?")
+                            });
+                        let name = &parsed.component;
+                        format!(
+                            "there is no component `{name}`; upload it with `weft deploy`{meant}"
+                        )
                     }
                 })
             })?;

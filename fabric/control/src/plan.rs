@@ -157,7 +157,7 @@ pub struct SinkFile {
     pub output: String,
     /// The file's name in the staging folder.
     pub staged: String,
-    /// The name under which it is published.
+    /// The name under which it is published, but for the number that keeps it apart where jobs share a folder.
     pub name: String,
     /// Rows in it.
     pub rows: u64,

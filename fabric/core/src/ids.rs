@@ -120,11 +120,6 @@ impl JobId {
             .map(|position| char::from(CROCKFORD[(value >> (5 * position)) as usize & 31]));
         Self(format!("job-{}", digits.collect::<String>()))
     }
-
-    /// Its last characters, for names of files that other jobs must not choose: 40 random bits.
-    pub fn mark(&self) -> &str {
-        &self.0[self.0.len() - 8..]
-    }
 }
 
 /// A lease number: what was granted under an older one can never commit.

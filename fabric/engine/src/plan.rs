@@ -7,7 +7,7 @@ use weft_core::job::{BadRecords, InputFormat, OutputFormat};
 use weft_core::{Digest, JobId, Limits};
 
 /// Partition hash, plan encoding and segment format: executors of one job must agree on all three.
-pub const FINGERPRINT: &str = "arrow-row59-xxh3 · plan-json-2 · ipc59-lz4-xxh3-1";
+pub const FINGERPRINT: &str = "arrow-row59-xxh3 · plan-json-1 · ipc59-lz4-xxh3-1";
 
 /// Where all lies that a job needs while it runs.
 pub fn job_prefix(job: &JobId) -> String {
@@ -86,6 +86,20 @@ pub(crate) struct FileSplit {
     pub(crate) part: Part,
 }
 
+impl FileSplit {
+    /// Where it is, for people.
+    pub(crate) fn place(&self) -> String {
+        let path = &self.path;
+        match self.part {
+            Part::Whole | Part::Bytes { start: 0, .. } | Part::RowGroups { first: 0, .. } => {
+                format!("`{path}`")
+            }
+            Part::Bytes { start, .. } => format!("`{path}` from byte {start} on"),
+            Part::RowGroups { first, .. } => format!("`{path}` from row group {first} on"),
+        }
+    }
+}
+
 /// Which part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -161,8 +175,6 @@ pub(crate) struct SinkPlan {
     pub(crate) format: OutputFormat,
     /// Positions of the columns whose values name folders.
     pub(crate) partition_by: Vec<usize>,
-    /// Whether the folder may hold files of other jobs, now or later.
-    pub(crate) shared: bool,
     #[serde(with = "crate::schema")]
     pub(crate) schema: SchemaRef,
 }

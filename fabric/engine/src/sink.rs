@@ -283,9 +283,6 @@ impl SinkWriter {
         }
         let n = self.n_files.entry(folder.to_owned()).or_default();
         let mut base = format!("part-{}-{:05}", self.plan.stage, self.request.id.task);
-        if self.plan.shared {
-            base += &format!("-{}", self.request.id.job.mark());
-        }
         if *n > 0 {
             base += &format!("-{n}");
         }

@@ -14,7 +14,7 @@ use weft_shuffle::{Blobs, ObjectReader, ObjectWriter};
 use crate::edge::{EdgeWriter, internal};
 use crate::flow::{Flow, RunningGuest, TaskEnvironment};
 use crate::messages::{TaskReply, TaskRequest, Took};
-use crate::plan::{FilesPlan, NodeWork, Source, StagePlan, job_prefix};
+use crate::plan::{FileSplit, FilesPlan, NodeWork, Source, StagePlan, job_prefix};
 use crate::scan::{self, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
@@ -298,8 +298,11 @@ impl TaskRun {
                 continue;
             }
             failpoint::hit("map");
+            let first = progress.own.rows_in + 1;
             progress.own.rows_in += batch.num_rows() as u64;
-            flow.push(environment, batch).await?;
+            let last = progress.own.rows_in;
+            let pushed = flow.push(environment, batch).await;
+            pushed.map_err(|problem| among_rows(problem, first, last, split))?;
         }
         let left_out = reader.left_out().map_or(0, |left_out| left_out.count);
         if left_out > 0 {
@@ -339,4 +342,14 @@ impl TaskRun {
             dropped,
         })
     }
+}
+
+/// Where a function did not get on: rows count those that were read of the split.
+fn among_rows(problem: Problem, first: u64, last: u64, split: &FileSplit) -> Problem {
+    if problem.function.is_none() || problem.code.is_platform_fault() {
+        return problem;
+    }
+    let place = split.place();
+    let detail = format!("rows {first} to {last} of {place}: {}", problem.detail);
+    Problem { detail, ..problem }
 }

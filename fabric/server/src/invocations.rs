@@ -22,6 +22,7 @@ use crate::agent::Outbound;
 use crate::folder::tenant;
 use crate::metrics::{Metrics, UnderWay};
 use crate::replica::Replica;
+use crate::room::{Room, Taken};
 
 /// Invocations of one tenant that run or wait.
 const TENANT_MAX: usize = 1024;
@@ -29,10 +30,15 @@ const TENANT_MAX: usize = 1024;
 const FUNCTION_MAX: usize = 256;
 /// Invocations of one function that have been sent to the executor, for each of its slots.
 const SENT_PER_SLOT: usize = 2;
+/// Bytes of an output.
+pub(crate) const OUTPUT_BYTES_MAX: usize = 8 << 20;
+/// Bytes of outputs for each slot: of those that may come, and of those that their clients have not taken. With all of it held,
+/// calls wait.
+const OUTPUT_BYTES_PER_SLOT: usize = 128 << 20;
 /// How often what was used is committed. What a dying server had not committed is the platform's loss.
 const METERING_PERIOD: Duration = Duration::from_secs(1);
 
-type Answer = (InvokeReply, Vec<u8>);
+type Answer = (InvokeReply, Bytes);
 
 /// Admission of one function.
 struct Admission {
@@ -44,13 +50,14 @@ struct Admission {
 struct Pending {
     /// The executor that is ready, with its number.
     link: Option<(u64, mpsc::Sender<Outbound>)>,
-    answers: HashMap<u64, oneshot::Sender<Answer>>,
+    answers: HashMap<u64, oneshot::Sender<(InvokeReply, Vec<u8>)>>,
 }
 
 /// Sends invocations. One for the whole server.
 pub(crate) struct Invocations {
     tenant: Semaphore,
     sent_max: usize,
+    outputs: Room,
     functions: Mutex<HashMap<String, Arc<Admission>>>,
     pending: Mutex<Pending>,
     next_request: AtomicU64,
@@ -91,7 +98,9 @@ impl Drop for Waiting<'_> {
 
 impl Invocations {
     pub(crate) fn new(slots: u32, incarnation: String, metrics: Arc<Metrics>) -> Self {
+        let output_bytes = slots as usize * OUTPUT_BYTES_PER_SLOT;
         Self {
+            outputs: Room::new(output_bytes, metrics.output_held.clone()),
             metrics,
             incarnation,
             tenant: Semaphore::new(TENANT_MAX),
@@ -188,17 +197,18 @@ impl Invocations {
         let label = request.label.clone();
         let call = async {
             let _sent = admission.sent.acquire().await;
+            let room = self.output_room().await;
             request.request = self.next_request.fetch_add(1, Ordering::Relaxed);
             let waiting = Waiting {
                 invocations: self,
                 request: request.request,
             };
             let answered = self.send(request, input).await?;
-            let answer = answered
+            let (reply, output) = answered
                 .await
                 .map_err(|_| busy("the executor ended while the function ran; try again"))?;
             drop(waiting);
-            Ok(answer)
+            Ok((reply, room.keep(output)))
         };
         tokio::time::timeout(deadline, call)
             .await
@@ -213,11 +223,16 @@ impl Invocations {
             })
     }
 
+    /// Waits for room for the largest output that there may be.
+    pub(crate) async fn output_room(&self) -> Taken {
+        self.outputs.take(OUTPUT_BYTES_MAX).await
+    }
+
     async fn send(
         &self,
         request: InvokeRequest,
         input: Bytes,
-    ) -> Result<oneshot::Receiver<Answer>, Problem> {
+    ) -> Result<oneshot::Receiver<(InvokeReply, Vec<u8>)>, Problem> {
         let (answer, answered) = oneshot::channel();
         let link = {
             let mut pending = lock(&self.pending);

@@ -22,6 +22,7 @@ mod process;
 mod queue;
 mod random;
 mod replica;
+mod room;
 mod tasks;
 mod traces;
 mod up;

@@ -80,6 +80,7 @@ pub(crate) struct Metrics {
     pub(crate) invocation_seconds: Histogram,
     pub(crate) invocations_under_way: Gauge,
     pub(crate) input_held: Gauge,
+    pub(crate) output_held: Gauge,
     limits_hit: Family<LimitLabels, Counter>,
     pub(crate) log_lines_dropped: Counter,
     cpu_nanoseconds: Family<AccountLabels, Counter>,
@@ -123,6 +124,7 @@ impl Metrics {
             invocation_seconds: seconds(),
             invocations_under_way: Gauge::default(),
             input_held: Gauge::default(),
+            output_held: Gauge::default(),
             limits_hit: Family::default(),
             log_lines_dropped: Counter::default(),
             cpu_nanoseconds: Family::default(),
@@ -227,6 +229,12 @@ impl Metrics {
             "Inputs of invocations that come in, wait or run",
             Unit::Bytes,
             self.input_held.clone(),
+        );
+        r.register_with_unit(
+            "invocation_output_held",
+            "Room for outputs of invocations that run, and outputs that their clients have not taken",
+            Unit::Bytes,
+            self.output_held.clone(),
         );
         r.register(
             "limits_hit",

@@ -27,6 +27,7 @@ struct Machine {
     state: Arc<RwLock<State>>,
     signals: mpsc::Sender<Signal>,
     version: watch::Sender<u64>,
+    endings: watch::Sender<u64>,
     behind: Arc<AtomicBool>,
     leader: bool,
 }
@@ -48,6 +49,7 @@ impl Machine {
 
 impl StateMachine for Machine {
     fn apply(&mut self, index: u64, command: &[u8]) -> Vec<u8> {
+        let mut ends = false;
         let answer = match serde_json::from_slice::<Envelope>(command) {
             Ok(envelope) => {
                 let (answer, effects) = self
@@ -55,6 +57,8 @@ impl StateMachine for Machine {
                     .write()
                     .unwrap_or_else(PoisonError::into_inner)
                     .apply(envelope);
+                let is_end = |effect: &Effect| matches!(effect, Effect::ArchiveJob { .. });
+                ends = effects.iter().any(is_end);
                 if self.leader {
                     self.signal(effects);
                 }
@@ -68,6 +72,9 @@ impl StateMachine for Machine {
             },
         };
         self.version.send_replace(index);
+        if ends {
+            self.endings.send_replace(index);
+        }
         serde_json::to_vec(&answer).expect("answers are plain data")
     }
 
@@ -96,6 +103,7 @@ pub(crate) struct Replica {
     handle: Handle,
     state: Arc<RwLock<State>>,
     version: watch::Receiver<u64>,
+    endings: watch::Receiver<u64>,
     behind: Arc<AtomicBool>,
 }
 
@@ -107,11 +115,13 @@ impl Replica {
         let state: Arc<RwLock<State>> = Arc::default();
         let (signals, receiver) = mpsc::channel(EFFECTS_MAX);
         let (version, watched) = watch::channel(0);
+        let (endings, watched_endings) = watch::channel(0);
         let behind: Arc<AtomicBool> = Arc::default();
         let machine = Machine {
             state: Arc::clone(&state),
             signals,
             version,
+            endings,
             behind: Arc::clone(&behind),
             leader: false,
         };
@@ -121,6 +131,7 @@ impl Replica {
                 handle,
                 state,
                 version: watched,
+                endings: watched_endings,
                 behind,
             },
             receiver,
@@ -150,6 +161,11 @@ impl Replica {
     /// Changes whenever a command was applied.
     pub(crate) fn version(&self) -> watch::Receiver<u64> {
         self.version.clone()
+    }
+
+    /// Changes whenever a job has ended.
+    pub(crate) fn endings(&self) -> watch::Receiver<u64> {
+        self.endings.clone()
     }
 
     /// Has a command replicated; returns when it is on disk and applied. A refusal is an error.

@@ -172,7 +172,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         blobs,
         folder: Arc::clone(&folder),
         invocations: Arc::clone(&invocations),
-        bodies: api::body::Bodies::new(Arc::clone(&metrics)),
+        bodies: api::body::Bodies::new(&metrics),
         tasks: tasks.clone(),
         metrics,
         traces: Arc::clone(&traces),

@@ -42,7 +42,7 @@ pub enum Error {
     #[error(
         "the output `{output}` would be added to `{folder}`, whose files have {theirs}: choose another folder"
     )]
-    OtherRows {
+    AppendMismatch {
         /// The output.
         output: String,
         /// Where it goes.
@@ -94,7 +94,7 @@ impl Error {
             Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
             Error::Damaged { .. } | Error::StagedFileLost(_) => ErrorKind::Damaged,
             Error::OutputExists(_) => ErrorKind::Conflict,
-            Error::OtherRows { .. } => ErrorKind::Mismatch,
+            Error::AppendMismatch { .. } => ErrorKind::Mismatch,
             Error::Encoding(_) => ErrorKind::Internal,
         }
     }

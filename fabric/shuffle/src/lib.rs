@@ -19,6 +19,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use object::{ObjectReader, ObjectWriter, Place, Segment};
 pub use segment::FORMAT;
 pub use sink::{
-    MANIFEST, Manifest, ManifestFile, ManifestOutput, StagedFile, clean_staging, folder_is_free,
-    prepare_output, publish, read_manifest,
+    Holding, MANIFEST, Manifest, ManifestFile, ManifestOutput, StagedFile, clean_staging,
+    look_into, prepare_output, publish, read_manifest,
 };

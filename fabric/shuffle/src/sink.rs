@@ -25,13 +25,63 @@ use crate::error::{Error, Result};
 pub const MANIFEST: &str = "_weft.json";
 /// Bytes of a manifest that is read.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+/// How the name of a staging folder ends that is being removed.
+const TRASH: &str = ".trash";
 
 fn staging_folder(output: &Path, job: &JobId) -> PathBuf {
     output.join(format!(".weft-{job}"))
 }
 
+/// What the folder of an output holds.
+#[derive(Debug)]
+pub enum Holding {
+    /// Nothing that readers see.
+    Nothing,
+    /// What jobs have written.
+    Output(Manifest),
+    /// Files of a job that died while it published them, and will go on.
+    Unfinished,
+    /// Files that no job has written.
+    Foreign,
+}
+
+/// Looks what is in the folder of an output, while no job publishes there.
+pub fn look_into(output: &Path) -> Result<Holding> {
+    let _lock = match FolderLock::take(output) {
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(Holding::Nothing);
+        }
+        lock => lock?,
+    };
+    if folder_is_free(output)? {
+        return Ok(Holding::Nothing);
+    }
+    if let Some(manifest) = read_manifest(output)? {
+        return Ok(Holding::Output(manifest));
+    }
+    let is_unfinished = |staging: &PathBuf| staging.join(GENERATION).exists();
+    Ok(match stagings(output)?.iter().any(is_unfinished) {
+        true => Holding::Unfinished,
+        false => Holding::Foreign,
+    })
+}
+
+/// The staging folders of all jobs that write to `output`.
+fn stagings(output: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| Error::file(output, error);
+    let mut stagings = Vec::new();
+    for entry in fs::read_dir(output).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(".weft-job-") && !name.ends_with(TRASH) {
+            stagings.push(output.join(name.as_ref()));
+        }
+    }
+    Ok(stagings)
+}
+
 /// True where nothing that readers see lies in `output`.
-pub fn folder_is_free(output: &Path) -> Result<bool> {
+fn folder_is_free(output: &Path) -> Result<bool> {
     match fs::read_dir(output) {
         Ok(entries) => {
             for entry in entries {
@@ -191,7 +241,17 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Errors: `OtherRows` where the files of this output cannot be read together with those that are there.
+    fn with_files(self, files: Vec<ManifestFile>) -> Manifest {
+        let sum = |of: fn(&ManifestFile) -> u64| files.iter().map(of).fold(0, u64::saturating_add);
+        Manifest {
+            rows: sum(|file| file.rows),
+            bytes: sum(|file| file.bytes),
+            files,
+            ..self
+        }
+    }
+
+    /// Errors: `AppendMismatch` where the files of this output cannot be read together with those that are there.
     pub fn check_append(&self, output: &ManifestOutput) -> Result<()> {
         let theirs = if self.format != output.format {
             "another format"
@@ -202,7 +262,7 @@ impl Manifest {
         } else {
             return Ok(());
         };
-        Err(Error::OtherRows {
+        Err(Error::AppendMismatch {
             output: output.name.clone(),
             folder: output.folder.clone(),
             theirs,
@@ -268,12 +328,14 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     // Another job may have written to the folder since this one's manifest stood there.
     if !is_published(&staging) {
         let previous = keep_previous(job, folder, &staging, output)?;
-        for file in &output.files {
+        let generation = choose_generation(folder, &staging, output, previous.as_ref())?;
+        let files = named(&output.files, generation);
+        for file in &files {
             weft_core::failpoint::hit("publish");
             publish_file(folder, &staging, file)?;
         }
-        sync_folders(folder, &output.files)?;
-        let manifest = manifest(job, output, previous.as_ref());
+        sync_folders(folder, &files)?;
+        let manifest = manifest(job, output, &files, previous.as_ref(), generation);
         write_manifest(folder, &staging, &manifest, previous.is_some())?;
         weft_core::failpoint::hit("publish-manifest");
     }
@@ -309,7 +371,83 @@ fn sync_folder(folder: &Path) -> Result<()> {
     synced.map_err(|error| Error::file(folder, error))
 }
 
-fn manifest(job: &JobId, output: &ManifestOutput, previous: Option<&Manifest>) -> Manifest {
+/// Names files apart that one task of several jobs would write to a folder.
+fn named(files: &[SinkFile], generation: u32) -> Vec<SinkFile> {
+    let one = |file: &SinkFile| SinkFile {
+        name: name_in(&file.name, generation),
+        ..file.clone()
+    };
+    files.iter().map(one).collect()
+}
+
+fn name_in(name: &str, generation: u32) -> String {
+    match (generation, name.rsplit_once('.')) {
+        (0, _) => name.to_owned(),
+        (_, Some((stem, extension))) => format!("{stem}-g{generation}.{extension}"),
+        (_, None) => format!("{name}-g{generation}"),
+    }
+}
+
+/// The generation that a job has chosen in a folder, written down before any file gets a name by it.
+const GENERATION: &str = "generation";
+/// Generations that are tried.
+const GENERATIONS_MAX: u32 = 1000;
+
+/// How often the folder was written to before, or the next number by which no name of ours is taken: by a job that died while it
+/// published, say. All attempts have the same.
+fn choose_generation(
+    folder: &Path,
+    staging: &Path,
+    output: &ManifestOutput,
+    previous: Option<&Manifest>,
+) -> Result<u32> {
+    if output.mode == OutputMode::Error {
+        return Ok(0);
+    }
+    if let Some(chosen) = chosen_generation(staging)? {
+        return Ok(chosen);
+    }
+    let first = next_generation(previous);
+    let is_free = |generation: &u32| {
+        let mut names = output
+            .files
+            .iter()
+            .map(|file| name_in(&file.name, *generation));
+        !names.any(|name| folder.join(name).exists())
+    };
+    let tried = first..first.saturating_add(GENERATIONS_MAX);
+    let chosen = tried.into_iter().find(is_free);
+    let chosen = chosen.ok_or_else(|| Error::OutputExists(folder.display().to_string()))?;
+    write_durably(&staging.join(GENERATION), chosen.to_string().as_bytes())?;
+    Ok(chosen)
+}
+
+fn next_generation(previous: Option<&Manifest>) -> u32 {
+    previous.map_or(0, |previous| previous.generation.saturating_add(1))
+}
+
+fn chosen_generation(staging: &Path) -> Result<Option<u32>> {
+    let path = staging.join(GENERATION);
+    match fs::read_to_string(&path) {
+        Ok(text) => match text.parse() {
+            Ok(generation) => Ok(Some(generation)),
+            Err(_) => Err(Error::Encoding(format!(
+                "`{}` is no number",
+                path.display()
+            ))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file(&path, error)),
+    }
+}
+
+fn manifest(
+    job: &JobId,
+    output: &ManifestOutput,
+    ours: &[SinkFile],
+    previous: Option<&Manifest>,
+    generation: u32,
+) -> Manifest {
     let file = |file: &SinkFile| ManifestFile {
         name: file.name.clone(),
         rows: file.rows,
@@ -325,24 +463,19 @@ fn manifest(job: &JobId, output: &ManifestOutput, previous: Option<&Manifest>) -
                 .map(|file| (file.name.as_str(), file.clone())),
         );
     }
-    files.extend(
-        output
-            .files
-            .iter()
-            .map(|ours| (ours.name.as_str(), file(ours))),
-    );
-    let sum = |of: fn(&ManifestFile) -> u64| files.values().map(of).fold(0, u64::saturating_add);
-    Manifest {
+    files.extend(ours.iter().map(|ours| (ours.name.as_str(), file(ours))));
+    let manifest = Manifest {
         job: job.to_string(),
         output: output.name.clone(),
         format: output.format.clone(),
         schema: output.schema.clone(),
         partition_by: output.partition_by.clone(),
-        generation: previous.map_or(0, |previous| previous.generation.saturating_add(1)),
-        rows: sum(|file| file.rows),
-        bytes: sum(|file| file.bytes),
-        files: files.into_values().collect(),
-    }
+        generation: next_generation(previous).max(generation),
+        files: Vec::new(),
+        rows: 0,
+        bytes: 0,
+    };
+    manifest.with_files(files.into_values().collect())
 }
 
 /// Name of the manifest that was there before, in the staging folder: of files that are to be removed, and of files that stay.
@@ -452,16 +585,19 @@ fn remove(folder: &Path) -> Result<()> {
 /// is empty then goes too. Repeating it changes nothing.
 pub fn clean_staging(output: &Path, job: &JobId, withdraw: Option<&[SinkFile]>) -> Result<()> {
     let staging = staging_folder(output, job);
-    let trash = output.join(format!(".weft-{job}.trash"));
+    let trash = output.join(format!(".weft-{job}{TRASH}"));
     if staging.exists() {
         let _lock = FolderLock::take(output)?;
         match withdraw {
             Some(files) => {
-                withdraw_manifest(output, &staging, job, files)?;
-                // A file that is still staged was never renamed: what has its name is somebody else's.
-                let ours = files
-                    .iter()
-                    .filter(|file| !staging.join(&file.staged).exists());
+                let files = named(files, chosen_generation(&staging)?.unwrap_or(0));
+                withdraw_manifests(output, &staging, job, &files)?;
+                // A file that is still staged was never renamed, and what a manifest still lists is not this job's: what has its
+                // name is somebody else's.
+                let listed = listed_in(output);
+                let ours = files.iter().filter(|file| {
+                    !staging.join(&file.staged).exists() && !listed.contains(&file.name)
+                });
                 for file in ours {
                     remove_file(output, &file.name, file.bytes)?;
                 }
@@ -502,52 +638,108 @@ fn remove_replaced(output: &Path, staging: &Path) -> Result<()> {
     let Some(replaced) = read_manifest_at(&staging.join(REPLACED))? else {
         return Ok(());
     };
-    // What is no manifest any more lists nothing.
-    let current = read_manifest(output).ok().flatten();
-    let listed: BTreeSet<&str> = current
-        .iter()
-        .flat_map(|manifest| &manifest.files)
-        .map(|file| file.name.as_str())
-        .collect();
-    for file in replaced
+    let listed = listed_in(output);
+    let mut gone = replaced
         .files
         .iter()
-        .filter(|file| !listed.contains(file.name.as_str()))
-    {
-        remove_file(output, &file.name, file.bytes)?;
+        .filter(|file| !listed.contains(&file.name));
+    gone.try_for_each(|file| remove_file(output, &file.name, file.bytes))
+}
+
+/// Names of the files that the folder's manifest lists. What is no manifest any more lists nothing.
+fn listed_in(output: &Path) -> BTreeSet<String> {
+    let manifest = read_manifest(output).ok().flatten();
+    let files = manifest.into_iter().flat_map(|manifest| manifest.files);
+    files.map(|file| file.name).collect()
+}
+
+/// Takes the files of a job that had published them, and did not succeed, out of the folder's manifest, and out of those that
+/// other jobs keep to go back to. What the job had replaced takes their place.
+fn withdraw_manifests(
+    output: &Path,
+    staging: &Path,
+    job: &JobId,
+    files: &[SinkFile],
+) -> Result<()> {
+    if !is_published(staging) {
+        return Ok(());
+    }
+    let replaced = read_manifest_at(&staging.join(REPLACED))?;
+    let extended = read_manifest_at(&staging.join(EXTENDED))?;
+    let withdrawn = Withdrawn {
+        job,
+        ours: files.iter().map(|file| file.name.as_str()).collect(),
+        comes_back: replaced.as_ref().map_or(Vec::new(), |replaced| {
+            let there = |file: &&ManifestFile| output.join(&file.name).exists();
+            replaced.files.iter().filter(there).cloned().collect()
+        }),
+        before: replaced.as_ref().or(extended.as_ref()),
+    };
+    let mut paths = vec![output.join(MANIFEST)];
+    for other in stagings(output)?.iter().filter(|other| *other != staging) {
+        paths.extend([other.join(REPLACED), other.join(EXTENDED)]);
+    }
+    let mut listed = BTreeSet::new();
+    for path in paths {
+        // What is no manifest is somebody else's.
+        let Ok(Some(manifest)) = read_manifest_at(&path) else {
+            continue;
+        };
+        match withdrawn.from(manifest) {
+            Rest::All(manifest) => listed.extend(manifest.files.into_iter().map(|file| file.name)),
+            Rest::Some(manifest) => {
+                write_durably(&path, &encode(&manifest)?)?;
+                listed.extend(manifest.files.into_iter().map(|file| file.name));
+            }
+            Rest::Nothing => remove_if_there(&path)?,
+        }
+    }
+    // Who replaced the job's files for good has removed them, and knows nothing of those that the job had replaced.
+    let is_gone = |name: &&str| !output.join(name).exists();
+    if !withdrawn.ours.is_empty() && withdrawn.ours.iter().all(is_gone) {
+        let comes_back = withdrawn.comes_back.iter();
+        for file in comes_back.filter(|file| !listed.contains(&file.name)) {
+            remove_file(output, &file.name, file.bytes)?;
+        }
     }
     Ok(())
 }
 
-/// Takes back the manifest, if it is this job's; the one that was there before comes back. In another job's manifest that lists
-/// files of this one, they are left out.
-fn withdraw_manifest(output: &Path, staging: &Path, job: &JobId, files: &[SinkFile]) -> Result<()> {
-    let path = output.join(MANIFEST);
-    // What is no manifest is somebody else's.
-    let Ok(Some(mut manifest)) = read_manifest(output) else {
-        return Ok(());
-    };
-    if manifest.job != job.as_str() {
-        let ours: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
-        let listed = manifest.files.len();
-        // A file that is still staged is not the one that the manifest means.
-        if is_published(staging) {
-            manifest
-                .files
-                .retain(|file| !ours.contains(file.name.as_str()));
+/// A publication that is taken back.
+struct Withdrawn<'a> {
+    job: &'a JobId,
+    ours: BTreeSet<&'a str>,
+    /// Those of the files that it had replaced that are still there.
+    comes_back: Vec<ManifestFile>,
+    /// The manifest that was there before.
+    before: Option<&'a Manifest>,
+}
+
+/// What is left of a manifest.
+enum Rest {
+    /// It had nothing of what is taken back.
+    All(Manifest),
+    Some(Manifest),
+    Nothing,
+}
+
+impl Withdrawn<'_> {
+    fn from(&self, manifest: Manifest) -> Rest {
+        let is_ours = |file: &ManifestFile| self.ours.contains(file.name.as_str());
+        let own = manifest.job == self.job.as_str();
+        if !own && !manifest.files.iter().any(is_ours) {
+            return Rest::All(manifest);
         }
-        return match manifest.files.len() < listed {
-            true => write_durably(&path, &encode(&manifest)?),
-            false => Ok(()),
-        };
-    }
-    for name in [REPLACED, EXTENDED] {
-        if staging.join(name).exists() {
-            return fs::rename(staging.join(name), &path)
-                .map_err(|error| Error::file(&path, error));
+        let rest = manifest.files.iter().filter(|file| !is_ours(file));
+        let files = rest.chain(&self.comes_back).cloned();
+        let files: BTreeMap<String, _> = files.map(|file| (file.name.clone(), file)).collect();
+        let files = files.into_values().collect();
+        match (own, self.before) {
+            (false, _) => Rest::Some(manifest.with_files(files)),
+            (true, Some(before)) => Rest::Some(before.clone().with_files(files)),
+            (true, None) => Rest::Nothing,
         }
     }
-    fs::remove_file(&path).map_err(|error| Error::file(&path, error))
 }
 
 #[cfg(test)]
@@ -619,24 +811,174 @@ mod tests {
         );
     }
 
+    /// A folder that several jobs write to, each one file of the name `part`.
+    struct Shared(tempfile::TempDir);
+
+    impl Shared {
+        /// A folder that job 0 has written to.
+        fn new() -> Self {
+            let shared = Self(tempfile::tempdir().expect("a folder"));
+            shared
+                .publish(0, OutputMode::Append)
+                .expect("nothing is there");
+            shared.succeed(0);
+            shared
+        }
+
+        fn staged(&self, job: u128, mode: OutputMode) -> (JobId, ManifestOutput) {
+            let id = JobId::new(1, job);
+            let files = vec![staged(
+                self.0.path(),
+                &id,
+                "part.csv",
+                &"x".repeat(job as usize + 1),
+            )];
+            let output = ManifestOutput {
+                mode,
+                ..output(self.0.path(), files)
+            };
+            (id, output)
+        }
+
+        fn publish(&self, job: u128, mode: OutputMode) -> Result<ManifestOutput> {
+            let (id, output) = self.staged(job, mode);
+            publish(&id, &output).map(|_| output)
+        }
+
+        fn succeed(&self, job: u128) {
+            clean_staging(self.0.path(), &JobId::new(1, job), None).expect("it cleans");
+        }
+
+        /// The job fails, and cleans up twice, as it would where it died between.
+        fn fail(&self, job: u128, output: &ManifestOutput) {
+            let (id, staging) = (
+                JobId::new(1, job),
+                staging_folder(self.0.path(), &JobId::new(1, job)),
+            );
+            let files = named(
+                &output.files,
+                chosen_generation(&staging).expect("it reads").unwrap_or(0),
+            );
+            withdraw_manifests(self.0.path(), &staging, &id, &files).expect("it withdraws");
+            clean_staging(self.0.path(), &id, Some(&output.files)).expect("it cleans");
+        }
+
+        /// The jobs whose files the manifest lists, after a check that all of them, and no others, are there.
+        fn jobs(&self) -> Vec<u64> {
+            let manifest = read_manifest(self.0.path()).expect("it reads");
+            let files = manifest.map_or(Vec::new(), |manifest| {
+                assert_eq!(manifest.rows, manifest.files.len() as u64);
+                manifest.files
+            });
+            let mut listed: Vec<_> = files.iter().map(|file| file.name.clone()).collect();
+            listed.sort();
+            let entries = fs::read_dir(self.0.path()).expect("a folder");
+            let names = entries.map(|entry| entry.expect("an entry").file_name().into_string());
+            let mut there: Vec<_> = names.map(|name| name.expect("UTF-8")).collect();
+            there.retain(|name| !name.starts_with('.') && name != MANIFEST);
+            there.sort();
+            assert_eq!(listed, there);
+            let mut jobs: Vec<_> = files.iter().map(|file| file.bytes - 1).collect();
+            jobs.sort_unstable();
+            jobs
+        }
+    }
+
+    #[test]
+    fn jobs_that_began_together_add_and_replace() {
+        let shared = Shared::new();
+        shared.publish(1, OutputMode::Append).expect("it fits");
+        shared.publish(2, OutputMode::Append).expect("it fits");
+        assert_eq!(shared.jobs(), [0, 1, 2]);
+        shared
+            .publish(3, OutputMode::Overwrite)
+            .expect("it replaces");
+        shared.succeed(2);
+        shared.succeed(1);
+        shared.succeed(3);
+        assert_eq!(shared.jobs(), [3]);
+    }
+
+    /// A job dies while it publishes, and others publish before it goes on.
+    #[test]
+    fn a_job_that_died_while_it_published_goes_on() {
+        let shared = Shared(tempfile::tempdir().expect("a folder"));
+        let (id, output) = shared.staged(1, OutputMode::Append);
+        let staging = staging_folder(shared.0.path(), &id);
+        let generation = choose_generation(shared.0.path(), &staging, &output, None);
+        assert_eq!(generation.expect("it chooses"), 0);
+        publish_file(shared.0.path(), &staging, &output.files[0]).expect("as if it died here");
+        let holding = look_into(shared.0.path()).expect("it looks");
+        assert!(matches!(holding, Holding::Unfinished), "{holding:?}");
+        shared
+            .publish(2, OutputMode::Append)
+            .expect("it takes another name");
+        publish(&id, &output).expect("it goes on");
+        assert_eq!(shared.jobs(), [1, 2]);
+        shared
+            .publish(3, OutputMode::Append)
+            .expect("it takes another name");
+        assert_eq!(shared.jobs(), [1, 2, 3]);
+    }
+
+    /// A job that has published fails for another of its outputs; meanwhile another one has added to its files, or replaced them,
+    /// and ends well or not, before or after it.
+    #[test]
+    fn what_a_failed_job_had_replaced_comes_back() {
+        use OutputMode::{Append, Overwrite};
+        for (first, second, kept) in [
+            (Overwrite, Append, [0, 2].as_slice()),
+            (Overwrite, Overwrite, &[2]),
+            (Append, Append, &[0, 2]),
+            (Append, Overwrite, &[2]),
+        ] {
+            let publish = || {
+                let shared = Shared::new();
+                let a = shared.publish(1, first).expect("it publishes");
+                let b = shared.publish(2, second).expect("it publishes");
+                (shared, a, b)
+            };
+            let (shared, a, _) = publish();
+            shared.fail(1, &a);
+            shared.succeed(2);
+            assert_eq!(
+                shared.jobs(),
+                kept,
+                "{first:?}, {second:?}: fails, succeeds"
+            );
+            let (shared, a, _) = publish();
+            shared.succeed(2);
+            shared.fail(1, &a);
+            assert_eq!(
+                shared.jobs(),
+                kept,
+                "{first:?}, {second:?}: succeeds, fails"
+            );
+            let (shared, a, b) = publish();
+            shared.fail(1, &a);
+            shared.fail(2, &b);
+            assert_eq!(shared.jobs(), [0], "{first:?}, {second:?}: both fail");
+            let (shared, a, b) = publish();
+            shared.fail(2, &b);
+            shared.fail(1, &a);
+            assert_eq!(
+                shared.jobs(),
+                [0],
+                "{first:?}, {second:?}: both fail, the last first"
+            );
+        }
+    }
+
     /// Two jobs began with an empty folder; what the second adds must fit what the first has published since.
     #[test]
     fn only_rows_like_those_that_are_there_are_added() {
-        let root = tempfile::tempdir().expect("a folder");
-        let append = |job: u128, column: &str| {
-            let job = JobId::new(1, job);
-            let files = vec![staged(root.path(), &job, job.mark(), "aa")];
-            let mut output = output(root.path(), files);
-            output.mode = OutputMode::Append;
-            output.schema = vec![(column.into(), "Utf8".into())];
-            publish(&job, &output)
-        };
-        append(2, "word").expect("nothing is there");
-        append(3, "word").expect("it fits");
-        let error = append(4, "page").expect_err("it does not fit");
+        let shared = Shared::new();
+        let (id, mut output) = shared.staged(1, OutputMode::Append);
+        output.schema = vec![("page".into(), "Utf8".into())];
+        let error = publish(&id, &output).expect_err("it does not fit");
         assert!(error.to_string().contains("other columns"), "{error}");
-        let manifest = read_manifest(root.path()).expect("it reads");
-        assert_eq!(manifest.expect("a manifest").files.len(), 2);
+        shared.fail(1, &output);
+        assert_eq!(shared.jobs(), [0]);
     }
 
     #[test]

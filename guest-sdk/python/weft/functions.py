@@ -81,7 +81,7 @@ class Function:
         # A type that there is not is found when the component is built.
         for each in self.reads:
             name, types = split(each)
-            for type in types.split("|"):
+            for type in alternatives(types):
                 Field.parse(f"{name} {type}")
         Schema(*self.adds or ())
         Schema(*self.gives or ())
@@ -94,7 +94,7 @@ class Function:
     def bind(self, input: Schema, params: Params) -> Schema:
         for each in self.reads:
             name, types = split(each)
-            input.require(name, *types.split("|"))
+            input.require(name, *alternatives(types))
         if hasattr(self.target, "bind"):
             return Schema(*self.target.bind(input, params))
         if self.gives is not None:
@@ -106,6 +106,11 @@ class Function:
 
     def open(self, params: Params) -> "Run":
         return Run(self, params)
+
+
+def alternatives(types: str) -> list[str]:
+    """The types that a column may have. What is read may be null whether a `?` says so or not."""
+    return [type.removesuffix("?") for type in types.split("|")]
 
 
 class Run:

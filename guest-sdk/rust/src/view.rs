@@ -354,7 +354,7 @@ impl<'a> Binaries<'a> {
     }
 
     /// The bytes of all rows, one after the other, and where each begins and ends in them: row `i` has those from
-    /// `offsets[i]` up to `offsets[i + 1]`. Other bytes may come before and after them.
+    /// `offsets[i]` up to `offsets[i + 1]`, which mean nothing where it is null. Other bytes may come before and after them.
     pub fn as_slices(&self) -> (&'a [u8], &'a [i32]) {
         (self.bytes, self.offsets)
     }

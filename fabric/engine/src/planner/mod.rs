@@ -19,7 +19,7 @@ use arrow::datatypes::SchemaRef;
 use tokio_util::sync::CancellationToken;
 use weft_control::{EdgeKind, EdgeRef, EdgeShape, PinnedFunction, Plan, SlotVector, StageShape};
 use weft_core::job::{
-    BadRecords, InputSpec, JobSpec, OutputMode, OutputSpec, STAGES_MAX, StageSpec, TASKS_MAX, Work,
+    BadRecords, InputSpec, JobSpec, OutputSpec, STAGES_MAX, StageSpec, TASKS_MAX, Work,
 };
 use weft_core::{Digest, ErrorCode, FunctionUsage, Limits, Meters, Problem};
 use weft_sandbox::{Component, Guest, GuestMeters, thread_cpu_ns, type_name};
@@ -138,8 +138,9 @@ impl<'a> Planner<'a> {
         }
         if self.request.check {
             // Last, so that a folder that holds files does not hide what is wrong with the job.
-            outputs::folders(spec)?;
+            self.joined = outputs::folders(spec)?;
         }
+        self.check_appends()?;
         for output in spec.outputs.iter().filter(|_| !self.request.check) {
             prepare_output(Path::new(&output.path), &self.request.job)
                 .map_err(|error| error.problem())?;
@@ -465,15 +466,27 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    fn check_appends(&self) -> Result<(), Problem> {
+        let sinks = self.stages.iter().flat_map(|stage| &stage.sinks);
+        for sink in sinks {
+            let outputs = self.request.spec.outputs.iter();
+            for output in outputs.filter(|output| output.name == sink.output) {
+                if let Some(joined) = self.joined.get(&output.name) {
+                    outputs::check_append(output, joined, &sink.schema)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn sink(&self, output: &OutputSpec, schema: &SchemaRef) -> Result<SinkPlan, Problem> {
-        outputs::check_columns(output, self.joined.get(&output.name), schema)?;
+        outputs::check_columns(output, schema)?;
         Ok(SinkPlan {
             output: output.name.clone(),
             folder: output.path.clone(),
             stage: output.from.clone(),
             format: output.format,
             partition_by: outputs::partition_columns(output, schema)?,
-            shared: output.mode != OutputMode::Error,
             schema: Arc::clone(schema),
         })
     }

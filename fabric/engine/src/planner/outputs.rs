@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use weft_core::job::{JobSpec, OutputFormat, OutputMode, OutputSpec};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::type_name;
-use weft_shuffle::{Manifest, ManifestOutput, folder_is_free, read_manifest};
+use weft_shuffle::{Holding, Manifest, ManifestOutput, look_into};
 
 use crate::schema;
 
@@ -26,42 +26,38 @@ pub(super) fn folders(spec: &JobSpec) -> Result<BTreeMap<String, Manifest>, Prob
 }
 
 fn joined(output: &OutputSpec) -> Result<Option<Manifest>, Problem> {
-    let folder = Path::new(&output.path);
-    let failed = |error: weft_shuffle::Error| error.problem();
-    if folder_is_free(folder).map_err(failed)? {
-        return Ok(None);
-    }
-    let (name, path) = (&output.name, &output.path);
+    let holding = look_into(Path::new(&output.path)).map_err(|error| error.problem())?;
     let refused = |why: &str| {
+        let (name, path) = (&output.name, &output.path);
         let detail = format!("the output `{name}` would go to `{path}`, which holds files{why}");
-        Problem::new(ErrorCode::OutputExists, detail)
+        Err(Problem::new(ErrorCode::OutputExists, detail))
     };
-    if output.mode == OutputMode::Error {
-        return Err(refused(
+    match (holding, output.mode) {
+        (Holding::Nothing, _) => Ok(None),
+        (_, OutputMode::Error) => refused(
             ": choose another folder, remove them, or say `mode = \"overwrite\"` or `\"append\"`",
-        ));
-    }
-    let manifest = read_manifest(folder).map_err(failed)?;
-    let Some(manifest) = manifest else {
-        return Err(refused(
+        ),
+        (Holding::Foreign, _) => refused(
             " and no manifest `_weft.json`: only files that a job has written are replaced or added to",
-        ));
-    };
-    Ok(Some(manifest).filter(|_| output.mode == OutputMode::Append))
+        ),
+        (Holding::Output(manifest), OutputMode::Append) => Ok(Some(manifest)),
+        (Holding::Output(_), OutputMode::Overwrite) | (Holding::Unfinished, _) => Ok(None),
+    }
 }
 
-/// Fails where the format has no place for a column, or where rows would join others with other columns.
-pub(super) fn check_columns(
+/// Fails where an append does not fit what is there.
+pub(super) fn check_append(
     output: &OutputSpec,
-    joined: Option<&Manifest>,
+    joined: &Manifest,
     schema: &SchemaRef,
 ) -> Result<(), Problem> {
-    if let Some(manifest) = joined {
-        let output = ManifestOutput::new(output, schema::texts(schema), Vec::new());
-        manifest
-            .check_append(&output)
-            .map_err(|error| error.problem())?;
-    }
+    let output = ManifestOutput::new(output, schema::texts(schema), Vec::new());
+    let checked = joined.check_append(&output);
+    checked.map_err(|error| error.problem())
+}
+
+/// Fails where the format has no place for a column.
+pub(super) fn check_columns(output: &OutputSpec, schema: &SchemaRef) -> Result<(), Problem> {
     let nested = schema
         .fields()
         .iter()

@@ -1,15 +1,13 @@
 //! Bodies of invocations, taken in as they come, within a bound on all of them.
 
-use std::sync::Arc;
-
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weft_core::{ErrorCode, Problem};
 
 use super::invoke::BODY_BYTES_MAX;
 use crate::metrics::Metrics;
+use crate::room::{Room, Taken};
 
 /// Bytes of inputs that have come in and whose calls have not ended, of all calls together.
 const HELD_BYTES_MAX: usize = 256 << 20;
@@ -17,40 +15,17 @@ const HELD_BYTES_MAX: usize = 256 << 20;
 /// Room for bodies. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Bodies {
-    room: Arc<Semaphore>,
-    metrics: Arc<Metrics>,
-}
-
-/// Room that a body takes, for as long as this lives.
-pub(crate) struct Held {
-    room: Option<OwnedSemaphorePermit>,
-    metrics: Arc<Metrics>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let n_bytes = self
-            .room
-            .as_ref()
-            .map_or(0, OwnedSemaphorePermit::num_permits);
-        self.metrics.input_held.dec_by(gauge(n_bytes));
-    }
-}
-
-fn gauge(n_bytes: usize) -> i64 {
-    i64::try_from(n_bytes).unwrap_or(i64::MAX)
+    room: Room,
 }
 
 impl Bodies {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Bodies {
-        Bodies {
-            room: Arc::new(Semaphore::new(HELD_BYTES_MAX)),
-            metrics,
-        }
+    pub(crate) fn new(metrics: &Metrics) -> Bodies {
+        let room = Room::new(HELD_BYTES_MAX, metrics.input_held.clone());
+        Bodies { room }
     }
 
     /// Takes a whole body in. Errors: `too_large`, `busy` where there is no room for it, `invalid_job` where it is cut off.
-    pub(crate) async fn take_in(&self, mut body: Body) -> Result<(Bytes, Held), Problem> {
+    pub(crate) async fn take_in(&self, mut body: Body) -> Result<(Bytes, Option<Taken>), Problem> {
         let too_large = || {
             let most = BODY_BYTES_MAX >> 20;
             let detail = format!("the input of a call is larger than {most} MiB");
@@ -60,10 +35,7 @@ impl Bodies {
         if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
             return Err(too_large());
         }
-        let mut held = Held {
-            room: None,
-            metrics: Arc::clone(&self.metrics),
-        };
+        let mut held: Option<Taken> = None;
         let (mut first, mut more) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = body.frame().await {
             let n_bytes = first.len() + more.len();
@@ -78,8 +50,7 @@ impl Bodies {
                 return Err(too_large());
             }
             let room = self.room_for(data.len())?;
-            self.metrics.input_held.inc_by(gauge(data.len()));
-            match &mut held.room {
+            match &mut held {
                 Some(held) => held.merge(room),
                 none => *none = Some(room),
             }
@@ -95,10 +66,8 @@ impl Bodies {
         Ok((first, held))
     }
 
-    fn room_for(&self, n_bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let n_bytes = u32::try_from(n_bytes).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(n_bytes);
-        room.map_err(|_| {
+    fn room_for(&self, n_bytes: usize) -> Result<Taken, Problem> {
+        self.room.try_take(n_bytes).ok_or_else(|| {
             let most = HELD_BYTES_MAX >> 20;
             let detail = format!("calls that run or wait hold {most} MiB of input; try again");
             Problem::new(ErrorCode::Busy, detail)

@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::unfold;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use weft_control::Job;
 
 use super::reply::ApiResult;
@@ -21,8 +20,6 @@ use super::{Api, jobs, views};
 
 /// Changes that come closer together than this are told as one, but for the last, which clients wait for.
 const COALESCE: Duration = Duration::from_millis(100);
-/// Between two looks at whether a job has ended.
-const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 struct Follow {
     /// Events that wait to be sent.
@@ -32,6 +29,7 @@ struct Follow {
     api: Api,
     id: String,
     version: watch::Receiver<u64>,
+    endings: watch::Receiver<u64>,
     last: Option<Value>,
     ended: bool,
 }
@@ -55,13 +53,14 @@ pub(crate) async fn stream(
     if let Some(list) = jobs::look(&api, &id, list).await? {
         return Ok(Json(list).into_response());
     }
-    let version = api.replica.version();
+    let (version, endings) = (api.replica.version(), api.replica.endings());
     let follow = Follow {
         waiting: VecDeque::new(),
         told: 0,
         api,
         id,
         version,
+        endings,
         last: None,
         ended: false,
     };
@@ -80,6 +79,7 @@ async fn next(mut follow: Follow) -> Option<(Result<Event, Infallible>, Follow)>
         }
         // Marked as seen before the state is read: what comes after wakes the next round.
         follow.version.borrow_and_update();
+        follow.endings.borrow_and_update();
         let told = follow.told;
         let look = |job: &Job| {
             let new = job.events.iter().skip(told);
@@ -107,18 +107,20 @@ impl Follow {
     /// Waits until there may be news, and for what comes right after it, unless the job has ended. Answers nothing where the
     /// server stops, or the job has gone.
     async fn pause(&mut self) -> Option<()> {
-        let until = Instant::now() + COALESCE;
+        let mut enough = std::pin::pin!(tokio::time::sleep(COALESCE));
         self.version.changed().await.ok()?;
-        while !jobs::look(&self.api, &self.id, views::has_ended)
-            .await
-            .ok()?
-        {
-            tokio::time::sleep(LOOK_PAUSE).await;
-            match tokio::time::timeout_at(until, self.version.changed()).await {
-                Ok(changed) => changed.ok()?,
-                Err(_) => break,
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut enough => return Some(()),
+                changed = self.endings.changed() => changed.ok()?,
+            }
+            if jobs::look(&self.api, &self.id, views::has_ended)
+                .await
+                .ok()?
+            {
+                return Some(());
             }
         }
-        Some(())
     }
 }

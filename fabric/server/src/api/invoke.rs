@@ -17,10 +17,11 @@ use super::Api;
 use super::reply::{ApiResult, Failure};
 use crate::clock::unix_ms;
 use crate::folder::{CALL_OUTPUTS, tenant};
+use crate::invocations::OUTPUT_BYTES_MAX;
 use crate::random;
 use crate::traces::RequestTrace;
 
-/// Bytes of an input, and of an output.
+/// Bytes of an input.
 pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
 /// How long a call may take, waiting included, unless it says so.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -30,7 +31,7 @@ const LIMITS: Limits = Limits {
     memory_bytes: 256 << 20,
     cpu_ms: 30_000,
     wall_ms: 600_000,
-    output_bytes: BODY_BYTES_MAX as u64,
+    output_bytes: OUTPUT_BYTES_MAX as u64,
 };
 
 /// Calls a task function. Parameters of the query are the function's, but for `deadline_ms`.
@@ -76,7 +77,7 @@ pub(crate) async fn invoke(
     Ok(respond(answer?))
 }
 
-fn respond((reply, output): (InvokeReply, Vec<u8>)) -> Response {
+fn respond((reply, output): (InvokeReply, Bytes)) -> Response {
     for line in &reply.log {
         tracing::info!(target: "invocation", function = line.function, level = line.level, "{}", line.message);
     }
@@ -122,7 +123,7 @@ async fn once(
     request: InvokeRequest,
     input: Bytes,
     deadline: Duration,
-) -> Result<(InvokeReply, Vec<u8>), Problem> {
+) -> Result<(InvokeReply, Bytes), Problem> {
     let by = api.invocations.incarnation().to_owned();
     let begin = Command::BeginCall {
         key: key.clone(),
@@ -133,7 +134,7 @@ async fn once(
         Answer::Call { begun: Begun::New } => {}
         Answer::Call {
             begun: Begun::Ended(outcome),
-        } => return replay(&api, *outcome).await,
+        } => return replay(&api, *outcome, deadline).await,
         Answer::Call {
             begun: Begun::Running,
         } => {
@@ -171,7 +172,7 @@ async fn outcome(
     key: &str,
     label: String,
     reply: &InvokeReply,
-    output: &[u8],
+    output: &Bytes,
 ) -> Result<Option<CallOutcome>, Problem> {
     let problem = reply.result.as_ref().err().cloned();
     if problem
@@ -184,10 +185,7 @@ async fn outcome(
         "{CALL_OUTPUTS}/{}",
         Digest::from_sha256(&Sha256::digest(key).into()).hex()
     );
-    let put = api
-        .blobs
-        .put_durable(&object, Bytes::copy_from_slice(output))
-        .await;
+    let put = api.blobs.put_durable(&object, output.clone()).await;
     put.map_err(|error| error.problem())?;
     Ok(Some(CallOutcome {
         label,
@@ -197,7 +195,16 @@ async fn outcome(
     }))
 }
 
-async fn replay(api: &Api, outcome: CallOutcome) -> Result<(InvokeReply, Vec<u8>), Problem> {
+async fn replay(
+    api: &Api,
+    outcome: CallOutcome,
+    deadline: Duration,
+) -> Result<(InvokeReply, Bytes), Problem> {
+    let room = tokio::time::timeout(deadline, api.invocations.output_room()).await;
+    let room = room.map_err(|_| {
+        let detail = "outputs that their clients do not take leave no room for others; try again";
+        Problem::new(ErrorCode::Busy, detail)
+    })?;
     let output = match &outcome.output {
         Some(object) => api
             .blobs
@@ -215,7 +222,7 @@ async fn replay(api: &Api, outcome: CallOutcome) -> Result<(InvokeReply, Vec<u8>
         log_dropped: 0,
         began_ns: 0,
     };
-    Ok((reply, output.to_vec()))
+    Ok((reply, room.keep(output.into())))
 }
 
 fn deadline(params: &mut Vec<(String, String)>) -> Result<Duration, Problem> {

@@ -22,6 +22,7 @@ use axum::middleware;
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -48,6 +49,8 @@ const CONNECTIONS_MAX: usize = 1024;
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a body may pause.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what it is sent, in milliseconds.
+const STALLED_MS_MAX: u32 = 60_000;
 /// Bytes of headers.
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a job document.
@@ -177,6 +180,7 @@ pub(crate) async fn serve(
             let _permit = permit;
             let _open = UnderWay::new(&connections);
             let _ = stream.set_nodelay(true);
+            let _ = set_tcp_user_timeout(&stream, STALLED_MS_MAX);
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADERS_TIMEOUT)

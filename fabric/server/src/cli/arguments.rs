@@ -181,7 +181,7 @@ pub(crate) struct JobsArguments {
 /// Arguments of `weft job`.
 #[derive(Debug, Args)]
 pub(crate) struct JobArguments {
-    /// The job
+    /// The job; `last` is the newest
     pub(crate) id: String,
     #[command(flatten)]
     pub(crate) view: JobViewArguments,
@@ -205,7 +205,7 @@ pub(crate) struct JobViewArguments {
 /// Arguments of commands about one job.
 #[derive(Debug, Args)]
 pub(crate) struct IdArguments {
-    /// The job
+    /// The job; `last` is the newest
     pub(crate) id: String,
 }
 

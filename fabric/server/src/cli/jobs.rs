@@ -32,13 +32,24 @@ pub(crate) async fn jobs(
     Ok(())
 }
 
+/// The id that is meant: `last` is the newest job's.
+pub(crate) async fn id_of(client: &Client, id: &str) -> Result<String, Failure> {
+    if id != "last" {
+        return Ok(id.to_owned());
+    }
+    let (items, _) = Pages::new(client, path(&["jobs"])).take(1).await?;
+    let jobs: Vec<Job> = read_all(&items)?;
+    let none = || Failure::other("there is no job yet; `weft run` starts one");
+    jobs.into_iter().next().map(|job| job.id).ok_or_else(none)
+}
+
 /// Runs `weft job`.
 pub(crate) async fn job(
     client: &Client,
     arguments: &JobArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let (id, view) = (&arguments.id, &arguments.view);
+    let (id, view) = (&id_of(client, &arguments.id).await?, &arguments.view);
     if view.receipt {
         return receipt::receipt(client, id, output).await;
     }
@@ -73,7 +84,8 @@ async fn tasks(client: &Client, id: &str, output: &mut Output) -> Result<(), Fai
 
 /// Runs `weft logs`: a line of text, or of JSON, for each line of the log, as the pages come in.
 pub(crate) async fn logs(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
-    let mut pages = Pages::new(client, path(&["jobs", id, "logs"]));
+    let id = id_of(client, id).await?;
+    let mut pages = Pages::new(client, path(&["jobs", &id, "logs"]));
     let mut n_dropped = 0;
     while let Some(Page { items, dropped, .. }) = pages.next().await? {
         for item in &items {
@@ -93,6 +105,7 @@ pub(crate) async fn logs(client: &Client, id: &str, output: &mut Output) -> Resu
 
 /// Runs `weft cancel`.
 pub(crate) async fn cancel(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
+    let id = &id_of(client, id).await?;
     let answer = client
         .send(&Call::post(path(&["jobs", id, "cancel"])))
         .await?;

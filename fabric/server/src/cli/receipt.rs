@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::cli::client::{Answer, Call, Client};
 use crate::cli::endpoint::path;
 use crate::cli::failure::Failure;
+use crate::cli::jobs::id_of;
 use crate::cli::output::Output;
 use crate::cli::table::{Side, Table};
 use crate::cli::text::{bytes, count, counted, money, nanoseconds};
@@ -85,7 +86,8 @@ pub(crate) async fn of_ended(client: &Client, id: &str) -> Result<Answer, Failur
 
 /// Runs `weft receipt`.
 pub(crate) async fn receipt(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
-    let answer = client.send(&call(id)).await?;
+    let id = id_of(client, id).await?;
+    let answer = client.send(&call(&id)).await?;
     let receipt: Receipt = answer.read()?;
     output.either(answer.text()?, || render(&receipt))
 }

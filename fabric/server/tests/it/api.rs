@@ -419,6 +419,9 @@ fn the_cli_deploys_runs_and_tells() {
     let fixture = Fixture::shared();
     let place = Place::new();
     let server = Server::start(&place.data(), &Setup::default());
+    let (code, _, said) = say(&server, &["job", "last"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("there is no job yet"), "{said}");
     let guest = crate::guests::path("weblog");
     for _ in 0..2 {
         let deploy = ["deploy", guest.to_str().expect("a plain name")];
@@ -444,6 +447,10 @@ fn the_cli_deploys_runs_and_tells() {
     let (code, out, _) = say(&server, &["jobs"]);
     assert_eq!(code, Some(0));
     assert!(out.contains("succeeded") && out.contains("failed"), "{out}");
+    let (code, out, _) = say(&server, &["job", "last", "--json"]);
+    assert_eq!(code, Some(0));
+    let last: Value = serde_json::from_str(&out).expect("one JSON document");
+    assert_eq!(last["id"], ended["id"]);
     let (code, _, said) = say(&server, &["--token", "wrong", "jobs"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("token"), "{said}");

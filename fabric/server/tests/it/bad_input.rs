@@ -449,7 +449,12 @@ const DEEDS: &[Deed] = &[
         &["stage `mapped`", "without columns"],
     ),
     ("trap", None, "guest_trap", &[TASK, "trapped"]),
-    ("fail", None, "guest_error", &[TASK, "failed on purpose"]),
+    (
+        "fail",
+        None,
+        "guest_error",
+        &[TASK, "rows 1 to", "failed on purpose"],
+    ),
     ("wrong-schema", None, "schema_mismatch", &[TASK, "rows"]),
     (
         "spin",

@@ -126,6 +126,25 @@ fn inputs_are_taken_in_as_they_come() {
     });
 }
 
+/// An output takes room until its client has taken it, or is gone.
+#[test]
+fn outputs_are_held_until_they_are_taken() {
+    let desk = Desk::new();
+    let held = |bytes: usize| {
+        let line = format!("weft_invocation_output_held_bytes {bytes}");
+        let metrics = desk.server.ask(&Request::get("/metrics")).text();
+        metrics.lines().any(|one| one == line).then_some(())
+    };
+    // More than the buffers of a connection take in.
+    let input = vec![0; 8 << 20];
+    let echo = Request::post("/v1/invoke/mirror/echo", "text/plain", input);
+    let slow = desk.server.start_asking(&echo);
+    eventually("the output waits for its client", || held(8 << 20));
+    assert_eq!(desk.invoke("mirror/echo", b"others").body, b"others");
+    drop(slow);
+    eventually("nobody waits for it any more", || held(0));
+}
+
 /// A call that spins is stopped at its deadline, and its slot is free for others.
 #[test]
 fn calls_that_take_too_long() {
