@@ -20,7 +20,6 @@ use crate::compiler::{ARTEFACT_BYTES_MAX, CPU_SECONDS_MAX, MEMORY_BYTES_MAX, Ver
 use crate::folder::{DataFolder, move_durably};
 use crate::invocations::Invocations;
 use crate::metrics::Metrics;
-use crate::pacer::Pacer;
 use crate::tasks::{OnError, Tasks};
 use crate::wire;
 
@@ -190,9 +189,7 @@ impl Agent {
             draft.as_os_str(),
         ]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let pacer = Pacer::start();
         let verdict = tokio::time::timeout(COMPILE_WALL_MAX, verdict(command)).await;
-        drop(pacer);
         let imports = match verdict {
             Ok(Ok(Verdict::Compiled { imports })) => imports,
             Ok(Ok(Verdict::Refused(problem))) => return Err(problem),

@@ -16,7 +16,6 @@ mod executor;
 mod folder;
 mod invocations;
 mod metrics;
-mod pacer;
 mod packed;
 mod process;
 mod queue;
