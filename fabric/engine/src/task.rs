@@ -281,7 +281,9 @@ impl TaskRun {
     ) -> Result<(), Problem> {
         let split = &plan.splits[environment.task as usize];
         let mut reader = Reader::open(plan, split)?;
+        let mut n_records = 0;
         loop {
+            let first = n_records + 1;
             let batch = reader.next()?;
             if let (Some(left_out), Some(sink)) = (reader.left_out(), plan.dead_letters) {
                 let records = std::mem::take(&mut left_out.waiting);
@@ -298,11 +300,12 @@ impl TaskRun {
                 continue;
             }
             failpoint::hit("map");
-            let first = progress.own.rows_in + 1;
             progress.own.rows_in += batch.num_rows() as u64;
-            let last = progress.own.rows_in;
+            // Those that were left out stand among them.
+            n_records =
+                progress.own.rows_in + reader.left_out().map_or(0, |left_out| left_out.count);
             let pushed = flow.push(environment, batch).await;
-            pushed.map_err(|problem| among_rows(problem, first, last, split))?;
+            pushed.map_err(|problem| among_records(problem, first, n_records, split))?;
         }
         let left_out = reader.left_out().map_or(0, |left_out| left_out.count);
         if left_out > 0 {
@@ -345,11 +348,11 @@ impl TaskRun {
 }
 
 /// Where a function did not get on: rows count those that were read of the split.
-fn among_rows(problem: Problem, first: u64, last: u64, split: &FileSplit) -> Problem {
+fn among_records(problem: Problem, first: u64, last: u64, split: &FileSplit) -> Problem {
     if problem.function.is_none() || problem.code.is_platform_fault() {
         return problem;
     }
     let place = split.place();
-    let detail = format!("rows {first} to {last} of {place}: {}", problem.detail);
+    let detail = format!("records {first} to {last} of {place}: {}", problem.detail);
     Problem { detail, ..problem }
 }

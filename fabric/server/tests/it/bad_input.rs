@@ -453,7 +453,7 @@ const DEEDS: &[Deed] = &[
         "fail",
         None,
         "guest_error",
-        &[TASK, "rows 1 to", "failed on purpose"],
+        &[TASK, "records 1 to", "failed on purpose"],
     ),
     ("wrong-schema", None, "schema_mismatch", &[TASK, "rows"]),
     (
