@@ -6,25 +6,27 @@
 //!
 //! Every step can be repeated from the start: a file that is neither staged nor published is the only thing that cannot be.
 
+mod cleanup;
+mod manifest;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
-use serde::{Deserialize, Serialize};
 use weft_control::{PublishedOutput, SinkFile};
 use weft_core::JobId;
-use weft_core::job::{OutputMode, OutputSpec};
+use weft_core::job::OutputMode;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::blobs::sync_file_and_folder;
 use crate::error::{Error, Result};
 
-/// Name of the manifest in an output folder.
-pub const MANIFEST: &str = "_weft.json";
-/// Bytes of a manifest that is read.
-const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+pub use cleanup::clean_staging;
+use manifest::encode;
+pub use manifest::{MANIFEST, Manifest, ManifestFile, ManifestOutput, read_manifest};
+
 /// How the name of a staging folder ends that is being removed.
 const TRASH: &str = ".trash";
 
@@ -166,139 +168,6 @@ impl Write for StagedFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-/// One output of a job, to be published.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ManifestOutput {
-    /// Its name in the job file.
-    pub name: String,
-    /// The folder.
-    pub folder: String,
-    /// Its format.
-    pub format: String,
-    /// Its columns, as text.
-    pub schema: Vec<(String, String)>,
-    /// Its files.
-    pub files: Vec<SinkFile>,
-    /// Columns whose values name folders.
-    pub partition_by: Vec<String>,
-    /// What becomes of files that the folder's manifest lists already.
-    pub mode: OutputMode,
-}
-
-impl ManifestOutput {
-    /// These files of an output, with these columns.
-    pub fn new(output: &OutputSpec, schema: Vec<(String, String)>, files: Vec<SinkFile>) -> Self {
-        Self {
-            name: output.name.clone(),
-            folder: output.path.clone(),
-            format: output.format.name().into(),
-            schema,
-            files,
-            partition_by: output.partition_by.clone(),
-            mode: output.mode,
-        }
-    }
-}
-
-/// A file as the manifest lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManifestFile {
-    /// Its name in the folder.
-    pub name: String,
-    /// Rows in it.
-    pub rows: u64,
-    /// Its size.
-    pub bytes: u64,
-    /// xxh3 of its bytes, 16 hex digits.
-    pub xxh3: String,
-}
-
-/// What `_weft.json` says: readers who need all or nothing read it first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// The job that wrote the folder.
-    pub job: String,
-    /// The output's name in the job file.
-    pub output: String,
-    /// Format of the files.
-    pub format: String,
-    /// Columns and their types, as text.
-    pub schema: Vec<(String, String)>,
-    /// Columns whose values name folders.
-    #[serde(default)]
-    pub partition_by: Vec<String>,
-    /// How often jobs wrote to the folder before this one.
-    #[serde(default)]
-    pub generation: u32,
-    /// The files, by name.
-    pub files: Vec<ManifestFile>,
-    /// Rows in all of them.
-    pub rows: u64,
-    /// Bytes of all of them.
-    pub bytes: u64,
-}
-
-impl Manifest {
-    fn with_files(self, files: Vec<ManifestFile>) -> Manifest {
-        let sum = |of: fn(&ManifestFile) -> u64| files.iter().map(of).fold(0, u64::saturating_add);
-        Manifest {
-            rows: sum(|file| file.rows),
-            bytes: sum(|file| file.bytes),
-            files,
-            ..self
-        }
-    }
-
-    /// Errors: `AppendMismatch` where the files of this output cannot be read together with those that are there.
-    pub fn check_append(&self, output: &ManifestOutput) -> Result<()> {
-        let theirs = if self.format != output.format {
-            "another format"
-        } else if self.schema != output.schema {
-            "other columns"
-        } else if self.partition_by != output.partition_by {
-            "another `partition_by`"
-        } else {
-            return Ok(());
-        };
-        Err(Error::AppendMismatch {
-            output: output.name.clone(),
-            folder: output.folder.clone(),
-            theirs,
-        })
-    }
-}
-
-/// The manifest of a folder, if it has one.
-pub fn read_manifest(folder: &Path) -> Result<Option<Manifest>> {
-    read_manifest_at(&folder.join(MANIFEST))
-}
-
-fn read_manifest_at(path: &Path) -> Result<Option<Manifest>> {
-    let wrong = |what: &str| Error::Encoding(format!("`{}`: {what}", path.display()));
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.is_file() => return Err(wrong("it is not a file")),
-        Ok(found) if found.len() > MANIFEST_BYTES_MAX => return Err(wrong("it is too large")),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::file(path, error)),
-    }
-    let text = fs::read(path).map_err(|error| Error::file(path, error))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| wrong(&error.to_string()))?;
-    // Whoever wrote it: what it names is read, and removed.
-    match manifest.files.iter().all(|file| is_within(&file.name)) {
-        true => Ok(Some(manifest)),
-        false => Err(wrong("it names files outside of its folder")),
-    }
-}
-
-/// True for a relative path that stays below its folder.
-fn is_within(name: &str) -> bool {
-    let path = Path::new(name);
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-    !name.is_empty() && path.components().all(plain)
 }
 
 /// One process at a time publishes into a folder, or cleans up in it. The lock ends with the value, and with the process.
@@ -515,10 +384,6 @@ fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
-fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
-    serde_json::to_vec_pretty(manifest).map_err(|error| Error::Encoding(error.to_string()))
-}
-
 /// Writes a file that is there as a whole or not at all.
 fn write_durably(path: &Path, text: &[u8]) -> Result<()> {
     let draft = path.with_extension("draft");
@@ -573,177 +438,9 @@ fn write_manifest(
     }
 }
 
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file(folder, error)),
-        _ => Ok(()),
-    }
-}
-
-/// Removes what a job that has ended left in an output's folder, and what it replaced. `withdraw`: files of a job that did not
-/// succeed, which are taken back where they were renamed already; the manifest that was there before comes back. A folder that
-/// is empty then goes too. Repeating it changes nothing.
-pub fn clean_staging(output: &Path, job: &JobId, withdraw: Option<&[SinkFile]>) -> Result<()> {
-    let staging = staging_folder(output, job);
-    let trash = output.join(format!(".weft-{job}{TRASH}"));
-    if staging.exists() {
-        let _lock = FolderLock::take(output)?;
-        match withdraw {
-            Some(files) => {
-                let files = named(files, chosen_generation(&staging)?.unwrap_or(0));
-                withdraw_manifests(output, &staging, job, &files)?;
-                // A file that is still staged was never renamed, and what a manifest still lists is not this job's: what has its
-                // name is somebody else's.
-                let listed = listed_in(output);
-                let ours = files.iter().filter(|file| {
-                    !staging.join(&file.staged).exists() && !listed.contains(&file.name)
-                });
-                for file in ours {
-                    remove_file(output, &file.name, file.bytes)?;
-                }
-            }
-            None => remove_replaced(output, &staging)?,
-        }
-        // All at once, so that a clean-up that is cut short does not look like a publication.
-        fs::rename(&staging, &trash).map_err(|error| Error::file(&staging, error))?;
-    }
-    if trash.exists() {
-        remove(&trash)?;
-        // Fails, and rightly, where the folder holds something.
-        let _ = fs::remove_dir(output);
-    }
-    Ok(())
-}
-
-/// Removes a file if it still has the size that it was written with, and folders of `partition_by` that are empty then.
-fn remove_file(output: &Path, name: &str, bytes: u64) -> Result<()> {
-    let path = output.join(name);
-    if fs::metadata(&path).is_ok_and(|found| found.len() == bytes) {
-        fs::remove_file(&path).map_err(|error| Error::file(&path, error))?;
-    }
-    for folder in Path::new(name)
-        .ancestors()
-        .skip(1)
-        .filter(|folder| *folder != Path::new(""))
-    {
-        // Fails, and rightly, where the folder holds something.
-        if fs::remove_dir(output.join(folder)).is_err() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn remove_replaced(output: &Path, staging: &Path) -> Result<()> {
-    let Some(replaced) = read_manifest_at(&staging.join(REPLACED))? else {
-        return Ok(());
-    };
-    let listed = listed_in(output);
-    let mut gone = replaced
-        .files
-        .iter()
-        .filter(|file| !listed.contains(&file.name));
-    gone.try_for_each(|file| remove_file(output, &file.name, file.bytes))
-}
-
-/// Names of the files that the folder's manifest lists. What is no manifest any more lists nothing.
-fn listed_in(output: &Path) -> BTreeSet<String> {
-    let manifest = read_manifest(output).ok().flatten();
-    let files = manifest.into_iter().flat_map(|manifest| manifest.files);
-    files.map(|file| file.name).collect()
-}
-
-/// Takes the files of a job that had published them, and did not succeed, out of the folder's manifest, and out of those that
-/// other jobs keep to go back to. What the job had replaced takes their place.
-fn withdraw_manifests(
-    output: &Path,
-    staging: &Path,
-    job: &JobId,
-    files: &[SinkFile],
-) -> Result<()> {
-    if !is_published(staging) {
-        return Ok(());
-    }
-    let replaced = read_manifest_at(&staging.join(REPLACED))?;
-    let extended = read_manifest_at(&staging.join(EXTENDED))?;
-    let withdrawn = Withdrawn {
-        job,
-        ours: files.iter().map(|file| file.name.as_str()).collect(),
-        comes_back: replaced.as_ref().map_or(Vec::new(), |replaced| {
-            let there = |file: &&ManifestFile| output.join(&file.name).exists();
-            replaced.files.iter().filter(there).cloned().collect()
-        }),
-        before: replaced.as_ref().or(extended.as_ref()),
-    };
-    let mut paths = vec![output.join(MANIFEST)];
-    for other in stagings(output)?.iter().filter(|other| *other != staging) {
-        paths.extend([other.join(REPLACED), other.join(EXTENDED)]);
-    }
-    let mut listed = BTreeSet::new();
-    for path in paths {
-        // What is no manifest is somebody else's.
-        let Ok(Some(manifest)) = read_manifest_at(&path) else {
-            continue;
-        };
-        match withdrawn.from(manifest) {
-            Rest::All(manifest) => listed.extend(manifest.files.into_iter().map(|file| file.name)),
-            Rest::Some(manifest) => {
-                write_durably(&path, &encode(&manifest)?)?;
-                listed.extend(manifest.files.into_iter().map(|file| file.name));
-            }
-            Rest::Nothing => remove_if_there(&path)?,
-        }
-    }
-    // Who replaced the job's files for good has removed them, and knows nothing of those that the job had replaced.
-    let is_gone = |name: &&str| !output.join(name).exists();
-    if !withdrawn.ours.is_empty() && withdrawn.ours.iter().all(is_gone) {
-        let comes_back = withdrawn.comes_back.iter();
-        for file in comes_back.filter(|file| !listed.contains(&file.name)) {
-            remove_file(output, &file.name, file.bytes)?;
-        }
-    }
-    Ok(())
-}
-
-/// A publication that is taken back.
-struct Withdrawn<'a> {
-    job: &'a JobId,
-    ours: BTreeSet<&'a str>,
-    /// Those of the files that it had replaced that are still there.
-    comes_back: Vec<ManifestFile>,
-    /// The manifest that was there before.
-    before: Option<&'a Manifest>,
-}
-
-/// What is left of a manifest.
-enum Rest {
-    /// It had nothing of what is taken back.
-    All(Manifest),
-    Some(Manifest),
-    Nothing,
-}
-
-impl Withdrawn<'_> {
-    fn from(&self, manifest: Manifest) -> Rest {
-        let is_ours = |file: &ManifestFile| self.ours.contains(file.name.as_str());
-        let own = manifest.job == self.job.as_str();
-        if !own && !manifest.files.iter().any(is_ours) {
-            return Rest::All(manifest);
-        }
-        let rest = manifest.files.iter().filter(|file| !is_ours(file));
-        let files = rest.chain(&self.comes_back).cloned();
-        let files: BTreeMap<String, _> = files.map(|file| (file.name.clone(), file)).collect();
-        let files = files.into_values().collect();
-        match (own, self.before) {
-            (false, _) => Rest::Some(manifest.with_files(files)),
-            (true, Some(before)) => Rest::Some(before.clone().with_files(files)),
-            (true, None) => Rest::Nothing,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::cleanup::withdraw_manifests;
     use super::*;
 
     fn staged(folder: &Path, job: &JobId, name: &str, text: &str) -> SinkFile {
