@@ -24,6 +24,7 @@ SYSTEMS = {
     "dask": ("peers_tasks", "Dask", "distributed"),
     "spark": ("peers", "Spark", "pyspark"),
     "ray": ("peers_tasks", "Ray", "ray"),
+    "ray_data": ("peers_ray_data", "RayData", "ray"),
 }
 NATIVE = ("polars", "duckdb", "datafusion", "spark")
 TIMEOUT_S = 900
@@ -81,7 +82,7 @@ def run_peer(member, a, work):
     with open(f"{work}/stderr", "w+") as errors:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env, start_new_session=True)
         try:
-            with measure.Sampler(child.pid, shares=member == "ray") as sampler:
+            with measure.Sampler(child.pid, shares=member.startswith("ray")) as sampler:
                 text, _ = child.communicate(timeout=TIMEOUT_S)
         finally:
             kill_session(child)

@@ -8,7 +8,7 @@ In access logs the time holds one blank, so of a line that matches, the fields b
 """
 import os, sys
 
-from workloads import LOG_RE, LOG_RE_GROUP, SCORE_COLUMNS, SORT_COLUMNS, SORT_PARTITIONS, score_columns, score_sql
+from workloads import LOG_RE, LOG_RE_GROUP, SCORE_COLUMNS, SORT_COLUMNS, SORT_PARTITIONS, agents_sql, score_columns, score_sql
 
 SCORE_FIELDS = ["fam", "os", "km", "score"]
 
@@ -18,11 +18,18 @@ def score_struct():
     return pa.struct([("fam", pa.string()), ("os", pa.string()), ("km", pa.int64()), ("score", pa.int64())])
 
 
+def listed(column):
+    """A column of Arrow as a list. Of equal strings one object is made and hashed, because user agents repeat."""
+    import pyarrow as pa
+    column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return (column.cast(pa.string()).dictionary_encode() if is_text else column).to_numpy().tolist()
+
+
 def score_arrow(*columns):
     """Arrow arrays in, an array of structs out."""
     import pyarrow as pa
-    rows = score_columns([column.to_numpy(zero_copy_only=False).tolist() if isinstance(column, pa.Array) else column.to_numpy().tolist()
-                          for column in columns])
+    rows = score_columns(map(listed, columns))
     return pa.StructArray.from_arrays([pa.array(v, t.type) for v, t in zip(rows, score_struct())], fields=list(score_struct()))
 
 
@@ -67,7 +74,7 @@ class Polars:
         struct = pl.Struct({"fam": pl.String, "os": pl.String, "km": pl.Int64, "score": pl.Int64})
 
         def scored(rows):
-            columns = score_columns([rows.struct.field(name).to_list() for name in SCORE_COLUMNS])
+            columns = score_columns([listed(rows.struct.field(name).to_arrow()) for name in SCORE_COLUMNS])
             return pl.DataFrame(dict(zip(SCORE_FIELDS, columns)), schema=dict(struct)).to_struct("row")
         (pl.scan_parquet(f"{data}/*.parquet")
          .select(pl.struct(SCORE_COLUMNS).map_batches(scored, return_dtype=struct, is_elementwise=True).alias("row")).unnest("row")
@@ -99,10 +106,14 @@ class Polars:
                   + first((c("amount") > 900, whole(30)), (c("amount") > 250, whole(10)), otherwise=whole(0))
                   + first((c("fam") == "Bot", whole(50)), (c("fam") == "Other", whole(15)), (c("version") < 90, whole(12)), otherwise=whole(0))
                   + first(((c("amount") > 500) & c("os").is_in(["Linux", "Other"]), whole(7)), otherwise=whole(0)))
-        (pl.scan_parquet(f"{data}/*.parquet")
-         .with_columns(at("Edg/").alias("e"), at("Chrome/").alias("c"), at("Firefox/").alias("f"), at("Version/").alias("v"))
-         .with_columns(family.alias("fam"), number.alias("number"))
-         .select("amount", "hour", "fam", version.alias("version"), system.alias("os"), km.alias("km")).with_columns(points.alias("points"))
+        payments = pl.scan_parquet(f"{data}/*.parquet")
+        # Each agent that occurs is taken apart once, and before, so that the join knows that it is the small side.
+        agents = (payments.select(ua.unique())
+                  .with_columns(at("Edg/").alias("e"), at("Chrome/").alias("c"), at("Firefox/").alias("f"), at("Version/").alias("v"))
+                  .with_columns(family.alias("fam"), number.alias("number"))
+                  .select("ua", "fam", version.alias("version"), system.alias("os")).collect(engine="streaming"))
+        (payments.join(agents.lazy(), on="ua")
+         .select("amount", "hour", "fam", "version", "os", km.alias("km")).with_columns(points.alias("points"))
          .with_columns(first((c("hour") < 6, c("points") * 3 // 2), otherwise=c("points")).alias("score"))
          .group_by("fam", "os").agg(pl.len().alias("n"), c("km").floor().cast(pl.Int64).sum(), c("score").sum())
          .collect(engine="streaming").write_parquet(f"{out}/scores"))
@@ -165,6 +176,7 @@ class DuckDb:
 
     def scoring_native(c, data, out):
         table = f"read_parquet('{data}/*.parquet')"
+        c.execute(f"CREATE TEMP TABLE agents AS {agents_sql(table)}")
         c.execute(f"COPY ({score_sql(table)}) TO '{out}/scores' (FORMAT parquet)")
 
     def sort(c, data, out):
@@ -239,7 +251,8 @@ class DataFusion:
     def scoring_native(c, data, out):
         c.register_parquet("payments", data)
         version = lambda mark: f"TRY_CAST(split_part(split_part(ua, '{mark}', 2), '.', 1) AS BIGINT)"
-        DataFusion.save(c, score_sql("payments", version, "/"), f"{out}/scores")
+        c.register_view("agents", c.sql(agents_sql("payments", version)).cache())  # kept, so that the join knows that it is the small side
+        DataFusion.save(c, score_sql("payments", "/"), f"{out}/scores")
 
     def sort(c, data, out):
         c.sql("SET datafusion.sql_parser.map_string_types_to_utf8view = false").collect()  # contiguous strings sort faster than views
@@ -308,9 +321,11 @@ class Spark:
          .agg(F.count(F.lit(1)).alias("n"), F.sum("r.km").alias("km"), F.sum("r.score").alias("score")).coalesce(1).write.parquet(f"{out}/scores"))
 
     def scoring_native(s, data, out):
+        from pyspark.sql import functions as F
         s.read.parquet(data).createOrReplaceTempView("payments")
         version = lambda mark: f"TRY_CAST(split_part(split_part(ua, '{mark}', 2), '.', 1) AS BIGINT)"
-        s.sql(score_sql("payments", version, "DIV")).coalesce(1).write.parquet(f"{out}/scores")
+        F.broadcast(s.sql(agents_sql("payments", version))).createOrReplaceTempView("agents")
+        s.sql(score_sql("payments", "DIV")).coalesce(1).write.parquet(f"{out}/scores")
 
     def sort(s, data, out):
         s.conf.set("spark.sql.adaptive.coalescePartitions.enabled", "false")

@@ -54,9 +54,13 @@ def visits(block):
 def weblog(tasks, data, out):
     import pyarrow as pa
     parts = tasks.map(visits, list(blocks(data)))
-    seen = pa.concat_tables([part for part, _ in parts]).group_by(["day", "ip"]).aggregate([]).group_by("day").aggregate([([], "count_all")])
+    seen = pa.concat_tables([part for part, _ in parts]).group_by(["day", "ip"]).aggregate([])
     hits = pa.concat_tables([part for _, part in parts]).group_by(["day", "page"]).aggregate([("count_all", "sum")])
-    daily = seen.rename_columns(["day", "visitors"]).to_pandas()
+    save_visits(seen, hits, out)
+
+
+def save_visits(seen, hits, out):
+    daily = seen.group_by("day").aggregate([([], "count_all")]).rename_columns(["day", "visitors"]).to_pandas()
     top = hits.rename_columns(["day", "page", "hits"]).to_pandas().sort_values(["day", "hits", "page"], ascending=[True, False, True])
     top["rank"] = top.groupby("day").cumcount() + 1
     for table, name in ((daily, "daily"), (top[top["rank"] <= 10].copy(), "top")):
@@ -74,11 +78,16 @@ def fares(file):
 
 
 def taxi(tasks, data, out):
-    import pyarrow as pa, pyarrow.compute as pc, pyarrow.parquet as pq
+    import pyarrow as pa
     sums = pa.concat_tables(tasks.map(fares, files(data))).group_by(["zone", "hour"]).aggregate([("fare_sum", "sum"), ("fare_count", "sum")])
-    trips = sums["fare_count_sum"]
-    mean = pc.divide(sums["fare_sum_sum"], pc.cast(trips, pa.float64()))
-    pq.write_table(pa.table({"zone": sums["zone"], "hour": sums["hour"], "avg_fare": mean, "trips": trips}), f"{out}/zones")
+    save_fares(sums, out)
+
+
+def save_fares(sums, out):
+    import pyarrow as pa, pyarrow.compute as pc, pyarrow.parquet as pq
+    zone, hour, fare, trips = sums.columns
+    mean = pc.divide(fare, pc.cast(trips, pa.float64()))
+    pq.write_table(pa.table({"zone": zone, "hour": hour, "avg_fare": mean, "trips": trips}), f"{out}/zones")
 
 
 def counts(block):
@@ -89,27 +98,36 @@ def counts(block):
 
 
 def wordcount(tasks, data, out):
-    import pyarrow as pa, pyarrow.parquet as pq
-    words = pa.concat_tables(tasks.map(counts, list(blocks(data)))).group_by("word").aggregate([("n", "sum")])
-    pq.write_table(words.rename_columns(["word", "n"]), f"{out}/words")
+    import pyarrow as pa
+    save_words(pa.concat_tables(tasks.map(counts, list(blocks(data)))).group_by("word").aggregate([("n", "sum")]), out)
+
+
+def save_words(sums, out):
+    import pyarrow.parquet as pq
+    pq.write_table(sums.rename_columns(["word", "n"]), f"{out}/words")
 
 
 def scores(file):
     import pyarrow as pa, pyarrow.parquet as pq
-    table = pq.read_table(file, columns=SCORE_COLUMNS, use_threads=False)
+    # Of equal strings one object is made and hashed, because user agents repeat.
+    table = pq.read_table(file, columns=SCORE_COLUMNS, use_threads=False, read_dictionary=["ua"])
     family, system, km, score = score_columns([table[name].to_numpy().tolist() for name in SCORE_COLUMNS])
     table = pa.table({"fam": family, "os": system, "km": pa.array(km, pa.int64()), "score": pa.array(score, pa.int64())})
     return table.group_by(["fam", "os"], use_threads=False).aggregate([([], "count_all"), ("km", "sum"), ("score", "sum")])
 
 
 def scoring(tasks, data, out):
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
     sums = pa.concat_tables(tasks.map(scores, files(data))).group_by(["fam", "os"])
-    sums = sums.aggregate([("count_all", "sum"), ("km_sum", "sum"), ("score_sum", "sum")])
+    save_scores(sums.aggregate([("count_all", "sum"), ("km_sum", "sum"), ("score_sum", "sum")]), out)
+
+
+def save_scores(sums, out):
+    import pyarrow.parquet as pq
     pq.write_table(sums.rename_columns(["fam", "os", "n", "km", "score"]), f"{out}/scores")
 
 
-# ---- sort: a block is sorted by partition and key and cut; what belongs to a partition is merged and written
+# ---- sort: a block is cut by partition; what belongs to one is sorted and written
 
 def partition(keys):
     """Of each key, from three of its letters, which are as random as a hash is."""
@@ -119,14 +137,11 @@ def partition(keys):
 
 
 def cut(block):
-    import numpy as np, pyarrow as pa, pyarrow.compute as pc
+    import numpy as np, pyarrow as pa
     table = read_columns(block, SORT_COLUMNS, " ").combine_chunks()
-    of = partition(table["key"].combine_chunks())
-    order = np.argsort(of, kind="stable")
-    table, ends = table.take(pa.array(order)).combine_chunks(), np.cumsum(np.bincount(of, minlength=SORT_PARTITIONS))
-    # Copies, because a slice would be sent with the whole block that it is of.
-    return [pa.concat_tables([table.slice(start, end - start)]).take(pc.sort_indices(table["key"].slice(start, end - start)))
-            for start, end in zip([0, *ends], ends)]
+    of = partition(table["key"].combine_chunks()).astype(np.uint8)
+    order, ends = pa.array(np.argsort(of, kind="stable")), np.cumsum(np.bincount(of, minlength=SORT_PARTITIONS))
+    return [table.take(order.slice(start, end - start)) for start, end in zip([0, *ends], ends)]
 
 
 def merge(path, number, *tables):
@@ -174,24 +189,28 @@ class Dask:
         dask.compute(*[dask.delayed(merge)(path, p, *[piece[p] for piece in pieces]) for p in range(SORT_PARTITIONS)])
 
 
+def start_ray(work, cores):
+    # Without the second, Ray takes the address of the network interface and listens on all of them.
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_DEDUP_LOGS="0",
+                      RAY_enable_metrics_collection="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    import logging, ray
+    ray.init(num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=4 << 30, log_to_driver=False,
+             logging_level=logging.ERROR, _temp_dir=f"{work}/ray")
+    return ray
+
+
 class Ray:
     JOBS = JOBS
 
     @staticmethod
     def start(work, cores):
-        # Without the second, Ray takes the address of the network interface and listens on all of them.
-        os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_DEDUP_LOGS="0",
-                          RAY_enable_metrics_collection="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
-        import logging, ray
-        ray.init(num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=4 << 30, log_to_driver=False,
-                 logging_level=logging.ERROR, _temp_dir=f"{work}/ray")
+        tasks = Ray()
+        tasks.ray = start_ray(work, cores)
 
         def warm():
             import time, pandas, pyarrow.compute, pyarrow.csv, pyarrow.parquet  # noqa: F401
             time.sleep(0.3)
-        ray.get([ray.remote(warm).remote() for _ in range(2 * cores)])
-        tasks = Ray()
-        tasks.ray = ray
+        tasks.ray.get([tasks.ray.remote(warm).remote() for _ in range(2 * cores)])
         return tasks
 
     def stop(self):

@@ -6,7 +6,8 @@
 """
 import json, statistics, sys
 
-NAMES = {"weft": "Weft", "polars": "Polars", "duckdb": "DuckDB", "datafusion": "DataFusion", "dask": "Dask", "spark": "Spark", "ray": "Ray"}
+NAMES = {"weft": "Weft", "polars": "Polars", "duckdb": "DuckDB", "datafusion": "DataFusion", "dask": "Dask", "spark": "Spark", "ray": "Ray",
+         "ray_data": "Ray Data"}
 
 
 def name(member):

@@ -1,5 +1,6 @@
 """The jobs that are compared: what each reads, Weft's job file, and the digest of outputs on which all systems must agree."""
 import glob, hashlib, json, os, tomllib
+from functools import lru_cache
 from math import asin, cos, radians, sin, sqrt
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -23,17 +24,19 @@ SCORE_COLUMNS = ["ua", "lat1", "lon1", "lat2", "lon2", "amount", "hour"]
 _SYSTEMS = [("Windows", "Windows"), ("Android", "Android"), ("iPhone", "iOS"), ("Macintosh", "macOS"), ("Linux", "Linux")]
 
 
-def _agent(ua):
+@lru_cache(maxsize=1024)  # agents repeat; examples/scoring remembers them, too
+def agent(ua):
+    """Family, version and system of the browser."""
+    system = next((name for mark, name in _SYSTEMS if mark in ua), "Other")
     for mark, family, more in (("Edg/", "Edge", 0), ("Chrome/", "Chrome", 0), ("Firefox/", "Firefox", 0), ("Version/", "Safari", 80)):
         if mark in ua:
-            return family, int(ua.split(mark, 1)[1].split(".", 1)[0]) + more
-    return ("Bot" if "bot" in ua else "Other"), 0
+            return family, int(ua.split(mark, 1)[1].split(".", 1)[0]) + more, system
+    return ("Bot" if "bot" in ua else "Other"), 0, system
 
 
 def score(ua, lat1, lon1, lat2, lon2, amount, hour):
-    """Family and system of the browser, kilometres, points: what examples/scoring computes."""
-    family, version = _agent(ua)
-    system = next((name for mark, name in _SYSTEMS if mark in ua), "Other")
+    """Family and system, kilometres, points: what examples/scoring computes."""
+    family, version, system = agent(ua)
     a, b = radians(lat1), radians(lat2)
     h = sin((b - a) / 2) ** 2 + cos(a) * cos(b) * sin(radians(lon2 - lon1) / 2) ** 2
     km = 12742.0 * asin(min(1.0, sqrt(h)))
@@ -51,19 +54,26 @@ def score_columns(columns):
     return [list(column) for column in zip(*rows)] if rows else [[], [], [], []]
 
 
-def score_sql(table, version=lambda mark: f"CAST(split_part(split_part(ua, '{mark}', 2), '.', 1) AS BIGINT)", half="//"):
-    """The same as a query."""
+def agents_sql(table, version=lambda mark: f"CAST(split_part(split_part(ua, '{mark}', 2), '.', 1) AS BIGINT)"):
+    """What `agent` tells, as a query: each agent that occurs is taken apart once."""
     return f"""
-WITH a AS (SELECT amount, hour,
+SELECT ua,
   CASE WHEN ua LIKE '%Edg/%' THEN 'Edge' WHEN ua LIKE '%Chrome/%' THEN 'Chrome' WHEN ua LIKE '%Firefox/%' THEN 'Firefox'
        WHEN ua LIKE '%Version/%' THEN 'Safari' WHEN ua LIKE '%bot%' THEN 'Bot' ELSE 'Other' END AS fam,
   CASE WHEN ua LIKE '%Edg/%' THEN {version('Edg/')} WHEN ua LIKE '%Chrome/%' THEN {version('Chrome/')}
        WHEN ua LIKE '%Firefox/%' THEN {version('Firefox/')} WHEN ua LIKE '%Version/%' THEN {version('Version/')} + 80 ELSE 0 END AS ver,
   CASE WHEN ua LIKE '%Windows%' THEN 'Windows' WHEN ua LIKE '%Android%' THEN 'Android' WHEN ua LIKE '%iPhone%' THEN 'iOS'
-       WHEN ua LIKE '%Macintosh%' THEN 'macOS' WHEN ua LIKE '%Linux%' THEN 'Linux' ELSE 'Other' END AS os,
+       WHEN ua LIKE '%Macintosh%' THEN 'macOS' WHEN ua LIKE '%Linux%' THEN 'Linux' ELSE 'Other' END AS os
+FROM (SELECT DISTINCT ua FROM {table}) AS d"""
+
+
+def score_sql(table, half="//"):
+    """The rest, given a table `agents`."""
+    return f"""
+WITH a AS (SELECT fam, ver, os, amount, hour,
   12742.0e0 * asin(least(1.0e0, sqrt(power(sin((radians(lat2) - radians(lat1)) / 2), 2)
      + cos(radians(lat1)) * cos(radians(lat2)) * power(sin(radians(lon2 - lon1) / 2), 2)))) AS km
-  FROM {table}),
+  FROM {table} AS p JOIN agents ON p.ua = agents.ua),
 b AS (SELECT fam, os, hour, CAST(floor(km) AS BIGINT) AS km,
   (CASE WHEN km > 5000 THEN 40 WHEN km > 500 THEN 20 WHEN km > 50 THEN 5 ELSE 0 END)
   + (CASE WHEN amount > 900 THEN 30 WHEN amount > 250 THEN 10 ELSE 0 END)

@@ -1,3 +1,4 @@
+use memchr::arch::all::is_equal;
 use memchr::memmem::Finder;
 
 /// What stands in front of a browser's version, its name, and what to add to the version. The first one that is there
@@ -27,16 +28,60 @@ pub(crate) struct Agent {
     pub(crate) system: &'static str,
 }
 
-/// Searches that are prepared once.
+/// Texts that are remembered, a power of two.
+const KNOWN: usize = 1024;
+/// Bytes of a text that is remembered.
+const KNOWN_BYTES_MAX: usize = 512;
+
+/// Takes user agents apart, and remembers what came of them: payments are many, browsers are few.
+#[derive(Default)]
 pub(crate) struct Agents {
+    marks: Marks,
+    /// Where a text may be known: its place follows from its bytes, and the last one there is kept.
+    known: Vec<(Vec<u8>, Agent)>,
+}
+
+impl Agents {
+    pub(crate) fn parse(&mut self, text: &[u8]) -> Agent {
+        if text.len() > KNOWN_BYTES_MAX {
+            return self.marks.parse(text);
+        }
+        if self.known.is_empty() {
+            self.known = vec![(Vec::new(), self.marks.parse(b"")); KNOWN];
+        }
+        let known = &mut self.known[place(text)];
+        if !is_equal(&known.0, text) {
+            *known = (text.to_vec(), self.marks.parse(text));
+        }
+        known.1
+    }
+}
+
+/// Spreads texts over [`KNOWN`] places, eight bytes at a time.
+fn place(text: &[u8]) -> usize {
+    let (words, rest) = text.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let words = words
+        .iter()
+        .chain([&last])
+        .map(|word| u64::from_le_bytes(*word));
+    let mixed = words.fold(text.len() as u64, |mixed, word| {
+        (mixed.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    });
+    (mixed >> 40) as usize % KNOWN
+}
+
+/// Searches that are prepared once.
+struct Marks {
     browsers: [Finder<'static>; 4],
     bot: Finder<'static>,
     systems: [Finder<'static>; 5],
 }
 
-impl Default for Agents {
-    fn default() -> Agents {
-        Agents {
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks {
             browsers: BROWSERS.map(|(mark, ..)| Finder::new(mark)),
             bot: Finder::new("bot"),
             systems: SYSTEMS.map(|(mark, _)| Finder::new(mark)),
@@ -44,8 +89,8 @@ impl Default for Agents {
     }
 }
 
-impl Agents {
-    pub(crate) fn parse(&self, text: &[u8]) -> Agent {
+impl Marks {
+    fn parse(&self, text: &[u8]) -> Agent {
         let (family, version) = self.browser(text);
         Agent {
             family,
@@ -126,6 +171,19 @@ mod tests {
             "Other",
         );
         check("curl/7.81.0", "Other", 0, "Other");
+    }
+
+    #[test]
+    fn agents_are_remembered_as_what_they_are() {
+        let mut agents = Agents::default();
+        let texts: Vec<String> = (0..3 * KNOWN as i64)
+            .map(|version| format!("Chrome/{version} {}", "x".repeat(version as usize % 600)))
+            .collect();
+        for _ in 0..2 {
+            for (version, text) in (0..).zip(&texts) {
+                assert_eq!(agents.parse(text.as_bytes()).version, version);
+            }
+        }
     }
 
     #[test]

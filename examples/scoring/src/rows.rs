@@ -36,9 +36,10 @@ impl Map for Score {
         let (lat1, lon1) = (input.f64("lat1")?, input.f64("lon1")?);
         let (lat2, lon2) = (input.f64("lat2")?, input.f64("lon2")?);
         let (amounts, hours) = (input.f64("amount")?, input.i32("hour")?);
+        let known = &mut self.agents;
         let payment = |row| {
             Some(Payment {
-                agent: self.agents.parse(agents.get(row)?),
+                agent: known.parse(agents.get(row)?),
                 from: Place {
                     latitude: lat1.get(row)?,
                     longitude: lon1.get(row)?,

@@ -267,10 +267,22 @@ fn open_engine(path: &Path) -> Result<Engine, Error> {
         purge_threshold: ReadableSize(PURGE_BYTES),
         ..raft_engine::Config::default()
     };
-    let engine = Engine::open(config).map_err(Error::log)?;
+    let engine = Engine::open(config).map_err(|error| not_opened(path, error))?;
     // raft-engine does not sync the name of its first file.
     sync_folder(path).map_err(|error| Error::io(path, error))?;
     Ok(engine)
+}
+
+fn not_opened(path: &Path, error: raft_engine::Error) -> Error {
+    match error {
+        raft_engine::Error::Corruption(_)
+        | raft_engine::Error::Codec(_)
+        | raft_engine::Error::Protobuf(_) => Error::LogDamaged {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        },
+        other => Error::log(other),
+    }
 }
 
 fn put<M: protobuf::Message>(batch: &mut LogBatch, key: &[u8], message: &M) {

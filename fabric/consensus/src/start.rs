@@ -47,7 +47,7 @@ pub fn start<S: StateMachine, T: Transport>(
     make_folder(&settings.folder)?;
     let snapshot = restore_newest(&settings, &mut state_machine)?;
     let applied = snapshot.unwrap_or_default();
-    let log = Log::open(&settings, snapshot)?;
+    let log = open_log(&settings, snapshot)?;
     let node = RawNode::new(&node_config(&settings, applied), log, &tracing_logger())
         .map_err(Error::raft)?;
     let (inputs, receiver) =
@@ -90,20 +90,30 @@ pub fn start<S: StateMachine, T: Transport>(
     })
 }
 
+/// Opens the log. There are damages over which raft-engine panics.
+fn open_log(settings: &Settings, snapshot: Option<Position>) -> Result<Log, Error> {
+    catch_unwind(AssertUnwindSafe(|| Log::open(settings, snapshot))).unwrap_or_else(|panic| {
+        Err(Error::LogDamaged {
+            path: settings.folder.join("log"),
+            reason: panic_text(&*panic).to_owned(),
+        })
+    })
+}
+
 /// The body of the thread: whatever ends the member, its folder is closed before anybody hears that it stopped.
 fn run<S: StateMachine, T: Transport>(
     member: Member<S, T>,
     status: &watch::Sender<Status>,
     outcome: &watch::Sender<Option<Outcome>>,
 ) {
-    let id = member.settings.id;
+    let (id, folder) = (member.settings.id, member.settings.folder.clone());
     let ended = match catch_unwind(AssertUnwindSafe(|| member.run())) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(panic) => Err(format!("it panicked: {}", panic_text(&*panic))),
     };
     if let Err(reason) = &ended {
-        tracing::error!(id, reason, "the member failed");
+        tracing::error!(id, reason, folder = %folder.display(), "the member failed");
     }
     status.send_modify(|status| {
         status.leader_id = None;

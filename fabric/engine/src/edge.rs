@@ -11,6 +11,7 @@ use weft_shuffle::ObjectWriter;
 
 use crate::flow::{Emitted, RunningGuest, TaskEnvironment};
 use crate::grouping::{Chunk, Keys, Sorted, grouped_bytes};
+use crate::place::among_groups;
 use crate::plan::EdgePlan;
 
 /// Rows of one batch in a segment.
@@ -115,7 +116,7 @@ impl EdgeWriter {
         let mut reserved = Vec::new();
         let combined = match &self.plan.combine {
             Some(function) => {
-                let emitted = combine(environment, function, &sorted).await?;
+                let emitted = combine(environment, function, &sorted, &self.plan.keys).await?;
                 reserved = emitted.reserved;
                 Sorted::new(&self.keys, Arc::clone(&self.plan.schema), emitted.batches)
                     .map_err(|error| internal(&error))?
@@ -153,20 +154,19 @@ pub(crate) async fn combine(
     environment: &TaskEnvironment,
     function: &crate::plan::FunctionPlan,
     sorted: &Sorted,
+    keys: &[usize],
 ) -> Result<Emitted, Problem> {
     let mut guest = RunningGuest::reducer(environment, function).await?;
     let mut output = Emitted::default();
     let mut chunks = sorted.chunks().map_err(|error| internal(&error))?;
     loop {
         environment.check_cancel()?;
-        let (more, last) = match chunks.next().map_err(|error| internal(&error))? {
-            Some(chunk) => (guest.push_chunk(environment, chunk).await?, false),
-            None => (Emitted::default(), true),
-        };
-        output.add(more);
-        if last {
+        let Some(chunk) = chunks.next().map_err(|error| internal(&error))? else {
             break;
-        }
+        };
+        let rows = chunk.batch.clone();
+        let pushed = guest.push_chunk(environment, chunk).await;
+        output.add(pushed.map_err(|problem| among_groups(problem, &rows, keys))?);
     }
     output.add(guest.finish_reducer(environment).await?);
     Ok(output)

@@ -16,6 +16,7 @@ mod grouping;
 mod invoke;
 mod merge;
 mod messages;
+mod place;
 mod plan;
 mod planner;
 mod preview;
@@ -32,5 +33,5 @@ pub use messages::{
     PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor, Took,
 };
 pub use plan::{FINGERPRINT, artefact_key, component_key, job_prefix};
-pub use preview::preview;
+pub use preview::{TextRow, preview};
 pub use untrusted::is_decoding;

@@ -31,7 +31,7 @@ const FILES_MAX: usize = 10_000;
 /// Bytes of the name of a folder.
 const FOLDER_BYTES_MAX: usize = 255;
 /// The folder of rows without a value, as Hive names it.
-const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
+pub(crate) const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// What turns batches into the bytes of a file.
 enum Encoder {
@@ -345,4 +345,41 @@ fn escaped(value: &str) -> String {
         }
     }
     text
+}
+
+/// What was escaped, as it was.
+pub(crate) fn unescaped(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut value = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part
+            .get(..2)
+            .and_then(|two| u8::from_str_radix(two, 16).ok());
+        match code.filter(u8::is_ascii) {
+            Some(code) => {
+                value.push(char::from(code));
+                value += &part[2..];
+            }
+            None => {
+                value.push('%');
+                value += part;
+            }
+        }
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back_from_names_of_folders() {
+        for value in ["", "a b", "50%", "a/b=c", "%2F", "é/ü", "..", "\n\"%"] {
+            let name = escaped(value);
+            assert!(!name.contains(['/', '=']), "{name}");
+            assert_eq!(unescaped(&name), value, "{name}");
+        }
+        assert_eq!(unescaped("100%é %zz %"), "100%é %zz %");
+    }
 }

@@ -16,6 +16,7 @@ use crate::edge::{combine, internal, out_of_memory};
 use crate::flow::{Flow, TaskEnvironment};
 use crate::grouping::{Chunk, Keys, Sorted, grouped_segment_bytes};
 use crate::merge::{RUNS_MAX, Run, RunWriter, fan_in, merge};
+use crate::place::among_groups;
 use crate::plan::FunctionPlan;
 
 /// What reading a partition told.
@@ -131,6 +132,18 @@ impl ShuffleSource<'_> {
         problem
     }
 
+    /// Pushes a chunk; where a function fails over it, the error names the groups.
+    async fn push(
+        &self,
+        environment: &TaskEnvironment,
+        flow: &mut Flow,
+        chunk: Chunk,
+    ) -> Result<(), Problem> {
+        let rows = chunk.batch.clone();
+        let pushed = flow.push_chunk(environment, chunk).await;
+        pushed.map_err(|problem| among_groups(problem, &rows, self.keys))
+    }
+
     async fn push_sorted(
         &self,
         environment: &TaskEnvironment,
@@ -142,7 +155,7 @@ impl ShuffleSource<'_> {
             .map_err(|error| internal(&error))?;
         let mut chunks = sorted.chunks().map_err(|error| internal(&error))?;
         while let Some(chunk) = chunks.next().map_err(|error| internal(&error))? {
-            flow.push_chunk(environment, chunk).await?;
+            self.push(environment, flow, chunk).await?;
         }
         Ok(())
     }
@@ -159,7 +172,7 @@ impl ShuffleSource<'_> {
         let mut sorted = sort(batches)?;
         let mut reserved = Vec::new();
         if let Some(function) = self.combine {
-            let emitted = combine(environment, function, &sorted).await?;
+            let emitted = combine(environment, function, &sorted, self.keys).await?;
             reserved = emitted.reserved;
             sorted = sort(emitted.batches)?;
         }
@@ -238,7 +251,7 @@ impl ShuffleSource<'_> {
             let rows = keys.rows(&batch).map_err(|error| internal(&error))?;
             if let Some((mut chunk, last)) = held.take() {
                 chunk.continues = rows.row(0).as_ref() == last;
-                flow.push_chunk(environment, chunk).await?;
+                self.push(environment, flow, chunk).await?;
             }
             let last = rows.row(rows.num_rows() - 1).as_ref().to_vec();
             let ends = (1..=rows.num_rows())
@@ -257,7 +270,7 @@ impl ShuffleSource<'_> {
             ));
         }
         match held {
-            Some((chunk, _)) => flow.push_chunk(environment, chunk).await,
+            Some((chunk, _)) => self.push(environment, flow, chunk).await,
             None => Ok(()),
         }
     }

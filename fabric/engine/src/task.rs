@@ -14,7 +14,8 @@ use weft_shuffle::{Blobs, ObjectReader, ObjectWriter};
 use crate::edge::{EdgeWriter, internal};
 use crate::flow::{Flow, RunningGuest, TaskEnvironment};
 use crate::messages::{TaskReply, TaskRequest, Took};
-use crate::plan::{FileSplit, FilesPlan, NodeWork, Source, StagePlan, job_prefix};
+use crate::place::among_records;
+use crate::plan::{FilesPlan, NodeWork, Source, StagePlan, job_prefix};
 use crate::scan::{self, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
@@ -345,14 +346,4 @@ impl TaskRun {
             dropped,
         })
     }
-}
-
-/// Where a function did not get on: rows count those that were read of the split.
-fn among_records(problem: Problem, first: u64, last: u64, split: &FileSplit) -> Problem {
-    if problem.function.is_none() || problem.code.is_platform_fault() {
-        return problem;
-    }
-    let place = split.place();
-    let detail = format!("records {first} to {last} of {place}: {}", problem.detail);
-    Problem { detail, ..problem }
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::{CompileError, compile};
 
-/// How far the compiler steps back behind those who serve.
-const NICE: i32 = 10;
+mod step_back;
+
 /// CPU time of one compilation.
 pub(crate) const CPU_SECONDS_MAX: u64 = 120;
 /// Memory of one compilation.
@@ -35,7 +35,7 @@ pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     crate::process::expendable();
     // Compiling can wait; calls and tasks beside it cannot.
-    rustix::process::nice(NICE)?;
+    step_back::step_back()?;
     for (resource, most) in [
         (Resource::Cpu, CPU_SECONDS_MAX),
         (Resource::Data, MEMORY_BYTES_MAX),

@@ -60,6 +60,20 @@ impl Kept {
     }
 }
 
+/// How often a lock that is held is tried again, and after what time.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Locks the file. A server that was killed a moment ago, and is about to end, may still hold the lock.
+fn locked(lock: &File) -> bool {
+    let try_lock = || flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let try_again = |_| {
+        std::thread::sleep(LOCK_PAUSE);
+        try_lock()
+    };
+    try_lock() || (0..LOCK_TRIES).any(try_again)
+}
+
 /// An open data folder. The lock is held as long as this lives.
 pub(crate) struct DataFolder {
     root: PathBuf,
@@ -89,7 +103,7 @@ impl DataFolder {
             .write(true)
             .open(&path)
             .with_context(|| format!("`{}`", path.display()))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !locked(&lock) {
             bail!(
                 "the data folder `{}` belongs to a Weft that is running; stop it, or choose another with --data",
                 root.display()

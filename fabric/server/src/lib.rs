@@ -30,4 +30,4 @@ mod wire;
 pub use compiler::run as compiler;
 pub use executor::run as executor;
 pub use up::{UpSettings, run as up};
-pub use weft_engine::preview;
+pub use weft_engine::{TextRow, preview};

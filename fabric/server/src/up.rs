@@ -1,6 +1,7 @@
 //! `weft up`: wires the parts together, in the order in which they need each other, and takes them down again.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +30,9 @@ use crate::traces::Traces;
 const REQUESTS_MAX: usize = 256;
 /// How long requests that are being served may take when the server stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How often an address that is in use is tried again, and after what time.
+const LISTEN_TRIES: u32 = 50;
+const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 /// How often the store is looked through for what nothing refers to.
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 /// Commands between two snapshots of the control state.
@@ -92,8 +96,21 @@ async fn keep_sweeping(
     }
 }
 
+/// Listens on the address. One that is in use may be so by a server that was killed a moment ago, and is about to end.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    for _ in 0..LISTEN_TRIES {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                tokio::time::sleep(LISTEN_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+    TcpListener::bind(address).await
+}
+
 async fn serve(settings: UpSettings) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
+    let listener = listen(settings.listen).await.with_context(|| {
         format!("cannot listen on {}: is another Weft running there? Choose another address with --listen", settings.listen)
     })?;
     let address = listener.local_addr()?;

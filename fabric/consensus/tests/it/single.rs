@@ -123,6 +123,43 @@ async fn a_damaged_snapshot_is_refused_by_name() {
     assert!(text.contains("checksum"), "{text}");
 }
 
+/// A byte of the log's end that changed looks like a write that a crash cut off, and is no damage that could be told.
+#[tokio::test]
+async fn a_damaged_log_is_refused_by_name() {
+    const FLIPS: usize = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, _) = start_single(settings(folder.path())).await;
+    for number in 0..30 {
+        handle.propose(command(number)).await.unwrap();
+    }
+    handle.shutdown().await.unwrap();
+    let log = folder.path().join("log");
+    let files = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap());
+    let files: Vec<(PathBuf, Vec<u8>)> = files
+        .map(|entry| (entry.path(), fs::read(entry.path()).unwrap()))
+        .collect();
+    let (path, image) = files.iter().max_by_key(|(_, image)| image.len()).unwrap();
+    let mut n_refused = 0;
+    for flip in 0..FLIPS {
+        for (path, image) in &files {
+            fs::write(path, image).unwrap();
+        }
+        let mut damaged = image.clone();
+        damaged[image.len() * flip / FLIPS] ^= 0x10;
+        fs::write(path, damaged).unwrap();
+        match start(settings(folder.path()), Journal::default(), NoTransport) {
+            Ok(handle) => handle.shutdown().await.unwrap(),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+                let text = error.to_string();
+                assert!(text.contains(log.to_str().unwrap()), "{text}");
+                n_refused += 1;
+            }
+        }
+    }
+    assert!(n_refused > FLIPS / 2, "{n_refused} of {FLIPS} were refused");
+}
+
 #[tokio::test]
 async fn a_lost_snapshot_is_noticed() {
     let folder = tempfile::tempdir().unwrap();

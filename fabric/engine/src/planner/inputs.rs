@@ -39,10 +39,13 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
     // An empty file tells nothing of its columns.
     let first = files.iter().find(|(_, bytes)| *bytes > 0);
     let (first, first_bytes) = first.unwrap_or(&files[0]);
+    let bad_records = &input.bad_records;
     let schema = match &input.format {
         InputFormat::Text { utf8 } => scan::text_schema(*utf8),
-        InputFormat::Csv(csv) => scan::csv_schema(csv, first, *first_bytes)?,
-        InputFormat::Json { columns } => scan::json_schema(columns, first, *first_bytes)?,
+        InputFormat::Csv(csv) => scan::csv_schema(csv, first, *first_bytes, bad_records)?,
+        InputFormat::Json { columns } => {
+            scan::json_schema(columns, first, *first_bytes, bad_records)?
+        }
         InputFormat::Parquet { columns, .. } => parquet_schema(first, columns)?,
         InputFormat::Arrow { columns } => some(first, &scan::arrow_schema(first)?, columns)?,
     };

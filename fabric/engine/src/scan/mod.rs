@@ -5,6 +5,7 @@
 mod arrow_ipc;
 mod blocks;
 mod filter;
+mod infer;
 mod parquet;
 mod records;
 mod text;
@@ -12,8 +13,8 @@ mod text;
 pub(crate) use arrow_ipc::file_schema as arrow_schema;
 pub(crate) use blocks::{Compression, Dialect, record_starts};
 pub(crate) use filter::Filter;
+pub(crate) use infer::{csv_schema, json_schema};
 pub(crate) use parquet::metadata as parquet_metadata;
-pub(crate) use records::{csv_schema, json_schema};
 pub(crate) use text::schema as text_schema;
 
 use std::borrow::Cow;

@@ -7,19 +7,19 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::compute::BatchCoalescer;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use weft_core::job::{ColumnSpec, ColumnType, CsvFormat, InputFormat};
+use weft_core::job::{CsvFormat, InputFormat};
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Blocks, Dialect, ends, first_block};
 use super::{BATCH_ROWS, BadRecord, LeftOut, conform};
+use crate::edge::internal;
 use crate::plan::{FileSplit, FilesPlan};
 
-/// Records that a schema is inferred from.
-const INFERRED_RECORDS_MAX: usize = 1000;
 /// A byte that text in UTF-8 never has, where values are not quoted.
-const NO_QUOTE: u8 = 0xff;
+pub(super) const NO_QUOTE: u8 = 0xff;
 
 /// A quote that nothing closes swallows the rest of its file.
 const NEVER_CLOSED: &str = "a quote is never closed";
@@ -107,6 +107,7 @@ impl RecordReader {
     /// Decodes what it can of a block that has bad records.
     fn decode_records(&mut self, block: &[u8], position: u64) -> Result<(), Problem> {
         let ends: Vec<usize> = ends(self.dialect, block, 0).collect();
+        let mut decoded = Vec::new();
         // First and last record of the parts that are to be decoded; the next part is at the end.
         let mut todo = Vec::new();
         match ends.len().checked_sub(1) {
@@ -117,7 +118,7 @@ impl RecordReader {
             let start = if first == 0 { 0 } else { ends[first - 1] };
             let bytes = &block[start..ends[last]];
             match self.decode(bytes) {
-                Ok(batches) => self.ready.extend(batches),
+                Ok(batches) => decoded.extend(batches),
                 Err(error) if first == last => {
                     // The record is named by its position; the decoder only knows this one.
                     let reason = error
@@ -137,6 +138,17 @@ impl RecordReader {
         if rest > 0 && rest < block.len() {
             self.leave_out(&block[rest..], position + rest as u64, NEVER_CLOSED)?;
         }
+        // Functions see batches of the size that they would have without the bad ones.
+        let mut whole = BatchCoalescer::new(Arc::clone(&self.schema), BATCH_ROWS);
+        let merge = || {
+            for batch in decoded {
+                whole.push_batch(batch)?;
+            }
+            whole.finish_buffered_batch()
+        };
+        merge().map_err(|error| internal(&error))?;
+        self.ready
+            .extend(std::iter::from_fn(|| whole.next_completed_batch()));
         Ok(())
     }
 
@@ -312,33 +324,8 @@ impl Dialect {
     }
 }
 
-fn arrow_type(data_type: ColumnType) -> DataType {
-    match data_type {
-        ColumnType::Boolean => DataType::Boolean,
-        ColumnType::Int8 => DataType::Int8,
-        ColumnType::Int16 => DataType::Int16,
-        ColumnType::Int32 => DataType::Int32,
-        ColumnType::Int64 => DataType::Int64,
-        ColumnType::Uint8 => DataType::UInt8,
-        ColumnType::Uint16 => DataType::UInt16,
-        ColumnType::Uint32 => DataType::UInt32,
-        ColumnType::Uint64 => DataType::UInt64,
-        ColumnType::Float32 => DataType::Float32,
-        ColumnType::Float64 => DataType::Float64,
-        ColumnType::Utf8 => DataType::Utf8,
-        ColumnType::Date32 => DataType::Date32,
-        ColumnType::TimestampUs => DataType::Timestamp(TimeUnit::Microsecond, None),
-        ColumnType::Decimal128 { precision, scale } => DataType::Decimal128(precision, scale),
-    }
-}
-
-fn declared(columns: &[ColumnSpec]) -> SchemaRef {
-    let field = |column: &ColumnSpec| Field::new(&column.name, arrow_type(column.data_type), true);
-    Arc::new(Schema::new(columns.iter().map(field).collect::<Fields>()))
-}
-
 /// Where the first record of a file ends. Errors: it has none, because a quote swallows all.
-fn header_end(path: &str, dialect: Dialect, block: &[u8]) -> Result<usize, Problem> {
+pub(super) fn header_end(path: &str, dialect: Dialect, block: &[u8]) -> Result<usize, Problem> {
     if let Some(end) = ends(dialect, block, 0).next() {
         return Ok(end);
     }
@@ -427,68 +414,6 @@ fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<
         projection,
         order,
     })
-}
-
-/// The columns of a CSV input: those that the job names, or those that its first file seems to have.
-pub(crate) fn csv_schema(
-    csv: &CsvFormat,
-    path: &str,
-    file_bytes: u64,
-) -> Result<SchemaRef, Problem> {
-    if !csv.columns.is_empty() {
-        return Ok(declared(&csv.columns));
-    }
-    let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
-    let block = first_block(path, file_bytes, dialect)?;
-    header_end(path, dialect, &block)?;
-    let format = arrow_csv::reader::Format::default()
-        .with_header(csv.header)
-        .with_delimiter(csv.delimiter)
-        .with_quote(csv.quote.unwrap_or(NO_QUOTE));
-    let inferred = format.infer_schema(Cursor::new(block), Some(INFERRED_RECORDS_MAX));
-    let (schema, _) = inferred.map_err(|error| not_inferred(path, &error))?;
-    seen_by_functions(path, &schema)
-}
-
-/// The columns of a JSON input, likewise.
-pub(crate) fn json_schema(
-    columns: &[ColumnSpec],
-    path: &str,
-    file_bytes: u64,
-) -> Result<SchemaRef, Problem> {
-    if !columns.is_empty() {
-        return Ok(declared(columns));
-    }
-    let block = first_block(path, file_bytes, Dialect::Lines)?;
-    let inferred =
-        arrow_json::reader::infer_json_schema(Cursor::new(block), Some(INFERRED_RECORDS_MAX));
-    let (schema, _) = inferred.map_err(|error| not_inferred(path, &error))?;
-    seen_by_functions(path, &schema)
-}
-
-fn not_inferred(path: &str, error: &ArrowError) -> Problem {
-    let detail = format!("`{path}`: its columns cannot be inferred: {error}; say them in `schema`");
-    Problem::new(ErrorCode::BadRecord, detail)
-}
-
-/// Columns that were never seen to hold anything are text; times are in microseconds.
-fn seen_by_functions(path: &str, schema: &Schema) -> Result<SchemaRef, Problem> {
-    fn seen(field: &Arc<Field>) -> Arc<Field> {
-        let data_type = match field.data_type() {
-            DataType::Null => DataType::Utf8,
-            DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, None),
-            DataType::List(item) => DataType::List(seen(item)),
-            DataType::Struct(fields) => DataType::Struct(fields.iter().map(seen).collect()),
-            other => other.clone(),
-        };
-        Arc::new(Field::new(field.name(), data_type, true))
-    }
-    if schema.fields().is_empty() {
-        let detail = format!("`{path}` has no record to infer columns from; say them in `schema`");
-        return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
-    }
-    let fields: Fields = schema.fields().iter().map(seen).collect();
-    Ok(Arc::new(Schema::new(fields)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `weft show`: the first rows of a published output. Reads the folder itself; no server is asked.
 
 use serde_json::json;
+use weft_server::TextRow;
 
 use super::arguments::ShowArguments;
 use super::failure::Failure;
@@ -16,22 +17,25 @@ pub(crate) fn show(arguments: &ShowArguments, output: &mut Output) -> Result<(),
     let rows = arguments.rows.min(ROWS_MAX);
     let (manifest, table) =
         weft_server::preview(&arguments.folder, rows).map_err(Failure::other)?;
-    let document = json!({ "manifest": manifest, "columns": table.first(), "rows": &table[1..] });
+    let names: Vec<&str> = manifest
+        .schema
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let document = json!({ "manifest": manifest, "columns": names, "rows": table });
     output.either(&document.to_string(), || {
-        render(&table, manifest.rows, manifest.files.len())
+        render(&names, &table, manifest.rows, manifest.files.len())
     })
 }
 
-fn render(table: &[Vec<String>], rows: u64, files: usize) -> String {
-    let columns: Vec<(&str, Side)> = table[0]
-        .iter()
-        .map(|name| (name.as_str(), Side::Left))
-        .collect();
+fn render(names: &[&str], table: &[TextRow], rows: u64, files: usize) -> String {
+    let columns: Vec<(&str, Side)> = names.iter().map(|name| (*name, Side::Left)).collect();
     let mut text = Table::new(&columns);
-    for row in &table[1..] {
-        text.row(row.clone());
+    for row in table {
+        let cells = row.iter().map(|value| value.clone().unwrap_or_default());
+        text.row(cells.collect::<Vec<_>>());
     }
-    let shown = table.len() - 1;
+    let shown = table.len();
     format!(
         "{}\n({shown} of {rows} rows, {})",
         text.render(),

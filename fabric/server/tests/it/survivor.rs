@@ -123,6 +123,14 @@ impl<'a> Survivor<'a> {
         })
     }
 
+    /// Waits until the server has died `deaths` times, for kills that come when no client waits for anything any more.
+    pub(crate) fn wait_until_died(&mut self, deaths: u32) {
+        eventually("the server dies", || {
+            self.check_acknowledged();
+            (self.deaths >= deaths).then_some(())
+        });
+    }
+
     /// Waits until the server has tidied up, and panics where something is left. The server may die over it.
     pub(crate) fn wait_until_tidy(&mut self, outputs: &std::path::Path) {
         let left = |survivor: &mut Survivor<'_>| {

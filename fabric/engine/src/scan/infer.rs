@@ -1,0 +1,183 @@
+//! The columns of text formats: those that a job names, or those that the first file of its input seems to have.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat};
+use weft_core::{ErrorCode, Problem};
+
+use super::blocks::{Dialect, ends, first_block};
+use super::records::{NO_QUOTE, header_end};
+
+/// Records that columns are inferred from.
+const INFERRED_RECORDS_MAX: usize = 1000;
+
+fn arrow_type(data_type: ColumnType) -> DataType {
+    match data_type {
+        ColumnType::Boolean => DataType::Boolean,
+        ColumnType::Int8 => DataType::Int8,
+        ColumnType::Int16 => DataType::Int16,
+        ColumnType::Int32 => DataType::Int32,
+        ColumnType::Int64 => DataType::Int64,
+        ColumnType::Uint8 => DataType::UInt8,
+        ColumnType::Uint16 => DataType::UInt16,
+        ColumnType::Uint32 => DataType::UInt32,
+        ColumnType::Uint64 => DataType::UInt64,
+        ColumnType::Float32 => DataType::Float32,
+        ColumnType::Float64 => DataType::Float64,
+        ColumnType::Utf8 => DataType::Utf8,
+        ColumnType::Date32 => DataType::Date32,
+        ColumnType::TimestampUs => DataType::Timestamp(TimeUnit::Microsecond, None),
+        ColumnType::Decimal128 { precision, scale } => DataType::Decimal128(precision, scale),
+    }
+}
+
+fn declared(columns: &[ColumnSpec]) -> SchemaRef {
+    let field = |column: &ColumnSpec| Field::new(&column.name, arrow_type(column.data_type), true);
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Fields>()))
+}
+
+/// The columns of a CSV input: those that the job names, or those that its first file seems to have.
+pub(crate) fn csv_schema(
+    csv: &CsvFormat,
+    path: &str,
+    file_bytes: u64,
+    bad_records: &BadRecords,
+) -> Result<SchemaRef, Problem> {
+    if !csv.columns.is_empty() {
+        return Ok(declared(&csv.columns));
+    }
+    let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
+    let block = first_block(path, file_bytes, dialect)?;
+    let header = match csv.header {
+        true => header_end(path, dialect, &block)?,
+        false => 0,
+    };
+    let format = arrow_csv::reader::Format::default()
+        .with_header(csv.header)
+        .with_delimiter(csv.delimiter)
+        .with_quote(csv.quote.unwrap_or(NO_QUOTE));
+    let infer = |records: &[u8]| {
+        let inferred = format.infer_schema(Cursor::new(records), Some(INFERRED_RECORDS_MAX));
+        Ok(inferred?.0)
+    };
+    let schema = infer_from(&block, header, dialect, bad_records, infer);
+    seen_by_functions(path, &schema.map_err(|error| not_inferred(path, &error))?)
+}
+
+/// The columns of a JSON input, likewise.
+pub(crate) fn json_schema(
+    columns: &[ColumnSpec],
+    path: &str,
+    file_bytes: u64,
+    bad_records: &BadRecords,
+) -> Result<SchemaRef, Problem> {
+    if !columns.is_empty() {
+        return Ok(declared(columns));
+    }
+    let block = first_block(path, file_bytes, Dialect::Lines)?;
+    let infer = |records: &[u8]| {
+        let records = Cursor::new(records);
+        Ok(arrow_json::reader::infer_json_schema(records, Some(INFERRED_RECORDS_MAX))?.0)
+    };
+    let schema = infer_from(&block, 0, Dialect::Lines, bad_records, infer);
+    seen_by_functions(path, &schema.map_err(|error| not_inferred(path, &error))?)
+}
+
+/// Infers from the records behind the header; without those that are bad by themselves, where bad records are left out.
+fn infer_from(
+    block: &[u8],
+    header: usize,
+    dialect: Dialect,
+    bad_records: &BadRecords,
+    infer: impl Fn(&[u8]) -> Result<Schema, ArrowError>,
+) -> Result<Schema, ArrowError> {
+    let inferred = infer(block);
+    if inferred.is_ok() || *bad_records == BadRecords::Fail {
+        return inferred;
+    }
+    let (header, records) = block.split_at(header);
+    let mut good = header.to_vec();
+    let mut start = 0;
+    for end in ends(dialect, records, 0).take(INFERRED_RECORDS_MAX) {
+        let record = &records[start..end];
+        if infer(&[header, record].concat()).is_ok() {
+            good.extend_from_slice(record);
+        }
+        start = end;
+    }
+    infer(&good)
+}
+
+fn not_inferred(path: &str, error: &ArrowError) -> Problem {
+    let detail = format!("`{path}`: its columns cannot be inferred: {error}; say them in `schema`");
+    Problem::new(ErrorCode::BadRecord, detail)
+}
+
+/// Columns that were never seen to hold anything are text; times are in microseconds.
+fn seen_by_functions(path: &str, schema: &Schema) -> Result<SchemaRef, Problem> {
+    fn seen(field: &Arc<Field>) -> Arc<Field> {
+        let data_type = match field.data_type() {
+            DataType::Null => DataType::Utf8,
+            DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, None),
+            DataType::List(item) => DataType::List(seen(item)),
+            DataType::Struct(fields) => DataType::Struct(fields.iter().map(seen).collect()),
+            other => other.clone(),
+        };
+        Arc::new(Field::new(field.name(), data_type, true))
+    }
+    if schema.fields().is_empty() {
+        let detail = format!("`{path}` has no record to infer columns from; say them in `schema`");
+        return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
+    }
+    let fields: Fields = schema.fields().iter().map(seen).collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(format: &InputFormat, text: &str, bad: &BadRecords) -> Result<String, Problem> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("it writes");
+        let (path, bytes) = (file.path().to_str().expect("text"), text.len() as u64);
+        let schema = match format {
+            InputFormat::Csv(csv) => csv_schema(csv, path, bytes, bad)?,
+            _ => json_schema(&[], path, bytes, bad)?,
+        };
+        let column = |field: &Arc<Field>| format!("{} {}", field.name(), field.data_type());
+        Ok(schema
+            .fields()
+            .iter()
+            .map(column)
+            .collect::<Vec<_>>()
+            .join(", "))
+    }
+
+    #[track_caller]
+    fn check(format: &InputFormat, text: &str, expected: &str) {
+        let left_out = columns(format, text, &BadRecords::Skip);
+        assert_eq!(left_out.expect("has columns"), expected);
+        let failed = columns(format, text, &BadRecords::Fail).expect_err("one is bad");
+        assert_eq!(failed.code, ErrorCode::BadRecord, "{failed}");
+    }
+
+    #[test]
+    fn bad_records_are_left_out_where_the_input_leaves_them_out() {
+        let csv = InputFormat::Csv(CsvFormat {
+            header: true,
+            delimiter: b',',
+            quote: Some(b'"'),
+            columns: Vec::new(),
+        });
+        check(&csv, "a,b\nx,1\ny\nz,2,3\nv,4\n", "a Utf8, b Int64");
+        let json = InputFormat::Json {
+            columns: Vec::new(),
+        };
+        let text = "{\"a\": 1}\n{\"a\": \nnonsense\n{\"a\": 2, \"b\": \"x\"}\n";
+        check(&json, text, "a Int64, b Utf8");
+    }
+}
