@@ -18,18 +18,11 @@ def score_struct():
     return pa.struct([("fam", pa.string()), ("os", pa.string()), ("km", pa.int64()), ("score", pa.int64())])
 
 
-def listed(column):
-    """A column of Arrow as a list. Of equal strings one object is made and hashed, because user agents repeat."""
-    import pyarrow as pa
-    column = pa.chunked_array([column]) if isinstance(column, pa.Array) else column
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    return (column.cast(pa.string()).dictionary_encode() if is_text else column).to_numpy().tolist()
-
-
 def score_arrow(*columns):
     """Arrow arrays in, an array of structs out."""
     import pyarrow as pa
-    rows = score_columns(map(listed, columns))
+    rows = score_columns([column.to_numpy(zero_copy_only=False).tolist() if isinstance(column, pa.Array) else column.to_numpy().tolist()
+                          for column in columns])
     return pa.StructArray.from_arrays([pa.array(v, t.type) for v, t in zip(rows, score_struct())], fields=list(score_struct()))
 
 
@@ -74,7 +67,7 @@ class Polars:
         struct = pl.Struct({"fam": pl.String, "os": pl.String, "km": pl.Int64, "score": pl.Int64})
 
         def scored(rows):
-            columns = score_columns([listed(rows.struct.field(name).to_arrow()) for name in SCORE_COLUMNS])
+            columns = score_columns([rows.struct.field(name).to_list() for name in SCORE_COLUMNS])
             return pl.DataFrame(dict(zip(SCORE_FIELDS, columns)), schema=dict(struct)).to_struct("row")
         (pl.scan_parquet(f"{data}/*.parquet")
          .select(pl.struct(SCORE_COLUMNS).map_batches(scored, return_dtype=struct, is_elementwise=True).alias("row")).unnest("row")

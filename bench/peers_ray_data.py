@@ -59,7 +59,7 @@ class RayData:
 
     def weblog(ray, data, out):
         import pyarrow.compute as pc
-        both = summed(ray, mapped(ray, data, BLOCK_BYTES, visits), ["day", "ip", "page"], ["count_all"])
+        both = summed(ray, mapped(ray, data, 4 * BLOCK_BYTES, visits), ["day", "ip", "page"], ["count_all"])
         is_page = pc.is_valid(both["page"])
         save_visits(both.filter(pc.invert(is_page)), both.filter(is_page).select(["day", "page", "count_all"]), out)
 

@@ -76,6 +76,7 @@ impl Log {
             log.write_all_state();
         }
         log.align_with(snapshot.unwrap_or_default())?;
+        log.check_entries(snapshot.unwrap_or_default().index + 1)?;
         Ok(log)
     }
 
@@ -189,6 +190,11 @@ impl Log {
         Ok(())
     }
 
+    /// Reads what is about to be replayed: Raft panics over an entry that it cannot read.
+    fn check_entries(&self, first: u64) -> Result<(), Error> {
+        (first..=self.last.index).try_for_each(|index| self.entry(index).map(drop))
+    }
+
     /// Makes the log go on where the newest snapshot ends.
     fn align_with(&mut self, snapshot: Position) -> Result<(), Error> {
         if snapshot.index < self.compacted.index {
@@ -243,7 +249,7 @@ impl Log {
     fn entry(&self, index: u64) -> Result<Entry, Error> {
         self.engine
             .get_entry::<EntryFormat>(GROUP, index)
-            .map_err(Error::log)?
+            .map_err(|error| failed(Path::new(self.engine.path()), error))?
             .ok_or_else(|| self.damaged("an entry is missing"))
     }
 
@@ -267,13 +273,13 @@ fn open_engine(path: &Path) -> Result<Engine, Error> {
         purge_threshold: ReadableSize(PURGE_BYTES),
         ..raft_engine::Config::default()
     };
-    let engine = Engine::open(config).map_err(|error| not_opened(path, error))?;
+    let engine = Engine::open(config).map_err(|error| failed(path, error))?;
     // raft-engine does not sync the name of its first file.
     sync_folder(path).map_err(|error| Error::io(path, error))?;
     Ok(engine)
 }
 
-fn not_opened(path: &Path, error: raft_engine::Error) -> Error {
+fn failed(path: &Path, error: raft_engine::Error) -> Error {
     match error {
         raft_engine::Error::Corruption(_)
         | raft_engine::Error::Codec(_)
