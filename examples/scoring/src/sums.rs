@@ -64,10 +64,19 @@ impl Lines {
 
 /// Scores in, sums by browser and system out: a task's own, once, at its end.
 ///
-/// Browsers and systems are so few that they are looked through one by one, in the order in which they came first.
+/// Browsers and systems are so few that they are looked through one by one, in the order in which they came first; their first
+/// letters are compared before the names are.
 #[derive(Default)]
 pub(crate) struct TaskSums {
+    letters: Vec<u64>,
     sums: Vec<(String, String, Sum)>,
+}
+
+/// The first four letters of both names.
+fn letters((family, system): (&str, &str)) -> u64 {
+    let add = |letters, letter| letters << 8 | u64::from(letter);
+    let first = |name: &str| name.bytes().take(4).fold(0, add);
+    first(family) << 32 | first(system)
 }
 
 /// Browsers and systems that a task remembers before it lets them go.
@@ -110,9 +119,14 @@ impl Map for TaskSums {
 
 impl TaskSums {
     fn of(&mut self, names: (&str, &str)) -> &mut Sum {
-        let is_it = |sum: &(String, String, Sum)| (sum.0.as_str(), sum.1.as_str()) == names;
-        let position = self.sums.iter().position(is_it).unwrap_or_else(|| {
+        let wanted = letters(names);
+        let is_it = |(letters, sum): (&u64, &(String, String, Sum))| {
+            *letters == wanted && (sum.0.as_str(), sum.1.as_str()) == names
+        };
+        let mut known = self.letters.iter().zip(&self.sums);
+        let position = known.position(is_it).unwrap_or_else(|| {
             let (family, system) = names;
+            self.letters.push(wanted);
             self.sums
                 .push((family.into(), system.into(), Sum::default()));
             self.sums.len() - 1
@@ -122,6 +136,7 @@ impl TaskSums {
 
     fn drain(&mut self, out: &mut Output) -> Result<()> {
         let mut lines = Lines::default();
+        self.letters.clear();
         for (family, system, sum) in self.sums.drain(..) {
             lines.push(&family, &system, sum);
         }
