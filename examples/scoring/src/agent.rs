@@ -49,11 +49,14 @@ impl Agents {
         if self.known.is_empty() {
             self.known = vec![(Vec::new(), self.marks.parse(b"")); KNOWN];
         }
-        let known = &mut self.known[place(text)];
-        if !is_equal(&known.0, text) {
-            *known = (text.to_vec(), self.marks.parse(text));
+        let (known, agent) = &mut self.known[place(text)];
+        // In WebAssembly `==` goes byte by byte.
+        if !is_equal(known, text) {
+            known.clear();
+            known.extend_from_slice(text);
+            *agent = self.marks.parse(text);
         }
-        known.1
+        *agent
     }
 }
 

@@ -1,5 +1,6 @@
 //! Writes that must last, and the end of the process where they do not.
 
+use std::any::Any;
 use std::fmt::Display;
 use std::fs::File;
 use std::io;
@@ -31,4 +32,11 @@ fn abort_on_failed_write(what: &str, error: &dyn Display) -> ! {
     // The subscriber of `tracing` may buffer; standard error does not.
     eprintln!("weft-consensus: {what}: {error}: ending the process");
     std::process::abort()
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a message")
 }

@@ -8,13 +8,14 @@
 //! Everything before `compacted` is in the snapshot, and so is what is kept for members that lag. All writes of one step of
 //! Raft go into one batch, so that a crash leaves all of them or none.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use raft::eraftpb::{ConfState, Entry, HardState, SnapshotMetadata};
 use raft::{Ready, Storage};
 use raft_engine::{Command, Engine, LogBatch, MessageExt, ReadableSize};
 
-use crate::disk::{sync_folder, written};
+use crate::disk::{panic_text, sync_folder, written};
 use crate::error::Error;
 use crate::position::Position;
 use crate::settings::Settings;
@@ -75,8 +76,8 @@ impl Log {
         } else {
             log.write_all_state();
         }
+        log.check_entries()?;
         log.align_with(snapshot.unwrap_or_default())?;
-        log.check_entries(snapshot.unwrap_or_default().index + 1)?;
         Ok(log)
     }
 
@@ -143,7 +144,7 @@ impl Log {
         self.hard_state = self
             .engine
             .get_message(GROUP, HARD_STATE_KEY)
-            .map_err(Error::log)?
+            .map_err(|error| self.failed(error))?
             .unwrap_or_default();
         self.compacted = self
             .engine
@@ -169,7 +170,7 @@ impl Log {
         let voters: Option<ConfState> = self
             .engine
             .get_message(GROUP, VOTERS_KEY)
-            .map_err(Error::log)?;
+            .map_err(|error| self.failed(error))?;
         let voters = voters.ok_or_else(|| self.damaged("it does not name the voters"))?;
         if voters.voters != self.voters.voters {
             return Err(Error::Setting {
@@ -190,9 +191,11 @@ impl Log {
         Ok(())
     }
 
-    /// Reads what is about to be replayed: Raft panics over an entry that it cannot read.
-    fn check_entries(&self, first: u64) -> Result<(), Error> {
-        (first..=self.last.index).try_for_each(|index| self.entry(index).map(drop))
+    /// Reads all entries, before anything is decided by them: Raft panics over one that it cannot read.
+    fn check_entries(&self) -> Result<(), Error> {
+        reading(Path::new(self.engine.path()), || {
+            (self.first()..=self.last.index).try_for_each(|index| self.entry(index).map(drop))
+        })
     }
 
     /// Makes the log go on where the newest snapshot ends.
@@ -249,8 +252,12 @@ impl Log {
     fn entry(&self, index: u64) -> Result<Entry, Error> {
         self.engine
             .get_entry::<EntryFormat>(GROUP, index)
-            .map_err(|error| failed(Path::new(self.engine.path()), error))?
+            .map_err(|error| self.failed(error))?
             .ok_or_else(|| self.damaged("an entry is missing"))
+    }
+
+    fn failed(&self, error: raft_engine::Error) -> Error {
+        failed(Path::new(self.engine.path()), error)
     }
 
     fn damaged(&self, reason: &str) -> Error {
@@ -273,10 +280,22 @@ fn open_engine(path: &Path) -> Result<Engine, Error> {
         purge_threshold: ReadableSize(PURGE_BYTES),
         ..raft_engine::Config::default()
     };
-    let engine = Engine::open(config).map_err(|error| failed(path, error))?;
+    let engine = reading(path, || {
+        Engine::open(config).map_err(|error| failed(path, error))
+    })?;
     // raft-engine does not sync the name of its first file.
     sync_folder(path).map_err(|error| Error::io(path, error))?;
     Ok(engine)
+}
+
+/// Reads from the engine. There are damages over which it panics.
+fn reading<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        Err(Error::LogDamaged {
+            path: path.to_owned(),
+            reason: panic_text(&*panic).to_owned(),
+        })
+    })
 }
 
 fn failed(path: &Path, error: raft_engine::Error) -> Error {

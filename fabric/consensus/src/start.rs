@@ -1,6 +1,5 @@
 //! Brings a member up: snapshot, log, node, thread.
 
-use std::any::Any;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -11,7 +10,7 @@ use std::thread;
 use raft::{RawNode, ReadOnlyOption};
 use tokio::sync::{Semaphore, watch};
 
-use crate::disk::sync_folder;
+use crate::disk::{panic_text, sync_folder};
 use crate::error::Error;
 use crate::handle::{Handle, Outcome, Shared, Status};
 use crate::log::Log;
@@ -37,7 +36,8 @@ const MAX_COMMITTED_BYTES: u64 = 8 << 20;
 /// Starts a member: restores the newest snapshot and spawns the thread, which applies what the log holds behind it.
 ///
 /// Blocks while it reads the disk. A folder that does not exist is made; in a new one the state machine is not touched.
-/// Errors: `Invalid` for settings that cannot be used, `Damaged` for a snapshot or log that lost data, `Internal` otherwise.
+/// Errors: `Invalid` for settings that cannot be used, `Damaged` for a snapshot or log that lost data, `Internal` otherwise. Damage
+/// at the head of a write to the newest file looks like a write that a crash cut off, and is not noticed.
 pub fn start<S: StateMachine, T: Transport>(
     settings: Settings,
     mut state_machine: S,
@@ -47,7 +47,7 @@ pub fn start<S: StateMachine, T: Transport>(
     make_folder(&settings.folder)?;
     let snapshot = restore_newest(&settings, &mut state_machine)?;
     let applied = snapshot.unwrap_or_default();
-    let log = open_log(&settings, snapshot)?;
+    let log = Log::open(&settings, snapshot)?;
     let node = RawNode::new(&node_config(&settings, applied), log, &tracing_logger())
         .map_err(Error::raft)?;
     let (inputs, receiver) =
@@ -90,16 +90,6 @@ pub fn start<S: StateMachine, T: Transport>(
     })
 }
 
-/// Opens the log. There are damages over which raft-engine panics.
-fn open_log(settings: &Settings, snapshot: Option<Position>) -> Result<Log, Error> {
-    catch_unwind(AssertUnwindSafe(|| Log::open(settings, snapshot))).unwrap_or_else(|panic| {
-        Err(Error::LogDamaged {
-            path: settings.folder.join("log"),
-            reason: panic_text(&*panic).to_owned(),
-        })
-    })
-}
-
 /// The body of the thread: whatever ends the member, its folder is closed before anybody hears that it stopped.
 fn run<S: StateMachine, T: Transport>(
     member: Member<S, T>,
@@ -120,12 +110,6 @@ fn run<S: StateMachine, T: Transport>(
         status.is_leader = false;
     });
     outcome.send_replace(Some(ended));
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("without a message")
 }
 
 fn make_folder(folder: &Path) -> Result<(), Error> {

@@ -164,9 +164,9 @@ pub(crate) async fn combine(
         let Some(chunk) = chunks.next().map_err(|error| internal(&error))? else {
             break;
         };
-        let rows = chunk.batch.clone();
+        let (rows, n_groups) = (chunk.batch.clone(), chunk.ends.len());
         let pushed = guest.push_chunk(environment, chunk).await;
-        output.add(pushed.map_err(|problem| among_groups(problem, &rows, keys))?);
+        output.add(pushed.map_err(|problem| among_groups(problem, &rows, n_groups, keys))?);
     }
     output.add(guest.finish_reducer(environment).await?);
     Ok(output)

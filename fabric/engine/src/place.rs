@@ -6,33 +6,47 @@ use weft_core::Problem;
 
 use crate::plan::FileSplit;
 
+/// How places begin. What functions are said to have done begins with their names.
+const RECORDS: &str = "records ";
+const GROUP: &str = "the group of ";
+const GROUPS: &str = "the groups from ";
+
 /// Columns of a key that an error shows.
 const COLUMNS_MAX: usize = 4;
 /// Characters of a value that an error shows.
 const CHARS_MAX: usize = 64;
 
-/// Says among which records of which file. Rows count those that were read of the split.
+/// Says among which records of which file: those that were left out count, too.
 pub(crate) fn among_records(problem: Problem, first: u64, last: u64, split: &FileSplit) -> Problem {
     let place = split.place();
-    of_function(problem, || format!("records {first} to {last} of {place}"))
+    of_function(problem, || format!("{RECORDS}{first} to {last} of {place}"))
 }
 
-/// Says among which groups of sorted rows with these key columns.
-pub(crate) fn among_groups(problem: Problem, rows: &RecordBatch, keys: &[usize]) -> Problem {
+/// Says among which groups of sorted rows: how many they are, and which columns are their keys.
+pub(crate) fn among_groups(
+    problem: Problem,
+    rows: &RecordBatch,
+    n_groups: usize,
+    keys: &[usize],
+) -> Problem {
     let Some(last) = rows.num_rows().checked_sub(1) else {
         return problem;
     };
-    of_function(problem, || {
-        match (key(rows, keys, 0), key(rows, keys, last)) {
-            (first, last) if first == last => format!("the group of {first}"),
-            (first, last) => format!("the groups from {first} to {last}"),
-        }
+    of_function(problem, || match n_groups {
+        1 => format!("{GROUP}{}", key(rows, keys, 0)),
+        _ => format!(
+            "{GROUPS}{} to {}",
+            key(rows, keys, 0),
+            key(rows, keys, last)
+        ),
     })
 }
 
-/// What is not a function's fault is not due to its input either.
+/// What is not a function's fault is not due to its input either. Of several places the innermost one is told: rows that a
+/// combiner fails over are not those that the task was reading.
 fn of_function(problem: Problem, place: impl FnOnce() -> String) -> Problem {
-    if problem.function.is_none() || problem.code.is_platform_fault() {
+    let has_place = [RECORDS, GROUP, GROUPS].map(|begin| problem.detail.starts_with(begin));
+    if problem.function.is_none() || problem.code.is_platform_fault() || has_place.contains(&true) {
         return problem;
     }
     let detail = format!("{}: {}", place(), problem.detail);
@@ -48,9 +62,19 @@ fn key(rows: &RecordBatch, keys: &[usize], row: usize) -> String {
             return format!("`{name}` = null");
         }
         let text = array_value_to_string(array, row).unwrap_or_default();
-        let shown: String = text.chars().take(CHARS_MAX).collect();
-        let more = if shown.len() < text.len() { ".." } else { "" };
-        format!("`{name}` = \"{}{more}\"", shown.escape_debug())
+        let mut shown = String::new();
+        for character in text.chars().take(CHARS_MAX) {
+            match character.is_control() {
+                true => shown.extend(character.escape_default()),
+                false => shown.push(character),
+            }
+        }
+        let more = if text.chars().nth(CHARS_MAX).is_some() {
+            ".."
+        } else {
+            ""
+        };
+        format!("`{name}` = \"{shown}{more}\"")
     };
     let shown: Vec<String> = keys.iter().take(COLUMNS_MAX).map(value).collect();
     let more = if keys.len() > COLUMNS_MAX { ", .." } else { "" };
@@ -82,8 +106,13 @@ mod tests {
             function: Some("c@1.0.0/f".into()),
             ..Problem::new(ErrorCode::GuestError, "no")
         };
-        let problem = among_groups(problem, &rows().slice(first, n), keys);
+        let rows = rows().slice(first, n);
+        let mut ids: Vec<String> = (0..n).map(|row| key(&rows, keys, row)).collect();
+        ids.dedup();
+        let problem = among_groups(problem, &rows, ids.len(), keys);
         assert_eq!(problem.detail, format!("{expected}no"));
+        let outer = among_groups(problem.clone(), &rows, 5, keys);
+        assert!(n == 0 || outer == problem, "the inner place stays");
     }
 
     #[test]
@@ -104,6 +133,6 @@ mod tests {
     #[test]
     fn faults_that_are_no_functions_have_no_place() {
         let problem = Problem::new(ErrorCode::Internal, "no");
-        assert_eq!(among_groups(problem, &rows(), &[0]).detail, "no");
+        assert_eq!(among_groups(problem, &rows(), 4, &[0]).detail, "no");
     }
 }

@@ -336,7 +336,13 @@ impl SinkWriter {
 /// A value as a part of a path: of ASCII, letters, digits and `-_. ` stay; the rest is escaped, as in URIs.
 fn escaped(value: &str) -> String {
     let mut text = String::new();
-    for character in value.chars() {
+    let mut letters = value.chars();
+    if value == NULL_FOLDER {
+        // A text, and not null.
+        letters.next();
+        text += "%5F";
+    }
+    for character in letters {
         let plain = character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | ' ');
         if plain || !character.is_ascii() {
             text.push(character);
@@ -352,9 +358,11 @@ pub(crate) fn unescaped(text: &str) -> String {
     let mut parts = text.split('%');
     let mut value = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let code = part
-            .get(..2)
-            .and_then(|two| u8::from_str_radix(two, 16).ok());
+        let digits = part.get(..2).filter(|two| {
+            let mut letters = two.bytes();
+            letters.all(|letter| letter.is_ascii_hexdigit())
+        });
+        let code = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
         match code.filter(u8::is_ascii) {
             Some(code) => {
                 value.push(char::from(code));
@@ -375,11 +383,21 @@ mod tests {
 
     #[test]
     fn values_come_back_from_names_of_folders() {
-        for value in ["", "a b", "50%", "a/b=c", "%2F", "é/ü", "..", "\n\"%"] {
+        for value in [
+            "",
+            NULL_FOLDER,
+            "a b",
+            "50%",
+            "a/b=c",
+            "%2F",
+            "é/ü",
+            "..",
+            "\n\"%",
+        ] {
             let name = escaped(value);
-            assert!(!name.contains(['/', '=']), "{name}");
+            assert!(!name.contains(['/', '=']) && name != NULL_FOLDER, "{name}");
             assert_eq!(unescaped(&name), value, "{name}");
         }
-        assert_eq!(unescaped("100%é %zz %"), "100%é %zz %");
+        assert_eq!(unescaped("100%é %zz %+1 %"), "100%é %zz %+1 %");
     }
 }

@@ -139,9 +139,9 @@ impl ShuffleSource<'_> {
         flow: &mut Flow,
         chunk: Chunk,
     ) -> Result<(), Problem> {
-        let rows = chunk.batch.clone();
+        let (rows, n_groups) = (chunk.batch.clone(), chunk.ends.len());
         let pushed = flow.push_chunk(environment, chunk).await;
-        pushed.map_err(|problem| among_groups(problem, &rows, self.keys))
+        pushed.map_err(|problem| among_groups(problem, &rows, n_groups, self.keys))
     }
 
     async fn push_sorted(

@@ -34,8 +34,6 @@ pub(crate) enum Verdict {
 pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     crate::process::expendable();
-    // Compiling can wait; calls and tasks beside it cannot.
-    step_back::step_back()?;
     for (resource, most) in [
         (Resource::Cpu, CPU_SECONDS_MAX),
         (Resource::Data, MEMORY_BYTES_MAX),
@@ -57,7 +55,11 @@ pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
     }
     weft_core::failpoint::hit("compile");
     let bytes = std::fs::read(component)?;
-    let verdict = match compile(&bytes) {
+    // Compiling can wait; calls and tasks beside it cannot.
+    let turns = step_back::step_back()?;
+    let compiled = compile(&bytes);
+    drop(turns);
+    let verdict = match compiled {
         Ok(compiled) => {
             let mut file = std::fs::File::create(artefact)?;
             file.write_all(&compiled.artefact)?;

@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use weft_control::State;
 use weft_core::{Digest, JobId, TenantId};
 use weft_engine::component_key;
@@ -20,6 +21,11 @@ pub(crate) const CALL_OUTPUTS: &str = "invocations";
 const DIGEST_HEX: usize = 64;
 /// What nothing has referred to for as long is removed: by then nobody is about to, and no call that began before still runs.
 const STALE_AFTER: Duration = Duration::from_secs(660);
+
+/// How often something is asked for again that a server may still hold which was killed a moment ago.
+pub(crate) const PREDECESSOR_TRIES: u32 = 50;
+/// How long between two of the tries.
+pub(crate) const PREDECESSOR_PAUSE: Duration = Duration::from_millis(20);
 
 /// Names of what the control state refers to.
 #[derive(Debug, Default)]
@@ -60,20 +66,6 @@ impl Kept {
     }
 }
 
-/// How often a lock that is held is tried again, and after what time.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
-/// Locks the file. A server that was killed a moment ago, and is about to end, may still hold the lock.
-fn locked(lock: &File) -> bool {
-    let try_lock = || flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-    let try_again = |_| {
-        std::thread::sleep(LOCK_PAUSE);
-        try_lock()
-    };
-    try_lock() || (0..LOCK_TRIES).any(try_again)
-}
-
 /// An open data folder. The lock is held as long as this lives.
 pub(crate) struct DataFolder {
     root: PathBuf,
@@ -81,7 +73,7 @@ pub(crate) struct DataFolder {
 }
 
 impl DataFolder {
-    /// Opens the folder, makes it where it is missing, and locks it.
+    /// Opens the folder, makes it where it is missing, and locks it. Blocks, for a second at most, while somebody else has the lock.
     ///
     /// A folder that holds files and never was a data folder is refused: what a crash leaves behind is swept, and a user's files are not ours.
     pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
@@ -103,7 +95,8 @@ impl DataFolder {
             .write(true)
             .open(&path)
             .with_context(|| format!("`{}`", path.display()))?;
-        if !locked(&lock) {
+        let held = locked(&lock).with_context(|| format!("`{}`", path.display()))?;
+        if !held {
             bail!(
                 "the data folder `{}` belongs to a Weft that is running; stop it, or choose another with --data",
                 root.display()
@@ -294,4 +287,17 @@ fn entries(folder: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {
 /// The one tenant there is.
 pub(crate) fn tenant() -> TenantId {
     TenantId::default_tenant()
+}
+
+/// Locks the file, and waits where a server that was killed a moment ago, and is about to end, still holds the lock. Gives
+/// whether it is ours now.
+fn locked(lock: &File) -> std::io::Result<bool> {
+    for _ in 0..PREDECESSOR_TRIES {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(PREDECESSOR_PAUSE),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
 }

@@ -20,7 +20,7 @@ use crate::archive::Archives;
 use crate::clock::unix_ms;
 use crate::components::Components;
 use crate::controller::{Controller, SchedulerSettings, Watch};
-use crate::folder::{DataFolder, Kept};
+use crate::folder::{DataFolder, Kept, PREDECESSOR_PAUSE, PREDECESSOR_TRIES};
 use crate::metrics::Metrics;
 use crate::replica::Replica;
 use crate::tasks::{OnError, Tasks};
@@ -30,9 +30,6 @@ use crate::traces::Traces;
 const REQUESTS_MAX: usize = 256;
 /// How long requests that are being served may take when the server stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
-/// How often an address that is in use is tried again, and after what time.
-const LISTEN_TRIES: u32 = 50;
-const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 /// How often the store is looked through for what nothing refers to.
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 /// Commands between two snapshots of the control state.
@@ -98,10 +95,10 @@ async fn keep_sweeping(
 
 /// Listens on the address. One that is in use may be so by a server that was killed a moment ago, and is about to end.
 async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    for _ in 0..LISTEN_TRIES {
+    for _ in 0..PREDECESSOR_TRIES {
         match TcpListener::bind(address).await {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                tokio::time::sleep(LISTEN_PAUSE).await;
+                tokio::time::sleep(PREDECESSOR_PAUSE).await;
             }
             other => return other,
         }
@@ -110,11 +107,13 @@ async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 async fn serve(settings: UpSettings) -> anyhow::Result<()> {
+    let data = settings.data.clone();
+    let opened = tokio::task::spawn_blocking(move || DataFolder::open(&data));
+    let folder = Arc::new(opened.await??);
     let listener = listen(settings.listen).await.with_context(|| {
         format!("cannot listen on {}: is another Weft running there? Choose another address with --listen", settings.listen)
     })?;
     let address = listener.local_addr()?;
-    let folder = Arc::new(DataFolder::open(&settings.data)?);
     let token = folder.token()?;
     let cancel = CancellationToken::new();
     let tasks = Tasks::new(cancel.clone());

@@ -1,5 +1,6 @@
-//! The columns of text formats: those that a job names, or those that the first file of its input seems to have.
+//! The columns of text formats: those that a job names, or those that the first records of its input seem to have.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat}
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Dialect, ends, first_block};
-use super::records::{NO_QUOTE, header_end};
+use super::records::{NO_QUOTE, check_csv, header_end};
 
 /// Records that columns are inferred from.
 const INFERRED_RECORDS_MAX: usize = 1000;
@@ -50,7 +51,7 @@ pub(crate) fn csv_schema(
         return Ok(declared(&csv.columns));
     }
     let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
-    let block = first_block(path, file_bytes, dialect)?;
+    let block = first_records(path, file_bytes, dialect)?;
     let header = match csv.header {
         true => header_end(path, dialect, &block)?,
         false => 0,
@@ -63,7 +64,15 @@ pub(crate) fn csv_schema(
         let inferred = format.infer_schema(Cursor::new(records), Some(INFERRED_RECORDS_MAX));
         Ok(inferred?.0)
     };
-    let schema = infer_from(&block, header, dialect, bad_records, infer);
+    // What tells a record with too few values, or too many: the header, or else the first record.
+    let like = match header {
+        0 => ends(dialect, &block, 0).next().unwrap_or(0),
+        header => header,
+    };
+    let is_good = |record: &[u8]| {
+        check_csv(csv, record).is_ok() && infer(&[&block[..like], record].concat()).is_ok()
+    };
+    let schema = infer(&good_records(&block, header, dialect, bad_records, is_good));
     seen_by_functions(path, &schema.map_err(|error| not_inferred(path, &error))?)
 }
 
@@ -77,38 +86,58 @@ pub(crate) fn json_schema(
     if !columns.is_empty() {
         return Ok(declared(columns));
     }
-    let block = first_block(path, file_bytes, Dialect::Lines)?;
+    let block = first_records(path, file_bytes, Dialect::Lines)?;
     let infer = |records: &[u8]| {
         let records = Cursor::new(records);
         Ok(arrow_json::reader::infer_json_schema(records, Some(INFERRED_RECORDS_MAX))?.0)
     };
-    let schema = infer_from(&block, 0, Dialect::Lines, bad_records, infer);
+    let is_good = |record: &[u8]| infer(record).is_ok();
+    let schema = infer(&good_records(
+        &block,
+        0,
+        Dialect::Lines,
+        bad_records,
+        is_good,
+    ));
     seen_by_functions(path, &schema.map_err(|error| not_inferred(path, &error))?)
 }
 
-/// Infers from the records behind the header; without those that are bad by themselves, where bad records are left out.
-fn infer_from(
-    block: &[u8],
+/// The records at the front of a file, the last one with a line end, too.
+fn first_records(path: &str, file_bytes: u64, dialect: Dialect) -> Result<Vec<u8>, Problem> {
+    let mut block = first_block(path, file_bytes, dialect)?;
+    if !block.ends_with(b"\n") {
+        block.push(b'\n');
+    }
+    Ok(block)
+}
+
+/// What columns are inferred from: the block, without the bad ones among its first records where those are left out.
+fn good_records<'a>(
+    block: &'a [u8],
     header: usize,
     dialect: Dialect,
     bad_records: &BadRecords,
-    infer: impl Fn(&[u8]) -> Result<Schema, ArrowError>,
-) -> Result<Schema, ArrowError> {
-    let inferred = infer(block);
-    if inferred.is_ok() || *bad_records == BadRecords::Fail {
-        return inferred;
+    is_good: impl Fn(&[u8]) -> bool,
+) -> Cow<'a, [u8]> {
+    if *bad_records == BadRecords::Fail {
+        return Cow::Borrowed(block);
     }
     let (header, records) = block.split_at(header);
-    let mut good = header.to_vec();
     let mut start = 0;
-    for end in ends(dialect, records, 0).take(INFERRED_RECORDS_MAX) {
+    let records = ends(dialect, records, 0).map(|end| {
         let record = &records[start..end];
-        if infer(&[header, record].concat()).is_ok() {
+        start = end;
+        record
+    });
+    // Between `\r` and `\n` there is an empty one.
+    let records = records.filter(|record| !record.trim_ascii().is_empty());
+    let mut good = header.to_vec();
+    for record in records.take(INFERRED_RECORDS_MAX) {
+        if is_good(record) {
             good.extend_from_slice(record);
         }
-        start = end;
     }
-    infer(&good)
+    Cow::Owned(good)
 }
 
 fn not_inferred(path: &str, error: &ArrowError) -> Problem {
@@ -173,11 +202,23 @@ mod tests {
             quote: Some(b'"'),
             columns: Vec::new(),
         });
-        check(&csv, "a,b\nx,1\ny\nz,2,3\nv,4\n", "a Utf8, b Int64");
+        let text = "a,b\nx,1\ny\nz,2,3\nv,4\n";
+        check(&csv, text, "a Utf8, b Int64");
+        check(&csv, &text.replace('\n', "\r\n"), "a Utf8, b Int64");
+        let headless = InputFormat::Csv(CsvFormat {
+            header: false,
+            delimiter: b',',
+            quote: Some(b'"'),
+            columns: Vec::new(),
+        });
+        check(&headless, &text[4..], "column_1 Utf8, column_2 Int64");
+        let behind_a_quote = "a,b\nx,1\n\"y\"y,\"2\n";
+        let left_out = columns(&csv, behind_a_quote, &BadRecords::Skip);
+        assert_eq!(left_out.expect("has columns"), "a Utf8, b Int64");
         let json = InputFormat::Json {
             columns: Vec::new(),
         };
-        let text = "{\"a\": 1}\n{\"a\": \nnonsense\n{\"a\": 2, \"b\": \"x\"}\n";
+        let text = "{\"a\": 1}\n{\"a\": \nnonsense\n{\"a\": 2, \"b\": \"x\"}";
         check(&json, text, "a Int64, b Utf8");
     }
 }

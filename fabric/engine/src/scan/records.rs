@@ -138,8 +138,9 @@ impl RecordReader {
         if rest > 0 && rest < block.len() {
             self.leave_out(&block[rest..], position + rest as u64, NEVER_CLOSED)?;
         }
-        // Functions see batches of the size that they would have without the bad ones.
-        let mut whole = BatchCoalescer::new(Arc::clone(&self.schema), BATCH_ROWS);
+        // A function that sees what is left of a block sees it in one piece. Room is made for as many rows as there are.
+        let rows: usize = decoded.iter().map(RecordBatch::num_rows).sum();
+        let mut whole = BatchCoalescer::new(Arc::clone(&self.schema), rows.clamp(1, BATCH_ROWS));
         let merge = || {
             for batch in decoded {
                 whole.push_batch(batch)?;
@@ -171,7 +172,7 @@ impl RecordReader {
                 projection,
                 order,
             } => {
-                self.check_csv(csv, records)?;
+                check_csv(csv, records)?;
                 let builder = arrow_csv::ReaderBuilder::new(Arc::clone(schema))
                     .with_delimiter(csv.delimiter)
                     .with_quote(csv.quote.unwrap_or(NO_QUOTE))
@@ -210,23 +211,27 @@ impl RecordReader {
         };
         Ok(batches)
     }
+}
 
-    /// Finds what the decoder of CSV would take for something else.
-    fn check_csv(&self, csv: &CsvFormat, records: &[u8]) -> Result<(), ArrowError> {
-        let error = |what: &str| Err(ArrowError::ParseError(what.into()));
-        match csv.quote {
-            None if memchr::memchr(NO_QUOTE, records).is_some() => error("it is not UTF-8"),
-            Some(quote) if memchr::memchr(quote, records).is_some() => {
-                if ends(self.dialect, records, 0).last() != Some(records.len()) {
-                    return error(NEVER_CLOSED);
-                }
-                match has_text_behind_quotes(csv.delimiter, quote, records) {
-                    true => error("there is text behind a closing quote"),
-                    false => Ok(()),
-                }
+/// Finds what the decoder of CSV would take for something else.
+pub(super) fn check_csv(csv: &CsvFormat, records: &[u8]) -> Result<(), ArrowError> {
+    let error = |what: &str| Err(ArrowError::ParseError(what.into()));
+    match csv.quote {
+        None if memchr::memchr(NO_QUOTE, records).is_some() => error("it is not UTF-8"),
+        Some(quote) if memchr::memchr(quote, records).is_some() => {
+            let dialect = Dialect::Csv {
+                delimiter: csv.delimiter,
+                quote: csv.quote,
+            };
+            if ends(dialect, records, 0).last() != Some(records.len()) {
+                return error(NEVER_CLOSED);
             }
-            _ => Ok(()),
+            match has_text_behind_quotes(csv.delimiter, quote, records) {
+                true => error("there is text behind a closing quote"),
+                false => Ok(()),
+            }
         }
+        _ => Ok(()),
     }
 }
 

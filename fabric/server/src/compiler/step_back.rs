@@ -3,51 +3,73 @@
 //! A low priority is not enough. Linux chooses anew who runs on a core when a thread wakes up there, and at its tick, some
 //! milliseconds later. A thread that wakes up after a short sleep, as all do that serve calls, is passed over for the share
 //! that it has just had, and then waits for the tick, however low the priority is of who runs meanwhile. So each thread of a
-//! compiler has a timer that interrupts it once in a [`TURN`], to yield: then the kernel chooses. By yielding a thread gives
-//! up the rest of its slice, so that is made as long as the turn: beside guests that use up all cores a compiler still has the
-//! share that its priority gives it.
+//! compiler has a timer that interrupts it once in a [`TURN`], to yield: then the kernel chooses. From Linux 6.18 on a thread
+//! that yields gives up the rest of its slice, so that is made as long as the turn: beside guests that use up all cores a
+//! compiler still has the share that its priority gives it.
 
 use std::io;
+use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// Priority, as a nice value.
+/// How much lower the priority is, as a nice value.
 const NICE: i32 = 10;
-/// How long others wait for a core that a compiler has.
+/// How long others wait at most for a core that a compiler has.
 const TURN: Duration = Duration::from_micros(200);
+/// Threads that compile: timers interrupt those without work, too, and on a large machine those would be many.
+const THREADS_MAX: usize = 4;
 
-/// Lowers the priority of this process, and has the threads that compile, of which this is one, yield once in a turn.
-///
-/// To be called before anything is compiled. Where the kernel does not know of slices, threads get less by yielding.
-pub(super) fn step_back() -> Result<()> {
-    rustix::process::nice(NICE)?;
-    yield_when_told().context("no handler for the timers of threads that compile")?;
-    yield_in_turns();
+/// Ends the turns when it is dropped: what is interrupted so often is slow to write.
+pub(super) struct Turns;
+
+/// Lowers the priority of this thread and of those that it starts, and has all that compile, of which this is one, yield once
+/// in a turn. To be called before anything is compiled.
+pub(super) fn step_back() -> Result<Turns> {
+    let nice = rustix::process::nice(NICE)?;
+    on_turn(yield_core as *const () as libc::sighandler_t)
+        .context("no handler for the timers of threads that compile")?;
+    yield_in_turns(nice);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     rayon::ThreadPoolBuilder::new()
-        .start_handler(|_| yield_in_turns())
+        .num_threads(cores.min(THREADS_MAX))
+        .start_handler(move |_| yield_in_turns(nice))
         .build_global()
-        .context("no threads to compile")
+        .context("no threads to compile")?;
+    Ok(Turns)
 }
 
-/// Without a timer a thread compiles all the same, and others wait for it longer.
-fn yield_in_turns() {
-    if let Err(error) = set_slice().and_then(|()| start_timer()) {
-        tracing::warn!(%error, "calls wait for a compiler longer than they should");
+impl Drop for Turns {
+    fn drop(&mut self) {
+        // Where it fails the turns go on, which is slower and not wrong.
+        let _ = on_turn(libc::SIG_IGN);
     }
 }
 
-extern "C" fn on_turn(_: libc::c_int) {
+/// Without turns a thread compiles all the same, and others wait for it longer.
+fn yield_in_turns(nice: i32) {
+    static TOLD: Once = Once::new();
+    let started = set_slice(nice)
+        .map_err(|error| ("sched_setattr", error))
+        .and_then(|()| start_timer().map_err(|error| ("timer_create", error)));
+    if let Err((call, error)) = started {
+        TOLD.call_once(|| {
+            tracing::warn!(call, %error, "refused: calls wait longer beside a compiler");
+        });
+    }
+}
+
+extern "C" fn yield_core(_: libc::c_int) {
     rustix::thread::sched_yield();
 }
 
-/// Makes the signal of the timers a yield. What is interrupted by it goes on by itself.
+/// Says what the signal of the timers does. System calls that it interrupts go on by themselves.
 #[expect(unsafe_code, reason = "there is no safe wrapper")]
-fn yield_when_told() -> io::Result<()> {
-    // SAFETY: all bytes 0 are a valid `sigaction`, the handler makes one system call, and the kernel copies what it is given.
+fn on_turn(handler: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: all bytes 0 are a valid `sigaction`; the handler, where it is one, makes one system call; the kernel copies.
     let done = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_turn as *const () as libc::sighandler_t;
+        action.sa_sigaction = handler;
         action.sa_flags = libc::SA_RESTART;
         libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut())
     };
@@ -80,15 +102,16 @@ fn start_timer() -> io::Result<()> {
     checked(done)
 }
 
-/// Gives this thread slices of a turn.
+/// Gives this thread slices of a turn; its policy and its priority, which must be said, too, stay. Kernels before 6.12 know of
+/// no slices.
 #[expect(unsafe_code, reason = "there is no safe wrapper")]
-fn set_slice() -> io::Result<()> {
+fn set_slice(nice: i32) -> io::Result<()> {
     // SAFETY: all bytes 0 are a valid `sched_attr`, which says its own size; the kernel copies it.
     let done = unsafe {
         let mut attributes: libc::sched_attr = std::mem::zeroed();
         attributes.size = size_of::<libc::sched_attr>() as u32;
-        attributes.sched_policy = libc::SCHED_OTHER as u32;
-        attributes.sched_nice = NICE;
+        attributes.sched_policy = libc::sched_getscheduler(0).max(0) as u32;
+        attributes.sched_nice = nice;
         attributes.sched_runtime = u64::from(TURN.subsec_nanos());
         libc::syscall(libc::SYS_sched_setattr, 0, &attributes, 0)
     };

@@ -492,6 +492,30 @@ fn guests_that_misbehave() {
     assert_eq!(executors.len(), 1, "and one executor is there");
 }
 
+/// Where a function fails over groups, the job names them: its input has no records that a user would know.
+#[test]
+fn groups_that_a_function_fails_over() {
+    let victim = Victim::new();
+    let groups = "the groups from `line` = \"one\" to `line` = \"two\": ";
+    for (role, function) in [("reduce", "vandal/hoard"), ("combine", "vandal/pile")] {
+        let lines = victim.lines();
+        let stage = json!({
+            "name": "grouped",
+            "from": "lines",
+            "params": { "deed": "fail" },
+            "shuffle": { "keys": ["line"], "partitions": 1 },
+            role: function,
+        });
+        let job = json!({
+            "name": "grouped",
+            "input": { "lines": { "format": "text", "encoding": "utf8", "uri": lines } },
+            "stage": [stage],
+            "output": { "out": { "from": "grouped", "format": "csv", "uri": victim.place.path(role) } },
+        });
+        victim.fails(&job, "guest_error", &[groups, "failed on purpose"]);
+    }
+}
+
 /// A function that takes as long as it may does not outlive its job's time.
 #[test]
 fn a_job_that_takes_too_long() {
