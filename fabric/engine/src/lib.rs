@@ -25,6 +25,7 @@ mod schema;
 mod sink;
 mod source;
 mod task;
+mod times;
 mod untrusted;
 
 pub use executor::Executor;

@@ -21,6 +21,7 @@ use weft_shuffle::StagedFile;
 
 use crate::messages::TaskRequest;
 use crate::plan::SinkPlan;
+use crate::times::check_times;
 
 /// Encoded bytes that row groups hold before they are written, all files of a sink together.
 const ROW_GROUPS_BYTES: usize = 32 << 20;
@@ -67,7 +68,11 @@ impl Encoder {
         match self {
             Self::Parquet(writer) => Ok(writer.write(batch)?),
             Self::Csv(writer) => writer.write(batch),
-            Self::Json(writer) => writer.write(batch),
+            Self::Json(writer) => {
+                // The writer would put the text of an error where the time belongs.
+                check_times(batch)?;
+                writer.write(batch)
+            }
             Self::Arrow(writer) => writer.write(batch),
         }
     }

@@ -4,6 +4,7 @@
 
 mod arrow_ipc;
 mod blocks;
+mod exact;
 mod filter;
 mod infer;
 mod parquet;
@@ -22,7 +23,7 @@ use std::io;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::compute::CastOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::FormatOptions;
 use weft_core::job::{BadRecords, InputFormat};
@@ -247,9 +248,8 @@ fn conform(
     schema: &SchemaRef,
 ) -> Result<RecordBatch, arrow::error::ArrowError> {
     let columns = order.iter().zip(schema.fields());
-    let columns = columns.map(|(position, field)| {
-        cast_with_options(batch.column(*position), field.data_type(), &EXACT)
-    });
+    let columns =
+        columns.map(|(position, field)| exact::cast(batch.column(*position), field.data_type()));
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), columns.collect::<Result<_, _>>()?, &options)
 }

@@ -14,6 +14,7 @@ use weft_core::job::{CsvFormat, InputFormat};
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Blocks, Dialect, ends, first_block};
+use super::exact::{decoded_field, decoded_json};
 use super::{BATCH_ROWS, BadRecord, LeftOut, conform};
 use crate::edge::internal;
 use crate::plan::{FileSplit, FilesPlan};
@@ -190,7 +191,7 @@ impl RecordReader {
                     .collect::<Result<Vec<_>, _>>()?
             }
             Format::Json => {
-                let builder = arrow_json::ReaderBuilder::new(Arc::clone(&self.schema))
+                let builder = arrow_json::ReaderBuilder::new(decoded_json(&self.schema, records))
                     .with_coerce_primitive(true)
                     .with_batch_size(rows_at_most(records));
                 let mut decoder = builder.build_decoder()?;
@@ -206,7 +207,12 @@ impl RecordReader {
                         "there is not one object a line".into(),
                     ));
                 }
+                let order: Vec<usize> = (0..self.schema.fields().len()).collect();
+                let conform = |batch| conform(batch, &order, &self.schema);
                 batches
+                    .into_iter()
+                    .map(conform)
+                    .collect::<Result<Vec<_>, _>>()?
             }
         };
         Ok(batches)
@@ -367,13 +373,19 @@ fn file_header(csv: &CsvFormat, path: &str, file_bytes: u64) -> Result<Vec<Strin
     Ok(names)
 }
 
+/// A file's columns, in the types in which the decoder gives them.
+fn decoded_csv(fields: impl Iterator<Item = Field>) -> SchemaRef {
+    let fields = fields.map(|field| decoded_field(&field, false));
+    Arc::new(Schema::new(fields.collect::<Fields>()))
+}
+
 /// The columns of the file of a split, and which of them are read.
 fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<Format, Problem> {
     if !csv.header {
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         return Ok(Format::Csv {
             csv: csv.clone(),
-            schema: Arc::clone(schema),
+            schema: decoded_csv(schema.fields().iter().map(|field| (**field).clone())),
             projection: all.clone(),
             order: all,
         });
@@ -412,10 +424,10 @@ fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<
         Some(column) => schema.field(column).clone(),
         None => Field::new(name, DataType::Utf8, true),
     };
-    let fields: Fields = names.iter().enumerate().map(field).collect();
+    let fields = names.iter().enumerate().map(field);
     Ok(Format::Csv {
         csv: csv.clone(),
-        schema: Arc::new(Schema::new(fields)),
+        schema: decoded_csv(fields),
         projection,
         order,
     })
@@ -530,6 +542,15 @@ mod tests {
         check_bad(&json(), "{\"b\":\n1}\n", "byte 0");
         check_bad(&json(), "{\"b\": 1} {\"b\": 2}\n", "not one object a line");
         check_bad(&json(), "{\"b\": 1.5e300}\n", "byte 0");
+    }
+
+    #[test]
+    fn what_would_lose_something_is_no_record() {
+        for number in ["1.5", "-1.99", "1e-1", "\"1.5\"", "9223372036854775808"] {
+            check_bad(&json(), &format!("{{\"b\": {number}}}\n"), "byte 0");
+        }
+        let text = "{\"a\": 1.5, \"b\": 9007199254740993}\n{\"a\": null, \"b\": \"-7\"}\n";
+        check(&json(), text, &["1.5=9007199254740993", "=-7"]);
     }
 
     #[test]

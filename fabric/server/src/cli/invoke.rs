@@ -10,6 +10,9 @@ use crate::cli::endpoint::path;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 
+/// What the server takes out of the query; all else there are a function's params.
+const DEADLINE: &str = "deadline_ms";
+
 /// Bytes of an input that is read; the server takes less.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
 
@@ -27,13 +30,17 @@ pub(crate) async fn invoke(
             "`{given}` is not COMPONENT/FUNCTION or COMPONENT@VERSION/FUNCTION"
         ))
     })?;
+    if arguments.param.iter().any(|(name, _)| name == DEADLINE) {
+        let what = format!("`{DEADLINE}` is no param of a function's: say --deadline-ms");
+        return Err(Failure::Usage(what));
+    }
     let mut query: Vec<(&str, String)> = arguments
         .param
         .iter()
         .map(|(name, value)| (name.as_str(), value.clone()))
         .collect();
     if let Some(deadline) = arguments.deadline_ms {
-        query.push(("deadline_ms", deadline.to_string()));
+        query.push((DEADLINE, deadline.to_string()));
     }
     let call = Call::post_octets(path(&["invoke", component, function]), input(arguments)?);
     let answer = client.send(&call.query(&query)).await?;
