@@ -4,14 +4,15 @@
 //! milliseconds later. A thread that wakes up after a short sleep, as all do that serve calls, is passed over for the share
 //! that it has just had, and then waits for the tick, however low the priority is of who runs meanwhile. So each thread of a
 //! compiler has a timer that interrupts it once in a [`TURN`], to yield: then the kernel chooses. From Linux 6.18 on a thread
-//! that yields gives up the rest of its slice, so that is made as long as the turn: beside guests that use up all cores a
-//! compiler still has the share that its priority gives it.
+//! that yields gives up the rest of its slice, so that is made as long as the turn. Where a compiler hardly runs all the same,
+//! because guests use up all cores, it stops to yield: then it has the share that its priority gives it.
 
 use std::io;
 use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
 
 /// How much lower the priority is, as a nice value.
 const NICE: i32 = 10;
@@ -19,6 +20,11 @@ const NICE: i32 = 10;
 const TURN: Duration = Duration::from_micros(200);
 /// Threads that compile: timers interrupt those without work, too, and on a large machine those would be many.
 const THREADS_MAX: usize = 4;
+
+/// How often a compiler looks at how much it has run.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// One that runs less than this part of the time stops to yield. On an idle core, and beside calls, it runs more.
+const SHARE_MIN: u32 = 4;
 
 /// Ends the turns when it is dropped: what is interrupted so often is slow to write.
 pub(super) struct Turns;
@@ -36,13 +42,38 @@ pub(super) fn step_back() -> Result<Turns> {
         .start_handler(move |_| yield_in_turns(nice))
         .build_global()
         .context("no threads to compile")?;
+    std::thread::Builder::new()
+        .name("share".into())
+        .spawn(end_turns_where_starved)
+        .context("no thread that watches over the turns")?;
     Ok(Turns)
 }
 
 impl Drop for Turns {
     fn drop(&mut self) {
-        // Where it fails the turns go on, which is slower and not wrong.
-        let _ = on_turn(libc::SIG_IGN);
+        end_turns();
+    }
+}
+
+fn end_turns() {
+    // Where it fails the turns go on, which is slower and not wrong.
+    let _ = on_turn(libc::SIG_IGN);
+}
+
+/// Looks at how much this process runs until that is too little, and ends the turns.
+fn end_turns_where_starved() {
+    let now = || {
+        let clocks = [ClockId::Monotonic, ClockId::ProcessCPUTime];
+        clocks.map(|clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default())
+    };
+    let [mut wall, mut ran] = now();
+    loop {
+        std::thread::sleep(LOOK_EVERY);
+        let [wall_now, ran_now] = now();
+        if (ran_now - ran) * SHARE_MIN < wall_now - wall {
+            return end_turns();
+        }
+        (wall, ran) = (wall_now, ran_now);
     }
 }
 
