@@ -111,7 +111,7 @@ fn first_records(path: &str, file_bytes: u64, dialect: Dialect) -> Result<Vec<u8
     Ok(block)
 }
 
-/// What columns are inferred from: the block, without the bad ones among its first records where those are left out.
+/// What columns are inferred from: the block, without the bad ones among its first records where those are left out and few.
 fn good_records<'a>(
     block: &'a [u8],
     header: usize,
@@ -132,12 +132,20 @@ fn good_records<'a>(
     // Between `\r` and `\n` there is an empty one.
     let records = records.filter(|record| !record.trim_ascii().is_empty());
     let mut good = header.to_vec();
+    let (mut n_good, mut n_bad) = (0, 0);
     for record in records.take(INFERRED_RECORDS_MAX) {
         if is_good(record) {
             good.extend_from_slice(record);
+            n_good += 1;
+        } else {
+            n_bad += 1;
         }
     }
-    Cow::Owned(good)
+    match n_bad > n_good {
+        // It is what they are held against that is wrong: a header, say, or the first record.
+        true => Cow::Borrowed(block),
+        false => Cow::Owned(good),
+    }
 }
 
 fn not_inferred(path: &str, error: &ArrowError) -> Problem {
@@ -212,6 +220,14 @@ mod tests {
             columns: Vec::new(),
         });
         check(&headless, &text[4..], "column_1 Utf8, column_2 Int64");
+        // Where most are bad nothing is inferred, rather than nearly all of them left out.
+        for (format, text) in [
+            (&csv, "a,b,c\nx,1\ny,2\nz,3\n"),
+            (&headless, "title\nx,1\ny,2\nz,3\n"),
+        ] {
+            let failed = columns(format, text, &BadRecords::Skip).expect_err("most are bad");
+            assert_eq!(failed.code, ErrorCode::BadRecord, "{failed}");
+        }
         let behind_a_quote = "a,b\nx,1\n\"y\"y,\"2\n";
         let left_out = columns(&csv, behind_a_quote, &BadRecords::Skip);
         assert_eq!(left_out.expect("has columns"), "a Utf8, b Int64");
