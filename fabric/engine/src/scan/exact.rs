@@ -1,10 +1,12 @@
-//! Values that decoders of text would take although something of them is lost: whole numbers with a fraction in JSON, and
-//! decimals with more digits than their scale. Such columns are decoded as text, and turned into their type here.
+//! Values that decoders of text would take although something of them is lost: whole numbers with a fraction in JSON, numbers
+//! that are no time, and decimals with more digits than their scale. Such columns are decoded as text, and turned into their
+//! type here.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array};
-use arrow::compute::cast_with_options;
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Int64Array};
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{cast_with_options, is_not_null, nullif};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
@@ -21,7 +23,11 @@ pub(super) fn decoded_field(field: &Field, whole_numbers_as_text: bool) -> Field
 pub(super) fn decoded_json(schema: &SchemaRef, records: &[u8]) -> SchemaRef {
     let as_text = has_fractions(records);
     let fields = schema.fields().iter();
-    let fields = fields.map(|field| Arc::new(decoded_field(field, as_text)));
+    let fields = fields.map(|field| match field.data_type().is_temporal() {
+        // As numbers, too large ones and fractions would be taken.
+        true => Arc::new(Field::clone(field).with_data_type(DataType::Utf8)),
+        false => Arc::new(decoded_field(field, as_text)),
+    });
     Arc::new(Schema::new(fields.collect::<Fields>()))
 }
 
@@ -53,8 +59,29 @@ pub(super) fn cast(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, 
             let decimals = decimals.with_precision_and_scale(*precision, *scale)?;
             Ok(Arc::new(decimals))
         }
+        (DataType::Utf8, time) if time.is_temporal() => times(column, time),
         _ => cast_with_options(column, data_type, &EXACT),
     }
+}
+
+/// Times as text, or as the whole number that a column of times holds: microseconds or days since 1970.
+fn times(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
+    let numbers: Int64Array = column
+        .as_string::<i32>()
+        .iter()
+        .map(|text| text.and_then(|text| text.parse::<i64>().ok()))
+        .collect();
+    let is_number = is_not_null(&numbers)?;
+    let texts = cast_with_options(&nullif(column, &is_number)?, data_type, &EXACT)?;
+    if numbers.null_count() == numbers.len() {
+        return Ok(texts);
+    }
+    let numbers: ArrayRef = match data_type {
+        DataType::Date32 => cast_with_options(&numbers, &DataType::Int32, &EXACT)?,
+        _ => Arc::new(numbers),
+    };
+    let numbers = cast_with_options(&numbers, data_type, &EXACT)?;
+    zip(&is_number, &numbers, &texts)
 }
 
 fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, ArrowError> {
@@ -106,6 +133,9 @@ fn unscaled(text: &str, precision: u8, scale: i8) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::StringArray;
+    use arrow::datatypes::{Int64Type, TimeUnit};
+
     use super::*;
 
     #[test]
@@ -141,6 +171,40 @@ mod tests {
         assert_eq!(unscaled("12301", 6, -2), None);
         let largest = "9".repeat(38);
         assert_eq!(unscaled(&largest, 38, 0), largest.parse().ok());
+    }
+
+    #[test]
+    fn times_are_texts_or_whole_numbers() {
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let check = |data_type: &DataType, text: &str, expected: Option<i64>| {
+            let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("7"), None, Some(text)]));
+            let alone = cast(&texts.slice(2, 1), data_type).ok();
+            let found = cast(&texts, data_type).ok().map(|times| {
+                assert!(times.is_null(1) && times.data_type() == data_type);
+                assert_eq!(alone.as_ref(), Some(&times.slice(2, 1)), "{text}");
+                let days = cast_with_options(&times, &DataType::Int32, &EXACT);
+                let numbers = match data_type {
+                    DataType::Date32 => {
+                        cast_with_options(&days.expect("days"), &DataType::Int64, &EXACT)
+                    }
+                    _ => cast_with_options(&times, &DataType::Int64, &EXACT),
+                };
+                let numbers = numbers.expect("numbers");
+                let numbers = numbers.as_primitive::<Int64Type>();
+                assert_eq!(numbers.value(0), 7);
+                numbers.value(2)
+            });
+            assert_eq!(found, expected, "{text}");
+        };
+        check(&micros, "1970-01-01T00:00:01Z", Some(1_000_000));
+        check(&micros, "-5", Some(-5));
+        check(&DataType::Date32, "1970-01-03", Some(2));
+        check(&DataType::Date32, "20000", Some(20_000));
+        for text in ["1.5", "1e30", "9223372036854775808", "", "soon"] {
+            check(&micros, text, None);
+            check(&DataType::Date32, text, None);
+        }
+        check(&DataType::Date32, "3000000000", None);
     }
 
     #[test]
