@@ -36,6 +36,9 @@ pub struct StageState {
     /// Rows that committed tasks read.
     #[serde(skip)]
     pub rows_read: u64,
+    /// Records that committed tasks left out.
+    #[serde(skip)]
+    pub bad_records: u64,
     /// Rows that committed tasks wrote.
     #[serde(skip)]
     pub rows_written: u64,
@@ -128,6 +131,7 @@ impl StageState {
         // The fabric's own line comes last. Executors report it: whatever they say is to be reckoned with.
         if let Some(own) = commit.usage.lines().last() {
             self.rows_read = self.rows_read.saturating_add(own.billed.rows_in);
+            self.bad_records = self.bad_records.saturating_add(own.billed.bad_records);
             self.rows_written = self.rows_written.saturating_add(own.billed.rows_out);
         }
     }

@@ -19,6 +19,8 @@ pub struct Meters {
     pub memory_peak_bytes: u64,
     /// Rows that went in.
     pub rows_in: u64,
+    /// Records of inputs that could not be read and were left out, as the job asked.
+    pub bad_records: u64,
     /// Rows that came out.
     pub rows_out: u64,
     /// Bytes read from inputs.
@@ -63,6 +65,7 @@ macro_rules! fold {
             memory_byte_ns: $a.memory_byte_ns.$op($b.memory_byte_ns),
             memory_peak_bytes: $a.memory_peak_bytes.$peak($b.memory_peak_bytes),
             rows_in: $a.rows_in.$op($b.rows_in),
+            bad_records: $a.bad_records.$op($b.bad_records),
             rows_out: $a.rows_out.$op($b.rows_out),
             bytes_read: $a.bytes_read.$op($b.bytes_read),
             bytes_written: $a.bytes_written.$op($b.bytes_written),

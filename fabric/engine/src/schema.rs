@@ -38,10 +38,15 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     Ok(reader.schema())
 }
 
-/// Columns and their types, as manifests list them.
+/// Columns and their types, as manifests list them and job files write them.
 pub(crate) fn texts(schema: &Schema) -> Vec<(String, String)> {
     let fields = schema.fields().iter();
-    let text = |field: &FieldRef| (field.name().clone(), field.data_type().to_string());
+    let text = |field: &FieldRef| {
+        (
+            field.name().clone(),
+            weft_sandbox::type_name(field.data_type()),
+        )
+    };
     fields.map(text).collect()
 }
 

@@ -193,8 +193,15 @@ impl TaskRun {
         let Flow { edges, sinks, .. } = flow;
         let n_edges = edges.len();
         drop(edges);
-        for sink in sinks {
-            progress.own.rows_out += sink.rows;
+        let dead_letters = match &self.plan.source {
+            Source::Files(files) => files.dead_letters,
+            _ => None,
+        };
+        for (position, sink) in sinks.into_iter().enumerate() {
+            // Dead letters are counted as bad records.
+            if dead_letters != Some(position) {
+                progress.own.rows_out += sink.rows;
+            }
             progress.files.extend(sink.finish()?);
         }
         progress.own.bytes_written = progress.files.iter().map(|file| file.bytes).sum();
@@ -294,6 +301,7 @@ impl TaskRun {
                     flow.sinks[sink].write(&batch)?;
                 }
             }
+            progress.own.bad_records = reader.left_out().map_or(0, |left_out| left_out.count);
             progress.own.bytes_read = reader.bytes_read();
             let Some(batch) = batch else { break };
             environment.check_cancel()?;
@@ -303,15 +311,14 @@ impl TaskRun {
             failpoint::hit("map");
             progress.own.rows_in += batch.num_rows() as u64;
             // Those that were left out stand among them.
-            n_records =
-                progress.own.rows_in + reader.left_out().map_or(0, |left_out| left_out.count);
+            n_records = progress.own.rows_in + progress.own.bad_records;
             let pushed = flow.push(environment, batch).await;
             pushed.map_err(|problem| among_records(problem, first, n_records, split))?;
         }
-        let left_out = reader.left_out().map_or(0, |left_out| left_out.count);
-        if left_out > 0 {
+        let bad_records = progress.own.bad_records;
+        if bad_records > 0 {
             let what = format!(
-                "{left_out} records of `{}` could not be read and were left out",
+                "{bad_records} records of `{}` could not be read and were left out",
                 split.path
             );
             environment.log.note("warn", &what);

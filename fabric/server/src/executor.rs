@@ -1,4 +1,6 @@
-//! The executor child: slots, each one thread with its own runtime, fed by the agent over a socket.
+//! The executor child: slots, each one thread with its own runtime, fed by the agent over a socket. Beside the slots for tasks
+//! there are threads for calls, for steps of jobs (planning, publishing), and one for components that describe themselves: none
+//! of these waits until a task has ended.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -21,8 +23,10 @@ use crate::{process, wire};
 /// Work that may wait for a slot; the agent sends no more than a little beyond the number of slots.
 const QUEUE_MAX: usize = 4096;
 const REPLIES_MAX: usize = 4096;
+/// Jobs that are planned or published at a time.
+const STEPS_MAX: u32 = 4;
 
-/// What a slot does.
+/// What a thread does.
 enum Work {
     Task(TaskRequest),
     Plan(Box<PlanRequest>),
@@ -89,9 +93,13 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     };
     let engine = Engine::new(Role::Executor).map_err(|fault| anyhow::anyhow!("{fault}"))?;
     let executor = Executor::new(engine, Blobs::local(&store)?, compatibility, spill);
-    let (work, queue) = mpsc::channel(QUEUE_MAX);
     let (replies, mut outbox) = mpsc::channel(REPLIES_MAX);
-    let queue = Arc::new(Mutex::new(queue));
+    let work = Queues {
+        tasks: workers("slot", slots, &executor, &replies)?,
+        steps: workers("step", slots.min(STEPS_MAX), &executor, &replies)?,
+        // One: a component that sleeps while it describes itself keeps no job waiting.
+        describes: workers("describe", 1, &executor, &replies)?,
+    };
     let (calls, called) = mpsc::channel(QUEUE_MAX);
     let called = Arc::new(Mutex::new(called));
     for slot in 0..slots {
@@ -99,12 +107,6 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
         std::thread::Builder::new()
             .name(format!("weft-call-{slot}"))
             .spawn(move || run_calls(&executor, &called, &replies))?;
-    }
-    for slot in 0..slots {
-        let (executor, queue, replies) = (executor.clone(), Arc::clone(&queue), replies.clone());
-        std::thread::Builder::new()
-            .name(format!("weft-slot-{slot}"))
-            .spawn(move || run_slot(&executor, &queue, &replies))?;
     }
     replies
         .send((FromExecutor::Ready { slots }, Vec::new()))
@@ -143,12 +145,33 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     std::process::exit(0)
 }
 
-async fn take(
+/// Work of each kind has threads of its own.
+struct Queues {
+    tasks: mpsc::Sender<Work>,
+    steps: mpsc::Sender<Work>,
+    describes: mpsc::Sender<Work>,
+}
+
+/// Starts threads that take work from one queue.
+fn workers(
+    name: &str,
+    threads: u32,
     executor: &Executor,
-    work: &mpsc::Sender<Work>,
-    message: ToExecutor,
-) -> anyhow::Result<()> {
-    let one = match message {
+    replies: &mpsc::Sender<Reply>,
+) -> std::io::Result<mpsc::Sender<Work>> {
+    let (work, queue) = mpsc::channel(QUEUE_MAX);
+    let queue = Arc::new(Mutex::new(queue));
+    for thread in 0..threads {
+        let (executor, queue, replies) = (executor.clone(), Arc::clone(&queue), replies.clone());
+        std::thread::Builder::new()
+            .name(format!("weft-{name}-{thread}"))
+            .spawn(move || run_work(&executor, &queue, &replies))?;
+    }
+    Ok(work)
+}
+
+async fn take(executor: &Executor, work: &Queues, message: ToExecutor) -> anyhow::Result<()> {
+    let (queue, one) = match message {
         ToExecutor::Setup { .. } | ToExecutor::Invoke(_) | ToExecutor::Abandon { .. } => {
             return Ok(());
         }
@@ -160,21 +183,24 @@ async fn take(
             executor.forget(&job);
             return Ok(());
         }
-        ToExecutor::Describe { request, digest } => Work::Describe { request, digest },
+        ToExecutor::Describe { request, digest } => {
+            (&work.describes, Work::Describe { request, digest })
+        }
         ToExecutor::Plan(request) => {
             executor.expect_plan(&request.job);
-            Work::Plan(request)
+            (&work.steps, Work::Plan(request))
         }
-        ToExecutor::Task(request) => Work::Task(request),
-        ToExecutor::Publish(request) => Work::Publish(request),
+        ToExecutor::Task(request) => (&work.tasks, Work::Task(request)),
+        ToExecutor::Publish(request) => (&work.steps, Work::Publish(request)),
     };
-    work.send(one)
+    queue
+        .send(one)
         .await
         .map_err(|_| anyhow::anyhow!("the slots are gone"))
 }
 
-/// One slot: a thread, a runtime, one piece of work at a time.
-fn run_slot(
+/// A thread with a runtime: one piece of work at a time.
+fn run_work(
     executor: &Executor,
     queue: &Mutex<mpsc::Receiver<Work>>,
     replies: &mpsc::Sender<Reply>,

@@ -671,7 +671,7 @@ mod tests {
     fn only_rows_like_those_that_are_there_are_added() {
         let shared = Shared::new();
         let (id, mut output) = shared.staged(1, OutputMode::Append);
-        output.schema = vec![("page".into(), "Utf8".into())];
+        output.schema = vec![("page".into(), "utf8".into())];
         let error = publish(&id, &output).expect_err("it does not fit");
         assert!(error.to_string().contains("other columns"), "{error}");
         shared.fail(1, &output);

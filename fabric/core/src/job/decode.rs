@@ -331,7 +331,7 @@ fn function_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) ->
 fn shuffle(table: &mut Table<'_>, errors: &mut Errors) -> Option<Shuffle> {
     let path = table.at("shuffle");
     let mut table = Table::open(&path, table.get("shuffle")?, errors)?;
-    let keys = table.texts("keys", errors).unwrap_or_default();
+    let keys = table.column_names("keys", errors);
     if keys.is_empty() {
         errors.add(&table.at("keys"), "names no column");
     }

@@ -164,7 +164,12 @@ fn filter(table: &mut Table<'_>, errors: &mut Errors) -> Vec<Comparison> {
 /// `schema = ["name type", ..]`.
 fn schema(table: &mut Table<'_>, errors: &mut Errors) -> Vec<ColumnSpec> {
     let path = table.at("schema");
-    let texts = table.texts("schema", errors).unwrap_or_default();
+    let Some(texts) = table.texts("schema", errors) else {
+        return Vec::new();
+    };
+    if texts.is_empty() {
+        errors.add(&path, "names no column; without it they are inferred");
+    }
     if texts.len() > COLUMNS_MAX {
         errors.add(
             &path,
@@ -304,7 +309,7 @@ fn output(name: &str, mut table: Table<'_>, errors: &mut Errors) -> Option<Outpu
         _ => OutputFormat::Parquet,
     };
     let mode = mode(&mut table, errors);
-    let partition_by = table.texts("partition_by", errors).unwrap_or_default();
+    let partition_by = table.column_names("partition_by", errors);
     table.finish(errors);
     Some(OutputSpec {
         name: name.to_owned(),

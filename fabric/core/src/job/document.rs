@@ -180,6 +180,17 @@ impl<'a> Table<'a> {
         texts
     }
 
+    /// Names of columns, each once.
+    pub(super) fn column_names(&mut self, key: &'static str, errors: &mut Errors) -> Vec<String> {
+        let names = self.texts(key, errors).unwrap_or_default();
+        let twice = |(at, name): (usize, &String)| names[..at].contains(name).then(|| name.clone());
+        if let Some(name) = names.iter().enumerate().find_map(twice) {
+            let what = format!("the column `{}` is there twice", name.escape_debug());
+            errors.add(&self.at(key), what);
+        }
+        names
+    }
+
     /// Text to text.
     pub(super) fn text_map(
         &mut self,

@@ -127,6 +127,18 @@ fn formats_have_keys_of_their_own() {
         }
     };
     check(
+        csv("schema", json!([])),
+        &[("input.logs.schema", "names no column")],
+    );
+    check(
+        |d| d["output"]["daily"]["partition_by"] = json!(["day", "page", "day"]),
+        &[("output.daily.partition_by", "`day` is there twice")],
+    );
+    check(
+        |d| d["stage"][1]["shuffle"]["keys"] = json!(["day", "day"]),
+        &[("stage[1].shuffle.keys", "`day` is there twice")],
+    );
+    check(
         csv("delimiter", json!("||")),
         &[("input.logs.delimiter", "one character")],
     );

@@ -20,6 +20,8 @@ const SCAN_BYTES: usize = 1 << 20;
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// No text in UTF-8 begins with these.
+const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// How a file of a text format is compressed, as its name says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -380,12 +382,20 @@ impl Blocks {
         }
     }
 
-    /// Drops the byte order mark that some programs put in front of a file.
+    /// Drops the byte order mark that some programs put in front of a file. Errors: it is UTF-16's.
     pub(super) fn skip_mark(&mut self) -> Result<(), Problem> {
         if self.position == 0 {
             self.fill_block()?;
             if self.pending.starts_with(BYTE_ORDER_MARK) {
                 self.consume(BYTE_ORDER_MARK.len());
+            }
+            if UTF16_MARKS
+                .iter()
+                .any(|mark| self.pending.starts_with(mark))
+            {
+                let what =
+                    "the file is UTF-16; make it UTF-8, with `iconv -f UTF-16 -t UTF-8`, say";
+                return Err(self.bad(0, what));
             }
         }
         Ok(())

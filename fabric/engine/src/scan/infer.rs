@@ -10,7 +10,8 @@ use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat}
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Dialect, ends, first_block};
-use super::records::{NO_QUOTE, check_csv, header_end};
+use super::reason::{malformed_csv, malformed_json, plain, values};
+use super::records::{NO_QUOTE, header_end};
 
 /// Records that columns are inferred from.
 const INFERRED_RECORDS_MAX: usize = 1000;
@@ -69,11 +70,20 @@ pub(crate) fn csv_schema(
         0 => ends(dialect, &block, 0).next().unwrap_or(0),
         header => header,
     };
-    let is_good = |record: &[u8]| {
-        check_csv(csv, record).is_ok() && infer(&[&block[..like], record].concat()).is_ok()
+    let columns = values(csv, &block[..like]);
+    let check = |record: &[u8]| {
+        let malformed = columns.and_then(|n| malformed_csv(csv, n, record));
+        malformed.map_or(Ok(()), Err)?;
+        let inferred = infer(&[&block[..like], record].concat());
+        inferred.map_or_else(|error| Err(plain(&error)), |_| Ok(()))
     };
-    let schema = infer(&good_records(&block, header, dialect, bad_records, is_good));
-    seen_by_functions(path, &schema.map_err(|error| not_inferred(path, &error))?)
+    let records = FirstRecords {
+        path,
+        block: &block,
+        header,
+        dialect,
+    };
+    records.infer(bad_records, infer, check)
 }
 
 /// The columns of a JSON input, likewise.
@@ -91,15 +101,17 @@ pub(crate) fn json_schema(
         let records = Cursor::new(records);
         Ok(arrow_json::reader::infer_json_schema(records, Some(INFERRED_RECORDS_MAX))?.0)
     };
-    let is_good = |record: &[u8]| infer(record).is_ok();
-    let schema = infer(&good_records(
-        &block,
-        0,
-        Dialect::Lines,
-        bad_records,
-        is_good,
-    ));
-    seen_by_functions(path, &schema.map_err(|error| not_inferred(path, &error))?)
+    let check = |record: &[u8]| {
+        malformed_json(record).map_or(Ok(()), Err)?;
+        infer(record).map_or_else(|error| Err(plain(&error)), |_| Ok(()))
+    };
+    let records = FirstRecords {
+        path,
+        block: &block,
+        header: 0,
+        dialect: Dialect::Lines,
+    };
+    records.infer(bad_records, infer, check)
 }
 
 /// The records at the front of a file, the last one with a line end, too.
@@ -111,46 +123,85 @@ fn first_records(path: &str, file_bytes: u64, dialect: Dialect) -> Result<Vec<u8
     Ok(block)
 }
 
-/// What columns are inferred from: the block, without the bad ones among its first records where those are left out and few.
-fn good_records<'a>(
+/// The records at the front of a file.
+struct FirstRecords<'a> {
+    path: &'a str,
     block: &'a [u8],
+    /// Where the header ends.
     header: usize,
     dialect: Dialect,
-    bad_records: &BadRecords,
-    is_good: impl Fn(&[u8]) -> bool,
-) -> Cow<'a, [u8]> {
-    if *bad_records == BadRecords::Fail {
-        return Cow::Borrowed(block);
-    }
-    let (header, records) = block.split_at(header);
-    let mut start = 0;
-    let records = ends(dialect, records, 0).map(|end| {
-        let record = &records[start..end];
-        start = end;
-        record
-    });
-    // Between `\r` and `\n` there is an empty one.
-    let records = records.filter(|record| !record.trim_ascii().is_empty());
-    let mut good = header.to_vec();
-    let (mut n_good, mut n_bad) = (0, 0);
-    for record in records.take(INFERRED_RECORDS_MAX) {
-        if is_good(record) {
-            good.extend_from_slice(record);
-            n_good += 1;
-        } else {
-            n_bad += 1;
-        }
-    }
-    match n_bad > n_good {
-        // It is what they are held against that is wrong: a header, say, or the first record.
-        true => Cow::Borrowed(block),
-        false => Cow::Owned(good),
-    }
 }
 
-fn not_inferred(path: &str, error: &ArrowError) -> Problem {
-    let detail = format!("`{path}`: its columns cannot be inferred: {error}; say them in `schema`");
-    Problem::new(ErrorCode::BadRecord, detail)
+impl FirstRecords<'_> {
+    /// The columns that they seem to have. `check` says what is wrong with one of them.
+    fn infer(
+        &self,
+        bad_records: &BadRecords,
+        infer: impl Fn(&[u8]) -> Result<Schema, ArrowError>,
+        check: impl Fn(&[u8]) -> Result<(), String>,
+    ) -> Result<SchemaRef, Problem> {
+        match infer(&self.good(bad_records, &check)) {
+            Ok(schema) => seen_by_functions(self.path, &schema),
+            Err(error) => Err(self.not_inferred(&error, check)),
+        }
+    }
+
+    fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = self.header;
+        let records = ends(self.dialect, self.block, start).map(move |end| {
+            let record = &self.block[start..end];
+            start = end;
+            record
+        });
+        // Between `\r` and `\n` there is an empty one.
+        let records = records.filter(|record| !record.trim_ascii().is_empty());
+        records.take(INFERRED_RECORDS_MAX)
+    }
+
+    /// What columns are inferred from: the block, without the bad ones among its first records where those are left out and few.
+    fn good(
+        &self,
+        bad_records: &BadRecords,
+        check: impl Fn(&[u8]) -> Result<(), String>,
+    ) -> Cow<'_, [u8]> {
+        if *bad_records == BadRecords::Fail {
+            return Cow::Borrowed(self.block);
+        }
+        let mut good = self.block[..self.header].to_vec();
+        let (mut n_good, mut n_bad) = (0, 0);
+        for record in self.records() {
+            match check(record) {
+                Ok(()) => {
+                    good.extend_from_slice(record);
+                    n_good += 1;
+                }
+                Err(_) => n_bad += 1,
+            }
+        }
+        match n_bad > n_good {
+            // It is what they are held against that is wrong: a header, say, or the first record.
+            true => Cow::Borrowed(self.block),
+            false => Cow::Owned(good),
+        }
+    }
+
+    fn not_inferred(
+        &self,
+        error: &ArrowError,
+        check: impl Fn(&[u8]) -> Result<(), String>,
+    ) -> Problem {
+        let bad = (1..).zip(self.records()).find_map(|(number, record)| {
+            let what = check(record).err()?;
+            Some(format!("record {number}: {what}"))
+        });
+        let detail = format!(
+            "`{}`: its columns cannot be inferred: {}; mend it, or name the columns in `schema`, and `bad_records` says \
+             what becomes of such records",
+            self.path,
+            bad.unwrap_or_else(|| plain(error))
+        );
+        Problem::new(ErrorCode::BadRecord, detail)
+    }
 }
 
 /// Columns that were never seen to hold anything are text; times are in microseconds.
@@ -200,6 +251,7 @@ mod tests {
         assert_eq!(left_out.expect("has columns"), expected);
         let failed = columns(format, text, &BadRecords::Fail).expect_err("one is bad");
         assert_eq!(failed.code, ErrorCode::BadRecord, "{failed}");
+        assert!(failed.detail.contains("record 2: "), "{failed}");
     }
 
     #[test]

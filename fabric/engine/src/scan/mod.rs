@@ -8,6 +8,7 @@ mod exact;
 mod filter;
 mod infer;
 mod parquet;
+mod reason;
 mod records;
 mod text;
 
@@ -58,6 +59,11 @@ impl LeftOut {
             count: 0,
             waiting: Vec::new(),
         }
+    }
+
+    /// True where somebody sees why a record is bad.
+    fn is_told(&self) -> bool {
+        self.policy != BadRecords::Skip
     }
 
     /// Takes note of a bad record. Errors: the job wants none.

@@ -15,6 +15,7 @@ use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Blocks, Dialect, ends, first_block};
 use super::exact::{decoded_field, decoded_json};
+use super::reason::Reason;
 use super::{BATCH_ROWS, BadRecord, LeftOut, conform};
 use crate::edge::internal;
 use crate::plan::{FileSplit, FilesPlan};
@@ -26,7 +27,7 @@ pub(super) const NO_QUOTE: u8 = 0xff;
 const NEVER_CLOSED: &str = "a quote is never closed";
 
 /// What turns bytes into rows.
-enum Format {
+pub(super) enum Format {
     Csv {
         csv: CsvFormat,
         /// All columns of the file.
@@ -97,7 +98,7 @@ impl RecordReader {
         {
             block.push(b'\n');
         }
-        match self.decode(&block) {
+        match self.format.decode(&self.schema, &block) {
             Ok(batches) => self.ready.extend(batches),
             Err(_) => self.decode_records(&block, position)?,
         }
@@ -113,20 +114,20 @@ impl RecordReader {
         let mut todo = Vec::new();
         match ends.len().checked_sub(1) {
             Some(last) => todo.push((0, last)),
-            None => self.leave_out(block, position, NEVER_CLOSED)?,
+            None => self.leave_out(block, position, Reason::malformed(NEVER_CLOSED))?,
         }
         while let Some((first, last)) = todo.pop() {
             let start = if first == 0 { 0 } else { ends[first - 1] };
             let bytes = &block[start..ends[last]];
-            match self.decode(bytes) {
+            match self.format.decode(&self.schema, bytes) {
                 Ok(batches) => decoded.extend(batches),
                 Err(error) if first == last => {
-                    // The record is named by its position; the decoder only knows this one.
-                    let reason = error
-                        .to_string()
-                        .replace(" at line 0", "")
-                        .replace(" for line 1", "");
-                    self.leave_out(bytes, position + start as u64, &reason)?;
+                    // Who only skips reads no reasons.
+                    let reason = match self.left_out.is_told() {
+                        true => self.format.reason(&self.schema, bytes, &error),
+                        false => Reason::malformed(""),
+                    };
+                    self.leave_out(bytes, position + start as u64, reason)?;
                 }
                 Err(_) => {
                     let middle = first + (last - first) / 2;
@@ -137,7 +138,8 @@ impl RecordReader {
         }
         let rest = ends.last().map_or(0, |end| *end);
         if rest > 0 && rest < block.len() {
-            self.leave_out(&block[rest..], position + rest as u64, NEVER_CLOSED)?;
+            let reason = Reason::malformed(NEVER_CLOSED);
+            self.leave_out(&block[rest..], position + rest as u64, reason)?;
         }
         // A function that sees what is left of a block sees it in one piece. Room is made for as many rows as there are.
         let rows: usize = decoded.iter().map(RecordBatch::num_rows).sum();
@@ -154,19 +156,24 @@ impl RecordReader {
         Ok(())
     }
 
-    fn leave_out(&mut self, record: &[u8], position: u64, reason: &str) -> Result<(), Problem> {
+    fn leave_out(&mut self, record: &[u8], position: u64, reason: Reason) -> Result<(), Problem> {
         let bad = BadRecord {
             position,
-            reason: reason.to_owned(),
+            reason: reason.what,
             record: record.trim_ascii_end().to_vec(),
         };
-        let advice = "mend it, give its column another type in `schema`, or use `bad_records = \"skip\"` or `{ dead_letter = \"FOLDER\" }`";
-        self.left_out.add(&self.blocks.split, bad, advice)
+        self.left_out.add(&self.blocks.split, bad, reason.advice)
     }
+}
 
-    /// Decodes whole records. Errors: some of them are none.
-    fn decode(&self, records: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
-        let batches = match &self.format {
+impl Format {
+    /// Decodes whole records into these columns. Errors: some of them are none.
+    pub(super) fn decode(
+        &self,
+        columns: &SchemaRef,
+        records: &[u8],
+    ) -> Result<Vec<RecordBatch>, ArrowError> {
+        let batches = match self {
             Format::Csv {
                 csv,
                 schema,
@@ -184,14 +191,14 @@ impl RecordReader {
                     Some(bytes) => decoder.decode(bytes).map(|read| (read, None)),
                     None => decoder.flush().map(|batch| (0, batch)),
                 })?;
-                let conform = |batch| conform(batch, order, &self.schema);
+                let conform = |batch| conform(batch, order, columns);
                 batches
                     .into_iter()
                     .map(conform)
                     .collect::<Result<Vec<_>, _>>()?
             }
             Format::Json => {
-                let builder = arrow_json::ReaderBuilder::new(decoded_json(&self.schema, records))
+                let builder = arrow_json::ReaderBuilder::new(decoded_json(columns, records))
                     .with_coerce_primitive(true)
                     .with_batch_size(rows_at_most(records));
                 let mut decoder = builder.build_decoder()?;
@@ -207,8 +214,8 @@ impl RecordReader {
                         "there is not one object a line".into(),
                     ));
                 }
-                let order: Vec<usize> = (0..self.schema.fields().len()).collect();
-                let conform = |batch| conform(batch, &order, &self.schema);
+                let order: Vec<usize> = (0..columns.fields().len()).collect();
+                let conform = |batch| conform(batch, &order, columns);
                 batches
                     .into_iter()
                     .map(conform)
@@ -414,12 +421,7 @@ fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<
         .iter()
         .map(position)
         .collect::<Result<Vec<_>, _>>()?;
-    let mut projection = wanted.clone();
-    projection.sort_unstable();
-    let order = wanted
-        .iter()
-        .map(|position| projection.partition_point(|other| other < position))
-        .collect();
+    let (projection, order) = projected(&wanted);
     let field = |(at, name): (usize, &String)| match wanted.iter().position(|want| *want == at) {
         Some(column) => schema.field(column).clone(),
         None => Field::new(name, DataType::Utf8, true),
@@ -431,6 +433,17 @@ fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<
         projection,
         order,
     })
+}
+
+/// Positions in the order of the file, and where the wanted ones stand among those.
+pub(super) fn projected(wanted: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let mut projection = wanted.to_vec();
+    projection.sort_unstable();
+    let order = wanted
+        .iter()
+        .map(|position| projection.partition_point(|other| other < position))
+        .collect();
+    (projection, order)
 }
 
 #[cfg(test)]
@@ -535,12 +548,16 @@ mod tests {
             "x,1\n\"y\"y,2\n",
             "x,1\n\"y\" ,2\n",
         ] {
-            let expected = "byte 4: Parser error: there is text behind a closing quote";
+            let expected = "byte 4: there is text behind a closing quote";
             check_bad(&csv(false), text, expected);
         }
         check_bad(&csv(false), "x,1\ny\n", "byte 4");
         check_bad(&json(), "{\"b\":\n1}\n", "byte 0");
-        check_bad(&json(), "{\"b\": 1} {\"b\": 2}\n", "not one object a line");
+        check_bad(
+            &json(),
+            "{\"b\": 1} {\"b\": 2}\n",
+            "trailing characters at byte 10",
+        );
         check_bad(&json(), "{\"b\": 1.5e300}\n", "byte 0");
     }
 

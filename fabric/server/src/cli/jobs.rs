@@ -189,6 +189,7 @@ fn stages_table(stages: &[Stage]) -> String {
         ("status", Side::Left),
         ("tasks", Side::Right),
         ("rows read", Side::Right),
+        ("bad records", Side::Right),
         ("rows written", Side::Right),
         ("duplicates", Side::Right),
         ("retries", Side::Right),
@@ -199,6 +200,7 @@ fn stages_table(stages: &[Stage]) -> String {
             stage.status.clone(),
             format!("{}/{}", stage.tasks_done, stage.tasks_total),
             count(stage.rows_read),
+            count(stage.bad_records),
             count(stage.rows_written),
             count(stage.duplicates),
             count(stage.retries),
@@ -252,7 +254,7 @@ mod tests {
         let job = json!({
             "id": "job-1", "name": "weblog", "status": "failed", "submitted_at": "2026-11-20T12:00:00Z", "started_at": null,
             "ended_at": "2026-11-20T12:01:00Z", "tags": {"team": "growth"}, "input_bytes": 2048,
-            "stages": [{"position": 0, "name": "visits", "status": "done", "tasks_total": 24, "tasks_done": 24, "rows_read": 1000,
+            "stages": [{"position": 0, "name": "visits", "status": "done", "tasks_total": 24, "tasks_done": 24, "rows_read": 1000, "bad_records": 3,
                         "rows_written": 999, "duplicates": 1, "retries": 2}],
             "problem": {"code": "guest_trap", "detail": "it trapped", "function": "weblog/parse"}, "outputs": [],
         });
@@ -266,8 +268,8 @@ job-1  weblog  failed
 submitted 2026-11-20T12:00:00Z, ended 2026-11-20T12:01:00Z
 tags: team=growth
 input: 2.0 KiB
-stage     status  tasks  rows read  rows written  duplicates  retries
-0 visits  done    24/24      1,000           999           1        2
+stage     status  tasks  rows read  bad records  rows written  duplicates  retries
+0 visits  done    24/24      1,000            3           999           1        2
 error: it trapped [guest_trap]
   function: weblog/parse";
         assert_eq!(job_text(&example()), expected);

@@ -77,6 +77,8 @@ pub(crate) struct Stage {
     pub(crate) tasks_total: u64,
     pub(crate) tasks_done: u64,
     pub(crate) rows_read: u64,
+    /// Records that could not be read and were left out.
+    pub(crate) bad_records: u64,
     pub(crate) rows_written: u64,
     /// Tasks that were finished twice.
     pub(crate) duplicates: u64,

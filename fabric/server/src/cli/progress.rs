@@ -86,8 +86,12 @@ fn figures(stage: &Stage) -> Vec<String> {
             stage.skew.task
         ));
     }
+    if stage.bad_records > 0 {
+        let bad = counted(stage.bad_records, "bad record");
+        figures.push(format!("{bad} left out"));
+    }
     if stage.rows_read > 0 || stage.rows_written > 0 {
-        figures.push(format!("{} rows in", count(stage.rows_read)));
+        figures.push(format!("{} in", counted(stage.rows_read, "row")));
         figures.push(format!("{} out", count(stage.rows_written)));
     }
     figures
@@ -176,10 +180,11 @@ mod tests {
         visits.rows_read = 1_234_567;
         visits.rows_written = 1_233_000;
         visits.retries = 1;
+        visits.bad_records = 7;
         let drawn = drawn(&job(vec![visits, stage("daily", "waiting", 0, 0)]));
         let expected = [
             "job-1 running",
-            "  visits [##########----------] 12/24 tasks, 1 retried, 1,234,567 rows in",
+            "  visits [##########----------] 12/24 tasks, 1 retried, 7 bad records left out",
             "  daily  [--------------------] 0/0 tasks",
         ];
         assert_eq!(drawn, expected);

@@ -12,7 +12,7 @@ use crate::cli::interrupt::{Choice, Interrupts};
 use crate::cli::model::{Job, JobOutput, Stage};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
-use crate::cli::text::{bytes, counted};
+use crate::cli::text::{bytes, count, counted};
 use crate::cli::{job_file, receipt};
 
 /// How following a job ended.
@@ -231,12 +231,31 @@ fn with_receipt(job: &str, receipt: Option<&str>) -> String {
 fn outcome(job: &Job) -> String {
     let mut lines = vec![format!("{} {}", job.id, job.status)];
     lines.extend(job.outputs.iter().map(output_line));
+    lines.extend(bad_records(job));
     lines.extend(
         job.problem
             .iter()
             .map(|problem| format!("error: {problem}")),
     );
     lines.join("\n")
+}
+
+/// How many records of its inputs a job has left out, where it has.
+fn bad_records(job: &Job) -> Option<String> {
+    let bad = job.stages.iter().map(|stage| stage.bad_records);
+    let bad = bad.fold(0, u64::saturating_add);
+    let of = job.stages.iter().filter(|stage| stage.bad_records > 0);
+    let read = of
+        .map(|stage| stage.rows_read)
+        .fold(bad, u64::saturating_add);
+    (bad > 0).then(|| {
+        format!(
+            "  {} of {} left out; `weft logs {}` says of which files",
+            counted(bad, "bad record"),
+            count(read),
+            job.id
+        )
+    })
 }
 
 /// One output for people.
@@ -276,12 +295,14 @@ mod tests {
     fn outcomes_tell_outputs_or_the_problem() {
         let job = serde_json::json!({
             "id": "job-1", "status": "succeeded",
+            "stages": [{"name": "visits", "rows_read": 9997, "bad_records": 3}, {"name": "daily", "rows_read": 70}],
             "outputs": [{"name": "daily", "uri": "/out/daily/", "files": 8, "rows": 1234, "bytes": 2048}],
         });
         let job: Job = serde_json::from_value(job).expect("a job");
         assert_eq!(
             outcome(&job),
-            "job-1 succeeded\n  daily: 1,234 rows, 8 files, 2.0 KiB in /out/daily/"
+            "job-1 succeeded\n  daily: 1,234 rows, 8 files, 2.0 KiB in /out/daily/\n  \
+             3 bad records of 10,000 left out; `weft logs job-1` says of which files"
         );
         let job = serde_json::json!({"id": "job-1", "status": "failed", "problem": {"code": "no_input", "detail": "no file"}});
         let job: Job = serde_json::from_value(job).expect("a job");

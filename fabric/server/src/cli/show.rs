@@ -1,6 +1,6 @@
 //! `weft show`: the first rows of a published output. Reads the folder itself; no server is asked.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weft_server::TextRow;
 
 use super::arguments::ShowArguments;
@@ -22,9 +22,29 @@ pub(crate) fn show(arguments: &ShowArguments, output: &mut Output) -> Result<(),
         .iter()
         .map(|(name, _)| name.as_str())
         .collect();
-    let document = json!({ "manifest": manifest, "columns": names, "rows": table });
+    let types = manifest.schema.iter().map(|(_, data_type)| data_type);
+    let row = |row: &TextRow| -> Vec<Value> {
+        let values = types.clone().zip(row);
+        values
+            .map(|(of, text)| value(of, text.as_deref()))
+            .collect()
+    };
+    let rows: Vec<_> = table.iter().map(row).collect();
+    let document = json!({ "manifest": manifest, "columns": names, "rows": rows });
     output.either(&document.to_string(), || {
         render(&names, &table, manifest.rows, manifest.files.len())
+    })
+}
+
+/// A value as JSON has it: numbers and booleans as such, unless JSON has no such number.
+fn value(data_type: &str, text: Option<&str>) -> Value {
+    let is_plain = data_type == "boolean"
+        || ["int", "uint", "float"]
+            .iter()
+            .any(|numbers| data_type.starts_with(numbers));
+    let plain = |text: &str| serde_json::from_str(text).ok().filter(|_| is_plain);
+    text.map_or(Value::Null, |text| {
+        plain(text).unwrap_or_else(|| Value::from(text))
     })
 }
 
@@ -41,4 +61,25 @@ fn render(names: &[&str], table: &[TextRow], rows: u64, files: usize) -> String 
         text.render(),
         counted(files as u64, "file")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_what_json_has_for_them() {
+        let check = |data_type, text, expected: Value| {
+            assert_eq!(value(data_type, Some(text)), expected, "{data_type} {text}");
+        };
+        check("int64", "-7", json!(-7));
+        check("uint64", "18446744073709551615", json!(u64::MAX));
+        check("float64", "1.5", json!(1.5));
+        check("float64", "NaN", json!("NaN"));
+        check("boolean", "true", json!(true));
+        check("utf8", "7", json!("7"));
+        check("decimal128(6, 2)", "1.50", json!("1.50"));
+        check("date32", "2026-11-20", json!("2026-11-20"));
+        assert_eq!(value("int64", None), Value::Null);
+    }
 }

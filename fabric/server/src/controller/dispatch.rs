@@ -69,7 +69,7 @@ impl Controller {
         {
             return;
         }
-        // One at a time: a component that sleeps while it describes itself holds one slot at most.
+        // One at a time: there is one thread for it.
         while self
             .executor
             .as_ref()

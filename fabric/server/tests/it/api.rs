@@ -349,6 +349,35 @@ fn a_job_that_is_cancelled_leaves_nothing() {
     assert_eq!(server.ask(&cancel).ok()["status"], "succeeded");
 }
 
+/// Where tasks hold all slots for long, components are deployed and jobs checked all the same.
+#[test]
+fn tasks_that_hold_all_slots_keep_no_deployment_waiting() {
+    let (_place, server) = start(&Fixture::shared());
+    let spin = json!({ "name": "spin", "stage": [{ "name": "spin", "task": "vandal/spin-for-ever", "count": 100 }] });
+    let id = job::submit(&server, &spin);
+    eventually("no slot is free", || {
+        let metrics = server.ask(&Request::get("/metrics")).text();
+        let value = |name: &str| {
+            let line = metrics.lines().find(|line| line.starts_with(name))?;
+            line.rsplit(' ').next()?.parse::<u64>().ok()
+        };
+        let (running, slots) = (value("weft_tasks_running ")?, value("weft_slots ")?);
+        (slots > 0 && running >= slots).then_some(())
+    });
+    assert_eq!(job::deploy(&server, "taxi")["name"], "taxi");
+    let checked = server.ask(&Request::json("/v1/jobs/check", &job::noop(1)));
+    assert_eq!(checked.status, 200, "{}", checked.text());
+    let still = job::show(&server, &id);
+    assert_eq!(
+        (&still["status"], &still["stages"][0]["tasks_done"]),
+        (&json!("running"), &json!(0)),
+        "{still:#}"
+    );
+    let cancel = Request::post(format!("/v1/jobs/{id}/cancel"), "", Vec::new());
+    assert_eq!(server.ask(&cancel).status, 202);
+    assert_eq!(job::wait(&server, &id)["status"], "cancelled");
+}
+
 /// A job that cannot be published is given up, and takes back what it had published of it.
 #[test]
 fn a_job_that_cannot_be_published_leaves_nothing() {

@@ -329,11 +329,15 @@ fn bad_records_fail_are_skipped_or_put_aside() {
         &desk.out("no", "parquet"),
         "bad_record",
     );
-    for part in ["bad.csv`, byte 10680", "many", "bad_records"] {
+    for part in [
+        "bad.csv`, byte 10680: `many` in column `n` is no int64;",
+        "bad_records",
+    ] {
         assert!(detail.contains(part), "{detail}");
     }
     let ended = desk.pass(&csv(json!("skip")), &desk.out("kept", "parquet"));
     assert_eq!(desk.rows("kept").len(), 4997);
+    assert_eq!(ended["stages"][0]["bad_records"], 3, "{ended:#}");
     let log = job::log(&desk.server, &job::id_of(&ended));
     assert!(
         log.contains("3 records of") && log.contains("bad.csv"),
@@ -345,12 +349,25 @@ fn bad_records_fail_are_skipped_or_put_aside() {
     assert_eq!(desk.rows("kept-too").len(), 4997);
     let dead = rows(&desk.path("bad"));
     assert_eq!(dead.len(), 3, "{dead:?}");
-    for (row, record) in dead.iter().zip(["1234,many", "2345", "3456,1,2"]) {
-        assert!(row.contains("bad.csv") && row.ends_with(record), "{row}");
+    let expected = [
+        ("`many` in column `n` is no int64", "1234,many"),
+        ("it has 1 value, and there are 2 columns", "2345"),
+        ("it has 3 values, and there are 2 columns", "3456,1,2"),
+    ];
+    for (row, (reason, record)) in dead.iter().zip(expected) {
+        assert!(
+            row.contains("bad.csv") && row.contains(reason) && row.ends_with(record),
+            "{row}"
+        );
     }
     desk.pass(&lines(aside("bad-lines")), &desk.out("lines", "parquet"));
     assert_eq!(desk.rows("lines"), ["1", "2"]);
-    assert_eq!(rows(&desk.path("bad-lines")).len(), 3);
+    let dead = rows(&desk.path("bad-lines"));
+    assert_eq!(dead.len(), 3, "{dead:?}");
+    assert!(
+        dead[2].contains("`\"x\"` in column `id` is no int64"),
+        "{dead:?}"
+    );
 }
 
 fn listing(folder: &Path) -> Vec<String> {

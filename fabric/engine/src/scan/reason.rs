@@ -1,0 +1,299 @@
+//! What is wrong with a record that cannot be decoded, in the words of those who wrote the job: decoders count columns from 0,
+//! and have names of their own for types.
+
+use std::io::Cursor;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use serde_json::{Map, Value};
+use weft_core::job::CsvFormat;
+
+use super::records::{Format, NO_QUOTE, check_csv, projected};
+
+const NOT_UTF8: &str = "it is not UTF-8";
+/// Characters of a value that are shown.
+const VALUE_CHARS_MAX: usize = 100;
+
+/// What is wrong with a record, and what to do about it.
+pub(super) struct Reason {
+    pub(super) what: String,
+    pub(super) advice: &'static str,
+}
+
+impl Reason {
+    /// Of a record that is none.
+    pub(super) fn malformed(what: impl Into<String>) -> Reason {
+        Reason {
+            what: what.into(),
+            advice: "mend it, or use `bad_records = \"skip\"` or `{ dead_letter = \"FOLDER\" }`",
+        }
+    }
+
+    /// Of a record with a value that its column does not take.
+    fn misfit(what: String) -> Reason {
+        Reason {
+            what,
+            advice: "mend it, give the column another type in `schema`, or use `bad_records = \"skip\"` or \
+                     `{ dead_letter = \"FOLDER\" }`",
+        }
+    }
+}
+
+impl Format {
+    /// Why one record is none with these columns. `error` is what the decoder says.
+    pub(super) fn reason(&self, columns: &SchemaRef, record: &[u8], error: &ArrowError) -> Reason {
+        let malformed = match self {
+            Format::Csv { csv, schema, .. } => malformed_csv(csv, schema.fields().len(), record),
+            Format::Json => malformed_json(record),
+        };
+        if let Some(what) = malformed {
+            return Reason::malformed(what);
+        }
+        let misfit = first_misfit(columns.fields().len(), |range| {
+            let columns = Arc::new(Schema::new(&columns.fields()[range.clone()]));
+            self.part(range).decode(&columns, record).is_err()
+        });
+        let told = misfit.and_then(|column| {
+            let value = self.value(column, columns.field(column), record)?;
+            let name = columns.field(column).name();
+            let data_type = weft_sandbox::type_name(columns.field(column).data_type());
+            Some(format!("`{value}` in column `{name}` is no {data_type}"))
+        });
+        match told {
+            Some(what) => Reason::misfit(what),
+            None => Reason::malformed(plain(error)),
+        }
+    }
+
+    /// The same for some of the columns.
+    fn part(&self, columns: Range<usize>) -> Format {
+        match self {
+            Format::Csv {
+                csv,
+                schema,
+                projection,
+                order,
+            } => {
+                let wanted: Vec<usize> = order[columns].iter().map(|at| projection[*at]).collect();
+                let (projection, order) = projected(&wanted);
+                Format::Csv {
+                    csv: csv.clone(),
+                    schema: Arc::clone(schema),
+                    projection,
+                    order,
+                }
+            }
+            Format::Json => Format::Json,
+        }
+    }
+
+    /// What stands in a column, as text. Nothing where the record is not even that.
+    fn value(&self, column: usize, field: &Field, record: &[u8]) -> Option<String> {
+        let text = match self.part(column..column + 1) {
+            Format::Csv {
+                csv,
+                schema,
+                projection,
+                order,
+            } => {
+                let as_text = |field: &Arc<Field>| Field::new(field.name(), DataType::Utf8, true);
+                let fields = schema.fields().iter().map(as_text);
+                let as_text = Format::Csv {
+                    csv,
+                    schema: Arc::new(Schema::new(fields.collect::<Fields>())),
+                    projection,
+                    order,
+                };
+                let column = Field::new(field.name(), DataType::Utf8, true);
+                let column = Arc::new(Schema::new(vec![column]));
+                let batches = as_text.decode(&column, record).ok()?;
+                let texts = batches.first()?.column(0).as_string_opt::<i32>()?;
+                let text = texts.iter().next()?;
+                text?.to_owned()
+            }
+            Format::Json => {
+                let record: Map<String, Value> = serde_json::from_slice(record).ok()?;
+                record.get(field.name())?.to_string()
+            }
+        };
+        Some(match text.char_indices().nth(VALUE_CHARS_MAX) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        })
+    }
+}
+
+/// The first of `n` columns with which decoding fails, found by halves. Nothing where it fails with none of them alone.
+fn first_misfit(n: usize, fails: impl Fn(Range<usize>) -> bool) -> Option<usize> {
+    let (mut start, mut end) = (0, n);
+    while end - start > 1 {
+        let middle = start + (end - start) / 2;
+        match fails(start..middle) {
+            true => end = middle,
+            false => start = middle,
+        }
+    }
+    (start < end && fails(start..end)).then_some(start)
+}
+
+/// What is wrong with the form of a record of CSV.
+pub(super) fn malformed_csv(csv: &CsvFormat, columns: usize, record: &[u8]) -> Option<String> {
+    if std::str::from_utf8(record).is_err() {
+        return Some(NOT_UTF8.into());
+    }
+    if let Err(error) = check_csv(csv, record) {
+        return Some(plain(&error));
+    }
+    let found = values(csv, record)?;
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    (found != columns).then(|| {
+        format!(
+            "it has {found} value{}, and there are {columns} column{}",
+            plural(found),
+            plural(columns)
+        )
+    })
+}
+
+/// What is wrong with the form of a line of JSON.
+pub(super) fn malformed_json(line: &[u8]) -> Option<String> {
+    let other = match serde_json::from_slice(line.trim_ascii_end()) {
+        Ok(Value::Object(_)) => return None,
+        Ok(Value::Array(_)) => "an array (`jq -c '.[]'` makes lines of it)",
+        Ok(_) => "a single value",
+        Err(error) if std::str::from_utf8(line).is_ok() => {
+            // It knows this line only.
+            let what = error.to_string().replace("line 1 column", "byte");
+            return Some(format!("the line is no JSON object: {what}"));
+        }
+        Err(_) => return Some(NOT_UTF8.into()),
+    };
+    Some(format!("the line is no JSON object, but {other}"))
+}
+
+/// How many values a record of CSV has.
+pub(super) fn values(csv: &CsvFormat, record: &[u8]) -> Option<usize> {
+    let format = arrow_csv::reader::Format::default()
+        .with_delimiter(csv.delimiter)
+        .with_quote(csv.quote.unwrap_or(NO_QUOTE));
+    let (schema, _) = format.infer_schema(Cursor::new(record), Some(1)).ok()?;
+    Some(schema.fields().len())
+}
+
+/// What the decoder says, without its own name. It knows no other line than this one.
+pub(super) fn plain(error: &ArrowError) -> String {
+    let text = match error {
+        ArrowError::ParseError(text)
+        | ArrowError::CsvError(text)
+        | ArrowError::JsonError(text)
+        | ArrowError::CastError(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.replace(" for line 1", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns() -> SchemaRef {
+        let decimal = DataType::Decimal128(6, 2);
+        Arc::new(Schema::new(vec![
+            Field::new("c", DataType::Int32, true),
+            Field::new("a", DataType::Utf8, true),
+            Field::new("b", decimal, true),
+        ]))
+    }
+
+    /// A file of four columns, of which the job reads three in another order.
+    fn csv() -> Format {
+        let text = |name: &str| Field::new(name, DataType::Utf8, true);
+        let fields = [text("a"), text("b"), text("unread")];
+        let last = Field::new("c", DataType::Int32, true);
+        let (projection, order) = projected(&[3, 0, 1]);
+        Format::Csv {
+            csv: CsvFormat {
+                header: true,
+                delimiter: b',',
+                quote: Some(b'"'),
+                columns: Vec::new(),
+            },
+            schema: Arc::new(Schema::new(
+                fields.into_iter().chain([last]).collect::<Vec<_>>(),
+            )),
+            projection,
+            order,
+        }
+    }
+
+    #[track_caller]
+    fn check(format: &Format, record: &[u8], expected: &str) {
+        let error = format.decode(&columns(), record).expect_err("it is bad");
+        assert_eq!(format.reason(&columns(), record, &error).what, expected);
+    }
+
+    #[test]
+    fn values_are_told_by_the_columns_that_the_job_knows() {
+        let csv = csv();
+        check(&csv, b"x,1.5,,y\n", "`y` in column `c` is no int32");
+        check(
+            &csv,
+            b"x,\"1,5\",,\n",
+            "`1,5` in column `b` is no decimal128(6, 2)",
+        );
+        check(
+            &csv,
+            b"x,1.555,,7\n",
+            "`1.555` in column `b` is no decimal128(6, 2)",
+        );
+        let json = Format::Json;
+        check(&json, b"{\"c\": 1.5}\n", "`1.5` in column `c` is no int32");
+        check(
+            &json,
+            b"{\"a\": \"x\", \"b\": [1]}\n",
+            "`[1]` in column `b` is no decimal128(6, 2)",
+        );
+        let long = format!("{{\"c\": \"{}\"}}\n", "x".repeat(1000));
+        let shown = format!(
+            "`\"{}…` in column `c` is no int32",
+            "x".repeat(VALUE_CHARS_MAX - 1)
+        );
+        check(&json, long.as_bytes(), &shown);
+    }
+
+    #[test]
+    fn records_that_are_none_are_told_apart() {
+        let csv = csv();
+        check(&csv, b"x,y\n", "it has 2 values, and there are 4 columns");
+        check(
+            &csv,
+            b"x,1,,7,8\n",
+            "it has 5 values, and there are 4 columns",
+        );
+        check(&csv, b"x,1,\xff,7\n", NOT_UTF8);
+        check(
+            &csv,
+            b"\"x\"y,1,,7\n",
+            "there is text behind a closing quote",
+        );
+        let json = Format::Json;
+        check(
+            &json,
+            b"[{\"c\": 1}]\n",
+            "the line is no JSON object, but an array (`jq -c '.[]'` makes lines of it)",
+        );
+        check(
+            &json,
+            b"7\n",
+            "the line is no JSON object, but a single value",
+        );
+        check(
+            &json,
+            b"{\n",
+            "the line is no JSON object: EOF while parsing an object at byte 1",
+        );
+    }
+}
