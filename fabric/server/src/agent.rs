@@ -31,6 +31,8 @@ const COMPILE_WALL_MAX: Duration = Duration::from_secs(300);
 const VERDICT_BYTES_MAX: u64 = 1 << 20;
 /// Compilations side by side: each may take gigabytes.
 const COMPILERS_MAX: usize = 1;
+/// Threads of a compiler. Timers interrupt those without work, too, and on a large machine those would be many.
+const COMPILER_THREADS_MAX: usize = 4;
 
 /// What the controller hears of an executor.
 #[derive(Debug)]
@@ -183,17 +185,9 @@ impl Agent {
             .await
             .map_err(|error| internal(&error))?;
         let draft = artefact.with_extension("draft");
-        let mut command = self.child(&[
-            "compiler".as_ref(),
-            component.as_os_str(),
-            draft.as_os_str(),
-        ]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let verdict = tokio::time::timeout(COMPILE_WALL_MAX, verdict(command)).await;
-        let imports = match verdict {
-            Ok(Ok(Verdict::Compiled { imports })) => imports,
-            Ok(Ok(Verdict::Refused(problem))) => return Err(problem),
-            Ok(Err(problem)) => return Err(problem),
+        let verdict = tokio::time::timeout(COMPILE_WALL_MAX, self.verdict(component, &draft));
+        let imports = match verdict.await {
+            Ok(imports) => imports?,
             Err(_) => {
                 // Its CPU time has a limit of its own: the machine was busy.
                 let detail = format!(
@@ -212,6 +206,46 @@ impl Agent {
         let moved = self.tasks.run_to_end("artefact", moving).await?;
         moved.map_err(|error| internal(&error))?;
         Ok(imports)
+    }
+
+    /// Compiles behind all others, and, where these leave no time for it, among them.
+    async fn verdict(&self, component: &Path, draft: &Path) -> Result<Vec<String>, Problem> {
+        let threads = self.compiler_threads().to_string();
+        for last in [true, false] {
+            let mut command = self.child(&[
+                "compiler".as_ref(),
+                component.as_os_str(),
+                draft.as_os_str(),
+                threads.as_ref(),
+            ]);
+            if last {
+                command.arg("--last");
+            }
+            command.stdin(Stdio::null()).stdout(Stdio::piped());
+            match verdict(command).await? {
+                Verdict::Compiled { imports } => return Ok(imports),
+                Verdict::Refused(problem) => return Err(problem),
+                Verdict::Starved => {
+                    tracing::debug!(
+                        "a compiler had no time behind all others, and starts over among them"
+                    );
+                }
+            }
+        }
+        Err(Problem::new(
+            ErrorCode::Internal,
+            "the compiler gave up though it was to compile among others",
+        ))
+    }
+
+    /// All cores where nothing else needs them at once; while calls are served, half of them.
+    fn compiler_threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = match self.invocations.serves() {
+            true => cores / 2,
+            false => cores,
+        };
+        threads.clamp(1, COMPILER_THREADS_MAX)
     }
 }
 

@@ -3,10 +3,13 @@
 use std::io::Write;
 use std::path::Path;
 
+use anyhow::Context;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::{CompileError, compile};
+
+use crate::compiler::step_back::{step_back, yield_in_turns};
 
 mod step_back;
 
@@ -28,10 +31,16 @@ pub(crate) enum Verdict {
     },
     /// The component is refused.
     Refused(Problem),
+    /// Behind all others there is no time to compile it.
+    Starved,
 }
 
-/// Runs the child: compiles `component` to `artefact`, prints the verdict.
-pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
+/// How much lower the priority is, as a nice value.
+const NICE: i32 = 10;
+
+/// Runs the child: compiles `component` to `artefact` on so many threads, prints the verdict. With `last` it steps back behind
+/// all others, and gives up where they leave it no time.
+pub fn run(component: &Path, artefact: &Path, threads: usize, last: bool) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     crate::process::expendable();
     for (resource, most) in [
@@ -56,7 +65,24 @@ pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
     weft_core::failpoint::hit("compile");
     let bytes = std::fs::read(component)?;
     // Compiling can wait; calls and tasks beside it cannot.
-    let turns = step_back::step_back()?;
+    rustix::process::nice(NICE)?;
+    let turns = match last {
+        true => Some(step_back(|| {
+            // What is compiled meanwhile is lost with the process.
+            let _ = say(&Verdict::Starved);
+            std::process::exit(0);
+        })?),
+        false => None,
+    };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .start_handler(move |_| {
+            if last {
+                yield_in_turns();
+            }
+        })
+        .build_global()
+        .context("no threads to compile")?;
     let compiled = compile(&bytes);
     drop(turns);
     let verdict = match compiled {
@@ -70,8 +96,12 @@ pub fn run(component: &Path, artefact: &Path) -> anyhow::Result<()> {
         }
         Err(error) => Verdict::Refused(problem(&error)),
     };
+    say(&verdict)
+}
+
+fn say(verdict: &Verdict) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, &verdict)?;
+    serde_json::to_writer(&mut out, verdict)?;
     out.flush()?;
     Ok(())
 }

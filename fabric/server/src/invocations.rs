@@ -35,6 +35,8 @@ pub(crate) const OUTPUT_BYTES_MAX: usize = 8 << 20;
 /// Bytes of outputs for each slot: of those that may come, and of those that their clients have not taken. With all of it held,
 /// calls wait.
 const OUTPUT_BYTES_PER_SLOT: usize = 128 << 20;
+/// How long after a call others are expected.
+const SERVED_LATELY: Duration = Duration::from_secs(1);
 /// How often what was used is committed. What a dying server had not committed is the platform's loss.
 const METERING_PERIOD: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,8 @@ struct Pending {
     /// The executor that is ready, with its number.
     link: Option<(u64, mpsc::Sender<Outbound>)>,
     answers: HashMap<u64, oneshot::Sender<(InvokeReply, Vec<u8>)>>,
+    /// When a call was answered last.
+    answered: Option<Instant>,
 }
 
 /// Sends invocations. One for the whole server.
@@ -133,12 +137,21 @@ impl Invocations {
 
     /// An executor has answered.
     pub(crate) fn answer(&self, reply: InvokeReply, output: Vec<u8>) {
-        let waiting = lock(&self.pending).answers.remove(&reply.request);
+        let mut pending = lock(&self.pending);
+        pending.answered = Some(Instant::now());
+        let waiting = pending.answers.remove(&reply.request);
+        drop(pending);
         // A call that its caller gave up, or that took too long, is the user's as well.
         self.meter(&reply, waiting.is_none());
         if let Some(waiting) = waiting {
             let _ = waiting.send((reply, output));
         }
+    }
+
+    /// True where calls are served, now and then at least.
+    pub(crate) fn serves(&self) -> bool {
+        let answered = lock(&self.pending).answered;
+        answered.is_some_and(|at| at.elapsed() < SERVED_LATELY)
     }
 
     fn admission(&self, label: &str) -> Arc<Admission> {

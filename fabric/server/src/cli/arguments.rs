@@ -231,6 +231,9 @@ pub(crate) struct ComponentsArguments {
 pub(crate) struct CompilerArguments {
     pub(crate) component: PathBuf,
     pub(crate) artefact: PathBuf,
+    pub(crate) threads: usize,
+    #[arg(long)]
+    pub(crate) last: bool,
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

@@ -112,7 +112,12 @@ fn be_server(command: &Command, global: &GlobalArguments) -> Result<(), Failure>
     match command {
         Command::Up(up) => Ok(weft_server::up(up_settings(up, global)?)?),
         Command::Executor => Ok(weft_server::executor()?),
-        Command::Compiler(paths) => Ok(weft_server::compiler(&paths.component, &paths.artefact)?),
+        Command::Compiler(of) => Ok(weft_server::compiler(
+            &of.component,
+            &of.artefact,
+            of.threads,
+            of.last,
+        )?),
         _ => unreachable!("these run beside a server"),
     }
 }

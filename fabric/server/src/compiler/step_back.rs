@@ -1,67 +1,63 @@
 //! How a compiler steps back behind those who serve.
 //!
-//! A low priority is not enough. Linux chooses anew who runs on a core when a thread wakes up there, and at its tick, some
-//! milliseconds later. A thread that wakes up after a short sleep, as all do that serve calls, is passed over for the share
-//! that it has just had, and then waits for the tick, however low the priority is of who runs meanwhile. So each thread of a
-//! compiler has a timer that interrupts it once in a [`TURN`], to yield: then the kernel chooses. From Linux 6.18 on a thread
-//! that yields gives up the rest of its slice, so that is made as long as the turn. Where a compiler hardly runs all the same,
-//! because guests use up all cores, it stops to yield: then it has the share that its priority gives it.
+//! It runs as what Linux calls idle: where a thread of the same session wakes up, it has the core at once, and a core that only
+//! compiles is as good as a free one. Threads of other sessions do not see that, nor a low priority. Linux chooses anew who runs
+//! on a core when a thread wakes up there, and at its tick, some milliseconds later. A thread that wakes up after a short sleep,
+//! as all do that serve calls, is passed over for the share that it has just had, and then waits for the tick. So each thread
+//! of a compiler has a timer that interrupts it once in a [`TURN`], to yield: then the kernel chooses. From Linux 6.18 on a
+//! thread that yields gives up the rest of its slice, so that is made as long as the turn.
+//!
+//! Where a compiler hardly runs, because guests use up all cores, it is [`starved`](Turns): another one starts over that does
+//! not step back. It cannot change its own mind: without privileges nobody leaves what is idle.
 
 use std::io;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
 
-/// How much lower the priority is, as a nice value.
-const NICE: i32 = 10;
 /// How long others wait at most for a core that a compiler has.
 const TURN: Duration = Duration::from_micros(200);
-/// Threads that compile: timers interrupt those without work, too, and on a large machine those would be many.
-const THREADS_MAX: usize = 4;
-
 /// How often a compiler looks at how much it has run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// One that runs less than this part of the time stops to yield. On an idle core, and beside calls, it runs more.
 const SHARE_MIN: u32 = 4;
 
+/// True once it is compiled, or given up.
+static DONE: AtomicBool = AtomicBool::new(false);
+
 /// Ends the turns when it is dropped: what is interrupted so often is slow to write.
 pub(super) struct Turns;
 
-/// Lowers the priority of this thread and of those that it starts, and has all that compile, of which this is one, yield once
-/// in a turn. To be called before anything is compiled.
-pub(super) fn step_back() -> Result<Turns> {
-    let nice = rustix::process::nice(NICE)?;
-    on_turn(yield_core as *const () as libc::sighandler_t)
-        .context("no handler for the timers of threads that compile")?;
-    yield_in_turns(nice);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(cores.min(THREADS_MAX))
-        .start_handler(move |_| yield_in_turns(nice))
-        .build_global()
-        .context("no threads to compile")?;
+/// Has this thread and those that it starts run behind all others, and yield once in a turn. To be called before anything is
+/// compiled. `starved` is called, at most once, where that leaves them hardly any time.
+pub(super) fn step_back(starved: impl FnOnce() + Send + 'static) -> Result<Turns> {
+    // Not one of those that step back: it would not see in time that they starve.
     std::thread::Builder::new()
         .name("share".into())
-        .spawn(end_turns_where_starved)
+        .spawn(|| watch_share(starved))
         .context("no thread that watches over the turns")?;
+    on_turn(yield_core as *const () as libc::sighandler_t)
+        .context("no handler for the timers of threads that compile")?;
+    yield_in_turns();
     Ok(Turns)
 }
 
 impl Drop for Turns {
     fn drop(&mut self) {
-        end_turns();
+        while DONE.swap(true, Ordering::Relaxed) {
+            // It was given up just now, and the process ends.
+            std::thread::park();
+        }
+        // Where it fails the turns go on, which is slower and not wrong.
+        let _ = on_turn(libc::SIG_IGN);
     }
 }
 
-fn end_turns() {
-    // Where it fails the turns go on, which is slower and not wrong.
-    let _ = on_turn(libc::SIG_IGN);
-}
-
-/// Looks at how much this process runs until that is too little, and ends the turns.
-fn end_turns_where_starved() {
+/// Looks at how much this process runs until that is too little.
+fn watch_share(starved: impl FnOnce()) {
     let now = || {
         let clocks = [ClockId::Monotonic, ClockId::ProcessCPUTime];
         clocks.map(|clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default())
@@ -70,17 +66,20 @@ fn end_turns_where_starved() {
     loop {
         std::thread::sleep(LOOK_EVERY);
         let [wall_now, ran_now] = now();
-        if (ran_now - ran) * SHARE_MIN < wall_now - wall {
-            return end_turns();
+        if DONE.load(Ordering::Relaxed) {
+            return;
+        }
+        if (ran_now - ran) * SHARE_MIN < wall_now - wall && !DONE.swap(true, Ordering::Relaxed) {
+            return starved();
         }
         (wall, ran) = (wall_now, ran_now);
     }
 }
 
-/// Without turns a thread compiles all the same, and others wait for it longer.
-fn yield_in_turns(nice: i32) {
+/// Has this thread step back. Where it cannot it compiles all the same, and others wait for it longer.
+pub(super) fn yield_in_turns() {
     static TOLD: Once = Once::new();
-    let started = set_slice(nice)
+    let started = set_idle()
         .map_err(|error| ("sched_setattr", error))
         .and_then(|()| start_timer().map_err(|error| ("timer_create", error)));
     if let Err((call, error)) = started {
@@ -133,16 +132,14 @@ fn start_timer() -> io::Result<()> {
     checked(done)
 }
 
-/// Gives this thread slices of a turn; its policy and its priority, which must be said, too, stay. Kernels before 6.12 know of
-/// no slices.
+/// Makes this thread idle, with slices of a turn. Kernels before 6.12 know of no slices.
 #[expect(unsafe_code, reason = "there is no safe wrapper")]
-fn set_slice(nice: i32) -> io::Result<()> {
+fn set_idle() -> io::Result<()> {
     // SAFETY: all bytes 0 are a valid `sched_attr`, which says its own size; the kernel copies it.
     let done = unsafe {
         let mut attributes: libc::sched_attr = std::mem::zeroed();
         attributes.size = size_of::<libc::sched_attr>() as u32;
-        attributes.sched_policy = libc::sched_getscheduler(0).max(0) as u32;
-        attributes.sched_nice = nice;
+        attributes.sched_policy = libc::SCHED_IDLE as u32;
         attributes.sched_runtime = u64::from(TURN.subsec_nanos());
         libc::syscall(libc::SYS_sched_setattr, 0, &attributes, 0)
     };
