@@ -494,11 +494,12 @@ fn fault(host: &mut Host, error: &wasmtime::Error) -> Fault {
         return Fault::Host(message);
     }
     match error.downcast_ref::<wasmtime::Trap>() {
-        Some(trap) => Fault::trapped(format!("{trap}{words}; {}", backtrace(error))),
+        Some(trap) => Fault::trapped(format!("{trap}{words}{}", backtrace(error))),
         None => Fault::trapped(message.lines().take(12).collect::<Vec<_>>().join("; ")),
     }
 }
 
+/// Where it was. Nothing where the component is stripped and no frame has a name.
 fn backtrace(error: &wasmtime::Error) -> String {
     let frames = |trace: &wasmtime::WasmBacktrace| {
         trace
@@ -506,17 +507,21 @@ fn backtrace(error: &wasmtime::Error) -> String {
             .iter()
             .take(6)
             .map(|frame| {
-                frame
-                    .func_name()
-                    .map_or("?", |name| name.split("::h").next().unwrap_or(name))
-                    .to_owned()
+                let name = frame.func_name();
+                name.map(|name| name.split("::h").next().unwrap_or(name).to_owned())
             })
             .collect::<Vec<_>>()
     };
     error
         .downcast_ref::<wasmtime::WasmBacktrace>()
-        .map_or_else(String::new, |trace| {
-            format!("in {}", frames(trace).join(" < "))
+        .map(frames)
+        .filter(|frames| frames.iter().any(Option::is_some))
+        .map_or_else(String::new, |frames| {
+            let frames: Vec<&str> = frames
+                .iter()
+                .map(|name| name.as_deref().unwrap_or("?"))
+                .collect();
+            format!("; in {}", frames.join(" < "))
         })
 }
 

@@ -185,18 +185,7 @@ impl Agent {
             .await
             .map_err(|error| internal(&error))?;
         let draft = artefact.with_extension("draft");
-        let verdict = tokio::time::timeout(COMPILE_WALL_MAX, self.verdict(component, &draft));
-        let imports = match verdict.await {
-            Ok(imports) => imports?,
-            Err(_) => {
-                // Its CPU time has a limit of its own: the machine was busy.
-                let detail = format!(
-                    "the component could not be compiled within {} s: the machine is busy; try again",
-                    COMPILE_WALL_MAX.as_secs()
-                );
-                return Err(Problem::new(ErrorCode::Busy, detail));
-            }
-        };
+        let imports = self.compile_in_child(component, &draft).await?;
         // Comes to its end without whoever asked, too: the next compiler may write a draft of the same name.
         let artefact = artefact.to_owned();
         let moving = async move {
@@ -209,9 +198,13 @@ impl Agent {
     }
 
     /// Compiles behind all others, and, where these leave no time for it, among them.
-    async fn verdict(&self, component: &Path, draft: &Path) -> Result<Vec<String>, Problem> {
-        let threads = self.compiler_threads().to_string();
+    async fn compile_in_child(
+        &self,
+        component: &Path,
+        draft: &Path,
+    ) -> Result<Vec<String>, Problem> {
         for last in [true, false] {
+            let threads = self.compiler_threads().to_string();
             let mut command = self.child(&[
                 "compiler".as_ref(),
                 component.as_os_str(),
@@ -222,7 +215,16 @@ impl Agent {
                 command.arg("--last");
             }
             command.stdin(Stdio::null()).stdout(Stdio::piped());
-            match verdict(command).await? {
+            let verdict = tokio::time::timeout(COMPILE_WALL_MAX, verdict_of(command));
+            let verdict = verdict.await.map_err(|_| {
+                // Its CPU time has a limit of its own: the machine was busy.
+                let detail = format!(
+                    "the component could not be compiled within {} s: the machine is busy; try again",
+                    COMPILE_WALL_MAX.as_secs()
+                );
+                Problem::new(ErrorCode::Busy, detail)
+            })?;
+            match verdict? {
                 Verdict::Compiled { imports } => return Ok(imports),
                 Verdict::Refused(problem) => return Err(problem),
                 Verdict::Starved => {
@@ -238,7 +240,7 @@ impl Agent {
         ))
     }
 
-    /// All cores where nothing else needs them at once; while calls are served, half of them.
+    /// As many as there are cores, within a bound; where calls are served when it begins, half of them.
     fn compiler_threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = match self.invocations.serves() {
@@ -256,7 +258,7 @@ fn over_limit(kind: LimitKind, value: String) -> Problem {
     Problem::new(ErrorCode::InvalidComponent, detail).of_limit(kind, value)
 }
 
-async fn verdict(mut command: Command) -> Result<Verdict, Problem> {
+async fn verdict_of(mut command: Command) -> Result<Verdict, Problem> {
     let internal = |error: &dyn std::fmt::Display| {
         Problem::new(ErrorCode::Internal, format!("the compiler failed: {error}"))
     };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::{CompileError, compile};
 
-use crate::compiler::step_back::{step_back, yield_in_turns};
+use crate::compiler::step_back::{step_back, step_back_thread};
 
 mod step_back;
 
@@ -19,6 +19,8 @@ pub(crate) const CPU_SECONDS_MAX: u64 = 120;
 pub(crate) const MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// Size of an artefact.
 pub(crate) const ARTEFACT_BYTES_MAX: u64 = 256 << 20;
+/// How much lower the priority is, as a nice value.
+const NICE: i32 = 10;
 
 /// What the child says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,9 +36,6 @@ pub(crate) enum Verdict {
     /// Behind all others there is no time to compile it.
     Starved,
 }
-
-/// How much lower the priority is, as a nice value.
-const NICE: i32 = 10;
 
 /// Runs the child: compiles `component` to `artefact` on so many threads, prints the verdict. With `last` it steps back behind
 /// all others, and gives up where they leave it no time.
@@ -78,7 +77,7 @@ pub fn run(component: &Path, artefact: &Path, threads: usize, last: bool) -> any
         .num_threads(threads)
         .start_handler(move |_| {
             if last {
-                yield_in_turns();
+                step_back_thread();
             }
         })
         .build_global()

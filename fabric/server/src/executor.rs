@@ -1,6 +1,6 @@
 //! The executor child: slots, each one thread with its own runtime, fed by the agent over a socket. Beside the slots for tasks
-//! there are threads for calls, for steps of jobs (planning, publishing), and one for components that describe themselves: none
-//! of these waits until a task has ended.
+//! there are threads for calls, for planning, for publishing, and one for components that describe themselves: none of these
+//! waits until a task has ended.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -20,10 +20,10 @@ use weft_shuffle::Blobs;
 
 use crate::{process, wire};
 
-/// Work that may wait for a slot; the agent sends no more than a little beyond the number of slots.
+/// Work of a kind that may wait for a thread. Of tasks the controller sends little beyond the number of slots.
 const QUEUE_MAX: usize = 4096;
 const REPLIES_MAX: usize = 4096;
-/// Jobs that are planned or published at a time.
+/// Jobs that are planned at a time, and that are published.
 const STEPS_MAX: u32 = 4;
 
 /// What a thread does.
@@ -96,7 +96,8 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     let (replies, mut outbox) = mpsc::channel(REPLIES_MAX);
     let work = Queues {
         tasks: workers("slot", slots, &executor, &replies)?,
-        steps: workers("step", slots.min(STEPS_MAX), &executor, &replies)?,
+        plans: workers("plan", slots.min(STEPS_MAX), &executor, &replies)?,
+        publishes: workers("publish", slots.min(STEPS_MAX), &executor, &replies)?,
         // One: a component that sleeps while it describes itself keeps no job waiting.
         describes: workers("describe", 1, &executor, &replies)?,
     };
@@ -148,7 +149,8 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
 /// Work of each kind has threads of its own.
 struct Queues {
     tasks: mpsc::Sender<Work>,
-    steps: mpsc::Sender<Work>,
+    plans: mpsc::Sender<Work>,
+    publishes: mpsc::Sender<Work>,
     describes: mpsc::Sender<Work>,
 }
 
@@ -188,15 +190,15 @@ async fn take(executor: &Executor, work: &Queues, message: ToExecutor) -> anyhow
         }
         ToExecutor::Plan(request) => {
             executor.expect_plan(&request.job);
-            (&work.steps, Work::Plan(request))
+            (&work.plans, Work::Plan(request))
         }
         ToExecutor::Task(request) => (&work.tasks, Work::Task(request)),
-        ToExecutor::Publish(request) => (&work.steps, Work::Publish(request)),
+        ToExecutor::Publish(request) => (&work.publishes, Work::Publish(request)),
     };
     queue
         .send(one)
         .await
-        .map_err(|_| anyhow::anyhow!("the slots are gone"))
+        .map_err(|_| anyhow::anyhow!("the threads are gone"))
 }
 
 /// A thread with a runtime: one piece of work at a time.

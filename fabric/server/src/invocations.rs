@@ -150,8 +150,9 @@ impl Invocations {
 
     /// True where calls are served, now and then at least.
     pub(crate) fn serves(&self) -> bool {
-        let answered = lock(&self.pending).answered;
-        answered.is_some_and(|at| at.elapsed() < SERVED_LATELY)
+        let pending = lock(&self.pending);
+        let lately = |at: Instant| at.elapsed() < SERVED_LATELY;
+        !pending.answers.is_empty() || pending.answered.is_some_and(lately)
     }
 
     fn admission(&self, label: &str) -> Arc<Admission> {

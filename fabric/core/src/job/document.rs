@@ -1,5 +1,7 @@
 //! A JSON object that is read key by key, remembers which keys are known, and collects everything that is wrong.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::problem::FieldError;
@@ -183,8 +185,8 @@ impl<'a> Table<'a> {
     /// Names of columns, each once.
     pub(super) fn column_names(&mut self, key: &'static str, errors: &mut Errors) -> Vec<String> {
         let names = self.texts(key, errors).unwrap_or_default();
-        let twice = |(at, name): (usize, &String)| names[..at].contains(name).then(|| name.clone());
-        if let Some(name) = names.iter().enumerate().find_map(twice) {
+        let mut seen = HashSet::new();
+        if let Some(name) = names.iter().find(|name| !seen.insert(name.as_str())) {
             let what = format!("the column `{}` is there twice", name.escape_debug());
             errors.add(&self.at(key), what);
         }

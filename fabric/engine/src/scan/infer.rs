@@ -195,8 +195,8 @@ impl FirstRecords<'_> {
             Some(format!("record {number}: {what}"))
         });
         let detail = format!(
-            "`{}`: its columns cannot be inferred: {}; mend it, or name the columns in `schema`, and `bad_records` says \
-             what becomes of such records",
+            "`{}`: its columns cannot be inferred: {}; mend the file, name the columns in `schema`, or let `bad_records` \
+             leave such records out",
             self.path,
             bad.unwrap_or_else(|| plain(error))
         );
@@ -252,6 +252,20 @@ mod tests {
         let failed = columns(format, text, &BadRecords::Fail).expect_err("one is bad");
         assert_eq!(failed.code, ErrorCode::BadRecord, "{failed}");
         assert!(failed.detail.contains("record 2: "), "{failed}");
+    }
+
+    #[test]
+    fn files_that_say_that_they_are_utf16_are_refused() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let path = file.path().to_str().expect("text");
+        for order in [u16::to_le_bytes, u16::to_be_bytes] {
+            let text = "\u{feff}{\"a\": 1}\n".encode_utf16();
+            let bytes: Vec<u8> = text.flat_map(order).collect();
+            std::fs::write(path, &bytes).expect("it writes");
+            let refused = json_schema(&[], path, bytes.len() as u64, &BadRecords::Skip);
+            let refused = refused.expect_err("it is no UTF-8");
+            assert!(refused.detail.contains("UTF-16"), "{refused}");
+        }
     }
 
     #[test]

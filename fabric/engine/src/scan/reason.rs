@@ -8,14 +8,14 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use serde_json::{Map, Value};
+use serde::de::IgnoredAny;
 use weft_core::job::CsvFormat;
 
 use super::records::{Format, NO_QUOTE, check_csv, projected};
 
 const NOT_UTF8: &str = "it is not UTF-8";
-/// Characters of a value that are shown.
-const VALUE_CHARS_MAX: usize = 100;
+/// Characters that are shown of a value, and of a column's name and type.
+const SHOWN_CHARS_MAX: usize = 100;
 
 /// What is wrong with a record, and what to do about it.
 pub(super) struct Reason {
@@ -57,10 +57,14 @@ impl Format {
             self.part(range).decode(&columns, record).is_err()
         });
         let told = misfit.and_then(|column| {
-            let value = self.value(column, columns.field(column), record)?;
-            let name = columns.field(column).name();
-            let data_type = weft_sandbox::type_name(columns.field(column).data_type());
-            Some(format!("`{value}` in column `{name}` is no {data_type}"))
+            let field = columns.field(column);
+            let value = self.value(column, field, record)?;
+            Some(format!(
+                "`{}` in column `{}` is no {}",
+                shown(&value),
+                shown(field.name()),
+                shown(&weft_sandbox::type_name(field.data_type()))
+            ))
         });
         match told {
             Some(what) => Reason::misfit(what),
@@ -90,39 +94,39 @@ impl Format {
         }
     }
 
-    /// What stands in a column, as text. Nothing where the record is not even that.
+    /// What stands in a column, as text. Nothing where that is more than one value, or the record is none.
     fn value(&self, column: usize, field: &Field, record: &[u8]) -> Option<String> {
-        let text = match self.part(column..column + 1) {
+        let text = |name: &String| Field::new(name, DataType::Utf8, true);
+        let as_text = match self.part(column..column + 1) {
             Format::Csv {
                 csv,
                 schema,
                 projection,
                 order,
             } => {
-                let as_text = |field: &Arc<Field>| Field::new(field.name(), DataType::Utf8, true);
-                let fields = schema.fields().iter().map(as_text);
-                let as_text = Format::Csv {
+                let fields = schema.fields().iter().map(|field| text(field.name()));
+                Format::Csv {
                     csv,
                     schema: Arc::new(Schema::new(fields.collect::<Fields>())),
                     projection,
                     order,
-                };
-                let column = Field::new(field.name(), DataType::Utf8, true);
-                let column = Arc::new(Schema::new(vec![column]));
-                let batches = as_text.decode(&column, record).ok()?;
-                let texts = batches.first()?.column(0).as_string_opt::<i32>()?;
-                let text = texts.iter().next()?;
-                text?.to_owned()
+                }
             }
-            Format::Json => {
-                let record: Map<String, Value> = serde_json::from_slice(record).ok()?;
-                record.get(field.name())?.to_string()
-            }
+            Format::Json => Format::Json,
         };
-        Some(match text.char_indices().nth(VALUE_CHARS_MAX) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        })
+        let column = Arc::new(Schema::new(vec![text(field.name())]));
+        let batches = as_text.decode(&column, record).ok()?;
+        let texts = batches.first()?.column(0).as_string_opt::<i32>()?;
+        let text = texts.iter().next()??;
+        Some(text.to_owned())
+    }
+}
+
+/// As much of a text as is shown.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -160,18 +164,27 @@ pub(super) fn malformed_csv(csv: &CsvFormat, columns: usize, record: &[u8]) -> O
 
 /// What is wrong with the form of a line of JSON.
 pub(super) fn malformed_json(line: &[u8]) -> Option<String> {
-    let other = match serde_json::from_slice(line.trim_ascii_end()) {
-        Ok(Value::Object(_)) => return None,
-        Ok(Value::Array(_)) => "an array (`jq -c '.[]'` makes lines of it)",
-        Ok(_) => "a single value",
-        Err(error) if std::str::from_utf8(line).is_ok() => {
+    // What JSON takes for space, no more.
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let start = line.iter().position(|byte| !is_space(byte))?;
+    let end = line.iter().rposition(|byte| !is_space(byte))?;
+    let line = &line[start..=end];
+    match serde_json::from_slice::<IgnoredAny>(line) {
+        Err(_) if std::str::from_utf8(line).is_err() => Some(NOT_UTF8.into()),
+        Err(error) => {
             // It knows this line only.
             let what = error.to_string().replace("line 1 column", "byte");
-            return Some(format!("the line is no JSON object: {what}"));
+            Some(format!("the line is no JSON object: {what}"))
         }
-        Err(_) => return Some(NOT_UTF8.into()),
-    };
-    Some(format!("the line is no JSON object, but {other}"))
+        Ok(IgnoredAny) => {
+            let other = match line.first() {
+                Some(b'{') => return None,
+                Some(b'[') => "an array (`jq -c '.[]'` makes lines of it)",
+                _ => "a single value",
+            };
+            Some(format!("the line is no JSON object, but {other}"))
+        }
+    }
 }
 
 /// How many values a record of CSV has.
@@ -254,12 +267,12 @@ mod tests {
         check(
             &json,
             b"{\"a\": \"x\", \"b\": [1]}\n",
-            "`[1]` in column `b` is no decimal128(6, 2)",
+            "whilst decoding field 'b': expected string got [1]",
         );
         let long = format!("{{\"c\": \"{}\"}}\n", "x".repeat(1000));
         let shown = format!(
-            "`\"{}…` in column `c` is no int32",
-            "x".repeat(VALUE_CHARS_MAX - 1)
+            "`{}…` in column `c` is no int32",
+            "x".repeat(SHOWN_CHARS_MAX)
         );
         check(&json, long.as_bytes(), &shown);
     }

@@ -232,6 +232,7 @@ pub(crate) struct CompilerArguments {
     pub(crate) component: PathBuf,
     pub(crate) artefact: PathBuf,
     pub(crate) threads: usize,
+    /// Step back behind all others.
     #[arg(long)]
     pub(crate) last: bool,
 }

@@ -111,9 +111,9 @@ pub(crate) async fn cancel(client: &Client, id: &str, output: &mut Output) -> Re
         .await?;
     let job: Job = answer.read()?;
     let told = if job.has_ended() {
-        job.status.as_str()
+        format!("has ended: {}", job.status)
     } else {
-        "is being cancelled"
+        "is being cancelled".into()
     };
     output.either(answer.text()?, || format!("{id} {told}"))
 }

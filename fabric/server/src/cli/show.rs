@@ -38,6 +38,8 @@ pub(crate) fn show(arguments: &ShowArguments, output: &mut Output) -> Result<(),
 
 /// A value as JSON has it: numbers and booleans as such, unless JSON has no such number.
 fn value(data_type: &str, text: Option<&str>) -> Value {
+    // Folders that older builds published say `Int64`.
+    let data_type = data_type.to_lowercase();
     let is_plain = data_type == "boolean"
         || ["int", "uint", "float"]
             .iter()
@@ -73,6 +75,7 @@ mod tests {
             assert_eq!(value(data_type, Some(text)), expected, "{data_type} {text}");
         };
         check("int64", "-7", json!(-7));
+        check("Int64", "-7", json!(-7));
         check("uint64", "18446744073709551615", json!(u64::MAX));
         check("float64", "1.5", json!(1.5));
         check("float64", "NaN", json!("NaN"));

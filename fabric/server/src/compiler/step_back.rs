@@ -7,8 +7,8 @@
 //! of a compiler has a timer that interrupts it once in a [`TURN`], to yield: then the kernel chooses. From Linux 6.18 on a
 //! thread that yields gives up the rest of its slice, so that is made as long as the turn.
 //!
-//! Where a compiler hardly runs, because guests use up all cores, it is [`starved`](Turns): another one starts over that does
-//! not step back. It cannot change its own mind: without privileges nobody leaves what is idle.
+//! Where a compiler hardly runs, because guests use up all cores, it gives up, and another one starts over that does not step
+//! back. It cannot change its own mind: without privileges nobody leaves what is idle.
 
 use std::io;
 use std::sync::Once;
@@ -22,8 +22,10 @@ use rustix::time::{ClockId, clock_gettime};
 const TURN: Duration = Duration::from_micros(200);
 /// How often a compiler looks at how much it has run.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// One that runs less than this part of the time stops to yield. On an idle core, and beside calls, it runs more.
+/// One that runs less than this part of the time is starved. On an idle core, and beside calls, it runs more.
 const SHARE_MIN: u32 = 4;
+/// It gives up once it was starved for this part of its time: early where little is lost, and not for a moment later on.
+const STARVED_MIN: u32 = 10;
 
 /// True once it is compiled, or given up.
 static DONE: AtomicBool = AtomicBool::new(false);
@@ -41,7 +43,7 @@ pub(super) fn step_back(starved: impl FnOnce() + Send + 'static) -> Result<Turns
         .context("no thread that watches over the turns")?;
     on_turn(yield_core as *const () as libc::sighandler_t)
         .context("no handler for the timers of threads that compile")?;
-    yield_in_turns();
+    step_back_thread();
     Ok(Turns)
 }
 
@@ -63,13 +65,20 @@ fn watch_share(starved: impl FnOnce()) {
         clocks.map(|clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default())
     };
     let [mut wall, mut ran] = now();
+    // Looks since it began, and how many of the last ones found it starved.
+    let (mut looks, mut starved_looks) = (0, 0);
     loop {
         std::thread::sleep(LOOK_EVERY);
         let [wall_now, ran_now] = now();
+        looks += 1;
+        match (ran_now - ran) * SHARE_MIN < wall_now - wall {
+            true => starved_looks += 1,
+            false => starved_looks = 0,
+        }
         if DONE.load(Ordering::Relaxed) {
             return;
         }
-        if (ran_now - ran) * SHARE_MIN < wall_now - wall && !DONE.swap(true, Ordering::Relaxed) {
+        if starved_looks * STARVED_MIN >= looks && !DONE.swap(true, Ordering::Relaxed) {
             return starved();
         }
         (wall, ran) = (wall_now, ran_now);
@@ -77,7 +86,7 @@ fn watch_share(starved: impl FnOnce()) {
 }
 
 /// Has this thread step back. Where it cannot it compiles all the same, and others wait for it longer.
-pub(super) fn yield_in_turns() {
+pub(super) fn step_back_thread() {
     static TOLD: Once = Once::new();
     let started = set_idle()
         .map_err(|error| ("sched_setattr", error))
@@ -132,15 +141,24 @@ fn start_timer() -> io::Result<()> {
     checked(done)
 }
 
-/// Makes this thread idle, with slices of a turn. Kernels before 6.12 know of no slices.
-#[expect(unsafe_code, reason = "there is no safe wrapper")]
+/// Gives this thread slices of a turn, and makes it idle. Slices are for threads that are not idle yet, and stay. Kernels before
+/// 6.12 know of none.
 fn set_idle() -> io::Result<()> {
+    set_policy(libc::SCHED_OTHER, TURN)?;
+    set_policy(libc::SCHED_IDLE, Duration::ZERO)
+}
+
+/// Sets policy and slice of this thread; its priority, which must be said, too, stays.
+#[expect(unsafe_code, reason = "there is no safe wrapper")]
+fn set_policy(policy: libc::c_int, slice: Duration) -> io::Result<()> {
+    let nice = rustix::process::getpriority_process(None)?;
     // SAFETY: all bytes 0 are a valid `sched_attr`, which says its own size; the kernel copies it.
     let done = unsafe {
         let mut attributes: libc::sched_attr = std::mem::zeroed();
         attributes.size = size_of::<libc::sched_attr>() as u32;
-        attributes.sched_policy = libc::SCHED_IDLE as u32;
-        attributes.sched_runtime = u64::from(TURN.subsec_nanos());
+        attributes.sched_policy = policy as u32;
+        attributes.sched_nice = nice;
+        attributes.sched_runtime = u64::from(slice.subsec_nanos());
         libc::syscall(libc::SYS_sched_setattr, 0, &attributes, 0)
     };
     checked(if done == 0 { 0 } else { -1 })
