@@ -106,7 +106,7 @@ def kill_session(child):
 
 def run_weft(a, work):
     port = a.port or free_port()
-    env = dict(os.environ, WEFT_DATA=f"{work}/server", WEFT_ENDPOINT=f"http://127.0.0.1:{port}", RUST_LOG="error")
+    env = dict(os.environ, WEFT_DATA=f"{work}/server", WEFT_ENDPOINT=f"http://127.0.0.1:{port}", WEFT_LOG="error")
     env.pop("WEFT_TOKEN", None)
     with open(f"{work}/job.json", "w") as file:
         file.write(workloads.job(a.workload, a.data, f"{work}/out"))

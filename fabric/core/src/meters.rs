@@ -23,7 +23,7 @@ pub struct Meters {
     pub bad_records: u64,
     /// Rows that came out.
     pub rows_out: u64,
-    /// Bytes read from inputs.
+    /// Bytes read from inputs: of text formats after decompression, of Parquet those of the column chunks.
     pub bytes_read: u64,
     /// Bytes written to outputs.
     pub bytes_written: u64,
