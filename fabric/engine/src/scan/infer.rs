@@ -11,7 +11,7 @@ use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Dialect, ends, first_block};
 use super::reason::{malformed_csv, malformed_json, plain, values};
-use super::records::{NO_QUOTE, header_end};
+use super::records::{columns_format, header_end};
 
 /// Records that columns are inferred from.
 const INFERRED_RECORDS_MAX: usize = 1000;
@@ -57,10 +57,7 @@ pub(crate) fn csv_schema(
         true => header_end(path, dialect, &block)?,
         false => 0,
     };
-    let format = arrow_csv::reader::Format::default()
-        .with_header(csv.header)
-        .with_delimiter(csv.delimiter)
-        .with_quote(csv.quote.unwrap_or(NO_QUOTE));
+    let format = columns_format(csv).with_header(csv.header);
     let infer = |records: &[u8]| {
         let inferred = format.infer_schema(Cursor::new(records), Some(INFERRED_RECORDS_MAX));
         Ok(inferred?.0)

@@ -11,9 +11,9 @@ use arrow::error::ArrowError;
 use serde::de::IgnoredAny;
 use weft_core::job::CsvFormat;
 
-use super::records::{Format, NO_QUOTE, check_csv, projected};
+use super::records::{Format, check_csv, columns_format, projected};
 
-const NOT_UTF8: &str = "it is not UTF-8";
+pub(super) const NOT_UTF8: &str = "it is not UTF-8";
 /// Characters that are shown of a value, and of a column's name and type.
 const SHOWN_CHARS_MAX: usize = 100;
 
@@ -189,10 +189,8 @@ pub(super) fn malformed_json(line: &[u8]) -> Option<String> {
 
 /// How many values a record of CSV has.
 pub(super) fn values(csv: &CsvFormat, record: &[u8]) -> Option<usize> {
-    let format = arrow_csv::reader::Format::default()
-        .with_delimiter(csv.delimiter)
-        .with_quote(csv.quote.unwrap_or(NO_QUOTE));
-    let (schema, _) = format.infer_schema(Cursor::new(record), Some(1)).ok()?;
+    let columns = columns_format(csv).infer_schema(Cursor::new(record), Some(1));
+    let (schema, _) = columns.ok()?;
     Some(schema.fields().len())
 }
 

@@ -15,13 +15,13 @@ use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Blocks, Dialect, ends, first_block};
 use super::exact::{decoded_field, decoded_json};
-use super::reason::Reason;
+use super::reason::{NOT_UTF8, Reason};
 use super::{BATCH_ROWS, BadRecord, LeftOut, conform};
 use crate::edge::internal;
 use crate::plan::{FileSplit, FilesPlan};
 
 /// A byte that text in UTF-8 never has, where values are not quoted.
-pub(super) const NO_QUOTE: u8 = 0xff;
+const NO_QUOTE: u8 = 0xff;
 
 /// A quote that nothing closes swallows the rest of its file.
 const NEVER_CLOSED: &str = "a quote is never closed";
@@ -230,7 +230,7 @@ impl Format {
 pub(super) fn check_csv(csv: &CsvFormat, records: &[u8]) -> Result<(), ArrowError> {
     let error = |what: &str| Err(ArrowError::ParseError(what.into()));
     match csv.quote {
-        None if memchr::memchr(NO_QUOTE, records).is_some() => error("it is not UTF-8"),
+        None if memchr::memchr(NO_QUOTE, records).is_some() => error(NOT_UTF8),
         Some(quote) if memchr::memchr(quote, records).is_some() => {
             let dialect = Dialect::Csv {
                 delimiter: csv.delimiter,
@@ -356,15 +356,19 @@ pub(super) fn header_end(path: &str, dialect: Dialect, block: &[u8]) -> Result<u
     }
 }
 
+/// What arrow counts and infers columns by; without a header.
+pub(super) fn columns_format(csv: &CsvFormat) -> arrow_csv::reader::Format {
+    arrow_csv::reader::Format::default()
+        .with_delimiter(csv.delimiter)
+        .with_quote(csv.quote.unwrap_or(NO_QUOTE))
+}
+
 /// The names that a CSV file begins with.
 fn file_header(csv: &CsvFormat, path: &str, file_bytes: u64) -> Result<Vec<String>, Problem> {
     let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
     let block = first_block(path, file_bytes, dialect)?;
     let end = header_end(path, dialect, &block)?;
-    let format = arrow_csv::reader::Format::default()
-        .with_header(true)
-        .with_delimiter(csv.delimiter)
-        .with_quote(csv.quote.unwrap_or(NO_QUOTE));
+    let format = columns_format(csv).with_header(true);
     let inferred = format.infer_schema(Cursor::new(&block[..end]), Some(0));
     let (schema, _) = inferred.map_err(|error| {
         Problem::new(
