@@ -341,9 +341,10 @@ impl Tenant {
         )
     }
 
-    /// A task function, as it stands now. Errors: `unknown_function`.
-    pub fn pin_task(&self, reference: &str) -> Result<PinnedFunction, Problem> {
-        self.catalog.pin(reference, &[FunctionKind::Task])
+    /// A function that can be called without a job, as it stands now. Errors: `unknown_function`.
+    pub fn pin_call(&self, reference: &str) -> Result<PinnedFunction, Problem> {
+        let kinds = [FunctionKind::Task, FunctionKind::MapBatches];
+        self.catalog.pin(reference, &kinds)
     }
 
     /// The functions that a job names, as they stand now. Errors: `unknown_function`.

@@ -20,6 +20,7 @@ use crate::messages::{
 use crate::plan::{NodeWork, Source, StagePlan, artefact_key};
 use crate::planner::Planner;
 use crate::schema;
+use crate::stream::{Outbox, Pipe, StreamCall};
 use crate::task::TaskRun;
 
 /// Planning of one job.
@@ -56,6 +57,8 @@ struct Held {
     uses: u64,
     /// What stops invocations, those that wait for a slot included.
     invocations: HashMap<u64, CancellationToken>,
+    /// The other ends of those that stream.
+    streams: HashMap<u64, Arc<Pipe>>,
     /// What stops the planning of a job.
     planning: HashMap<JobId, CancellationToken>,
     jobs: BTreeMap<JobId, Job>,
@@ -181,9 +184,77 @@ impl Executor {
 
     /// Stops an invocation that nobody waits for any more, whether it runs or still waits.
     pub fn abandon(&self, request: u64) {
-        if let Some(cancel) = self.held().invocations.get(&request) {
+        let held = self.held();
+        if let Some(cancel) = held.invocations.get(&request) {
             cancel.cancel();
         }
+        if let Some(pipe) = held.streams.get(&request) {
+            pipe.close();
+        }
+    }
+
+    /// Takes note of an invocation that streams and is about to start, so that its input can come from now on.
+    pub fn expect_stream(&self, request: u64) {
+        self.expect(request);
+        self.held().streams.insert(request, Pipe::new());
+    }
+
+    /// Input of an invocation that streams; an empty piece is the end.
+    pub fn input(&self, request: u64, piece: Vec<u8>) {
+        if let Some(pipe) = self.held().streams.get(&request) {
+            pipe.input(piece);
+        }
+    }
+
+    /// The client of an invocation that streams has taken output.
+    pub fn output_taken(&self, request: u64, bytes: usize) {
+        if let Some(pipe) = self.held().streams.get(&request) {
+            pipe.taken(bytes);
+        }
+    }
+
+    /// Runs an invocation that streams, on a thread of its own, which may wait.
+    pub async fn stream(&self, request: &InvokeRequest, outbox: Outbox) -> InvokeReply {
+        let reply = self.stream_unless(request, outbox).await;
+        self.forget_stream(request.request);
+        reply
+    }
+
+    /// The answer to an invocation that streams and has not got a thread.
+    pub fn refuse_stream(&self, request: &InvokeRequest, problem: Problem) -> InvokeReply {
+        self.forget_stream(request.request);
+        refused(request, problem).0
+    }
+
+    fn forget_stream(&self, request: u64) {
+        let mut held = self.held();
+        held.invocations.remove(&request);
+        held.streams.remove(&request);
+    }
+
+    async fn stream_unless(&self, request: &InvokeRequest, outbox: Outbox) -> InvokeReply {
+        let (cancel, pipe) = {
+            let held = self.held();
+            let cancel = held.invocations.get(&request.request).cloned();
+            (cancel, held.streams.get(&request.request).cloned())
+        };
+        let (Some(cancel), Some(pipe), Some(formats)) = (cancel, pipe, &request.stream) else {
+            let problem = Problem::new(ErrorCode::Internal, "the call was not expected to stream");
+            return refused(request, problem).0;
+        };
+        let component = match self.component(&request.digest) {
+            Ok(component) => component,
+            Err(problem) => return refused(request, problem).0,
+        };
+        let call = StreamCall {
+            component: &component,
+            request,
+            formats,
+            pipe,
+            cancel,
+            outbox,
+        };
+        call.run().await
     }
 
     /// Takes note of a job whose planning is about to wait for a slot, so that it can be given up from now on.

@@ -5,13 +5,50 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use weft_core::{Meters, Problem};
 use weft_sandbox::{
-    Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns,
+    Component, Guest, GuestSettings, LogLine, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns,
+    unix_ns,
 };
 
 use crate::messages::{InvokeReply, InvokeRequest};
 
 /// Lines of an invocation's log that are told; the rest is counted.
 const LOG_LINES_MAX: usize = 32;
+
+/// What a guest of a call runs with. `cpu_before_ns` is what an earlier one used.
+pub(crate) fn guest_settings(
+    request: &InvokeRequest,
+    account: &Arc<MemoryAccount>,
+    log: &Arc<TaskLog>,
+    cancel: CancellationToken,
+    cpu_before_ns: u64,
+) -> GuestSettings {
+    GuestSettings {
+        label: request.label.clone(),
+        account: Arc::clone(account),
+        cpu_limit_ns: request.limits.cpu_ms.saturating_mul(1_000_000),
+        cpu_before_ns,
+        output_limit_bytes: request.limits.output_bytes,
+        log: Arc::clone(log),
+        cancel,
+        seed: request.seed,
+        started_ms: request.started_ms,
+    }
+}
+
+/// What is told of a call's log.
+pub(crate) struct InvokeLog {
+    pub(crate) lines: Vec<LogLine>,
+    pub(crate) dropped: u64,
+}
+
+impl InvokeLog {
+    pub(crate) fn of(log: &TaskLog) -> Self {
+        let (mut lines, mut dropped) = log.take();
+        dropped += lines.len().saturating_sub(LOG_LINES_MAX) as u64;
+        lines.truncate(LOG_LINES_MAX);
+        Self { lines, dropped }
+    }
+}
 
 /// Calls the function. What it used is on the reply, whichever way it ends.
 pub(crate) async fn invoke(
@@ -22,17 +59,8 @@ pub(crate) async fn invoke(
 ) -> (InvokeReply, Vec<u8>) {
     let (cpu_began, began, began_ns) = (thread_cpu_ns(), monotonic_ns(), unix_ns());
     let log = Arc::new(TaskLog::default());
-    let settings = GuestSettings {
-        label: request.label.clone(),
-        account: MemoryAccount::new(request.limits.memory_bytes),
-        cpu_limit_ns: request.limits.cpu_ms.saturating_mul(1_000_000),
-        cpu_before_ns: 0,
-        output_limit_bytes: request.limits.output_bytes,
-        log: Arc::clone(&log),
-        cancel,
-        seed: request.seed,
-        started_ms: request.started_ms,
-    };
+    let account = MemoryAccount::new(request.limits.memory_bytes);
+    let settings = guest_settings(request, &account, &log, cancel, 0);
     let mut meters = Meters::default();
     let result = match Guest::start(component, settings).await {
         Ok(mut guest) => {
@@ -55,9 +83,7 @@ pub(crate) async fn invoke(
     meters.native_cpu_ns = (thread_cpu_ns() - cpu_began).saturating_sub(meters.guest_cpu_ns);
     meters.wall_ns = monotonic_ns() - began;
     meters.bytes_read = input.len() as u64;
-    let (mut lines, mut dropped) = log.take();
-    dropped += lines.len().saturating_sub(LOG_LINES_MAX) as u64;
-    lines.truncate(LOG_LINES_MAX);
+    let InvokeLog { lines, dropped } = InvokeLog::of(&log);
     let (result, output) = match result {
         Ok(output) => (Ok(()), output),
         Err(fault) => (Err(fault.problem(&request.label)), Vec::new()),

@@ -10,6 +10,7 @@
 
 mod describe;
 mod edge;
+mod encode;
 mod executor;
 mod flow;
 mod grouping;
@@ -24,6 +25,7 @@ mod scan;
 mod schema;
 mod sink;
 mod source;
+mod stream;
 mod task;
 mod times;
 mod untrusted;
@@ -31,8 +33,10 @@ mod untrusted;
 pub use executor::Executor;
 pub use messages::{
     Columns, DescribeReply, FromExecutor, GuestTook, InvokeReply, InvokeRequest, PlanReply,
-    PlanRequest, PublishRequest, StageContext, TaskReply, TaskRequest, ToExecutor, Took,
+    PlanRequest, PublishRequest, StageContext, StreamFormats, TaskReply, TaskRequest, ToExecutor,
+    Took,
 };
 pub use plan::{FINGERPRINT, artefact_key, component_key, job_prefix};
 pub use preview::{TextRow, preview};
+pub use stream::{Outbox, PIECE_BYTES_MAX, PIECES_MAX, WINDOW_BYTES, piece_weight};
 pub use untrusted::is_decoding;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use weft_control::{ObjectRef, PinnedFunction, Plan, PublishedOutput, TaskCommit, TaskFailure};
-use weft_core::job::JobSpec;
+use weft_core::job::{InputFormat, JobSpec, OutputFormat};
 use weft_core::{Digest, Epoch, ErrorCode, FunctionUsage, JobId, Limits, Meters, Problem, TaskId};
 use weft_sandbox::{Description, LogLine};
 use weft_shuffle::ManifestOutput;
@@ -37,8 +37,20 @@ pub enum ToExecutor {
     Task(TaskRequest),
     /// Make files visible.
     Publish(PublishRequest),
-    /// Call a function once. Its input is the frame's payload.
+    /// Call a function once. Its input is the frame's payload, unless the call streams.
     Invoke(Box<InvokeRequest>),
+    /// More input of a call that streams: the frame's payload. An empty one is the end.
+    Input {
+        /// The call's number.
+        request: u64,
+    },
+    /// The client of a call that streams has taken a piece of output.
+    OutputTaken {
+        /// The call's number.
+        request: u64,
+        /// Its length.
+        bytes: usize,
+    },
     /// Nobody waits for this invocation any more.
     Abandon {
         /// Its number.
@@ -66,7 +78,19 @@ pub enum FromExecutor {
     Planned(PlanReply),
     /// A task ended.
     Task(Box<TaskReply>),
-    /// The answer to `Invoke`. The function's output is the frame's payload.
+    /// Output of a call that streams: the frame's payload. It comes before the answer to `Invoke`.
+    Output {
+        /// The call's number.
+        request: u64,
+    },
+    /// A call that streams has taken a piece of input.
+    InputRead {
+        /// The call's number.
+        request: u64,
+        /// Its length.
+        bytes: usize,
+    },
+    /// The answer to `Invoke`. The function's output is the frame's payload, unless the call streams.
     Invoked(Box<InvokeReply>),
     /// The answer to `Publish`.
     Published {
@@ -86,7 +110,7 @@ impl FromExecutor {
         );
         let problem = Problem::new(ErrorCode::TooLarge, detail);
         match self {
-            Self::Ready { .. } => self,
+            Self::Ready { .. } | Self::Output { .. } | Self::InputRead { .. } => self,
             Self::Described(reply) => Self::Described(DescribeReply {
                 result: Err(problem),
                 ..reply
@@ -156,6 +180,18 @@ pub struct InvokeRequest {
     pub seed: u64,
     /// Where its clock stands, in Unix milliseconds.
     pub started_ms: u64,
+    /// For a map function, whose input comes and whose output goes while it runs.
+    #[serde(default)]
+    pub stream: Option<StreamFormats>,
+}
+
+/// What a call that streams reads and writes: not Parquet, which is neither read nor written from its front.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StreamFormats {
+    /// Of the input.
+    pub input: InputFormat,
+    /// Of the output.
+    pub output: OutputFormat,
 }
 
 /// What an invocation answers with, beside its output.

@@ -87,6 +87,15 @@ pub(crate) struct FileSplit {
 }
 
 impl FileSplit {
+    /// All that comes of what is no file.
+    pub(crate) fn of_stream(name: &str) -> Self {
+        Self {
+            path: name.to_owned(),
+            file_bytes: 0,
+            part: Part::Whole,
+        }
+    }
+
     /// Where it is, for people.
     pub(crate) fn place(&self) -> String {
         let path = &self.path;

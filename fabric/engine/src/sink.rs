@@ -8,20 +8,15 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::ipc::writer::FileWriter;
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
 use weft_control::SinkFile;
-use weft_core::job::OutputFormat;
 use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_shuffle::StagedFile;
 
+use crate::encode::Encoder;
 use crate::messages::TaskRequest;
 use crate::plan::SinkPlan;
-use crate::times::check_times;
 
 /// Encoded bytes that row groups hold before they are written, all files of a sink together.
 const ROW_GROUPS_BYTES: usize = 32 << 20;
@@ -34,80 +29,9 @@ const FOLDER_BYTES_MAX: usize = 255;
 /// The folder of rows without a value, as Hive names it.
 pub(crate) const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// What turns batches into the bytes of a file.
-enum Encoder {
-    Parquet(Box<ArrowWriter<StagedFile>>),
-    Csv(Box<arrow_csv::Writer<StagedFile>>),
-    Json(Box<arrow_json::LineDelimitedWriter<StagedFile>>),
-    Arrow(Box<FileWriter<StagedFile>>),
-}
-
-impl Encoder {
-    fn new(format: OutputFormat, schema: &SchemaRef, file: StagedFile) -> Result<Self, ArrowError> {
-        Ok(match format {
-            OutputFormat::Parquet => {
-                let properties = WriterProperties::builder()
-                    .set_compression(Compression::SNAPPY)
-                    .set_created_by("weft".into())
-                    .build();
-                let writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties))?;
-                Self::Parquet(Box::new(writer))
-            }
-            OutputFormat::Csv => {
-                let mut writer = arrow_csv::Writer::new(file);
-                // The header, which a file without rows has as well.
-                writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
-                Self::Csv(Box::new(writer))
-            }
-            OutputFormat::Json => Self::Json(Box::new(arrow_json::LineDelimitedWriter::new(file))),
-            OutputFormat::Arrow => Self::Arrow(Box::new(FileWriter::try_new(file, schema)?)),
-        })
-    }
-
-    fn write(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
-        match self {
-            Self::Parquet(writer) => Ok(writer.write(batch)?),
-            Self::Csv(writer) => writer.write(batch),
-            Self::Json(writer) => {
-                // The writer would put the text of an error where the time belongs.
-                check_times(batch)?;
-                writer.write(batch)
-            }
-            Self::Arrow(writer) => writer.write(batch),
-        }
-    }
-
-    /// Bytes that are encoded and not yet written.
-    fn held_bytes(&self) -> usize {
-        match self {
-            Self::Parquet(writer) => writer.in_progress_size(),
-            Self::Csv(_) | Self::Json(_) | Self::Arrow(_) => 0,
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), ArrowError> {
-        match self {
-            Self::Parquet(writer) => Ok(writer.flush()?),
-            Self::Csv(_) | Self::Json(_) | Self::Arrow(_) => Ok(()),
-        }
-    }
-
-    fn finish(self) -> Result<StagedFile, ArrowError> {
-        match self {
-            Self::Parquet(writer) => Ok(writer.into_inner()?),
-            Self::Csv(writer) => Ok(writer.into_inner()),
-            Self::Json(mut writer) => {
-                writer.finish()?;
-                Ok(writer.into_inner())
-            }
-            Self::Arrow(writer) => writer.into_inner(),
-        }
-    }
-}
-
 /// A file that is being written.
 struct OpenFile {
-    encoder: Encoder,
+    encoder: Encoder<StagedFile>,
     /// Its name once it is published.
     name: String,
     rows: u64,
@@ -299,7 +223,7 @@ impl SinkWriter {
         let staged = format!("{epoch}-{sequence}-{n_all}-{base}.{extension}");
         let file = StagedFile::create(Path::new(&self.plan.folder), &self.request.id.job, &staged);
         let file = file.map_err(|error| error.problem())?;
-        let encoder = Encoder::new(self.plan.format, &self.schema, file);
+        let encoder = Encoder::file(self.plan.format, &self.schema, file);
         Ok(OpenFile {
             encoder: encoder.map_err(|error| self.problem(&error))?,
             name: format!("{folder}{base}.{extension}"),

@@ -344,6 +344,10 @@ impl Relay<'_> {
     async fn heard(&self, message: FromExecutor, payload: Vec<u8>) -> anyhow::Result<()> {
         match message {
             FromExecutor::Invoked(reply) => self.invocations.answer(*reply, payload),
+            FromExecutor::Output { request } => self.invocations.output(request, payload.into()),
+            FromExecutor::InputRead { request, bytes } => {
+                self.invocations.input_read(request, bytes);
+            }
             message => {
                 if let FromExecutor::Ready { .. } = message {
                     self.invocations.connect(self.id, self.calls.clone());

@@ -1,6 +1,6 @@
 //! The executor child: slots, each one thread with its own runtime, fed by the agent over a socket. Beside the slots for tasks
-//! there are threads for calls, for planning, for publishing, and one for components that describe themselves: none of these
-//! waits until a task has ended.
+//! there are threads for calls, one for each call that streams, and threads for planning, for publishing, and one for components
+//! that describe themselves: none of these waits until a task has ended.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal,
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use weft_core::{ErrorCode, Problem};
 use weft_engine::{
     Executor, FromExecutor, InvokeRequest, PlanRequest, PublishRequest, TaskRequest, ToExecutor,
 };
@@ -115,6 +116,12 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     let reading = async {
         while let Some((message, payload)) = wire::read::<ToExecutor>(&mut reader).await? {
             match message {
+                ToExecutor::Invoke(request) if request.stream.is_some() => {
+                    executor.expect_stream(request.request);
+                    start_stream(&executor, request, &replies).await?;
+                }
+                ToExecutor::Input { request } => executor.input(request, payload),
+                ToExecutor::OutputTaken { request, bytes } => executor.output_taken(request, bytes),
                 ToExecutor::Invoke(request) => {
                     executor.expect(request.request);
                     let sent = calls.send((request, payload)).await;
@@ -174,9 +181,11 @@ fn workers(
 
 async fn take(executor: &Executor, work: &Queues, message: ToExecutor) -> anyhow::Result<()> {
     let (queue, one) = match message {
-        ToExecutor::Setup { .. } | ToExecutor::Invoke(_) | ToExecutor::Abandon { .. } => {
-            return Ok(());
-        }
+        ToExecutor::Setup { .. }
+        | ToExecutor::Invoke(_)
+        | ToExecutor::Input { .. }
+        | ToExecutor::OutputTaken { .. }
+        | ToExecutor::Abandon { .. } => return Ok(()),
         ToExecutor::Stage(context) => {
             executor.open_stage(*context);
             return Ok(());
@@ -251,6 +260,30 @@ fn run_calls(
             return;
         }
     }
+}
+
+/// Starts a thread for an invocation that streams: it waits for its client, and must keep no slot while it does.
+async fn start_stream(
+    executor: &Executor,
+    request: Box<InvokeRequest>,
+    replies: &mpsc::Sender<Reply>,
+) -> anyhow::Result<()> {
+    let started = {
+        let (executor, request, replies) = (executor.clone(), request.clone(), replies.clone());
+        let thread = std::thread::Builder::new().name("weft-stream".into());
+        thread.spawn(move || {
+            let reply = slot_runtime().block_on(executor.stream(&request, replies.clone()));
+            // Where nobody reads replies any more, the process ends.
+            let _ = replies.blocking_send((FromExecutor::Invoked(Box::new(reply)), Vec::new()));
+        })
+    };
+    if let Err(error) = started {
+        let detail = format!("no thread can be started for the call: {error}; try again");
+        let reply = executor.refuse_stream(&request, Problem::new(ErrorCode::Busy, detail));
+        let reply = FromExecutor::Invoked(Box::new(reply));
+        replies.send((reply, Vec::new())).await?;
+    }
+    Ok(())
 }
 
 async fn perform(executor: &Executor, work: Work) -> FromExecutor {

@@ -4,7 +4,10 @@
 //! API ──admit──▶ link of the ready executor ──socket──▶ invocation slot ──socket──▶ answer ──▶ API
 //! ```
 //!
+//! Calls of map functions stream ([`stream`]): they have no slot, because they wait for their clients, and are bounded by themselves.
 //! Nothing here goes through Raft but the sums of what was used, once a second.
+
+pub(crate) mod stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +38,10 @@ pub(crate) const OUTPUT_BYTES_MAX: usize = 8 << 20;
 /// Bytes of outputs for each slot: of those that may come, and of those that their clients have not taken. With all of it held,
 /// calls wait.
 const OUTPUT_BYTES_PER_SLOT: usize = 128 << 20;
+/// Calls that stream, for each slot: each holds a sandbox, and a thread of the executor.
+const STREAMS_PER_SLOT: usize = 8;
+/// All of them: an executor has 512 sandboxes, and tasks and other calls need some.
+const STREAMS_MAX: usize = 128;
 /// How long after a call others are expected.
 const SERVED_LATELY: Duration = Duration::from_secs(1);
 /// How often what was used is committed. What a dying server had not committed is the platform's loss.
@@ -46,6 +53,7 @@ type Answer = (InvokeReply, Bytes);
 struct Admission {
     waiting: Semaphore,
     sent: Semaphore,
+    streams: Semaphore,
 }
 
 #[derive(Default)]
@@ -53,6 +61,8 @@ struct Pending {
     /// The executor that is ready, with its number.
     link: Option<(u64, mpsc::Sender<Outbound>)>,
     answers: HashMap<u64, oneshot::Sender<(InvokeReply, Vec<u8>)>>,
+    /// Those of them that stream.
+    streams: HashMap<u64, stream::Ends>,
     /// When a call was answered last.
     answered: Option<Instant>,
 }
@@ -61,6 +71,8 @@ struct Pending {
 pub(crate) struct Invocations {
     tenant: Semaphore,
     sent_max: usize,
+    streams_max: usize,
+    streams: Semaphore,
     outputs: Room,
     functions: Mutex<HashMap<String, Arc<Admission>>>,
     pending: Mutex<Pending>,
@@ -77,6 +89,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn busy(what: impl Into<String>) -> Problem {
     Problem::new(ErrorCode::Busy, what)
+}
+
+fn too_late(label: String, deadline: Duration) -> Problem {
+    let value = format!("{} ms", deadline.as_millis());
+    let detail =
+        format!("`{label}` did not answer within its deadline of {value}; raise `deadline_ms`");
+    Problem::new(ErrorCode::LimitExceeded, detail)
+        .of_function(label)
+        .of_limit(LimitKind::Wall, value)
 }
 
 /// Takes an invocation back whose caller has gone.
@@ -103,12 +124,15 @@ impl Drop for Waiting<'_> {
 impl Invocations {
     pub(crate) fn new(slots: u32, incarnation: String, metrics: Arc<Metrics>) -> Self {
         let output_bytes = slots as usize * OUTPUT_BYTES_PER_SLOT;
+        let streams_max = (slots as usize * STREAMS_PER_SLOT).min(STREAMS_MAX);
         Self {
             outputs: Room::new(output_bytes, metrics.output_held.clone()),
             metrics,
             incarnation,
             tenant: Semaphore::new(TENANT_MAX),
             sent_max: slots as usize * SENT_PER_SLOT,
+            streams_max,
+            streams: Semaphore::new(streams_max),
             functions: Mutex::default(),
             pending: Mutex::default(),
             next_request: AtomicU64::new(1),
@@ -132,6 +156,7 @@ impl Invocations {
         if pending.link.as_ref().is_some_and(|(id, _)| *id == executor) {
             pending.link = None;
             pending.answers.clear();
+            pending.streams.clear();
         }
     }
 
@@ -140,6 +165,8 @@ impl Invocations {
         let mut pending = lock(&self.pending);
         pending.answered = Some(Instant::now());
         let waiting = pending.answers.remove(&reply.request);
+        // No output comes after the answer.
+        pending.streams.remove(&reply.request);
         drop(pending);
         // A call that its caller gave up, or that took too long, is the user's as well.
         self.meter(&reply, waiting.is_none());
@@ -164,6 +191,7 @@ impl Invocations {
         let admission = Arc::new(Admission {
             waiting: Semaphore::new(FUNCTION_MAX),
             sent: Semaphore::new(self.sent_max),
+            streams: Semaphore::new(self.streams_max.div_ceil(2)),
         });
         functions.insert(label.to_owned(), Arc::clone(&admission));
         admission
@@ -226,15 +254,7 @@ impl Invocations {
         };
         tokio::time::timeout(deadline, call)
             .await
-            .unwrap_or_else(|_| {
-                let value = format!("{} ms", deadline.as_millis());
-                let detail = format!(
-                    "`{label}` did not answer within its deadline of {value}; raise `deadline_ms`"
-                );
-                Err(Problem::new(ErrorCode::LimitExceeded, detail)
-                    .of_function(label)
-                    .of_limit(LimitKind::Wall, value))
-            })
+            .unwrap_or_else(|_| Err(too_late(label, deadline)))
     }
 
     /// Waits for room for the largest output that there may be.
@@ -323,6 +343,7 @@ mod tests {
             limits: Limits::default(),
             seed: 0,
             started_ms: 0,
+            stream: None,
         };
         let call = invocations.invoke(request, Bytes::new(), Duration::from_millis(1));
         let problem = call.await.expect_err("nobody answers");

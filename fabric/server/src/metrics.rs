@@ -79,6 +79,7 @@ pub(crate) struct Metrics {
     pub(crate) invocations: Family<CodeLabels, Counter>,
     pub(crate) invocation_seconds: Histogram,
     pub(crate) invocations_under_way: Gauge,
+    pub(crate) invocations_streaming: Gauge,
     pub(crate) input_held: Gauge,
     pub(crate) output_held: Gauge,
     limits_hit: Family<LimitLabels, Counter>,
@@ -123,6 +124,7 @@ impl Metrics {
             invocations: Family::default(),
             invocation_seconds: seconds(),
             invocations_under_way: Gauge::default(),
+            invocations_streaming: Gauge::default(),
             input_held: Gauge::default(),
             output_held: Gauge::default(),
             limits_hit: Family::default(),
@@ -218,6 +220,11 @@ impl Metrics {
             "Time from admission to the answer",
             Unit::Seconds,
             self.invocation_seconds.clone(),
+        );
+        r.register(
+            "invocations_streaming",
+            "Invocations of map functions that run",
+            self.invocations_streaming.clone(),
         );
         r.register(
             "invocations_under_way",

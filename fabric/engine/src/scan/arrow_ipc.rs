@@ -8,8 +8,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Fields, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RecordBatch};
+use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::{MessageHeader, root_as_message};
 use weft_core::{ErrorCode, Problem};
@@ -24,21 +24,63 @@ const FILE_MAGIC: &[u8; 8] = b"ARROW1\0\0";
 const METADATA_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of a body.
 const BODY_BYTES_MAX: u64 = 1 << 30;
+/// The same, of what somebody sends: there is no file whose size bounds it.
+const STREAM_BODY_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of dictionaries, which are kept until the end, in what somebody sends.
+const STREAM_DICTIONARIES_BYTES_MAX: u64 = 64 << 20;
+const STREAM_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes of a batch that its rows share, once each has its own.
+const SHARED_BYTES_MAX: u64 = 64 << 20;
+/// The same, of a row.
+const ROW_BYTES_MAX: u64 = 256 << 20;
 /// Values of one array.
 const VALUES_MAX: i64 = 1 << 31;
 
 /// The messages of a file, each checked before its first byte is given out.
 struct Messages {
-    file: BufReader<File>,
-    bytes: u64,
-    /// Bytes of the file that have not been read.
+    file: Box<dyn Input>,
+    /// Bytes that have been read.
+    position: u64,
+    /// Bytes that are still to be read; of a stream nobody knows.
     left: u64,
+    /// Bytes of a body.
+    body_bytes_max: u64,
+    /// Bytes of dictionaries that may still come.
+    dictionaries_left: u64,
     /// Where messages of batches begin that are given out.
     wanted: Range<u64>,
     /// What is to be given out before the body.
     head: io::Cursor<Vec<u8>>,
     body_left: u64,
     ended: bool,
+}
+
+/// Where messages come from.
+trait Input: BufRead + Send {
+    /// Passes over bytes that nobody wants.
+    fn pass_over(&mut self, bytes: i64) -> io::Result<()>;
+    /// True where nothing says how long it is: it ends where nothing more comes.
+    fn is_stream(&self) -> bool;
+}
+
+impl Input for BufReader<File> {
+    fn pass_over(&mut self, bytes: i64) -> io::Result<()> {
+        self.seek_relative(bytes)
+    }
+
+    fn is_stream(&self) -> bool {
+        false
+    }
+}
+
+impl Input for BufReader<Box<dyn Read + Send>> {
+    fn pass_over(&mut self, _: i64) -> io::Result<()> {
+        Err(invalid("all of a stream is wanted"))
+    }
+
+    fn is_stream(&self) -> bool {
+        true
+    }
 }
 
 fn invalid(what: impl Into<String>) -> io::Error {
@@ -63,9 +105,11 @@ impl Messages {
             file.rewind()?;
         }
         Ok(Self {
-            file,
-            bytes,
+            file: Box::new(file),
+            position: bytes - left,
             left,
+            body_bytes_max: BODY_BYTES_MAX,
+            dictionaries_left: u64::MAX,
             wanted,
             head: io::Cursor::default(),
             body_left: 0,
@@ -73,17 +117,36 @@ impl Messages {
         })
     }
 
+    fn of_stream(bytes: Box<dyn Read + Send>) -> Self {
+        Self {
+            file: Box::new(BufReader::with_capacity(STREAM_BUFFER_BYTES, bytes)),
+            position: 0,
+            left: u64::MAX,
+            body_bytes_max: STREAM_BODY_BYTES_MAX,
+            dictionaries_left: STREAM_DICTIONARIES_BYTES_MAX,
+            wanted: 0..u64::MAX,
+            head: io::Cursor::default(),
+            body_left: 0,
+            ended: false,
+        }
+    }
+
     fn take(&mut self, bytes: u64) -> io::Result<Vec<u8>> {
         if bytes > self.left {
             return Err(invalid("it ends within a message"));
         }
-        self.left -= bytes;
+        self.count(bytes);
         let mut taken = Vec::new();
-        self.file.by_ref().take(bytes).read_to_end(&mut taken)?;
+        (&mut self.file).take(bytes).read_to_end(&mut taken)?;
         if taken.len() as u64 != bytes {
             return Err(invalid("it was cut while it was read"));
         }
         Ok(taken)
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.position += bytes;
+        self.left -= bytes;
     }
 
     /// Reads and checks the head of the next message that is wanted.
@@ -94,8 +157,10 @@ impl Messages {
 
     /// Reads and checks the next message's head. Answers whether it is wanted, or the last one was.
     fn advance_one(&mut self) -> io::Result<bool> {
-        let begins = self.bytes - self.left;
-        if self.left == 0 {
+        let begins = self.position;
+        let is_at_end =
+            self.left == 0 || (self.file.is_stream() && self.file.fill_buf()?.is_empty());
+        if is_at_end {
             self.ended = true;
             return Ok(true);
         }
@@ -114,18 +179,29 @@ impl Messages {
             self.ended = true;
         } else {
             let metadata = self.take(length)?;
-            let checked = check(&metadata)?;
+            let checked = check(&metadata, self.body_bytes_max)?;
             if checked.body > self.left {
                 return Err(invalid("it ends within a message"));
             }
-            self.left -= checked.body;
+            self.count(checked.body);
+            if !checked.is_batch {
+                self.dictionaries_left = self
+                    .dictionaries_left
+                    .checked_sub(checked.body)
+                    .ok_or_else(|| {
+                        let most = STREAM_DICTIONARIES_BYTES_MAX >> 20;
+                        invalid(format!(
+                            "its dictionaries have more than the {most} MiB that are allowed: send values as they are"
+                        ))
+                    })?;
+            }
             if checked.is_batch && begins >= self.wanted.end {
                 self.ended = true;
                 return Ok(true);
             }
             if checked.is_batch && begins < self.wanted.start {
                 let body = i64::try_from(checked.body).map_err(|_| invalid("a body"))?;
-                self.file.seek_relative(body)?;
+                self.file.pass_over(body)?;
                 return Ok(false);
             }
             self.body_left = checked.body;
@@ -171,14 +247,14 @@ struct Checked {
 }
 
 /// Checks what a message says.
-fn check(metadata: &[u8]) -> io::Result<Checked> {
+fn check(metadata: &[u8], body_bytes_max: u64) -> io::Result<Checked> {
     let message = root_as_message(metadata).map_err(|error| invalid(error.to_string()))?;
     let body = u64::try_from(message.bodyLength())
         .ok()
-        .filter(|bytes| *bytes <= BODY_BYTES_MAX)
+        .filter(|bytes| *bytes <= body_bytes_max)
         .ok_or_else(|| {
             invalid(format!(
-                "a body has {} bytes; {BODY_BYTES_MAX} are allowed",
+                "a body has {} bytes; {body_bytes_max} are allowed",
                 message.bodyLength()
             ))
         })?;
@@ -243,6 +319,10 @@ fn broken(path: &str, error: &dyn std::fmt::Display) -> Problem {
 fn stream(path: &str, file: File, wanted: Range<u64>) -> Result<StreamReader<Messages>, Problem> {
     let messages =
         Messages::open(file, wanted).map_err(|error| unreadable(path, "Arrow IPC", &error))?;
+    reader(path, messages)
+}
+
+fn reader(path: &str, messages: Messages) -> Result<StreamReader<Messages>, Problem> {
     let reader = decode(|| StreamReader::try_new(messages, None));
     let reader = reader.map_err(|panic| broken(path, &panic))?;
     reader.map_err(|error| broken(path, &error))
@@ -251,20 +331,21 @@ fn stream(path: &str, file: File, wanted: Range<u64>) -> Result<StreamReader<Mes
 /// The columns of a file, in types that functions see.
 pub(crate) fn file_schema(path: &str) -> Result<SchemaRef, Problem> {
     let file = File::open(path).map_err(|error| unreadable(path, "", &error))?;
-    let schema = stream(path, file, 0..u64::MAX)?.schema();
-    let fields: Fields = schema
-        .fields()
-        .iter()
-        .map(weft_sandbox::guest_field)
-        .collect();
-    Ok(Arc::new(Schema::new(fields)))
+    Ok(seen_by_functions(
+        &stream(path, file, 0..u64::MAX)?.schema(),
+    ))
+}
+
+fn seen_by_functions(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema.fields().iter().map(weft_sandbox::guest_field);
+    Arc::new(Schema::new(fields.collect::<Fields>()))
 }
 
 /// Reads one file.
 pub(crate) struct ArrowReader {
     path: String,
     reader: StreamReader<Messages>,
-    schema: SchemaRef,
+    pub(super) schema: SchemaRef,
     order: Vec<usize>,
     /// What is left of the last batch.
     rest: Option<RecordBatch>,
@@ -291,14 +372,25 @@ impl ArrowReader {
         })
     }
 
+    /// Reads what somebody sends, a stream of messages.
+    pub(super) fn of_stream(name: &str, bytes: Box<dyn Read + Send>) -> Result<Self, Problem> {
+        let reader = reader(name, Messages::of_stream(bytes))?;
+        let schema = seen_by_functions(&reader.schema());
+        Ok(Self {
+            order: (0..schema.fields().len()).collect(),
+            path: name.to_owned(),
+            reader,
+            schema,
+            rest: None,
+            bytes_read: 0,
+        })
+    }
+
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
         let batch = match self.rest.take() {
             Some(batch) => batch,
             None => {
-                let read = decode(|| {
-                    let batch = self.reader.next()?;
-                    Some(batch.and_then(|batch| conform(batch, &self.order, &self.schema)))
-                });
+                let read = decode(|| self.reader.next());
                 let read = read.map_err(|panic| broken(&self.path, &panic))?;
                 match read
                     .transpose()
@@ -309,10 +401,135 @@ impl ArrowReader {
                 }
             }
         };
-        let rows = batch.num_rows();
-        if rows > BATCH_ROWS {
-            self.rest = Some(batch.slice(BATCH_ROWS, rows - BATCH_ROWS));
+        let rows = decode(|| rows_at_once(&batch));
+        let rows = rows.map_err(|panic| broken(&self.path, &panic))?;
+        let rows = rows.map_err(|what| broken(&self.path, &what))?;
+        if rows < batch.num_rows() {
+            self.rest = Some(batch.slice(rows, batch.num_rows() - rows));
         }
-        Ok(Some(batch.slice(0, rows.min(BATCH_ROWS))))
+        let conformed = decode(|| conform(batch.slice(0, rows), &self.order, &self.schema));
+        let conformed = conformed.map_err(|panic| broken(&self.path, &panic))?;
+        let conformed = conformed.map_err(|error| broken(&self.path, &error))?;
+        Ok(Some(conformed))
+    }
+}
+
+/// How many rows at the front of a batch functions see at once: values that rows share are made for each of them. Errors: a row
+/// alone would be too large.
+fn rows_at_once(batch: &RecordBatch) -> Result<usize, String> {
+    let columns = batch.columns().iter().map(shared_bytes);
+    let bytes = columns.fold(0, u64::saturating_add);
+    if bytes > ROW_BYTES_MAX {
+        let most = ROW_BYTES_MAX >> 20;
+        return Err(format!(
+            "a row may have {} MiB of values that others share; {most} are allowed",
+            bytes >> 20
+        ));
+    }
+    let rows = SHARED_BYTES_MAX / bytes.max(1);
+    let rows = usize::try_from(rows).unwrap_or(BATCH_ROWS);
+    Ok(batch.num_rows().min(rows.clamp(1, BATCH_ROWS)))
+}
+
+/// Bytes of a row, at the most, that it shares with others: out of a dictionary, or what views lead to.
+fn shared_bytes(column: &ArrayRef) -> u64 {
+    let times = |items: u64, column: &ArrayRef| items.saturating_mul(shared_bytes(column));
+    match column.data_type() {
+        DataType::Dictionary(_, _) => column
+            .as_any_dictionary_opt()
+            .map_or(0, |dictionary| longest(dictionary.values())),
+        DataType::Utf8View | DataType::BinaryView => longest(column),
+        DataType::List(_) => {
+            let lists = column.as_list::<i32>();
+            times(widest(lists.value_offsets()), lists.values())
+        }
+        DataType::LargeList(_) => {
+            let lists = column.as_list::<i64>();
+            times(widest(lists.value_offsets()), lists.values())
+        }
+        DataType::FixedSizeList(_, items) => {
+            let items = u64::try_from(*items).unwrap_or(0);
+            times(items, column.as_fixed_size_list().values())
+        }
+        DataType::Struct(_) => {
+            let members = column.as_struct().columns().iter().map(shared_bytes);
+            members.fold(0, u64::saturating_add)
+        }
+        _ => 0,
+    }
+}
+
+/// Bytes of the longest value.
+fn longest(values: &ArrayRef) -> u64 {
+    // The length of what a view leads to stands in its lower half.
+    let viewed = |views: &[u128]| {
+        views
+            .iter()
+            .map(|view| *view as u32)
+            .max()
+            .map_or(0, u64::from)
+    };
+    match values.data_type() {
+        DataType::Utf8 => widest(values.as_string::<i32>().value_offsets()),
+        DataType::Binary => widest(values.as_binary::<i32>().value_offsets()),
+        DataType::LargeUtf8 => widest(values.as_string::<i64>().value_offsets()),
+        DataType::LargeBinary => widest(values.as_binary::<i64>().value_offsets()),
+        DataType::Utf8View => viewed(values.as_string_view().views()),
+        DataType::BinaryView => viewed(values.as_binary_view().views()),
+        kind => match kind.primitive_width() {
+            Some(width) => width as u64,
+            // Whatever it is: no value is larger than all of them.
+            None => values.get_buffer_memory_size() as u64,
+        },
+    }
+}
+
+/// The largest step between offsets.
+fn widest<O: OffsetSizeTrait>(offsets: &[O]) -> u64 {
+    let steps = offsets.windows(2).map(|pair| pair[1] - pair[0]);
+    let widest = steps.max().map_or(0, |step| step.as_usize());
+    widest as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{DictionaryArray, Int32Array, ListArray, StringArray, StringViewArray};
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::Field;
+
+    use super::*;
+
+    /// A dictionary of one value of a megabyte, which all rows have.
+    fn shared(rows: usize) -> ArrayRef {
+        let values = StringArray::from(vec!["x".repeat(1 << 20)]);
+        let keys = Int32Array::from(vec![0; rows]);
+        Arc::new(DictionaryArray::new(keys, Arc::new(values)))
+    }
+
+    fn at_once(column: ArrayRef) -> Result<usize, String> {
+        rows_at_once(&RecordBatch::try_from_iter([("c", column)]).expect("one column"))
+    }
+
+    #[test]
+    fn values_that_rows_share_are_made_for_few_rows_at_a_time() {
+        assert_eq!(at_once(shared(1000)), Ok(64));
+        assert_eq!(at_once(shared(3)), Ok(3));
+        let views = StringViewArray::from(vec!["y".repeat(32 << 20); 10]);
+        assert_eq!(at_once(Arc::new(views)), Ok(2));
+        let plain = StringArray::from(vec!["z".repeat(1 << 20); 100]);
+        assert_eq!(at_once(Arc::new(plain)), Ok(100));
+        let item = Arc::new(Field::new("item", shared(1).data_type().clone(), true));
+        let lists = |items: usize| {
+            let offsets = OffsetBuffer::from_lengths([items, 1]);
+            Arc::new(ListArray::new(
+                Arc::clone(&item),
+                offsets,
+                shared(items + 1),
+                None,
+            ))
+        };
+        assert_eq!(at_once(lists(60)), Ok(1));
+        let refused = at_once(lists(1000)).expect_err("a row of a gigabyte");
+        assert!(refused.contains("256 are allowed"), "{refused}");
     }
 }

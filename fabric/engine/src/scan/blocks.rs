@@ -14,6 +14,8 @@ use crate::plan::{FileSplit, Part};
 pub(super) const BLOCK_BYTES: usize = 512 << 10;
 /// Bytes of one record.
 const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Bytes that are read at a time of what somebody sends.
+const STREAM_READ_BYTES: usize = 64 << 10;
 /// Bytes that are read at a time where only ends of records are looked for.
 const SCAN_BYTES: usize = 1 << 20;
 /// Memory that a zstd file may ask for its window, as a power of two.
@@ -226,6 +228,8 @@ enum Bytes {
         offset: u64,
         end: u64,
     },
+    /// What somebody sends, as it comes.
+    Stream(Box<dyn Read + Send>),
     Gzip(Box<MultiGzDecoder<File>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<File>>>),
 }
@@ -240,6 +244,7 @@ impl Bytes {
                 *offset += read as u64;
                 Ok(read)
             }
+            Bytes::Stream(stream) => stream.read(buffer),
             Bytes::Gzip(decoder) => decoder.read(buffer),
             Bytes::Zstd(decoder) => decoder.read(buffer),
         }
@@ -309,17 +314,52 @@ impl Blocks {
         Ok(blocks)
     }
 
+    /// What somebody sends, all of it. `name` is what errors call it.
+    pub(super) fn of_stream(name: &str, stream: Box<dyn Read + Send>) -> Self {
+        Self {
+            split: FileSplit::of_stream(name),
+            compression: Compression::None,
+            bytes: Bytes::Stream(stream),
+            pending: Vec::new(),
+            position: 0,
+            end: u64::MAX,
+            ended: false,
+            bytes_read: 0,
+        }
+    }
+
     /// True where the split has no more records.
     pub(super) fn is_at_end(&self) -> bool {
         self.position >= self.end || (self.ended && self.pending.is_empty())
     }
 
-    /// Reads until a block is pending, or all there is.
+    /// Reads until a block is pending, or all there is. Of a stream, what has come: its rows need not wait for later ones.
     pub(super) fn fill_block(&mut self) -> Result<(), Problem> {
-        if !self.ended && self.pending.len() < BLOCK_BYTES {
+        let waits = self.is_stream() && memchr::memchr(b'\n', &self.pending).is_some();
+        if !self.ended && !waits && self.pending.len() < BLOCK_BYTES {
             self.fill(BLOCK_BYTES - self.pending.len())?;
         }
         Ok(())
+    }
+
+    /// Reads until the records at the front are pending, as many as a block holds and one at least; of a stream, too, so that what
+    /// they tell does not depend on when they came. Answers how many bytes they are.
+    pub(super) fn fill_first(&mut self, dialect: Dialect) -> Result<usize, Problem> {
+        self.skip_mark()?;
+        while !self.ended && self.pending.len() < BLOCK_BYTES {
+            self.fill(BLOCK_BYTES - self.pending.len())?;
+        }
+        loop {
+            let whole = self.whole_records(dialect);
+            if whole > 0 || self.ended {
+                return Ok(whole);
+            }
+            self.fill_record("record")?;
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self.bytes, Bytes::Stream(_))
     }
 
     /// Reads more of a record that is longer than what is pending. Errors: it is longer than records may be.
@@ -331,10 +371,26 @@ impl Blocks {
                 &format!("a {what} is longer than {most} MiB"),
             ));
         }
-        self.fill(self.pending.len().max(BLOCK_BYTES))
+        if !self.is_stream() {
+            return self.fill(self.pending.len().max(BLOCK_BYTES));
+        }
+        // What is pending is looked at anew after this: only where a record may have ended, or much has come.
+        let old = self.pending.len();
+        loop {
+            let before = self.pending.len();
+            self.fill(STREAM_READ_BYTES)?;
+            let ends = memchr::memchr2(b'\n', b'\r', &self.pending[before..]).is_some();
+            if ends || self.ended || self.pending.len() >= 2 * old {
+                return Ok(());
+            }
+        }
     }
 
     fn fill(&mut self, more: usize) -> Result<(), Problem> {
+        let more = match self.is_stream() {
+            true => more.min(STREAM_READ_BYTES),
+            false => more,
+        };
         let (old, mut filled) = (self.pending.len(), self.pending.len());
         self.pending.resize(old + more, 0);
         while filled < self.pending.len() {
@@ -343,7 +399,12 @@ impl Blocks {
                     self.ended = true;
                     break;
                 }
-                Ok(read) => filled += read,
+                Ok(read) => {
+                    filled += read;
+                    if self.is_stream() {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     return Err(unreadable(
@@ -357,7 +418,7 @@ impl Blocks {
         self.pending.truncate(filled);
         self.bytes_read += (filled - old) as u64;
         if self.ended
-            && self.compression == Compression::None
+            && matches!(self.bytes, Bytes::Plain { .. })
             && self.position + self.pending.len() as u64 != self.split.file_bytes
         {
             let detail = format!("`{}` was cut while it was read", self.split.path);
@@ -386,6 +447,9 @@ impl Blocks {
     pub(super) fn skip_mark(&mut self) -> Result<(), Problem> {
         if self.position == 0 {
             self.fill_block()?;
+            while self.pending.len() < BYTE_ORDER_MARK.len() && !self.ended {
+                self.fill(BLOCK_BYTES)?;
+            }
             if self.pending.starts_with(BYTE_ORDER_MARK) {
                 self.consume(BYTE_ORDER_MARK.len());
             }
@@ -481,15 +545,8 @@ pub(crate) fn first_block(
         part: Part::Whole,
     };
     let mut blocks = Blocks::open(&split, dialect)?;
-    blocks.skip_mark()?;
-    blocks.fill_block()?;
-    loop {
-        let whole = blocks.whole_records(dialect);
-        if whole > 0 || blocks.ended {
-            return Ok(blocks.take(whole));
-        }
-        blocks.fill_record("record")?;
-    }
+    let whole = blocks.fill_first(dialect)?;
+    Ok(blocks.take(whole))
 }
 
 #[cfg(test)]

@@ -16,6 +16,26 @@ use super::records::{columns_format, header_end};
 /// Records that columns are inferred from.
 const INFERRED_RECORDS_MAX: usize = 1000;
 
+/// What columns are inferred from, which decides what there is to be done where they cannot be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin {
+    /// A file of a job.
+    File,
+    /// What comes with a call.
+    Body,
+}
+
+impl Origin {
+    fn advice(self) -> &'static str {
+        match self {
+            Origin::File => {
+                "mend the file, name the columns in `schema`, or let `bad_records` leave such records out"
+            }
+            Origin::Body => "mend it, or send Arrow, which names its columns",
+        }
+    }
+}
+
 fn arrow_type(data_type: ColumnType) -> DataType {
     match data_type {
         ColumnType::Boolean => DataType::Boolean,
@@ -51,8 +71,24 @@ pub(crate) fn csv_schema(
     if !csv.columns.is_empty() {
         return Ok(declared(&csv.columns));
     }
+    let block = first_block(
+        path,
+        file_bytes,
+        Dialect::of(&InputFormat::Csv(csv.clone())),
+    )?;
+    csv_columns(csv, path, &block, bad_records, Origin::File)
+}
+
+/// The columns that a CSV input seems to have, which begins with these records.
+pub(super) fn csv_columns(
+    csv: &CsvFormat,
+    path: &str,
+    first: &[u8],
+    bad_records: &BadRecords,
+    origin: Origin,
+) -> Result<SchemaRef, Problem> {
     let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
-    let block = first_records(path, file_bytes, dialect)?;
+    let block = ended(first);
     let header = match csv.header {
         true => header_end(path, dialect, &block)?,
         false => 0,
@@ -79,6 +115,7 @@ pub(crate) fn csv_schema(
         block: &block,
         header,
         dialect,
+        origin,
     };
     records.infer(bad_records, infer, check)
 }
@@ -93,7 +130,18 @@ pub(crate) fn json_schema(
     if !columns.is_empty() {
         return Ok(declared(columns));
     }
-    let block = first_records(path, file_bytes, Dialect::Lines)?;
+    let block = first_block(path, file_bytes, Dialect::Lines)?;
+    json_columns(path, &block, bad_records, Origin::File)
+}
+
+/// The columns that a JSON input seems to have, likewise.
+pub(super) fn json_columns(
+    path: &str,
+    first: &[u8],
+    bad_records: &BadRecords,
+    origin: Origin,
+) -> Result<SchemaRef, Problem> {
+    let block = ended(first);
     let infer = |records: &[u8]| {
         let records = Cursor::new(records);
         Ok(arrow_json::reader::infer_json_schema(records, Some(INFERRED_RECORDS_MAX))?.0)
@@ -107,17 +155,17 @@ pub(crate) fn json_schema(
         block: &block,
         header: 0,
         dialect: Dialect::Lines,
+        origin,
     };
     records.infer(bad_records, infer, check)
 }
 
-/// The records at the front of a file, the last one with a line end, too.
-fn first_records(path: &str, file_bytes: u64, dialect: Dialect) -> Result<Vec<u8>, Problem> {
-    let mut block = first_block(path, file_bytes, dialect)?;
-    if !block.ends_with(b"\n") {
-        block.push(b'\n');
+/// Records, the last one with a line end, too.
+fn ended(records: &[u8]) -> Cow<'_, [u8]> {
+    match records.ends_with(b"\n") {
+        true => Cow::Borrowed(records),
+        false => Cow::Owned([records, b"\n"].concat()),
     }
-    Ok(block)
 }
 
 /// The records at the front of a file.
@@ -127,6 +175,7 @@ struct FirstRecords<'a> {
     /// Where the header ends.
     header: usize,
     dialect: Dialect,
+    origin: Origin,
 }
 
 impl FirstRecords<'_> {
@@ -138,7 +187,7 @@ impl FirstRecords<'_> {
         check: impl Fn(&[u8]) -> Result<(), String>,
     ) -> Result<SchemaRef, Problem> {
         match infer(&self.good(bad_records, &check)) {
-            Ok(schema) => seen_by_functions(self.path, &schema),
+            Ok(schema) => seen_by_functions(self.path, &schema, self.origin),
             Err(error) => Err(self.not_inferred(&error, check)),
         }
     }
@@ -192,17 +241,17 @@ impl FirstRecords<'_> {
             Some(format!("record {number}: {what}"))
         });
         let detail = format!(
-            "`{}`: its columns cannot be inferred: {}; mend the file, name the columns in `schema`, or let `bad_records` \
-             leave such records out",
+            "`{}`: its columns cannot be inferred: {}; {}",
             self.path,
-            bad.unwrap_or_else(|| plain(error))
+            bad.unwrap_or_else(|| plain(error)),
+            self.origin.advice()
         );
         Problem::new(ErrorCode::BadRecord, detail)
     }
 }
 
 /// Columns that were never seen to hold anything are text; times are in microseconds.
-fn seen_by_functions(path: &str, schema: &Schema) -> Result<SchemaRef, Problem> {
+fn seen_by_functions(path: &str, schema: &Schema, origin: Origin) -> Result<SchemaRef, Problem> {
     fn seen(field: &Arc<Field>) -> Arc<Field> {
         let data_type = match field.data_type() {
             DataType::Null => DataType::Utf8,
@@ -214,7 +263,11 @@ fn seen_by_functions(path: &str, schema: &Schema) -> Result<SchemaRef, Problem> 
         Arc::new(Field::new(field.name(), data_type, true))
     }
     if schema.fields().is_empty() {
-        let detail = format!("`{path}` has no record to infer columns from; say them in `schema`");
+        let advice = match origin {
+            Origin::File => "say them in `schema`",
+            Origin::Body => "send one at least, or Arrow, which names its columns",
+        };
+        let detail = format!("`{path}` has no record to infer columns from; {advice}");
         return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
     }
     let fields: Fields = schema.fields().iter().map(seen).collect();

@@ -50,6 +50,8 @@ pub(crate) struct LeftOut {
     pub(crate) count: u64,
     /// Those that wait to be written as dead letters.
     pub(crate) waiting: Vec<BadRecord>,
+    /// Whoever reads the error can do what the advice says.
+    is_advised: bool,
 }
 
 impl LeftOut {
@@ -58,6 +60,15 @@ impl LeftOut {
             policy,
             count: 0,
             waiting: Vec::new(),
+            is_advised: true,
+        }
+    }
+
+    /// Nothing may be left out, and there is no job whose policy could be another.
+    fn of_stream() -> Self {
+        Self {
+            is_advised: false,
+            ..Self::new(BadRecords::Fail)
         }
     }
 
@@ -70,10 +81,10 @@ impl LeftOut {
     fn add(&mut self, split: &FileSplit, bad: BadRecord, advice: &str) -> Result<(), Problem> {
         match &self.policy {
             BadRecords::Fail => {
-                let detail = format!(
-                    "`{}`, byte {}: {}; {advice}",
-                    split.path, bad.position, bad.reason
-                );
+                let mut detail = format!("`{}`, byte {}: {}", split.path, bad.position, bad.reason);
+                if self.is_advised {
+                    detail += &format!("; {advice}");
+                }
                 return Err(Problem::new(ErrorCode::BadRecord, detail));
             }
             BadRecords::Skip => {}
@@ -141,6 +152,41 @@ impl Reader {
                 Self::Arrow(Box::new(arrow_ipc::ArrowReader::open(plan, split)?))
             }
         })
+    }
+
+    /// Reads what somebody sends, in a format other than Parquet, which is read from its end. `name` is what errors call it.
+    pub(crate) fn of_stream(
+        format: &InputFormat,
+        name: &str,
+        bytes: Box<dyn io::Read + Send>,
+    ) -> Result<Self, Problem> {
+        Ok(match format {
+            InputFormat::Text { utf8 } => {
+                let blocks = blocks::Blocks::of_stream(name, bytes);
+                Self::Text(Box::new(text::TextReader::of_stream(blocks, *utf8)))
+            }
+            InputFormat::Csv(_) | InputFormat::Json { .. } => {
+                let blocks = blocks::Blocks::of_stream(name, bytes);
+                Self::Records(Box::new(records::RecordReader::of_stream(blocks, format)?))
+            }
+            InputFormat::Arrow { .. } => {
+                Self::Arrow(Box::new(arrow_ipc::ArrowReader::of_stream(name, bytes)?))
+            }
+            InputFormat::Parquet { .. } => {
+                let detail = "Parquet cannot be read as it comes";
+                return Err(Problem::new(ErrorCode::Internal, detail));
+            }
+        })
+    }
+
+    /// The columns of what comes next.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        match self {
+            Self::Text(reader) => &reader.schema,
+            Self::Records(reader) => &reader.schema,
+            Self::Parquet(reader) => &reader.schema,
+            Self::Arrow(reader) => &reader.schema,
+        }
     }
 
     /// The next rows, or nothing at the split's end.

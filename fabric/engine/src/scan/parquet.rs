@@ -37,7 +37,7 @@ pub(super) fn broken(path: &str, error: &dyn std::fmt::Display) -> Problem {
 pub(crate) struct ParquetReader {
     path: String,
     reader: ParquetRecordBatchReader,
-    schema: SchemaRef,
+    pub(super) schema: SchemaRef,
     /// Where the columns of the input stand among those that are read.
     order: Vec<usize>,
     filter: Filter,

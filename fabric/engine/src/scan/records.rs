@@ -10,11 +10,12 @@ use arrow::array::RecordBatch;
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use weft_core::job::{CsvFormat, InputFormat};
+use weft_core::job::{BadRecords, CsvFormat, InputFormat};
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Blocks, Dialect, ends, first_block};
 use super::exact::{decoded_field, decoded_json};
+use super::infer::{self, Origin};
 use super::reason::{NOT_UTF8, Reason};
 use super::{BATCH_ROWS, BadRecord, LeftOut, conform};
 use crate::edge::internal;
@@ -46,7 +47,7 @@ pub(crate) struct RecordReader {
     pub(super) left_out: LeftOut,
     format: Format,
     dialect: Dialect,
-    schema: SchemaRef,
+    pub(super) schema: SchemaRef,
     ready: VecDeque<RecordBatch>,
 }
 
@@ -58,7 +59,11 @@ impl RecordReader {
         blocks.skip_mark()?;
         let format = match &plan.format {
             InputFormat::Csv(csv) => {
-                let format = csv_format(csv, &plan.schema, split)?;
+                let names = match csv.header {
+                    true => Some(file_header(csv, &split.path, split.file_bytes)?),
+                    false => None,
+                };
+                let format = csv_format(csv, &plan.schema, &split.path, names)?;
                 if csv.header && begins {
                     skip_record(&mut blocks, dialect)?;
                 }
@@ -72,6 +77,42 @@ impl RecordReader {
             format,
             dialect,
             schema: Arc::clone(&plan.schema),
+            ready: VecDeque::new(),
+        })
+    }
+
+    /// The records of what somebody sends. Its columns are those that the first ones seem to have.
+    pub(super) fn of_stream(mut blocks: Blocks, input: &InputFormat) -> Result<Self, Problem> {
+        let dialect = Dialect::of(input);
+        let whole = blocks.fill_first(dialect)?;
+        let first = &blocks.pending[..whole];
+        let name = &blocks.split.path;
+        let (format, schema) = match input {
+            InputFormat::Csv(csv) => {
+                let schema = infer::csv_columns(csv, name, first, &BadRecords::Fail, Origin::Body)?;
+                let header = match csv.header {
+                    true => header_end(name, dialect, first)?,
+                    false => 0,
+                };
+                let names = match csv.header {
+                    true => Some(header_names(csv, name, &first[..header])?),
+                    false => None,
+                };
+                let format = csv_format(csv, &schema, name, names)?;
+                blocks.consume(header);
+                (format, schema)
+            }
+            _ => {
+                let schema = infer::json_columns(name, first, &BadRecords::Fail, Origin::Body)?;
+                (Format::Json, schema)
+            }
+        };
+        Ok(Self {
+            blocks,
+            left_out: LeftOut::of_stream(),
+            format,
+            dialect,
+            schema,
             ready: VecDeque::new(),
         })
     }
@@ -368,8 +409,12 @@ fn file_header(csv: &CsvFormat, path: &str, file_bytes: u64) -> Result<Vec<Strin
     let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
     let block = first_block(path, file_bytes, dialect)?;
     let end = header_end(path, dialect, &block)?;
+    header_names(csv, path, &block[..end])
+}
+
+fn header_names(csv: &CsvFormat, path: &str, header: &[u8]) -> Result<Vec<String>, Problem> {
     let format = columns_format(csv).with_header(true);
-    let inferred = format.infer_schema(Cursor::new(&block[..end]), Some(0));
+    let inferred = format.infer_schema(Cursor::new(header), Some(0));
     let (schema, _) = inferred.map_err(|error| {
         Problem::new(
             ErrorCode::BadRecord,
@@ -390,9 +435,14 @@ fn decoded_csv(fields: impl Iterator<Item = Field>) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Fields>()))
 }
 
-/// The columns of the file of a split, and which of them are read.
-fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<Format, Problem> {
-    if !csv.header {
+/// The columns of a file, and which of them are read. `names` are those of its header, where it has one.
+fn csv_format(
+    csv: &CsvFormat,
+    schema: &SchemaRef,
+    path: &str,
+    names: Option<Vec<String>>,
+) -> Result<Format, Problem> {
+    let Some(names) = names else {
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         return Ok(Format::Csv {
             csv: csv.clone(),
@@ -400,11 +450,10 @@ fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<
             projection: all.clone(),
             order: all,
         });
-    }
-    let names = file_header(csv, &split.path, split.file_bytes)?;
+    };
     let position = |field: &Arc<Field>| {
         if names.iter().filter(|name| *name == field.name()).count() > 1 {
-            let detail = format!("`{}` has the column `{}` twice", split.path, field.name());
+            let detail = format!("`{path}` has the column `{}` twice", field.name());
             return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
         }
         names
@@ -412,8 +461,7 @@ fn csv_format(csv: &CsvFormat, schema: &SchemaRef, split: &FileSplit) -> Result<
             .position(|name| name == field.name())
             .ok_or_else(|| {
                 let detail = format!(
-                    "`{}` has no column `{}`; its header has `{}`",
-                    split.path,
+                    "`{path}` has no column `{}`; its header has `{}`",
                     field.name(),
                     names.join("`, `")
                 );
@@ -452,8 +500,6 @@ pub(super) fn projected(wanted: &[usize]) -> (Vec<usize>, Vec<usize>) {
 
 #[cfg(test)]
 mod tests {
-    use weft_core::job::BadRecords;
-
     use super::*;
     use crate::plan::Part;
     use crate::scan::record_starts;

@@ -30,7 +30,7 @@ pub(crate) struct TextReader {
     /// Lines that are not UTF-8.
     pub(super) left_out: LeftOut,
     utf8: bool,
-    schema: SchemaRef,
+    pub(super) schema: SchemaRef,
 }
 
 impl TextReader {
@@ -41,6 +41,16 @@ impl TextReader {
             utf8,
             schema: schema(utf8),
         })
+    }
+
+    /// The lines of what somebody sends.
+    pub(super) fn of_stream(blocks: Blocks, utf8: bool) -> Self {
+        Self {
+            blocks,
+            left_out: LeftOut::of_stream(),
+            utf8,
+            schema: schema(utf8),
+        }
     }
 
     /// The lines of the next block, none where all are left out, or nothing at the split's end.

@@ -1,10 +1,13 @@
 //! Bodies of invocations, taken in as they come, within a bound on all of them.
 
+use std::fmt;
+
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use weft_core::{ErrorCode, Problem};
 
+use super::BODY_TIMEOUT;
 use super::invoke::BODY_BYTES_MAX;
 use crate::metrics::Metrics;
 use crate::room::{Room, Taken};
@@ -37,12 +40,21 @@ impl Bodies {
         }
         let mut held: Option<Taken> = None;
         let (mut first, mut more) = (Bytes::new(), BytesMut::new());
-        while let Some(frame) = body.frame().await {
+        loop {
             let n_bytes = first.len() + more.len();
-            let frame = frame.map_err(|error| {
-                let detail = format!("the input was cut off after {n_bytes} bytes: {error}");
+            let cut_off = |why: &dyn fmt::Display| {
+                let detail = format!("the input was cut off after {n_bytes} bytes: {why}");
                 Problem::new(ErrorCode::InvalidJob, detail)
+            };
+            let frame = tokio::time::timeout(BODY_TIMEOUT, body.frame()).await;
+            let frame = frame.map_err(|_| {
+                cut_off(&format_args!(
+                    "nothing came for {} s",
+                    BODY_TIMEOUT.as_secs()
+                ))
             })?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|error| cut_off(&error))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };

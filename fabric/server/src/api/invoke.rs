@@ -1,20 +1,20 @@
-//! `/v1/invoke/{component}/{function}`: one call, its input the body, its output the answer's.
+//! `/v1/invoke/{component}/{function}`: one call, its input the body, its output the answer's. Those of map functions stream.
 
 use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use weft_control::{Answer, Begun, CallOutcome, Command, Tenant};
-use weft_core::{Digest, ErrorCode, Limits, Meters, Problem};
+use weft_core::{Digest, ErrorCode, FunctionKind, Limits, Meters, Problem};
 use weft_engine::{InvokeReply, InvokeRequest};
 
-use super::Api;
 use super::reply::{ApiResult, Failure};
+use super::{Api, stream};
 use crate::clock::unix_ms;
 use crate::folder::{CALL_OUTPUTS, tenant};
 use crate::invocations::OUTPUT_BYTES_MAX;
@@ -34,26 +34,34 @@ const LIMITS: Limits = Limits {
     output_bytes: OUTPUT_BYTES_MAX as u64,
 };
 
-/// Calls a task function. Parameters of the query are the function's, but for `deadline_ms`.
+/// What a map function may use, whose memory does not grow with what passes through it. The deadline is what bounds it most.
+const STREAM_LIMITS: Limits = Limits {
+    cpu_ms: 600_000,
+    output_bytes: 64 << 30,
+    ..LIMITS
+};
+
+/// Calls a task or map function. Parameters of the query are the function's, but for `deadline_ms`.
 pub(crate) async fn invoke(
     State(api): State<Api>,
     Path((component, function)): Path<(String, String)>,
     Query(mut params): Query<Vec<(String, String)>>,
     Extension(trace): Extension<RequestTrace>,
+    version: Version,
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
     let deadline = deadline(&mut params)?;
     let reference = format!("{component}/{function}");
     let pinned = match api.replica.state().tenant(&tenant()) {
-        Some(tenant) => tenant.pin_task(&reference),
-        None => Tenant::default().pin_task(&reference),
+        Some(tenant) => tenant.pin_call(&reference),
+        None => Tenant::default().pin_call(&reference),
     }?;
     api.components
         .ensure_artefacts(std::slice::from_ref(&pinned.digest))
         .await?;
-    let (input, _held) = api.bodies.take_in(body).await?;
-    let request = InvokeRequest {
+    let streams = pinned.function.kind == FunctionKind::MapBatches;
+    let mut request = InvokeRequest {
         request: 0,
         label: pinned.label(),
         digest: pinned.digest,
@@ -62,7 +70,22 @@ pub(crate) async fn invoke(
         limits: LIMITS,
         seed: u64::from_le_bytes(random::bytes()?),
         started_ms: unix_ms(),
+        stream: None,
     };
+    if streams {
+        match stream::formats(&headers, version) {
+            Ok(formats) => request.stream = Some(formats),
+            Err(failure) => {
+                stream::refuse(&api, body);
+                return Err(failure);
+            }
+        }
+        request.limits = STREAM_LIMITS;
+        let deadline = deadline.unwrap_or(DEADLINE_MAX);
+        return stream::call(api, request, body, deadline, &trace, &headers).await;
+    }
+    let deadline = deadline.unwrap_or(DEADLINE);
+    let (input, _held) = api.bodies.take_in(body).await?;
     let call = api.traces.call(&request.label, &trace);
     let answer = match keyed(&headers, &reference, &request.params, &input)? {
         Some((key, digest)) => {
@@ -78,12 +101,7 @@ pub(crate) async fn invoke(
 }
 
 fn respond((reply, output): (InvokeReply, Bytes)) -> Response {
-    for line in &reply.log {
-        tracing::info!(target: "invocation", function = line.function, level = line.level, "{}", line.message);
-    }
-    if reply.log_dropped > 0 {
-        tracing::info!(target: "invocation", function = reply.label, dropped = reply.log_dropped, "lines dropped");
-    }
+    tell_log(&reply);
     let mut response = match reply.result {
         Ok(()) => {
             let octets = HeaderValue::from_static("application/octet-stream");
@@ -92,10 +110,25 @@ fn respond((reply, output): (InvokeReply, Bytes)) -> Response {
         Err(problem) => Failure::from(problem).into_response(),
     };
     add_meters(response.headers_mut(), &reply.meters);
-    if let Ok(label) = HeaderValue::from_str(&reply.label) {
-        response.headers_mut().insert("x-weft-function", label);
-    }
+    name_function(response.headers_mut(), &reply.label);
     response
+}
+
+/// What a function logged goes to the server's log.
+pub(super) fn tell_log(reply: &InvokeReply) {
+    for line in &reply.log {
+        tracing::info!(target: "invocation", function = line.function, level = line.level, "{}", line.message);
+    }
+    if reply.log_dropped > 0 {
+        tracing::info!(target: "invocation", function = reply.label, dropped = reply.log_dropped, "lines dropped");
+    }
+}
+
+/// Says which version of a function was called.
+pub(super) fn name_function(headers: &mut HeaderMap, label: &str) {
+    if let Ok(label) = HeaderValue::from_str(label) {
+        headers.insert("x-weft-function", label);
+    }
 }
 
 /// The client's key, with a digest of all that it asks for: as it was asked, so that a newer version is no other request.
@@ -225,15 +258,15 @@ async fn replay(
     Ok((reply, room.keep(output.into())))
 }
 
-fn deadline(params: &mut Vec<(String, String)>) -> Result<Duration, Problem> {
+fn deadline(params: &mut Vec<(String, String)>) -> Result<Option<Duration>, Problem> {
     let Some(at) = params.iter().position(|(name, _)| name == "deadline_ms") else {
-        return Ok(DEADLINE);
+        return Ok(None);
     };
     let (_, text) = params.remove(at);
     let deadline = text.parse().map(Duration::from_millis).ok();
     let deadline =
         deadline.filter(|deadline| (1..=DEADLINE_MAX.as_millis()).contains(&deadline.as_millis()));
-    deadline.ok_or_else(|| {
+    deadline.map(Some).ok_or_else(|| {
         let most = DEADLINE_MAX.as_millis();
         let detail = format!(
             "`deadline_ms` is a whole number from 1 to {most}, not `{}`",
@@ -243,17 +276,22 @@ fn deadline(params: &mut Vec<(String, String)>) -> Result<Duration, Problem> {
     })
 }
 
-fn add_meters(headers: &mut HeaderMap, meters: &Meters) {
-    let meters = [
-        ("x-weft-guest-cpu-ns", meters.guest_cpu_ns),
-        (
-            "x-weft-cpu-ns",
-            meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns),
-        ),
-        ("x-weft-wall-ns", meters.wall_ns),
-        ("x-weft-memory-peak-bytes", meters.memory_peak_bytes),
+/// The headers that tell what a call used.
+pub(super) const METERS: [&str; 4] = [
+    "x-weft-guest-cpu-ns",
+    "x-weft-cpu-ns",
+    "x-weft-wall-ns",
+    "x-weft-memory-peak-bytes",
+];
+
+pub(super) fn add_meters(headers: &mut HeaderMap, meters: &Meters) {
+    let values = [
+        meters.guest_cpu_ns,
+        meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns),
+        meters.wall_ns,
+        meters.memory_peak_bytes,
     ];
-    for (name, value) in meters {
+    for (name, value) in METERS.into_iter().zip(values) {
         headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
     }
 }

@@ -9,6 +9,7 @@ mod jobs;
 mod openapi;
 mod operations;
 mod reply;
+mod stream;
 mod views;
 
 use std::net::SocketAddr;
@@ -107,11 +108,13 @@ fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/logs", get(jobs::logs))
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/v1/invoke/{component}/{function}", post(invoke::invoke))
         .route("/v1/usage", get(operations::usage))
         .route("/v1/nodes", get(operations::nodes))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/metrics", get(operations::metrics))
+        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        // Inputs of task functions have the same bound; rows of map functions may come when there are some.
+        .route("/v1/invoke/{component}/{function}", post(invoke::invoke))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response(reply::framework_refusal))
@@ -120,7 +123,6 @@ fn router(api: Api) -> Router {
             operations::trace,
         ))
         .layer(middleware::from_fn_with_state(api.clone(), auth::check))
-        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
         .layer(middleware::from_fn_with_state(
             api.clone(),
             operations::measure,

@@ -168,6 +168,38 @@ pub(crate) struct InvokeArguments {
     /// How long the call may take, waiting included
     #[arg(long, value_name = "MS")]
     pub(crate) deadline_ms: Option<u64>,
+    /// What the input of a map function is [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) input_format: Option<StreamInput>,
+    /// What the output of a map function is to be [default: json]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) output_format: Option<StreamOutput>,
+}
+
+/// What a map function that is called reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamInput {
+    /// Lines, as a column `line` of type `utf8`
+    Text,
+    /// Lines, as a column `line` of type `binary`
+    Binary,
+    /// With a header; columns are inferred
+    Csv,
+    /// One object a line; columns are inferred
+    Json,
+    /// An Arrow IPC stream
+    Arrow,
+}
+
+/// What it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamOutput {
+    /// One object a line
+    Json,
+    /// With a header
+    Csv,
+    /// An Arrow IPC stream
+    Arrow,
 }
 
 /// Arguments of `weft jobs`.

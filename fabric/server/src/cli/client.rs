@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
 use hyper::HeaderMap;
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, TE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client as HttpClient;
@@ -24,6 +24,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
 
 use crate::cli::endpoint::{Endpoint, encode};
 use crate::cli::failure::Failure;
@@ -273,6 +274,49 @@ impl Client {
             }
         };
         self.first_of(whole).await
+    }
+
+    /// Posts what comes, while it comes, to the endpoint that answered last; once, because what was sent is gone. Answers as soon
+    /// as the head of the answer is there.
+    ///
+    /// Errors: `Problem` where the server refuses, `Unreachable` where it is gone.
+    pub(crate) async fn stream(
+        &self,
+        call: &Call,
+        content_type: &'static str,
+        input: mpsc::Receiver<io::Result<Bytes>>,
+    ) -> Result<Incoming, Failure> {
+        let endpoint = &self.endpoints[self.current.load(Ordering::Relaxed)];
+        let mut request = Request::post(endpoint.uri(&call.path))
+            .header(CONTENT_TYPE, content_type)
+            .header(TE, "trailers");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
+        }
+        let pieces = futures::stream::unfold(input, |mut input| async {
+            let piece = input.recv().await?;
+            Some((piece.map(Frame::data), input))
+        });
+        let request = request.body(StreamBody::new(pieces).boxed_unsync());
+        let answered = self.http.request(request.map_err(Failure::other)?).await;
+        let response = answered.map_err(|error| match error.is_connect() {
+            true => unreachable(&format!("{endpoint} ({})", innermost(&error))),
+            false => Failure::other(format!("no answer came: {}", innermost(&error))),
+        })?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        let refused = match whole_answer(response).await {
+            Ok(answer) => answer.accepted(),
+            Err(Lost::Connection(reason)) => Err(Failure::other(reason)),
+            Err(Lost::Here(failure)) => Err(failure),
+        };
+        Err(refused
+            .err()
+            .unwrap_or_else(|| unreachable!("the status is no success")))
     }
 
     /// Opens a stream: one round over the endpoints, and the answer as soon as its head is there.

@@ -1,24 +1,34 @@
-//! `weft invoke`: calls a task function and writes what it answers with.
+//! `weft invoke`: calls a task or map function and writes what it answers with.
 
-use std::io::{IsTerminal, Read};
+use std::io::{self, IsTerminal, Read};
 
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use serde_json::json;
+use tokio::sync::mpsc;
 
-use crate::cli::arguments::InvokeArguments;
-use crate::cli::client::{Call, Client};
+use crate::cli::arguments::{InvokeArguments, StreamInput, StreamOutput};
+use crate::cli::client::{Call, Client, innermost};
 use crate::cli::endpoint::path;
 use crate::cli::failure::Failure;
+use crate::cli::model::Component;
 use crate::cli::output::Output;
+use crate::cli::problem::ApiProblem;
 
 /// What the server takes out of the query; all else there are a function's params.
 const DEADLINE: &str = "deadline_ms";
 
 /// Bytes of an input that is read; the server takes less.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
+/// What the server calls map functions.
+const MAP: &str = "map-batches";
+/// The trailer that tells why an answer is not whole.
+const PROBLEM: &str = "x-weft-problem";
 
-/// Runs `weft invoke`.
+/// Runs `weft invoke`. Input and output of a map function are read and written as they come.
 ///
-/// Under `--json`, one document: the function, its output (as text, or nothing where it is none), and what it used.
+/// Under `--json`, one document: the function, its output (as text, or nothing where it is none), and what it used. Of a map function, its
+/// rows, one a line.
 pub(crate) async fn invoke(
     client: &Client,
     arguments: &InvokeArguments,
@@ -42,7 +52,20 @@ pub(crate) async fn invoke(
     if let Some(deadline) = arguments.deadline_ms {
         query.push((DEADLINE, deadline.to_string()));
     }
-    let call = Call::post_octets(path(&["invoke", component, function]), input(arguments)?);
+    let path = path(&["invoke", component, function]);
+    if streams(client, component, function).await? {
+        let format = arguments.output_format.unwrap_or(StreamOutput::Json);
+        if output.is_json() && format != StreamOutput::Json {
+            let what = "`--json` writes JSON lines: leave out `--output-format`";
+            return Err(Failure::Usage(what.into()));
+        }
+        return stream(client, Call::post(path).query(&query), arguments, output).await;
+    }
+    if arguments.input_format.is_some() || arguments.output_format.is_some() {
+        let what = "`--input-format` and `--output-format` are for map functions: a task function reads and writes bytes";
+        return Err(Failure::Usage(what.into()));
+    }
+    let call = Call::post_octets(path, input(arguments)?);
     let answer = client.send(&call.query(&query)).await?;
     let number = |name| {
         answer
@@ -61,11 +84,113 @@ pub(crate) async fn invoke(
     output.raw(&document.to_string(), answer.bytes())
 }
 
+/// Bytes of a piece of the input of a call that streams.
+const PIECE_BYTES: usize = 64 << 10;
+/// Pieces of it that are read ahead.
+const PIECES_MAX: usize = 4;
+
+/// True for a map function, whose input and output stream. Where the server does not know it, the call will say so.
+async fn streams(client: &Client, component: &str, function: &str) -> Result<bool, Failure> {
+    let segments: Vec<&str> = ["components"]
+        .into_iter()
+        .chain(component.splitn(2, '@'))
+        .collect();
+    let component: Component = match client.send(&Call::get(path(&segments))).await {
+        Ok(answer) => answer.read()?,
+        Err(Failure::Problem(_)) => return Ok(false),
+        Err(failure) => return Err(failure),
+    };
+    let mut functions = component.functions.iter();
+    Ok(functions.any(|one| one.name == function && one.kind == MAP))
+}
+
+/// Sends the input as it comes, and writes the output as it goes.
+async fn stream(
+    client: &Client,
+    call: Call,
+    arguments: &InvokeArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let (content_type, accept) = types(arguments);
+    let call = call.header("accept", accept);
+    let mut answer = client
+        .stream(&call, content_type, pieces(arguments))
+        .await?;
+    while let Some(frame) = answer.frame().await {
+        let frame = frame.map_err(|error| {
+            let why = innermost(&error);
+            Failure::other(format!(
+                "the answer was cut off ({why}); what came is not all"
+            ))
+        })?;
+        match frame.into_data() {
+            Ok(piece) => output.piece(&piece)?,
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
+                if let Some(problem) = trailers.get(PROBLEM) {
+                    let problem = ApiProblem::from_answer(0, problem.as_bytes());
+                    return Err(Failure::Problem(Box::new(problem)));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The content type of the input, and of the output.
+fn types(arguments: &InvokeArguments) -> (&'static str, &'static str) {
+    let input = match arguments.input_format.unwrap_or(StreamInput::Text) {
+        StreamInput::Text => "text/plain",
+        StreamInput::Binary => "application/octet-stream",
+        StreamInput::Csv => "text/csv",
+        StreamInput::Json => "application/x-ndjson",
+        StreamInput::Arrow => "application/vnd.apache.arrow.stream",
+    };
+    let output = match arguments.output_format.unwrap_or(StreamOutput::Json) {
+        StreamOutput::Json => "application/x-ndjson",
+        StreamOutput::Csv => "text/csv",
+        StreamOutput::Arrow => "application/vnd.apache.arrow.stream",
+    };
+    (input, output)
+}
+
+/// The input, piece by piece. It is read by a thread that ends with the process: nothing else stops a read that waits.
+fn pieces(arguments: &InvokeArguments) -> mpsc::Receiver<io::Result<Bytes>> {
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    let text = arguments.input.clone();
+    std::thread::spawn(move || {
+        if let Some(text) = text {
+            let _ = sender.blocking_send(Ok(text.into()));
+            return;
+        }
+        let mut stdin = io::stdin();
+        if stdin.is_terminal() {
+            return;
+        }
+        loop {
+            let mut piece = vec![0; PIECE_BYTES];
+            let piece = match stdin.read(&mut piece) {
+                Ok(0) => return,
+                Ok(read) => {
+                    piece.truncate(read);
+                    Ok(piece.into())
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            if sender.blocking_send(piece).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
 fn input(arguments: &InvokeArguments) -> Result<Vec<u8>, Failure> {
     if let Some(text) = &arguments.input {
         return Ok(text.clone().into_bytes());
     }
-    let mut stdin = std::io::stdin();
+    let mut stdin = io::stdin();
     if stdin.is_terminal() {
         return Ok(Vec::new());
     }

@@ -14,6 +14,10 @@ pub(crate) struct Output {
     stdout: Box<dyn Write>,
     stderr: Box<dyn Write>,
     json: bool,
+    /// Standard output is a terminal, which what guests say must not steer.
+    guards: bool,
+    /// The beginning of a character, whose rest comes with the next piece.
+    begun: Vec<u8>,
     redraws: bool,
     asks: bool,
     n_drawn: usize,
@@ -24,6 +28,7 @@ impl Output {
     pub(crate) fn process(json: bool) -> Self {
         let redraws = io::stderr().is_terminal();
         Self {
+            guards: io::stdout().is_terminal(),
             asks: redraws && io::stdin().is_terminal(),
             redraws,
             ..Self::new(Box::new(io::stdout()), Box::new(io::stderr()), json)
@@ -36,10 +41,17 @@ impl Output {
             stdout,
             stderr,
             json,
+            guards: false,
+            begun: Vec::new(),
             redraws: false,
             asks: false,
             n_drawn: 0,
         }
+    }
+
+    /// True under `--json`.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
     }
 
     /// True where progress is redrawn in place.
@@ -92,7 +104,7 @@ impl Output {
             return self.document(json);
         }
         self.erase();
-        if self.redraws {
+        if self.guards {
             return write_line(
                 &mut self.stdout,
                 &printable(&String::from_utf8_lossy(bytes)),
@@ -102,6 +114,24 @@ impl Output {
             .stdout
             .write_all(bytes)
             .and_then(|()| self.stdout.flush());
+        written.map_err(not_written)
+    }
+
+    /// Writes a piece of a stream as it is; on a terminal, without what could steer it.
+    pub(crate) fn piece(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.erase();
+        let written = match self.guards {
+            true => {
+                self.begun.extend_from_slice(bytes);
+                let whole = whole_characters(&self.begun);
+                let rest = self.begun.split_off(whole);
+                let text = std::mem::replace(&mut self.begun, rest);
+                let text = printable(&String::from_utf8_lossy(&text));
+                self.stdout.write_all(text.as_bytes())
+            }
+            false => self.stdout.write_all(bytes),
+        };
+        let written = written.and_then(|()| self.stdout.flush());
         written.map_err(not_written)
     }
 
@@ -140,6 +170,16 @@ impl Output {
             self.n_drawn = 0;
         }
     }
+}
+
+/// How many bytes there are before a character at the end whose rest is missing.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let last = bytes.utf8_chunks().last().map(|chunk| chunk.invalid());
+    let begun = last.filter(|invalid| {
+        // What can still become a character.
+        std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none())
+    });
+    bytes.len() - begun.map_or(0, <[u8]>::len)
 }
 
 fn write_line(stream: &mut Box<dyn Write>, text: &str) -> Result<(), Failure> {
@@ -224,6 +264,19 @@ mod tests {
         output.note("nobody hears this");
         let failure = output.say("nor this").expect_err("the pipe is broken");
         assert!(failure.is_silent() && failure.exit_code() == 0, "{failure}");
+    }
+
+    #[test]
+    fn a_terminal_gets_whole_characters_whatever_the_pieces() {
+        let (mut output, stdout, _) = captured::output(false);
+        output.guards = true;
+        for piece in ["a\u{20ac}\x1b".as_bytes().chunks(2), b"\xffb\n".chunks(1)]
+            .into_iter()
+            .flatten()
+        {
+            output.piece(piece).expect("written");
+        }
+        assert_eq!(stdout.text(), "a\u{20ac}\u{fffd}\u{fffd}b\n");
     }
 
     #[test]

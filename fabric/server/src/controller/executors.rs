@@ -200,7 +200,9 @@ impl Controller {
             }
             FromExecutor::Task(reply) => self.on_task(*reply).await,
             // The agent passes these on by itself.
-            FromExecutor::Invoked(_) => {}
+            FromExecutor::Invoked(_)
+            | FromExecutor::Output { .. }
+            | FromExecutor::InputRead { .. } => {}
             FromExecutor::Published { job, result } => {
                 if let Some(executor) = &mut self.executor {
                     executor.publishing.remove(&job);

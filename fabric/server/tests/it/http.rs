@@ -118,6 +118,15 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    trailers: Vec<(String, String)>,
+}
+
+/// Lines of headers, or of trailers.
+fn fields(lines: &str) -> Vec<(String, String)> {
+    let fields = lines.lines().filter_map(|line| line.split_once(": "));
+    fields
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect()
 }
 
 fn cut_off() -> io::Error {
@@ -125,21 +134,22 @@ fn cut_off() -> io::Error {
 }
 
 impl Response {
-    fn parse(answer: &[u8]) -> io::Result<Response> {
+    pub(crate) fn parse(answer: &[u8]) -> io::Result<Response> {
         let end = find(answer, b"\r\n\r\n").ok_or_else(cut_off)?;
         let head = String::from_utf8_lossy(&answer[..end]).into_owned();
         let (first, lines) = head.split_once("\r\n").unwrap_or((&head, ""));
         let status = first.split(' ').nth(1).and_then(|word| word.parse().ok());
-        let headers = lines.lines().filter_map(|line| line.split_once(": "));
-        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
         let mut response = Response {
             status: status.ok_or_else(cut_off)?,
-            headers: headers.collect(),
+            headers: fields(lines),
             body: Vec::new(),
+            trailers: Vec::new(),
         };
         let rest = &answer[end + 4..];
         response.body = if response.header("transfer-encoding") == Some("chunked") {
-            unchunk(rest)?
+            let (body, trailers) = unchunk(rest)?;
+            response.trailers = fields(&trailers);
+            body
         } else {
             let length = response.header("content-length").unwrap_or("0");
             let length: usize = length.parse().map_err(|_| cut_off())?;
@@ -150,6 +160,12 @@ impl Response {
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known == name)?;
+        Some(&found.1)
+    }
+
+    /// What came behind the body.
+    pub(crate) fn trailer(&self, name: &str) -> Option<&str> {
+        let found = self.trailers.iter().find(|(known, _)| known == name)?;
         Some(&found.1)
     }
 
@@ -174,14 +190,16 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-fn unchunk(mut rest: &[u8]) -> io::Result<Vec<u8>> {
+/// A body that came in chunks, and its trailers.
+fn unchunk(mut rest: &[u8]) -> io::Result<(Vec<u8>, String)> {
     let mut body = Vec::new();
     loop {
         let line = find(rest, b"\r\n").ok_or_else(cut_off)?;
         let size = std::str::from_utf8(&rest[..line]).map_err(|_| cut_off())?;
         let size = usize::from_str_radix(size, 16).map_err(|_| cut_off())?;
         if size == 0 {
-            return Ok(body);
+            let trailers = String::from_utf8_lossy(&rest[line + 2..]).into_owned();
+            return Ok((body, trailers));
         }
         let chunk = rest.get(line + 2..line + 2 + size).ok_or_else(cut_off)?;
         body.extend_from_slice(chunk);

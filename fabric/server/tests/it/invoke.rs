@@ -74,7 +74,7 @@ fn calls_that_cannot_be() {
     let desk = Desk::new();
     desk.fails("mirror/nothing", 422, "unknown_function");
     desk.fails("nowhere/echo", 422, "unknown_function");
-    desk.fails("mirror/copy", 422, "unknown_function");
+    desk.fails("vandal/hoard", 422, "unknown_function");
     desk.fails("mirror/echo?deadline_ms=soon", 400, "invalid_job");
     let large = desk.invoke("mirror/echo", &vec![0; 9 << 20]);
     assert_eq!(

@@ -27,5 +27,6 @@ mod outputs;
 mod python;
 mod random;
 mod server;
+mod streams;
 mod survivor;
 mod traces;

@@ -295,6 +295,14 @@ fn answers_are_those_of_the_document() {
         let invoke = Request::post(path, "text/plain", vec![0; input_bytes]);
         walk.ask("invoke", status, &invoke.header("idempotency-key", "key"));
     }
+    for (kind, status) in [
+        ("text/csv", 200),
+        ("application/json", 415),
+        ("text/plain", 422),
+    ] {
+        let stream = Request::post("/v1/invoke/hello/greet", kind, b"name\nada\n".to_vec());
+        walk.ask("invoke", status, &stream);
+    }
     let of_job = |name: &str| format!("/v1/jobs/{ended}/{name}?cursor=");
     for (id, status, path) in [
         ("health", 200, "/v1/health"),

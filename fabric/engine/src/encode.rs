@@ -1,0 +1,242 @@
+//! What turns batches into the bytes of a file, or of an answer.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::{FileWriter, StreamWriter};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use weft_core::job::OutputFormat;
+
+use crate::times::check_times;
+
+/// Bytes of one row as JSON, which the writer holds: in lists of structs, names are repeated for each item.
+const JSON_ROW_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of a value that has a width of its own, as text, at the most.
+const VALUE_TEXT_BYTES: u64 = 48;
+
+/// Encodes batches into `W`.
+pub(crate) enum Encoder<W: Write + Send> {
+    Parquet(Box<ArrowWriter<W>>),
+    Csv(Box<arrow_csv::Writer<W>>),
+    Json(Box<arrow_json::LineDelimitedWriter<W>>),
+    Arrow(Box<FileWriter<W>>),
+    ArrowStream(Box<StreamWriter<W>>),
+}
+
+impl<W: Write + Send> Encoder<W> {
+    /// A file in this format.
+    pub(crate) fn file(
+        format: OutputFormat,
+        schema: &SchemaRef,
+        to: W,
+    ) -> Result<Self, ArrowError> {
+        Ok(match format {
+            OutputFormat::Parquet => {
+                let properties = WriterProperties::builder()
+                    .set_compression(Compression::SNAPPY)
+                    .set_created_by("weft".into())
+                    .build();
+                let writer = ArrowWriter::try_new(to, Arc::clone(schema), Some(properties))?;
+                Self::Parquet(Box::new(writer))
+            }
+            OutputFormat::Csv => {
+                let mut writer = arrow_csv::Writer::new(to);
+                // The header, which a file without rows has as well.
+                writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
+                Self::Csv(Box::new(writer))
+            }
+            OutputFormat::Json => Self::Json(Box::new(arrow_json::LineDelimitedWriter::new(to))),
+            OutputFormat::Arrow => Self::Arrow(Box::new(FileWriter::try_new(to, schema)?)),
+        })
+    }
+
+    /// What can be read as it comes: Arrow as a stream, and no Parquet, whose end says where what is.
+    pub(crate) fn stream(
+        format: OutputFormat,
+        schema: &SchemaRef,
+        to: W,
+    ) -> Result<Self, ArrowError> {
+        match format {
+            OutputFormat::Arrow => Ok(Self::ArrowStream(Box::new(StreamWriter::try_new(
+                to, schema,
+            )?))),
+            OutputFormat::Parquet => {
+                let what = "Parquet cannot be written as it goes";
+                Err(ArrowError::NotYetImplemented(what.into()))
+            }
+            format => Self::file(format, schema, to),
+        }
+    }
+
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
+        match self {
+            Self::Parquet(writer) => Ok(writer.write(batch)?),
+            Self::Csv(writer) => writer.write(batch),
+            Self::Json(writer) => {
+                // The writer would put the text of an error where the time belongs.
+                check_times(batch)?;
+                for rows in slices(batch, JSON_ROW_BYTES_MAX) {
+                    let bytes = text_bytes(&rows);
+                    if bytes > JSON_ROW_BYTES_MAX {
+                        let most = JSON_ROW_BYTES_MAX >> 20;
+                        let what = format!(
+                            "a row may take {} MiB as JSON; {most} are allowed",
+                            bytes >> 20
+                        );
+                        return Err(ArrowError::JsonError(what));
+                    }
+                    writer.write(&rows)?;
+                }
+                Ok(())
+            }
+            Self::Arrow(writer) => writer.write(batch),
+            Self::ArrowStream(writer) => writer.write(batch),
+        }
+    }
+
+    /// Bytes that are encoded and not yet written.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Parquet(writer) => writer.in_progress_size(),
+            Self::Csv(_) | Self::Json(_) | Self::Arrow(_) | Self::ArrowStream(_) => 0,
+        }
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), ArrowError> {
+        match self {
+            Self::Parquet(writer) => Ok(writer.flush()?),
+            Self::Csv(_) | Self::Json(_) | Self::Arrow(_) | Self::ArrowStream(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<W, ArrowError> {
+        match self {
+            Self::Parquet(writer) => Ok(writer.into_inner()?),
+            Self::Csv(writer) => Ok(writer.into_inner()),
+            Self::Json(mut writer) => {
+                writer.finish()?;
+                Ok(writer.into_inner())
+            }
+            Self::Arrow(writer) => writer.into_inner(),
+            Self::ArrowStream(writer) => writer.into_inner(),
+        }
+    }
+}
+
+/// Cuts a batch into parts that take no more than `bytes` as text, as far as single rows do not.
+pub(crate) fn slices(batch: &RecordBatch, bytes: u64) -> Vec<RecordBatch> {
+    let (mut todo, mut done) = (vec![batch.clone()], Vec::new());
+    while let Some(part) = todo.pop() {
+        let rows = part.num_rows();
+        if rows <= 1 || text_bytes(&part) <= bytes {
+            done.push(part);
+            continue;
+        }
+        let half = rows / 2;
+        todo.push(part.slice(half, rows - half));
+        todo.push(part.slice(0, half));
+    }
+    done
+}
+
+/// Bytes of a batch as JSON, at the most; as CSV, it takes less.
+fn text_bytes(batch: &RecordBatch) -> u64 {
+    let fields = batch.schema_ref().fields().iter();
+    let columns = fields.zip(batch.columns());
+    let rows = batch.num_rows() as u64;
+    let bytes = columns.map(|(field, column)| named(field.name(), column, rows));
+    bytes.fold(0, u64::saturating_add)
+}
+
+/// What `rows` values take with their name before each.
+fn named(name: &str, column: &ArrayRef, rows: u64) -> u64 {
+    let names = (6 * name.len() as u64 + 8).saturating_mul(rows);
+    names.saturating_add(values_text_bytes(column))
+}
+
+fn values_text_bytes(column: &ArrayRef) -> u64 {
+    let rows = column.len() as u64;
+    // Each byte may be escaped, as `\u001f`, and bytes are written as two digits.
+    let escaped = |bytes: u64| (6 * bytes).saturating_add(8 * rows);
+    match column.data_type() {
+        DataType::Utf8 => escaped(span(column.as_string::<i32>().value_offsets())),
+        DataType::Binary => escaped(span(column.as_binary::<i32>().value_offsets())),
+        DataType::List(_) => {
+            let lists = column.as_list::<i32>();
+            let (first, n) = ends(lists.value_offsets());
+            values_text_bytes(&lists.values().slice(first, n)).saturating_add(8 * rows)
+        }
+        DataType::Struct(fields) => {
+            let members = fields.iter().zip(column.as_struct().columns());
+            let bytes = members.map(|(field, member)| named(field.name(), member, rows));
+            bytes.fold(8 * rows, u64::saturating_add)
+        }
+        _ => VALUE_TEXT_BYTES * rows,
+    }
+}
+
+/// Where the values begin that offsets lead to, and how many there are.
+fn ends(offsets: &[i32]) -> (usize, usize) {
+    let number =
+        |offset: Option<&i32>| offset.map_or(0, |offset| usize::try_from(*offset).unwrap_or(0));
+    let (first, last) = (number(offsets.first()), number(offsets.last()));
+    (first, last - first)
+}
+
+fn span(offsets: &[i32]) -> u64 {
+    ends(offsets).1 as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{BooleanArray, ListArray, StringArray, StructArray};
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::{Field, Fields, Schema};
+
+    use super::*;
+
+    fn written(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+        let mut encoder = Encoder::file(OutputFormat::Json, batch.schema_ref(), Vec::new())?;
+        encoder.write(batch)?;
+        encoder.finish()
+    }
+
+    #[test]
+    fn what_text_takes_is_never_more_than_was_thought() {
+        let texts = StringArray::from(vec!["\u{1}\u{2}", "", "\u{e9}\"\\"]);
+        let batch = RecordBatch::try_from_iter([("a\"b", Arc::new(texts) as ArrayRef)]);
+        let batch = batch.expect("one column");
+        for rows in [batch.clone(), batch.slice(1, 2), batch.slice(2, 1)] {
+            let bytes = written(&rows).expect("it writes").len() as u64;
+            assert!(
+                bytes <= text_bytes(&rows),
+                "{bytes} and {}",
+                text_bytes(&rows)
+            );
+        }
+        assert_eq!(slices(&batch, 1).len(), 3);
+        assert_eq!(slices(&batch, u64::MAX), [batch]);
+    }
+
+    /// Two megabytes of a guest's would be gigabytes of text, which no row may be.
+    #[test]
+    fn names_that_are_repeated_for_each_item_are_refused() {
+        let name = "n".repeat(1000);
+        let n_items = 1 << 20;
+        let fields = Fields::from(vec![Field::new(name, DataType::Boolean, false)]);
+        let flags: ArrayRef = Arc::new(BooleanArray::from(vec![true; n_items]));
+        let items = StructArray::new(fields.clone(), vec![flags], None);
+        let item = Arc::new(Field::new("item", DataType::Struct(fields), false));
+        let offsets = OffsetBuffer::from_lengths([n_items]);
+        let lists = ListArray::new(Arc::clone(&item), offsets, Arc::new(items), None);
+        let schema = Schema::new(vec![Field::new("lists", DataType::List(item), false)]);
+        let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(lists)]);
+        let error = written(&batch.expect("one column")).expect_err("it is too much");
+        assert!(error.to_string().contains("256 are allowed"), "{error}");
+    }
+}
