@@ -4,9 +4,9 @@
     python3 bench/soak.py --weft target/release/weft --guests target/guests --minutes 60 --out soak.jsonl
 
 At the same time, each after random pauses that `--seed` decides: jobs over a few megabytes, whose outputs must be the same bytes every time;
-calls on four connections; deployments of bytes that are new, and of some that are known or no component; jobs that are cancelled half way;
-functions that loop, eat memory, trap and flood; somebody who looks at jobs, receipts, logs and metrics. Of calls, one of 500 has an
-idempotency key.
+calls on four connections; rows that stream through map functions, of which some clients leave half way; deployments of bytes that are new, and
+of some that are known or no component; jobs that are cancelled half way; functions that loop, eat memory, trap and flood; somebody who looks at
+jobs, receipts, logs and metrics. Of calls, one of 500 has an idempotency key.
 
 Every 10 s a line of JSON: of each process of the server memory (RssAnon + RssShmem), open files, threads; what lies on disk; counts so far;
 latencies of calls since the line before; and the longest time by which a thread that sleeps 50 ms woke up late, which tells whether the
@@ -243,7 +243,7 @@ def soak(a, work, stop, hurry, file):
         samples.write(about)
         samples.stalls.start()
         threads = [threading.Thread(target=getattr(load, what), args=(f"{what}-{n}",), daemon=True)
-                   for what, many in (("jobs", 2), ("deployments", 1), ("cancels", 1), ("hostile", 1), ("looks", 1)) for n in range(many)]
+                   for what, many in (("jobs", 2), ("deployments", 1), ("cancels", 1), ("hostile", 1), ("streams", 1), ("looks", 1)) for n in range(many)]
         tally.began = time.monotonic()
         for thread in threads:
             thread.start()

@@ -1,5 +1,5 @@
 """What bench/soak.py loads a server with: jobs, calls, deployments, cancels, hostile functions, and somebody who looks."""
-import glob, hashlib, json, multiprocessing, os, random, shutil, signal, sys, threading, time
+import glob, hashlib, http.client, json, multiprocessing, os, random, shutil, signal, sys, threading, time
 from collections import Counter
 
 import variants, workloads
@@ -247,6 +247,43 @@ class Load:
             self.tally.count(f"hostile {deed}")
             if problem["code"] != due:
                 self.tally.error(f"hostile {deed}", f"{due} was due: {json.dumps(problem)}")
+
+    def streams(self, who):
+        """Rows of a file through a map function; of some the client goes away half way, some fail at their end."""
+        draw = self.draw(who)
+        with open(f"{self.work}/in/weblog/access-0.log", "rb") as file:
+            rows = file.read()
+        while not self.pause(draw, 3):
+            deed = draw.choice(["whole", "whole", "left", "trap"])
+            function = "vandal/misbehave?deed=trap&at=finish" if deed == "trap" else "weblog/parse"
+            try:
+                status, answer = self.server_streams(function, rows, leave=deed == "left")
+            except (OSError, http.client.HTTPException) as error:
+                self.tally.error(f"stream {deed}", f"{type(error).__name__}: {error}")
+                continue
+            if status == 429:
+                self.tally.count("stream: told to come again")
+                continue
+            self.tally.count(f"stream {deed}")
+            due = {"whole": 200, "trap": 422, "left": None}[deed]
+            if status != due or deed == "trap" and b"guest_trap" not in answer:
+                self.tally.error(f"stream {deed}", f"{status}: {answer[:300]}")
+            elif deed == "whole" and self.digests.setdefault("stream", answer) != answer:
+                self.tally.error("stream whole", "the rows are others than before")
+
+    def server_streams(self, function, rows, leave):
+        """Status and rows; neither where the client leaves half way."""
+        connection = http.client.HTTPConnection(*self.server.address, timeout=JOB_SECONDS_MAX)
+        headers = {"authorization": f"Bearer {self.server.token}", "content-type": "application/octet-stream", "accept": "text/csv",
+                   "content-length": str(len(rows))}
+        try:
+            connection.request("POST", f"/v1/invoke/{function}", rows[:len(rows) // 2] if leave else rows, headers)
+            if leave:
+                return None, None
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
 
     def looks(self, who):
         """Reads what the API tells, of jobs that run, have ended, and were archived long ago."""
