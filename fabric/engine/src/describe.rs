@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use weft_core::{ErrorCode, Limits, Problem};
+use weft_core::{ErrorCode, LimitKind, Limits, Problem};
 use weft_sandbox::{Component, Description, Fault, Guest, GuestSettings, MemoryAccount, TaskLog};
 
 /// CPU time of `describe` and of `bind`, which have little to do. A job may allow `bind` less.
@@ -29,6 +29,22 @@ pub(crate) fn settings(
         cancel,
         seed,
         started_ms,
+    }
+}
+
+/// The fault of a guest that plans: where a job's own limit is not the one in force, raising it does nothing.
+pub(crate) fn of_plan(fault: Fault, limits: &Limits) -> Fault {
+    let is_fixed = match &fault {
+        Fault::Limit { kind, .. } => match kind {
+            LimitKind::Memory => limits.memory_bytes >= MEMORY_BYTES_MAX,
+            LimitKind::Cpu => limits.cpu_ms >= CPU_MS_MAX,
+            _ => false,
+        },
+        _ => false,
+    };
+    match is_fixed {
+        true => fault.of_fixed_limit(),
+        false => fault,
     }
 }
 

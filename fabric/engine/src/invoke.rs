@@ -86,7 +86,10 @@ pub(crate) async fn invoke(
     let InvokeLog { lines, dropped } = InvokeLog::of(&log);
     let (result, output) = match result {
         Ok(output) => (Ok(()), output),
-        Err(fault) => (Err(fault.problem(&request.label)), Vec::new()),
+        Err(fault) => {
+            let problem = fault.of_fixed_limit().problem(&request.label);
+            (Err(problem), Vec::new())
+        }
     };
     meters.bytes_written = output.len() as u64;
     let reply = InvokeReply {

@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, Meters, Problem};
 use weft_sandbox::{
-    Component, Guest, GuestMeters, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns,
+    Component, Fault, Guest, GuestMeters, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns,
+    unix_ns,
 };
 
 use crate::encode::{self, Encoder};
@@ -285,11 +286,11 @@ impl StreamCall<'_> {
         };
         // As in a job, where planning binds: the guest that runs has not been called before.
         let guest = Guest::start(self.component, settings(0)).await;
-        let mut guest = guest.map_err(|fault| fault.problem(label))?;
+        let mut guest = guest.map_err(|fault| of_call(fault, label))?;
         let bound = guest.bind(function, reader.schema(), params).await;
         progress.guests[0] = guest.meters();
         drop(guest);
-        let output = bound.map_err(|fault| fault.problem(label))?;
+        let output = bound.map_err(|fault| of_call(fault, label))?;
         if output.fields().is_empty() {
             let detail = format!("`{label}` was bound to an output without columns");
             return Err(Problem::new(ErrorCode::SchemaMismatch, detail).of_function(label.clone()));
@@ -305,7 +306,7 @@ impl StreamCall<'_> {
             },
         };
         let guest = Guest::start(self.component, settings(progress.guests[0].cpu_ns)).await;
-        let mut guest = guest.map_err(|fault| fault.problem(label))?;
+        let mut guest = guest.map_err(|fault| of_call(fault, label))?;
         let ran = self
             .stream(&mut guest, &output, &mut reader, &mut answer, progress)
             .await;
@@ -327,7 +328,7 @@ impl StreamCall<'_> {
             function, params, ..
         } = self.request;
         let opened = guest.open_mapper(function, params, Arc::clone(output));
-        opened.await.map_err(|fault| fault.problem(label))?;
+        opened.await.map_err(|fault| of_call(fault, label))?;
         let body = FileSplit::of_stream(BODY);
         while let Some(batch) = reader.next()? {
             let first = progress.rows_in + 1;
@@ -336,12 +337,12 @@ impl StreamCall<'_> {
             }
             progress.rows_in += batch.num_rows() as u64;
             let pushed = guest.push_mapper(batch).await;
-            let pushed = pushed.map_err(|fault| fault.problem(label));
+            let pushed = pushed.map_err(|fault| of_call(fault, label));
             pushed.map_err(|problem| among_records(problem, first, progress.rows_in, &body))?;
             answer.send_output(guest).await?;
         }
         let finished = guest.finish_mapper().await;
-        finished.map_err(|fault| fault.problem(label))?;
+        finished.map_err(|fault| of_call(fault, label))?;
         answer.send_output(guest).await?;
         answer.finish().await
     }
@@ -404,6 +405,10 @@ impl Outgoing<'_> {
         }
         Ok(())
     }
+}
+
+fn of_call(fault: Fault, label: &str) -> Problem {
+    fault.of_fixed_limit().problem(label)
 }
 
 /// The format of the answer has no place for a value or a column.

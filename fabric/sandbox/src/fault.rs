@@ -79,7 +79,15 @@ impl Fault {
     }
 
     pub(crate) fn limit(kind: LimitKind, value: String) -> Self {
-        let advice = match kind {
+        Fault::Limit {
+            kind,
+            value,
+            advice: Self::advice(kind),
+        }
+    }
+
+    fn advice(kind: LimitKind) -> &'static str {
+        match kind {
             LimitKind::Memory => "; raise `limits.memory` or hold less at a time",
             LimitKind::Cpu => "; raise `limits.cpu` or give each task less to do",
             LimitKind::Wall => "; raise `limits.wall`",
@@ -89,11 +97,24 @@ impl Fault {
             LimitKind::Tables => "; tables may not be larger",
             LimitKind::Stack => "; recurse less deeply",
             LimitKind::Files => "; write fewer files",
-        };
-        Fault::Limit {
-            kind,
-            value,
-            advice,
+        }
+    }
+
+    /// The same where nobody can raise the limit: a call's, or that of `bind`.
+    #[must_use]
+    pub fn of_fixed_limit(self) -> Self {
+        match self {
+            Fault::Limit { kind, value, .. } => Fault::Limit {
+                advice: match kind {
+                    LimitKind::Memory => ", which is fixed; hold less at a time",
+                    LimitKind::Cpu => ", which is fixed; do less at a time",
+                    LimitKind::Output => ", which is fixed; emit less, or run a job",
+                    kind => Self::advice(kind),
+                },
+                kind,
+                value,
+            },
+            other => other,
         }
     }
 

@@ -273,7 +273,7 @@ impl<'a> Planner<'a> {
             ..FunctionUsage::default()
         });
         let output = bound.map_err(|fault| {
-            let mut problem = fault.problem(&label);
+            let mut problem = describe::of_plan(fault, &stage.limits).problem(&label);
             problem.detail = format!("stage `{}`: {}", stage.name, problem.detail);
             problem
         })?;

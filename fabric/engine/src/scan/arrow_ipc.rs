@@ -8,13 +8,13 @@ use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RecordBatch};
-use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Fields, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::{MessageHeader, root_as_message};
 use weft_core::{ErrorCode, Problem};
 
-use super::{BATCH_ROWS, check_size, conform, positions, unreadable};
+use super::{BATCH_ROWS, check_size, conform, positions, shared, unreadable};
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::untrusted::decode;
 
@@ -29,10 +29,6 @@ const STREAM_BODY_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of dictionaries, which are kept until the end, in what somebody sends.
 const STREAM_DICTIONARIES_BYTES_MAX: u64 = 64 << 20;
 const STREAM_BUFFER_BYTES: usize = 64 << 10;
-/// Bytes of a batch that its rows share, once each has its own.
-const SHARED_BYTES_MAX: u64 = 64 << 20;
-/// The same, of a row.
-const ROW_BYTES_MAX: u64 = 256 << 20;
 /// Values of one array.
 const VALUES_MAX: i64 = 1 << 31;
 
@@ -176,6 +172,10 @@ impl Messages {
             )));
         }
         if length == 0 {
+            // In a file, a footer comes behind.
+            if self.file.is_stream() && !self.file.fill_buf()?.is_empty() {
+                return Err(invalid("there is more behind the end of the stream"));
+            }
             self.ended = true;
         } else {
             let metadata = self.take(length)?;
@@ -349,6 +349,8 @@ pub(crate) struct ArrowReader {
     order: Vec<usize>,
     /// What is left of the last batch.
     rest: Option<RecordBatch>,
+    /// What is left of it that was not made yet.
+    unconformed: Option<RecordBatch>,
     pub(super) bytes_read: u64,
 }
 
@@ -368,6 +370,7 @@ impl ArrowReader {
             reader,
             schema: Arc::clone(&plan.schema),
             rest: None,
+            unconformed: None,
             bytes_read,
         })
     }
@@ -382,154 +385,48 @@ impl ArrowReader {
             reader,
             schema,
             rest: None,
+            unconformed: None,
             bytes_read: 0,
         })
     }
 
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
-        let batch = match self.rest.take() {
-            Some(batch) => batch,
+        if self.rest.is_none() {
+            self.rest = self.conformed()?;
+        }
+        let Some(batch) = self.rest.take() else {
+            return Ok(None);
+        };
+        let rows = batch.num_rows();
+        if rows > BATCH_ROWS {
+            self.rest = Some(batch.slice(BATCH_ROWS, rows - BATCH_ROWS));
+        }
+        Ok(Some(batch.slice(0, rows.min(BATCH_ROWS))))
+    }
+
+    /// The next batch, or as many of its rows as may be made at once, in types that functions see.
+    fn conformed(&mut self) -> Result<Option<RecordBatch>, Problem> {
+        let failed = |error: &dyn std::fmt::Display| broken(&self.path, error);
+        let read = match self.unconformed.take() {
+            Some(batch) => Some(batch),
             None => {
-                let read = decode(|| self.reader.next());
-                let read = read.map_err(|panic| broken(&self.path, &panic))?;
-                match read
-                    .transpose()
-                    .map_err(|error| broken(&self.path, &error))?
-                {
-                    Some(batch) => batch,
-                    None => return Ok(None),
-                }
+                let read = decode(|| self.reader.next()).map_err(|panic| failed(&panic))?;
+                read.transpose().map_err(|error| failed(&error))?
             }
         };
-        let rows = decode(|| rows_at_once(&batch));
-        let rows = rows.map_err(|panic| broken(&self.path, &panic))?;
-        let rows = rows.map_err(|what| broken(&self.path, &what))?;
-        if rows < batch.num_rows() {
-            self.rest = Some(batch.slice(rows, batch.num_rows() - rows));
-        }
-        let conformed = decode(|| conform(batch.slice(0, rows), &self.order, &self.schema));
-        let conformed = conformed.map_err(|panic| broken(&self.path, &panic))?;
-        let conformed = conformed.map_err(|error| broken(&self.path, &error))?;
-        Ok(Some(conformed))
-    }
-}
-
-/// How many rows at the front of a batch functions see at once: values that rows share are made for each of them. Errors: a row
-/// alone would be too large.
-fn rows_at_once(batch: &RecordBatch) -> Result<usize, String> {
-    let columns = batch.columns().iter().map(shared_bytes);
-    let bytes = columns.fold(0, u64::saturating_add);
-    if bytes > ROW_BYTES_MAX {
-        let most = ROW_BYTES_MAX >> 20;
-        return Err(format!(
-            "a row may have {} MiB of values that others share; {most} are allowed",
-            bytes >> 20
-        ));
-    }
-    let rows = SHARED_BYTES_MAX / bytes.max(1);
-    let rows = usize::try_from(rows).unwrap_or(BATCH_ROWS);
-    Ok(batch.num_rows().min(rows.clamp(1, BATCH_ROWS)))
-}
-
-/// Bytes of a row, at the most, that it shares with others: out of a dictionary, or what views lead to.
-fn shared_bytes(column: &ArrayRef) -> u64 {
-    let times = |items: u64, column: &ArrayRef| items.saturating_mul(shared_bytes(column));
-    match column.data_type() {
-        DataType::Dictionary(_, _) => column
-            .as_any_dictionary_opt()
-            .map_or(0, |dictionary| longest(dictionary.values())),
-        DataType::Utf8View | DataType::BinaryView => longest(column),
-        DataType::List(_) => {
-            let lists = column.as_list::<i32>();
-            times(widest(lists.value_offsets()), lists.values())
-        }
-        DataType::LargeList(_) => {
-            let lists = column.as_list::<i64>();
-            times(widest(lists.value_offsets()), lists.values())
-        }
-        DataType::FixedSizeList(_, items) => {
-            let items = u64::try_from(*items).unwrap_or(0);
-            times(items, column.as_fixed_size_list().values())
-        }
-        DataType::Struct(_) => {
-            let members = column.as_struct().columns().iter().map(shared_bytes);
-            members.fold(0, u64::saturating_add)
-        }
-        _ => 0,
-    }
-}
-
-/// Bytes of the longest value.
-fn longest(values: &ArrayRef) -> u64 {
-    // The length of what a view leads to stands in its lower half.
-    let viewed = |views: &[u128]| {
-        views
-            .iter()
-            .map(|view| *view as u32)
-            .max()
-            .map_or(0, u64::from)
-    };
-    match values.data_type() {
-        DataType::Utf8 => widest(values.as_string::<i32>().value_offsets()),
-        DataType::Binary => widest(values.as_binary::<i32>().value_offsets()),
-        DataType::LargeUtf8 => widest(values.as_string::<i64>().value_offsets()),
-        DataType::LargeBinary => widest(values.as_binary::<i64>().value_offsets()),
-        DataType::Utf8View => viewed(values.as_string_view().views()),
-        DataType::BinaryView => viewed(values.as_binary_view().views()),
-        kind => match kind.primitive_width() {
-            Some(width) => width as u64,
-            // Whatever it is: no value is larger than all of them.
-            None => values.get_buffer_memory_size() as u64,
-        },
-    }
-}
-
-/// The largest step between offsets.
-fn widest<O: OffsetSizeTrait>(offsets: &[O]) -> u64 {
-    let steps = offsets.windows(2).map(|pair| pair[1] - pair[0]);
-    let widest = steps.max().map_or(0, |step| step.as_usize());
-    widest as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use arrow::array::{DictionaryArray, Int32Array, ListArray, StringArray, StringViewArray};
-    use arrow::buffer::OffsetBuffer;
-    use arrow::datatypes::Field;
-
-    use super::*;
-
-    /// A dictionary of one value of a megabyte, which all rows have.
-    fn shared(rows: usize) -> ArrayRef {
-        let values = StringArray::from(vec!["x".repeat(1 << 20)]);
-        let keys = Int32Array::from(vec![0; rows]);
-        Arc::new(DictionaryArray::new(keys, Arc::new(values)))
-    }
-
-    fn at_once(column: ArrayRef) -> Result<usize, String> {
-        rows_at_once(&RecordBatch::try_from_iter([("c", column)]).expect("one column"))
-    }
-
-    #[test]
-    fn values_that_rows_share_are_made_for_few_rows_at_a_time() {
-        assert_eq!(at_once(shared(1000)), Ok(64));
-        assert_eq!(at_once(shared(3)), Ok(3));
-        let views = StringViewArray::from(vec!["y".repeat(32 << 20); 10]);
-        assert_eq!(at_once(Arc::new(views)), Ok(2));
-        let plain = StringArray::from(vec!["z".repeat(1 << 20); 100]);
-        assert_eq!(at_once(Arc::new(plain)), Ok(100));
-        let item = Arc::new(Field::new("item", shared(1).data_type().clone(), true));
-        let lists = |items: usize| {
-            let offsets = OffsetBuffer::from_lengths([items, 1]);
-            Arc::new(ListArray::new(
-                Arc::clone(&item),
-                offsets,
-                shared(items + 1),
-                None,
-            ))
+        let Some(batch) = read else {
+            return Ok(None);
         };
-        assert_eq!(at_once(lists(60)), Ok(1));
-        let refused = at_once(lists(1000)).expect_err("a row of a gigabyte");
-        assert!(refused.contains("256 are allowed"), "{refused}");
+        let made = decode(|| {
+            let rows = shared::rows_at_once(&batch, &self.order)?;
+            let made = conform(batch.slice(0, rows), &self.order, &self.schema);
+            made.map_err(|error| error.to_string())
+        });
+        let made = made.flatten().map_err(|what| failed(&what))?;
+        let (rows, all) = (made.num_rows(), batch.num_rows());
+        if rows < all {
+            self.unconformed = Some(batch.slice(rows, all - rows));
+        }
+        Ok(Some(made))
     }
 }

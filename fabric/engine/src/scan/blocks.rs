@@ -335,8 +335,8 @@ impl Blocks {
 
     /// Reads until a block is pending, or all there is. Of a stream, what has come: its rows need not wait for later ones.
     pub(super) fn fill_block(&mut self) -> Result<(), Problem> {
-        let waits = self.is_stream() && memchr::memchr(b'\n', &self.pending).is_some();
-        if !self.ended && !waits && self.pending.len() < BLOCK_BYTES {
+        let has_come = self.is_stream() && memchr::memchr2(b'\n', b'\r', &self.pending).is_some();
+        if !self.ended && !has_come && self.pending.len() < BLOCK_BYTES {
             self.fill(BLOCK_BYTES - self.pending.len())?;
         }
         Ok(())
@@ -349,13 +349,16 @@ impl Blocks {
         while !self.ended && self.pending.len() < BLOCK_BYTES {
             self.fill(BLOCK_BYTES - self.pending.len())?;
         }
-        loop {
-            let whole = self.whole_records(dialect);
-            if whole > 0 || self.ended {
-                return Ok(whole);
-            }
+        let mut whole = self.whole_records(dialect);
+        while whole == 0 && !self.ended {
             self.fill_record("record")?;
+            whole = self.whole_records(dialect);
+            if whole > 0 && self.is_stream() {
+                // Those behind it may have come with it, or not.
+                whole = ends(dialect, &self.pending, 0).next().unwrap_or(whole);
+            }
         }
+        Ok(whole)
     }
 
     fn is_stream(&self) -> bool {

@@ -10,6 +10,7 @@ mod infer;
 mod parquet;
 mod reason;
 mod records;
+mod shared;
 mod text;
 
 pub(crate) use arrow_ipc::file_schema as arrow_schema;

@@ -138,7 +138,7 @@ impl TextReader {
                         reason: "the line is not UTF-8".into(),
                         record: line.to_vec(),
                     };
-                    let advice = "use `bad_records = \"skip\"` or `encoding = \"binary\"`";
+                    let advice = "use `bad_records = \"skip\"` or `{ dead_letter = \"FOLDER\" }`, or `encoding = \"binary\"`";
                     self.left_out.add(&self.blocks.split, bad, advice)?;
                 }
             }
@@ -296,7 +296,12 @@ mod tests {
         let file = file(b"good\nb\xffd\nalso good\n", "");
         let problem = lines(file.path(), 0, 19, true, BadRecords::Fail).expect_err("line 2 is bad");
         assert!(problem.detail.contains("byte 5"), "{problem}");
-        let kept = lines(file.path(), 0, 19, true, BadRecords::Skip).expect("it is skipped");
-        assert_eq!(kept, [b"good".to_vec(), b"also good".to_vec()]);
+        let put_aside = BadRecords::DeadLetter {
+            output: "aside".into(),
+        };
+        for policy in [BadRecords::Skip, put_aside] {
+            let kept = lines(file.path(), 0, 19, true, policy).expect("it is left out");
+            assert_eq!(kept, [b"good".to_vec(), b"also good".to_vec()]);
+        }
     }
 }

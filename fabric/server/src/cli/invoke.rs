@@ -53,7 +53,13 @@ pub(crate) async fn invoke(
         query.push((DEADLINE, deadline.to_string()));
     }
     let path = path(&["invoke", component, function]);
-    if streams(client, component, function).await? {
+    let kind = kind(client, component, function).await?;
+    if kind.as_deref() == Some(MAP) {
+        if arguments.idempotency_key.is_some() {
+            let what =
+                "`--idempotency-key` is for task functions: answers of map functions are not kept";
+            return Err(Failure::Usage(what.into()));
+        }
         let format = arguments.output_format.unwrap_or(StreamOutput::Json);
         if output.is_json() && format != StreamOutput::Json {
             let what = "`--json` writes JSON lines: leave out `--output-format`";
@@ -61,11 +67,20 @@ pub(crate) async fn invoke(
         }
         return stream(client, Call::post(path).query(&query), arguments, output).await;
     }
-    if arguments.input_format.is_some() || arguments.output_format.is_some() {
+    let has_formats = arguments.input_format.is_some() || arguments.output_format.is_some();
+    if kind.is_some() && has_formats {
         let what = "`--input-format` and `--output-format` are for map functions: a task function reads and writes bytes";
         return Err(Failure::Usage(what.into()));
     }
-    let call = Call::post_octets(path, input(arguments)?);
+    // What cannot be called need not wait for its input.
+    let input = match kind {
+        Some(_) => input(arguments)?,
+        None => Vec::new(),
+    };
+    let mut call = Call::post_octets(path, input);
+    if let Some(key) = &arguments.idempotency_key {
+        call = call.header("idempotency-key", key);
+    }
     let answer = client.send(&call.query(&query)).await?;
     let number = |name| {
         answer
@@ -89,19 +104,20 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Pieces of it that are read ahead.
 const PIECES_MAX: usize = 4;
 
-/// True for a map function, whose input and output stream. Where the server does not know it, the call will say so.
-async fn streams(client: &Client, component: &str, function: &str) -> Result<bool, Failure> {
+/// What kind of function it is. Nothing where the server knows of none; the call will be told why.
+async fn kind(client: &Client, component: &str, function: &str) -> Result<Option<String>, Failure> {
     let segments: Vec<&str> = ["components"]
         .into_iter()
         .chain(component.splitn(2, '@'))
         .collect();
     let component: Component = match client.send(&Call::get(path(&segments))).await {
         Ok(answer) => answer.read()?,
-        Err(Failure::Problem(_)) => return Ok(false),
+        Err(Failure::Problem(problem)) if problem.code == "not_found" => return Ok(None),
         Err(failure) => return Err(failure),
     };
-    let mut functions = component.functions.iter();
-    Ok(functions.any(|one| one.name == function && one.kind == MAP))
+    let mut functions = component.functions.into_iter();
+    let found = functions.find(|one| one.name == function);
+    Ok(found.map(|found| found.kind))
 }
 
 /// Sends the input as it comes, and writes the output as it goes.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use weft_core::{ErrorCode, Problem};
 use weft_engine::{
@@ -163,19 +163,25 @@ impl Invocations {
             outputs,
             room: Arc::clone(&room),
         };
-        let link = lock(&self.pending)
-            .link
-            .as_ref()
-            .map(|(_, link)| link.clone());
-        let link = link.ok_or_else(|| busy("no executor is ready; try again"))?;
+        let link = lock(&self.pending).link.clone();
+        let (executor, link) = link.ok_or_else(|| busy("no executor is ready; try again"))?;
         let abandon = link.clone().reserve_owned().await;
         let mut sent = Sent {
             invocations: self,
             request: number,
             abandon: Some(abandon.map_err(|_| busy("the executor ended; try again"))?),
         };
-        lock(&self.pending).streams.insert(number, ends);
-        let answered = self.send(request, Bytes::new()).await?;
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut pending = lock(&self.pending);
+            if pending.link.as_ref().is_none_or(|(id, _)| *id != executor) {
+                return Err(busy("the executor ended; try again").into());
+            }
+            pending.streams.insert(number, ends);
+            pending.answers.insert(number, answer);
+        }
+        let invoke = ToExecutor::Invoke(Box::new(request));
+        send(&link, invoke, Bytes::new()).await?;
         let sending = send_input(number, body, &room, &link);
         let receiving = async {
             while let Some(piece) = output.recv().await {
