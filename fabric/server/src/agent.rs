@@ -71,6 +71,7 @@ pub(crate) struct Agent {
     events: mpsc::Sender<ExecutorEvent>,
     invocations: Arc<Invocations>,
     compilers: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 impl Agent {
@@ -94,8 +95,9 @@ impl Agent {
                 slots,
                 tasks,
                 events,
-                invocations: Arc::new(Invocations::new(slots, incarnation, metrics)),
+                invocations: Arc::new(Invocations::new(slots, incarnation, Arc::clone(&metrics))),
                 compilers,
+                metrics,
             },
             receiver,
         ))
@@ -215,6 +217,7 @@ impl Agent {
                 command.arg("--last");
             }
             command.stdin(Stdio::null()).stdout(Stdio::piped());
+            self.metrics.compilations.inc();
             let verdict = tokio::time::timeout(COMPILE_WALL_MAX, verdict_of(command));
             let verdict = verdict.await.map_err(|_| {
                 // Its CPU time has a limit of its own: the machine was busy.

@@ -328,13 +328,8 @@ mod tests {
 
     use super::*;
 
-    /// A call that was given up is billed for what it used until it was stopped.
-    #[tokio::test]
-    async fn calls_that_nobody_waits_for_are_billed() {
-        let invocations = Invocations::new(1, "this one".into(), Arc::new(Metrics::new()));
-        let (link, mut executor) = mpsc::channel(8);
-        invocations.connect(1, link);
-        let request = InvokeRequest {
+    fn request() -> InvokeRequest {
+        InvokeRequest {
             request: 0,
             digest: weft_core::Digest::from_sha256(&[0; 32]),
             function: "spin".into(),
@@ -344,8 +339,48 @@ mod tests {
             seed: 0,
             started_ms: 0,
             stream: None,
+        }
+    }
+
+    /// A burst of one function leaves room for others, and all together have a bound.
+    #[tokio::test]
+    async fn calls_that_wait_are_bounded() {
+        let invocations = Invocations::new(1, "this one".into(), Arc::new(Metrics::new()));
+        let (link, _executor) = mpsc::channel(8);
+        invocations.connect(1, link);
+        let call = |label: &str| {
+            let request = InvokeRequest {
+                label: label.into(),
+                ..request()
+            };
+            Box::pin(invocations.invoke(request, Bytes::new(), Duration::from_secs(600)))
         };
-        let call = invocations.invoke(request, Bytes::new(), Duration::from_millis(1));
+        let mut waiting = Vec::new();
+        for function in ["a", "b", "c", "d"] {
+            for _ in 0..FUNCTION_MAX {
+                let mut one = call(function);
+                assert!(futures::poll!(&mut one).is_pending());
+                waiting.push(one);
+            }
+            let refused = call(function).await.expect_err("there is no room");
+            assert_eq!(refused.code, ErrorCode::Busy, "{refused}");
+        }
+        let refused = call("e").await.expect_err("there is no room");
+        assert!(refused.detail.contains("1024 invocations"), "{refused}");
+        waiting.pop();
+        assert!(
+            futures::poll!(&mut call("e")).is_pending(),
+            "there is room again"
+        );
+    }
+
+    /// A call that was given up is billed for what it used until it was stopped.
+    #[tokio::test]
+    async fn calls_that_nobody_waits_for_are_billed() {
+        let invocations = Invocations::new(1, "this one".into(), Arc::new(Metrics::new()));
+        let (link, mut executor) = mpsc::channel(8);
+        invocations.connect(1, link);
+        let call = invocations.invoke(request(), Bytes::new(), Duration::from_millis(1));
         let problem = call.await.expect_err("nobody answers");
         assert_eq!(problem.code, ErrorCode::LimitExceeded);
         let Some((ToExecutor::Invoke(sent), _)) = executor.recv().await else {

@@ -86,6 +86,7 @@ pub(crate) struct Metrics {
     pub(crate) log_lines_dropped: Counter,
     cpu_nanoseconds: Family<AccountLabels, Counter>,
     shuffle_bytes: Counter,
+    pub(crate) compilations: Counter,
     pub(crate) components: Gauge,
     pub(crate) free_bytes: Gauge<f64, AtomicU64>,
 }
@@ -131,6 +132,7 @@ impl Metrics {
             log_lines_dropped: Counter::default(),
             cpu_nanoseconds: Family::default(),
             shuffle_bytes: Counter::default(),
+            compilations: Counter::default(),
             components: Gauge::default(),
             free_bytes: Gauge::default(),
         };
@@ -265,6 +267,11 @@ impl Metrics {
             self.shuffle_bytes.clone(),
         );
         r.register(
+            "compilations",
+            "Compilers that were started",
+            self.compilations.clone(),
+        );
+        r.register(
             "components",
             "Versions of components in the catalog",
             self.components.clone(),
@@ -377,7 +384,50 @@ impl Drop for UnderWay<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    const SOURCE: &str = include_str!("metrics.rs");
+    const API: &str = include_str!("../../API.md");
+
+    /// The words after each `before`, as far as they are names.
+    fn names<'a>(text: &'a str, before: &'a str) -> BTreeSet<&'a str> {
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let behind = text.split(before).skip(1);
+        let names = behind.map(|text| text.split(|c| !is_name(c)).next().unwrap_or(""));
+        names.filter(|name| !name.is_empty()).collect()
+    }
+
+    /// Whoever copies a query from the page finds what it asks for, and what there is to ask for is on the page.
+    #[test]
+    fn metrics_are_those_of_the_page() {
+        let code = SOURCE.split("#[cfg(test)]").next().expect("a part");
+        let code = code.split_whitespace().collect::<String>();
+        let registered: BTreeSet<&str> = names(&code, "register(\"")
+            .union(&names(&code, "register_with_unit(\""))
+            .copied()
+            .collect();
+        assert!(registered.len() > 20, "{registered:?}");
+        let on_page = names(API, "weft_");
+        let units = ["", "_total", "_seconds", "_bytes", "_bytes_total"];
+        let is_named = |name: &str| {
+            units
+                .iter()
+                .any(|unit| on_page.contains(&*format!("{name}{unit}")))
+        };
+        let unnamed: Vec<_> = registered.iter().filter(|name| !is_named(name)).collect();
+        assert!(unnamed.is_empty(), "not on the page: {unnamed:?}");
+        let is_there = |name: &&&str| {
+            let mut plain = units.iter().filter_map(|unit| name.strip_suffix(unit));
+            plain.any(|name| registered.contains(name))
+        };
+        let unknown: Vec<_> = on_page.iter().filter(|name| !is_there(name)).collect();
+        assert!(unknown.is_empty(), "only on the page: {unknown:?}");
+        for account in ["billed", "platform"] {
+            assert!(API.contains(&format!("`{account}`")), "{account}");
+        }
+    }
 
     #[test]
     fn what_is_waived_goes_to_the_platforms_account() {

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::places::Places;
-use crate::run::{cargo, program, run_lines, step};
+use crate::run::{cargo, program, run, run_lines, step};
 use crate::{guests, toolchain};
 
 /// Tests of all steps together, as cargo's harness counts them.
@@ -77,6 +77,7 @@ fn steps(places: &Places, sums: &mut Sums) -> Result<()> {
             on_the_host(places, &folder, sums)
         })?;
     }
+    step("test a new project in Rust", || new_project(places, sums))?;
     for folder in python_tested(places)? {
         let name = folder.strip_prefix(&places.root).unwrap_or(&folder);
         step(&format!("test {}", name.display()), || {
@@ -153,6 +154,22 @@ fn on_the_host(places: &Places, folder: &Path, sums: &mut Sums) -> Result<()> {
         .arg(folder.join("Cargo.toml"));
     command.env("CARGO_TARGET_DIR", places.target.join("sdk-tests"));
     count(&mut command, sums)
+}
+
+/// What `weft new` lays out: it is tested, and builds to a component.
+fn new_project(places: &Places, sums: &mut Sums) -> Result<()> {
+    let parent = places.target.join("new-project");
+    if parent.exists() {
+        std::fs::remove_dir_all(&parent)
+            .with_context(|| format!("cannot remove {}", parent.display()))?;
+    }
+    std::fs::create_dir_all(&parent)
+        .with_context(|| format!("cannot make {}", parent.display()))?;
+    let project = parent.join("hits");
+    let mut new = program(places.weft());
+    run(new.arg("new").arg(&project).args(["--lang", "rust"]))?;
+    on_the_host(places, &project, sums)?;
+    guests::build_project(places, &project, &parent.join("hits.wasm"))
 }
 
 /// Runs the tests of a folder, and counts them by what `unittest` says at the end.

@@ -184,7 +184,14 @@ async fn once(
     let outcome = match &answer {
         Ok((reply, output)) => outcome(&api, &key, label, reply, output).await,
         // Nothing of it is an answer: it may be made again.
-        Err(_) => Ok(None),
+        Err(problem) if problem.code.is_platform_fault() => Ok(None),
+        // A deadline is the caller's own, and this its answer.
+        Err(problem) => Ok(Some(CallOutcome {
+            label,
+            problem: Some(problem.clone()),
+            output: None,
+            meters: Meters::default(),
+        })),
     };
     let end = |outcome| Command::EndCall { key, by, outcome };
     match outcome {

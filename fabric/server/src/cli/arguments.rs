@@ -168,6 +168,9 @@ pub(crate) struct InvokeArguments {
     /// How long the call may take, waiting included
     #[arg(long, value_name = "MS")]
     pub(crate) deadline_ms: Option<u64>,
+    /// Calls with the same key have one answer, for 24 hours
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
     /// What the input of a map function is [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) input_format: Option<StreamInput>,

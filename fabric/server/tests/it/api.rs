@@ -573,3 +573,35 @@ fn skew_is_told() {
     );
     assert!(ended["stages"][0]["skew"].is_null(), "it reads no shuffle");
 }
+
+/// However many upload the same bytes at once, they are compiled once, and one of them has made something new.
+#[test]
+fn a_component_is_compiled_once() {
+    let place = Place::new();
+    let server = Server::start(&place.data(), &Setup::default());
+    let component = crate::guests::bytes("mirror");
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let upload = || server.ask(&Request::component(component.clone())).status;
+        let uploads: Vec<_> = (0..16).map(|_| scope.spawn(upload)).collect();
+        uploads
+            .into_iter()
+            .map(|one| one.join().expect("it ends"))
+            .collect()
+    });
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 201).count(),
+        1,
+        "{statuses:?}"
+    );
+    assert!(
+        statuses.iter().all(|status| matches!(status, 200 | 201)),
+        "{statuses:?}"
+    );
+    let metrics = server.ask(&Request::get("/metrics")).text();
+    assert!(
+        metrics
+            .lines()
+            .any(|line| line == "weft_compilations_total 1"),
+        "{metrics}"
+    );
+}

@@ -31,6 +31,22 @@ impl Example {
         Example { server, place }
     }
 
+    /// Writes rows as a Parquet file, by a job.
+    fn write_parquet(&self, csv: &str, schema: &[&str], to: &str) {
+        job::deploy(&self.server, "mirror");
+        let (input, made) = (self.place.path("rows.csv"), self.place.path("made"));
+        std::fs::write(&input, csv).expect("it writes");
+        let to_parquet = json!({
+            "name": "rows",
+            "input": { "rows": { "format": "csv", "uri": input, "schema": schema } },
+            "stage": [{ "name": "passed", "from": "rows", "map": "mirror/pass" }],
+            "output": { "passed": { "from": "passed", "format": "parquet", "uri": made } },
+        });
+        job::run(&self.server, &to_parquet);
+        let part = made.join("part-passed-00000.parquet");
+        std::fs::copy(part, self.place.path(to)).expect("it copies");
+    }
+
     /// Runs the job file, and gives the folder of its outputs.
     fn run(&self) -> PathBuf {
         let file = self.place.path("job.toml");
@@ -80,27 +96,71 @@ fn words_are_counted_the_same_in_rust_and_in_python() {
 #[test]
 fn fares_are_averaged_by_zone_and_hour() {
     let example = Example::new("taxi");
-    job::deploy(&example.server, "mirror");
-    let csv = example.place.path("trips.csv");
     let trips = "PULocationID,tpep_pickup_datetime,fare_amount\n161,2024-01-01T08:05:00,12.8\n\
                  7,2024-01-01T23:59:00,9.3\n161,2024-01-02T08:40:00,20.5\n161,2024-01-02T09:00:00,7.2\n,2024-01-02T09:00:00,7.2\n";
-    std::fs::write(&csv, trips).expect("it writes");
     let schema = [
         "PULocationID int32",
         "tpep_pickup_datetime timestamp-us",
         "fare_amount float64",
     ];
-    let made = example.place.path("made");
-    let to_parquet = json!({
-        "name": "trips",
-        "input": { "trips": { "format": "csv", "uri": csv, "schema": schema } },
-        "stage": [{ "name": "passed", "from": "trips", "map": "mirror/pass" }],
-        "output": { "passed": { "from": "passed", "format": "parquet", "uri": made } },
-    });
-    job::run(&example.server, &to_parquet);
-    let part = made.join("part-passed-00000.parquet");
-    let month = example.place.path("data/yellow_tripdata_2024-01.parquet");
-    std::fs::copy(part, month).expect("it copies");
+    example.write_parquet(trips, &schema, "data/yellow_tripdata_2024-01.parquet");
     let zones = rows(&example.run().join("zones"));
     assert_eq!(zones, ["161|8|16.65|2", "161|9|7.2|1", "7|23|9.3|1"]);
+}
+
+#[test]
+fn payments_are_scored() {
+    let example = Example::new("scoring");
+    let chrome = "\"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.6099.71 Safari/537.36\"";
+    let payments = format!(
+        "ua,lat1,lon1,lat2,lon2,amount,hour\n{chrome},48.86,2.35,48.80,2.13,12.5,14\n\
+         {chrome},48.86,2.35,40.71,-74.01,950.0,14\ncurl/8.5.0,52.52,13.40,48.14,11.58,600.0,3\n"
+    );
+    let schema = [
+        "ua utf8",
+        "lat1 float64",
+        "lon1 float64",
+        "lat2 float64",
+        "lon2 float64",
+        "amount float64",
+        "hour int32",
+    ];
+    example.write_parquet(&payments, &schema, "data/payments.parquet");
+    let scores = rows(&example.run().join("scores"));
+    assert_eq!(scores, ["Chrome|Windows|2|5854|70", "Other|Other|1|503|78"]);
+}
+
+#[test]
+fn visitors_and_pages_are_counted_by_day() {
+    let example = Example::new("weblog");
+    let line = |address: &str, second: u32, page: &str| {
+        format!(
+            "{address} - - [10/Jul/2025:13:55:{second} +0000] \"GET {page} HTTP/1.1\" 200 512 \"-\" \"curl/8\"\n"
+        )
+    };
+    let log = [
+        line("10.0.0.1", 36, "/b?x=1"),
+        line("10.0.0.2", 37, "/a"),
+        line("10.0.0.1", 38, "/b"),
+        "garbage\n".into(),
+    ];
+    std::fs::write(example.place.path("data/access-1.log"), log.concat()).expect("it writes");
+    let out = example.run();
+    assert_eq!(rows(&out.join("daily")), ["2025-07-10|2"]);
+    assert_eq!(
+        rows(&out.join("top")),
+        ["2025-07-10|1|/b|2", "2025-07-10|2|/a|1"]
+    );
+    let logs = example
+        .server
+        .cli(&["logs", "last"])
+        .output()
+        .expect("it runs");
+    let logs = String::from_utf8_lossy(&logs.stdout).into_owned();
+    assert!(logs.contains("skipped 1 malformed lines of 4"), "{logs}");
+}
+
+#[test]
+fn a_thousand_tasks_do_nothing() {
+    Example::new("hello").run();
 }

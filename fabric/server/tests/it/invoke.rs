@@ -1,5 +1,7 @@
 //! Invocations: answers and meters, limits and deadlines, many at once, executors that die.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::thread;
 
@@ -67,6 +69,36 @@ fn a_call_answers_with_what_it_used() {
     for _ in 0..3 {
         assert_eq!(desk.invoke("mirror@0.1.0/count", b"").body, [0]);
     }
+}
+
+/// Calls that are sent one behind the other, without waiting, are answered in their order on the same connection.
+#[test]
+fn calls_follow_each_other_on_a_connection() {
+    let desk = Desk::new();
+    let Server { address, token, .. } = &desk.server;
+    let call = |n: usize, connection: &str| {
+        format!(
+            "POST /v1/invoke/mirror/echo HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+             connection: {connection}\r\ncontent-length: 1\r\n\r\n{n}"
+        )
+    };
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    let mut answers = String::new();
+    let all: String = (0..9)
+        .map(|n| call(n, if n == 8 { "close" } else { "keep-alive" }))
+        .collect();
+    stream.write_all(all.as_bytes()).expect("the server reads");
+    stream.read_to_string(&mut answers).expect("it answers");
+    let bodies: Vec<&str> = answers
+        .split("HTTP/1.1 200 OK\r\n")
+        .skip(1)
+        .map(|answer| answer.split_once("\r\n\r\n").expect("a head").1)
+        .collect();
+    assert_eq!(
+        bodies,
+        ["0", "1", "2", "3", "4", "5", "6", "7", "8"],
+        "{answers}"
+    );
 }
 
 #[test]
@@ -166,6 +198,22 @@ fn calls_that_take_too_long() {
     );
 }
 
+/// Nobody can raise the limits of a call, so no error says that one should.
+#[test]
+fn calls_have_limits_of_their_own() {
+    let desk = Desk::new();
+    for (deed, limit, value) in [("eat", "memory", "256 MiB"), ("log-flood", "log", "64 MiB")] {
+        let path = format!("vandal/toil?deed={deed}&at=run");
+        let problem = desk.fails(&path, 422, "limit_exceeded");
+        assert_eq!(
+            (&problem["limit"], &problem["value"]),
+            (&json!(limit), &json!(value))
+        );
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(!detail.contains("raise"), "{detail}");
+    }
+}
+
 #[test]
 fn many_calls_at_once_and_a_job_beside_them() {
     let fixture = Fixture::shared();
@@ -236,7 +284,7 @@ fn the_cli_invokes() {
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let mut stdin = child.stdin.take().expect("it is piped");
-        std::io::Write::write_all(&mut stdin, input.as_bytes()).expect("it reads");
+        stdin.write_all(input.as_bytes()).expect("it reads");
         drop(stdin);
         let output = child.wait_with_output().expect("it ends");
         (
@@ -248,6 +296,18 @@ fn the_cli_invokes() {
         run(&["invoke", "mirror/echo"], "from a pipe\n"),
         (Some(0), "from a pipe\n".into())
     );
+    let keyed = |input| {
+        [
+            "invoke",
+            "mirror/echo",
+            "--idempotency-key",
+            "k",
+            "--input",
+            input,
+        ]
+    };
+    assert_eq!(run(&keyed("x"), ""), (Some(0), "x".into()));
+    assert_eq!(run(&keyed("y"), "").0, Some(1), "another request");
     let (code, out) = run(&["invoke", "mirror/echo", "--input", "x", "--json"], "");
     let document: Value = serde_json::from_str(&out).expect("one document");
     assert_eq!((code, &document["output"]), (Some(0), &json!("x")));
@@ -278,6 +338,15 @@ fn a_key_has_one_answer() {
     let conflict = server.ask(&keyed("other", "a"));
     let code = &conflict.json()["code"];
     assert_eq!((conflict.status, code), (409, &json!("version_conflict")));
+    // A deadline is an answer, too.
+    let late = |deadline: u32| {
+        let path = format!("/v1/invoke/vandal/spin-for-ever?deadline_ms={deadline}");
+        let call = Request::post(path, "", Vec::new()).header("idempotency-key", "c");
+        let answer = server.ask(&call);
+        (answer.status, answer.json()["value"].clone())
+    };
+    assert_eq!(late(100), (422, json!("100 ms")));
+    assert_eq!(late(600_000), (422, json!("100 ms")));
     server.kill();
     let server = Server::start(&place.data(), &setup);
     let again = server.ask(&keyed("", "a"));
