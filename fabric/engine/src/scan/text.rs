@@ -291,6 +291,26 @@ mod tests {
         assert!(problem.detail.contains("not readable gzip"), "{problem}");
     }
 
+    /// A file of some hundred kilobytes that is one line of more than a line may have.
+    #[test]
+    fn a_bomb_is_stopped_where_a_line_is_too_long() {
+        let mut bytes = Vec::new();
+        let mut encoder = flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::fast());
+        let block = vec![b'x'; 1 << 20];
+        for _ in 0..200 {
+            encoder.write_all(&block).expect("it writes");
+        }
+        encoder.finish().expect("it ends");
+        let n_bytes = bytes.len() as u64;
+        assert!(n_bytes < 4 << 20, "{n_bytes} bytes");
+        let bomb = file(&bytes, ".gz");
+        for policy in [BadRecords::Fail, BadRecords::Skip] {
+            let problem =
+                lines(bomb.path(), 0, n_bytes, false, policy).expect_err("it is too long");
+            assert!(problem.detail.contains("longer than 64 MiB"), "{problem}");
+        }
+    }
+
     #[test]
     fn text_that_is_not_utf8_fails_or_is_skipped() {
         let file = file(b"good\nb\xffd\nalso good\n", "");

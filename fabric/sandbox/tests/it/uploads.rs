@@ -110,6 +110,7 @@ fn features_that_are_off_are_refused() {
 fn what_no_executor_could_load_is_refused() {
     for (body, part) in [
         ("(memory 0)".repeat(17), "memories"),
+        ("(memory 0)".repeat(300), "memories"),
         ("(table 0 funcref)".repeat(65), "tables"),
         ("(table 200000 funcref)".to_owned(), "table"),
     ] {

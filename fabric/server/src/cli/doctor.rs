@@ -231,7 +231,7 @@ fn server(global: &GlobalArguments) -> Result<Check, Failure> {
             format!("{addresses} is version {}", health.version),
             "use the same version on both sides",
         ),
-        Err(Failure::Unreachable(_)) => port(),
+        Err(Failure::Unreachable(_)) => port(&global.endpoint),
         Err(failure) => check(
             "server",
             Verdict::Failing,
@@ -241,17 +241,25 @@ fn server(global: &GlobalArguments) -> Result<Check, Failure> {
     })
 }
 
-fn port() -> Check {
-    let address: SocketAddr = LISTEN.parse().expect("an address");
+/// Whether one could listen where a server is looked for; where that is another machine, at the usual place.
+fn port(endpoints: &[String]) -> Check {
+    let here = |endpoint: &String| {
+        let address = endpoint.strip_prefix("http://").unwrap_or(endpoint);
+        let address = address.replace("localhost", "127.0.0.1");
+        let address: Option<SocketAddr> = address.trim_end_matches('/').parse().ok();
+        address.filter(|address| address.ip().is_loopback())
+    };
+    let usual = || LISTEN.parse().expect("an address");
+    let address = endpoints.iter().find_map(here).unwrap_or_else(usual);
     match TcpListener::bind(address) {
         Ok(_) => {
-            let found = format!("none answers; {LISTEN} is free for `weft up`");
+            let found = format!("none answers; {address} is free for `weft up`");
             check("server", Verdict::Fine, found, "")
         }
         Err(error) => check(
             "server",
             Verdict::Warning,
-            format!("none answers, and {LISTEN} is taken ({error})"),
+            format!("none answers, and {address} is taken ({error})"),
             "choose another address with `weft up --listen`, and name it with `--endpoint`",
         ),
     }

@@ -605,3 +605,26 @@ fn a_component_is_compiled_once() {
         "{metrics}"
     );
 }
+
+#[test]
+fn the_doctor_looks_at_the_server_and_at_its_port() {
+    let place = Place::new();
+    let server = Server::start(&place.data(), &Setup::default());
+    let address = server.address;
+    let mut doctor = server.cli(&["doctor"]);
+    let mut said = || {
+        let output = doctor.output().expect("it runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let answers = said();
+    assert!(
+        answers.contains(&format!("answers on http://{address}")),
+        "{answers}"
+    );
+    server.kill();
+    let free = said();
+    assert!(
+        free.contains(&format!("{address} is free for `weft up`")),
+        "{free}"
+    );
+}

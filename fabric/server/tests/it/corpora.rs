@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, Place};
 use crate::folder;
+use crate::http::Request;
 use crate::job;
 use crate::server::{Server, Setup};
 
@@ -50,6 +51,11 @@ fn files_that_broke_others_end_in_errors_and_executors_live() {
                 "{} as {format}: {ended:#}",
                 path.display()
             );
+            if let Some(kind) = streamed_as(format) {
+                let code = stream(&server, &path, kind);
+                let is_fine = code.as_deref().is_none_or(|code| BLAMED.contains(&code));
+                assert!(is_fine, "{} as {kind}: {code:?}", path.display());
+            }
             if first.is_empty() {
                 first = server.children("executor");
             }
@@ -58,6 +64,30 @@ fn files_that_broke_others_end_in_errors_and_executors_live() {
     }
     assert_eq!(server.children("executor"), first, "an executor was lost");
     eprintln!("{n_jobs} jobs");
+}
+
+/// The content type of what a call may stream.
+fn streamed_as(format: &str) -> Option<&'static str> {
+    match format {
+        "arrow" => Some("application/vnd.apache.arrow.stream"),
+        "csv" => Some("text/csv"),
+        "json" => Some("application/x-ndjson"),
+        "text" => Some("text/plain"),
+        _ => None,
+    }
+}
+
+/// Streams a file through a function. Gives the code of what went wrong, if anything did.
+fn stream(server: &Server, path: &Path, kind: &str) -> Option<String> {
+    let bytes = std::fs::read(path).expect("it reads");
+    let call = Request::post("/v1/invoke/mirror/copy", kind, bytes).header("te", "trailers");
+    let answer = server.ask(&call);
+    let problem: Value = match answer.trailer("x-weft-problem") {
+        Some(problem) => serde_json::from_str(problem).expect("JSON"),
+        None if answer.status == 200 => return None,
+        None => answer.json(),
+    };
+    problem["code"].as_str().map(str::to_owned)
 }
 
 fn copy(path: &Path, format: &str, out: &Path) -> Value {

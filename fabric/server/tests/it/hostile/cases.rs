@@ -101,6 +101,7 @@ pub(super) const CASES: &[Case] = &[
     case("spin", Reduce("push"), CPU, OVER, &[]),
     case("spin", Reduce("end"), CPU, OVER, &[]),
     case("spin", Reduce("finish"), CPU, OVER, &[]),
+    case("spin", Combine("bind"), CPU, OVER, &[]),
     case("spin", Combine("open"), CPU, OVER, &[]),
     case("spin", Combine("push"), CPU, OVER, &[]),
     case("spin", Combine("end"), CPU, OVER, &[]),
@@ -220,6 +221,15 @@ pub(super) const CASES: &[Case] = &[
         &["5000 fields", "4096"],
     ),
     case("wide", Map("bind"), NONE, "schema_mismatch", &["bytes"]),
+    case("twice", Map("bind"), NONE, "schema_mismatch", &["rows"]),
+    case(
+        "refuse",
+        Map("bind"),
+        NONE,
+        "guest_error",
+        &["binds to nothing"],
+    ),
+    case("rude-name", Map("bind"), NONE, "schema_mismatch", &[]),
     case(
         "no-columns",
         Map("bind"),
