@@ -186,6 +186,7 @@ impl Agent {
         tokio::fs::create_dir_all(folder)
             .await
             .map_err(|error| internal(&error))?;
+        self.metrics.compilations.inc();
         let draft = artefact.with_extension("draft");
         let imports = self.compile_in_child(component, &draft).await?;
         // Comes to its end without whoever asked, too: the next compiler may write a draft of the same name.
@@ -217,7 +218,6 @@ impl Agent {
                 command.arg("--last");
             }
             command.stdin(Stdio::null()).stdout(Stdio::piped());
-            self.metrics.compilations.inc();
             let verdict = tokio::time::timeout(COMPILE_WALL_MAX, verdict_of(command));
             let verdict = verdict.await.map_err(|_| {
                 // Its CPU time has a limit of its own: the machine was busy.

@@ -42,6 +42,8 @@ const OUTPUT_BYTES_PER_SLOT: usize = 128 << 20;
 const STREAMS_PER_SLOT: usize = 8;
 /// All of them: an executor has 512 sandboxes, and tasks and other calls need some.
 const STREAMS_MAX: usize = 128;
+/// How long a call may take, at the most.
+pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// How long after a call others are expected.
 const SERVED_LATELY: Duration = Duration::from_secs(1);
 /// How often what was used is committed. What a dying server had not committed is the platform's loss.
@@ -91,10 +93,23 @@ fn busy(what: impl Into<String>) -> Problem {
     Problem::new(ErrorCode::Busy, what)
 }
 
+/// What a function logged goes to the server's log.
+fn tell_log(reply: &InvokeReply) {
+    for line in &reply.log {
+        tracing::info!(target: "invocation", function = line.function, level = line.level, "{}", line.message);
+    }
+    if reply.log_dropped > 0 {
+        tracing::info!(target: "invocation", function = reply.label, dropped = reply.log_dropped, "lines dropped");
+    }
+}
+
 fn too_late(label: String, deadline: Duration) -> Problem {
     let value = format!("{} ms", deadline.as_millis());
-    let detail =
-        format!("`{label}` did not answer within its deadline of {value}; raise `deadline_ms`");
+    let advice = match deadline < DEADLINE_MAX {
+        true => "raise `deadline_ms`",
+        false => "give it less to do: no call may take longer",
+    };
+    let detail = format!("`{label}` had not ended at its deadline of {value}; {advice}");
     Problem::new(ErrorCode::LimitExceeded, detail)
         .of_function(label)
         .of_limit(LimitKind::Wall, value)
@@ -168,6 +183,8 @@ impl Invocations {
         // No output comes after the answer.
         pending.streams.remove(&reply.request);
         drop(pending);
+        // Whether somebody still waits or not: of a call that took too long, the log says why.
+        tell_log(&reply);
         // A call that its caller gave up, or that took too long, is the user's as well.
         self.meter(&reply, waiting.is_none());
         if let Some(waiting) = waiting {

@@ -268,7 +268,7 @@ impl Metrics {
         );
         r.register(
             "compilations",
-            "Compilers that were started",
+            "Compilations of components",
             self.compilations.clone(),
         );
         r.register(

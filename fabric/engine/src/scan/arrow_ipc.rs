@@ -35,6 +35,8 @@ const VALUES_MAX: i64 = 1 << 31;
 /// The messages of a file, each checked before its first byte is given out.
 struct Messages {
     file: Box<dyn Input>,
+    /// There may be something behind the last message.
+    has_footer: bool,
     /// Bytes that have been read.
     position: u64,
     /// Bytes that are still to be read; of a stream nobody knows.
@@ -102,6 +104,7 @@ impl Messages {
         }
         Ok(Self {
             file: Box::new(file),
+            has_footer: true,
             position: bytes - left,
             left,
             body_bytes_max: BODY_BYTES_MAX,
@@ -113,9 +116,22 @@ impl Messages {
         })
     }
 
-    fn of_stream(bytes: Box<dyn Read + Send>) -> Self {
-        Self {
-            file: Box::new(BufReader::with_capacity(STREAM_BUFFER_BYTES, bytes)),
+    /// Of what somebody sends: a stream, or a file, whose messages are one.
+    fn of_stream(mut bytes: Box<dyn Read + Send>) -> io::Result<Self> {
+        let mut magic = Vec::new();
+        (&mut bytes).take(8).read_to_end(&mut magic)?;
+        let has_footer = magic == FILE_MAGIC;
+        if !has_footer {
+            bytes = Box::new(io::Cursor::new(magic).chain(bytes));
+        }
+        let mut file: Box<dyn Input> =
+            Box::new(BufReader::with_capacity(STREAM_BUFFER_BYTES, bytes));
+        while has_footer && file.fill_buf()?.starts_with(&[0; 8]) {
+            file.consume(8);
+        }
+        Ok(Self {
+            file,
+            has_footer,
             position: 0,
             left: u64::MAX,
             body_bytes_max: STREAM_BODY_BYTES_MAX,
@@ -124,7 +140,7 @@ impl Messages {
             head: io::Cursor::default(),
             body_left: 0,
             ended: false,
-        }
+        })
     }
 
     fn take(&mut self, bytes: u64) -> io::Result<Vec<u8>> {
@@ -166,14 +182,16 @@ impl Messages {
         }
         let length: [u8; 4] = head[head.len() - 4..].try_into().expect("four bytes");
         let length = u64::from(u32::from_le_bytes(length));
+        if length > METADATA_BYTES_MAX && begins == 0 {
+            return Err(invalid("it does not begin as Arrow does"));
+        }
         if length > METADATA_BYTES_MAX {
             return Err(invalid(format!(
                 "a message's head has {length} bytes; {METADATA_BYTES_MAX} are allowed"
             )));
         }
         if length == 0 {
-            // In a file, a footer comes behind.
-            if self.file.is_stream() && !self.file.fill_buf()?.is_empty() {
+            if !self.has_footer && !self.file.fill_buf()?.is_empty() {
                 return Err(invalid("there is more behind the end of the stream"));
             }
             self.ended = true;
@@ -377,7 +395,9 @@ impl ArrowReader {
 
     /// Reads what somebody sends, a stream of messages.
     pub(super) fn of_stream(name: &str, bytes: Box<dyn Read + Send>) -> Result<Self, Problem> {
-        let reader = reader(name, Messages::of_stream(bytes))?;
+        let messages = Messages::of_stream(bytes);
+        let messages = messages.map_err(|error| unreadable(name, "Arrow IPC", &error))?;
+        let reader = reader(name, messages)?;
         let schema = seen_by_functions(&reader.schema());
         Ok(Self {
             order: (0..schema.fields().len()).collect(),

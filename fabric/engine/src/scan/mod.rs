@@ -36,6 +36,10 @@ use crate::plan::{FileSplit, FilesPlan};
 /// Rows of one batch.
 const BATCH_ROWS: usize = 16 * 1024;
 
+/// What to do about a bad record that comes with a call.
+const STREAM_ADVICE: &str = "mend it, send another type (Arrow names its columns, `application/octet-stream` is not looked at), or run a job, which can \
+     leave it out";
+
 /// A record that could not be read.
 pub(crate) struct BadRecord {
     /// Where it begins in the (decompressed) file.
@@ -51,7 +55,7 @@ pub(crate) struct LeftOut {
     pub(crate) count: u64,
     /// Those that wait to be written as dead letters.
     pub(crate) waiting: Vec<BadRecord>,
-    /// Whoever reads the error can do what the advice says.
+    /// Whoever reads the error has a job file, which advice is about.
     is_advised: bool,
 }
 
@@ -82,10 +86,14 @@ impl LeftOut {
     fn add(&mut self, split: &FileSplit, bad: BadRecord, advice: &str) -> Result<(), Problem> {
         match &self.policy {
             BadRecords::Fail => {
-                let mut detail = format!("`{}`, byte {}: {}", split.path, bad.position, bad.reason);
-                if self.is_advised {
-                    detail += &format!("; {advice}");
-                }
+                let advice = match self.is_advised {
+                    true => advice,
+                    false => STREAM_ADVICE,
+                };
+                let detail = format!(
+                    "`{}`, byte {}: {}; {advice}",
+                    split.path, bad.position, bad.reason
+                );
                 return Err(Problem::new(ErrorCode::BadRecord, detail));
             }
             BadRecords::Skip => {}

@@ -17,7 +17,7 @@ use super::reply::{ApiResult, Failure};
 use super::{Api, stream};
 use crate::clock::unix_ms;
 use crate::folder::{CALL_OUTPUTS, tenant};
-use crate::invocations::OUTPUT_BYTES_MAX;
+use crate::invocations::{DEADLINE_MAX, OUTPUT_BYTES_MAX};
 use crate::random;
 use crate::traces::RequestTrace;
 
@@ -25,7 +25,6 @@ use crate::traces::RequestTrace;
 pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
 /// How long a call may take, waiting included, unless it says so.
 const DEADLINE: Duration = Duration::from_secs(30);
-const DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// What every function may use.
 const LIMITS: Limits = Limits {
     memory_bytes: 256 << 20,
@@ -101,7 +100,6 @@ pub(crate) async fn invoke(
 }
 
 fn respond((reply, output): (InvokeReply, Bytes)) -> Response {
-    tell_log(&reply);
     let mut response = match reply.result {
         Ok(()) => {
             let octets = HeaderValue::from_static("application/octet-stream");
@@ -112,16 +110,6 @@ fn respond((reply, output): (InvokeReply, Bytes)) -> Response {
     add_meters(response.headers_mut(), &reply.meters);
     name_function(response.headers_mut(), &reply.label);
     response
-}
-
-/// What a function logged goes to the server's log.
-pub(super) fn tell_log(reply: &InvokeReply) {
-    for line in &reply.log {
-        tracing::info!(target: "invocation", function = line.function, level = line.level, "{}", line.message);
-    }
-    if reply.log_dropped > 0 {
-        tracing::info!(target: "invocation", function = reply.label, dropped = reply.log_dropped, "lines dropped");
-    }
 }
 
 /// Says which version of a function was called.

@@ -16,7 +16,7 @@ use weft_core::{ErrorCode, Problem};
 use weft_engine::{InvokeRequest, StreamFormats};
 
 use super::Api;
-use super::invoke::{METERS, add_meters, name_function, tell_log};
+use super::invoke::{METERS, add_meters, name_function};
 use super::reply::{ApiResult, Failure, problem_json};
 use crate::invocations::stream::{Event, NoReply};
 use crate::tasks::OnError;
@@ -178,7 +178,6 @@ async fn run(
     let event = match ended.await {
         Ok(reply) => {
             api.traces.called(span, Ok(&reply));
-            tell_log(&reply);
             Event::Ended(Box::new(reply))
         }
         Err(NoReply::Failed(problem)) => {

@@ -61,7 +61,7 @@ pub(crate) enum Command {
     Deploy(DeployArguments),
     /// Run a job and follow it
     Run(RunArguments),
-    /// Call a task function with standard input, and write its answer
+    /// Call a task function with standard input, or stream rows through a map function, and write what it answers with
     Invoke(InvokeArguments),
     /// List jobs, the newest first
     Jobs(JobsArguments),

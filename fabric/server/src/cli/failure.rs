@@ -11,8 +11,8 @@ pub(crate) enum Failure {
     /// The server, or the check of a job file, says what is wrong.
     #[error("{0}")]
     Problem(Box<ApiProblem>),
-    /// The job did not succeed, and its problem has been written.
-    #[error("the job did not succeed")]
+    /// The job did not succeed, or the call, and its problem has been written.
+    #[error("it did not succeed")]
     JobEnded,
     /// No endpoint answers.
     #[error("{0}")]

@@ -18,8 +18,9 @@ use crate::cli::problem::ApiProblem;
 /// What the server takes out of the query; all else there are a function's params.
 const DEADLINE: &str = "deadline_ms";
 
-/// Bytes of an input that is read; the server takes less.
-const INPUT_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of an input that is read: more than that the server refuses.
+const INPUT_BYTES_MAX: u64 = 8 << 20;
+const TASK: &str = "task";
 /// What the server calls map functions.
 const MAP: &str = "map-batches";
 /// The trailer that tells why an answer is not whole.
@@ -73,9 +74,9 @@ pub(crate) async fn invoke(
         return Err(Failure::Usage(what.into()));
     }
     // What cannot be called need not wait for its input.
-    let input = match kind {
-        Some(_) => input(arguments)?,
-        None => Vec::new(),
+    let input = match kind.as_deref() {
+        Some(TASK) => input(arguments)?,
+        _ => Vec::new(),
     };
     let mut call = Call::post_octets(path, input);
     if let Some(key) = &arguments.idempotency_key {
@@ -145,6 +146,11 @@ async fn stream(
                 let trailers = frame.into_trailers().unwrap_or_default();
                 if let Some(problem) = trailers.get(PROBLEM) {
                     let problem = ApiProblem::from_answer(0, problem.as_bytes());
+                    if output.is_json() {
+                        // Standard output has rows, of which this is none.
+                        output.note(&problem.raw.to_string());
+                        return Err(Failure::JobEnded);
+                    }
                     return Err(Failure::Problem(Box::new(problem)));
                 }
             }
@@ -219,7 +225,7 @@ fn input(arguments: &InvokeArguments) -> Result<Vec<u8>, Failure> {
     if input.len() as u64 > INPUT_BYTES_MAX {
         let most = INPUT_BYTES_MAX >> 20;
         return Err(Failure::other(format!(
-            "the input is larger than {most} MiB"
+            "the input is larger than the {most} MiB that a call of a task function takes; map functions take rows of any number"
         )));
     }
     Ok(input)

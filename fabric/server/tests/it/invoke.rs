@@ -313,6 +313,16 @@ fn the_cli_invokes() {
     assert_eq!((code, &document["output"]), (Some(0), &json!("x")));
     assert!(document["cpu_ns"].as_u64() > Some(0), "{document:#}");
     assert_eq!(run(&["invoke", "mirror/nothing"], "").0, Some(1));
+    let large = "x".repeat((8 << 20) + 1);
+    let mut invoke = desk.server.cli(&["invoke", "mirror/echo"]);
+    invoke.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = invoke.spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(large.as_bytes()).expect("it reads");
+    drop(stdin);
+    let refused = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("larger than the 8 MiB"), "{said}");
     assert_eq!(run(&["invoke", "mirror"], "").0, Some(2));
 }
 

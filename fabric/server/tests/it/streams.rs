@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
+use arrow::ipc::writer::{FileWriter, StreamWriter};
 use serde_json::{Value, json};
 
 use crate::clock::eventually;
@@ -168,6 +168,8 @@ fn every_format_goes_in_and_comes_out() {
             );
         }
         let answer = desk.invoke("mirror/copy", kind, ARROW, input);
+        let again = desk.invoke("mirror/copy", ARROW, "text/csv", &answer.body);
+        assert_eq!(again.text(), csv, "what comes out goes in");
         let mut reader = StreamReader::try_new(Cursor::new(answer.body), None).expect("Arrow");
         let batch = reader.next().expect("rows").expect("Arrow");
         assert_eq!(
@@ -181,6 +183,25 @@ fn every_format_goes_in_and_comes_out() {
     assert_eq!(text.text(), "line\n\u{e9}\n");
     let binary = desk.invoke("mirror/pass", "application/octet-stream", JSON, b"\xff\n");
     assert_eq!(binary.text(), "{\"line\":\"ff\"}\n");
+    // A file is a stream with something around it.
+    let batch = StreamReader::try_new(Cursor::new(&rows), None)
+        .expect("Arrow")
+        .next()
+        .expect("rows")
+        .expect("Arrow");
+    let mut file = Vec::new();
+    let mut writer = FileWriter::try_new(&mut file, batch.schema_ref()).expect("it writes");
+    writer.write(&batch).expect("it writes");
+    writer.finish().expect("it writes");
+    assert_eq!(
+        desk.invoke("mirror/copy", ARROW, "text/csv", &file).text(),
+        csv
+    );
+    let twice = [&rows[..], &rows].concat();
+    let twice = Request::post("/v1/invoke/mirror/copy", ARROW, twice).header("te", "trailers");
+    let problem = desk.server.ask(&twice);
+    let problem = problem.trailer("x-weft-problem").expect("it says why");
+    assert!(problem.contains("more behind the end"), "{problem}");
     // Nothing in, nothing out, but the names of columns.
     assert_eq!(
         desk.invoke("mirror/pass", "", "text/csv", b"").text(),
@@ -237,7 +258,7 @@ fn calls_of_maps_that_cannot_be() {
             b"no arrow at all",
             422,
             "bad_record",
-            "`body` is not readable Arrow IPC",
+            "it does not begin as Arrow does",
         ),
         (
             "mirror/gcd",
@@ -475,8 +496,10 @@ fn the_cli_streams() {
     drop(stdin);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("the line is not UTF-8"), "{said}");
+    // Rows are on standard output, and nothing else.
+    assert_eq!(output.stdout, b"");
+    let said: Value = serde_json::from_slice(&output.stderr).expect("a document");
+    assert_eq!(said["code"], "bad_record", "{said:#}");
 
     let csv = ["--input-format", "csv", "--output-format", "csv"];
     let arguments = [
