@@ -48,7 +48,11 @@ pub fn clean_staging(output: &Path, job: &JobId, withdraw: Option<&[SinkFile]>) 
             None => remove_replaced(output, &staging)?,
         }
         // All at once, so that a clean-up that is cut short does not look like a publication.
-        fs::rename(&staging, &trash).map_err(|error| Error::file(&staging, error))?;
+        match fs::rename(&staging, &trash) {
+            // Whoever owns the output's folder has removed it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(|error| Error::file(&staging, error))?,
+        }
     }
     if trash.exists() {
         remove(&trash)?;
