@@ -13,13 +13,14 @@ use crate::http::{Request, Response};
 use crate::job;
 use crate::server::{Server, Setup, kill};
 
-struct Desk {
+/// A server with functions that can be called.
+pub(crate) struct Desk {
     _place: Place,
-    server: Server,
+    pub(crate) server: Server,
 }
 
 impl Desk {
-    fn new() -> Desk {
+    pub(crate) fn new() -> Desk {
         let place = Place::with_components(&Fixture::shared());
         let server = Server::start(&place.data(), &Setup::default());
         job::deploy(&server, "mirror");

@@ -14,31 +14,17 @@ use arrow::ipc::writer::{FileWriter, StreamWriter};
 use serde_json::{Value, json};
 
 use crate::clock::eventually;
-use crate::fixture::{Fixture, Place};
 use crate::http::{Request, Response};
+use crate::invoke::Desk;
 use crate::job;
-use crate::server::{Server, Setup, kill};
+use crate::server::{Server, kill};
 
 const ARROW: &str = "application/vnd.apache.arrow.stream";
 const JSON: &str = "application/x-ndjson";
 
-struct Desk {
-    _place: Place,
-    server: Server,
-}
-
 impl Desk {
-    fn new() -> Desk {
-        let place = Place::with_components(&Fixture::shared());
-        let server = Server::start(&place.data(), &Setup::default());
-        job::deploy(&server, "mirror");
-        Desk {
-            _place: place,
-            server,
-        }
-    }
-
-    fn invoke(&self, path: &str, content_type: &str, accept: &str, input: &[u8]) -> Response {
+    /// Sends all rows, and waits for all that come back.
+    fn stream(&self, path: &str, content_type: &str, accept: &str, input: &[u8]) -> Response {
         let path = format!("/v1/invoke/{path}");
         let invoke = Request::post(path, content_type, input.to_vec());
         self.server.ask(&invoke.header("accept", accept))
@@ -160,15 +146,15 @@ fn every_format_goes_in_and_comes_out() {
             ("*/*", json),
             ("text/html, text/csv;q=1", csv),
         ] {
-            let answer = desk.invoke("mirror/copy", kind, accept, input);
+            let answer = desk.stream("mirror/copy", kind, accept, input);
             assert_eq!(
                 (answer.status, answer.text().as_str()),
                 (200, output),
                 "{kind} {accept}"
             );
         }
-        let answer = desk.invoke("mirror/copy", kind, ARROW, input);
-        let again = desk.invoke("mirror/copy", ARROW, "text/csv", &answer.body);
+        let answer = desk.stream("mirror/copy", kind, ARROW, input);
+        let again = desk.stream("mirror/copy", ARROW, "text/csv", &answer.body);
         assert_eq!(again.text(), csv, "what comes out goes in");
         let mut reader = StreamReader::try_new(Cursor::new(answer.body), None).expect("Arrow");
         let batch = reader.next().expect("rows").expect("Arrow");
@@ -179,9 +165,9 @@ fn every_format_goes_in_and_comes_out() {
         assert_eq!(batch.column(1).as_string::<i32>().value(0), "a,b");
     }
     // Lines are text, or bytes.
-    let text = desk.invoke("mirror/pass", "", "text/csv", b"\xc3\xa9\n");
+    let text = desk.stream("mirror/pass", "", "text/csv", b"\xc3\xa9\n");
     assert_eq!(text.text(), "line\n\u{e9}\n");
-    let binary = desk.invoke("mirror/pass", "application/octet-stream", JSON, b"\xff\n");
+    let binary = desk.stream("mirror/pass", "application/octet-stream", JSON, b"\xff\n");
     assert_eq!(binary.text(), "{\"line\":\"ff\"}\n");
     // A file is a stream with something around it.
     let batch = StreamReader::try_new(Cursor::new(&rows), None)
@@ -194,7 +180,7 @@ fn every_format_goes_in_and_comes_out() {
     writer.write(&batch).expect("it writes");
     writer.finish().expect("it writes");
     assert_eq!(
-        desk.invoke("mirror/copy", ARROW, "text/csv", &file).text(),
+        desk.stream("mirror/copy", ARROW, "text/csv", &file).text(),
         csv
     );
     let twice = [&rows[..], &rows].concat();
@@ -204,17 +190,17 @@ fn every_format_goes_in_and_comes_out() {
     assert!(problem.contains("more behind the end"), "{problem}");
     // Nothing in, nothing out, but the names of columns.
     assert_eq!(
-        desk.invoke("mirror/pass", "", "text/csv", b"").text(),
+        desk.stream("mirror/pass", "", "text/csv", b"").text(),
         "line\n"
     );
-    assert_eq!(desk.invoke("mirror/pass", "", JSON, b"").text(), "");
+    assert_eq!(desk.stream("mirror/pass", "", JSON, b"").text(), "");
 }
 
 #[test]
 fn calls_of_maps_that_cannot_be() {
     let desk = Desk::new();
     let refused = |path: &str, kind: &str, input: &[u8]| {
-        let answer = desk.invoke(path, kind, JSON, input);
+        let answer = desk.stream(path, kind, JSON, input);
         let problem = answer.json();
         let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
         (answer.status, text("code"), text("detail"))
@@ -305,7 +291,7 @@ fn calls_of_maps_that_cannot_be() {
     assert_eq!(packed.status, 415, "{}", packed.text());
     // A call that fails at its beginning has an answer, however much is still on its way.
     for (kind, status) in [("", 422), ("application/json", 415)] {
-        let large = desk.invoke("mirror/gcd", kind, JSON, &vec![b'\n'; 32 << 20]);
+        let large = desk.stream("mirror/gcd", kind, JSON, &vec![b'\n'; 32 << 20]);
         assert_eq!(large.status, status, "{}", large.text());
     }
     // There an answer ends as it would be cut off.
@@ -445,7 +431,7 @@ fn calls_that_stream_are_bounded_and_keep_nobody_waiting() {
         "{} calls of `mirror@0.1.0/pass` stream",
         calls.len()
     )));
-    let other = desk.invoke("mirror/copy", "", "text/csv", b"other\n");
+    let other = desk.stream("mirror/copy", "", "text/csv", b"other\n");
     assert_eq!(other.text(), "line\nother\n");
     let task = Request::post("/v1/invoke/mirror/echo", "", b"task".to_vec());
     assert_eq!(desk.server.ask(&task).text(), "task");
@@ -467,7 +453,7 @@ fn streams_end_with_their_executor() {
     let problem = answer.trailer("x-weft-problem").expect("it says why");
     assert!(problem.contains("\"busy\""), "{problem}");
     let again = eventually("an executor is ready", || {
-        let answer = desk.invoke("mirror/pass", "", "text/csv", b"again\n");
+        let answer = desk.stream("mirror/pass", "", "text/csv", b"again\n");
         (answer.status == 200).then(|| answer.text())
     });
     assert_eq!(again, "line\nagain\n");
