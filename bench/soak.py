@@ -78,7 +78,7 @@ def disk(data):
 
 
 def leftovers(data, out):
-    """What should not be there when nothing is going on: as the tests say in `fabric/server/tests/it/folder.rs`."""
+    """What should not be there when nothing is going on: as the tests say in `fabric/weft/tests/it/folder.rs`."""
     found = [path for folder in ("uploads", "spill", "store/jobs") for path in glob.glob(f"{data}/{folder}/*")]
     stored = glob.glob(f"{data}/store/**", recursive=True)
     found += [path for path in stored if "#" in os.path.basename(path) or path.endswith((".draft", ".part"))]

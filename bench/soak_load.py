@@ -9,7 +9,7 @@ CONNECTIONS = 4
 JOB_SECONDS_MAX = 120
 ERRORS_TOLD = 20
 DEPLOYED = ("hello", "weblog", "wordcount", "scoring", "vandal")
-# What is done by `fabric/server/tests/guests/vandal`, and what it is due.
+# What is done by `fabric/weft/tests/guests/vandal`, and what it is due.
 DEEDS = [("spin", "limit_exceeded"), ("eat", "limit_exceeded"), ("recurse", "limit_exceeded"), ("hold", "limit_exceeded"),
          ("take", "limit_exceeded"), ("log-flood", "limit_exceeded"), ("trap", "guest_trap"), ("unreachable", "guest_trap"),
          ("fail", "guest_error")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::FunctionRef;
-use weft_core::{Digest, ErrorCode, FunctionKind, FunctionRecord, Problem};
+use weft_core::{Digest, ErrorCode, FunctionKind, FunctionRecord, PinnedFunction, Problem};
 
 /// Components whose names are compared with one that is not there.
 const SUGGESTIONS_MAX: usize = 1000;
@@ -30,28 +30,6 @@ pub struct ComponentRecord {
     pub functions: Vec<FunctionRecord>,
     /// Interfaces that the component imports.
     pub imports: Vec<String>,
-}
-
-/// A function that a job names, fixed to the bytes that it meant when the job was accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PinnedFunction {
-    /// As the job file says it.
-    pub reference: String,
-    /// The component.
-    pub component: String,
-    /// The version that was the newest, or the one asked for.
-    pub version: String,
-    /// The component's bytes.
-    pub digest: Digest,
-    /// The function.
-    pub function: FunctionRecord,
-}
-
-impl PinnedFunction {
-    /// `component@version/function`, as it stands on receipts and in errors.
-    pub fn label(&self) -> String {
-        format!("{}@{}/{}", self.component, self.version, self.function.name)
-    }
 }
 
 /// The components of one tenant, by name and version.

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use weft_core::job::JobSpec;
 use weft_core::{Epoch, FunctionUsage, JobId, Problem, TenantId};
+use weft_protocol::{Plan, PublishedOutput, TaskCommit, TaskFailure};
 
 use crate::calls::{Begun, CallOutcome};
 use crate::catalog::ComponentRecord;
 use crate::lease::Lease;
-use crate::plan::{Plan, PublishedOutput, TaskCommit, TaskFailure};
 
 /// A command as it is replicated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use weft_core::Problem;
+use weft_protocol::Plan;
 
 use crate::command::Effect;
 use crate::job::Job;
-use crate::plan::Plan;
 
 /// Events that are kept of a job.
 pub const EVENTS_MAX: usize = 1_000;

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, StageSpec};
-use weft_core::{ErrorCode, FunctionUsage, JobId, LimitKind, Problem};
+use weft_core::{ErrorCode, FunctionUsage, JobId, LimitKind, PinnedFunction, Problem};
+use weft_protocol::{FailedLog, LogRef, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure};
 
-use crate::catalog::PinnedFunction;
 use crate::command::{CommitAnswer, Effect};
 use crate::event::{JobEvent, JobEventKind, brief};
-use crate::plan::{FailedLog, LogRef, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure};
+use crate::plan::check;
 use crate::running::{Running, StageState, position};
 use crate::state::{ATTEMPTS_MAX, OUTPUT_FILES_MAX};
 
@@ -262,7 +262,7 @@ impl Job {
 
     /// Starts the stages that wait for nothing. A plan that does not hold together is a planning attempt that failed.
     pub(crate) fn planned(&mut self, plan: Plan, at_ms: u64) -> Vec<Effect> {
-        if let Err(detail) = plan.check() {
+        if let Err(detail) = check(&plan) {
             return self.fail_step(Problem::new(ErrorCode::Internal, detail), at_ms);
         }
         let stages = vec![StageState::default(); plan.stages.len()];

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weft_core::{Epoch, TenantId};
-
-use crate::plan::SlotVector;
+use weft_protocol::SlotVector;
 
 /// The slots of one executor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,19 +25,14 @@ mod tests;
 mod usage;
 
 pub use calls::{Begun, CallOutcome, KeyedCalls};
-pub use catalog::{Catalog, ComponentRecord, PinnedFunction};
+pub use catalog::{Catalog, ComponentRecord};
 pub use command::{Answer, Command, CommitAnswer, Effect, Envelope};
 pub use event::{EVENTS_MAX, JobEvent, JobEventKind};
 pub use job::{EndedJob, Ending, Job, JobState, Outcome, Planning, Publishing};
 pub use lease::{Lease, Leases};
-pub use plan::{
-    EdgeKind, EdgeRef, EdgeShape, FailedLog, LogRef, ObjectRef, Plan, PublishedOutput, SinkFile,
-    SlotVector, StageShape, Sums, TaskCommit, TaskFailure,
-};
 pub use running::{Running, StageState};
 pub use state::{
     ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_MS,
     RUNNING_JOBS_MAX, State, Tenant,
 };
 pub use usage::{USAGE_MINUTES_MAX, UsageSums};
-pub use weft_core::{FunctionKind, FunctionRecord};

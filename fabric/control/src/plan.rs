@@ -1,260 +1,36 @@
-//! A job's plan as the control plane sees it: shapes, references, and what committed tasks say about themselves.
+//! Checks of plans: they come from executors, which are not trusted.
 
-use serde::{Deserialize, Serialize};
 use weft_core::job::TASKS_MAX;
-use weft_core::{Epoch, FunctionUsage, Limits, PackedUsage, Problem};
+use weft_protocol::{EdgeRef, Plan};
 
-/// What a slot offers and a task asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SlotVector {
-    /// Thousandths of a core.
-    pub milli_cpu: u32,
-    /// Memory.
-    pub memory_bytes: u64,
-    /// Thousandths of a GPU.
-    pub milli_gpu: u32,
-    /// Memory of that GPU.
-    pub vram_bytes: u64,
-    /// What the node must carry.
-    pub labels: Vec<String>,
-}
-
-/// How rows get from one stage to the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EdgeKind {
-    /// By way of shuffle objects; the reader starts when the writer has ended.
-    #[default]
-    Materialised,
-}
-
-/// Which edge a stage reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EdgeRef {
-    /// Position of the writing stage in the plan.
-    pub stage: u32,
-    /// Position of the edge among that stage's.
-    pub edge: u32,
-}
-
-/// One edge that a stage writes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EdgeShape {
-    /// How.
-    #[serde(default)]
-    pub kind: EdgeKind,
-    /// Number of partitions, which is the reader's number of tasks.
-    pub partitions: u32,
-}
-
-/// The shape of one stage; what it does lies in the store, opaque, under `plan`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StageShape {
-    /// For people: the job file's stages that run in it, joined by `+`.
-    pub name: String,
-    /// Number of tasks.
-    pub n_tasks: u32,
-    /// Key of the plan's blob.
-    pub plan: String,
-    /// The edge it reads, or nothing for stages that read inputs or nothing.
-    pub reads: Option<EdgeRef>,
-    /// The edges it writes.
-    pub edges: Vec<EdgeShape>,
-    /// Limits of a task.
-    pub limits: Limits,
-    /// What a task needs.
-    #[serde(default)]
-    pub slot: SlotVector,
-    /// Tasks that never end by themselves.
-    #[serde(default)]
-    pub resident: bool,
-    /// Every function in the stage is deterministic, so that two attempts must agree.
-    pub deterministic: bool,
-}
-
-/// A job's stages, in an order in which each stands after those it reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// The stages.
-    pub stages: Vec<StageShape>,
-    /// Partition hash, plan encoding and segment format that all executors of the job must share.
-    pub fingerprint: String,
-    /// Bytes of all inputs.
-    pub input_bytes: u64,
-}
-
-impl Plan {
-    /// What every later step relies on: stages read edges of stages before them, with a task for each partition.
-    ///
-    /// Plans come from executors, which are not trusted. Errors say which stage is wrong.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        for (position, stage) in self.stages.iter().enumerate() {
-            let name = &stage.name;
-            if stage.n_tasks > TASKS_MAX {
-                return Err(format!(
-                    "the plan's stage `{name}` has {} tasks; {TASKS_MAX} are allowed",
-                    stage.n_tasks
-                ));
-            }
-            let Some(EdgeRef {
-                stage: writer,
-                edge,
-            }) = stage.reads
-            else {
-                continue;
-            };
-            let read = self.stages[..position]
-                .get(writer as usize)
-                .and_then(|writer| writer.edges.get(edge as usize));
-            if read.is_none_or(|edge| edge.partitions != stage.n_tasks) {
-                return Err(format!(
-                    "the plan's stage `{name}` has {} tasks and reads edge {edge} of stage {writer}, which does not fit",
-                    stage.n_tasks
-                ));
-            }
+/// Checks that stages read edges of stages before them, with a task for each partition.
+///
+/// Errors say which stage is wrong.
+pub(crate) fn check(plan: &Plan) -> Result<(), String> {
+    for (position, stage) in plan.stages.iter().enumerate() {
+        let name = &stage.name;
+        if stage.n_tasks > TASKS_MAX {
+            return Err(format!(
+                "the plan's stage `{name}` has {} tasks; {TASKS_MAX} are allowed",
+                stage.n_tasks
+            ));
         }
-        Ok(())
+        let Some(EdgeRef {
+            stage: writer,
+            edge,
+        }) = stage.reads
+        else {
+            continue;
+        };
+        let read = plan.stages[..position]
+            .get(writer as usize)
+            .and_then(|writer| writer.edges.get(edge as usize));
+        if read.is_none_or(|edge| edge.partitions != stage.n_tasks) {
+            return Err(format!(
+                "the plan's stage `{name}` has {} tasks and reads edge {edge} of stage {writer}, which does not fit",
+                stage.n_tasks
+            ));
+        }
     }
-}
-
-/// Order-independent sums over shuffle segments: what was written must be what is read. They wrap, so that no report of an
-/// executor can overflow them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Sums {
-    /// Rows.
-    pub rows: u64,
-    /// Segments.
-    pub segments: u64,
-    /// Sum of the segments' xxh3, each seeded with its place.
-    pub xxh3: u64,
-}
-
-impl Sums {
-    /// Adds the sums of other segments.
-    pub fn add(&mut self, other: &Sums) {
-        self.rows = self.rows.wrapping_add(other.rows);
-        self.segments = self.segments.wrapping_add(other.segments);
-        self.xxh3 = self.xxh3.wrapping_add(other.xxh3);
-    }
-}
-
-/// A shuffle object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObjectRef {
-    /// Its key in the store.
-    pub key: String,
-    /// Its size.
-    pub bytes: u64,
-    /// Checksum of its index.
-    pub index_xxh3: u64,
-}
-
-/// A file that waits in a hidden staging folder for the job to be published.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SinkFile {
-    /// The output's name in the job file.
-    pub output: String,
-    /// The file's name in the staging folder.
-    pub staged: String,
-    /// The name under which it is published, but for the number that keeps it apart where jobs share a folder.
-    pub name: String,
-    /// Rows in it.
-    pub rows: u64,
-    /// Its size.
-    pub bytes: u64,
-    /// xxh3 of its bytes, 16 hex digits.
-    pub xxh3: String,
-}
-
-/// Where a task's log lines lie.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogRef {
-    /// Key of the object with the lines, absent where nothing was logged.
-    pub key: Option<String>,
-    /// Lines kept.
-    pub lines: u64,
-    /// Lines above the limit, which were dropped.
-    pub dropped: u64,
-}
-
-/// The log of an attempt that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedLog {
-    /// Name of the stage.
-    pub stage: String,
-    /// Position of the task in the stage.
-    pub task: u32,
-    /// Which attempt of the task.
-    pub attempt: u32,
-    /// Where its lines lie.
-    pub log: LogRef,
-}
-
-/// A finished attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskCommit {
-    /// Position of the stage in the plan.
-    pub stage: u32,
-    /// Position of the task in the stage.
-    pub task: u32,
-    /// Which attempt of the task.
-    pub attempt: u32,
-    /// The lease it ran under.
-    pub epoch: Epoch,
-    /// Position in a stream; 0 in batch jobs.
-    #[serde(default)]
-    pub stream_epoch: u64,
-    /// Input positions that the commit covers, opaque; empty in batch jobs.
-    #[serde(default)]
-    pub positions: Vec<u8>,
-    /// Its shuffle object, if the stage writes edges.
-    pub object: Option<ObjectRef>,
-    /// Sums over what it wrote, by edge.
-    pub written: Vec<Sums>,
-    /// Sums over what it read from the shuffle.
-    pub read: Sums,
-    /// Files it staged.
-    pub files: Vec<SinkFile>,
-    /// What it used.
-    pub usage: PackedUsage,
-    /// Its log.
-    pub log: LogRef,
-}
-
-/// An attempt that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskFailure {
-    /// Position of the stage in the plan.
-    pub stage: u32,
-    /// Position of the task in the stage.
-    pub task: u32,
-    /// Which attempt of the task.
-    pub attempt: u32,
-    /// The lease it ran under.
-    pub epoch: Epoch,
-    /// What went wrong; the code says whose fault it is.
-    pub problem: Problem,
-    /// It was stopped because its job has ended.
-    #[serde(default)]
-    pub cancelled: bool,
-    /// What it used.
-    pub usage: Vec<FunctionUsage>,
-    /// Its log.
-    pub log: Option<LogRef>,
-}
-
-/// An output as its manifest lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedOutput {
-    /// The output's name in the job file.
-    pub name: String,
-    /// The folder.
-    pub uri: String,
-    /// Number of files.
-    pub files: u64,
-    /// Rows in them.
-    pub rows: u64,
-    /// Their bytes.
-    pub bytes: u64,
+    Ok(())
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Problem};
-
-use crate::plan::{Plan, Sums, TaskCommit};
+use weft_protocol::{Plan, Sums, TaskCommit};
 
 /// A job whose tasks run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,27 +95,6 @@ mod shared {
 
 pub(crate) fn position(stage: usize) -> u32 {
     u32::try_from(stage).expect("plans have at most STAGES_MAX stages")
-}
-
-impl TaskCommit {
-    /// As it is kept: lists that were read have room for more than they hold.
-    pub(crate) fn shrunk(mut self) -> TaskCommit {
-        self.written.shrink_to_fit();
-        self.files.shrink_to_fit();
-        self
-    }
-
-    /// True where two attempts wrote the same: what invariant 13 asks of deterministic functions.
-    pub(crate) fn agrees_with(&self, other: &TaskCommit) -> bool {
-        let files = |commit: &TaskCommit| {
-            commit
-                .files
-                .iter()
-                .map(|file| (file.name.clone(), file.rows, file.xxh3.clone()))
-                .collect::<Vec<_>>()
-        };
-        self.written == other.written && files(self) == files(other)
-    }
 }
 
 impl StageState {

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work};
-use weft_core::{ErrorCode, FunctionKind, FunctionUsage, JobId, Problem, TenantId};
+use weft_core::{ErrorCode, FunctionKind, FunctionUsage, JobId, PinnedFunction, Problem, TenantId};
+use weft_protocol::{TaskCommit, TaskFailure};
 
 use crate::calls::KeyedCalls;
-use crate::catalog::{Catalog, PinnedFunction};
+use crate::catalog::Catalog;
 use crate::command::{Answer, Command, CommitAnswer, Effect, Envelope};
 use crate::event::JobEvent;
 use crate::job::{EndedJob, Job, JobState, Outcome, PLANNING, Planning};
 use crate::lease::Leases;
-use crate::plan::{TaskCommit, TaskFailure};
 use crate::usage::UsageSums;
 
 /// The commands' format that this code writes, and the newest that it applies.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Digest;
+
 /// Which interface a function belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,4 +41,37 @@ pub struct FunctionRecord {
     pub summary: String,
     /// Equal inputs give equal outputs.
     pub deterministic: bool,
+}
+
+/// Description that a component gives of itself: checked, bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its functions.
+    pub functions: Vec<FunctionRecord>,
+}
+
+/// Function that a job names, fixed to the bytes that it meant when the job was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedFunction {
+    /// As the job file says it.
+    pub reference: String,
+    /// The component.
+    pub component: String,
+    /// The version that was the newest, or the one asked for.
+    pub version: String,
+    /// The component's bytes.
+    pub digest: Digest,
+    /// The function.
+    pub function: FunctionRecord,
+}
+
+impl PinnedFunction {
+    /// `component@version/function`, as it stands on receipts and in errors.
+    pub fn label(&self) -> String {
+        format!("{}@{}/{}", self.component, self.version, self.function.name)
+    }
 }

@@ -3,20 +3,21 @@
 //! Nothing here does I/O, asks the time or makes random numbers; those come in as arguments. Job documents are decoded by
 //! hand in [`job`] so that everything that is wrong with one is reported at once, with its path and the nearest known key.
 
-pub mod failpoint;
 mod function;
 mod ids;
 pub mod job;
 mod limits;
+mod log_line;
 mod meters;
 mod packed_usage;
 mod problem;
 mod quantity;
 mod receipt;
 
-pub use function::{FunctionKind, FunctionRecord};
+pub use function::{Description, FunctionKind, FunctionRecord, PinnedFunction};
 pub use ids::{Digest, Epoch, InvalidId, JobId, TaskId, TenantId, is_component_name, is_semver};
-pub use limits::{LimitKind, Limits};
+pub use limits::{COMPONENT_BYTES_MAX, LimitKind, Limits};
+pub use log_line::LogLine;
 pub use meters::Meters;
 pub use packed_usage::PackedUsage;
 pub use problem::{ErrorCode, FieldError, Problem};

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use weft_core::Description;
 use weft_core::{ErrorCode, LimitKind, Limits, Problem};
-use weft_sandbox::{Component, Description, Fault, Guest, GuestSettings, MemoryAccount, TaskLog};
+use weft_sandbox::{Component, Fault, Guest, GuestSettings, MemoryAccount, TaskLog};
 
 /// CPU time of `describe` and of `bind`, which have little to do. A job may allow `bind` less.
 const CPU_MS_MAX: u64 = 10_000;

@@ -6,22 +6,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use weft_control::{ObjectRef, PublishedOutput};
 use weft_core::{Digest, ErrorCode, JobId, LimitKind, Problem};
+use weft_protocol::{ObjectRef, PublishedOutput};
 use weft_sandbox::{Component, Engine};
-use weft_shuffle::{Blobs, ObjectReader};
+use weft_shuffle::ObjectReader;
+use weft_store::Blobs;
 
 use crate::describe::describe;
 use crate::invoke::{invoke, refused};
-use crate::messages::{
-    DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
-    StageContext, TaskReply, TaskRequest, Took,
-};
-use crate::plan::{NodeWork, Source, StagePlan, artefact_key};
+use crate::plan::{NodeWork, Source, StagePlan};
 use crate::planner::Planner;
 use crate::schema;
 use crate::stream::{Outbox, Pipe, StreamCall};
 use crate::task::TaskRun;
+use weft_protocol::artefact_key;
+use weft_protocol::{
+    DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
+    StageContext, TaskReply, TaskRequest, Took,
+};
 
 /// Planning of one job.
 const PLAN_WALL_MAX: Duration = Duration::from_secs(120);
@@ -419,9 +421,8 @@ impl Executor {
         let mut published = Vec::new();
         for mut output in request.outputs {
             output.schema = schemas.remove(&output.name).unwrap_or_default();
-            published.push(
-                weft_shuffle::publish(&request.job, &output).map_err(|error| error.problem())?,
-            );
+            published
+                .push(weft_store::publish(&request.job, &output).map_err(|error| error.problem())?);
         }
         Ok(published)
     }
@@ -431,7 +432,7 @@ fn failed(request: &TaskRequest, problem: Problem) -> TaskReply {
     let TaskRequest {
         id, attempt, epoch, ..
     } = request;
-    let failure = weft_control::TaskFailure {
+    let failure = weft_protocol::TaskFailure {
         stage: id.stage,
         task: id.task,
         attempt: *attempt,

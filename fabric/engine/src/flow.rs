@@ -13,9 +13,9 @@ use weft_sandbox::{
 
 use crate::edge::EdgeWriter;
 use crate::grouping::Chunk;
-use crate::messages::GuestTook;
 use crate::plan::{FunctionPlan, Node, NodeWork, StagePlan};
 use crate::sink::SinkWriter;
+use weft_protocol::GuestTook;
 
 /// What all operators of a task share.
 pub(crate) struct TaskEnvironment {

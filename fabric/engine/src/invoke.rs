@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use weft_core::LogLine;
 use weft_core::{Meters, Problem};
 use weft_sandbox::{
-    Component, Guest, GuestSettings, LogLine, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns,
-    unix_ns,
+    Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns,
 };
 
-use crate::messages::{InvokeReply, InvokeRequest};
+use weft_protocol::{InvokeReply, InvokeRequest};
 
 /// Lines of an invocation's log that are told; the rest is counted.
 const LOG_LINES_MAX: usize = 32;

@@ -16,7 +16,6 @@ mod flow;
 mod grouping;
 mod invoke;
 mod merge;
-mod messages;
 mod place;
 mod plan;
 mod planner;
@@ -31,12 +30,7 @@ mod times;
 mod untrusted;
 
 pub use executor::Executor;
-pub use messages::{
-    Columns, DescribeReply, FromExecutor, GuestTook, InvokeReply, InvokeRequest, PlanReply,
-    PlanRequest, PublishRequest, StageContext, StreamFormats, TaskReply, TaskRequest, ToExecutor,
-    Took,
-};
-pub use plan::{FINGERPRINT, artefact_key, component_key, job_prefix};
+
 pub use preview::{TextRow, preview};
-pub use stream::{Outbox, PIECE_BYTES_MAX, PIECES_MAX, WINDOW_BYTES, piece_weight};
+pub use stream::Outbox;
 pub use untrusted::is_decoding;

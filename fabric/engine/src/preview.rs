@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::FileReader;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use weft_shuffle::{MANIFEST, Manifest};
+use weft_store::{MANIFEST, Manifest};
 
 use crate::sink::{NULL_FOLDER, unescaped};
 
@@ -164,7 +164,7 @@ mod tests {
     use arrow::array::{Int64Array, StringArray};
     use arrow::ipc::writer::FileWriter;
     use parquet::arrow::ArrowWriter;
-    use weft_shuffle::ManifestFile;
+    use weft_store::ManifestFile;
 
     use super::*;
 

@@ -10,13 +10,13 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use weft_control::SinkFile;
 use weft_core::{ErrorCode, LimitKind, Problem};
-use weft_shuffle::StagedFile;
+use weft_protocol::SinkFile;
+use weft_store::StagedFile;
 
 use crate::encode::Encoder;
-use crate::messages::TaskRequest;
 use crate::plan::SinkPlan;
+use weft_protocol::TaskRequest;
 
 /// Encoded bytes that row groups hold before they are written, all files of a sink together.
 const ROW_GROUPS_BYTES: usize = 32 << 20;

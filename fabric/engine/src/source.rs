@@ -7,8 +7,8 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use datafusion_common::DataFusionError;
 use futures::StreamExt;
-use weft_control::{ObjectRef, Sums};
 use weft_core::{ErrorCode, LimitKind, Problem};
+use weft_protocol::{ObjectRef, Sums};
 use weft_sandbox::Reservation;
 use weft_shuffle::ObjectReader;
 

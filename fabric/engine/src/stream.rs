@@ -23,28 +23,18 @@ use weft_sandbox::{
 
 use crate::encode::{self, Encoder};
 use crate::invoke::{InvokeLog, guest_settings};
-use crate::messages::{FromExecutor, InvokeReply, InvokeRequest, StreamFormats};
 use crate::place::among_records;
 use crate::plan::FileSplit;
 use crate::scan::Reader;
+use weft_protocol::{
+    FromExecutor, InvokeReply, InvokeRequest, PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, StreamFormats,
+    WINDOW_BYTES, piece_weight,
+};
 
-/// Bytes that are on their way in one direction of one call.
-pub const WINDOW_BYTES: usize = 1 << 20;
-/// Bytes of one piece.
-pub const PIECE_BYTES_MAX: usize = 256 << 10;
-/// What a piece counts at least: small ones take room as well.
-const PIECE_WEIGHT_MIN: usize = 1 << 10;
-/// Pieces that are on their way in one direction of one call.
-pub const PIECES_MAX: usize = WINDOW_BYTES / PIECE_WEIGHT_MIN;
 /// Bytes of encoded output that are held before they are sent, unless a row is longer.
 const ENCODED_BYTES: u64 = 4 << 20;
 /// What errors call the input.
 const BODY: &str = "body";
-
-/// How much of a window a piece takes.
-pub fn piece_weight(bytes: usize) -> usize {
-    bytes.max(PIECE_WEIGHT_MIN)
-}
 
 #[derive(Default)]
 struct Flow {

@@ -6,19 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
-use weft_control::{LogRef, ObjectRef, SinkFile, Sums, TaskCommit, TaskFailure};
-use weft_core::{Digest, ErrorCode, FunctionUsage, Meters, Problem, failpoint};
+use weft_core::{Digest, ErrorCode, FunctionUsage, Meters, Problem};
+use weft_failpoint as failpoint;
+use weft_protocol::{LogRef, ObjectRef, SinkFile, Sums, TaskCommit, TaskFailure};
 use weft_sandbox::{Component, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns};
-use weft_shuffle::{Blobs, ObjectReader, ObjectWriter};
+use weft_shuffle::{ObjectReader, ObjectWriter};
+use weft_store::Blobs;
 
 use crate::edge::{EdgeWriter, internal};
 use crate::flow::{Flow, RunningGuest, TaskEnvironment};
-use crate::messages::{TaskReply, TaskRequest, Took};
 use crate::place::among_records;
-use crate::plan::{FilesPlan, NodeWork, Source, StagePlan, job_prefix};
+use crate::plan::{FilesPlan, NodeWork, Source, StagePlan};
 use crate::scan::{self, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
+use weft_protocol::job_prefix;
+use weft_protocol::{TaskReply, TaskRequest, Took};
 
 /// A task with all that its stage holds ready for it.
 pub(crate) struct TaskRun {

@@ -8,8 +8,6 @@ use crate::component::{is_weft, linker, wants_wasi};
 use crate::engine::{Engine, Role};
 use crate::fault::bounded;
 
-/// Bytes of a component that are accepted.
-pub const COMPONENT_BYTES_MAX: u64 = 128 << 20;
 /// Interfaces that guests may import besides `wasi:*@0.2`.
 const OFFERED: [&str; 4] = [
     "weft:fabric/data@0.1.0",

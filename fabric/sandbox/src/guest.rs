@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::{Instance, Resource, ResourceTableError};
 use wasmtime::{Store, UpdateDeadline};
-use weft_core::{FunctionKind, FunctionRecord, LimitKind};
+use weft_core::{Description, FunctionKind, FunctionRecord, LimitKind};
 
 use crate::account::{MemoryAccount, Reservation};
 use crate::clock::thread_cpu_ns;
@@ -68,17 +67,6 @@ pub struct GuestMeters {
     pub rows_out: u64,
     /// Bytes emitted.
     pub bytes_out: u64,
-}
-
-/// What a component says of itself; checked, bounded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Its functions.
-    pub functions: Vec<FunctionRecord>,
 }
 
 /// A call on a fiber waited for longer than guests have anything to wait for.

@@ -26,12 +26,11 @@ mod wasi;
 
 pub use account::{MemoryAccount, Reservation};
 pub use clock::{monotonic_ns, thread_cpu_ns, unix_ns};
-pub use compile::{COMPONENT_BYTES_MAX, CompileError, Compiled, compatibility, compile};
+pub use compile::{CompileError, Compiled, compatibility, compile};
 pub use component::Component;
 pub use engine::{Engine, Role};
 pub use fault::{Fault, Result};
 pub use fields::{SCHEMA_NAME_BYTES_MAX, guest_field, guest_type, type_name};
-pub use guest::{Description, Guest, GuestMeters, GuestSettings};
+pub use guest::{Guest, GuestMeters, GuestSettings};
 pub use host::batch_bytes;
-pub use log::{LOG_BYTES_MAX, LogLine, TaskLog};
-pub use weft_core::{FunctionKind, FunctionRecord};
+pub use log::{LOG_BYTES_MAX, TaskLog};

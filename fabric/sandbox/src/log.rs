@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use weft_core::LogLine;
 
 /// Bytes of lines that a task keeps; what comes after is dropped and counted.
 pub const LOG_BYTES_MAX: usize = 256 << 10;
@@ -12,17 +12,6 @@ const LINE_OVERHEAD_BYTES: usize = 64;
 pub(crate) const LINE_BYTES_MAX: usize = 8 << 10;
 /// Bytes that a task may try to log before it is stopped.
 const ATTEMPTED_BYTES_MAX: u64 = 64 << 20;
-
-/// One line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogLine {
-    /// `error`, `warn`, `info` or `debug`.
-    pub level: String,
-    /// The function that wrote it.
-    pub function: String,
-    /// The text, control characters escaped.
-    pub message: String,
-}
 
 #[derive(Debug, Default)]
 struct Lines {

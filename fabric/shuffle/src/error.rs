@@ -1,157 +1,65 @@
 //! Errors of the shuffle, by what the caller does next.
 
-use weft_core::{ErrorCode, Problem};
+use std::path::Path;
 
-/// What can go wrong with stored bytes.
+use weft_core::{ErrorCode, Problem};
+use weft_store::ErrorKind;
+
+/// A failure to write or read shuffle objects.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store failed.
-    #[error("the store failed at `{key}`")]
-    Store {
-        /// What was asked for.
-        key: String,
-        /// The store's own error.
-        #[source]
-        source: object_store::Error,
-    },
-    /// The file system failed.
-    #[error("`{path}`: {source}")]
-    File {
-        /// What was touched.
-        path: String,
-        /// The system's own error.
-        source: std::io::Error,
-    },
-    /// What was read is not what was written.
+    /// The store or a spill file failed.
+    #[error(transparent)]
+    Store(#[from] weft_store::Error),
+    /// The bytes that were read are not those that were written.
     #[error("shuffle {place} is damaged: {message}")]
     Damaged {
         /// Stage, partition and task.
         place: String,
-        /// What differs.
+        /// The difference.
         message: String,
-    },
-    /// A file that was staged is neither there nor published.
-    #[error("the staged file `{0}` is gone, and it is not published either")]
-    StagedFileLost(String),
-    /// Somebody else's file has the name of one of ours.
-    #[error(
-        "`{0}` appeared while the job ran, perhaps because another one writes to this folder: run the job again, or choose another folder"
-    )]
-    OutputExists(String),
-    /// Files would join others that are not like them.
-    #[error(
-        "the output `{output}` would be added to `{folder}`, whose files have {theirs}: choose another folder"
-    )]
-    AppendMismatch {
-        /// The output.
-        output: String,
-        /// Where it goes.
-        folder: String,
-        /// What is different of those that are there.
-        theirs: &'static str,
     },
     /// Batches could not be encoded or decoded.
     #[error("encoding of batches failed: {0}")]
     Encoding(String),
 }
 
-/// What the caller does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// Try again later.
-    Unavailable,
-    /// Give up: the data is wrong.
-    Damaged,
-    /// Tell the user.
-    Conflict,
-    /// The rows are not like those that they would join; tell the user.
-    Mismatch,
-    /// The path is not one to write to; tell the user.
-    NoPlace,
-    /// The disk is full; tell the user.
-    Exhausted,
-    /// Our bug.
-    Internal,
-}
-
-/// What this crate answers with.
+/// Result of the functions of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    pub(crate) fn file(path: &std::path::Path, source: std::io::Error) -> Self {
-        Error::File {
-            path: path.display().to_string(),
-            source,
-        }
+    pub(crate) fn file(path: &Path, source: std::io::Error) -> Self {
+        weft_store::Error::file(path, source).into()
     }
 
-    /// What the caller does next.
+    /// The next step of the caller.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Store { source, .. } if is_full(source) => ErrorKind::Exhausted,
-            Error::File { source, .. } if is_full(source) => ErrorKind::Exhausted,
-            Error::File { source, .. } if is_no_place(source) => ErrorKind::NoPlace,
-            Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
-            Error::Damaged { .. } | Error::StagedFileLost(_) => ErrorKind::Damaged,
-            Error::OutputExists(_) => ErrorKind::Conflict,
-            Error::AppendMismatch { .. } => ErrorKind::Mismatch,
+            Error::Store(error) => error.kind(),
+            Error::Damaged { .. } => ErrorKind::Damaged,
             Error::Encoding(_) => ErrorKind::Internal,
         }
     }
 
     /// The error as users see it.
     pub fn problem(&self) -> Problem {
-        let mut detail = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            let text = error.to_string();
-            if !detail.contains(&text) {
-                detail = format!("{detail}: {text}");
-            }
-            source = error.source();
-        }
-        match self.kind() {
-            ErrorKind::Unavailable => Problem::new(ErrorCode::StoreUnavailable, detail),
-            ErrorKind::NoPlace => Problem::new(
-                ErrorCode::InvalidJob,
-                format!("{detail}; choose another folder for the output"),
-            ),
-            ErrorKind::Exhausted => Problem::new(
-                ErrorCode::StoreUnavailable,
-                format!("{detail}: the disk is full; free some space and run the job again"),
-            ),
-            ErrorKind::Conflict => Problem::new(ErrorCode::OutputExists, detail),
-            ErrorKind::Mismatch => Problem::new(ErrorCode::SchemaMismatch, detail),
-            ErrorKind::Damaged | ErrorKind::Internal => Problem::new(ErrorCode::Internal, detail),
-        }
+        self.into()
     }
 }
 
-/// True where the path itself is wrong: under a file, without permission, in a file system that takes no files.
-fn is_no_place(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    matches!(
-        error.kind(),
-        ErrorKind::NotADirectory
-            | ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::InvalidFilename
-    )
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self::from(&error)
+    }
 }
 
-/// Looks for a full disk among the sources of an error; stores wrap the system's errors several times over.
-fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        next = error.source();
-        if let Some(system) = error.downcast_ref::<std::io::Error>() {
-            if system.kind() == std::io::ErrorKind::StorageFull {
-                return true;
-            }
-            if let Some(wrapped) = system.get_ref() {
-                next = Some(wrapped);
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Store(error) => error.into(),
+            Error::Damaged { .. } | Error::Encoding(_) => {
+                Self::new(ErrorCode::Internal, error.to_string())
             }
         }
     }
-    false
 }

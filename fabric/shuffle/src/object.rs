@@ -1,10 +1,12 @@
 //! Shuffle objects: one per map attempt, laid out partition by partition, with an index at the end.
 //!
 //! ```text
-//! segment (slot 0, sequence 0) │ segment (0, 1) │ segment (1, 0) │ … │ index: 7 words a segment │ entries │ magic
+//! segment (slot 0, sequence 0) │ segment (0, 1) │ segment (1, 0) │ …
+//!     │ index: 7 words a segment │ entries │ magic
 //! ```
 //!
-//! A slot is a partition of an edge: edges are laid out one after the other. All words are 64 bit, little endian.
+//! A slot is a partition of an edge: edges are laid out one after the other. All words are 64 bit,
+//! little endian.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,10 +17,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use weft_control::{ObjectRef, Sums};
+use weft_protocol::{ObjectRef, Sums};
+use weft_store::Blobs;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::blobs::Blobs;
 use crate::error::{Error, Result};
 use crate::segment;
 
@@ -27,7 +29,7 @@ const WORDS: usize = 7;
 /// Encoded bytes that a writer holds in memory before they go to a file.
 const HELD_BYTES_MAX: u64 = 4 << 20;
 
-/// Where a segment belongs: what its checksum is seeded with.
+/// Position of a segment within the stage that wrote it; seeds its checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The task that wrote it.
@@ -83,7 +85,8 @@ pub struct ObjectWriter {
 }
 
 impl ObjectWriter {
-    /// A writer for the attempt of `task`; what does not fit in memory goes to an unnamed file in `spill_folder`.
+    /// A writer for the attempt of `task`. Segments that do not fit in memory go to an unnamed file
+    /// in `spill_folder`.
     pub fn new(task: u32, spill_folder: &std::path::Path) -> Self {
         Self {
             task,
@@ -96,7 +99,8 @@ impl ObjectWriter {
         }
     }
 
-    /// Adds the next segment of a partition: `batches`, all with `schema`, in order. No rows, no segment.
+    /// Adds the next segment of a partition: `batches`, all with `schema`, in order. No rows, no
+    /// segment.
     pub fn add(
         &mut self,
         edge: u32,
@@ -159,9 +163,11 @@ impl ObjectWriter {
         self.spilled_bytes
     }
 
-    /// Writes the object and returns its reference, and the sums of what it holds for each of `n_edges` edges.
+    /// Writes the object and returns its reference, and the sums of what it holds for each of
+    /// `n_edges` edges.
     ///
-    /// The object appears atomically. Not cancel-safe: a dropped future may leave staged parts, which the job's clean-up removes.
+    /// The object appears atomically. Not cancel-safe: a dropped future may leave staged parts,
+    /// which the job's clean-up removes.
     pub async fn finish(
         mut self,
         blobs: &Blobs,
@@ -313,7 +319,9 @@ impl ObjectReader {
         }
     }
 
-    /// The segments of `partition` of `edge` in the object that `task` wrote, in order. Errors: `Damaged` where the index is.
+    /// The segments of `partition` of `edge` in the object that `task` wrote, in order.
+    ///
+    /// Errors: `Damaged` if the index is.
     pub async fn segments(
         &self,
         object: &ObjectRef,
@@ -341,7 +349,8 @@ impl ObjectReader {
 
     /// The batches of a segment and its sums. `stage` names the writing stage in errors.
     ///
-    /// Errors: `Damaged` where lengths or checksums are not what was written; nothing is decompressed before they were found right.
+    /// Errors: `Damaged` if lengths or checksums differ from what was written; nothing is
+    /// decompressed before they were found right.
     pub async fn read(
         &self,
         object: &ObjectRef,

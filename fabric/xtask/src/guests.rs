@@ -20,7 +20,7 @@ const AMONG_SOURCES: [&str; 1] = ["__pycache__"];
 /// Builds the `weft` binary, in release as everything.
 pub(crate) fn build_weft(places: &Places) -> Result<()> {
     let mut command = cargo(places);
-    command.args(["build", "--release", "-p", "weft-server", "--bin", "weft"]);
+    command.args(["build", "--release", "-p", "weft", "--bin", "weft"]);
     run(&mut command)
 }
 
@@ -101,7 +101,7 @@ impl<'a> Tools<'a> {
         let mut python = DefaultHasher::new();
         python.write(python::VERSION.as_bytes());
         // Not the whole binary, which changes often, and makes none of a component's bytes.
-        let builder = places.root.join("fabric/server/src/cli/build_python.rs");
+        let builder = places.root.join("fabric/cli/src/project/build_python.rs");
         add_file(&mut python, &builder)?;
         let sdk = places.root.join("guest-sdk/python");
         add_folder(&mut python, &sdk, &["__pycache__", "tests"])?;

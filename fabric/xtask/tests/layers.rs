@@ -5,15 +5,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The crates of the fabric, in the order in which they may depend on each other: on those before only.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 17] = [
     "weft-core",
+    "weft-failpoint",
+    "weft-protocol",
     "weft-control",
     "weft-consensus",
+    "weft-store",
     "weft-shuffle",
     "weft-sandbox",
     "weft-engine",
-    "weft-server",
+    "weft-runtime",
+    "weft-telemetry",
+    "weft-controller",
+    "weft-agent",
+    "weft-executor",
+    "weft-client",
+    "weft-cli",
+    "weft",
 ];
+
+/// Crates that do no I/O: pure types, and the pure state machine.
+const PURE: [&str; 3] = ["weft-core", "weft-protocol", "weft-control"];
 
 fn root() -> PathBuf {
     Path::new("../..").to_owned()
@@ -45,13 +58,13 @@ fn dependencies(package: &str, depth: &str) -> BTreeSet<String> {
     );
     let tree = String::from_utf8(output.stdout).expect("names of crates are UTF-8");
     let names = tree.lines().filter_map(|line| line.split(' ').next());
-    let names: BTreeSet<String> = names
-        .filter(|name| !name.is_empty() && *name != package)
+    let mut names: BTreeSet<String> = names
+        .filter(|name| !name.is_empty())
         .map(str::to_owned)
         .collect();
     assert!(
-        package == "weft-core" || !names.is_empty(),
-        "`cargo tree` says nothing about {package}"
+        names.remove(package),
+        "`cargo tree` does not list {package}"
     );
     names
 }
@@ -73,14 +86,81 @@ fn who_names(is_it: impl Fn(&str) -> bool) -> Vec<&'static str> {
         .collect()
 }
 
+/// Checks that nothing in the whole dependency tree of `package` is one of `heavy` or begins with `heavy-`.
+fn assert_lacks(package: &str, heavy: &[&str]) {
+    let found = all(package);
+    for heavy in heavy {
+        let is_it = |name: &&String| *name == heavy || name.starts_with(&format!("{heavy}-"));
+        let named: Vec<&String> = found.iter().filter(is_it).collect();
+        assert!(named.is_empty(), "{package} depends on {named:?}");
+    }
+}
+
 #[test]
-fn control_is_pure() {
-    for package in ["weft-core", "weft-control"] {
-        let found = all(package);
-        for heavy in ["tokio", "hyper", "wasmtime", "object_store", "raft"] {
-            assert!(!found.contains(heavy), "{package} depends on {heavy}");
+fn pure_crates_do_no_io() {
+    for package in PURE {
+        let io = [
+            "tokio",
+            "hyper",
+            "rustix",
+            "libc",
+            "object_store",
+            "raft",
+            "wasmtime",
+        ];
+        assert_lacks(package, &io);
+    }
+    let sources = PURE.map(|package| sources_of(package)).concat();
+    for path in sources {
+        let text = std::fs::read_to_string(&path).expect("sources are text");
+        for io in [
+            "std::fs",
+            "std::net",
+            "std::process",
+            "std::thread",
+            "std::env",
+            "SystemTime",
+        ] {
+            assert!(!text.contains(io), "{} uses `{io}`", path.display());
         }
     }
+}
+
+#[test]
+fn controllers_never_parse_tenants_bytes() {
+    assert_lacks(
+        "weft-controller",
+        &["arrow", "parquet", "datafusion", "wasmtime"],
+    );
+}
+
+#[test]
+fn agents_carry_bytes_and_no_more() {
+    let heavy = ["arrow", "parquet", "datafusion", "wasmtime", "raft", "axum"];
+    assert_lacks("weft-agent", &heavy);
+}
+
+#[test]
+fn stores_and_clients_are_light() {
+    assert_lacks("weft-store", &["arrow", "datafusion", "wasmtime"]);
+    let heavy = [
+        "arrow",
+        "datafusion",
+        "wasmtime",
+        "raft",
+        "axum",
+        "object_store",
+    ];
+    assert_lacks("weft-client", &heavy);
+    assert_lacks("weft-cli", &heavy);
+    let ours: BTreeSet<String> = all("weft-cli")
+        .into_iter()
+        .filter(|name| name.starts_with("weft"))
+        .collect();
+    assert_eq!(
+        ours,
+        BTreeSet::from(["weft-client", "weft-core"].map(str::to_owned))
+    );
 }
 
 #[test]
@@ -124,24 +204,19 @@ fn dependencies_point_one_way() {
     }
 }
 
-/// Settings come in by argument. The exceptions are for tests: failpoints, and how many mutants there are.
+/// Settings come in by argument. The exceptions: the command line, debugging of children, collectors, and tests (failpoints, and
+/// how many mutants there are).
 #[test]
-fn only_the_server_reads_the_environment() {
+fn only_the_binary_reads_the_environment() {
     let exceptions = [
-        "fabric/server/",
-        "fabric/core/src/failpoint.rs",
+        "fabric/weft/",
+        "fabric/cli/",
+        "fabric/failpoint/",
+        "fabric/telemetry/src/exporter.rs",
+        "fabric/agent/src/agent.rs",
         "fabric/engine/src/planner/mutants.rs",
     ];
-    let mut sources = Vec::new();
-    for package in CRATES {
-        let name = package.strip_prefix("weft-").expect("our prefix");
-        add_sources(&root().join("fabric").join(name).join("src"), &mut sources);
-    }
-    assert!(
-        sources.len() > CRATES.len(),
-        "the sources are where they were"
-    );
-    for path in sources {
+    for path in CRATES.into_iter().flat_map(sources_of) {
         let text = std::fs::read_to_string(&path).expect("sources are text");
         let path = path.to_string_lossy();
         let is_exception = exceptions.iter().any(|exception| path.contains(exception));
@@ -150,6 +225,14 @@ fn only_the_server_reads_the_environment() {
             "{path} reads the environment"
         );
     }
+}
+
+fn sources_of(package: &str) -> Vec<PathBuf> {
+    let name = package.strip_prefix("weft-").unwrap_or(package);
+    let mut sources = Vec::new();
+    add_sources(&root().join("fabric").join(name).join("src"), &mut sources);
+    assert!(!sources.is_empty(), "{package} has sources");
+    sources
 }
 
 fn add_sources(folder: &Path, sources: &mut Vec<PathBuf>) {

@@ -1,10 +1,8 @@
 use weft_core::{Epoch, ErrorCode, JobId, Problem};
 
 use super::support::{Machine, commit, failure, plan, two_stages};
-use crate::{
-    ATTEMPTS_MAX, Command, CommitAnswer, EdgeRef, Effect, Ending, JobState, Outcome, Plan,
-    PublishedOutput, TaskCommit,
-};
+use crate::{ATTEMPTS_MAX, Command, CommitAnswer, Effect, Ending, JobState, Outcome};
+use weft_protocol::{EdgeRef, Plan, PublishedOutput, TaskCommit};
 
 fn run_stage(job: &JobId, stage: u32) -> Effect {
     Effect::RunStage {
@@ -246,7 +244,7 @@ fn logs_of_attempts_that_end_after_their_job_are_kept_once() {
     let job = machine.running(1, &plan);
     let epoch = machine.lease();
     machine.effects(Command::CancelJob { job: job.clone() });
-    let log = crate::LogRef {
+    let log = weft_protocol::LogRef {
         key: Some("log".into()),
         lines: 1,
         dropped: 0,
@@ -271,7 +269,7 @@ fn a_users_fault_ends_the_job_at_once() {
     let job = machine.running(1, &plan);
     let epoch = machine.lease();
     let mut failure = failure(ErrorCode::GuestTrap, 0, 1, epoch);
-    failure.log = Some(crate::LogRef {
+    failure.log = Some(weft_protocol::LogRef {
         key: Some("log".into()),
         lines: 1,
         dropped: 0,

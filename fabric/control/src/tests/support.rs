@@ -7,9 +7,13 @@ use weft_core::{
 };
 
 use crate::{
-    Answer, COMMAND_VERSION, Command, CommitAnswer, ComponentRecord, EdgeKind, EdgeRef, EdgeShape,
-    Effect, Envelope, FunctionKind, FunctionRecord, Job, Lease, LogRef, Plan, SlotVector,
-    StageShape, State, Sums, TaskCommit, TaskFailure, Tenant,
+    Answer, COMMAND_VERSION, Command, CommitAnswer, ComponentRecord, Effect, Envelope, Job, Lease,
+    State, Tenant,
+};
+use weft_core::{FunctionKind, FunctionRecord};
+use weft_protocol::{
+    EdgeKind, EdgeRef, EdgeShape, LogRef, Plan, SlotVector, StageShape, Sums, TaskCommit,
+    TaskFailure,
 };
 
 pub(crate) fn tenant_id() -> TenantId {

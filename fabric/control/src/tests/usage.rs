@@ -1,7 +1,8 @@
 use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
 
 use super::support::{Machine, commit, failure, plan, two_stages, usage};
-use crate::{Command, CommitAnswer, JobState, Outcome, TaskFailure, USAGE_MINUTES_MAX};
+use crate::{Command, CommitAnswer, JobState, Outcome, USAGE_MINUTES_MAX};
+use weft_protocol::TaskFailure;
 
 /// CPU time that is billed, and that the platform bears: of the job, and of its tenant, which must be the same.
 fn sums(machine: &Machine, job: &JobId) -> (u64, u64) {

@@ -7,7 +7,8 @@ use super::support::{
     Machine, commit, component, envelope, failure, job_id, lease, spec, tenant_id, two_stages,
     usage,
 };
-use crate::{Answer, COMMAND_VERSION, Command, Effect, Envelope, JobState, PublishedOutput, State};
+use crate::{Answer, COMMAND_VERSION, Command, Effect, Envelope, JobState, State};
+use weft_protocol::PublishedOutput;
 
 /// One command of each kind.
 fn commands() -> Vec<Command> {

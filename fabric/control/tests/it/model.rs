@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_core::{Epoch, FunctionUsage, JobId};
 
 use crate::support::tenant_id;
-use crate::{Answer, Command, CommitAnswer, JobState, Outcome, State, TaskCommit, UsageSums};
+use crate::{Answer, Command, CommitAnswer, JobState, Outcome, State, UsageSums};
+use weft_protocol::TaskCommit;
 
 /// Attempts and CPU time, billed or not.
 type Reported = (u64, u64);

@@ -10,9 +10,8 @@ use crate::random::Random;
 use crate::support::{
     commit, component, envelope, failure, job_id, lease, plan, spec, spec_of, tenant_id, usage,
 };
-use crate::{
-    Answer, Command, Effect, Envelope, Job, JobState, Plan, PublishedOutput, State, TaskCommit,
-};
+use crate::{Answer, Command, Effect, Envelope, Job, JobState, State};
+use weft_protocol::{Plan, PublishedOutput, TaskCommit};
 
 const N_SEEDS: u64 = 150;
 const N_STEPS: usize = 400;

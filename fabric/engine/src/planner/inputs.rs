@@ -9,7 +9,7 @@ use arrow::datatypes::{Fields, Schema, SchemaRef};
 use weft_core::job::{Comparison, InputFormat, InputSpec};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::SCHEMA_NAME_BYTES_MAX;
-use weft_shuffle::{ManifestFile, read_manifest};
+use weft_store::{ManifestFile, read_manifest};
 
 use super::patterns::{self, FILES_MAX, Walk};
 use crate::plan::{FileSplit, Part};

@@ -17,22 +17,21 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use tokio_util::sync::CancellationToken;
-use weft_control::{EdgeKind, EdgeRef, EdgeShape, PinnedFunction, Plan, SlotVector, StageShape};
+use weft_core::PinnedFunction;
 use weft_core::job::{
     BadRecords, InputSpec, JobSpec, OutputSpec, STAGES_MAX, StageSpec, TASKS_MAX, Work,
 };
 use weft_core::{Digest, ErrorCode, FunctionUsage, Limits, Meters, Problem};
+use weft_protocol::{EdgeKind, EdgeRef, EdgeShape, Plan, SlotVector, StageShape};
 use weft_sandbox::{Component, Guest, GuestMeters, thread_cpu_ns, type_name};
-use weft_shuffle::{Blobs, Manifest, prepare_output};
+use weft_store::{Blobs, Manifest, prepare_output};
 
 use self::inputs::{Listed, list};
 use crate::describe;
-use crate::messages::{Columns, PlanRequest};
-use crate::plan::{
-    EdgePlan, FINGERPRINT, FilesPlan, FunctionPlan, Node, NodeWork, SinkPlan, Source, StagePlan,
-    job_prefix,
-};
+use crate::plan::{EdgePlan, FilesPlan, FunctionPlan, Node, NodeWork, SinkPlan, Source, StagePlan};
 use crate::{scan, schema};
+use weft_protocol::{Columns, PlanRequest};
+use weft_protocol::{FINGERPRINT, job_prefix};
 
 /// Input bytes for each partition of a shuffle that does not say how many it wants.
 const PARTITION_BYTES: u64 = 64 << 20;

@@ -6,8 +6,9 @@ use std::path::Path;
 use arrow::datatypes::{DataType, SchemaRef};
 use weft_core::job::{JobSpec, OutputFormat, OutputMode, OutputSpec};
 use weft_core::{ErrorCode, Problem};
+use weft_protocol::ManifestOutput;
 use weft_sandbox::type_name;
-use weft_shuffle::{Holding, Manifest, ManifestOutput, look_into};
+use weft_store::{Holding, Manifest, look_into};
 
 use crate::schema;
 

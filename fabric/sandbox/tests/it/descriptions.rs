@@ -1,6 +1,7 @@
 //! Components that lie about themselves.
 
-use weft_sandbox::{Description, Result};
+use weft_core::Description;
+use weft_sandbox::Result;
 
 use crate::support::{check_schema, start};
 

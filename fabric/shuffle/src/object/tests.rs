@@ -1,8 +1,8 @@
 use arrow::array::{Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field};
+use weft_store::ErrorKind;
 
 use super::*;
-use crate::error::ErrorKind;
 
 fn batch(start: i64, rows: i64) -> RecordBatch {
     let schema = Schema::new(vec![

@@ -87,7 +87,7 @@ fn invoke(places: &Places, folder: &Path, runs: usize) -> Result<String> {
         "build",
         "--release",
         "-p",
-        "weft-server",
+        "weft",
         "--example",
         "invoke_load",
     ]))?;

@@ -1,0 +1,412 @@
+//! Invocations on their way to an executor and back: admitted within bounds, answered by number,
+//! metered.
+//!
+//! ```text
+//! API ──admit──▶ link of the ready executor ──socket──▶ invocation slot ──socket──▶ answer ──▶ API
+//! ```
+//!
+//! Calls of map functions stream ([`stream`]): they have no slot, because they wait for their clients, and are bounded by themselves.
+//! The controller takes the sums of usage once a second.
+
+mod stream;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+use weft_core::{ErrorCode, FunctionUsage, LimitKind, Problem};
+use weft_protocol::{DEADLINE_MAX, InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, ToExecutor};
+use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, Outbound, StreamEvent};
+use weft_runtime::{Room, Taken};
+use weft_telemetry::UnderWay;
+
+use crate::metrics::Metrics;
+
+/// Invocations of one tenant that run or wait.
+const TENANT_MAX: usize = 1024;
+/// Invocations of one function that run or wait: a burst of one function leaves room for others.
+const FUNCTION_MAX: usize = 256;
+/// Invocations of one function that have been sent to the executor, for each of its slots.
+const SENT_PER_SLOT: usize = 2;
+/// Bytes of outputs for each slot: of those that may come, and of those that their clients have not taken. With all of it held,
+/// calls wait.
+const OUTPUT_BYTES_PER_SLOT: usize = 128 << 20;
+/// Calls that stream, for each slot: each holds a sandbox, and a thread of the executor.
+const STREAMS_PER_SLOT: usize = 8;
+/// All of them: an executor has 512 sandboxes, and tasks and other calls need some.
+const STREAMS_MAX: usize = 128;
+/// How long after a call others are expected.
+const SERVED_LATELY: Duration = Duration::from_secs(1);
+/// Admission of one function.
+struct Admission {
+    waiting: Semaphore,
+    sent: Semaphore,
+    streams: Semaphore,
+}
+
+#[derive(Default)]
+struct Pending {
+    /// The executor that is ready, with its number.
+    link: Option<(u64, mpsc::Sender<Outbound>)>,
+    answers: HashMap<u64, oneshot::Sender<(InvokeReply, Vec<u8>)>>,
+    /// Those of them that stream.
+    streams: HashMap<u64, stream::Ends>,
+    /// When a call was answered last.
+    answered: Option<Instant>,
+}
+
+/// Invocations of one node: admitted within bounds, sent to the executor, answered by number.
+pub struct Invocations {
+    tenant: Semaphore,
+    sent_max: usize,
+    streams_max: usize,
+    streams: Semaphore,
+    outputs: Room,
+    functions: Mutex<HashMap<String, Arc<Admission>>>,
+    pending: Mutex<Pending>,
+    next_request: AtomicU64,
+    usage: Mutex<BTreeMap<String, FunctionUsage>>,
+    metrics: Arc<Metrics>,
+    /// Names this process in what it begins.
+    incarnation: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn busy(what: impl Into<String>) -> Problem {
+    Problem::new(ErrorCode::Busy, what)
+}
+
+/// What a function logged goes to the server's log.
+fn tell_log(reply: &InvokeReply) {
+    for line in &reply.log {
+        tracing::info!(target: "invocation", function = line.function, level = line.level, "{}", line.message);
+    }
+    if reply.log_dropped > 0 {
+        tracing::info!(target: "invocation", function = reply.label, dropped = reply.log_dropped, "lines dropped");
+    }
+}
+
+fn too_late(label: String, deadline: Duration) -> Problem {
+    let value = format!("{} ms", deadline.as_millis());
+    let advice = match deadline < DEADLINE_MAX {
+        true => "raise `deadline_ms`",
+        false => "give it less to do: no call may take longer",
+    };
+    let detail = format!("`{label}` had not ended at its deadline of {value}; {advice}");
+    Problem::new(ErrorCode::LimitExceeded, detail)
+        .of_function(label)
+        .of_limit(LimitKind::Wall, value)
+}
+
+/// Takes an invocation back whose caller has gone.
+struct Waiting<'a> {
+    invocations: &'a Invocations,
+    request: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut pending = lock(&self.invocations.pending);
+        if pending.answers.remove(&self.request).is_some()
+            && let Some((_, link)) = &pending.link
+        {
+            // Where the queue is full the call runs to its end, and nobody hears of it.
+            let abandon = ToExecutor::Abandon {
+                request: self.request,
+            };
+            let _ = link.try_send((abandon, Bytes::new()));
+        }
+    }
+}
+
+impl Invocations {
+    pub(crate) fn new(slots: u32, incarnation: String, metrics: Arc<Metrics>) -> Self {
+        let output_bytes = slots as usize * OUTPUT_BYTES_PER_SLOT;
+        let held = metrics.output_held.clone();
+        let streams_max = (slots as usize * STREAMS_PER_SLOT).min(STREAMS_MAX);
+        Self {
+            outputs: Room::new(output_bytes, move |change| {
+                held.inc_by(change);
+            }),
+            metrics,
+            incarnation,
+            tenant: Semaphore::new(TENANT_MAX),
+            sent_max: slots as usize * SENT_PER_SLOT,
+            streams_max,
+            streams: Semaphore::new(streams_max),
+            functions: Mutex::default(),
+            pending: Mutex::default(),
+            next_request: AtomicU64::new(1),
+            usage: Mutex::default(),
+        }
+    }
+
+    /// From now on invocations go to this executor.
+    pub(crate) fn connect(&self, executor: u64, link: mpsc::Sender<Outbound>) {
+        lock(&self.pending).link = Some((executor, link));
+    }
+
+    /// The executor is gone: those who wait for it are told to try again.
+    pub(crate) fn disconnect(&self, executor: u64) {
+        let mut pending = lock(&self.pending);
+        if pending.link.as_ref().is_some_and(|(id, _)| *id == executor) {
+            pending.link = None;
+            pending.answers.clear();
+            pending.streams.clear();
+        }
+    }
+
+    /// An executor has answered.
+    pub(crate) fn answer(&self, reply: InvokeReply, output: Vec<u8>) {
+        let mut pending = lock(&self.pending);
+        pending.answered = Some(Instant::now());
+        let waiting = pending.answers.remove(&reply.request);
+        // No output comes after the answer.
+        pending.streams.remove(&reply.request);
+        drop(pending);
+        // Whether somebody still waits or not: of a call that took too long, the log says why.
+        tell_log(&reply);
+        // A call that its caller gave up, or that took too long, is the user's as well.
+        self.meter(&reply, waiting.is_none());
+        if let Some(waiting) = waiting {
+            let _ = waiting.send((reply, output));
+        }
+    }
+
+    /// True where calls are served, now and then at least.
+    pub(crate) fn serves(&self) -> bool {
+        let pending = lock(&self.pending);
+        let lately = |at: Instant| at.elapsed() < SERVED_LATELY;
+        !pending.answers.is_empty() || pending.answered.is_some_and(lately)
+    }
+
+    fn admission(&self, label: &str) -> Arc<Admission> {
+        let mut functions = lock(&self.functions);
+        // Entries are as many as functions that somebody invoked: the catalog bounds them.
+        if let Some(admission) = functions.get(label) {
+            return Arc::clone(admission);
+        }
+        let admission = Arc::new(Admission {
+            waiting: Semaphore::new(FUNCTION_MAX),
+            sent: Semaphore::new(self.sent_max),
+            streams: Semaphore::new(self.streams_max.div_ceil(2)),
+        });
+        functions.insert(label.to_owned(), Arc::clone(&admission));
+        admission
+    }
+
+    async fn admit(
+        &self,
+        mut request: InvokeRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<InvokeAnswer, Problem> {
+        let _tenant = self
+            .tenant
+            .try_acquire()
+            .map_err(|_| busy(format!("{TENANT_MAX} invocations run or wait; try again")))?;
+        let admission = self.admission(&request.label);
+        let _waiting = admission.waiting.try_acquire().map_err(|_| {
+            let label = &request.label;
+            busy(format!(
+                "{FUNCTION_MAX} invocations of `{label}` run or wait; try again"
+            ))
+        })?;
+        let label = request.label.clone();
+        let call = async {
+            let _sent = admission.sent.acquire().await;
+            let room = self.output_room().await;
+            request.request = self.next_request.fetch_add(1, Ordering::Relaxed);
+            let waiting = Waiting {
+                invocations: self,
+                request: request.request,
+            };
+            let answered = self.send(request, input).await?;
+            let (reply, output) = answered
+                .await
+                .map_err(|_| busy("the executor ended while the function ran; try again"))?;
+            drop(waiting);
+            Ok((reply, room.keep(output)))
+        };
+        tokio::time::timeout(deadline, call)
+            .await
+            .unwrap_or_else(|_| Err(too_late(label, deadline)))
+    }
+
+    /// Waits for room for the largest output that there may be.
+    pub(crate) async fn output_room(&self) -> Taken {
+        self.outputs.take(OUTPUT_BYTES_MAX).await
+    }
+
+    async fn send(
+        &self,
+        request: InvokeRequest,
+        input: Bytes,
+    ) -> Result<oneshot::Receiver<(InvokeReply, Vec<u8>)>, Problem> {
+        let (answer, answered) = oneshot::channel();
+        let link = {
+            let mut pending = lock(&self.pending);
+            let Some((_, link)) = pending.link.clone() else {
+                return Err(busy("no executor is ready; try again"));
+            };
+            pending.answers.insert(request.request, answer);
+            link
+        };
+        let message = ToExecutor::Invoke(Box::new(request));
+        let sent = link.send((message, input)).await;
+        sent.map_err(|_| busy("the executor ended; try again"))?;
+        Ok(answered)
+    }
+
+    fn meter(&self, reply: &InvokeReply, abandoned: bool) {
+        let at_fault = reply.result.as_ref().err();
+        let platform = at_fault.is_some_and(|problem| problem.code.is_platform_fault());
+        let mut usage = FunctionUsage {
+            function: reply.label.clone(),
+            ..FunctionUsage::default()
+        };
+        match platform && !abandoned {
+            true => (usage.platform_attempts, usage.platform) = (1, reply.meters),
+            false => (usage.billed_attempts, usage.billed) = (1, reply.meters),
+        }
+        let mut all = lock(&self.usage);
+        match all.get_mut(&reply.label) {
+            Some(sum) => sum.add(&usage),
+            None => {
+                all.insert(reply.label.clone(), usage);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Invoker for Invocations {
+    async fn invoke(
+        &self,
+        request: InvokeRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<InvokeAnswer, Problem> {
+        let _under_way = UnderWay::new(&self.metrics.invocations_under_way);
+        self.admit(request, input, deadline).await
+    }
+
+    async fn stream(
+        &self,
+        request: InvokeRequest,
+        body: Body<'_>,
+        deadline: Duration,
+        client: &mpsc::Sender<StreamEvent>,
+    ) -> Result<InvokeReply, NoReply> {
+        let _under_way = UnderWay::new(&self.metrics.invocations_under_way);
+        self.admit_stream(request, body, deadline, client).await
+    }
+
+    fn take_usage(&self) -> Vec<FunctionUsage> {
+        std::mem::take(&mut *lock(&self.usage))
+            .into_values()
+            .collect()
+    }
+
+    fn incarnation(&self) -> &str {
+        &self.incarnation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::{Limits, Meters};
+
+    use super::*;
+
+    fn metrics() -> Arc<Metrics> {
+        Arc::new(Metrics::new(&weft_telemetry::Registry::new()))
+    }
+
+    fn request() -> InvokeRequest {
+        InvokeRequest {
+            request: 0,
+            digest: weft_core::Digest::from_sha256(&[0; 32]),
+            function: "spin".into(),
+            label: "a@1.0.0/spin".into(),
+            params: Vec::new(),
+            limits: Limits::default(),
+            seed: 0,
+            started_ms: 0,
+            stream: None,
+        }
+    }
+
+    /// A burst of one function leaves room for others, and all together have a bound.
+    #[tokio::test]
+    async fn calls_that_wait_are_bounded() {
+        let invocations = Invocations::new(1, "this one".into(), metrics());
+        let (link, _executor) = mpsc::channel(8);
+        invocations.connect(1, link);
+        let call = |label: &str| {
+            let request = InvokeRequest {
+                label: label.into(),
+                ..request()
+            };
+            Box::pin(invocations.invoke(request, Bytes::new(), Duration::from_secs(600)))
+        };
+        let mut waiting = Vec::new();
+        for function in ["a", "b", "c", "d"] {
+            for _ in 0..FUNCTION_MAX {
+                let mut one = call(function);
+                assert!(futures::poll!(&mut one).is_pending());
+                waiting.push(one);
+            }
+            let refused = call(function).await.expect_err("there is no room");
+            assert_eq!(refused.code, ErrorCode::Busy, "{refused}");
+        }
+        let refused = call("e").await.expect_err("there is no room");
+        assert!(refused.detail.contains("1024 invocations"), "{refused}");
+        waiting.pop();
+        assert!(
+            futures::poll!(&mut call("e")).is_pending(),
+            "there is room again"
+        );
+    }
+
+    /// A call that was given up is billed for what it used until it was stopped.
+    #[tokio::test]
+    async fn calls_that_nobody_waits_for_are_billed() {
+        let invocations = Invocations::new(1, "this one".into(), metrics());
+        let (link, mut executor) = mpsc::channel(8);
+        invocations.connect(1, link);
+        let call = invocations.invoke(request(), Bytes::new(), Duration::from_millis(1));
+        let problem = call.await.expect_err("nobody answers");
+        assert_eq!(problem.code, ErrorCode::LimitExceeded);
+        let Some((ToExecutor::Invoke(sent), _)) = executor.recv().await else {
+            panic!("the call was sent");
+        };
+        let abandoned = executor.recv().await;
+        assert!(
+            matches!(abandoned, Some((ToExecutor::Abandon { request }, _)) if request == sent.request)
+        );
+        let reply = InvokeReply {
+            request: sent.request,
+            label: sent.label,
+            result: Err(Problem::new(ErrorCode::Internal, "it was cancelled")),
+            meters: Meters {
+                guest_cpu_ns: 5,
+                ..Meters::default()
+            },
+            log: Vec::new(),
+            log_dropped: 0,
+            began_ns: 0,
+        };
+        invocations.answer(reply, Vec::new());
+        let usage = lock(&invocations.usage)["a@1.0.0/spin"].clone();
+        assert_eq!((usage.billed_attempts, usage.billed.guest_cpu_ns), (1, 5));
+    }
+}

@@ -1,0 +1,244 @@
+//! The command line: from arguments to an exit code.
+//!
+//! ```text
+//!   arguments ─┬─▶ up, executor, compiler: the Program, which hands the server and its children in
+//!              ├─▶ show, doctor:           this machine; what needs an engine, the Program does
+//!              ├─▶ new, build:             this machine, with the SDK embedded in the binary
+//!              └─▶ all others:             calls of the API, by way of `weft-client`
+//! ```
+//!
+//! Commands return a `Failure` or nothing; only [`main`] turns that into text and an exit code, and
+//! only `terminal::Output` writes. The crate links no server, engine or file format: the binary is
+//! a [`Program`] that has them.
+
+mod arguments;
+mod failure;
+mod job_file;
+mod locations;
+mod logging;
+mod project;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod verbs;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::Value;
+use weft_client::Client;
+
+use arguments::{Arguments, Command, GlobalArguments, UpArguments};
+use failure::Failure;
+use terminal::Output;
+use verbs::{components, doctor, invoke, jobs, receipt, run, show};
+
+/// The binary that the command line belongs to: the parts of it that the command line starts and
+/// does not link.
+pub trait Program {
+    /// Runs the server until it is told to stop.
+    fn up(&self, settings: UpSettings) -> anyhow::Result<()>;
+
+    /// Runs tasks for the server at the other end of standard input, until that is closed.
+    fn executor(&self) -> anyhow::Result<()>;
+
+    /// Compiles the file `component` to machine code in the file `artefact`, on `threads` threads,
+    /// and writes the verdict to standard output. With `last` it steps back behind all others.
+    fn compiler(
+        &self,
+        component: &Path,
+        artefact: &Path,
+        threads: usize,
+        last: bool,
+    ) -> anyhow::Result<()>;
+
+    /// Reads the manifest of the output in `folder`, and its first `rows` rows.
+    fn preview(&self, folder: &Path, rows: usize) -> anyhow::Result<Preview>;
+
+    /// Starts a sandbox engine, and returns whether sandboxes come from a pool. Without a pool each
+    /// one takes longer to start; an error means that functions cannot run on this machine.
+    fn pools_sandboxes(&self) -> anyhow::Result<bool>;
+}
+
+/// Settings of `weft up`.
+#[derive(Debug, Clone)]
+pub struct UpSettings {
+    /// The data folder.
+    pub data: PathBuf,
+    /// The address that the API listens on.
+    pub listen: SocketAddr,
+    /// Slots of the node's executor; as many as there are cores where none is given.
+    pub slots: Option<u32>,
+}
+
+/// The beginning of a published output.
+#[derive(Debug, Clone)]
+pub struct Preview {
+    /// The manifest, whole.
+    pub manifest: Value,
+    /// Name and type of each column.
+    pub schema: Vec<(String, String)>,
+    /// Rows of the whole output.
+    pub n_rows: u64,
+    /// Files of the whole output.
+    pub n_files: usize,
+    /// The first rows.
+    pub rows: Vec<TextRow>,
+}
+
+/// A row: the text of each value, nothing where it is null.
+pub type TextRow = Vec<Option<String>>;
+
+/// Runs the command that `arguments` (with the program's name first) ask for.
+pub fn main(program: &dyn Program, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => {
+            let mut output = Output::process(arguments.global.json);
+            ExitCode::from(run_and_report(program, &arguments, &mut output))
+        }
+        Err(error) => {
+            // Help and version come this way too. Nobody is left to hear that they could not be
+            // written.
+            let _ = error.print();
+            u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+    }
+}
+
+fn run_and_report(program: &dyn Program, arguments: &Arguments, output: &mut Output) -> u8 {
+    match dispatch(program, arguments, output) {
+        Ok(()) => 0,
+        Err(failure) => report(&failure, &arguments.global, output),
+    }
+}
+
+/// Tells why the command failed, and answers with its exit code.
+fn report(failure: &Failure, global: &GlobalArguments, output: &mut Output) -> u8 {
+    if let Failure::Problem(problem) = failure {
+        // The exit code tells the same, should standard output be gone.
+        let _ = output.document(&problem.raw.to_string());
+    }
+    if !failure.is_silent() {
+        output.note(&format!("error: {failure}"));
+    }
+    if let Failure::Problem(problem) = failure
+        && problem.code == "unauthorized"
+    {
+        hint_at_token(global, output);
+    }
+    failure.exit_code()
+}
+
+fn dispatch(
+    program: &dyn Program,
+    arguments: &Arguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    match &arguments.command {
+        server @ (Command::Up(_) | Command::Executor | Command::Compiler(_)) => {
+            be_server(program, server, &arguments.global)
+        }
+        Command::New(new) => project::new(new, output),
+        Command::Build(build) => project::build(build, output),
+        Command::Show(show) => show::show(program, show, output),
+        Command::Doctor => doctor::doctor(program, &arguments.global, output),
+        remote => call_server(remote, &arguments.global, output),
+    }
+}
+
+/// Becomes the server, or one of its children; standard output belongs to what is called.
+fn be_server(
+    program: &dyn Program,
+    command: &Command,
+    global: &GlobalArguments,
+) -> Result<(), Failure> {
+    logging::start();
+    match command {
+        Command::Up(up) => Ok(program.up(up_settings(up, global)?)?),
+        Command::Executor => Ok(program.executor()?),
+        Command::Compiler(of) => {
+            Ok(program.compiler(&of.component, &of.artefact, of.threads, of.last)?)
+        }
+        _ => unreachable!("these run beside a server"),
+    }
+}
+
+fn up_settings(up: &UpArguments, global: &GlobalArguments) -> Result<UpSettings, Failure> {
+    let data = locations::data_dir(global.data.as_deref())?;
+    Ok(UpSettings {
+        data,
+        listen: up.listen,
+        slots: up.slots,
+    })
+}
+
+fn call_server(
+    command: &Command,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let token = token(global)?;
+    let client = Client::new(&global.endpoint, token.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::other(format!("cannot start: {error}")))?;
+    let ended = runtime.block_on(remote(command, &client, output));
+    // A thread may wait for an answer on standard input that nobody needs any more.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn remote(command: &Command, client: &Client, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        Command::Deploy(deploy) => components::deploy(client, &deploy.files, output).await,
+        Command::Run(run) => run::run(client, run, output).await,
+        Command::Invoke(invoke) => invoke::invoke(client, invoke, output).await,
+        Command::Jobs(jobs) => jobs::jobs(client, jobs.limit, output).await,
+        Command::Job(job) => jobs::job(client, job, output).await,
+        Command::Logs(logs) => jobs::logs(client, &logs.id, output).await,
+        Command::Cancel(cancel) => jobs::cancel(client, &cancel.id, output).await,
+        Command::Receipt(receipt) => receipt::receipt(client, &receipt.id, output).await,
+        Command::Components(components) => {
+            components::components(client, components.name.as_deref(), output).await
+        }
+        Command::Up(_)
+        | Command::Executor
+        | Command::Compiler(_)
+        | Command::New(_)
+        | Command::Build(_)
+        | Command::Doctor
+        | Command::Show(_) => {
+            unreachable!("these run without a server")
+        }
+    }
+}
+
+/// The token given, else the one that `weft up` left in its data folder, if there is one.
+fn token(global: &GlobalArguments) -> Result<Option<String>, Failure> {
+    match &global.token {
+        Some(token) => Ok(Some(token.clone())),
+        None => locations::read_token(&locations::default_token_path(global.data.as_deref())?),
+    }
+}
+
+fn hint_at_token(global: &GlobalArguments, output: &mut Output) {
+    let (Ok(token), Ok(path)) = (
+        token(global),
+        locations::default_token_path(global.data.as_deref()),
+    ) else {
+        return;
+    };
+    let looked = if token.is_some() {
+        "the token is not this server's"
+    } else {
+        "no token was found"
+    };
+    output.note(&format!(
+        "{looked}: `--token` or `WEFT_TOKEN` give one, else it is read from `{}`, where `--data` is the folder of `weft up`",
+        path.display()
+    ));
+}

@@ -1,0 +1,20 @@
+//! Projects of functions: `weft new` creates one, `weft build` makes a component of it.
+//!
+//! ```text
+//!   new ──────▶ templates, and the SDK that is embedded in the binary (sdk)
+//!   build ─┬──▶ toolchain: cargo, for Wasm ──▶ component
+//!          └──▶ build_python ──▶ componentize: componentize-py ──▶ component
+//! ```
+//!
+//! The languages' own tools do the work, each in the environment of guests (`guest_environment`).
+
+mod build;
+mod build_python;
+mod componentize;
+mod guest_environment;
+mod new;
+mod sdk;
+pub(crate) mod toolchain;
+
+pub(crate) use build::build;
+pub(crate) use new::new;

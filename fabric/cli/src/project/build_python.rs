@@ -1,0 +1,149 @@
+//! From a Python project to a component.
+//!
+//! ```text
+//!   app.py --python3 -m weft--> its name
+//!          --componentize-py, with the SDK and an interpreter--> component
+//! ```
+//!
+//! A project may hold the SDK and the contract in its folder `weft`, as `weft new` lays it out;
+//! without it, those of this binary are used.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::failure::Failure;
+use crate::project::build::Built;
+use crate::project::componentize;
+use crate::project::guest_environment::command;
+use crate::project::new::lay_in;
+use crate::project::sdk;
+use crate::terminal::Output;
+
+/// The file that makes a folder a Python project.
+pub(crate) const ENTRY: &str = "app.py";
+
+/// The module that the component is made of: the user's, and what answers the host.
+const GLUE: (&str, &str) = (
+    "weft_app",
+    "import app\nfrom weft.exports import Functions, Mapper, Reducer, Task\n",
+);
+
+/// Builds the project in `folder`. What Python and the tool say goes to standard error.
+///
+/// Errors: `Other` where Python or the tool is missing, or the module cannot be imported.
+pub(crate) fn build(folder: &Path, output: &mut Output) -> Result<Built, Failure> {
+    let beside = Beside::lay(folder)?;
+    let name = described_name(folder, &beside)?;
+    let tool = componentize::find(folder, output)?;
+    let out = beside.folder.path().join("component.wasm");
+    let mut command = command(tool, folder);
+    command.arg("--quiet").arg("-d").arg(&beside.wit);
+    command.args(["-w", "component", "componentize", GLUE.0]);
+    command.arg("-p").arg(folder);
+    command.arg("-p").arg(beside.folder.path());
+    command.arg("-o").arg(&out);
+    if !componentize::runs(command.env("PYTHONDONTWRITEBYTECODE", "1"))? {
+        return Err(Failure::other(
+            "componentize-py could not make a component of the project",
+        ));
+    }
+    let component = std::fs::read(&out)
+        .map_err(|error| Failure::other(format!("cannot read the component: {error}")))?;
+    Ok(Built {
+        name,
+        component,
+        toolchain: "componentize-py",
+    })
+}
+
+/// Files that a build needs beside the project, in a folder that goes away with it.
+struct Beside {
+    folder: TempDir,
+    wit: PathBuf,
+}
+
+impl Beside {
+    fn lay(project: &Path) -> Result<Self, Failure> {
+        let folder = tempfile::tempdir()
+            .map_err(|error| Failure::other(format!("cannot make a folder: {error}")))?;
+        let mut files = vec![(format!("{}.py", GLUE.0), GLUE.1.to_owned())];
+        let own = project.join(sdk::PYTHON_FOLDER);
+        let has_sdk = own.join("__init__.py").is_file();
+        if !has_sdk {
+            files.extend(sdk::python());
+        }
+        lay_in(folder.path(), &files)?;
+        let sdk = match has_sdk {
+            true => own,
+            false => folder.path().join(sdk::PYTHON_FOLDER),
+        };
+        Ok(Self {
+            wit: sdk.join("weft.wit"),
+            folder,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Described {
+    name: String,
+}
+
+/// The component's name, as the module says when it is imported. That also finds its mistakes
+/// before the slow step.
+fn described_name(folder: &Path, beside: &Beside) -> Result<String, Failure> {
+    let mut python = componentize::python(folder)?;
+    python
+        .args(["-m", "weft"])
+        .env("PYTHONPATH", beside.folder.path())
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let done = python
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output();
+    let done = done.map_err(|error| Failure::other(format!("cannot run `python3`: {error}")))?;
+    if !done.status.success() {
+        return Err(Failure::other(format!("python3 cannot import `{ENTRY}`")));
+    }
+    // The module may print while it is imported; the description comes last.
+    let text = String::from_utf8_lossy(&done.stdout);
+    let described = text.lines().next_back().unwrap_or_default();
+    let described: Described = serde_json::from_str(described)
+        .map_err(|error| Failure::other(format!("`{ENTRY}` was not described: {error}")))?;
+    Ok(described.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name_of(app: &str) -> Result<String, Failure> {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(ENTRY), app).expect("written");
+        described_name(folder.path(), &Beside::lay(folder.path()).expect("laid"))
+    }
+
+    #[test]
+    fn a_project_without_the_sdk_gets_that_of_this_binary() {
+        let app = "import weft\nweft.component('a-b', '1.0.0')\nprint('loud')\n";
+        assert_eq!(name_of(app).expect("described"), "a-b");
+    }
+
+    #[test]
+    fn a_module_that_names_no_component_is_told_so() {
+        let failure = name_of("import weft\n").expect_err("it has no name");
+        assert!(failure.to_string().contains(ENTRY), "{failure}");
+    }
+
+    #[test]
+    fn a_projects_own_sdk_wins() {
+        let folder = tempfile::tempdir().expect("a folder");
+        lay_in(folder.path(), &sdk::python().collect::<Vec<_>>()).expect("laid");
+        let beside = Beside::lay(folder.path()).expect("laid");
+        assert_eq!(beside.wit, folder.path().join("weft/weft.wit"));
+        assert!(beside.wit.is_file() && !beside.folder.path().join("weft").exists());
+    }
+}

@@ -1,0 +1,563 @@
+//! Whole commands against a small server on the loopback address.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, Request};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use clap::Parser;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::terminal::captured;
+
+/// A server on a thread of its own, until it is dropped.
+struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(router: Router) -> Self {
+        Self::start_at("127.0.0.1:0".parse().expect("an address"), router)
+    }
+
+    fn start_at(address: SocketAddr, router: Router) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind(address))
+            .expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (stop, stopped) = oneshot::channel();
+        let serve = async move {
+            tokio::select! {
+                served = axum::serve(listener, router).into_future() => served.expect("it serves"),
+                _ = stopped => {}
+            }
+        };
+        let thread = std::thread::spawn(move || runtime.block_on(serve));
+        Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    fn weft(&self, arguments: &[&str]) -> Done {
+        let endpoint = format!("http://{}", self.address);
+        weft(
+            &[
+                &["--endpoint", endpoint.as_str(), "--token", "secret"],
+                arguments,
+            ]
+            .concat(),
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread
+            .take()
+            .expect("once")
+            .join()
+            .expect("the server does not panic");
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Done {
+    code: u8,
+    stdout: String,
+    stderr: String,
+}
+
+/// A program of which nothing but the command line runs.
+struct NoServer;
+
+impl Program for NoServer {
+    fn up(&self, _: UpSettings) -> anyhow::Result<()> {
+        unreachable!("no test becomes the server")
+    }
+    fn executor(&self) -> anyhow::Result<()> {
+        unreachable!("no test becomes an executor")
+    }
+    fn compiler(
+        &self,
+        _: &std::path::Path,
+        _: &std::path::Path,
+        _: usize,
+        _: bool,
+    ) -> anyhow::Result<()> {
+        unreachable!("no test becomes a compiler")
+    }
+    fn preview(&self, folder: &std::path::Path, _: usize) -> anyhow::Result<Preview> {
+        anyhow::bail!("`{}` is not a published output", folder.display())
+    }
+    fn pools_sandboxes(&self) -> anyhow::Result<bool> {
+        Ok(true)
+    }
+}
+
+fn weft(arguments: &[&str]) -> Done {
+    let arguments =
+        Arguments::try_parse_from(["weft"].iter().chain(arguments)).expect("good usage");
+    let (mut output, stdout, stderr) = captured::output(arguments.global.json);
+    let code = run_and_report(&NoServer, &arguments, &mut output);
+    Done {
+        code,
+        stdout: stdout.text(),
+        stderr: stderr.text(),
+    }
+}
+
+fn problem(status: StatusCode, code: &str) -> Response {
+    let document = json!({"type": "about:blank", "status": status.as_u16(), "code": code, "detail": "not like this"});
+    (
+        status,
+        [("content-type", "application/problem+json")],
+        document.to_string(),
+    )
+        .into_response()
+}
+
+fn job(status: &str) -> Value {
+    json!({
+        "id": "job-1", "name": "words", "status": status, "submitted_at": "2026-11-20T12:00:00Z",
+        "stages": [{"position": 0, "name": "words", "status": "running", "tasks_total": 2, "tasks_done": 1}],
+        "problem": null, "outputs": [],
+    })
+}
+
+fn ended() -> Value {
+    let mut job = job("succeeded");
+    job["outputs"] =
+        json!([{"name": "words", "uri": "/out/words/", "files": 1, "rows": 3, "bytes": 1024}]);
+    job
+}
+
+fn event(kind: &str, job: &Value) -> String {
+    format!("event: {kind}\ndata: {job}\n\n")
+}
+
+fn receipt() -> weft_core::Receipt {
+    weft_core::Receipt::new("job-1".into(), &[], weft_core::PriceSheet::default(), false)
+}
+
+/// A server that runs one job; its stream of events is what `events` answers with at each
+/// connection.
+fn running(events: impl Fn() -> Response + Clone + Send + Sync + 'static) -> Router {
+    Router::new()
+        .route(
+            "/v1/jobs",
+            post(async || (StatusCode::CREATED, Json(job("planning")))),
+        )
+        .route("/v1/jobs/{id}/events", get(async move || events()))
+        .route("/v1/jobs/{id}/receipt", get(async || Json(receipt())))
+}
+
+fn job_file() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("job.toml");
+    std::fs::write(&path, "name = \"words\"\n").expect("written");
+    let path = path.to_str().expect("text").to_owned();
+    (folder, path)
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    for line in [
+        &["weft"][..],
+        &["weft", "what"],
+        &["weft", "run"],
+        &["weft", "new", "x", "--lang", "cobol"],
+    ] {
+        let error = Arguments::try_parse_from(line).expect_err("wrong");
+        assert_eq!(error.exit_code(), 2, "{line:?}");
+    }
+    assert_eq!(weft(&["jobs", "--endpoint", "ftp://x"]).code, 2);
+    assert_eq!(weft(&["new", "Not-A-Name"]).code, 2);
+}
+
+#[test]
+fn an_unknown_language_is_told_which_there_are() {
+    let line = ["weft", "new", "x", "--lang", "cobol"];
+    let error = Arguments::try_parse_from(line).expect_err("wrong");
+    assert!(error.to_string().contains("rust, python"), "{error}");
+}
+
+#[test]
+fn nobody_there_is_3() {
+    let address = Server::start(Router::new()).address;
+    let done = weft(&[
+        "jobs",
+        "--json",
+        "--token",
+        "x",
+        "--endpoint",
+        &format!("http://{address}"),
+    ]);
+    assert_eq!((done.code, done.stdout.as_str()), (3, ""));
+    assert!(
+        done.stderr.contains("weft up") && done.stderr.contains("refused"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn the_next_endpoint_is_tried() {
+    let gone = Server::start(Router::new()).address;
+    let server =
+        Server::start(Router::new().route("/v1/jobs/{id}", get(async || Json(job("running")))));
+    let done = server.weft(&[
+        "job",
+        "job-1",
+        "--endpoint",
+        &format!("http://{gone},http://{}", server.address),
+    ]);
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+#[test]
+fn a_refusal_is_1_and_a_document() {
+    let server = Server::start(
+        Router::new().fallback(async || problem(StatusCode::UNAUTHORIZED, "unauthorized")),
+    );
+    let done = server.weft(&["jobs", "--json"]);
+    let document: Value = serde_json::from_str(&done.stdout).expect("one document");
+    assert_eq!((done.code, &document["code"]), (1, &json!("unauthorized")));
+    assert!(
+        done.stderr.contains("not like this [unauthorized]") && done.stderr.contains("WEFT_TOKEN"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn the_token_is_shown_and_a_missing_one_is_not() {
+    let check = async |headers: HeaderMap| match headers
+        .get("authorization")
+        .map(|value| value.as_bytes())
+    {
+        Some(b"Bearer secret") => Json(json!({"items": [], "next_cursor": null})).into_response(),
+        Some(_) => problem(StatusCode::BAD_REQUEST, "internal"),
+        None => problem(StatusCode::UNAUTHORIZED, "unauthorized"),
+    };
+    let server = Server::start(Router::new().route("/v1/jobs", get(check)));
+    let data = tempfile::tempdir().expect("a folder");
+    let folder = data.path().to_str().expect("text");
+    let line = [
+        "jobs",
+        "--data",
+        folder,
+        "--endpoint",
+        &format!("http://{}", server.address),
+    ];
+    let done = weft(&line);
+    assert!(
+        done.code == 1 && done.stderr.contains("no token was found"),
+        "{done:?}"
+    );
+    std::fs::write(data.path().join("token"), "secret\n").expect("written");
+    assert_eq!(weft(&line).code, 0);
+}
+
+#[test]
+fn lists_are_followed_page_by_page() {
+    let page = async |Query(query): Query<std::collections::BTreeMap<String, String>>| match query
+        .get("cursor")
+        .map(String::as_str)
+    {
+        None => Json(json!({"items": [job("running"), job("running")], "next_cursor": "a/b"})),
+        Some("a/b") => Json(json!({"items": [job("failed")], "next_cursor": null})),
+        other => panic!("an unknown cursor: {other:?}"),
+    };
+    let server = Server::start(Router::new().route("/v1/jobs", get(page)));
+    let done = server.weft(&["jobs", "--json"]);
+    let document: Value = serde_json::from_str(&done.stdout).expect("one document");
+    assert_eq!(document["items"].as_array().map(Vec::len), Some(3));
+    let done = server.weft(&["jobs", "--limit", "1"]);
+    assert_eq!((done.code, done.stdout.lines().count()), (0, 2));
+    assert!(done.stderr.contains("more than 1"), "{done:?}");
+}
+
+#[test]
+fn logs_are_lines() {
+    let line = |task: u32| json!({"stage": 0, "task": task, "attempt": 1, "level": "info", "function": "a/b", "message": "x\u{1b}[2J"});
+    let items = json!({"items": [line(0), line(1)], "next_cursor": null, "dropped": 7});
+    let server =
+        Server::start(Router::new().route("/v1/jobs/{id}/logs", get(async move || Json(items))));
+    let done = server.weft(&["logs", "job-1"]);
+    assert_eq!(
+        done.stdout,
+        "0/0#1 info  a/b: x\u{fffd}[2J\n0/1#1 info  a/b: x\u{fffd}[2J\n"
+    );
+    assert_eq!(done.stderr, "7 lines dropped: there were too many\n");
+    assert_eq!(
+        server
+            .weft(&["logs", "job-1", "--json"])
+            .stdout
+            .lines()
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn a_job_is_run_to_its_end() {
+    let events = || {
+        Body::from(format!(
+            ": hello\n\n{}{}",
+            event("job", &job("running")),
+            event("end", &ended())
+        ))
+        .into_response()
+    };
+    let server = Server::start(running(events));
+    let (_folder, file) = job_file();
+    let done = server.weft(&["run", &file]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(
+        done.stdout.starts_with(
+            "job-1 succeeded\n  words: 3 rows, 1 file, 1.0 KiB in /out/words/\n  billed: "
+        ),
+        "{done:?}"
+    );
+    assert_eq!(
+        done.stderr, "job-1 running\n  words running: 1/2 tasks\n",
+        "how it ended is told once, on standard output"
+    );
+    let done = server.weft(&["run", &file, "--json"]);
+    let document: Value = serde_json::from_str(&done.stdout).expect("one document");
+    assert_eq!(
+        (&document["status"], &document["receipt"]["job"]),
+        (&json!("succeeded"), &json!("job-1"))
+    );
+}
+
+#[test]
+fn a_failed_job_is_1_with_its_problem() {
+    let mut failed = job("failed");
+    failed["problem"] = json!({"code": "limit_exceeded", "detail": "too much", "limit": "memory", "value": "16MiB", "function": "a/b"});
+    let server = Server::start(running(move || {
+        Body::from(event("end", &failed)).into_response()
+    }));
+    let (_folder, file) = job_file();
+    let done = server.weft(&["run", &file]);
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""));
+    assert!(
+        done.stderr.contains(
+            "error: too much [limit_exceeded]\n  limit: memory\n  value: 16MiB\n  function: a/b"
+        ),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_job_that_is_wrong_is_1_with_all_that_is_wrong() {
+    let refuse = async |Json(document): Json<Value>| {
+        let problem = weft_core::job::decode(&document).expect_err("it has no stage");
+        (
+            StatusCode::BAD_REQUEST,
+            Json(serde_json::to_value(problem).expect("plain data")),
+        )
+    };
+    let server = Server::start(Router::new().route("/v1/jobs", post(refuse)));
+    let (_folder, file) = job_file();
+    std::fs::write(
+        &file,
+        "name = \"a\"\nstages = []\nlimits = { memory = 3 }\n",
+    )
+    .expect("written");
+    let done = server.weft(&["run", &file]);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.stderr
+            .contains("\n  stages: unknown key `stages` (did you mean `stage`?)"),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.contains("\n  limits.memory: must be text"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_broken_stream_is_connected_again() {
+    let n_connections = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&n_connections);
+    let events = move || {
+        let mut n_connections = count.lock().expect("no panic before");
+        *n_connections += 1;
+        match *n_connections {
+            1 => Body::from(event("job", &job("running"))).into_response(),
+            2 => problem(StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            _ => Body::from(event("end", &ended())).into_response(),
+        }
+    };
+    let server = Server::start(running(events));
+    let (_folder, file) = job_file();
+    let done = server.weft(&["run", &file]);
+    assert_eq!(
+        (done.code, *n_connections.lock().expect("no panic before")),
+        (0, 3)
+    );
+    assert_eq!(
+        done.stderr.matches("connecting again").count(),
+        1,
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_server_may_restart_under_a_job() {
+    let server = Server::start(running(|| {
+        let hangs = futures::StreamExt::chain(
+            futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(event(
+                "job",
+                &job("running"),
+            )))]),
+            futures::stream::pending(),
+        );
+        Body::from_stream(hangs).into_response()
+    }));
+    let address = server.address;
+    let restart = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(server);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        Server::start_at(
+            address,
+            running(|| Body::from(event("end", &ended())).into_response()),
+        )
+    });
+    let (_folder, file) = job_file();
+    let done = weft(&[
+        "run",
+        &file,
+        "--token",
+        "x",
+        "--endpoint",
+        &format!("http://{address}"),
+    ]);
+    assert!(
+        done.code == 0 && done.stderr.contains("lost the server"),
+        "{done:?}"
+    );
+    drop(restart.join().expect("it restarts"));
+}
+
+#[test]
+fn a_job_sent_twice_has_one_key() {
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&keys);
+    let submit = async move |headers: HeaderMap| {
+        let mut seen = seen.lock().expect("no panic before");
+        seen.push(headers["idempotency-key"].clone());
+        match seen.len() {
+            1 => (
+                StatusCode::TOO_MANY_REQUESTS,
+                [("retry-after", "0")],
+                Json(json!({})),
+            )
+                .into_response(),
+            _ => (StatusCode::CREATED, Json(job("planning"))).into_response(),
+        }
+    };
+    let server = Server::start(Router::new().route("/v1/jobs", post(submit)));
+    let (_folder, file) = job_file();
+    let done = server.weft(&["run", &file, "--detach"]);
+    assert_eq!((done.code, done.stdout.as_str()), (0, "job-1\n"));
+    let keys = keys.lock().expect("no panic before");
+    assert!(
+        keys.len() == 2 && keys[0] == keys[1] && keys[0].len() == 32,
+        "{keys:?}"
+    );
+}
+
+#[test]
+fn components_are_streamed_with_their_digest() {
+    let upload = async |headers: HeaderMap, request: Request| {
+        let body = axum::body::to_bytes(request.into_body(), usize::MAX)
+            .await
+            .expect("a body");
+        assert_eq!(headers["content-type"], "application/wasm");
+        assert_eq!(headers["content-length"], body.len().to_string());
+        let component = json!({"name": "a", "version": "1.0.0", "digest": headers["x-weft-digest"].to_str().ok(), "size_bytes": body.len()});
+        (StatusCode::CREATED, Json(component))
+    };
+    let server = Server::start(Router::new().route("/v1/components", post(upload)));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.wasm");
+    std::fs::write(&path, [&b"\0asm\x0d\0\x01\0"[..], &[0; 200_000]].concat()).expect("written");
+    let path = path.to_str().expect("text");
+    let done = server.weft(&["deploy", path, path, "--json"]);
+    let lines: Vec<Value> = done
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a document"))
+        .collect();
+    assert_eq!(
+        (done.code, lines.len(), &lines[0]["size_bytes"]),
+        (0, 2, &json!(200_008))
+    );
+    assert!(
+        lines[0]["digest"]
+            .as_str()
+            .is_some_and(|digest| digest.len() == 71),
+        "{lines:?}"
+    );
+    let done = server.weft(&["deploy", path]);
+    assert!(
+        done.stdout
+            .starts_with("deployed a@1.0.0 (195.3 KiB, sha256:"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_component_is_found_by_name_and_version() {
+    let one = async |Path((name, version)): Path<(String, String)>| {
+        Json(json!({"name": name, "version": version, "digest": "d"}))
+    };
+    let many = async |Path(name): Path<String>| {
+        Json(
+            json!({"items": [{"name": name, "version": "2.0.0"}, {"name": name, "version": "1.0.0"}]}),
+        )
+    };
+    let router = Router::new()
+        .route("/v1/components/{name}", get(many))
+        .route("/v1/components/{name}/{version}", get(one));
+    let server = Server::start(router);
+    assert!(
+        server
+            .weft(&["components", "a@1.0.0+b"])
+            .stdout
+            .starts_with("a@1.0.0+b  0 B  d")
+    );
+    let done = server.weft(&["components", "a"]);
+    assert!(
+        done.stdout.contains("a@2.0.0") && done.stdout.contains("a@1.0.0"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn cancelling_is_a_call() {
+    let cancel = async || (StatusCode::ACCEPTED, Json(job("running")));
+    let server = Server::start(Router::new().route("/v1/jobs/{id}/cancel", post(cancel)));
+    assert_eq!(
+        server.weft(&["cancel", "job-1"]).stdout,
+        "job-1 is being cancelled\n"
+    );
+}

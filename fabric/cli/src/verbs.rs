@@ -1,0 +1,16 @@
+//! The commands that ask a server, and those that look at this machine: one file for each noun.
+//!
+//! ```text
+//!   components:  deploy, components        receipt:  receipt, and the end of run
+//!   run:         run                       invoke:   invoke
+//!   jobs:        jobs, job, logs, cancel   show:     show, of a folder on this machine
+//!                                          doctor:   doctor, of this machine and the server
+//! ```
+
+pub(crate) mod components;
+pub(crate) mod doctor;
+pub(crate) mod invoke;
+pub(crate) mod jobs;
+pub(crate) mod receipt;
+pub(crate) mod run;
+pub(crate) mod show;

@@ -1,0 +1,320 @@
+//! `weft doctor`: whether this machine has what Weft needs, and what to do where it has not.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::{Resource, getrlimit};
+use serde::Deserialize;
+use serde_json::json;
+use weft_client::{Call, Client};
+
+use crate::arguments::GlobalArguments;
+use crate::failure::Failure;
+use crate::project::toolchain;
+use crate::terminal::text::bytes;
+use crate::terminal::{Output, Side, Table};
+use crate::{Program, locations, token};
+
+/// The address that `weft up` listens on unless it is told.
+const LISTEN: &str = "127.0.0.1:7070";
+/// Memory with which two tasks run beside a server.
+const MEMORY_BYTES_WANTED: u64 = 2 << 30;
+/// Connections, components and spilled runs are files.
+const FILES_WANTED: u64 = 4096;
+/// Below this, the first job may fill the disk.
+const FREE_BYTES_WANTED: u64 = 1 << 30;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Fine,
+    /// Something works less well, or not at all for some.
+    Warning,
+    /// Weft does not run.
+    Failing,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Verdict::Fine => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Failing => "failing",
+        }
+    }
+}
+
+/// One line of the report.
+struct Check {
+    what: &'static str,
+    verdict: Verdict,
+    found: String,
+    advice: String,
+}
+
+fn check(what: &'static str, verdict: Verdict, found: String, advice: &str) -> Check {
+    let advice = match verdict {
+        Verdict::Fine => String::new(),
+        _ => advice.to_owned(),
+    };
+    Check {
+        what,
+        verdict,
+        found,
+        advice,
+    }
+}
+
+fn at_least(found: u64, wanted: u64) -> Verdict {
+    if found >= wanted {
+        Verdict::Fine
+    } else {
+        Verdict::Warning
+    }
+}
+
+/// Runs `weft doctor`. Errors: a check failed.
+pub(crate) fn doctor(
+    program: &dyn Program,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut checks = vec![version(), machine(), sandbox(program), files()];
+    checks.extend(data_folder(global)?);
+    checks.push(server(global)?);
+    checks.extend([rust(), python()]);
+    let document: Vec<_> = checks
+        .iter()
+        .map(|check| {
+            json!({
+                "check": check.what,
+                "status": check.verdict.word(),
+                "found": check.found,
+                "advice": check.advice,
+            })
+        })
+        .collect();
+    output.either(&json!({ "checks": document }).to_string(), || {
+        let left = |name| (name, Side::Left);
+        let mut table = Table::new(&["STATUS", "CHECK", "FOUND"].map(left));
+        for check in &checks {
+            let found = match check.advice.as_str() {
+                "" => check.found.clone(),
+                advice => format!("{}: {advice}", check.found),
+            };
+            table.row([check.verdict.word().into(), check.what.into(), found]);
+        }
+        table.render()
+    })?;
+    let failing = checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Failing);
+    match failing.count() {
+        0 => Ok(()),
+        n => Err(Failure::other(format!(
+            "{n} of {} checks failed",
+            checks.len()
+        ))),
+    }
+}
+
+fn version() -> Check {
+    let found = format!("weft {}", env!("CARGO_PKG_VERSION"));
+    check("version", Verdict::Fine, found, "")
+}
+
+fn machine() -> Check {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let information = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = information.lines().find_map(|line| {
+        let kib = line.strip_prefix("MemAvailable:")?.trim();
+        kib.strip_suffix(" kB")?.parse::<u64>().ok()
+    });
+    let available = available.unwrap_or(0) << 10;
+    check(
+        "machine",
+        at_least(available, MEMORY_BYTES_WANTED),
+        format!("{cores} cores, {} of memory available", bytes(available)),
+        "give jobs a smaller `limits.memory`, or `weft up` fewer `--slots`",
+    )
+}
+
+fn sandbox(program: &dyn Program) -> Check {
+    match program.pools_sandboxes() {
+        Ok(true) => {
+            let found = "sandboxes come from a pool".into();
+            check("sandbox", Verdict::Fine, found, "")
+        }
+        Ok(false) => check(
+            "sandbox",
+            Verdict::Warning,
+            "the address space is too small for a pool".into(),
+            "each sandbox takes longer to start; raise `ulimit -v`",
+        ),
+        Err(error) => check(
+            "sandbox",
+            Verdict::Failing,
+            error.to_string(),
+            "Weft runs on 64-bit Linux, on x86 and ARM",
+        ),
+    }
+}
+
+fn files() -> Check {
+    let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let found = match most {
+        u64::MAX => "no bound".into(),
+        most => format!("{most} at most"),
+    };
+    check(
+        "open files",
+        at_least(most, FILES_WANTED),
+        found,
+        "raise `ulimit -Hn`: connections, components and spilled rows are files",
+    )
+}
+
+fn data_folder(global: &GlobalArguments) -> Result<Vec<Check>, Failure> {
+    let folder = locations::data_dir(global.data.as_deref())?;
+    // The folder, or what it will be made in.
+    let there = folder.ancestors().find(|path| path.exists());
+    let there = there.unwrap_or(Path::new("/"));
+    let shown = folder.display();
+    let writable = tempfile::tempfile_in(there);
+    let mut checks = vec![match writable {
+        Ok(_) => check("data folder", Verdict::Fine, format!("`{shown}`"), ""),
+        Err(error) => check(
+            "data folder",
+            Verdict::Failing,
+            format!("`{shown}`: {error}"),
+            "choose another one with `--data`",
+        ),
+    }];
+    if let Ok(disk) = rustix::fs::statvfs(there) {
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        checks.push(check(
+            "disk",
+            at_least(free, FREE_BYTES_WANTED),
+            format!("{} free", bytes(free)),
+            "free some space: shuffles and spilled rows lie there",
+        ));
+    }
+    Ok(checks)
+}
+
+/// The server's answer about itself.
+#[derive(Debug, Deserialize)]
+struct Health {
+    version: String,
+}
+
+/// A server that answers and takes the token; or a port that one could listen on.
+fn server(global: &GlobalArguments) -> Result<Check, Failure> {
+    let client = Client::new(&global.endpoint, token(global)?.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::other(format!("cannot start: {error}")))?;
+    let asked = runtime.block_on(async {
+        let health: Health = client.send(&Call::get("/v1/health".into())).await?.read()?;
+        client.send(&Call::get("/v1/nodes".into())).await?;
+        Ok::<_, Failure>(health)
+    });
+    let addresses = global.endpoint.join(", ");
+    Ok(match asked {
+        Ok(health) if health.version == env!("CARGO_PKG_VERSION") => {
+            let found = format!("answers on {addresses}, and takes the token");
+            check("server", Verdict::Fine, found, "")
+        }
+        Ok(health) => check(
+            "server",
+            Verdict::Warning,
+            format!("{addresses} is version {}", health.version),
+            "use the same version on both sides",
+        ),
+        Err(Failure::Unreachable(_)) => port(&global.endpoint),
+        Err(failure) => check(
+            "server",
+            Verdict::Failing,
+            failure.to_string(),
+            "give its token with `--token`, or its folder with `--data`",
+        ),
+    })
+}
+
+/// Whether one could listen where a server is looked for; where that is another machine, at the
+/// usual place.
+fn port(endpoints: &[String]) -> Check {
+    let here = |endpoint: &String| {
+        let address = endpoint.strip_prefix("http://").unwrap_or(endpoint);
+        let address = address.replace("localhost", "127.0.0.1");
+        let address: Option<SocketAddr> = address.trim_end_matches('/').parse().ok();
+        address.filter(|address| address.ip().is_loopback())
+    };
+    let usual = || LISTEN.parse().expect("an address");
+    let address = endpoints.iter().find_map(here).unwrap_or_else(usual);
+    match TcpListener::bind(address) {
+        Ok(_) => {
+            let found = format!("none answers; {address} is free for `weft up`");
+            check("server", Verdict::Fine, found, "")
+        }
+        Err(error) => check(
+            "server",
+            Verdict::Warning,
+            format!("none answers, and {address} is taken ({error})"),
+            "choose another address with `weft up --listen`, and name it with `--endpoint`",
+        ),
+    }
+}
+
+fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().next()?.trim().to_owned();
+    output.status.success().then_some(line)
+}
+
+fn rust() -> Check {
+    let target = toolchain::TARGET;
+    match first_line("rustc", &["--version"]) {
+        None => check(
+            "Rust",
+            Verdict::Warning,
+            "no rustc".into(),
+            "install it from https://rustup.rs to write functions in Rust",
+        ),
+        Some(version) if toolchain::has_target(Path::new(".")) => {
+            let found = format!("{version} with {target}");
+            check("Rust", Verdict::Fine, found, "")
+        }
+        Some(version) => {
+            let found = format!("{version} without {target}");
+            let advice = format!("`rustup target add {target}`; `weft build` does so by itself");
+            check("Rust", Verdict::Warning, found, &advice)
+        }
+    }
+}
+
+fn python() -> Check {
+    let tool = first_line("componentize-py", &["--version"]);
+    match (first_line("python3", &["--version"]), tool) {
+        (Some(python), Some(tool)) => {
+            let found = format!("{python}, {tool}");
+            check("Python", Verdict::Fine, found, "")
+        }
+        (Some(python), None) => check(
+            "Python",
+            Verdict::Warning,
+            format!("{python} without componentize-py"),
+            "nothing: `weft build` installs it for itself when it is needed",
+        ),
+        (None, _) => check(
+            "Python",
+            Verdict::Warning,
+            "no python3".into(),
+            "install it to write functions in Python",
+        ),
+    }
+}

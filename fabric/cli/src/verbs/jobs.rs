@@ -1,0 +1,299 @@
+//! `weft jobs`, `weft job`, `weft logs` and `weft cancel`.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use weft_client::{Call, Client, Error, Job, LogLine, Page, Pages, Stage, Task, path, read_value};
+
+use crate::arguments::JobArguments;
+use crate::failure::Failure;
+use crate::terminal::text::{bytes, count, counted};
+use crate::terminal::{Output, Side, Table};
+use crate::verbs::receipt;
+use crate::verbs::run::output_line;
+
+/// Runs `weft jobs`.
+pub(crate) async fn jobs(
+    client: &Client,
+    limit: usize,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let (items, more) = Pages::new(client, path(&["jobs"])).take(limit).await?;
+    let jobs: Vec<Job> = read_all(&items)?;
+    output.either(&json!({"items": items}).to_string(), || jobs_table(&jobs))?;
+    if more {
+        output.note(&format!(
+            "there are more than {limit}; `--limit` lists them"
+        ));
+    }
+    Ok(())
+}
+
+/// The id that is meant: `last` is the newest job's.
+pub(crate) async fn id_of(client: &Client, id: &str) -> Result<String, Failure> {
+    if id != "last" {
+        return Ok(id.to_owned());
+    }
+    let (items, _) = Pages::new(client, path(&["jobs"])).take(1).await?;
+    let jobs: Vec<Job> = read_all(&items)?;
+    let none = || Failure::other("there is no job yet; `weft run` starts one");
+    jobs.into_iter().next().map(|job| job.id).ok_or_else(none)
+}
+
+/// Runs `weft job`.
+pub(crate) async fn job(
+    client: &Client,
+    arguments: &JobArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let (id, view) = (&id_of(client, &arguments.id).await?, &arguments.view);
+    if view.receipt {
+        return receipt::receipt(client, id, output).await;
+    }
+    if view.stages {
+        return stages(client, id, output).await;
+    }
+    if view.tasks {
+        return tasks(client, id, output).await;
+    }
+    let answer = client.send(&Call::get(path(&["jobs", id]))).await?;
+    let job: Job = answer.read()?;
+    output.either(answer.text()?, || job_text(&job))
+}
+
+async fn stages(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
+    let items = Pages::new(client, path(&["jobs", id, "stages"]))
+        .all()
+        .await?;
+    let stages: Vec<Stage> = read_all(&items)?;
+    output.either(&json!({"items": items}).to_string(), || {
+        stages_table(&stages)
+    })
+}
+
+async fn tasks(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
+    let items = Pages::new(client, path(&["jobs", id, "tasks"]))
+        .all()
+        .await?;
+    let tasks: Vec<Task> = read_all(&items)?;
+    output.either(&json!({"items": items}).to_string(), || tasks_table(&tasks))
+}
+
+/// Runs `weft logs`: a line of text, or of JSON, for each line of the log, as the pages come in.
+pub(crate) async fn logs(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
+    let id = id_of(client, id).await?;
+    let mut pages = Pages::new(client, path(&["jobs", &id, "logs"]));
+    let mut n_dropped = 0;
+    while let Some(Page { items, dropped, .. }) = pages.next().await? {
+        for item in &items {
+            let line: LogLine = read_value(item.clone())?;
+            output.either(&item.to_string(), || log_text(&line))?;
+        }
+        n_dropped = dropped.max(n_dropped);
+    }
+    if n_dropped > 0 {
+        output.note(&format!(
+            "{} dropped: there were too many",
+            counted(n_dropped, "line")
+        ));
+    }
+    Ok(())
+}
+
+/// Runs `weft cancel`.
+pub(crate) async fn cancel(client: &Client, id: &str, output: &mut Output) -> Result<(), Failure> {
+    let id = &id_of(client, id).await?;
+    let answer = client
+        .send(&Call::post(path(&["jobs", id, "cancel"])))
+        .await?;
+    let job: Job = answer.read()?;
+    let told = if job.has_ended() {
+        format!("has ended: {}", job.status)
+    } else {
+        "is being cancelled".into()
+    };
+    output.either(answer.text()?, || format!("{id} {told}"))
+}
+
+fn read_all<T: DeserializeOwned>(items: &[Value]) -> Result<Vec<T>, Error> {
+    items.iter().cloned().map(read_value).collect()
+}
+
+fn jobs_table(jobs: &[Job]) -> String {
+    let mut table = Table::new(&[
+        ("id", Side::Left),
+        ("name", Side::Left),
+        ("status", Side::Left),
+        ("tasks done", Side::Right),
+        ("submitted", Side::Left),
+    ]);
+    for job in jobs {
+        let submitted_at = job.submitted_at.clone().unwrap_or_default();
+        table.row([
+            job.id.clone(),
+            job.name.clone(),
+            job.status.clone(),
+            count(job.tasks_done),
+            submitted_at,
+        ]);
+    }
+    table.render()
+}
+
+fn job_text(job: &Job) -> String {
+    let mut lines = vec![format!("{}  {}  {}", job.id, job.name, job.status)];
+    lines.extend(times(job));
+    if !job.tags.is_empty() {
+        let tags: Vec<String> = job
+            .tags
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        lines.push(format!("tags: {}", tags.join(", ")));
+    }
+    lines.push(format!("input: {}", bytes(job.input_bytes)));
+    if !job.stages.is_empty() {
+        lines.push(stages_table(&job.stages));
+    }
+    if !job.outputs.is_empty() {
+        lines.push("outputs".into());
+        lines.extend(job.outputs.iter().map(output_line));
+    }
+    lines.extend(
+        job.problem
+            .iter()
+            .map(|problem| format!("error: {problem}")),
+    );
+    lines.join("\n")
+}
+
+fn times(job: &Job) -> Option<String> {
+    let times = [
+        ("submitted", &job.submitted_at),
+        ("started", &job.started_at),
+        ("ended", &job.ended_at),
+    ];
+    let told: Vec<String> = times
+        .iter()
+        .filter_map(|(what, time)| Some(format!("{what} {}", time.as_ref()?)))
+        .collect();
+    (!told.is_empty()).then(|| told.join(", "))
+}
+
+fn stages_table(stages: &[Stage]) -> String {
+    let mut table = Table::new(&[
+        ("stage", Side::Left),
+        ("status", Side::Left),
+        ("tasks", Side::Right),
+        ("rows read", Side::Right),
+        ("bad records", Side::Right),
+        ("rows written", Side::Right),
+        ("duplicates", Side::Right),
+        ("retries", Side::Right),
+    ]);
+    for stage in stages {
+        table.row([
+            format!("{} {}", stage.position, stage.name),
+            stage.status.clone(),
+            format!("{}/{}", stage.tasks_done, stage.tasks_total),
+            count(stage.rows_read),
+            count(stage.bad_records),
+            count(stage.rows_written),
+            count(stage.duplicates),
+            count(stage.retries),
+        ]);
+    }
+    table.render()
+}
+
+fn tasks_table(tasks: &[Task]) -> String {
+    let mut table = Table::new(&[
+        ("stage", Side::Left),
+        ("task", Side::Right),
+        ("attempt", Side::Right),
+        ("rows read", Side::Right),
+        ("rows written", Side::Right),
+        ("files", Side::Right),
+    ]);
+    for task in tasks {
+        table.row([
+            task.stage.0.clone(),
+            task.task.to_string(),
+            task.attempt.to_string(),
+            count(task.rows_read),
+            count(task.rows_written),
+            count(task.files.len() as u64),
+        ]);
+    }
+    table.render()
+}
+
+fn log_text(line: &LogLine) -> String {
+    let LogLine {
+        stage,
+        task,
+        attempt,
+        level,
+        function,
+        message,
+    } = line;
+    format!(
+        "{}/{task}#{attempt} {level:<5} {function}: {message}",
+        stage.0
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Job {
+        let job = json!({
+            "id": "job-1", "name": "weblog", "status": "failed", "submitted_at": "2026-11-20T12:00:00Z", "started_at": null,
+            "ended_at": "2026-11-20T12:01:00Z", "tags": {"team": "growth"}, "input_bytes": 2048,
+            "stages": [{"position": 0, "name": "visits", "status": "done", "tasks_total": 24, "tasks_done": 24, "rows_read": 1000, "bad_records": 3,
+                        "rows_written": 999, "duplicates": 1, "retries": 2}],
+            "problem": {"code": "guest_trap", "detail": "it trapped", "function": "weblog/parse"}, "outputs": [],
+        });
+        read_value(job).expect("a job")
+    }
+
+    #[test]
+    fn a_job_for_people() {
+        let expected = "\
+job-1  weblog  failed
+submitted 2026-11-20T12:00:00Z, ended 2026-11-20T12:01:00Z
+tags: team=growth
+input: 2.0 KiB
+stage     status  tasks  rows read  bad records  rows written  duplicates  retries
+0 visits  done    24/24      1,000            3           999           1        2
+error: it trapped [guest_trap]
+  function: weblog/parse";
+        assert_eq!(job_text(&example()), expected);
+    }
+
+    #[test]
+    fn jobs_for_people() {
+        let expected = "\
+id     name    status  tasks done  submitted
+job-1  weblog  failed          24  2026-11-20T12:00:00Z";
+        let job = Job {
+            tasks_done: 24,
+            ..example()
+        };
+        assert_eq!(jobs_table(&[job]), expected);
+    }
+
+    #[test]
+    fn log_lines_name_stage_by_name_or_position() {
+        let mut line = json!({"stage": 1, "task": 7, "attempt": 2, "level": "info", "function": "a/b", "message": "hello"});
+        assert_eq!(
+            log_text(&read_value(line.clone()).expect("a line")),
+            "1/7#2 info  a/b: hello"
+        );
+        line["stage"] = "visits".into();
+        assert_eq!(
+            log_text(&read_value(line.clone()).expect("a line")),
+            "visits/7#2 info  a/b: hello"
+        );
+    }
+}

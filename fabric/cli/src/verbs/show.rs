@@ -1,0 +1,92 @@
+//! `weft show`: the first rows of a published output. Reads the folder itself; no server is asked.
+
+use serde_json::{Value, json};
+
+use crate::arguments::ShowArguments;
+use crate::failure::Failure;
+use crate::terminal::text::counted;
+use crate::terminal::{Output, Side, Table};
+use crate::{Preview, Program, TextRow};
+
+/// Rows that are shown at most.
+const ROWS_MAX: usize = 100_000;
+
+/// Shows the first rows of the output in a folder.
+pub(crate) fn show(
+    program: &dyn Program,
+    arguments: &ShowArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let rows = arguments.rows.min(ROWS_MAX);
+    let Preview {
+        manifest,
+        schema,
+        n_rows,
+        n_files,
+        rows: table,
+    } = program.preview(&arguments.folder, rows)?;
+    let names: Vec<&str> = schema.iter().map(|(name, _)| name.as_str()).collect();
+    let types = schema.iter().map(|(_, data_type)| data_type);
+    let row = |row: &TextRow| -> Vec<Value> {
+        let values = types.clone().zip(row);
+        values
+            .map(|(of, text)| value(of, text.as_deref()))
+            .collect()
+    };
+    let rows: Vec<_> = table.iter().map(row).collect();
+    let document = json!({ "manifest": manifest, "columns": names, "rows": rows });
+    output.either(&document.to_string(), || {
+        render(&names, &table, n_rows, n_files)
+    })
+}
+
+/// A value as JSON has it: numbers and booleans as such, unless JSON has no such number.
+fn value(data_type: &str, text: Option<&str>) -> Value {
+    // Folders that older builds published say `Int64`.
+    let data_type = data_type.to_lowercase();
+    let is_plain = data_type == "boolean"
+        || ["int", "uint", "float"]
+            .iter()
+            .any(|numbers| data_type.starts_with(numbers));
+    let plain = |text: &str| serde_json::from_str(text).ok().filter(|_| is_plain);
+    text.map_or(Value::Null, |text| {
+        plain(text).unwrap_or_else(|| Value::from(text))
+    })
+}
+
+fn render(names: &[&str], table: &[TextRow], rows: u64, files: usize) -> String {
+    let columns: Vec<(&str, Side)> = names.iter().map(|name| (*name, Side::Left)).collect();
+    let mut text = Table::new(&columns);
+    for row in table {
+        let cells = row.iter().map(|value| value.clone().unwrap_or_default());
+        text.row(cells.collect::<Vec<_>>());
+    }
+    let shown = table.len();
+    format!(
+        "{}\n({shown} of {rows} rows, {})",
+        text.render(),
+        counted(files as u64, "file")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_what_json_has_for_them() {
+        let check = |data_type, text, expected: Value| {
+            assert_eq!(value(data_type, Some(text)), expected, "{data_type} {text}");
+        };
+        check("int64", "-7", json!(-7));
+        check("Int64", "-7", json!(-7));
+        check("uint64", "18446744073709551615", json!(u64::MAX));
+        check("float64", "1.5", json!(1.5));
+        check("float64", "NaN", json!("NaN"));
+        check("boolean", "true", json!(true));
+        check("utf8", "7", json!("7"));
+        check("decimal128(6, 2)", "1.50", json!("1.50"));
+        check("date32", "2026-11-20", json!("2026-11-20"));
+        assert_eq!(value("int64", None), Value::Null);
+    }
+}

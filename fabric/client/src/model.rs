@@ -1,0 +1,231 @@
+//! Documents of the API about jobs and components. Unknown fields are ignored; missing ones, and
+//! those that are `null`, are empty.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::problem::ApiProblem;
+
+/// Reads a document of the API.
+///
+/// Errors: `Other` where it is not JSON, or of another shape.
+pub(crate) fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
+    let document = serde_json::from_slice(json);
+    document.map_err(strange).and_then(read_value)
+}
+
+/// Reads a part of a document, such as an entry of a list.
+///
+/// Errors: `Other` where it has another shape.
+pub fn read_value<T: DeserializeOwned>(mut value: Value) -> Result<T, Error> {
+    remove_nulls(&mut value);
+    serde_json::from_value(value).map_err(strange)
+}
+
+fn strange(error: serde_json::Error) -> Error {
+    Error::other(format!("the server's answer makes no sense: {error}"))
+}
+
+fn remove_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(remove_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A job.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Job {
+    /// The id.
+    pub id: String,
+    /// The name in its job file.
+    pub name: String,
+    /// `planning`, `running`, `publishing`, and then `succeeded`, `failed` or `cancelled`.
+    pub status: String,
+    /// When it was accepted, in RFC 3339.
+    pub submitted_at: Option<String>,
+    /// When it had been planned and began to run.
+    pub started_at: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// The user's tags.
+    pub tags: BTreeMap<String, String>,
+    /// Bytes of all inputs.
+    pub input_bytes: u64,
+    /// Empty for a job in a list, which has `tasks_done` instead.
+    pub stages: Vec<Stage>,
+    /// Tasks of all stages that are done; only for a job in a list.
+    pub tasks_done: u64,
+    /// Why it did not succeed.
+    pub problem: Option<ApiProblem>,
+    /// The folders that it published.
+    pub outputs: Vec<JobOutput>,
+}
+
+impl Job {
+    /// True where nothing will change any more.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.status.as_str(), "succeeded" | "failed" | "cancelled")
+    }
+}
+
+/// A stage of a job.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Stage {
+    /// The position in the job, from 0.
+    pub position: u64,
+    /// The name in the job file.
+    pub name: String,
+    /// `waiting`, `running`, `done`, or `stopped` where the job has ended before the stage.
+    pub status: String,
+    /// Tasks of the stage.
+    pub tasks_total: u64,
+    /// Tasks that are done.
+    pub tasks_done: u64,
+    /// Rows that the tasks read.
+    pub rows_read: u64,
+    /// Records that could not be read and were left out.
+    pub bad_records: u64,
+    /// Rows that the tasks wrote.
+    pub rows_written: u64,
+    /// Tasks that were finished twice.
+    pub duplicates: u64,
+    /// Attempts that failed.
+    pub retries: u64,
+    /// How evenly a shuffle dealt rows out to the stage's tasks.
+    pub skew: Skew,
+}
+
+/// The largest partition against the mean.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Skew {
+    /// The task that reads it.
+    pub task: u64,
+    /// Rows of it over the mean of all partitions, in thousandths.
+    pub over_mean_milli: u64,
+}
+
+/// A folder that a job wrote.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct JobOutput {
+    /// The name in the job file.
+    pub name: String,
+    /// The folder.
+    pub uri: String,
+    /// Files in it.
+    pub files: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+}
+
+/// A stage's name, or its position where the server sends no more.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "Value")]
+pub struct Label(pub String);
+
+impl From<Value> for Label {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::String(name) => Self(name),
+            other => Self(other.to_string()),
+        }
+    }
+}
+
+/// A task of a job, as it was committed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Task {
+    /// The stage.
+    pub stage: Label,
+    /// The position in the stage, from 0.
+    pub task: u64,
+    /// The attempt that was committed, from 1.
+    pub attempt: u64,
+    /// Rows that it read.
+    pub rows_read: u64,
+    /// Rows that it wrote.
+    pub rows_written: u64,
+    /// Files that it wrote.
+    pub files: Vec<Value>,
+}
+
+/// A line that a function logged.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct LogLine {
+    /// The stage.
+    pub stage: Label,
+    /// The task's position in the stage.
+    pub task: u64,
+    /// The task's attempt.
+    pub attempt: u64,
+    /// The severity, such as `info`.
+    pub level: String,
+    /// The function.
+    pub function: String,
+    /// The text.
+    pub message: String,
+}
+
+/// A component.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Component {
+    /// The name.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// The digest of its bytes, such as `sha256:ab..`.
+    pub digest: String,
+    /// The size.
+    pub size_bytes: u64,
+    /// When the version was registered, in RFC 3339.
+    pub created_at: Option<String>,
+    /// The functions that it exports.
+    pub functions: Vec<Function>,
+}
+
+/// A function of a component.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Function {
+    /// The name.
+    pub name: String,
+    /// The kind, such as `task`.
+    pub kind: String,
+    /// A sentence that says what it does.
+    pub summary: String,
+    /// True where equal input gives equal output.
+    pub deterministic: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_may_be_told_of_in_part() {
+        let json = br#"{"id":"job-1","input_bytes":null,"new":[null],"stages":[{"name":"a","rows_read":null}]}"#;
+        let job: Job = read(json).expect("a job");
+        assert_eq!(
+            (job.id.as_str(), job.input_bytes, job.stages.len()),
+            ("job-1", 0, 1)
+        );
+        assert!(read::<Job>(b"7").is_err() && read::<Job>(b"").is_err());
+    }
+}

@@ -1,0 +1,293 @@
+//! `/v1/invoke/{component}/{function}`: one call, its input the body, its output the answer's. Those of map functions stream.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use weft_control::{Answer, Begun, CallOutcome, Command, Tenant};
+use weft_core::{Digest, ErrorCode, FunctionKind, Limits, Meters, Problem};
+use weft_protocol::{InvokeReply, InvokeRequest};
+
+use super::reply::{ApiResult, Failure};
+use super::{Api, stream};
+use crate::sweep::CALL_OUTPUTS;
+use crate::tenant;
+use crate::traces::RequestTrace;
+use weft_protocol::{DEADLINE_MAX, OUTPUT_BYTES_MAX};
+use weft_runtime::clock::unix_ms;
+use weft_runtime::random;
+
+/// Bytes of an input.
+pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
+/// How long a call may take, waiting included, unless it says so.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// What every function may use.
+const LIMITS: Limits = Limits {
+    memory_bytes: 256 << 20,
+    cpu_ms: 30_000,
+    wall_ms: 600_000,
+    output_bytes: OUTPUT_BYTES_MAX as u64,
+};
+
+/// What a map function may use, whose memory does not grow with what passes through it. The deadline is what bounds it most.
+const STREAM_LIMITS: Limits = Limits {
+    cpu_ms: 600_000,
+    output_bytes: 64 << 30,
+    ..LIMITS
+};
+
+/// Calls a task or map function. Parameters of the query are the function's, but for `deadline_ms`.
+pub(crate) async fn invoke(
+    State(api): State<Api>,
+    Path((component, function)): Path<(String, String)>,
+    Query(mut params): Query<Vec<(String, String)>>,
+    Extension(trace): Extension<RequestTrace>,
+    version: Version,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult<Response> {
+    let deadline = deadline(&mut params)?;
+    let reference = format!("{component}/{function}");
+    let pinned = match api.replica.state().tenant(&tenant()) {
+        Some(tenant) => tenant.pin_call(&reference),
+        None => Tenant::default().pin_call(&reference),
+    }?;
+    api.components
+        .ensure_artefacts(std::slice::from_ref(&pinned.digest))
+        .await?;
+    let streams = pinned.function.kind == FunctionKind::MapBatches;
+    let mut request = InvokeRequest {
+        request: 0,
+        label: pinned.label(),
+        digest: pinned.digest,
+        function: pinned.function.name,
+        params,
+        limits: LIMITS,
+        seed: u64::from_le_bytes(random::bytes()?),
+        started_ms: unix_ms(),
+        stream: None,
+    };
+    if streams {
+        match stream::formats(&headers, version) {
+            Ok(formats) => request.stream = Some(formats),
+            Err(failure) => {
+                stream::refuse(&api, body);
+                return Err(failure);
+            }
+        }
+        request.limits = STREAM_LIMITS;
+        let deadline = deadline.unwrap_or(DEADLINE_MAX);
+        return stream::call(api, request, body, deadline, &trace, &headers).await;
+    }
+    let deadline = deadline.unwrap_or(DEADLINE);
+    let (input, _held) = api.bodies.take_in(body).await?;
+    let call = api.traces.call(&request.label, &trace);
+    let answer = match keyed(&headers, &reference, &request.params, &input)? {
+        Some((key, digest)) => {
+            let once = once(api.clone(), key, digest, request, input, deadline);
+            let ended = api.tasks.run_to_end("invocation", once).await;
+            ended.and_then(|answer| answer)
+        }
+        None => api.invocations.invoke(request, input, deadline).await,
+    };
+    let reply = answer.as_ref().map(|(reply, _)| reply);
+    api.traces.called(&call, reply);
+    Ok(respond(answer?))
+}
+
+fn respond((reply, output): (InvokeReply, Bytes)) -> Response {
+    let mut response = match reply.result {
+        Ok(()) => {
+            let octets = HeaderValue::from_static("application/octet-stream");
+            ([(header::CONTENT_TYPE, octets)], Body::from(output)).into_response()
+        }
+        Err(problem) => Failure::from(problem).into_response(),
+    };
+    add_meters(response.headers_mut(), &reply.meters);
+    name_function(response.headers_mut(), &reply.label);
+    response
+}
+
+/// Says which version of a function was called.
+pub(super) fn name_function(headers: &mut HeaderMap, label: &str) {
+    if let Ok(label) = HeaderValue::from_str(label) {
+        headers.insert("x-weft-function", label);
+    }
+}
+
+/// The client's key, with a digest of all that it asks for: as it was asked, so that a newer version is no other request.
+fn keyed(
+    headers: &HeaderMap,
+    reference: &str,
+    params: &[(String, String)],
+    input: &[u8],
+) -> Result<Option<(String, String)>, Problem> {
+    if !headers.contains_key("idempotency-key") {
+        return Ok(None);
+    }
+    let params = serde_json::to_vec(&(reference, params));
+    let mut asked = params.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+    asked.push(0);
+    asked.extend_from_slice(input);
+    super::jobs::idempotency(headers, &asked)
+}
+
+/// Makes a call whose key is new, and answers as before where it is known. Comes to its end without its client, too.
+async fn once(
+    api: Api,
+    key: String,
+    digest: String,
+    request: InvokeRequest,
+    input: Bytes,
+    deadline: Duration,
+) -> Result<(InvokeReply, Bytes), Problem> {
+    let by = api.invocations.incarnation().to_owned();
+    let begin = Command::BeginCall {
+        key: key.clone(),
+        request: digest,
+        by: by.clone(),
+    };
+    match api.replica.propose(&tenant(), begin).await? {
+        Answer::Call { begun: Begun::New } => {}
+        Answer::Call {
+            begun: Begun::Ended(outcome),
+        } => return replay(&api, *outcome, deadline).await,
+        Answer::Call {
+            begun: Begun::Running,
+        } => {
+            let detail = format!("the call with the key `{key}` is being made; try again");
+            return Err(Problem::new(ErrorCode::Busy, detail));
+        }
+        other => {
+            let detail = format!("beginning a call answered with {other:?}");
+            return Err(Problem::new(ErrorCode::Internal, detail));
+        }
+    }
+    let label = request.label.clone();
+    let answer = api.invocations.invoke(request, input, deadline).await;
+    let outcome = match &answer {
+        Ok((reply, output)) => outcome(&api, &key, label, reply, output).await,
+        // Nothing of it is an answer: it may be made again.
+        Err(problem) if problem.code.is_platform_fault() => Ok(None),
+        // A deadline is the caller's own, and this its answer.
+        Err(problem) => Ok(Some(CallOutcome {
+            label,
+            problem: Some(problem.clone()),
+            output: None,
+            meters: Meters::default(),
+        })),
+    };
+    let end = |outcome| Command::EndCall { key, by, outcome };
+    match outcome {
+        Ok(outcome) => {
+            api.replica.propose(&tenant(), end(outcome)).await?;
+            answer
+        }
+        Err(problem) => {
+            api.replica.propose(&tenant(), end(None)).await?;
+            Err(problem)
+        }
+    }
+}
+
+/// What is kept of an answer: nothing where the platform is to blame.
+async fn outcome(
+    api: &Api,
+    key: &str,
+    label: String,
+    reply: &InvokeReply,
+    output: &Bytes,
+) -> Result<Option<CallOutcome>, Problem> {
+    let problem = reply.result.as_ref().err().cloned();
+    if problem
+        .as_ref()
+        .is_some_and(|problem| problem.code.is_platform_fault())
+    {
+        return Ok(None);
+    }
+    let object = format!(
+        "{CALL_OUTPUTS}/{}",
+        Digest::from_sha256(&Sha256::digest(key).into()).hex()
+    );
+    let put = api.blobs.put_durable(&object, output.clone()).await;
+    put.map_err(|error| error.problem())?;
+    Ok(Some(CallOutcome {
+        label,
+        problem,
+        output: Some(object),
+        meters: reply.meters,
+    }))
+}
+
+async fn replay(
+    api: &Api,
+    outcome: CallOutcome,
+    deadline: Duration,
+) -> Result<(InvokeReply, Bytes), Problem> {
+    let room = tokio::time::timeout(deadline, api.invocations.replay_room()).await;
+    let room = room.map_err(|_| {
+        let detail = "outputs that their clients do not take leave no room for others; try again";
+        Problem::new(ErrorCode::Busy, detail)
+    })?;
+    let output = match &outcome.output {
+        Some(object) => api
+            .blobs
+            .get(object)
+            .await
+            .map_err(|error| error.problem())?,
+        None => Bytes::new(),
+    };
+    let reply = InvokeReply {
+        request: 0,
+        label: outcome.label,
+        result: outcome.problem.map_or(Ok(()), Err),
+        meters: outcome.meters,
+        log: Vec::new(),
+        log_dropped: 0,
+        began_ns: 0,
+    };
+    Ok((reply, room.keep(output.into())))
+}
+
+fn deadline(params: &mut Vec<(String, String)>) -> Result<Option<Duration>, Problem> {
+    let Some(at) = params.iter().position(|(name, _)| name == "deadline_ms") else {
+        return Ok(None);
+    };
+    let (_, text) = params.remove(at);
+    let deadline = text.parse().map(Duration::from_millis).ok();
+    let deadline =
+        deadline.filter(|deadline| (1..=DEADLINE_MAX.as_millis()).contains(&deadline.as_millis()));
+    deadline.map(Some).ok_or_else(|| {
+        let most = DEADLINE_MAX.as_millis();
+        let detail = format!(
+            "`deadline_ms` is a whole number from 1 to {most}, not `{}`",
+            text.escape_debug()
+        );
+        Problem::new(ErrorCode::InvalidJob, detail)
+    })
+}
+
+/// The headers that tell what a call used.
+pub(super) const METERS: [&str; 4] = [
+    "x-weft-guest-cpu-ns",
+    "x-weft-cpu-ns",
+    "x-weft-wall-ns",
+    "x-weft-memory-peak-bytes",
+];
+
+pub(super) fn add_meters(headers: &mut HeaderMap, meters: &Meters) {
+    let values = [
+        meters.guest_cpu_ns,
+        meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns),
+        meters.wall_ns,
+        meters.memory_peak_bytes,
+    ];
+    for (name, value) in METERS.into_iter().zip(values) {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
+    }
+}

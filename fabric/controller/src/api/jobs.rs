@@ -1,0 +1,278 @@
+//! `/v1/jobs`: submit, list, show, cancel, and what belongs to one job.
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use weft_control::{Answer, Command, EndedJob, Job, Tenant};
+use weft_core::PinnedFunction;
+use weft_core::job::JobSpec;
+use weft_core::{Digest, ErrorCode, JobId, Problem, Receipt, job};
+use weft_protocol::StageShape;
+use weft_protocol::{Columns, PlanRequest};
+
+use super::components::{PageQuery, no_cursor, page};
+use super::reply::ApiResult;
+use super::{Api, PAGE_MAX, views};
+use crate::archive;
+use crate::tenant;
+use crate::traces::RequestTrace;
+use weft_runtime::clock::unix_ms;
+use weft_runtime::random;
+
+/// Bytes of an idempotency key.
+const KEY_BYTES_MAX: usize = 255;
+
+/// A job, from the state or from its archive.
+pub(crate) async fn find(api: &Api, id: &str) -> Result<Job, Problem> {
+    look(api, id, Job::clone).await
+}
+
+/// What `look` sees in a job, without a copy of it.
+pub(crate) async fn look<T>(
+    api: &Api,
+    id: &str,
+    look: impl FnOnce(&Job) -> T,
+) -> Result<T, Problem> {
+    look_where(api, id, |job, _| look(job)).await
+}
+
+/// As [`look`], which is also told whether the job was archived: it has ended, and nothing of it runs any more.
+async fn look_where<T>(
+    api: &Api,
+    id: &str,
+    look: impl FnOnce(&Job, bool) -> T,
+) -> Result<T, Problem> {
+    let missing = || {
+        Problem::new(
+            ErrorCode::NotFound,
+            format!("there is no job `{}`", id.escape_debug()),
+        )
+    };
+    let id: JobId = id.parse().map_err(|_| missing())?;
+    let archived = {
+        let state = api.replica.state();
+        let tenant = state.tenant(&tenant()).ok_or_else(missing)?;
+        if let Some(job) = tenant.jobs.get(&id) {
+            return Ok(look(job, false));
+        }
+        tenant.ended.get(&id).map(|line| line.archive.clone())
+    };
+    let archived = archived.ok_or_else(missing)?;
+    Ok(look(&*api.archives.job(&id, &archived).await?, true))
+}
+
+/// A job in a list: one that has been archived, or one that has not.
+enum Listed<'a> {
+    Kept(&'a Job),
+    Archived(&'a EndedJob),
+}
+
+/// Lists jobs, the newest first.
+pub(crate) async fn list(
+    State(api): State<Api>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Value>> {
+    let state = api.replica.state();
+    let tenant = state.tenant(&tenant());
+    let mut jobs: Vec<(&str, Listed<'_>)> = Vec::new();
+    if let Some(tenant) = tenant {
+        let kept = tenant.jobs.values();
+        jobs.extend(kept.map(|job| (job.id.as_str(), Listed::Kept(job))));
+        let archived = tenant.ended.values();
+        jobs.extend(archived.map(|job| (job.id.as_str(), Listed::Archived(job))));
+    }
+    // Ids sort by time, so a page goes on where it should even if its last job has gone.
+    if let Some(cursor) = query.cursor.as_deref() {
+        let after: JobId = cursor.parse().map_err(|_| no_cursor(cursor))?;
+        jobs.retain(|(id, _)| *id < after.as_str());
+    }
+    jobs.sort_unstable_by(|a, b| b.0.cmp(a.0));
+    let next = jobs.get(PAGE_MAX - 1).filter(|_| jobs.len() > PAGE_MAX);
+    let next = next.map(|(id, _)| (*id).to_owned());
+    let line = |(_, job): &(&str, Listed<'_>)| match job {
+        Listed::Kept(job) => views::line(job),
+        Listed::Archived(job) => views::ended(job),
+    };
+    let items: Vec<Value> = jobs.iter().take(PAGE_MAX).map(line).collect();
+    Ok(Json(json!({ "items": items, "next_cursor": next })))
+}
+
+/// Accepts a job.
+pub(crate) async fn submit(
+    State(api): State<Api>,
+    Extension(trace): Extension<RequestTrace>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> ApiResult<(StatusCode, [(HeaderName, String); 1], Json<Value>)> {
+    let spec = decode(&body)?;
+    let idempotency = idempotency(&headers, &body)?;
+    let id = new_id()?;
+    let mut submitted = api.traces.submitted(&id, &trace);
+    let submit = Command::SubmitJob {
+        job: id.clone(),
+        spec,
+        idempotency,
+    };
+    let answer = api.replica.propose(&tenant(), submit).await;
+    submitted.accepted = matches!(answer, Ok(Answer::Job { new: true, .. }));
+    let answer = answer?;
+    let Answer::Job { job: id, new } = answer else {
+        return Err(Problem::new(
+            ErrorCode::Internal,
+            format!("submitting answered with {answer:?}"),
+        )
+        .into());
+    };
+    let view = look(&api, id.as_str(), views::job).await?;
+    Ok((
+        if new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        },
+        [(header::LOCATION, format!("/v1/jobs/{id}"))],
+        Json(view),
+    ))
+}
+
+/// Plans a job without running it: says what it would read, do and write, or what is wrong with it.
+pub(crate) async fn check(State(api): State<Api>, body: Bytes) -> ApiResult<Json<Value>> {
+    let spec = decode(&body)?;
+    let functions = match api.replica.state().tenant(&tenant()) {
+        Some(tenant) => tenant.pin_functions(&spec),
+        None => Tenant::default().pin_functions(&spec),
+    }?;
+    let request = PlanRequest {
+        job: new_id()?,
+        spec,
+        functions: functions.clone(),
+        started_ms: unix_ms(),
+        check: true,
+    };
+    let reply = api.components.check(request).await?;
+    let plan = reply.result?;
+    let stage = |stage: &StageShape| json!({ "name": stage.name, "tasks_total": stage.n_tasks });
+    let columns = |columns: &Columns| {
+        let list = columns.columns.iter();
+        let list = list.map(|(name, data_type)| json!({ "name": name, "type": data_type }));
+        json!({ "of": columns.of, "columns": list.collect::<Vec<_>>() })
+    };
+    Ok(Json(json!({
+        "input_bytes": plan.input_bytes,
+        "functions": functions.iter().map(PinnedFunction::label).collect::<Vec<_>>(),
+        "stages": plan.stages.iter().map(stage).collect::<Vec<_>>(),
+        "columns": reply.columns.iter().map(columns).collect::<Vec<_>>(),
+    })))
+}
+
+fn decode(body: &[u8]) -> Result<JobSpec, Problem> {
+    let document: Value = serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("the body is not JSON: {error}");
+        Problem::new(ErrorCode::InvalidJob, detail)
+    })?;
+    job::decode(&document)
+}
+
+fn new_id() -> Result<JobId, Problem> {
+    Ok(JobId::new(unix_ms(), u128::from_le_bytes(random::bytes()?)))
+}
+
+/// The client's key, with the digest of what it asks for.
+pub(super) fn idempotency(
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Option<(String, String)>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = key
+        .to_str()
+        .ok()
+        .filter(|key| !key.is_empty() && key.len() <= KEY_BYTES_MAX);
+    let key = key.ok_or_else(|| {
+        Problem::new(
+            ErrorCode::InvalidJob,
+            format!("`Idempotency-Key` must be 1 to {KEY_BYTES_MAX} visible characters"),
+        )
+    })?;
+    let digest = Digest::from_sha256(&Sha256::digest(body).into());
+    Ok(Some((key.to_owned(), digest.to_string())))
+}
+
+/// Shows one job.
+pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
+    Ok(Json(look(&api, &id, views::job).await?))
+}
+
+/// The stages of a job.
+pub(crate) async fn stages(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
+    let stages = look(&api, &id, views::stages).await?;
+    Ok(Json(json!({ "items": stages })))
+}
+
+/// The committed tasks of a job.
+pub(crate) async fn tasks(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Value>> {
+    let tasks = |job: &Job| {
+        let tasks = views::tasks(job).enumerate();
+        page(
+            tasks.map(|(position, task)| (position.to_string(), task)),
+            query.cursor.as_deref(),
+        )
+    };
+    Ok(Json(look(&api, &id, tasks).await??))
+}
+
+/// The log of a job, line by line.
+pub(crate) async fn logs(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Value>> {
+    let job = find(&api, &id).await?;
+    let log = archive::log(&api.archives, &api.blobs, &job).await?;
+    let start: usize = match query.cursor.as_deref() {
+        None => 0,
+        Some(cursor) => cursor.parse().map_err(|_| no_cursor(cursor))?,
+    };
+    let lines: Vec<_> = log.lines.iter().skip(start).take(PAGE_MAX).collect();
+    let next = (start + lines.len() < log.lines.len()).then(|| (start + lines.len()).to_string());
+    Ok(Json(
+        json!({ "items": lines, "next_cursor": next, "dropped": log.dropped }),
+    ))
+}
+
+/// What a job used and costs.
+pub(crate) async fn receipt(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Receipt>> {
+    Ok(Json(look_where(&api, &id, views::receipt).await?))
+}
+
+/// Asks a job to stop. One that has ended stays as it is.
+pub(crate) async fn cancel(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let (job, ended) = look(&api, &id, |job| (job.id.clone(), views::has_ended(job))).await?;
+    if !ended {
+        let cancel = Command::CancelJob { job };
+        match api.replica.propose(&tenant(), cancel).await {
+            // It ended this very moment, and was archived before the command came: nothing to cancel.
+            Err(problem) if problem.code == ErrorCode::NotFound => {}
+            other => drop(other?),
+        }
+    }
+    let view = look(&api, &id, views::job).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}

@@ -1,0 +1,199 @@
+//! The HTTP API under `/v1`: connections, routes, and what all requests have in common.
+
+mod auth;
+pub(crate) mod body;
+mod components;
+mod events;
+mod invoke;
+mod jobs;
+mod openapi;
+mod operations;
+mod reply;
+mod stream;
+mod views;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::routing::{get, post};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt::set_tcp_user_timeout;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+use weft_core::{ErrorCode, Problem};
+use weft_store::Blobs;
+
+use crate::archive::Archives;
+use crate::components::Components;
+use crate::folders::Folders;
+use crate::invocations::Invocations;
+use crate::metrics::Metrics;
+use crate::replica::Replica;
+use crate::traces::Traces;
+use weft_runtime::{OnError, Tasks};
+use weft_telemetry::{Registry, UnderWay};
+
+use body::Bodies;
+use reply::{ApiResult, Failure};
+
+/// Connections at a time; more wait in the listener's queue.
+const CONNECTIONS_MAX: usize = 1024;
+/// How long a client may take for its headers.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a body may pause.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what it is sent, in milliseconds.
+const STALLED_MS_MAX: u32 = 60_000;
+/// Bytes of headers.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a job document.
+const JOB_BYTES_MAX: usize = 1 << 20;
+/// Items of one page.
+pub(crate) const PAGE_MAX: usize = 500;
+
+/// What requests are answered from.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) replica: Replica,
+    pub(crate) components: Arc<Components>,
+    pub(crate) blobs: Blobs,
+    pub(crate) archives: Arc<Archives>,
+    pub(crate) folders: Folders,
+    pub(crate) invocations: Invocations,
+    pub(crate) bodies: Bodies,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) registry: Registry,
+    pub(crate) traces: Arc<Traces>,
+    pub(crate) token: Arc<str>,
+    pub(crate) address: SocketAddr,
+}
+
+fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/health", get(health))
+        .route(
+            "/v1/components",
+            get(components::list)
+                .post(components::upload)
+                .layer(DefaultBodyLimit::disable())
+                .layer(middleware::from_fn(auth::wasm_only)),
+        )
+        .route("/v1/components/{name}", get(components::show_newest))
+        .route("/v1/components/{name}/{version}", get(components::show))
+        .route(
+            "/v1/jobs",
+            get(jobs::list)
+                .post(jobs::submit)
+                .layer(DefaultBodyLimit::max(JOB_BYTES_MAX))
+                .layer(middleware::from_fn(auth::json_only)),
+        )
+        .route(
+            "/v1/jobs/check",
+            post(jobs::check)
+                .layer(DefaultBodyLimit::max(JOB_BYTES_MAX))
+                .layer(middleware::from_fn(auth::json_only)),
+        )
+        .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/jobs/{id}/stages", get(jobs::stages))
+        .route("/v1/jobs/{id}/tasks", get(jobs::tasks))
+        .route("/v1/jobs/{id}/events", get(events::stream))
+        .route("/v1/jobs/{id}/logs", get(jobs::logs))
+        .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
+        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/usage", get(operations::usage))
+        .route("/v1/nodes", get(operations::nodes))
+        .route("/v1/openapi.json", get(openapi::document))
+        .route("/metrics", get(operations::metrics))
+        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        // Inputs of task functions have the same bound; rows of map functions may come when there are some.
+        .route("/v1/invoke/{component}/{function}", post(invoke::invoke))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::map_response(reply::framework_refusal))
+        .layer(middleware::from_fn_with_state(
+            api.clone(),
+            operations::trace,
+        ))
+        .layer(middleware::from_fn_with_state(api.clone(), auth::check))
+        .layer(middleware::from_fn_with_state(
+            api.clone(),
+            operations::measure,
+        ))
+        .with_state(api)
+}
+
+async fn health(State(_api): State<Api>) -> axum::Json<Value> {
+    axum::Json(json!({ "status": "ready", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Failure {
+    let detail = format!(
+        "`{}` is not there for `{method}`; `Allow` says what for",
+        uri.path()
+    );
+    let problem = Problem::new(ErrorCode::NotFound, detail);
+    Failure::with_status(problem, StatusCode::METHOD_NOT_ALLOWED)
+}
+
+async fn unknown(method: axum::http::Method, uri: axum::http::Uri) -> ApiResult<()> {
+    Err(Problem::new(
+        ErrorCode::NotFound,
+        format!("there is no `{method} {}`", uri.path()),
+    )
+    .into())
+}
+
+/// Accepts connections until cancelled.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    api: Api,
+    tasks: Tasks,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let connections = api.metrics.connections.clone();
+    let router = router(api);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = Arc::clone(&permits).acquire_owned().await?;
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file handles, say: the clients wait, and some handle is closed soon.
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let connections = connections.clone();
+        let service = TowerToHyperService::new(router.clone());
+        tasks.spawn("connection", OnError::Log, async move {
+            let _permit = permit;
+            let _open = UnderWay::new(&connections);
+            let _ = stream.set_nodelay(true);
+            let _ = set_tcp_user_timeout(&stream, STALLED_MS_MAX);
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS_TIMEOUT)
+                .max_buf_size(HEADER_BYTES_MAX)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,189 @@
+//! `/metrics`, `/v1/usage` and `/v1/nodes`: what those ask who run the server.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{MatchedPath, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use weft_core::{ErrorCode, FunctionUsage, Problem, Receipt};
+
+use super::reply::{ApiResult, Failure};
+use super::{Api, views};
+use crate::metrics::{RequestLabels, RouteLabels, StatusLabels};
+use crate::scheduler::NODE;
+use crate::tenant;
+use crate::traces::RequestTrace;
+use weft_runtime::clock::{rfc3339, unix_ms};
+
+/// Requests that no route takes share one label.
+const NO_ROUTE: &str = "none";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const MINUTE_MS: u64 = 60_000;
+
+/// Names a request by what it is, not by what clients make up: its method and its route.
+fn kind(request: &Request) -> (String, String) {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
+    let method = match request.method().as_str() {
+        known @ ("GET" | "HEAD" | "POST") => known.to_owned(),
+        _ => "other".into(),
+    };
+    (method, route)
+}
+
+/// Traces requests, of those who may ask.
+pub(crate) async fn trace(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    if !api.traces.are_on() {
+        request.extensions_mut().insert(RequestTrace::default());
+        return next.run(request).await;
+    }
+    let (method, route) = kind(&request);
+    let trace = api.traces.request(&method, &route, request.headers());
+    request.extensions_mut().insert(trace.clone());
+    let response = next.run(request).await;
+    api.traces.answered(&trace, response.status().as_u16());
+    response
+}
+
+/// Counts and times requests, by route.
+pub(crate) async fn measure(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let (method, route) = kind(&request);
+    let began = Instant::now();
+    let response = next.run(request).await;
+    let took = began.elapsed().as_secs_f64();
+    let status = response.status().as_u16();
+    let labels = RouteLabels {
+        route: route.clone(),
+    };
+    api.metrics
+        .request_seconds
+        .get_or_create(&labels)
+        .observe(took);
+    let labels = RequestLabels {
+        route,
+        method,
+        status,
+    };
+    api.metrics.requests.get_or_create(&labels).inc();
+    response
+}
+
+/// All metrics, as Prometheus reads them.
+pub(crate) async fn metrics(State(api): State<Api>) -> ApiResult<Response> {
+    {
+        let state = api.replica.state();
+        let tenant = state.tenant(&tenant());
+        let mut jobs: BTreeMap<&'static str, i64> = BTreeMap::new();
+        for job in tenant.into_iter().flat_map(|tenant| tenant.jobs.values()) {
+            *jobs.entry(views::status(job)).or_default() += 1;
+        }
+        for status in views::STATUSES {
+            let labels = StatusLabels { status };
+            let n = jobs.get(status).copied().unwrap_or(0);
+            api.metrics.jobs.get_or_create(&labels).set(n);
+        }
+        let components = tenant.map_or(0, |tenant| tenant.catalog.iter().count());
+        let components = i64::try_from(components).unwrap_or(i64::MAX);
+        api.metrics.components.set(components);
+    }
+    if let Ok(disk) = rustix::fs::statvfs(&api.folders.root) {
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize) as f64;
+        api.metrics.free_bytes.set(free);
+    }
+    let text = api.registry.text().map_err(|error| {
+        Problem::new(
+            ErrorCode::Internal,
+            format!("the metrics cannot be written: {error}"),
+        )
+    })?;
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+/// Which minutes are summed up.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsageQuery {
+    /// The first minute, in Unix milliseconds; all that is kept without it.
+    from_ms: Option<u64>,
+    /// The minute after the last one; now without it.
+    to_ms: Option<u64>,
+}
+
+/// What was used and what it costs, by function. Minutes are kept for 31 days; what is older is in the sums without `from_ms`.
+pub(crate) async fn usage(
+    State(api): State<Api>,
+    Query(query): Query<UsageQuery>,
+) -> ApiResult<Json<Value>> {
+    let now = unix_ms();
+    let (from, to) = (query.from_ms.unwrap_or(0), query.to_ms.unwrap_or(u64::MAX));
+    if from > to {
+        let detail = format!("`from_ms` {from} is later than `to_ms` {to}");
+        let problem = Problem::new(ErrorCode::InvalidJob, detail);
+        return Err(Failure::with_status(problem, StatusCode::BAD_REQUEST));
+    }
+    let mut sums: BTreeMap<String, FunctionUsage> = BTreeMap::new();
+    {
+        let state = api.replica.state();
+        let kept = state.tenant(&tenant()).map(|tenant| &tenant.usage);
+        let minutes = kept.into_iter().flat_map(|usage| {
+            let last = to.div_ceil(MINUTE_MS).max(from / MINUTE_MS);
+            usage.minutes.range(from / MINUTE_MS..last)
+        });
+        let older = kept.filter(|_| query.from_ms.is_none());
+        let older = older.into_iter().map(|usage| &usage.older);
+        for functions in minutes.map(|(_, functions)| functions).chain(older) {
+            for (function, usage) in functions {
+                sums.entry(function.clone())
+                    .or_insert_with(|| FunctionUsage {
+                        function: function.clone(),
+                        ..FunctionUsage::default()
+                    })
+                    .add(usage);
+            }
+        }
+    }
+    let usage: Vec<FunctionUsage> = sums.into_values().collect();
+    let Receipt {
+        plan,
+        price_sheet,
+        lines,
+        billed,
+        platform,
+        amount_micro,
+        amount_per_millisecond_micro,
+        ..
+    } = views::priced(&usage);
+    Ok(Json(json!({
+        "at": rfc3339(now),
+        "plan": plan,
+        "price_sheet": price_sheet,
+        "lines": lines,
+        "billed": billed,
+        "platform": platform,
+        "amount_micro": amount_micro,
+        "amount_per_millisecond_micro": amount_per_millisecond_micro,
+    })))
+}
+
+/// The nodes: this version has one.
+pub(crate) async fn nodes(State(api): State<Api>) -> Json<Value> {
+    let metrics = &api.metrics;
+    let ready = metrics.executor_ready.get() == 1;
+    Json(json!({ "items": [{
+        "id": NODE,
+        "status": if ready { "ready" } else { "starting" },
+        "version": env!("CARGO_PKG_VERSION"),
+        "slots": metrics.slots.get(),
+        "tasks_running": metrics.tasks_running.get(),
+        "tasks_waiting": metrics.tasks_waiting.get(),
+        "invocations_under_way": metrics.invocations_under_way(),
+        "executors_started": metrics.executors_started.get(),
+        "executors_lost": metrics.executors_lost.get(),
+    }], "next_cursor": null }))
+}

@@ -1,0 +1,241 @@
+//! What clients see of the state, as JSON.
+
+use std::cmp::Reverse;
+
+use serde_json::{Value, json};
+use weft_control::{ComponentRecord, EndedJob, Job, JobEvent, JobState, Outcome, StageState};
+use weft_core::{FunctionUsage, PriceSheet, Receipt};
+
+use super::reply::problem_json;
+use weft_runtime::clock::rfc3339;
+
+/// A component.
+pub(crate) fn component(record: &ComponentRecord) -> Value {
+    json!({
+        "name": record.name,
+        "version": record.version,
+        "digest": record.digest,
+        "size_bytes": record.size_bytes,
+        "created_at": rfc3339(record.created_ms),
+        "functions": record.functions,
+        "imports": record.imports,
+    })
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed",
+        Outcome::Cancelled => "cancelled",
+    }
+}
+
+/// True where the outcome stands.
+pub(crate) fn has_ended(job: &Job) -> bool {
+    matches!(job.state, JobState::Ending(_))
+}
+
+/// The words for where a job may stand.
+pub(crate) const STATUSES: [&str; 6] = [
+    "planning",
+    "running",
+    "publishing",
+    "succeeded",
+    "failed",
+    "cancelled",
+];
+
+/// The word for where a job stands.
+pub(crate) fn status(job: &Job) -> &'static str {
+    match &job.state {
+        JobState::Planning(_) => "planning",
+        JobState::Running(_) => "running",
+        JobState::Publishing(_) => "publishing",
+        JobState::Ending(ending) => outcome(ending.outcome),
+    }
+}
+
+/// When a job's planning ended, and when its outcome was decided, in Unix milliseconds.
+fn times(job: &Job) -> (Option<u64>, Option<u64>) {
+    match &job.state {
+        JobState::Planning(_) => (None, None),
+        JobState::Running(running) => (Some(running.started_ms), None),
+        JobState::Publishing(publishing) => (Some(publishing.started_ms), None),
+        JobState::Ending(ending) => (ending.started_ms, Some(ending.ended_ms)),
+    }
+}
+
+/// A job that is still in the state, or was read back from its archive.
+pub(crate) fn job(job: &Job) -> Value {
+    let (started, ended) = times(job);
+    let ending = match &job.state {
+        JobState::Ending(ending) => Some(ending),
+        JobState::Planning(_) | JobState::Running(_) | JobState::Publishing(_) => None,
+    };
+    let problem = ending.and_then(|ending| ending.problem.as_ref());
+    let outputs = ending.map_or(&[][..], |ending| &ending.outputs);
+    json!({
+        "id": job.id,
+        "name": job.spec.name,
+        "status": status(job),
+        "submitted_at": rfc3339(job.submitted_ms),
+        "started_at": started.map(rfc3339),
+        "ended_at": ended.map(rfc3339),
+        "tags": job.spec.tags,
+        "input_bytes": job.plan().map_or(0, |plan| plan.input_bytes),
+        "stages": stages(job),
+        "problem": problem.map(problem_json),
+        "outputs": outputs,
+    })
+}
+
+/// A job in a list, as it stands once it has been archived, too.
+pub(crate) fn line(job: &Job) -> Value {
+    let (started, ended) = times(job);
+    let done = job.stages().iter().map(|stage| stage.commits.len());
+    json!({
+        "id": job.id,
+        "name": job.spec.name,
+        "status": status(job),
+        "submitted_at": rfc3339(job.submitted_ms),
+        "started_at": started.map(rfc3339),
+        "ended_at": ended.map(rfc3339),
+        "tasks_done": done.sum::<usize>(),
+        "tags": job.spec.tags,
+    })
+}
+
+/// Something that happened to a job.
+pub(crate) fn event(event: &JobEvent) -> Value {
+    json!({
+        "at": rfc3339(event.at_ms),
+        "kind": event.kind,
+        "stage": event.stage,
+        "task": event.task,
+        "attempt": event.attempt,
+        "detail": event.detail,
+    })
+}
+
+/// The line of an archived job.
+pub(crate) fn ended(job: &EndedJob) -> Value {
+    json!({
+        "id": job.id,
+        "name": job.name,
+        "status": outcome(job.outcome),
+        "submitted_at": rfc3339(job.submitted_ms),
+        "started_at": job.started_ms.map(rfc3339),
+        "ended_at": rfc3339(job.ended_ms),
+        "tasks_done": job.tasks_done,
+        "tags": job.tags,
+    })
+}
+
+/// The stages of a job.
+pub(crate) fn stages(job: &Job) -> Vec<Value> {
+    let Some(plan) = job.plan() else {
+        return Vec::new();
+    };
+    let done =
+        |stage: usize| job.stages()[stage].commits.len() == plan.stages[stage].n_tasks as usize;
+    let one = |(position, progress): (usize, &StageState)| {
+        let shape = &plan.stages[position];
+        let status = if done(position) {
+            "done"
+        } else if has_ended(job) {
+            "stopped"
+        } else if shape.reads.is_none_or(|edge| done(edge.stage as usize)) {
+            "running"
+        } else {
+            "waiting"
+        };
+        json!({
+            "position": position,
+            "skew": shape.reads.and_then(|_| skew(progress)),
+            "name": shape.name,
+            "status": status,
+            "tasks_total": shape.n_tasks,
+            "tasks_done": progress.commits.len(),
+            "rows_read": progress.rows_read,
+            "bad_records": progress.bad_records,
+            "rows_written": progress.rows_written,
+            "duplicates": progress.duplicates,
+            "retries": progress.failures.values().sum::<u32>(),
+        })
+    };
+    job.stages().iter().enumerate().map(one).collect()
+}
+
+/// The largest partition of a shuffle against the mean, in rows, once all tasks that read it are done.
+fn skew(progress: &StageState) -> Option<Value> {
+    let largest = progress
+        .commits
+        .values()
+        .max_by_key(|commit| (commit.read.rows, Reverse(commit.task)))?;
+    // Executors report the rows; whatever they say is to be reckoned with.
+    let read = progress.commits.values().map(|commit| commit.read.rows);
+    let rows = read.fold(0, u64::saturating_add);
+    let partitions = progress.commits.len() as u64;
+    // In thousandths: meters are integers.
+    let over_mean = (u128::from(largest.read.rows) * u128::from(partitions) * 1000)
+        .checked_div(u128::from(rows))
+        .map_or(1000, |milli| u64::try_from(milli).unwrap_or(u64::MAX));
+    Some(json!({
+        "task": largest.task,
+        "rows_largest": largest.read.rows,
+        "rows_all": rows,
+        "partitions": partitions,
+        "over_mean_milli": over_mean,
+    }))
+}
+
+/// The committed tasks of a job.
+pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
+    let names: Vec<&str> = job
+        .plan()
+        .map(|plan| {
+            plan.stages
+                .iter()
+                .map(|stage| stage.name.as_str())
+                .collect()
+        })
+        .unwrap_or_default();
+    let commits = job
+        .stages()
+        .iter()
+        .zip(names)
+        .flat_map(|(stage, name)| stage.commits.values().map(move |commit| (name, commit)));
+    commits.map(|(stage, commit)| {
+        let usage = commit.usage.lines();
+        json!({
+            "stage": stage,
+            "task": commit.task,
+            "attempt": commit.attempt,
+            "epoch": commit.epoch,
+            "rows_read": usage.last().map(|own| own.billed.rows_in),
+            "rows_written": usage.last().map(|own| own.billed.rows_out),
+            "written": commit.written,
+            "read": commit.read,
+            "files": commit.files,
+            "usage": usage,
+        })
+    })
+}
+
+/// What a job used and costs so far. It is final once nothing of the job runs any more: one that was given up may still be stopping.
+pub(crate) fn receipt(job: &Job, archived: bool) -> Receipt {
+    let succeeded =
+        matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded);
+    let provisional = !succeeded && !archived;
+    Receipt::new(
+        job.id.to_string(),
+        &job.usage,
+        PriceSheet::default(),
+        provisional,
+    )
+}
+
+/// Usage of no job in particular, with its price.
+pub(crate) fn priced(usage: &[FunctionUsage]) -> Receipt {
+    Receipt::new(String::new(), usage, PriceSheet::default(), false)
+}

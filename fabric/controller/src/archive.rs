@@ -1,0 +1,354 @@
+//! What stays of a job when it has ended: one object with all that was known of it, one with its log; the rest is removed.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use weft_control::{Job, JobState, Outcome};
+use weft_core::LogLine;
+use weft_core::{JobId, Problem};
+use weft_protocol::job_prefix;
+use weft_protocol::{FailedLog, LogRef, TaskCommit};
+use weft_store::{Blobs, clean_staging};
+
+use crate::packed;
+
+/// Bytes of a job's log that are kept; what comes after is counted.
+const LOG_BYTES_MAX: usize = 64 << 20;
+
+/// A line of a job's log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct JobLogLine {
+    pub(crate) stage: String,
+    pub(crate) task: u32,
+    pub(crate) attempt: u32,
+    #[serde(flatten)]
+    pub(crate) line: LogLine,
+}
+
+/// A job's log.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct JobLog {
+    pub(crate) lines: Vec<JobLogLine>,
+    pub(crate) dropped: u64,
+}
+
+/// Key of a job's archive object.
+pub(crate) fn archive_key(job: &JobId) -> String {
+    format!("archive/{job}.json.zst")
+}
+
+pub(crate) fn log_key(job: &JobId) -> String {
+    format!("archive/{job}.log.json.zst")
+}
+
+/// The log of a job: what was archived, or else what its tasks have written so far.
+pub(crate) async fn log(archives: &Archives, blobs: &Blobs, job: &Job) -> Result<JobLog, Problem> {
+    if let Some(archived) = archives.log(&job.id).await? {
+        return Ok(archived);
+    }
+    whole(archives, &job.id, collect_log(blobs, job).await).await
+}
+
+/// What was collected, or what was archived meanwhile: the logs of tasks go when their job's has been written.
+async fn whole(
+    archives: &Archives,
+    id: &JobId,
+    collected: LogCollector<'_>,
+) -> Result<JobLog, Problem> {
+    if collected.lines_lost > 0
+        && let Some(archived) = archives.log(id).await?
+    {
+        return Ok(archived);
+    }
+    collected.log()
+}
+
+/// Collects the log of a job out of what its tasks wrote, in the order of stages and tasks.
+async fn collect_log<'a>(blobs: &'a Blobs, job: &Job) -> LogCollector<'a> {
+    let mut collector = LogCollector {
+        blobs,
+        log: JobLog::default(),
+        bytes: 0,
+        lines_lost: 0,
+        unreadable: None,
+    };
+    let names: Vec<String> = job
+        .plan()
+        .map(|plan| plan.stages.iter().map(|stage| stage.name.clone()).collect())
+        .unwrap_or_default();
+    for (stage, name) in job.stages().iter().zip(&names) {
+        for commit in stage.commits.values() {
+            let TaskCommit { task, attempt, .. } = **commit;
+            collector.add(name, task, attempt, &commit.log).await;
+        }
+    }
+    if let JobState::Ending(ending) = &job.state {
+        for failed in &ending.failed_logs {
+            let FailedLog { task, attempt, .. } = *failed;
+            collector
+                .add(&failed.stage, task, attempt, &failed.log)
+                .await;
+        }
+    }
+    collector
+}
+
+struct LogCollector<'a> {
+    blobs: &'a Blobs,
+    log: JobLog,
+    bytes: usize,
+    /// Lines of objects that are gone.
+    lines_lost: u64,
+    /// Why an object could not be read that may be there.
+    unreadable: Option<Problem>,
+}
+
+impl LogCollector<'_> {
+    /// What was collected; lines that are gone are counted among the dropped. Errors: not all can be read now.
+    fn log(mut self) -> Result<JobLog, Problem> {
+        self.log.dropped += self.lines_lost;
+        self.unreadable.map_or(Ok(self.log), Err)
+    }
+
+    async fn add(&mut self, stage: &str, task: u32, attempt: u32, task_log: &LogRef) {
+        self.log.dropped += task_log.dropped;
+        let Some(key) = &task_log.key else { return };
+        let lines = match read_lines(self.blobs, key).await {
+            Ok(lines) => lines,
+            Err(error) => {
+                match self.blobs.exists(key).await {
+                    Ok(false) => self.lines_lost += task_log.lines,
+                    Ok(true) | Err(_) => self.unreadable = Some(error.problem()),
+                }
+                return;
+            }
+        };
+        for line in lines {
+            self.bytes += line.message.len() + 64;
+            if self.bytes > LOG_BYTES_MAX {
+                self.log.dropped += 1;
+                continue;
+            }
+            self.log.lines.push(JobLogLine {
+                stage: stage.to_owned(),
+                task,
+                attempt,
+                line,
+            });
+        }
+    }
+}
+
+async fn read_lines(blobs: &Blobs, key: &str) -> Result<Vec<LogLine>, weft_store::Error> {
+    let bytes = blobs.get(key).await?;
+    let lines = bytes.split(|byte| *byte == b'\n');
+    Ok(lines
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect())
+}
+
+/// Writes the archive objects of a job whose outcome stands, then removes what it left behind. Can be repeated from the start.
+pub(crate) async fn archive(blobs: &Blobs, job: &Job) -> Result<String, Problem> {
+    let key = archive_key(&job.id);
+    let failed = |error: weft_store::Error| error.problem();
+    if !blobs.exists(&key).await.map_err(failed)? {
+        let collected = collect_log(blobs, job).await;
+        if collected.lines_lost > 0 {
+            let lines = collected.lines_lost;
+            tracing::warn!(job = %job.id, lines, "logs of tasks are gone, and their lines with them");
+        }
+        let (log, whole) = (encode(&collected.log()?)?, encode(job)?);
+        let put = blobs.put_durable(&log_key(&job.id), log).await;
+        put.map_err(failed)?;
+        blobs.put_durable(&key, whole).await.map_err(failed)?;
+    }
+    let succeeded =
+        matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded);
+    let (staged, outputs, id) = (job.staged_files(), job.spec.outputs.clone(), job.id.clone());
+    // Folders may be large, and may lie on disks that are slow.
+    let clean = move || {
+        outputs.iter().try_for_each(|output| {
+            let of_output = staged.iter().filter(|file| file.output == output.name);
+            let withdraw: Option<Vec<_>> = (!succeeded).then(|| of_output.cloned().collect());
+            clean_staging(Path::new(&output.path), &id, withdraw.as_deref())
+        })
+    };
+    let cleaned = tokio::task::spawn_blocking(clean).await;
+    let stopped = |_| Problem::new(weft_core::ErrorCode::Internal, "the clean-up was stopped");
+    cleaned.map_err(stopped)?.map_err(failed)?;
+    blobs
+        .delete_prefix(&job_prefix(&job.id))
+        .await
+        .map_err(failed)?;
+    Ok(key)
+}
+
+fn encode(document: &impl Serialize) -> Result<Bytes, Problem> {
+    let failed = |error| {
+        Problem::new(
+            weft_core::ErrorCode::Internal,
+            format!("archiving: {error}"),
+        )
+    };
+    packed::pack(document).map(Bytes::from).map_err(failed)
+}
+
+fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Problem> {
+    let failed = |error| Problem::new(weft_core::ErrorCode::Internal, format!("`{key}`: {error}"));
+    packed::unpack(bytes).map_err(failed)
+}
+
+/// Archives that are decoded at a time: one may have a hundred thousand tasks.
+const READERS_MAX: usize = 2;
+/// Tasks of the jobs that stay decoded.
+const CACHED_TASKS_MAX: usize = 100_000;
+/// Jobs that stay decoded.
+const CACHED_JOBS_MAX: usize = 16;
+
+/// Reads archives, off the threads that serve, and keeps those that were read last.
+pub(crate) struct Archives {
+    blobs: Blobs,
+    readers: Semaphore,
+    /// The most recently read last.
+    cached: Mutex<VecDeque<Arc<Job>>>,
+}
+
+fn n_tasks(job: &Job) -> usize {
+    job.stages().iter().map(|stage| stage.commits.len()).sum()
+}
+
+impl Archives {
+    pub(crate) fn new(blobs: Blobs) -> Self {
+        Self {
+            blobs,
+            readers: Semaphore::new(READERS_MAX),
+            cached: Mutex::default(),
+        }
+    }
+
+    fn cached(&self, id: &JobId) -> Option<Arc<Job>> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = cached.iter().position(|job| job.id == *id)?;
+        let job = cached.remove(at)?;
+        cached.push_back(Arc::clone(&job));
+        Some(job)
+    }
+
+    fn keep(&self, job: &Arc<Job>) {
+        if n_tasks(job) > CACHED_TASKS_MAX {
+            return;
+        }
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.retain(|other| other.id != job.id);
+        cached.push_back(Arc::clone(job));
+        while cached.len() > CACHED_JOBS_MAX
+            || cached.iter().map(|job| n_tasks(job)).sum::<usize>() > CACHED_TASKS_MAX
+        {
+            cached.pop_front();
+        }
+    }
+
+    /// Reads a job back.
+    pub(crate) async fn job(&self, id: &JobId, key: &str) -> Result<Arc<Job>, Problem> {
+        if let Some(job) = self.cached(id) {
+            return Ok(job);
+        }
+        let job = self.decoded(id, key).await?;
+        let job = Arc::new(job.ok_or_else(|| {
+            let detail = format!("the archive `{key}` is gone from the store");
+            Problem::new(weft_core::ErrorCode::StoreUnavailable, detail)
+        })?);
+        self.keep(&job);
+        Ok(job)
+    }
+
+    /// The log of a job that was archived; nothing where it has not been.
+    pub(crate) async fn log(&self, id: &JobId) -> Result<Option<JobLog>, Problem> {
+        self.decoded(id, &log_key(id)).await
+    }
+
+    async fn decoded<T: DeserializeOwned + Send + 'static>(
+        &self,
+        id: &JobId,
+        key: &str,
+    ) -> Result<Option<T>, Problem> {
+        let stopped = |_| {
+            Problem::new(
+                weft_core::ErrorCode::Internal,
+                format!("the archive of `{id}` could not be decoded"),
+            )
+        };
+        if !self
+            .blobs
+            .exists(key)
+            .await
+            .map_err(|error| error.problem())?
+        {
+            return Ok(None);
+        }
+        let _reader = self
+            .readers
+            .acquire()
+            .await
+            .map_err(|_| Problem::new(weft_core::ErrorCode::Busy, "the server is stopping"))?;
+        let bytes = self.blobs.get(key).await.map_err(|error| error.problem())?;
+        let key = key.to_owned();
+        let decoded = tokio::task::spawn_blocking(move || decode(&key, &bytes));
+        decoded.await.map_err(stopped)?.map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message: &str) -> JobLogLine {
+        JobLogLine {
+            stage: "visits".into(),
+            task: 0,
+            attempt: 0,
+            line: LogLine {
+                level: "info".into(),
+                function: "weblog@0.1.0/parse".into(),
+                message: message.into(),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_was_archived_while_its_logs_were_read_has_its_whole_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::local(folder.path()).expect("a store");
+        let archives = Archives::new(blobs.clone());
+        let id = JobId::new(1_700_000_000_000, 1);
+        let collected = |lines_lost| LogCollector {
+            blobs: &blobs,
+            log: JobLog {
+                lines: vec![line("first")],
+                dropped: 0,
+            },
+            bytes: 0,
+            lines_lost,
+            unreadable: None,
+        };
+        let lost = whole(&archives, &id, collected(1)).await.expect("it reads");
+        assert_eq!((lost.lines.len(), lost.dropped), (1, 1));
+
+        let archived = JobLog {
+            lines: vec![line("first"), line("second")],
+            dropped: 0,
+        };
+        let archived = encode(&archived).expect("it packs");
+        let put = blobs.put_durable(&log_key(&id), archived).await;
+        put.expect("it writes");
+        let found = whole(&archives, &id, collected(1)).await.expect("it reads");
+        assert_eq!((found.lines.len(), found.dropped), (2, 0));
+        let all = whole(&archives, &id, collected(0)).await.expect("it reads");
+        assert_eq!(all.lines.len(), 1, "nothing was missing");
+    }
+}

@@ -1,0 +1,293 @@
+//! From an upload to a registered component: stored, compiled once however many ask, described, replicated.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use weft_control::{Answer, Command, ComponentRecord};
+use weft_core::Description;
+use weft_core::{Digest, ErrorCode, JobId, Problem};
+use weft_protocol::{PlanReply, PlanRequest, artefact_key};
+
+use crate::folders::Folders;
+use crate::replica::Replica;
+use crate::scheduler::{CheckAnswer, Request};
+use crate::tenant;
+use weft_runtime::clock::unix_ms;
+use weft_runtime::link::Node;
+use weft_store::move_durably;
+
+/// Registrations at a time.
+const REGISTRATIONS_MAX: usize = 256;
+/// Checks of jobs under way.
+const CHECKS_MAX: usize = 16;
+
+/// What compiling and describing a component told.
+#[derive(Clone)]
+struct Known {
+    imports: Vec<String>,
+    description: Description,
+}
+
+type Flight = Arc<tokio::sync::Mutex<Option<Known>>>;
+
+/// Registers components.
+pub(crate) struct Components {
+    folders: Folders,
+    node: Arc<dyn Node>,
+    replica: Replica,
+    controller: mpsc::Sender<Request>,
+    /// Registrations under way, whether their clients wait or have gone.
+    permits: Semaphore,
+    /// Checks of jobs under way.
+    checks: Arc<Semaphore>,
+    /// One entry for each digest that somebody is waiting for.
+    flights: Mutex<HashMap<Digest, Flight>>,
+}
+
+/// Has the executor forget a check when it is dropped.
+struct GiveUp<'a> {
+    job: JobId,
+    controller: &'a mpsc::Sender<Request>,
+}
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        // Where the queue is full the check runs to its end, and nobody hears of it.
+        let _ = self.controller.try_send(Request::Forget {
+            job: self.job.clone(),
+        });
+    }
+}
+
+impl Components {
+    pub(crate) fn new(
+        folders: Folders,
+        node: Arc<dyn Node>,
+        replica: Replica,
+        controller: mpsc::Sender<Request>,
+    ) -> Self {
+        Self {
+            folders,
+            node,
+            replica,
+            controller,
+            permits: Semaphore::new(REGISTRATIONS_MAX),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+            flights: Mutex::default(),
+        }
+    }
+
+    /// Registers the bytes at `upload`, a synced file that is the caller's own. Returns the record, and whether it is new.
+    ///
+    /// Not cancel-safe: half way, bytes are stored that nothing refers to.
+    pub(crate) async fn register(
+        &self,
+        upload: &std::path::Path,
+        digest: Digest,
+        size_bytes: u64,
+    ) -> Result<(ComponentRecord, bool), Problem> {
+        let _permit = self.permits.try_acquire().map_err(|_| {
+            let detail = format!("{REGISTRATIONS_MAX} components are being registered; try again");
+            Problem::new(ErrorCode::Busy, detail)
+        })?;
+        let known = self.known_record(&digest);
+        if let Some(record) = known {
+            return Ok((record, false));
+        }
+        let flight = self.board(&digest);
+        let mut slot = flight.lock().await;
+        let result = self
+            .register_first(upload, &digest, size_bytes, &mut slot)
+            .await;
+        if result.is_err() && !self.is_held(&digest) {
+            *slot = None;
+            // Nobody refers to the bytes. Later uploads of them start afresh.
+            let _ = std::fs::remove_file(self.folders.component(&digest));
+            let _ = std::fs::remove_file(self.artefact(&digest));
+        }
+        drop(slot);
+        self.leave(&digest, &flight);
+        result
+    }
+
+    fn board(&self, digest: &Digest) -> Flight {
+        Arc::clone(self.flights().entry(digest.clone()).or_default())
+    }
+
+    fn leave(&self, digest: &Digest, flight: &Flight) {
+        let mut flights = self.flights();
+        // The table's and ours: nobody else waits.
+        if Arc::strong_count(flight) == 2 {
+            flights.remove(digest);
+        }
+    }
+
+    /// Components that somebody is about to register.
+    pub(crate) fn in_flight(&self) -> Vec<Digest> {
+        self.flights().keys().cloned().collect()
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Digest, Flight>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_record(&self, digest: &Digest) -> Option<ComponentRecord> {
+        self.replica
+            .state()
+            .tenant(&tenant())?
+            .catalog
+            .iter()
+            .find(|record| record.digest == *digest)
+            .cloned()
+    }
+
+    fn is_held(&self, digest: &Digest) -> bool {
+        self.replica
+            .state()
+            .tenant(&tenant())
+            .is_some_and(|tenant| {
+                let pinned = |job: &weft_control::Job| {
+                    job.functions
+                        .iter()
+                        .any(|function| function.digest == *digest)
+                };
+                tenant.catalog.holds(digest) || tenant.jobs.values().any(pinned)
+            })
+    }
+
+    fn artefact(&self, digest: &Digest) -> std::path::PathBuf {
+        self.folders
+            .object(&artefact_key(digest, self.node.compatibility()))
+    }
+
+    async fn register_first(
+        &self,
+        upload: &std::path::Path,
+        digest: &Digest,
+        size_bytes: u64,
+        slot: &mut Option<Known>,
+    ) -> Result<(ComponentRecord, bool), Problem> {
+        if let Some(record) = self.known_record(digest) {
+            return Ok((record, false));
+        }
+        let known = match slot {
+            Some(known) => known.clone(),
+            None => self.examine(upload, digest).await?,
+        };
+        *slot = Some(known.clone());
+        let Description {
+            name,
+            version,
+            functions,
+        } = known.description;
+        let component = ComponentRecord {
+            name,
+            version,
+            digest: digest.clone(),
+            size_bytes,
+            created_ms: unix_ms(),
+            functions,
+            imports: known.imports,
+        };
+        weft_failpoint::hit("register");
+        match self
+            .replica
+            .propose(&tenant(), Command::RegisterComponent { component })
+            .await?
+        {
+            Answer::Component { component, new } => Ok((component, new)),
+            other => Err(Problem::new(
+                ErrorCode::Internal,
+                format!("registering answered with {other:?}"),
+            )),
+        }
+    }
+
+    /// Stores, compiles and describes.
+    async fn examine(&self, upload: &std::path::Path, digest: &Digest) -> Result<Known, Problem> {
+        let stored = self.folders.component(digest);
+        let artefact = self.artefact(digest);
+        let full = |error: std::io::Error| {
+            Problem::new(
+                ErrorCode::StoreUnavailable,
+                format!("the component cannot be stored: {error}"),
+            )
+        };
+        move_durably(upload, &stored).await.map_err(full)?;
+        weft_failpoint::hit("upload-stored");
+        let imports = self.node.compile(&stored, &artefact).await?;
+        weft_failpoint::hit("compiled");
+        let description = self.describe(digest).await?;
+        Ok(Known {
+            imports,
+            description,
+        })
+    }
+
+    async fn describe(&self, digest: &Digest) -> Result<Description, Problem> {
+        let (answer, described) = oneshot::channel();
+        let gone = |_| Problem::new(ErrorCode::Busy, "the executor is gone; try again");
+        self.controller
+            .send(Request::Describe {
+                digest: digest.clone(),
+                answer,
+            })
+            .await
+            .map_err(|_| Problem::new(ErrorCode::Busy, "the server is stopping"))?;
+        described.await.map_err(gone)?
+    }
+
+    /// Plans a job without running it. Errors: what is wrong with it.
+    pub(crate) async fn check(&self, request: PlanRequest) -> Result<PlanReply, Problem> {
+        let functions = request.functions.iter();
+        let digests: Vec<Digest> = functions.map(|function| function.digest.clone()).collect();
+        self.ensure_artefacts(&digests).await?;
+        let checks = Arc::clone(&self.checks);
+        let permit = checks.try_acquire_owned().map_err(|_| {
+            let detail = format!("{CHECKS_MAX} checks are under way; try again");
+            Problem::new(ErrorCode::Busy, detail)
+        })?;
+        let (answer, planned) = oneshot::channel();
+        // A check whose client goes away is given up.
+        let _given_up = GiveUp {
+            job: request.job.clone(),
+            controller: &self.controller,
+        };
+        let request = Request::Check {
+            request: Box::new(request),
+            answer: CheckAnswer {
+                to: answer,
+                _permit: permit,
+            },
+        };
+        let gone = || Problem::new(ErrorCode::Busy, "the executor is gone; try again");
+        self.controller.send(request).await.map_err(|_| gone())?;
+        planned.await.map_err(|_| gone())
+    }
+
+    /// Makes sure that the artefacts of a job's components are there for this engine: after an upgrade they are compiled anew.
+    pub(crate) async fn ensure_artefacts(&self, digests: &[Digest]) -> Result<(), Problem> {
+        for digest in digests {
+            if !self.artefact(digest).exists() {
+                let flight = self.board(digest);
+                let slot = flight.lock().await;
+                let compiled = self.compile_again(digest).await;
+                drop(slot);
+                self.leave(digest, &flight);
+                compiled?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn compile_again(&self, digest: &Digest) -> Result<(), Problem> {
+        let artefact = self.artefact(digest);
+        // Whoever had the flight before may have done it.
+        if !artefact.exists() {
+            let component = self.folders.component(digest);
+            self.node.compile(&component, &artefact).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Starts the parts of a controller, in the order in which they need each other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use weft_runtime::link::{ExecutorEvent, Invoker, Node};
+use weft_runtime::{OnError, Tasks};
+use weft_store::Blobs;
+use weft_telemetry::Registry;
+
+use crate::api::{self, Api};
+use crate::archive::Archives;
+use crate::components::Components;
+use crate::folders::Folders;
+use crate::invocations::Invocations;
+use crate::metrics::Metrics;
+use crate::replica::Replica;
+use crate::scheduler::{Scheduler, SchedulerSettings, Watch};
+use crate::sweep::{Kept, Sweep};
+use crate::traces::Traces;
+
+/// Requests of the API that may wait for the scheduler.
+const REQUESTS_MAX: usize = 256;
+/// Bytes of one command.
+const COMMAND_BYTES_MAX: usize = 32 << 20;
+
+/// Settings of a controller.
+#[derive(Debug, Clone)]
+pub struct ControllerSettings {
+    /// Folders that it works in.
+    pub folders: Folders,
+    /// Folder of the Raft log.
+    pub raft: PathBuf,
+    /// Commands between two snapshots of the control state.
+    pub snapshot_every: u64,
+    /// Slots of each executor.
+    pub slots: u32,
+    /// Starts every task twice, to show that nothing depends on which attempt wins.
+    pub run_tasks_twice: bool,
+    /// Token of the API.
+    pub token: String,
+}
+
+/// The node in the same process.
+pub struct Local {
+    /// Its processes.
+    pub node: Arc<dyn Node>,
+    /// Its invocations.
+    pub invoker: Arc<dyn Invoker>,
+    /// Reports about its executors.
+    pub events: mpsc::Receiver<ExecutorEvent>,
+}
+
+/// A controller that runs.
+pub struct Controller {
+    replica: Replica,
+    traces: Arc<Traces>,
+}
+
+impl Controller {
+    /// Starts a controller that serves the API on `listener`, and returns when it leads.
+    ///
+    /// Errors: the control state cannot be opened, the environment's collector cannot be reached.
+    pub async fn start(
+        settings: ControllerSettings,
+        listener: TcpListener,
+        local: Local,
+        registry: &Registry,
+        tasks: &Tasks,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let address = listener.local_addr()?;
+        let raft = weft_consensus::Settings {
+            max_command_bytes: COMMAND_BYTES_MAX,
+            snapshot_every_entries: settings.snapshot_every,
+            failpoint: weft_failpoint::hit,
+            ..weft_consensus::Settings::single(settings.raft.clone())
+        };
+        let started = tokio::task::spawn_blocking(move || Replica::start(raft));
+        let (replica, signals) = started
+            .await?
+            .context("the control state cannot be opened")?;
+        replica.leads().await?;
+        let sweep = Sweep::new(settings.folders.clone());
+        let swept = sweep.sweep(&Kept::of(&replica.state()))?;
+        if swept > 0 {
+            tracing::info!(swept, "removed unreferenced files");
+        }
+
+        let blobs = Blobs::local(&settings.folders.store)?;
+        let metrics = Arc::new(Metrics::new(registry));
+        let traces = Arc::new(Traces::from_environment()?);
+        let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
+        let components = Arc::new(Components::new(
+            settings.folders.clone(),
+            Arc::clone(&local.node),
+            replica.clone(),
+            requests,
+        ));
+        let scheduler = SchedulerSettings {
+            slots: settings.slots,
+            run_tasks_twice: settings.run_tasks_twice,
+        };
+        let (scheduler, done) = Scheduler::new(
+            scheduler,
+            replica.clone(),
+            local.node,
+            Arc::clone(&components),
+            blobs.clone(),
+            tasks.clone(),
+            Watch {
+                metrics: Arc::clone(&metrics),
+                traces: Arc::clone(&traces),
+            },
+        );
+        let scheduling = scheduler.run(cancel.clone(), signals, waiting, local.events, done);
+        tasks.spawn("scheduler", OnError::Stop, Box::pin(scheduling));
+        let sweeping = sweep.keep_sweeping(replica.clone(), Arc::clone(&components));
+        tasks.spawn("sweep", OnError::Log, sweeping);
+        let invocations = Invocations::new(local.invoker, Arc::clone(&metrics));
+        let metering = invocations.clone().keep_metering(replica.clone());
+        tasks.spawn("metering", OnError::Stop, metering);
+        let api = Api {
+            replica: replica.clone(),
+            components,
+            archives: Arc::new(Archives::new(blobs.clone())),
+            blobs,
+            folders: settings.folders,
+            invocations,
+            bodies: api::body::Bodies::new(&metrics),
+            tasks: tasks.clone(),
+            metrics,
+            registry: registry.clone(),
+            traces: Arc::clone(&traces),
+            token: settings.token.into(),
+            address,
+        };
+        let serving = api::serve(listener, api, tasks.clone(), cancel);
+        tasks.spawn("api", OnError::Stop, serving);
+        Ok(Self { replica, traces })
+    }
+
+    /// Returns when the Raft member has stopped by itself, with the reason.
+    pub async fn stopped(&self) -> anyhow::Error {
+        let stopped = self.replica.stopped().await;
+        anyhow::anyhow!("the Raft member stopped: {stopped:?}")
+    }
+
+    /// Closes the Raft log, and sends the last spans.
+    pub async fn shutdown(&self) {
+        // Nothing is lost whenever the process ends; a member that is told can close its files.
+        let _ = self.replica.shutdown().await;
+        let traces = Arc::clone(&self.traces);
+        let _ = tokio::task::spawn_blocking(move || traces.flush()).await;
+    }
+}

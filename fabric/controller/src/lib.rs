@@ -1,0 +1,29 @@
+//! The controller: serves the API, replicates the control state, and schedules on the leader.
+//!
+//! ```text
+//! client ──HTTP──▶ api ──commands──▶ replica (Raft thread, control state) ──effects──▶ scheduler ──▶ nodes
+//!                   └──invocations──▶ node                                                └──▶ archive
+//! ```
+
+mod api;
+mod archive;
+mod components;
+mod controller;
+mod folders;
+mod invocations;
+mod metrics;
+mod packed;
+mod replica;
+mod scheduler;
+mod sweep;
+mod traces;
+
+pub use controller::{Controller, ControllerSettings, Local};
+pub use folders::Folders;
+
+use weft_core::TenantId;
+
+/// The one tenant there is.
+pub(crate) fn tenant() -> TenantId {
+    TenantId::default_tenant()
+}

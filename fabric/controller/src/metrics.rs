@@ -1,0 +1,348 @@
+//! Metrics of the controller, for `/metrics`: what is slow, full, waiting, failing, costing.
+//!
+//! Every label takes its values from a closed list, so that the number of series is bounded
+//! whatever clients send.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Unit;
+use weft_control::{Job, JobState, Outcome};
+use weft_core::{FunctionUsage, LimitKind, Meters, Problem};
+use weft_telemetry::{AccountLabels, CodeLabels, LimitLabels, Registry, seconds};
+pub(crate) use weft_telemetry::{OutcomeLabels, RequestLabels, RouteLabels, StatusLabels};
+
+/// All metrics of one controller.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) requests: Family<RequestLabels, Counter>,
+    pub(crate) request_seconds: Family<RouteLabels, Histogram>,
+    pub(crate) connections: Gauge,
+    pub(crate) jobs: Family<StatusLabels, Gauge>,
+    jobs_ended: Family<OutcomeLabels, Counter>,
+    job_failures: Family<CodeLabels, Counter>,
+    pub(crate) tasks: Family<OutcomeLabels, Counter>,
+    pub(crate) task_failures: Family<CodeLabels, Counter>,
+    pub(crate) task_seconds: Histogram,
+    pub(crate) tasks_waiting: Gauge,
+    pub(crate) tasks_running: Gauge,
+    pub(crate) slots: Gauge,
+    pub(crate) steps_waiting: Gauge,
+    pub(crate) executor_ready: Gauge,
+    pub(crate) executors_started: Counter,
+    pub(crate) executors_lost: Counter,
+    pub(crate) invocations: Family<CodeLabels, Counter>,
+    pub(crate) invocation_seconds: Histogram,
+    /// Counted by the agent.
+    invocations_under_way: Gauge,
+    pub(crate) input_held: Gauge,
+    /// Shared with the agent: stored outputs that are sent again.
+    pub(crate) output_held: Gauge,
+    limits_hit: Family<LimitLabels, Counter>,
+    pub(crate) log_lines_dropped: Counter,
+    cpu_nanoseconds: Family<AccountLabels, Counter>,
+    shuffle_bytes: Counter,
+    pub(crate) components: Gauge,
+    pub(crate) free_bytes: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Metrics that `registry` shows.
+    pub(crate) fn new(registry: &Registry) -> Self {
+        Self {
+            requests: registry.register("http_requests", "Requests answered", Family::default()),
+            request_seconds: registry.register_with_unit(
+                "http_request",
+                "Time to the head of the answer",
+                Unit::Seconds,
+                Family::new_with_constructor(seconds as fn() -> Histogram),
+            ),
+            connections: registry.register(
+                "http_connections",
+                "Connections that are open",
+                Gauge::default(),
+            ),
+            jobs: registry.register(
+                "jobs",
+                "Jobs that have not been archived, by status",
+                Family::default(),
+            ),
+            jobs_ended: registry.register(
+                "jobs_ended",
+                "Jobs that have ended, by outcome",
+                Family::default(),
+            ),
+            job_failures: registry.register(
+                "job_failures",
+                "Jobs that failed, by code",
+                Family::default(),
+            ),
+            tasks: registry.register("tasks", "Attempts of tasks that ended", Family::default()),
+            task_failures: registry.register(
+                "task_failures",
+                "Attempts of tasks that failed, by code",
+                Family::default(),
+            ),
+            task_seconds: registry.register_with_unit(
+                "task",
+                "Wall time of committed attempts",
+                Unit::Seconds,
+                seconds(),
+            ),
+            tasks_waiting: registry.register(
+                "tasks_waiting",
+                "Tasks that wait for a slot",
+                Gauge::default(),
+            ),
+            tasks_running: registry.register(
+                "tasks_running",
+                "Tasks that were sent to the executor",
+                Gauge::default(),
+            ),
+            slots: registry.register("slots", "Slots of the executor", Gauge::default()),
+            steps_waiting: registry.register(
+                "steps_waiting",
+                "Plannings, checks, descriptions and publications that wait for the \
+                 executor",
+                Gauge::default(),
+            ),
+            executor_ready: registry.register(
+                "executor_ready",
+                "1 while the executor takes work",
+                Gauge::default(),
+            ),
+            executors_started: registry.register(
+                "executors_started",
+                "Executors started",
+                Counter::default(),
+            ),
+            executors_lost: registry.register(
+                "executors_lost",
+                "Executors that ended while they were needed",
+                Counter::default(),
+            ),
+            invocations: registry.register(
+                "invocations",
+                "Invocations answered, by code; `none` for those that went well",
+                Family::default(),
+            ),
+            invocation_seconds: registry.register_with_unit(
+                "invocation",
+                "Time from admission to the answer",
+                Unit::Seconds,
+                seconds(),
+            ),
+            invocations_under_way: registry.register(
+                "invocations_under_way",
+                "Invocations that run or wait",
+                Gauge::default(),
+            ),
+            input_held: registry.register_with_unit(
+                "invocation_input_held",
+                "Inputs of invocations that come in, wait or run",
+                Unit::Bytes,
+                Gauge::default(),
+            ),
+            output_held: registry.register_with_unit(
+                "invocation_output_held",
+                "Room for outputs of invocations that run, and outputs that their clients \
+                 have not taken",
+                Unit::Bytes,
+                Gauge::default(),
+            ),
+            limits_hit: registry.register(
+                "limits_hit",
+                "Tasks, jobs and invocations that were stopped at a limit",
+                Family::default(),
+            ),
+            log_lines_dropped: registry.register(
+                "log_lines_dropped",
+                "Lines of tasks' logs above their bound",
+                Counter::default(),
+            ),
+            cpu_nanoseconds: registry.register(
+                "cpu_nanoseconds",
+                "CPU time of tasks and invocations, guests and host alike, by who bears it",
+                Family::default(),
+            ),
+            shuffle_bytes: registry.register_with_unit(
+                "shuffle_written",
+                "What tasks wrote to shuffle objects",
+                Unit::Bytes,
+                Counter::default(),
+            ),
+            components: registry.register(
+                "components",
+                "Versions of components in the catalog",
+                Gauge::default(),
+            ),
+            free_bytes: registry.register_with_unit(
+                "data_free",
+                "Free space where the data folder lies",
+                Unit::Bytes,
+                Gauge::default(),
+            ),
+        }
+    }
+
+    /// Invocations that run or wait on this node; its agent counts them.
+    pub(crate) fn invocations_under_way(&self) -> i64 {
+        self.invocations_under_way.get()
+    }
+
+    /// Records usage, by the account that bears it.
+    pub(crate) fn used(&self, usage: &[FunctionUsage]) {
+        for one in usage {
+            self.cpu("billed", &one.billed);
+            self.cpu("platform", &one.platform);
+            self.shuffle_bytes.inc_by(one.billed.shuffle_bytes_written);
+        }
+    }
+
+    /// Records the usage of an attempt that nobody is billed for: one that the platform failed, or a
+    /// task's second one.
+    pub(crate) fn waived(&self, usage: &[FunctionUsage]) {
+        for one in usage {
+            self.cpu("platform", &one.billed);
+            self.cpu("platform", &one.platform);
+            self.shuffle_bytes.inc_by(one.billed.shuffle_bytes_written);
+        }
+    }
+
+    fn cpu(&self, account: &'static str, meters: &Meters) {
+        let ns = meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns);
+        let labels = AccountLabels { account };
+        self.cpu_nanoseconds.get_or_create(&labels).inc_by(ns);
+    }
+
+    /// Records the limit that a problem names. Executors name limits, too, so an unknown one gets a
+    /// label of the closed list.
+    pub(crate) fn limit_hit(&self, problem: &Problem) {
+        let Some(limit) = &problem.limit else { return };
+        let known = LimitKind::ALL
+            .iter()
+            .map(LimitKind::to_string)
+            .find(|known| known == limit);
+        let limit = known.unwrap_or_else(|| "other".into());
+        self.limits_hit.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    /// Records an invocation that was answered.
+    pub(crate) fn invoked(&self, problem: Option<&Problem>, took: Duration) {
+        if let Some(problem) = problem {
+            self.limit_hit(problem);
+        }
+        let labels = CodeLabels::from(problem.map(|problem| problem.code));
+        self.invocations.get_or_create(&labels).inc();
+        self.invocation_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Records a job that has ended, and of which nothing runs any more.
+    pub(crate) fn job_ended(&self, job: &Job) {
+        let JobState::Ending(ending) = &job.state else {
+            return;
+        };
+        let outcome = match ending.outcome {
+            Outcome::Succeeded => "succeeded",
+            Outcome::Failed => "failed",
+            Outcome::Cancelled => "cancelled",
+        };
+        let labels = OutcomeLabels { outcome };
+        self.jobs_ended.get_or_create(&labels).inc();
+        if let Some(problem) = &ending.problem {
+            let labels = CodeLabels::from(Some(problem.code));
+            self.job_failures.get_or_create(&labels).inc();
+        }
+    }
+
+    /// Records an attempt that failed.
+    pub(crate) fn task_failed(&self, problem: &Problem) {
+        self.limit_hit(problem);
+        let labels = CodeLabels::from(Some(problem.code));
+        self.task_failures.get_or_create(&labels).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Sources of all roles' metrics.
+    const SOURCES: [&str; 2] = [
+        include_str!("metrics.rs"),
+        include_str!("../../agent/src/metrics.rs"),
+    ];
+    const API: &str = include_str!("../../API.md");
+
+    /// The words after each `before`, as far as they are names.
+    fn names<'a>(text: &'a str, before: &'a str) -> BTreeSet<&'a str> {
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let behind = text.split(before).skip(1);
+        let names = behind.map(|text| text.split(|c| !is_name(c)).next().unwrap_or(""));
+        names.filter(|name| !name.is_empty()).collect()
+    }
+
+    /// Whoever copies a query from the page finds what it asks for, and what there is to ask for is
+    /// on the page.
+    #[test]
+    fn metrics_are_those_of_the_page() {
+        let code = |source: &'static str| source.split("#[cfg(test)]").take(1);
+        let words = SOURCES.into_iter().flat_map(code);
+        let code: String = words.flat_map(str::split_whitespace).collect();
+        let registered: BTreeSet<&str> = names(&code, "register(\"")
+            .union(&names(&code, "register_with_unit(\""))
+            .copied()
+            .collect();
+        assert!(registered.len() > 20, "{registered:?}");
+        let on_page = names(API, "weft_");
+        let units = ["", "_total", "_seconds", "_bytes", "_bytes_total"];
+        let is_named = |name: &str| {
+            units
+                .iter()
+                .any(|unit| on_page.contains(&*format!("{name}{unit}")))
+        };
+        let unnamed: Vec<_> = registered.iter().filter(|name| !is_named(name)).collect();
+        assert!(unnamed.is_empty(), "not on the page: {unnamed:?}");
+        let is_there = |name: &&&str| {
+            let mut plain = units.iter().filter_map(|unit| name.strip_suffix(unit));
+            plain.any(|name| registered.contains(name))
+        };
+        let unknown: Vec<_> = on_page.iter().filter(|name| !is_there(name)).collect();
+        assert!(unknown.is_empty(), "only on the page: {unknown:?}");
+        for account in ["billed", "platform"] {
+            assert!(API.contains(&format!("`{account}`")), "{account}");
+        }
+    }
+
+    #[test]
+    fn what_is_waived_goes_to_the_platforms_account() {
+        let meters = |guest_cpu_ns| Meters {
+            guest_cpu_ns,
+            shuffle_bytes_written: 1,
+            ..Meters::default()
+        };
+        let usage = FunctionUsage {
+            billed: meters(5),
+            platform: meters(70),
+            ..FunctionUsage::default()
+        };
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry);
+        metrics.used(std::slice::from_ref(&usage));
+        metrics.waived(&[usage]);
+        let text = registry.text().expect("it is written");
+        for line in [
+            "weft_cpu_nanoseconds_total{account=\"billed\"} 5",
+            "weft_cpu_nanoseconds_total{account=\"platform\"} 145",
+            "weft_shuffle_written_bytes_total 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
+}

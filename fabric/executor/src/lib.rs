@@ -1,0 +1,13 @@
+//! Processes that touch untrusted bytes: executors, which plan and run tasks and invocations of one
+//! tenant, and compilers.
+//!
+//! ```text
+//! agent ──socket──▶ executor: slots, invocation threads, planning, publishing ──▶ weft-engine
+//! agent ──arguments──▶ compiler: one component, under limits ──verdict──▶ agent
+//! ```
+
+mod compiler;
+mod executor;
+
+pub use compiler::run as compiler;
+pub use executor::run as executor;

@@ -1,0 +1,33 @@
+//! Types that roles exchange: plan shapes and commits, messages, frames, object keys.
+//!
+//! ```text
+//! controller ──messages──▶ agent ──frames of messages──▶ executor
+//!      ▲                                                    │ plan shapes, commits
+//!      └────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Types only: no I/O, no channels. Whatever is here may go over a wire or into the replicated state.
+
+mod compile;
+pub mod frame;
+mod invocation;
+mod keys;
+mod messages;
+mod outputs;
+mod plan;
+mod stream;
+
+pub use compile::{ARTEFACT_BYTES_MAX, COMPILE_CPU_SECONDS_MAX, COMPILE_MEMORY_BYTES_MAX, Verdict};
+pub use invocation::{DEADLINE_MAX, OUTPUT_BYTES_MAX};
+pub use keys::{FINGERPRINT, artefact_key, component_key, job_prefix};
+pub use messages::{
+    Columns, DescribeReply, FromExecutor, GuestTook, InvokeReply, InvokeRequest, PlanReply,
+    PlanRequest, PublishRequest, StageContext, StreamFormats, TaskReply, TaskRequest, ToExecutor,
+    Took,
+};
+pub use outputs::ManifestOutput;
+pub use plan::{
+    EdgeKind, EdgeRef, EdgeShape, FailedLog, LogRef, ObjectRef, Plan, PublishedOutput, SinkFile,
+    SlotVector, StageShape, Sums, TaskCommit, TaskFailure,
+};
+pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};

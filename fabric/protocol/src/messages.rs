@@ -1,0 +1,324 @@
+//! Messages between agents and executors, always as encoded bytes.
+
+use serde::{Deserialize, Serialize};
+use weft_core::job::{InputFormat, JobSpec, OutputFormat};
+use weft_core::{
+    Description, Digest, Epoch, ErrorCode, FunctionUsage, JobId, Limits, LogLine, Meters,
+    PinnedFunction, Problem, TaskId,
+};
+
+use crate::outputs::ManifestOutput;
+use crate::plan::{ObjectRef, Plan, PublishedOutput, TaskCommit, TaskFailure};
+
+/// From the agent to its executor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToExecutor {
+    /// Comes first: what the process needs to start, which its environment does not tell.
+    Setup {
+        /// Folder of the store.
+        store: std::path::PathBuf,
+        /// Folder for what tasks spill.
+        spill: std::path::PathBuf,
+        /// Tasks that run side by side.
+        slots: u32,
+        /// Names the artefacts that this engine takes.
+        compatibility: String,
+    },
+    /// Have a component describe itself.
+    Describe {
+        /// Pairs the answer with the question.
+        request: u64,
+        /// The component.
+        digest: Digest,
+    },
+    /// Plan a job.
+    Plan(Box<PlanRequest>),
+    /// What the tasks of a stage have in common; comes before the first of them.
+    Stage(Box<StageContext>),
+    /// Run a task.
+    Task(TaskRequest),
+    /// Make files visible.
+    Publish(PublishRequest),
+    /// Call a function once. Its input is the frame's payload, unless the call streams.
+    Invoke(Box<InvokeRequest>),
+    /// More input of a call that streams: the frame's payload. An empty one is the end.
+    Input {
+        /// The call's number.
+        request: u64,
+    },
+    /// The client of a call that streams has taken a piece of output.
+    OutputTaken {
+        /// The call's number.
+        request: u64,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Nobody waits for this invocation any more.
+    Abandon {
+        /// Its number.
+        request: u64,
+    },
+    /// Stop what runs of the job, and forget it.
+    Forget {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// From the executor to its agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromExecutor {
+    /// It can take work.
+    Ready {
+        /// Slots that it has.
+        slots: u32,
+    },
+    /// The answer to `Describe`.
+    Described(DescribeReply),
+    /// The answer to `Plan`.
+    Planned(PlanReply),
+    /// A task ended.
+    Task(Box<TaskReply>),
+    /// Output of a call that streams: the frame's payload. It comes before the answer to `Invoke`.
+    Output {
+        /// The call's number.
+        request: u64,
+    },
+    /// A call that streams has taken a piece of input.
+    InputRead {
+        /// The call's number.
+        request: u64,
+        /// Its length.
+        bytes: usize,
+    },
+    /// The answer to `Invoke`. The function's output is the frame's payload, unless the call streams.
+    Invoked(Box<InvokeReply>),
+    /// The answer to `Publish`.
+    Published {
+        /// The job.
+        job: JobId,
+        /// Its outputs, or why not.
+        result: Result<Vec<PublishedOutput>, Problem>,
+    },
+}
+
+impl FromExecutor {
+    /// The same answer, as an error: as it is, it has too many bytes to be sent.
+    #[must_use]
+    pub fn too_large(self, bytes: usize) -> Self {
+        let detail = format!(
+            "the answer has {bytes} bytes, more than can be sent: fewer files or columns, or shorter names"
+        );
+        let problem = Problem::new(ErrorCode::TooLarge, detail);
+        match self {
+            Self::Ready { .. } | Self::Output { .. } | Self::InputRead { .. } => self,
+            Self::Described(reply) => Self::Described(DescribeReply {
+                result: Err(problem),
+                ..reply
+            }),
+            Self::Planned(reply) => Self::Planned(PlanReply {
+                result: Err(problem),
+                columns: Vec::new(),
+                ..reply
+            }),
+            Self::Task(reply) => {
+                let failure = match reply.result {
+                    Ok(commit) => TaskFailure {
+                        stage: commit.stage,
+                        task: commit.task,
+                        attempt: commit.attempt,
+                        epoch: commit.epoch,
+                        problem,
+                        cancelled: false,
+                        usage: commit.usage.lines(),
+                        log: Some(commit.log),
+                    },
+                    Err(failure) => TaskFailure { problem, ..failure },
+                };
+                Self::Task(Box::new(TaskReply {
+                    job: reply.job,
+                    result: Err(failure),
+                    took: reply.took,
+                }))
+            }
+            Self::Invoked(reply) => Self::Invoked(Box::new(InvokeReply {
+                result: Err(problem),
+                ..*reply
+            })),
+            Self::Published { job, .. } => Self::Published {
+                job,
+                result: Err(problem),
+            },
+        }
+    }
+}
+
+/// The answer to `Describe`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DescribeReply {
+    /// The question's number.
+    pub request: u64,
+    /// What the component says, or why it could not.
+    pub result: Result<Description, Problem>,
+}
+
+/// What an invocation gets, beside its input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvokeRequest {
+    /// Pairs the answer with the question.
+    pub request: u64,
+    /// The component.
+    pub digest: Digest,
+    /// The function.
+    pub function: String,
+    /// `component@version/function`.
+    pub label: String,
+    /// Its params.
+    pub params: Vec<(String, String)>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Seeds what it sees as random.
+    pub seed: u64,
+    /// Where its clock stands, in Unix milliseconds.
+    pub started_ms: u64,
+    /// For a map function, whose input comes and whose output goes while it runs.
+    #[serde(default)]
+    pub stream: Option<StreamFormats>,
+}
+
+/// What a call that streams reads and writes: not Parquet, which is neither read nor written from its front.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StreamFormats {
+    /// Of the input.
+    pub input: InputFormat,
+    /// Of the output.
+    pub output: OutputFormat,
+}
+
+/// What an invocation answers with, beside its output.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InvokeReply {
+    /// The question's number.
+    pub request: u64,
+    /// `component@version/function`.
+    pub label: String,
+    /// Nothing, or what went wrong.
+    pub result: Result<(), Problem>,
+    /// What it used.
+    pub meters: Meters,
+    /// The first lines that it logged.
+    pub log: Vec<LogLine>,
+    /// Lines after those.
+    pub log_dropped: u64,
+    /// When it began, in Unix nanoseconds; `meters` say how long it took. 0 where nothing ran.
+    pub began_ns: u64,
+}
+
+/// When an executor was at something, in Unix nanoseconds: for traces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// When it began.
+    pub began_ns: u64,
+    /// When it ended.
+    pub ended_ns: u64,
+    /// When its guests were alive, one entry for each function.
+    pub guests: Vec<GuestTook>,
+}
+
+/// When a guest was alive, in Unix nanoseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestTook {
+    /// `component@version/function`.
+    pub function: String,
+    /// When the first one was started.
+    pub began_ns: u64,
+    /// When the last one was gone.
+    pub ended_ns: u64,
+}
+
+/// What a planning task gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanRequest {
+    /// The job.
+    pub job: JobId,
+    /// As it was accepted.
+    pub spec: JobSpec,
+    /// Its functions.
+    pub functions: Vec<PinnedFunction>,
+    /// Where guests' clocks stand, in Unix milliseconds.
+    pub started_ms: u64,
+    /// Nothing is to be written: the job is only looked at.
+    pub check: bool,
+}
+
+/// Columns that come out of an input or a stage: names and types.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Columns {
+    /// The input or stage.
+    pub of: String,
+    /// The columns in order.
+    pub columns: Vec<(String, String)>,
+}
+
+/// What a planning task answers with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanReply {
+    /// The job.
+    pub job: JobId,
+    /// The plan, or why there is none.
+    pub result: Result<Plan, Problem>,
+    /// What comes out of inputs and stages, as far as planning got.
+    pub columns: Vec<Columns>,
+    /// What planning used.
+    pub usage: Vec<FunctionUsage>,
+}
+
+/// What the tasks of a stage have in common.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageContext {
+    /// The job.
+    pub job: JobId,
+    /// Position of the stage in the plan.
+    pub stage: u32,
+    /// Key of the plan's blob.
+    pub plan: String,
+    /// For stages that read an edge: the objects that its tasks wrote, by task.
+    pub inputs: Vec<Option<ObjectRef>>,
+}
+
+/// One attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskRequest {
+    /// Which task.
+    pub id: TaskId,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// The lease.
+    pub epoch: Epoch,
+    /// Unique under the epoch: names of objects and files carry both.
+    pub sequence: u64,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskReply {
+    /// The job.
+    pub job: JobId,
+    /// What to commit, or what went wrong.
+    pub result: Result<TaskCommit, TaskFailure>,
+    /// When it ran.
+    pub took: Took,
+}
+
+/// What a publishing task gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PublishRequest {
+    /// The job.
+    pub job: JobId,
+    /// Keys of the stages' plan blobs: the schemas of outputs come from them.
+    pub plans: Vec<String>,
+    /// The outputs with their files; `schema` is filled in by the executor.
+    pub outputs: Vec<ManifestOutput>,
+}

@@ -1,0 +1,40 @@
+//! Outputs of jobs, as they are handed to whoever publishes them.
+
+use serde::{Deserialize, Serialize};
+use weft_core::job::{OutputMode, OutputSpec};
+
+use crate::plan::SinkFile;
+
+/// One output of a job, to be published.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ManifestOutput {
+    /// The output's name in the job file.
+    pub name: String,
+    /// The folder that it goes to.
+    pub folder: String,
+    /// Format of its files.
+    pub format: String,
+    /// Names and types of its columns, as text.
+    pub schema: Vec<(String, String)>,
+    /// The staged files.
+    pub files: Vec<SinkFile>,
+    /// Columns whose values name folders.
+    pub partition_by: Vec<String>,
+    /// Treatment of files that the folder's manifest lists already.
+    pub mode: OutputMode,
+}
+
+impl ManifestOutput {
+    /// These files of an output, with these columns.
+    pub fn new(output: &OutputSpec, schema: Vec<(String, String)>, files: Vec<SinkFile>) -> Self {
+        Self {
+            name: output.name.clone(),
+            folder: output.path.clone(),
+            format: output.format.name().into(),
+            schema,
+            files,
+            partition_by: output.partition_by.clone(),
+            mode: output.mode,
+        }
+    }
+}

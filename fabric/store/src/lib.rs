@@ -1,0 +1,27 @@
+//! Bytes that outlive tasks: blobs in the object store, and the files of jobs' outputs.
+//!
+//! ```text
+//! any role ──Blobs::put, writer──▶ <store>/<key> ──get, get_range──▶ any role
+//!
+//! any task ──StagedFile──▶ <output>/.weft-<job>/… ──publish──▶ <output>/part-…
+//!                                   │                          then <output>/_weft.json
+//!                                   └──clean_staging──▶ removed when the job has ended
+//! ```
+//!
+//! A blob, a published file and a manifest appear at once or not at all, and every step of a
+//! publication or a clean-up can be repeated after a crash. The crate knows bytes and names,
+//! nothing of rows.
+
+mod blobs;
+mod outputs;
+
+mod durable;
+mod error;
+
+pub use blobs::Blobs;
+pub use durable::move_durably;
+pub use error::{Error, ErrorKind, Result};
+pub use outputs::{
+    Holding, MANIFEST, Manifest, ManifestFile, StagedFile, clean_staging, look_into,
+    prepare_output, publish, read_manifest,
+};

@@ -1,0 +1,130 @@
+//! The data folder: opened and locked by one process, with the API's token.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use weft_controller::Folders;
+
+/// How often something is asked for again that a server may still hold which was killed a moment ago.
+pub(crate) const PREDECESSOR_TRIES: u32 = 50;
+/// How long between two of the tries.
+pub(crate) const PREDECESSOR_PAUSE: Duration = Duration::from_millis(20);
+
+/// An open data folder. The lock is held as long as this lives.
+pub(crate) struct DataFolder {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Opens the folder, makes it where it is missing, and locks it. Blocks, for a second at most, while somebody else has the lock.
+    ///
+    /// A folder that holds files and never was a data folder is refused: what a crash leaves behind is swept, and a user's files are not ours.
+    pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
+        if !root.join("lock").exists() && !entries(root)?.is_empty() {
+            bail!(
+                "`{}` holds files and is no data folder of Weft; choose an empty or a new one with --data",
+                root.display()
+            );
+        }
+        fs::create_dir_all(root)
+            .with_context(|| format!("the data folder `{}` cannot be made", root.display()))?;
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("`{}`", root.display()))?;
+        let root = root.canonicalize()?;
+        let path = root.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("`{}`", path.display()))?;
+        let held = locked(&lock).with_context(|| format!("`{}`", path.display()))?;
+        if !held {
+            bail!(
+                "the data folder `{}` belongs to a Weft that is running; stop it, or choose another with --data",
+                root.display()
+            );
+        }
+        let folder = Self { root, _lock: lock };
+        for sub in ["store", "spill", "uploads"] {
+            fs::create_dir_all(folder.root.join(sub))?;
+        }
+        Ok(folder)
+    }
+
+    /// Folder of the Raft log.
+    pub(crate) fn raft(&self) -> PathBuf {
+        self.root.join("raft")
+    }
+
+    /// Folders that the roles work in.
+    pub(crate) fn folders(&self) -> Folders {
+        Folders {
+            root: self.root.clone(),
+            store: self.root.join("store"),
+            spill: self.root.join("spill"),
+            uploads: self.root.join("uploads"),
+        }
+    }
+
+    /// The API's token: made once, readable by its owner alone.
+    pub(crate) fn token(&self) -> anyhow::Result<String> {
+        let path = self.root.join("token");
+        let mut found = String::new();
+        match File::open(&path) {
+            Ok(mut file) => {
+                file.read_to_string(&mut found)?;
+                let token = found.trim();
+                if token.len() >= 32 {
+                    return Ok(token.to_owned());
+                }
+                bail!(
+                    "the token file `{}` is damaged; remove it and a new one is made",
+                    path.display()
+                )
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("`{}`", path.display())),
+        }
+        let token = weft_runtime::random::name::<32>()?;
+        let draft = self.root.join("token.draft");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&draft)?;
+        writeln!(file, "{token}")?;
+        file.sync_all()?;
+        fs::rename(&draft, &path)?;
+        Ok(token)
+    }
+}
+
+fn entries(folder: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.collect::<Result<_, _>>()?),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("`{}`", folder.display())),
+    }
+}
+
+/// Locks the file, and waits where a server that was killed a moment ago, and is about to end, still holds the lock. Gives
+/// whether it is ours now.
+fn locked(lock: &File) -> std::io::Result<bool> {
+    for _ in 0..PREDECESSOR_TRIES {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(PREDECESSOR_PAUSE),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
