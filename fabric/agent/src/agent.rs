@@ -1,115 +1,188 @@
-//! The agent: owns a node's processes and admits its invocations.
+//! The agent with its processes: does what its [`AgentState`] says.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
-use async_trait::async_trait;
-use tokio::process::Command;
-use tokio::sync::{Semaphore, mpsc};
-use weft_core::Problem;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weft_core::{Epoch, TenantId};
+use weft_protocol::FromAgent;
 use weft_runtime::Tasks;
-use weft_runtime::link::{ExecutorEvent, ExecutorLink, Node};
+use weft_runtime::link::{ControllerLink, MAX_LINK_MESSAGES};
 
-use crate::compiler_process::COMPILERS_MAX;
+use crate::children::Children;
+use crate::compiler_process::CompilerProcesses;
+use crate::executor_process::{self, ExecutorEvent, ExecutorProcess};
 use crate::invocations::Invocations;
 use crate::metrics::Metrics;
+use crate::state::{Action, AgentState, NodeSettings};
 
-/// Messages that may wait on their way to an executor, and from all executors to the controller.
-pub(crate) const MESSAGES_MAX: usize = 4096;
-
-/// Variables of the environment that children inherit: for debugging and tests.
-const INHERITED: [&str; 5] = [
-    "WEFT_LOG",
-    "RUST_BACKTRACE",
-    "WEFT_FAILPOINTS",
-    "WEFT_FAILPOINT_ONCE",
-    "TMPDIR",
-];
+/// Time between two reports of what invocations used. A dying node's unreported usage is the
+/// platform's loss.
+const METERING_PERIOD: Duration = Duration::from_secs(1);
+/// Time for which an executor may start.
+const START_WALL_MAX: Duration = Duration::from_secs(60);
 
 /// Settings of a node's agent.
 #[derive(Debug, Clone)]
 pub struct AgentSettings {
+    /// The node.
+    pub node: NodeSettings,
     /// Folder of the store.
     pub store: PathBuf,
     /// Folder for files that tasks spill.
     pub spill: PathBuf,
-    /// Name of the artefacts that this node's engine takes.
-    pub compatibility: String,
-    /// Tasks that run side by side.
-    pub slots: u32,
-    /// Random name of this process.
-    pub incarnation: String,
 }
 
 /// A node's agent.
 pub struct Agent {
-    pub(crate) settings: AgentSettings,
-    program: PathBuf,
-    pub(crate) tasks: Tasks,
-    pub(crate) events: mpsc::Sender<ExecutorEvent>,
-    pub(crate) invocations: Arc<Invocations>,
-    pub(crate) compilers: Arc<Semaphore>,
-    pub(crate) metrics: Arc<Metrics>,
+    settings: AgentSettings,
+    children: Children,
+    tasks: Tasks,
+    invocations: Invocations,
+    compilers: Arc<CompilerProcesses>,
+    events: (mpsc::Sender<ExecutorEvent>, mpsc::Receiver<ExecutorEvent>),
+    state: AgentState,
+    /// Executors, and when they were started.
+    processes: BTreeMap<Epoch, (ExecutorProcess, Instant)>,
 }
 
 impl Agent {
-    /// An agent whose executors' reports come out of the receiver.
+    /// An agent without executors.
     ///
     /// Errors: the path of this program is unknown.
-    pub fn new(
-        settings: AgentSettings,
-        tasks: Tasks,
-        metrics: Arc<Metrics>,
-    ) -> anyhow::Result<(Self, mpsc::Receiver<ExecutorEvent>)> {
-        let (events, receiver) = mpsc::channel(MESSAGES_MAX);
-        let program = std::env::current_exe().context("the path of the program is unknown")?;
-        let invocations = Invocations::new(
-            settings.slots,
-            settings.incarnation.clone(),
-            Arc::clone(&metrics),
-        );
-        let agent = Self {
-            settings,
-            program,
-            tasks,
-            events,
-            invocations: Arc::new(invocations),
-            compilers: Arc::new(Semaphore::new(COMPILERS_MAX)),
+    pub fn new(settings: AgentSettings, tasks: Tasks, metrics: Metrics) -> anyhow::Result<Self> {
+        let (children, metrics) = (Children::new()?, Arc::new(metrics));
+        let invocations = Invocations::new(settings.node.slots, Arc::clone(&metrics));
+        let compilers = CompilerProcesses::new(
+            &settings,
+            children.clone(),
+            invocations.clone(),
+            tasks.clone(),
             metrics,
-        };
-        Ok((agent, receiver))
+        );
+        Ok(Self {
+            state: AgentState::new(settings.node.clone()),
+            settings,
+            children,
+            tasks,
+            invocations,
+            compilers: Arc::new(compilers),
+            events: mpsc::channel(MAX_LINK_MESSAGES),
+            processes: BTreeMap::new(),
+        })
     }
 
     /// The node's invocations.
-    pub fn invocations(&self) -> Arc<Invocations> {
-        Arc::clone(&self.invocations)
+    pub fn invocations(&self) -> Invocations {
+        self.invocations.clone()
     }
 
-    /// A child of this program, with nothing of the agent's environment but [`INHERITED`].
-    pub(crate) fn child(&self, arguments: &[&std::ffi::OsStr]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(arguments).env_clear().kill_on_drop(true);
-        for name in INHERITED {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
+    /// The node's compilers.
+    pub fn compilers(&self) -> Arc<CompilerProcesses> {
+        Arc::clone(&self.compilers)
+    }
+
+    /// Serves a controller until cancelled.
+    pub async fn run(
+        mut self,
+        mut link: ControllerLink,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut metering = tokio::time::interval(METERING_PERIOD);
+        loop {
+            let actions = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(()),
+                Some(message) = link.commands.recv() => self.state.on_command(message),
+                Some(event) = self.events.1.recv() => self.on_event(event),
+                _ = metering.tick() => {
+                    self.stop_stillborn();
+                    self.meter()
+                }
+                else => return Ok(()),
+            };
+            for action in actions {
+                self.perform(action, &link.reports).await;
             }
         }
-        command
-    }
-}
-
-#[async_trait]
-impl Node for Agent {
-    async fn start_executor(&self, id: u64) -> anyhow::Result<ExecutorLink> {
-        self.start_executor(id).await
     }
 
-    async fn compile(&self, component: &Path, artefact: &Path) -> Result<Vec<String>, Problem> {
-        self.compile(component, artefact).await
+    fn on_event(&mut self, event: ExecutorEvent) -> Vec<Action> {
+        match event {
+            ExecutorEvent::Said(epoch, message) => self.state.on_message(epoch, message),
+            ExecutorEvent::Gone(epoch, how) => {
+                self.processes.remove(&epoch);
+                self.state.on_gone(epoch, how)
+            }
+        }
     }
 
-    fn compatibility(&self) -> &str {
-        &self.settings.compatibility
+    async fn perform(&mut self, action: Action, reports: &mpsc::Sender<FromAgent>) {
+        match action {
+            Action::Start { epoch, tenant } => self.start(epoch, tenant).await,
+            Action::Stop { epoch } => {
+                if let Some((process, _)) = self.processes.get(&epoch) {
+                    process.stop();
+                }
+            }
+            Action::Send { epoch, message } => {
+                if let Some((process, _)) = self.processes.get(&epoch) {
+                    process.send(message);
+                }
+            }
+            // If nobody listens, results are kept, and whoever leads next asks for them.
+            Action::Report(message) => drop(reports.send(*message).await),
+        }
+    }
+
+    async fn start(&mut self, epoch: Epoch, tenant: TenantId) {
+        let started = executor_process::start(
+            epoch,
+            &self.settings,
+            &self.children,
+            self.invocations.of(&tenant),
+            self.events.0.clone(),
+            &self.tasks,
+        );
+        match started.await {
+            Ok(process) => drop(self.processes.insert(epoch, (process, Instant::now()))),
+            Err(error) => {
+                let how = format!("{error:#}");
+                tracing::error!(%epoch, error = how, "an executor does not start");
+                // As if it had started and ended.
+                let events = self.events.0.clone();
+                self.tasks
+                    .spawn("executor start", weft_runtime::OnError::Log, async move {
+                        let _ = events.send(ExecutorEvent::Gone(epoch, how)).await;
+                        Ok(())
+                    });
+            }
+        }
+    }
+
+    /// Ends executors that do not become ready.
+    fn stop_stillborn(&self) {
+        for (epoch, (process, started)) in &self.processes {
+            if !self.state.is_ready(*epoch) && started.elapsed() > START_WALL_MAX {
+                tracing::error!(%epoch, limit = ?START_WALL_MAX, "an executor is not ready in time");
+                process.stop();
+            }
+        }
+    }
+
+    /// Reports what invocations used, of each tenant whose last report was acknowledged.
+    fn meter(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for tenant in self.invocations.tenants_with_usage() {
+            if self.state.may_report_usage(&tenant) {
+                let usage = self.invocations.of(&tenant).take_usage();
+                actions.extend(self.state.on_usage(tenant, usage));
+            }
+        }
+        actions
     }
 }

@@ -1,43 +1,64 @@
 //! Compiler processes: one component each, under limits, at idle priority first.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
-use weft_core::{ErrorCode, LimitKind, Problem};
+use tokio::sync::Semaphore;
+use weft_core::{Digest, ErrorCode, LimitKind, Problem};
 use weft_protocol::{
-    ARTEFACT_BYTES_MAX, COMPILE_CPU_SECONDS_MAX, COMPILE_MEMORY_BYTES_MAX, Verdict,
+    ARTEFACT_BYTES_MAX, COMPILE_CPU_SECONDS_MAX, COMPILE_MEMORY_BYTES_MAX, Verdict, artefact_key,
+    component_key,
 };
+use weft_runtime::Tasks;
+use weft_runtime::link::{Compiled, Compilers};
 use weft_store::move_durably;
 
-use crate::agent::Agent;
+use crate::agent::AgentSettings;
+use crate::children::Children;
+use crate::invocations::Invocations;
+use crate::metrics::Metrics;
 
 /// Wall time of one compilation.
 const COMPILE_WALL_MAX: Duration = Duration::from_secs(300);
 /// Bytes of a verdict.
 const VERDICT_BYTES_MAX: u64 = 1 << 20;
 /// Compilations side by side: each may take gigabytes.
-pub(crate) const COMPILERS_MAX: usize = 1;
+const COMPILERS_MAX: usize = 1;
 /// Threads of a compiler. Timers interrupt those without work, too, and on a large machine those would be many.
 const COMPILER_THREADS_MAX: usize = 4;
 
-impl Agent {
-    /// Compiles the component at `component` into `artefact`, in a child under limits. The artefact appears whole or not at all.
-    pub(crate) async fn compile(
-        &self,
-        component: &Path,
-        artefact: &Path,
-    ) -> Result<Vec<String>, Problem> {
+/// Compilers of one node.
+pub struct CompilerProcesses {
+    store: PathBuf,
+    compatibility: String,
+    children: Children,
+    permits: Arc<Semaphore>,
+    invocations: Invocations,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+}
+
+#[async_trait]
+impl Compilers for CompilerProcesses {
+    async fn compile(&self, component: &Digest) -> Result<Compiled, Problem> {
         let internal = |error: &dyn std::fmt::Display| {
             Problem::new(ErrorCode::Internal, format!("compiling failed: {error}"))
         };
-        let permit = Arc::clone(&self.compilers)
+        let permit = Arc::clone(&self.permits)
             .acquire_owned()
             .await
             .map_err(|error| internal(&error))?;
+        let source = self.store.join(component_key(component));
+        let artefact = self
+            .store
+            .join(artefact_key(component, &self.compatibility));
         let folder = artefact
             .parent()
             .ok_or_else(|| internal(&"the artefact has no folder"))?;
@@ -46,16 +67,49 @@ impl Agent {
             .map_err(|error| internal(&error))?;
         self.metrics.compilations.inc();
         let draft = artefact.with_extension("draft");
-        let imports = self.compile_in_child(component, &draft).await?;
+        let imports = self.compile_in_child(&source, &draft).await?;
         // Comes to its end without whoever asked, too: the next compiler may write a draft of the same name.
-        let artefact = artefact.to_owned();
         let moving = async move {
             let _permit = permit;
-            move_durably(&draft, &artefact).await
+            let hashed = draft.clone();
+            let digest = tokio::task::spawn_blocking(move || digest_of(&hashed)).await??;
+            move_durably(&draft, &artefact).await?;
+            std::io::Result::Ok(digest)
         };
         let moved = self.tasks.run_to_end("artefact", moving).await?;
-        moved.map_err(|error| internal(&error))?;
-        Ok(imports)
+        let artefact = moved.map_err(|error| internal(&error))?;
+        Ok(Compiled { imports, artefact })
+    }
+
+    fn compatibility(&self) -> &str {
+        &self.compatibility
+    }
+}
+
+/// SHA-256 of a file.
+fn digest_of(path: &Path) -> std::io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(Digest::from_sha256(&hasher.finalize().into()))
+}
+
+impl CompilerProcesses {
+    pub(crate) fn new(
+        settings: &AgentSettings,
+        children: Children,
+        invocations: Invocations,
+        tasks: Tasks,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            store: settings.store.clone(),
+            compatibility: settings.node.compatibility.clone(),
+            children,
+            permits: Arc::new(Semaphore::new(COMPILERS_MAX)),
+            invocations,
+            tasks,
+            metrics,
+        }
     }
 
     /// Compiles behind all others, and, where these leave no time for it, among them.
@@ -66,7 +120,7 @@ impl Agent {
     ) -> Result<Vec<String>, Problem> {
         for last in [true, false] {
             let threads = self.compiler_threads().to_string();
-            let mut command = self.child(&[
+            let mut command = self.children.command(&[
                 "compiler".as_ref(),
                 component.as_os_str(),
                 draft.as_os_str(),

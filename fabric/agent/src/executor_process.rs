@@ -6,61 +6,113 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::Context;
+use bytes::Bytes;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::mpsc;
-use weft_protocol::{FromExecutor, ToExecutor};
-use weft_runtime::link::{ExecutorEvent, ExecutorLink, Outbound};
-use weft_runtime::{OnError, frames};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::CancellationToken;
+use weft_core::Epoch;
+use weft_protocol::{FromExecutor, MESSAGE_VERSION, ToExecutor};
+use weft_runtime::link::MAX_LINK_MESSAGES;
+use weft_runtime::{OnError, Tasks, frames};
 
-use crate::agent::{Agent, MESSAGES_MAX};
-use crate::invocations::Invocations;
+use crate::agent::AgentSettings;
+use crate::children::Children;
+use crate::invocations::OfTenant;
 
-impl Agent {
-    /// Starts an executor. Its `Ready` comes as an event.
-    pub(crate) async fn start_executor(&self, id: u64) -> anyhow::Result<ExecutorLink> {
-        let (ours, theirs) = StdUnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let mut command = self.child(&["executor".as_ref()]);
-        command
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null());
-        let child = command.spawn().context("an executor does not start")?;
-        let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
-        let link = ExecutorLink::new(id, sender.clone());
-        let setup = ToExecutor::Setup {
-            store: self.settings.store.clone(),
-            spill: self.settings.spill.clone(),
-            slots: self.settings.slots,
-            compatibility: self.settings.compatibility.clone(),
-        };
-        link.send(setup).await;
-        let (events, invocations) = (self.events.clone(), Arc::clone(&self.invocations));
-        let calls = sender;
-        let socket = UnixStream::from_std(ours)?;
-        self.tasks.spawn("executor link", OnError::Log, async move {
-            let relay = Relay {
-                id,
-                events: &events,
-                invocations: &invocations,
-                calls,
-            };
-            let ended = relay.run(child, socket, receiver).await;
-            invocations.disconnect(id);
-            let _ = events.send(ExecutorEvent::Gone(id, ended)).await;
-            Ok(())
-        });
-        Ok(link)
+/// Message to an executor, with its payload.
+pub(crate) type Outbound = (ToExecutor, Bytes);
+
+/// News of an executor.
+#[derive(Debug)]
+pub(crate) enum ExecutorEvent {
+    /// It sent a message.
+    Said(Epoch, FromExecutor),
+    /// Its process is gone, and how it ended.
+    Gone(Epoch, String),
+}
+
+/// A running executor.
+pub(crate) struct ExecutorProcess {
+    sender: mpsc::Sender<Outbound>,
+    stop: CancellationToken,
+}
+
+impl ExecutorProcess {
+    /// Sends a message. If the executor is gone, its `Gone` is on the way; one that does not read is
+    /// ended, because it must not hold up the others.
+    pub(crate) fn send(&self, message: ToExecutor) {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send((message, Bytes::new())) {
+            tracing::error!(
+                limit = MAX_LINK_MESSAGES,
+                "an executor does not read its messages"
+            );
+            self.stop();
+        }
     }
+
+    /// Ends the process; its `Gone` comes as an event.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// Starts an executor for the tenant of `invocations`. Its `Ready` comes as an event.
+///
+/// Errors: no process can be started.
+pub(crate) async fn start(
+    epoch: Epoch,
+    settings: &AgentSettings,
+    children: &Children,
+    invocations: Arc<OfTenant>,
+    events: mpsc::Sender<ExecutorEvent>,
+    tasks: &Tasks,
+) -> anyhow::Result<ExecutorProcess> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut command = children.command(&["executor".as_ref()]);
+    command
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null());
+    let child = command.spawn().context("an executor does not start")?;
+    let (sender, receiver) = mpsc::channel(MAX_LINK_MESSAGES);
+    let process = ExecutorProcess {
+        sender: sender.clone(),
+        stop: CancellationToken::new(),
+    };
+    let setup = ToExecutor::Setup {
+        version: MESSAGE_VERSION,
+        store: settings.store.clone(),
+        spill: settings.spill.clone(),
+        slots: settings.node.slots,
+        compatibility: settings.node.compatibility.clone(),
+    };
+    process.send(setup);
+    let socket = UnixStream::from_std(ours)?;
+    let stop = process.stop.clone();
+    tasks.spawn("executor link", OnError::Log, async move {
+        let relay = Relay {
+            epoch,
+            events: &events,
+            invocations: &invocations,
+            calls: sender,
+        };
+        let ended = relay.run(child, socket, receiver, stop).await;
+        invocations.disconnect(epoch);
+        let _ = events.send(ExecutorEvent::Gone(epoch, ended)).await;
+        Ok(())
+    });
+    Ok(process)
 }
 
 /// Relay between an executor and those who talk to it.
 struct Relay<'a> {
-    id: u64,
+    epoch: Epoch,
     events: &'a mpsc::Sender<ExecutorEvent>,
-    invocations: &'a Invocations,
-    /// Where invocations are sent to.
+    invocations: &'a OfTenant,
+    /// Queue for invocations.
     calls: mpsc::Sender<Outbound>,
 }
 
@@ -71,6 +123,7 @@ impl Relay<'_> {
         mut child: Child,
         socket: UnixStream,
         mut outbox: mpsc::Receiver<Outbound>,
+        stop: CancellationToken,
     ) -> String {
         let (reader, mut writer) = socket.into_split();
         let mut reader = BufReader::new(reader);
@@ -89,6 +142,7 @@ impl Relay<'_> {
         let ended = tokio::select! {
             ended = reading => ended,
             ended = writing => ended,
+            () = stop.cancelled() => Ok(()),
         };
         let _ = child.start_kill();
         let status = child
@@ -110,10 +164,10 @@ impl Relay<'_> {
             }
             message => {
                 if let FromExecutor::Ready { .. } = message {
-                    self.invocations.connect(self.id, self.calls.clone());
+                    self.invocations.connect(self.epoch, self.calls.clone());
                 }
                 self.events
-                    .send(ExecutorEvent::Said(self.id, message))
+                    .send(ExecutorEvent::Said(self.epoch, message))
                     .await?;
             }
         }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Calls of map functions stream ([`stream`]): they have no slot, because they wait for their clients, and are bounded by themselves.
-//! The controller takes the sums of usage once a second.
+//! The agent reports the sums of usage once a second.
 
 mod stream;
 
@@ -19,12 +19,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
-use weft_core::{ErrorCode, FunctionUsage, LimitKind, Problem};
+use weft_core::{Epoch, ErrorCode, FunctionUsage, LimitKind, Problem, TenantId};
 use weft_protocol::{DEADLINE_MAX, InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, ToExecutor};
-use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, Outbound, StreamEvent};
+use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, StreamEvent};
 use weft_runtime::{Room, Taken};
 use weft_telemetry::UnderWay;
 
+use crate::executor_process::Outbound;
 use crate::metrics::Metrics;
 
 /// Invocations of one tenant that run or wait.
@@ -52,28 +53,51 @@ struct Admission {
 #[derive(Default)]
 struct Pending {
     /// The executor that is ready, with its number.
-    link: Option<(u64, mpsc::Sender<Outbound>)>,
+    link: Option<(Epoch, mpsc::Sender<Outbound>)>,
     answers: HashMap<u64, oneshot::Sender<(InvokeReply, Vec<u8>)>>,
     /// Those of them that stream.
     streams: HashMap<u64, stream::Ends>,
+    /// Labels of those that were sent and not answered, whether somebody waits or not: usage is
+    /// metered under them, because executors are not trusted.
+    labels: HashMap<u64, String>,
     /// When a call was answered last.
     answered: Option<Instant>,
 }
 
-/// Invocations of one node: admitted within bounds, sent to the executor, answered by number.
-pub struct Invocations {
-    tenant: Semaphore,
+impl Pending {
+    /// The executor is gone, or another one takes its place.
+    fn forget(&mut self) {
+        self.link = None;
+        self.answers.clear();
+        self.streams.clear();
+        self.labels.clear();
+    }
+}
+
+/// Bounds that the tenants of a node share.
+struct Shared {
     sent_max: usize,
     streams_max: usize,
     streams: Semaphore,
     outputs: Room,
+    metrics: Arc<Metrics>,
+}
+
+/// Invocations of one tenant: admitted within bounds, sent to its executor, answered by number.
+pub(crate) struct OfTenant {
+    shared: Arc<Shared>,
+    tenant: Semaphore,
     functions: Mutex<HashMap<String, Arc<Admission>>>,
     pending: Mutex<Pending>,
     next_request: AtomicU64,
     usage: Mutex<BTreeMap<String, FunctionUsage>>,
-    metrics: Arc<Metrics>,
-    /// Names this process in what it begins.
-    incarnation: String,
+}
+
+/// Invocations of one node, by tenant. Clones share them.
+#[derive(Clone)]
+pub struct Invocations {
+    shared: Arc<Shared>,
+    by_tenant: Arc<Mutex<BTreeMap<TenantId, Arc<OfTenant>>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,7 +132,7 @@ fn too_late(label: String, deadline: Duration) -> Problem {
 
 /// Takes an invocation back whose caller has gone.
 struct Waiting<'a> {
-    invocations: &'a Invocations,
+    invocations: &'a OfTenant,
     request: u64,
 }
 
@@ -128,45 +152,130 @@ impl Drop for Waiting<'_> {
 }
 
 impl Invocations {
-    pub(crate) fn new(slots: u32, incarnation: String, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(slots: u32, metrics: Arc<Metrics>) -> Self {
         let output_bytes = slots as usize * OUTPUT_BYTES_PER_SLOT;
         let held = metrics.output_held.clone();
         let streams_max = (slots as usize * STREAMS_PER_SLOT).min(STREAMS_MAX);
-        Self {
+        let shared = Shared {
             outputs: Room::new(output_bytes, move |change| {
                 held.inc_by(change);
             }),
             metrics,
-            incarnation,
-            tenant: Semaphore::new(TENANT_MAX),
             sent_max: slots as usize * SENT_PER_SLOT,
             streams_max,
             streams: Semaphore::new(streams_max),
+        };
+        Self {
+            shared: Arc::new(shared),
+            by_tenant: Arc::default(),
+        }
+    }
+
+    /// The tenant's invocations. As many are kept as tenants had executors or invocations here.
+    pub(crate) fn of(&self, tenant: &TenantId) -> Arc<OfTenant> {
+        let mut by_tenant = lock(&self.by_tenant);
+        if let Some(known) = by_tenant.get(tenant) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(OfTenant {
+            shared: Arc::clone(&self.shared),
+            tenant: Semaphore::new(TENANT_MAX),
             functions: Mutex::default(),
             pending: Mutex::default(),
             next_request: AtomicU64::new(1),
             usage: Mutex::default(),
+        });
+        by_tenant.insert(tenant.clone(), Arc::clone(&new));
+        new
+    }
+
+    /// Returns whether invocations are served, now and then at least.
+    pub(crate) fn serves(&self) -> bool {
+        lock(&self.by_tenant).values().any(|one| one.serves())
+    }
+
+    /// Tenants that have used something since their usage was taken.
+    pub(crate) fn tenants_with_usage(&self) -> Vec<TenantId> {
+        let by_tenant = lock(&self.by_tenant);
+        let used = by_tenant
+            .iter()
+            .filter(|(_, one)| !lock(&one.usage).is_empty());
+        used.map(|(tenant, _)| tenant.clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Invoker for Invocations {
+    async fn invoke(
+        &self,
+        tenant: &TenantId,
+        request: InvokeRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<InvokeAnswer, Problem> {
+        let _under_way = UnderWay::new(&self.shared.metrics.invocations_under_way);
+        self.of(tenant).admit(request, input, deadline).await
+    }
+
+    async fn stream(
+        &self,
+        tenant: &TenantId,
+        request: InvokeRequest,
+        body: Body<'_>,
+        deadline: Duration,
+        client: &mpsc::Sender<StreamEvent>,
+    ) -> Result<InvokeReply, NoReply> {
+        let _under_way = UnderWay::new(&self.shared.metrics.invocations_under_way);
+        let of_tenant = self.of(tenant);
+        of_tenant
+            .admit_stream(request, body, deadline, client)
+            .await
+    }
+
+    fn is_ready(&self, tenant: &TenantId) -> bool {
+        lock(&self.of(tenant).pending).link.is_some()
+    }
+}
+
+impl OfTenant {
+    /// Takes what was used since the last time, by function.
+    pub(crate) fn take_usage(&self) -> Vec<FunctionUsage> {
+        std::mem::take(&mut *lock(&self.usage))
+            .into_values()
+            .collect()
+    }
+
+    /// From now on invocations go to this executor, if it is newer than the one before.
+    pub(crate) fn connect(&self, executor: Epoch, link: mpsc::Sender<Outbound>) {
+        let mut pending = lock(&self.pending);
+        if pending
+            .link
+            .as_ref()
+            .is_none_or(|(known, _)| *known < executor)
+        {
+            pending.forget();
+            pending.link = Some((executor, link));
         }
     }
 
-    /// From now on invocations go to this executor.
-    pub(crate) fn connect(&self, executor: u64, link: mpsc::Sender<Outbound>) {
-        lock(&self.pending).link = Some((executor, link));
-    }
-
     /// The executor is gone: those who wait for it are told to try again.
-    pub(crate) fn disconnect(&self, executor: u64) {
+    pub(crate) fn disconnect(&self, executor: Epoch) {
         let mut pending = lock(&self.pending);
         if pending.link.as_ref().is_some_and(|(id, _)| *id == executor) {
-            pending.link = None;
-            pending.answers.clear();
-            pending.streams.clear();
+            pending.forget();
         }
     }
 
     /// An executor has answered.
     pub(crate) fn answer(&self, reply: InvokeReply, output: Vec<u8>) {
         let mut pending = lock(&self.pending);
+        let Some(label) = pending.labels.remove(&reply.request) else {
+            tracing::debug!(
+                request = reply.request,
+                "an executor answers an invocation that it was not sent"
+            );
+            return;
+        };
         pending.answered = Some(Instant::now());
         let waiting = pending.answers.remove(&reply.request);
         // No output comes after the answer.
@@ -175,14 +284,13 @@ impl Invocations {
         // Whether somebody still waits or not: of a call that took too long, the log says why.
         tell_log(&reply);
         // A call that its caller gave up, or that took too long, is the user's as well.
-        self.meter(&reply, waiting.is_none());
+        self.meter(&reply, label, waiting.is_none());
         if let Some(waiting) = waiting {
             let _ = waiting.send((reply, output));
         }
     }
 
-    /// True where calls are served, now and then at least.
-    pub(crate) fn serves(&self) -> bool {
+    fn serves(&self) -> bool {
         let pending = lock(&self.pending);
         let lately = |at: Instant| at.elapsed() < SERVED_LATELY;
         !pending.answers.is_empty() || pending.answered.is_some_and(lately)
@@ -196,8 +304,8 @@ impl Invocations {
         }
         let admission = Arc::new(Admission {
             waiting: Semaphore::new(FUNCTION_MAX),
-            sent: Semaphore::new(self.sent_max),
-            streams: Semaphore::new(self.streams_max.div_ceil(2)),
+            sent: Semaphore::new(self.shared.sent_max),
+            streams: Semaphore::new(self.shared.streams_max.div_ceil(2)),
         });
         functions.insert(label.to_owned(), Arc::clone(&admission));
         admission
@@ -242,8 +350,8 @@ impl Invocations {
     }
 
     /// Waits for room for the largest output that there may be.
-    pub(crate) async fn output_room(&self) -> Taken {
-        self.outputs.take(OUTPUT_BYTES_MAX).await
+    async fn output_room(&self) -> Taken {
+        self.shared.outputs.take(OUTPUT_BYTES_MAX).await
     }
 
     async fn send(
@@ -258,6 +366,9 @@ impl Invocations {
                 return Err(busy("no executor is ready; try again"));
             };
             pending.answers.insert(request.request, answer);
+            pending
+                .labels
+                .insert(request.request, request.label.clone());
             link
         };
         let message = ToExecutor::Invoke(Box::new(request));
@@ -266,11 +377,11 @@ impl Invocations {
         Ok(answered)
     }
 
-    fn meter(&self, reply: &InvokeReply, abandoned: bool) {
+    fn meter(&self, reply: &InvokeReply, label: String, abandoned: bool) {
         let at_fault = reply.result.as_ref().err();
         let platform = at_fault.is_some_and(|problem| problem.code.is_platform_fault());
         let mut usage = FunctionUsage {
-            function: reply.label.clone(),
+            function: label.clone(),
             ..FunctionUsage::default()
         };
         match platform && !abandoned {
@@ -278,46 +389,12 @@ impl Invocations {
             false => (usage.billed_attempts, usage.billed) = (1, reply.meters),
         }
         let mut all = lock(&self.usage);
-        match all.get_mut(&reply.label) {
+        match all.get_mut(&label) {
             Some(sum) => sum.add(&usage),
             None => {
-                all.insert(reply.label.clone(), usage);
+                all.insert(label, usage);
             }
         }
-    }
-}
-
-#[async_trait]
-impl Invoker for Invocations {
-    async fn invoke(
-        &self,
-        request: InvokeRequest,
-        input: Bytes,
-        deadline: Duration,
-    ) -> Result<InvokeAnswer, Problem> {
-        let _under_way = UnderWay::new(&self.metrics.invocations_under_way);
-        self.admit(request, input, deadline).await
-    }
-
-    async fn stream(
-        &self,
-        request: InvokeRequest,
-        body: Body<'_>,
-        deadline: Duration,
-        client: &mpsc::Sender<StreamEvent>,
-    ) -> Result<InvokeReply, NoReply> {
-        let _under_way = UnderWay::new(&self.metrics.invocations_under_way);
-        self.admit_stream(request, body, deadline, client).await
-    }
-
-    fn take_usage(&self) -> Vec<FunctionUsage> {
-        std::mem::take(&mut *lock(&self.usage))
-            .into_values()
-            .collect()
-    }
-
-    fn incarnation(&self) -> &str {
-        &self.incarnation
     }
 }
 
@@ -327,14 +404,16 @@ mod tests {
 
     use super::*;
 
-    fn metrics() -> Arc<Metrics> {
-        Arc::new(Metrics::new(&weft_telemetry::Registry::new()))
+    fn of_tenant() -> Arc<OfTenant> {
+        let metrics = Metrics::new(&weft_telemetry::Registry::new());
+        Invocations::new(1, Arc::new(metrics)).of(&TenantId::default_tenant())
     }
 
     fn request() -> InvokeRequest {
         InvokeRequest {
             request: 0,
             digest: weft_core::Digest::from_sha256(&[0; 32]),
+            artefact: weft_core::Digest::from_sha256(&[1; 32]),
             function: "spin".into(),
             label: "a@1.0.0/spin".into(),
             params: Vec::new(),
@@ -348,15 +427,15 @@ mod tests {
     /// A burst of one function leaves room for others, and all together have a bound.
     #[tokio::test]
     async fn calls_that_wait_are_bounded() {
-        let invocations = Invocations::new(1, "this one".into(), metrics());
+        let invocations = of_tenant();
         let (link, _executor) = mpsc::channel(8);
-        invocations.connect(1, link);
+        invocations.connect(Epoch(1), link);
         let call = |label: &str| {
             let request = InvokeRequest {
                 label: label.into(),
                 ..request()
             };
-            Box::pin(invocations.invoke(request, Bytes::new(), Duration::from_secs(600)))
+            Box::pin(invocations.admit(request, Bytes::new(), Duration::from_secs(600)))
         };
         let mut waiting = Vec::new();
         for function in ["a", "b", "c", "d"] {
@@ -380,10 +459,10 @@ mod tests {
     /// A call that was given up is billed for what it used until it was stopped.
     #[tokio::test]
     async fn calls_that_nobody_waits_for_are_billed() {
-        let invocations = Invocations::new(1, "this one".into(), metrics());
+        let invocations = of_tenant();
         let (link, mut executor) = mpsc::channel(8);
-        invocations.connect(1, link);
-        let call = invocations.invoke(request(), Bytes::new(), Duration::from_millis(1));
+        invocations.connect(Epoch(1), link);
+        let call = invocations.admit(request(), Bytes::new(), Duration::from_millis(1));
         let problem = call.await.expect_err("nobody answers");
         assert_eq!(problem.code, ErrorCode::LimitExceeded);
         let Some((ToExecutor::Invoke(sent), _)) = executor.recv().await else {

@@ -1,17 +1,25 @@
-//! The agent of a node: owns its processes, relays their messages, admits its invocations.
+//! The agent of a node: owns its processes, keeps their results, admits its invocations.
 //!
 //! ```text
-//! controller ──Node──▶ Agent ──▶ executor_process ──socket──▶ executor
-//!                        └─────▶ compiler_process ──▶ compiler
-//! API ──Invoker──▶ Invocations ──(past the controller)──▶ executor
+//! scheduler ──ToAgent──▶ Agent (AgentState) ──▶ executor_process ──socket──▶ executor
+//!           ◀─FromAgent─     └ results, until acknowledged
+//! API ──Invoker────▶ Invocations ──(past the scheduler)──▶ executor
+//! API ──Compilers──▶ CompilerProcesses ──▶ compiler
 //! ```
 
 mod agent;
+mod children;
 mod compiler_process;
+
 mod executor_process;
 mod invocations;
 mod metrics;
+mod results;
+mod state;
 
 pub use agent::{Agent, AgentSettings};
+pub use compiler_process::CompilerProcesses;
+
 pub use invocations::Invocations;
 pub use metrics::Metrics;
+pub use state::{Action, AgentState, NodeSettings};

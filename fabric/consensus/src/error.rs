@@ -78,6 +78,14 @@ pub enum Error {
         /// Index of the entry.
         index: u64,
     },
+    /// The state machine cannot read a command: it is of another version, or damaged.
+    #[error("entry {index}: {reason}")]
+    Unreadable {
+        /// Index of the entry.
+        index: u64,
+        /// In the state machine's words.
+        reason: String,
+    },
     /// A file or folder could not be read or made.
     #[error("cannot use `{}`", path.display())]
     Io {
@@ -132,6 +140,7 @@ impl Error {
             Error::SnapshotDamaged { .. } | Error::LogDamaged { .. } => ErrorKind::Damaged,
             Error::Restore { .. }
             | Error::MembershipEntry { .. }
+            | Error::Unreadable { .. }
             | Error::Io { .. }
             | Error::Log(_)
             | Error::Raft(_)

@@ -118,6 +118,18 @@ impl Handle {
         self.shared.outcome()
     }
 
+    /// Puts a command into the log behind those that were begun before, without waiting: commands of one
+    /// caller keep their order. The future gives the state machine's answer.
+    ///
+    /// Errors: those of [`Handle::propose`] that are known at once.
+    pub fn begin(
+        &self,
+        command: Vec<u8>,
+    ) -> Result<impl Future<Output = Result<Vec<u8>, Error>> + Send + use<>, Error> {
+        let answer = self.enqueue(command)?;
+        Ok(async move { answer.await.unwrap_or(Err(Error::Closed)) })
+    }
+
     fn enqueue(
         &self,
         command: Vec<u8>,

@@ -169,7 +169,7 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             match entry.get_entry_type() {
                 // A new leader begins its term with an empty entry, which is Raft's own.
                 EntryType::EntryNormal if entry.data.is_empty() => {}
-                EntryType::EntryNormal => self.apply_command(&entry),
+                EntryType::EntryNormal => self.apply_command(&entry)?,
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                     return Err(Error::MembershipEntry { index: entry.index });
                 }
@@ -178,11 +178,16 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
         Ok(())
     }
 
-    fn apply_command(&mut self, entry: &Entry) {
-        let answer = self.state_machine.apply(entry.index, &entry.data);
+    fn apply_command(&mut self, entry: &Entry) -> Result<(), Error> {
+        let applied = self.state_machine.apply(entry.index, &entry.data);
+        let answer = applied.map_err(|reason| Error::Unreadable {
+            index: entry.index,
+            reason,
+        })?;
         if let Some(asker) = self.running.proposals.take(Position::from(entry)) {
             self.running.answers.push((asker, answer));
         }
+        Ok(())
     }
 
     /// Tells state machine, status and proposers what this step brought, so that nobody hears an answer before the status
@@ -217,10 +222,10 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
     fn tell_leadership(&mut self, term: Option<u64>) {
         let before = std::mem::replace(&mut self.running.leads_in_term, term);
         if before.is_some() && before != term {
-            self.state_machine.leadership(false);
+            self.state_machine.leadership(None);
         }
         if term.is_some() && before != term {
-            self.state_machine.leadership(true);
+            self.state_machine.leadership(term);
         }
     }
 

@@ -9,7 +9,10 @@ pub trait StateMachine: Send + 'static {
     ///
     /// `index` grows with every call, with gaps: Raft keeps some entries for itself. After a restart the commands behind the
     /// newest snapshot are applied again, to a state machine that was restored from it or is new.
-    fn apply(&mut self, index: u64, command: &[u8]) -> Vec<u8>;
+    ///
+    /// An error stops the member, before anything was changed: a command that it cannot read and passed over would let its
+    /// state differ from that of the others.
+    fn apply(&mut self, index: u64, command: &[u8]) -> Result<Vec<u8>, String>;
 
     /// Returns the whole state as bytes.
     fn snapshot(&self) -> Vec<u8>;
@@ -19,8 +22,8 @@ pub trait StateMachine: Send + 'static {
     /// An error stops the member: it cannot know its own state any more.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String>;
 
-    /// Hears that this member became leader and has applied everything of earlier terms, or that it stopped being leader.
+    /// Reports that this member leads in this term and has applied everything of earlier ones, or that it leads no more.
     ///
     /// A leader that is cut off hears it up to one election timeout late.
-    fn leadership(&mut self, _leader: bool) {}
+    fn leadership(&mut self, _term: Option<u64>) {}
 }

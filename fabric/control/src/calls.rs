@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Meters, Problem};
 
-use crate::state::{IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_MS};
+use crate::bounds::{IDEMPOTENCY_MS, MAX_IDEMPOTENCY_KEYS};
 
 /// How often keys that have expired are looked for.
 const PRUNE_MS: u64 = 3_600_000;
@@ -80,9 +80,9 @@ impl KeyedCalls {
                 None => {}
             }
         }
-        if self.calls.len() >= IDEMPOTENCY_KEYS_MAX && !self.calls.contains_key(&key) {
+        if self.calls.len() >= MAX_IDEMPOTENCY_KEYS && !self.calls.contains_key(&key) {
             let detail = format!(
-                "the tenant used {IDEMPOTENCY_KEYS_MAX} idempotency keys within 24 hours; wait, or call without one"
+                "the tenant used {MAX_IDEMPOTENCY_KEYS} idempotency keys within 24 hours; wait, or call without one"
             );
             return Err(Problem::new(ErrorCode::Busy, detail));
         }
@@ -120,7 +120,7 @@ impl KeyedCalls {
 
     fn prune(&mut self, at_ms: u64) {
         if at_ms.saturating_sub(self.pruned_ms) >= PRUNE_MS
-            || self.calls.len() >= IDEMPOTENCY_KEYS_MAX
+            || self.calls.len() >= MAX_IDEMPOTENCY_KEYS
         {
             self.pruned_ms = at_ms;
             self.calls.retain(|_, call| call.until_ms > at_ms);

@@ -1,6 +1,6 @@
 //! Components, their versions and functions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::FunctionRef;
@@ -12,6 +12,10 @@ const SUGGESTIONS_MAX: usize = 1000;
 /// Most components of a tenant, and most versions of one component.
 const COMPONENTS_MAX: usize = 10_000;
 const VERSIONS_MAX: usize = 1_000;
+/// Engines for which a component has artefacts.
+const MAX_ENGINES: usize = 16;
+/// Recorded artefacts after which those that nobody needs are looked for.
+const ARTEFACTS_PRUNED_EVERY: usize = 1_024;
 
 /// One version of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +40,9 @@ pub struct ComponentRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Catalog {
     components: BTreeMap<String, BTreeMap<String, ComponentRecord>>,
+    /// Digests of artefacts, by component and by the name of the engine's artefacts. They outlive
+    /// development versions that were replaced while jobs run with them.
+    artefacts: BTreeMap<Digest, BTreeMap<String, Digest>>,
 }
 
 impl Catalog {
@@ -72,6 +79,33 @@ impl Catalog {
         }
         versions.insert(record.version.clone(), record.clone());
         Ok((record, true))
+    }
+
+    /// Records the artefact of a component for one engine. `pinned` says whether jobs need it.
+    pub(crate) fn record_artefact(
+        &mut self,
+        digest: Digest,
+        compatibility: String,
+        artefact: Digest,
+        pinned: impl Fn(&Digest) -> bool,
+    ) {
+        if self.artefacts.len() >= ARTEFACTS_PRUNED_EVERY
+            && self.artefacts.len().is_multiple_of(ARTEFACTS_PRUNED_EVERY)
+        {
+            let held: BTreeSet<Digest> = self.iter().map(|record| record.digest.clone()).collect();
+            self.artefacts
+                .retain(|digest, _| held.contains(digest) || pinned(digest));
+        }
+        let by_engine = self.artefacts.entry(digest).or_default();
+        if by_engine.len() >= MAX_ENGINES && !by_engine.contains_key(&compatibility) {
+            by_engine.pop_first();
+        }
+        by_engine.insert(compatibility, artefact);
+    }
+
+    /// The digest of a component's artefact for an engine, if it was compiled for it.
+    pub fn artefact(&self, digest: &Digest, compatibility: &str) -> Option<&Digest> {
+        self.artefacts.get(digest)?.get(compatibility)
     }
 
     /// The version asked for, or the newest one by semantic versioning.

@@ -1,30 +1,36 @@
-//! Commands, answers and effects. On the wire they are JSON with names, so that an old member ignores fields it does not know.
+//! Commands, answers and effects. In the log they are JSON with names and a version: a member that
+//! meets a version above its own stops, because ignoring a field would let replicas differ.
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::JobSpec;
-use weft_core::{Epoch, FunctionUsage, JobId, Problem, TenantId};
+use weft_core::{Digest, Epoch, FunctionUsage, JobId, NodeId, Problem, TenantId};
 use weft_protocol::{Plan, PublishedOutput, TaskCommit, TaskFailure};
 
 use crate::calls::{Begun, CallOutcome};
 use crate::catalog::ComponentRecord;
 use crate::lease::Lease;
+use crate::node::NodeRecord;
+use crate::origins::Origin;
 
 /// A command as it is replicated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Envelope {
     /// Version of the commands' format.
     pub version: u32,
     /// The proposer's clock, in Unix milliseconds. The state never goes back behind the latest one it saw.
     pub at_ms: u64,
-    /// Whose state it changes.
+    /// Tenant whose state it changes.
     pub tenant: TenantId,
+    /// Who proposes it.
+    pub origin: Origin,
     /// What to do.
     pub command: Command,
 }
 
 /// What can be asked of the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// Adds a version of a component whose artefact is in the store.
     RegisterComponent {
@@ -67,6 +73,8 @@ pub enum Command {
     JobPlanned {
         /// The job.
         job: JobId,
+        /// Lease of the executor that planned it.
+        lease: Option<Epoch>,
         /// Its stages.
         plan: Plan,
         /// What planning used.
@@ -76,6 +84,10 @@ pub enum Command {
     StepFailed {
         /// The job.
         job: JobId,
+        /// The step.
+        step: Step,
+        /// Lease of the executor that tried, if one did.
+        lease: Option<Epoch>,
         /// Why.
         problem: Problem,
         /// What the attempt used.
@@ -83,8 +95,8 @@ pub enum Command {
     },
     /// Attempts ended, in one batch.
     CommitTasks {
-        /// Their jobs and what they wrote.
-        commits: Vec<(JobId, TaskCommit)>,
+        /// Each of them is applied once, by its own origin.
+        commits: Vec<CommitReport>,
     },
     /// An attempt failed.
     FailTask {
@@ -97,6 +109,8 @@ pub enum Command {
     JobPublished {
         /// The job.
         job: JobId,
+        /// Lease of the executor that published them.
+        lease: Option<Epoch>,
         /// Its outputs.
         outputs: Vec<PublishedOutput>,
     },
@@ -128,15 +142,121 @@ pub enum Command {
     ExecutorLost {
         /// Its lease.
         epoch: Epoch,
-        /// What ran on it.
+        /// Attempts that ran on it, with their jobs.
         failures: Vec<(JobId, TaskFailure)>,
+        /// Steps that it was at, with their jobs.
+        steps: Vec<(JobId, Step, Problem)>,
     },
-    /// The node's agent starts afresh: whatever it had leased has lapsed.
-    NodeStarted {
+    /// The agent of a node has started: leases of its earlier lives have lapsed.
+    JoinNode {
         /// The node.
-        node: String,
+        node: NodeId,
+        /// Its agent.
+        record: NodeRecord,
+    },
+    /// A component was compiled for another engine.
+    RecordArtefact {
+        /// The component.
+        digest: Digest,
+        /// Name of the engine's artefacts.
+        compatibility: String,
+        /// Digest of the artefact.
+        artefact: Digest,
+    },
+    /// Forgets origins of commands that have not been seen for long.
+    ExpireOrigins {
+        /// Those whose last command came before, in Unix milliseconds.
+        before_ms: u64,
     },
 }
+
+impl Command {
+    /// Lease under which a step of a job was done, for commands that report one.
+    pub(crate) fn lease(&self) -> Option<Epoch> {
+        match self {
+            Command::JobPlanned { lease, .. }
+            | Command::JobPublished { lease, .. }
+            | Command::StepFailed { lease, .. } => *lease,
+            _ => None,
+        }
+    }
+}
+
+/// Part of a job beside its tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Planning.
+    Plan,
+    /// Publishing.
+    Publish,
+}
+
+/// A finished attempt, as an agent reported it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitReport {
+    /// The job.
+    pub job: JobId,
+    /// The agent and the number of its result.
+    pub origin: Origin,
+    /// The attempt.
+    pub commit: TaskCommit,
+}
+
+/// A command that this member cannot read: it must stop, or its state would differ from the others'.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It was written by a newer Weft.
+    #[error(
+        "a command has version {found}, and this member reads versions up to {COMMAND_VERSION}: upgrade it"
+    )]
+    Newer {
+        /// Its version.
+        found: u32,
+    },
+    /// It was written by an older Weft whose commands are not read any more.
+    #[error(
+        "a command has version {found}, and this member reads version {COMMAND_VERSION}: it is of an earlier Weft"
+    )]
+    Older {
+        /// Its version.
+        found: u32,
+    },
+    /// It is damaged.
+    #[error("a command cannot be read: {0}")]
+    Damaged(String),
+}
+
+impl Envelope {
+    /// Reads a command of the log.
+    pub fn decode(bytes: &[u8]) -> Result<Envelope, Unreadable> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
+        match serde_json::from_slice(bytes) {
+            Ok(envelope) if Envelope::is_current(&envelope) => Ok(envelope),
+            // The rest of another version's fields may not be readable: its number comes first.
+            _ => {
+                let Version { version: found } = serde_json::from_slice(bytes).map_err(damaged)?;
+                match found {
+                    COMMAND_VERSION => serde_json::from_slice::<Envelope>(bytes).map_err(damaged),
+                    found if found > COMMAND_VERSION => Err(Unreadable::Newer { found }),
+                    found => Err(Unreadable::Older { found }),
+                }
+            }
+        }
+    }
+
+    fn is_current(&self) -> bool {
+        self.version == COMMAND_VERSION
+    }
+}
+
+/// Version of the commands' format.
+pub const COMMAND_VERSION: u32 = 2;
 
 /// What becomes of one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +269,10 @@ pub enum CommitAnswer {
         /// Whether the two attempts agree.
         same: bool,
     },
+    /// It was taken before, and its answer is forgotten.
+    Repeated,
+    /// Too many answers to its agent are not acknowledged: it may be proposed again.
+    Busy,
     /// Its lease has lapsed.
     Fenced,
     /// The job does not run any more.
@@ -192,6 +316,11 @@ pub enum Answer {
     Lease {
         /// The epoch.
         epoch: Epoch,
+    },
+    /// Answer to one commit of a batch, as it is kept for its origin.
+    Commit {
+        /// The answer.
+        answer: CommitAnswer,
     },
     /// One answer for each commit of a batch.
     Commits {

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, StageSpec};
-use weft_core::{ErrorCode, FunctionUsage, JobId, LimitKind, PinnedFunction, Problem};
-use weft_protocol::{FailedLog, LogRef, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure};
+use weft_core::{AttemptId, ErrorCode, FunctionUsage, JobId, LimitKind, PinnedFunction, Problem};
+use weft_protocol::{FailedLog, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure};
 
-use crate::command::{CommitAnswer, Effect};
+use crate::bounds::{MAX_ATTEMPTS, MAX_OUTPUT_FILES};
+use crate::command::{CommitAnswer, Effect, Step};
 use crate::event::{JobEvent, JobEventKind, brief};
 use crate::plan::check;
 use crate::running::{Running, StageState, position};
-use crate::state::{ATTEMPTS_MAX, OUTPUT_FILES_MAX};
 
 /// A job that has not been archived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,18 +32,12 @@ pub struct Job {
     /// Events that came when there were enough.
     #[serde(default)]
     pub events_dropped: u64,
-    /// Attempts that ended after the job had, and are billed: stage, task, attempt. Each counts once.
+    /// Attempts that ended after the job had, and are billed. Each counts once.
     #[serde(default)]
-    pub settled: BTreeSet<(u32, u32, u32)>,
+    pub settled: BTreeSet<AttemptId>,
     /// Where it stands.
     pub state: JobState,
 }
-
-/// Logs of attempts that end after their job: they ran when it ended, and a node has no more slots.
-const LATE_LOGS_MAX: usize = 1024;
-
-/// Stands for planning where an attempt of a task stands else.
-pub(crate) const PLANNING: (u32, u32, u32) = (u32::MAX, 0, 0);
 
 /// Where a job stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,55 +193,13 @@ impl Job {
             .collect()
     }
 
-    /// True, once for each attempt, where it ended after the job was cancelled, or failed for what is its own: it was the user's
-    /// work all the same.
-    pub(crate) fn settle(&mut self, attempt: (u32, u32, u32)) -> bool {
-        let JobState::Ending(ending) = &self.state else {
-            return false;
-        };
-        let platform = |problem: &Problem| problem.code.is_platform_fault();
-        let by_its_user = match ending.outcome {
-            Outcome::Cancelled => true,
-            Outcome::Failed => !ending.problem.as_ref().is_some_and(platform),
-            Outcome::Succeeded => false,
-        };
-        let (stage, task, _) = attempt;
-        let stage = self.stages().get(stage as usize);
-        let is_committed = stage.is_some_and(|stage| stage.commits.contains_key(&task));
-        by_its_user && !is_committed && self.settled.insert(attempt)
-    }
-
-    /// Keeps the log of an attempt that ended after its job had: of one that was cancelled, say.
-    pub(crate) fn keep_late_log(&mut self, attempt: (u32, u32, u32), log: &LogRef) {
-        let JobState::Ending(ending) = &mut self.state else {
-            return;
-        };
-        let (stage, task, attempt) = attempt;
-        let is_committed = |stage: &StageState| stage.commits.contains_key(&task);
-        if ending.stages.get(stage as usize).is_none_or(is_committed) {
-            return;
+    /// Returns whether an attempt of the step may be under way.
+    pub(crate) fn awaits_step(&self, step: Step) -> bool {
+        match &self.state {
+            JobState::Planning(_) => step == Step::Plan,
+            JobState::Publishing(_) => step == Step::Publish,
+            JobState::Running(_) | JobState::Ending(_) => false,
         }
-        let shape = ending
-            .plan
-            .as_ref()
-            .and_then(|plan| plan.stages.get(stage as usize));
-        let Some(stage) = shape.map(|shape| shape.name.clone()) else {
-            return;
-        };
-        let late = FailedLog {
-            stage,
-            task,
-            attempt,
-            log: log.clone(),
-        };
-        if ending.failed_logs.len() < LATE_LOGS_MAX && !ending.failed_logs.contains(&late) {
-            ending.failed_logs.push(late);
-        }
-    }
-
-    /// True while a planning or a publishing attempt may be under way.
-    pub(crate) fn awaits_step(&self) -> bool {
-        matches!(self.state, JobState::Planning(_) | JobState::Publishing(_))
     }
 
     /// True where the job runs, has this task, and has no commit of it.
@@ -287,8 +239,19 @@ impl Job {
         effects
     }
 
+    /// Returns whether this very attempt is committed already.
+    pub(crate) fn is_committed_by(&self, commit: &TaskCommit) -> bool {
+        let stage = self.stages().get(commit.stage as usize);
+        let first = stage.and_then(|stage| stage.commits.get(&commit.task));
+        first.is_some_and(|first| first.attempt_id() == commit.attempt_id())
+    }
+
     /// Takes a finished attempt: the first commit of a task wins, any later one only counts as a duplicate.
-    pub(crate) fn commit(&mut self, commit: TaskCommit, at_ms: u64) -> (CommitAnswer, Vec<Effect>) {
+    pub(crate) fn commit(
+        &mut self,
+        mut commit: TaskCommit,
+        at_ms: u64,
+    ) -> (CommitAnswer, Vec<Effect>) {
         let JobState::Running(running) = &mut self.state else {
             return (CommitAnswer::Stale { billed: false }, Vec::new());
         };
@@ -302,6 +265,9 @@ impl Job {
             return (CommitAnswer::Stale { billed: false }, Vec::new());
         };
         let deterministic = shape.deterministic;
+        // Executors are not trusted: what no edge is there for is not kept.
+        commit.written.truncate(shape.edges.len());
+        commit.read.truncate(shape.reads.len());
         let progress = &mut running.stages[stage];
         if let Some(first) = progress.commits.get(&task) {
             progress.duplicates += 1;
@@ -310,13 +276,13 @@ impl Job {
         }
         progress.add(commit);
         let n_files: u64 = running.stages.iter().map(|stage| stage.files).sum();
-        if n_files > OUTPUT_FILES_MAX {
+        if n_files > MAX_OUTPUT_FILES {
             let problem = Problem::new(
                 ErrorCode::LimitExceeded,
                 format!(
-                    "the job's outputs have more than {OUTPUT_FILES_MAX} files: fewer `partitions`, or `partition_by` columns with fewer values"
+                    "the job's outputs have more than {MAX_OUTPUT_FILES} files: fewer `partitions`, or `partition_by` columns with fewer values"
                 ),
-            ).of_limit(LimitKind::Files, OUTPUT_FILES_MAX.to_string());
+            ).of_limit(LimitKind::Files, MAX_OUTPUT_FILES.to_string());
             return (
                 CommitAnswer::Committed,
                 self.end(Outcome::Failed, Some(problem), at_ms),
@@ -371,7 +337,7 @@ impl Job {
         let JobState::Running(running) = &mut self.state else {
             return Vec::new();
         };
-        if failure.problem.code.is_platform_fault() && failures < ATTEMPTS_MAX {
+        if failure.problem.code.is_platform_fault() && failures < MAX_ATTEMPTS {
             return vec![Effect::RunTask {
                 job: self.id.clone(),
                 stage: failure.stage,
@@ -424,20 +390,21 @@ impl Job {
     /// A planning or publishing attempt failed.
     pub(crate) fn fail_step(&mut self, problem: Problem, at_ms: u64) -> Vec<Effect> {
         let retry = problem.code.is_platform_fault();
-        if retry && self.awaits_step() {
+        let awaited = self.awaits_step(Step::Plan) || self.awaits_step(Step::Publish);
+        if retry && awaited {
             self.happened(JobEvent {
                 detail: Some(brief(&problem)),
                 ..JobEvent::new(at_ms, JobEventKind::StepFailed)
             });
         }
         match &mut self.state {
-            JobState::Planning(planning) if retry && planning.failures + 1 < ATTEMPTS_MAX => {
+            JobState::Planning(planning) if retry && planning.failures + 1 < MAX_ATTEMPTS => {
                 planning.failures += 1;
                 vec![Effect::PlanJob {
                     job: self.id.clone(),
                 }]
             }
-            JobState::Publishing(publishing) if retry && publishing.failures + 1 < ATTEMPTS_MAX => {
+            JobState::Publishing(publishing) if retry && publishing.failures + 1 < MAX_ATTEMPTS => {
                 publishing.failures += 1;
                 vec![Effect::PublishJob {
                     job: self.id.clone(),

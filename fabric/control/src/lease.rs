@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weft_core::{Epoch, TenantId};
+use weft_core::{Epoch, Incarnation, NodeId, TenantId};
 use weft_protocol::SlotVector;
 
 /// The slots of one executor.
@@ -12,7 +12,9 @@ pub struct Lease {
     /// Whose tasks it runs.
     pub tenant: TenantId,
     /// The node it is on.
-    pub node: String,
+    pub node: NodeId,
+    /// Life of the node's agent.
+    pub incarnation: Incarnation,
     /// Its slots.
     pub slots: Vec<SlotVector>,
     /// When the lease was granted, in Unix milliseconds.
@@ -27,7 +29,10 @@ pub struct Leases {
 }
 
 impl Leases {
+    /// Grants a lease. A node has one for each tenant: an earlier one lapses.
     pub(crate) fn grant(&mut self, lease: Lease) -> Epoch {
+        let same = |held: &Lease| held.node == lease.node && held.tenant == lease.tenant;
+        self.held.retain(|_, held| !same(held));
         self.next.0 += 1;
         self.held.insert(self.next, lease);
         self.next
@@ -37,8 +42,10 @@ impl Leases {
         self.held.remove(&epoch).is_some()
     }
 
-    pub(crate) fn revoke_node(&mut self, node: &str) {
-        self.held.retain(|_, lease| lease.node != node);
+    /// Revokes what earlier lives of the node's agent held.
+    pub(crate) fn revoke_earlier(&mut self, node: &NodeId, incarnation: &Incarnation) {
+        let stays = |lease: &Lease| lease.node != *node || lease.incarnation == *incarnation;
+        self.held.retain(|_, lease| stays(lease));
     }
 
     /// True while `epoch` is in force for `tenant`.
@@ -46,6 +53,11 @@ impl Leases {
         self.held
             .get(&epoch)
             .is_some_and(|lease| lease.tenant == *tenant)
+    }
+
+    /// The lease, if it is in force.
+    pub fn get(&self, epoch: Epoch) -> Option<&Lease> {
+        self.held.get(&epoch)
     }
 
     /// The leases in force, oldest first.

@@ -11,28 +11,40 @@
 //!                                                          *────────────────────▲
 //! ```
 
+mod attempt;
+mod bounds;
 mod calls;
 mod catalog;
 mod command;
 mod event;
 mod job;
 mod lease;
+mod node;
+mod origins;
 mod plan;
 mod running;
 mod state;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod usage;
 
+pub use bounds::{
+    IDEMPOTENCY_MS, MAX_ATTEMPTS, MAX_ENDED_JOBS, MAX_IDEMPOTENCY_KEYS, MAX_ORIGIN_ANSWERS,
+    MAX_ORIGINS, MAX_RUNNING_JOBS, ORIGIN_MS,
+};
 pub use calls::{Begun, CallOutcome, KeyedCalls};
 pub use catalog::{Catalog, ComponentRecord};
-pub use command::{Answer, Command, CommitAnswer, Effect, Envelope};
+pub use command::{
+    Answer, COMMAND_VERSION, Command, CommitAnswer, CommitReport, Effect, Envelope, Step,
+    Unreadable,
+};
 pub use event::{EVENTS_MAX, JobEvent, JobEventKind};
 pub use job::{EndedJob, Ending, Job, JobState, Outcome, Planning, Publishing};
 pub use lease::{Lease, Leases};
-pub use running::{Running, StageState};
-pub use state::{
-    ATTEMPTS_MAX, COMMAND_VERSION, ENDED_JOBS_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_MS,
-    RUNNING_JOBS_MAX, State, Tenant,
-};
+pub use node::{NodeRecord, Nodes};
+pub use origins::{Origin, Origins};
+pub use running::{Running, StageState, edge_sums};
+pub use state::State;
+pub use tenant::Tenant;
 pub use usage::{USAGE_MINUTES_MAX, UsageSums};

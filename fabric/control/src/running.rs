@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Problem};
-use weft_protocol::{Plan, Sums, TaskCommit};
+use weft_protocol::{EdgeRef, Plan, Sums, TaskCommit};
 
 /// A job whose tasks run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,12 @@ pub struct StageState {
     /// Rows that committed tasks wrote.
     #[serde(skip)]
     pub rows_written: u64,
+    /// Sums over what committed tasks wrote to the shuffle, by edge that the stage writes.
+    #[serde(skip)]
+    pub written: Vec<Sums>,
+    /// Sums over what committed tasks read from the shuffle, by edge that the stage reads.
+    #[serde(skip)]
+    pub read: Vec<Sums>,
 }
 
 /// What is written of a stage's progress: sums come from the commits again.
@@ -94,7 +100,7 @@ mod shared {
 }
 
 pub(crate) fn position(stage: usize) -> u32 {
-    u32::try_from(stage).expect("plans have at most STAGES_MAX stages")
+    u32::try_from(stage).expect("plans have at most MAX_STAGES stages")
 }
 
 impl StageState {
@@ -106,6 +112,8 @@ impl StageState {
 
     fn sum(&mut self, commit: &TaskCommit) {
         self.files += commit.files.len() as u64;
+        add_each(&mut self.written, &commit.written);
+        add_each(&mut self.read, &commit.read);
         // The fabric's own line comes last. Executors report it: whatever they say is to be reckoned with.
         if let Some(own) = commit.usage.lines().last() {
             self.rows_read = self.rows_read.saturating_add(own.billed.rows_in);
@@ -128,58 +136,62 @@ impl Running {
     /// Stages that are not done and whose edges are complete.
     pub(crate) fn ready_stages(&self) -> impl Iterator<Item = u32> {
         (0..self.stages.len()).map(position).filter(|stage| {
-            let reads = self.plan.stages[*stage as usize].reads;
-            !self.stage_is_done(*stage) && reads.is_none_or(|edge| self.stage_is_done(edge.stage))
+            let mut reads = self.plan.stages[*stage as usize].reads.iter();
+            !self.stage_is_done(*stage) && reads.all(|edge| self.stage_is_done(edge.stage))
         })
     }
 
-    /// Stages that waited for `done` and nothing else.
+    /// Stages that waited for `done` and for nothing else.
     pub(crate) fn stages_after(&self, done: u32) -> impl Iterator<Item = u32> {
         self.ready_stages().filter(move |stage| {
-            self.plan.stages[*stage as usize]
-                .reads
-                .is_some_and(|edge| edge.stage == done)
+            let mut reads = self.plan.stages[*stage as usize].reads.iter();
+            reads.any(|edge| edge.stage == done)
         })
     }
 
-    /// What the stage read must be what its edge was written with (invariant 4).
+    /// Checks, edge by edge, that the stage read what was written (invariant 4).
     pub(crate) fn check_conservation(&self, stage: usize) -> Result<(), Problem> {
         let shape = &self.plan.stages[stage];
-        let Some(edge) = shape.reads else {
-            return Ok(());
-        };
-        let mut written = Sums::default();
-        for commit in self.stages[edge.stage as usize].commits.values() {
-            // An executor that leaves an edge out says that it wrote nothing to it.
-            written.add(
-                &commit
-                    .written
-                    .get(edge.edge as usize)
-                    .copied()
-                    .unwrap_or_default(),
+        for (position, edge) in shape.reads.iter().enumerate() {
+            let sums = self.stages[stage].read.get(position);
+            let read = sums.copied().unwrap_or_default();
+            let written = edge_sums(&self.stages, *edge);
+            if written == read {
+                continue;
+            }
+            let detail = format!(
+                "stage `{}` read {} rows in {} segments where stage `{}` wrote {} rows in {}; the checksums {}: rows were lost, doubled or changed on the way",
+                shape.name,
+                read.rows,
+                read.segments,
+                self.plan.stages[edge.stage as usize].name,
+                written.rows,
+                written.segments,
+                if written.xxh3 == read.xxh3 {
+                    "agree"
+                } else {
+                    "differ"
+                },
             );
+            return Err(Problem::new(ErrorCode::Internal, detail));
         }
-        let mut read = Sums::default();
-        for commit in self.stages[stage].commits.values() {
-            read.add(&commit.read);
-        }
-        if written == read {
-            return Ok(());
-        }
-        let detail = format!(
-            "stage `{}` read {} rows in {} segments where stage `{}` wrote {} rows in {}; the checksums {}: rows were lost, doubled or changed on the way",
-            shape.name,
-            read.rows,
-            read.segments,
-            self.plan.stages[edge.stage as usize].name,
-            written.rows,
-            written.segments,
-            if written.xxh3 == read.xxh3 {
-                "agree"
-            } else {
-                "differ"
-            },
-        );
-        Err(Problem::new(ErrorCode::Internal, detail))
+        Ok(())
+    }
+}
+
+/// Sums over all that was written to an edge. An executor that leaves an edge out says that it
+/// wrote nothing to it.
+pub fn edge_sums(stages: &[StageState], edge: EdgeRef) -> Sums {
+    let writer = stages.get(edge.stage as usize);
+    let sums = writer.and_then(|writer| writer.written.get(edge.edge as usize));
+    sums.copied().unwrap_or_default()
+}
+
+fn add_each(sums: &mut Vec<Sums>, more: &[Sums]) {
+    if sums.len() < more.len() {
+        sums.resize(more.len(), Sums::default());
+    }
+    for (sum, more) in sums.iter_mut().zip(more) {
+        sum.add(more);
     }
 }

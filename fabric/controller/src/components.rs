@@ -4,17 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use weft_control::{Answer, Command, ComponentRecord};
+use weft_control::{Answer, Command, ComponentRecord, Job};
 use weft_core::Description;
-use weft_core::{Digest, ErrorCode, JobId, Problem};
+use weft_core::{Digest, ErrorCode, JobId, Problem, TenantId};
 use weft_protocol::{PlanReply, PlanRequest, artefact_key};
 
 use crate::folders::Folders;
 use crate::replica::Replica;
 use crate::scheduler::{CheckAnswer, Request};
-use crate::tenant;
 use weft_runtime::clock::unix_ms;
-use weft_runtime::link::Node;
+use weft_runtime::link::{Compiled, Compilers};
 use weft_store::move_durably;
 
 /// Registrations at a time.
@@ -34,9 +33,9 @@ type Flight = Arc<tokio::sync::Mutex<Option<Known>>>;
 /// Registers components.
 pub(crate) struct Components {
     folders: Folders,
-    node: Arc<dyn Node>,
+    compilers: Arc<dyn Compilers>,
     replica: Replica,
-    controller: mpsc::Sender<Request>,
+    scheduler: mpsc::Sender<Request>,
     /// Registrations under way, whether their clients wait or have gone.
     permits: Semaphore,
     /// Checks of jobs under way.
@@ -48,13 +47,13 @@ pub(crate) struct Components {
 /// Has the executor forget a check when it is dropped.
 struct GiveUp<'a> {
     job: JobId,
-    controller: &'a mpsc::Sender<Request>,
+    scheduler: &'a mpsc::Sender<Request>,
 }
 
 impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
         // Where the queue is full the check runs to its end, and nobody hears of it.
-        let _ = self.controller.try_send(Request::Forget {
+        let _ = self.scheduler.try_send(Request::Forget {
             job: self.job.clone(),
         });
     }
@@ -63,15 +62,15 @@ impl Drop for GiveUp<'_> {
 impl Components {
     pub(crate) fn new(
         folders: Folders,
-        node: Arc<dyn Node>,
+        compilers: Arc<dyn Compilers>,
         replica: Replica,
-        controller: mpsc::Sender<Request>,
+        scheduler: mpsc::Sender<Request>,
     ) -> Self {
         Self {
             folders,
-            node,
+            compilers,
             replica,
-            controller,
+            scheduler,
             permits: Semaphore::new(REGISTRATIONS_MAX),
             checks: Arc::new(Semaphore::new(CHECKS_MAX)),
             flights: Mutex::default(),
@@ -83,6 +82,7 @@ impl Components {
     /// Not cancel-safe: half way, bytes are stored that nothing refers to.
     pub(crate) async fn register(
         &self,
+        tenant: &TenantId,
         upload: &std::path::Path,
         digest: Digest,
         size_bytes: u64,
@@ -91,20 +91,20 @@ impl Components {
             let detail = format!("{REGISTRATIONS_MAX} components are being registered; try again");
             Problem::new(ErrorCode::Busy, detail)
         })?;
-        let known = self.known_record(&digest);
+        let known = self.known_record(tenant, &digest);
         if let Some(record) = known {
             return Ok((record, false));
         }
         let flight = self.board(&digest);
         let mut slot = flight.lock().await;
         let result = self
-            .register_first(upload, &digest, size_bytes, &mut slot)
+            .register_first(tenant, upload, &digest, size_bytes, &mut slot)
             .await;
         if result.is_err() && !self.is_held(&digest) {
             *slot = None;
             // Nobody refers to the bytes. Later uploads of them start afresh.
             let _ = std::fs::remove_file(self.folders.component(&digest));
-            let _ = std::fs::remove_file(self.artefact(&digest));
+            let _ = std::fs::remove_file(self.artefact_path(&digest));
         }
         drop(slot);
         self.leave(&digest, &flight);
@@ -132,10 +132,10 @@ impl Components {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known_record(&self, digest: &Digest) -> Option<ComponentRecord> {
+    fn known_record(&self, tenant: &TenantId, digest: &Digest) -> Option<ComponentRecord> {
         self.replica
             .state()
-            .tenant(&tenant())?
+            .tenant(tenant)?
             .catalog
             .iter()
             .find(|record| record.digest == *digest)
@@ -143,37 +143,34 @@ impl Components {
     }
 
     fn is_held(&self, digest: &Digest) -> bool {
-        self.replica
-            .state()
-            .tenant(&tenant())
-            .is_some_and(|tenant| {
-                let pinned = |job: &weft_control::Job| {
-                    job.functions
-                        .iter()
-                        .any(|function| function.digest == *digest)
-                };
-                tenant.catalog.holds(digest) || tenant.jobs.values().any(pinned)
-            })
+        let pinned = |job: &Job| {
+            let mut functions = job.functions.iter();
+            functions.any(|function| function.digest == *digest)
+        };
+        let state = self.replica.state();
+        let mut tenants = state.tenants.values();
+        tenants.any(|tenant| tenant.catalog.holds(digest) || tenant.jobs.values().any(pinned))
     }
 
-    fn artefact(&self, digest: &Digest) -> std::path::PathBuf {
+    fn artefact_path(&self, digest: &Digest) -> std::path::PathBuf {
         self.folders
-            .object(&artefact_key(digest, self.node.compatibility()))
+            .object(&artefact_key(digest, self.compilers.compatibility()))
     }
 
     async fn register_first(
         &self,
+        tenant: &TenantId,
         upload: &std::path::Path,
         digest: &Digest,
         size_bytes: u64,
         slot: &mut Option<Known>,
     ) -> Result<(ComponentRecord, bool), Problem> {
-        if let Some(record) = self.known_record(digest) {
+        if let Some(record) = self.known_record(tenant, digest) {
             return Ok((record, false));
         }
         let known = match slot {
             Some(known) => known.clone(),
-            None => self.examine(upload, digest).await?,
+            None => self.examine(tenant, upload, digest).await?,
         };
         *slot = Some(known.clone());
         let Description {
@@ -193,7 +190,7 @@ impl Components {
         weft_failpoint::hit("register");
         match self
             .replica
-            .propose(&tenant(), Command::RegisterComponent { component })
+            .propose(tenant, Command::RegisterComponent { component })
             .await?
         {
             Answer::Component { component, new } => Ok((component, new)),
@@ -205,9 +202,13 @@ impl Components {
     }
 
     /// Stores, compiles and describes.
-    async fn examine(&self, upload: &std::path::Path, digest: &Digest) -> Result<Known, Problem> {
+    async fn examine(
+        &self,
+        tenant: &TenantId,
+        upload: &std::path::Path,
+        digest: &Digest,
+    ) -> Result<Known, Problem> {
         let stored = self.folders.component(digest);
-        let artefact = self.artefact(digest);
         let full = |error: std::io::Error| {
             Problem::new(
                 ErrorCode::StoreUnavailable,
@@ -216,21 +217,41 @@ impl Components {
         };
         move_durably(upload, &stored).await.map_err(full)?;
         weft_failpoint::hit("upload-stored");
-        let imports = self.node.compile(&stored, &artefact).await?;
+        let Compiled { imports, artefact } = self.compile(tenant, digest).await?;
         weft_failpoint::hit("compiled");
-        let description = self.describe(digest).await?;
+        let description = self.describe(tenant, digest, artefact).await?;
         Ok(Known {
             imports,
             description,
         })
     }
 
-    async fn describe(&self, digest: &Digest) -> Result<Description, Problem> {
+    /// Compiles a component, and records the digest of its artefact.
+    async fn compile(&self, tenant: &TenantId, digest: &Digest) -> Result<Compiled, Problem> {
+        let compiled = self.compilers.compile(digest).await?;
+        let record = Command::RecordArtefact {
+            digest: digest.clone(),
+            compatibility: self.compilers.compatibility().to_owned(),
+            artefact: compiled.artefact.clone(),
+        };
+        self.replica.propose(tenant, record).await?;
+        Ok(compiled)
+    }
+
+    async fn describe(
+        &self,
+        tenant: &TenantId,
+        digest: &Digest,
+        artefact: Digest,
+    ) -> Result<Description, Problem> {
         let (answer, described) = oneshot::channel();
         let gone = |_| Problem::new(ErrorCode::Busy, "the executor is gone; try again");
-        self.controller
+        self.scheduler
             .send(Request::Describe {
+                tenant: tenant.clone(),
                 digest: digest.clone(),
+                compatibility: self.compilers.compatibility().to_owned(),
+                artefact,
                 answer,
             })
             .await
@@ -239,10 +260,14 @@ impl Components {
     }
 
     /// Plans a job without running it. Errors: what is wrong with it.
-    pub(crate) async fn check(&self, request: PlanRequest) -> Result<PlanReply, Problem> {
+    pub(crate) async fn check(
+        &self,
+        tenant: &TenantId,
+        request: PlanRequest,
+    ) -> Result<PlanReply, Problem> {
         let functions = request.functions.iter();
         let digests: Vec<Digest> = functions.map(|function| function.digest.clone()).collect();
-        self.ensure_artefacts(&digests).await?;
+        self.ensure_artefacts(tenant, &digests).await?;
         let checks = Arc::clone(&self.checks);
         let permit = checks.try_acquire_owned().map_err(|_| {
             let detail = format!("{CHECKS_MAX} checks are under way; try again");
@@ -252,9 +277,10 @@ impl Components {
         // A check whose client goes away is given up.
         let _given_up = GiveUp {
             job: request.job.clone(),
-            controller: &self.controller,
+            scheduler: &self.scheduler,
         };
         let request = Request::Check {
+            tenant: tenant.clone(),
             request: Box::new(request),
             answer: CheckAnswer {
                 to: answer,
@@ -262,32 +288,54 @@ impl Components {
             },
         };
         let gone = || Problem::new(ErrorCode::Busy, "the executor is gone; try again");
-        self.controller.send(request).await.map_err(|_| gone())?;
+        self.scheduler.send(request).await.map_err(|_| gone())?;
         planned.await.map_err(|_| gone())
     }
 
-    /// Makes sure that the artefacts of a job's components are there for this engine: after an upgrade they are compiled anew.
-    pub(crate) async fn ensure_artefacts(&self, digests: &[Digest]) -> Result<(), Problem> {
+    /// Makes sure that the artefacts of a job's components are there for this engine: after an upgrade
+    /// they are compiled anew.
+    pub(crate) async fn ensure_artefacts(
+        &self,
+        tenant: &TenantId,
+        digests: &[Digest],
+    ) -> Result<(), Problem> {
         for digest in digests {
-            if !self.artefact(digest).exists() {
-                let flight = self.board(digest);
-                let slot = flight.lock().await;
-                let compiled = self.compile_again(digest).await;
-                drop(slot);
-                self.leave(digest, &flight);
-                compiled?;
-            }
+            self.artefact(tenant, digest).await?;
         }
         Ok(())
     }
 
-    async fn compile_again(&self, digest: &Digest) -> Result<(), Problem> {
-        let artefact = self.artefact(digest);
-        // Whoever had the flight before may have done it.
-        if !artefact.exists() {
-            let component = self.folders.component(digest);
-            self.node.compile(&component, &artefact).await?;
+    /// The digest of a component's artefact for this engine, which is there.
+    pub(crate) async fn artefact(
+        &self,
+        tenant: &TenantId,
+        digest: &Digest,
+    ) -> Result<Digest, Problem> {
+        if let Some(artefact) = self.known_artefact(tenant, digest) {
+            return Ok(artefact);
         }
-        Ok(())
+        let flight = self.board(digest);
+        let slot = flight.lock().await;
+        // Whoever had the flight before may have done it.
+        let artefact = match self.known_artefact(tenant, digest) {
+            Some(artefact) => Ok(artefact),
+            None => {
+                let compiled = self.compile(tenant, digest).await;
+                compiled.map(|compiled| compiled.artefact)
+            }
+        };
+        drop(slot);
+        self.leave(digest, &flight);
+        artefact
+    }
+
+    fn known_artefact(&self, tenant: &TenantId, digest: &Digest) -> Option<Digest> {
+        let engine = self.compilers.compatibility();
+        let recorded = self
+            .replica
+            .state()
+            .artefact(tenant, digest, engine)
+            .cloned();
+        recorded.filter(|_| self.artefact_path(digest).exists())
     }
 }

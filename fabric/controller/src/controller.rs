@@ -1,5 +1,6 @@
 //! Starts the parts of a controller, in the order in which they need each other.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +8,8 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use weft_runtime::link::{ExecutorEvent, Invoker, Node};
+use weft_core::{Incarnation, NodeId, TenantId};
+use weft_runtime::link::{Compilers, Invoker, NodeLink};
 use weft_runtime::{OnError, Tasks};
 use weft_store::Blobs;
 use weft_telemetry::Registry;
@@ -19,7 +21,8 @@ use crate::folders::Folders;
 use crate::invocations::Invocations;
 use crate::metrics::Metrics;
 use crate::replica::Replica;
-use crate::scheduler::{Scheduler, SchedulerSettings, Watch};
+use crate::scheduler::driver::{Driver, Inputs};
+use crate::scheduler::{SchedulerSettings, Watch};
 use crate::sweep::{Kept, Sweep};
 use crate::traces::Traces;
 
@@ -37,8 +40,8 @@ pub struct ControllerSettings {
     pub raft: PathBuf,
     /// Commands between two snapshots of the control state.
     pub snapshot_every: u64,
-    /// Slots of each executor.
-    pub slots: u32,
+    /// Life of this process.
+    pub incarnation: Incarnation,
     /// Starts every task twice, to show that nothing depends on which attempt wins.
     pub run_tasks_twice: bool,
     /// Token of the API.
@@ -47,12 +50,14 @@ pub struct ControllerSettings {
 
 /// The node in the same process.
 pub struct Local {
-    /// Its processes.
-    pub node: Arc<dyn Node>,
+    /// Its id.
+    pub node: NodeId,
+    /// The link to its agent.
+    pub link: NodeLink,
+    /// Its compilers.
+    pub compilers: Arc<dyn Compilers>,
     /// Its invocations.
     pub invoker: Arc<dyn Invoker>,
-    /// Reports about its executors.
-    pub events: mpsc::Receiver<ExecutorEvent>,
 }
 
 /// A controller that runs.
@@ -80,7 +85,8 @@ impl Controller {
             failpoint: weft_failpoint::hit,
             ..weft_consensus::Settings::single(settings.raft.clone())
         };
-        let started = tokio::task::spawn_blocking(move || Replica::start(raft));
+        let incarnation = settings.incarnation;
+        let started = tokio::task::spawn_blocking(move || Replica::start(raft, incarnation));
         let (replica, signals) = started
             .await?
             .context("the control state cannot be opened")?;
@@ -97,33 +103,33 @@ impl Controller {
         let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
         let components = Arc::new(Components::new(
             settings.folders.clone(),
-            Arc::clone(&local.node),
+            local.compilers,
             replica.clone(),
-            requests,
+            requests.clone(),
         ));
         let scheduler = SchedulerSettings {
-            slots: settings.slots,
             run_tasks_twice: settings.run_tasks_twice,
+            eager: vec![TenantId::default_tenant()],
         };
-        let (scheduler, done) = Scheduler::new(
+        let watch = Watch {
+            metrics: Arc::clone(&metrics),
+            traces: Arc::clone(&traces),
+        };
+        let (scheduler, done) = Driver::new(
             scheduler,
+            watch,
             replica.clone(),
-            local.node,
             Arc::clone(&components),
             blobs.clone(),
             tasks.clone(),
-            Watch {
-                metrics: Arc::clone(&metrics),
-                traces: Arc::clone(&traces),
-            },
+            BTreeMap::from([(local.node, local.link.commands)]),
         );
-        let scheduling = scheduler.run(cancel.clone(), signals, waiting, local.events, done);
+        let inputs = Inputs::new(signals, waiting, local.link.reports, done);
+        let scheduling = scheduler.run(cancel.clone(), inputs);
         tasks.spawn("scheduler", OnError::Stop, Box::pin(scheduling));
         let sweeping = sweep.keep_sweeping(replica.clone(), Arc::clone(&components));
         tasks.spawn("sweep", OnError::Log, sweeping);
-        let invocations = Invocations::new(local.invoker, Arc::clone(&metrics));
-        let metering = invocations.clone().keep_metering(replica.clone());
-        tasks.spawn("metering", OnError::Stop, metering);
+        let invocations = Invocations::new(local.invoker, requests, Arc::clone(&metrics));
         let api = Api {
             replica: replica.clone(),
             components,

@@ -1,23 +1,20 @@
-//! Routes invocations to a node, counts and times them, and commits what they used.
+//! Routes invocations to a node, counts and times them.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use weft_control::Command;
-use weft_core::Problem;
+use weft_core::{Problem, TenantId};
 use weft_protocol::{InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX};
 use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, StreamEvent};
 use weft_runtime::{Room, Taken};
 
 use crate::metrics::Metrics;
-use crate::replica::Replica;
-use crate::tenant;
+use crate::scheduler::Request;
 
-/// Time between two commits of usage. A dying node's uncommitted usage is the platform's loss.
-const METERING_PERIOD: Duration = Duration::from_secs(1);
 /// Bytes of stored outputs that are sent again and not yet taken by their clients.
 const REPLAYED_BYTES_MAX: usize = 128 << 20;
 
@@ -27,10 +24,17 @@ pub(crate) struct Invocations {
     node: Arc<dyn Invoker>,
     metrics: Arc<Metrics>,
     replayed: Room,
+    requests: mpsc::Sender<Request>,
+    /// Keyed invocations that are being made here.
+    keyed: Arc<Mutex<HashSet<(TenantId, String)>>>,
 }
 
 impl Invocations {
-    pub(crate) fn new(node: Arc<dyn Invoker>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        node: Arc<dyn Invoker>,
+        requests: mpsc::Sender<Request>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let held = metrics.output_held.clone();
         let replayed = Room::new(REPLAYED_BYTES_MAX, move |change| {
             held.inc_by(change);
@@ -39,12 +43,27 @@ impl Invocations {
             node,
             metrics,
             replayed,
+            requests,
+            keyed: Arc::default(),
         }
     }
 
-    /// Name of the process that makes invocations.
-    pub(crate) fn incarnation(&self) -> &str {
-        self.node.incarnation()
+    /// Marks an invocation with an idempotency key as being made here, until the mark is dropped.
+    /// Returns nothing if it is.
+    pub(crate) fn begin_keyed(&self, tenant: &TenantId, key: &str) -> Option<Keyed> {
+        let id = (tenant.clone(), key.to_owned());
+        lock(&self.keyed).insert(id.clone()).then(|| Keyed {
+            keyed: Arc::clone(&self.keyed),
+            id,
+        })
+    }
+
+    /// Has an executor started for a tenant that has none.
+    fn want(&self, tenant: &TenantId) {
+        if !self.node.is_ready(tenant) {
+            // If the queue is full, one of those before may ask for the same.
+            let _ = self.requests.try_send(Request::Want(tenant.clone()));
+        }
     }
 
     /// Waits for room for the largest output that may be replayed.
@@ -55,12 +74,14 @@ impl Invocations {
     /// Invokes a function once, see [`Invoker::invoke`].
     pub(crate) async fn invoke(
         &self,
+        tenant: &TenantId,
         request: InvokeRequest,
         input: Bytes,
         deadline: Duration,
     ) -> Result<InvokeAnswer, Problem> {
+        self.want(tenant);
         let began = Instant::now();
-        let answer = self.node.invoke(request, input, deadline).await;
+        let answer = self.node.invoke(tenant, request, input, deadline).await;
         let problem = match &answer {
             Ok((reply, _)) => reply.result.as_ref().err(),
             Err(problem) => Some(problem),
@@ -72,13 +93,18 @@ impl Invocations {
     /// Invokes a map function once, see [`Invoker::stream`].
     pub(crate) async fn stream(
         &self,
+        tenant: &TenantId,
         request: InvokeRequest,
         body: Body<'_>,
         deadline: Duration,
         client: &mpsc::Sender<StreamEvent>,
     ) -> Result<InvokeReply, NoReply> {
+        self.want(tenant);
         let began = Instant::now();
-        let reply = self.node.stream(request, body, deadline, client).await;
+        let reply = self
+            .node
+            .stream(tenant, request, body, deadline, client)
+            .await;
         let problem = match &reply {
             Ok(reply) => reply.result.as_ref().err(),
             Err(NoReply::Failed(problem)) => Some(problem),
@@ -87,21 +113,20 @@ impl Invocations {
         self.metrics.invoked(problem, began.elapsed());
         reply
     }
+}
 
-    /// Commits usage once a period, until it is aborted.
-    pub(crate) async fn keep_metering(self, replica: Replica) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(METERING_PERIOD);
-        loop {
-            ticks.tick().await;
-            let usage = self.node.take_usage();
-            if usage.is_empty() {
-                continue;
-            }
-            self.metrics.used(&usage);
-            let command = Command::MeterInvocations { usage };
-            if let Err(problem) = replica.propose(&tenant(), command).await {
-                tracing::error!(%problem, "usage of invocations is lost");
-            }
-        }
+/// An invocation with an idempotency key that is being made.
+pub(crate) struct Keyed {
+    keyed: Arc<Mutex<HashSet<(TenantId, String)>>>,
+    id: (TenantId, String),
+}
+
+impl Drop for Keyed {
+    fn drop(&mut self) {
+        lock(&self.keyed).remove(&self.id);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

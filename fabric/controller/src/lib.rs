@@ -15,15 +15,9 @@ mod metrics;
 mod packed;
 mod replica;
 mod scheduler;
+mod stamp;
 mod sweep;
 mod traces;
 
 pub use controller::{Controller, ControllerSettings, Local};
 pub use folders::Folders;
-
-use weft_core::TenantId;
-
-/// The one tenant there is.
-pub(crate) fn tenant() -> TenantId {
-    TenantId::default_tenant()
-}

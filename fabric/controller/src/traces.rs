@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::http::HeaderMap;
-use weft_control::{Job, JobState, Outcome};
+use weft_control::{Job, JobState, Outcome, Step};
 use weft_core::{JobId, Problem, TaskId};
 use weft_protocol::{GuestTook, InvokeReply, TaskReply, Took};
 use weft_telemetry::trace::{
@@ -63,6 +63,12 @@ impl Drop for Submitted<'_> {
 }
 
 impl Traces {
+    /// No collector.
+    #[cfg(test)]
+    pub(crate) fn off() -> Self {
+        Self { on: None }
+    }
+
     /// As the environment says. To be called in a runtime.
     ///
     /// Errors: a collector that cannot be reached over plain HTTP.
@@ -200,19 +206,11 @@ fn end(context: &Context, problem: Option<&Problem>) {
     span.end();
 }
 
-/// A part of a job beside its tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Step {
-    Plan,
-    Publish,
-}
-
-impl Step {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Plan => "plan",
-            Self::Publish => "publish",
-        }
+/// Name of a step's span.
+fn name(step: Step) -> &'static str {
+    match step {
+        Step::Plan => "plan",
+        Step::Publish => "publish",
     }
 }
 
@@ -257,7 +255,7 @@ impl JobTraces {
         };
         let span = on
             .exporter
-            .start(SpanBuilder::from_name(step.name()), context);
+            .start(SpanBuilder::from_name(name(step)), context);
         self.steps.insert((job.clone(), step), span);
     }
 
@@ -295,10 +293,15 @@ impl JobTraces {
         }
     }
 
-    /// The executor is gone, with all that was sent to it.
-    pub(crate) fn executor_lost(&mut self, problem: &Problem) {
-        let steps = std::mem::take(&mut self.steps).into_values();
-        let tasks = std::mem::take(&mut self.tasks).into_values();
+    /// An executor is gone, with these steps and attempts.
+    pub(crate) fn lost(
+        &mut self,
+        steps: impl Iterator<Item = (JobId, Step)>,
+        attempts: impl Iterator<Item = (TaskId, u32)>,
+        problem: &Problem,
+    ) {
+        let steps = steps.filter_map(|step| self.steps.remove(&step));
+        let tasks = attempts.filter_map(|attempt| self.tasks.remove(&attempt));
         for context in steps.chain(tasks) {
             end(&context, Some(problem));
         }

@@ -64,6 +64,12 @@ string_id!(
     |text| text.len() == 30 && text.starts_with("job-") && is_slug(text, 30)
 );
 string_id!(
+    /// A node of a cluster: `[a-z0-9-]{1,63}`.
+    NodeId,
+    "node id",
+    |text| is_slug(text, 63)
+);
+string_id!(
     /// The SHA-256 of some bytes, as `sha256:` and 64 hex digits.
     Digest,
     "digest",
@@ -91,6 +97,65 @@ impl TenantId {
     /// The one tenant of a `weft up` without tenants.
     pub fn default_tenant() -> Self {
         Self("default".into())
+    }
+}
+
+impl NodeId {
+    /// The one node of `weft up`.
+    pub fn local() -> Self {
+        Self("local".into())
+    }
+}
+
+/// Random name of one life of a process: 32 hex digits. A process that starts again has another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Incarnation(u128);
+
+impl Incarnation {
+    /// From 16 random bytes.
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Incarnation({self})")
+    }
+}
+
+impl From<Incarnation> for String {
+    fn from(incarnation: Incarnation) -> String {
+        incarnation.to_string()
+    }
+}
+
+impl TryFrom<String> for Incarnation {
+    type Error = InvalidId;
+
+    fn try_from(value: String) -> Result<Self, InvalidId> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let is_name = value.len() == 32 && value.bytes().all(is_digit);
+        let number = u128::from_str_radix(&value, 16).ok().filter(|_| is_name);
+        number.map(Self).ok_or(InvalidId {
+            kind: "incarnation",
+            value,
+        })
+    }
+}
+
+impl std::str::FromStr for Incarnation {
+    type Err = InvalidId;
+
+    fn from_str(value: &str) -> Result<Self, InvalidId> {
+        Self::try_from(value.to_owned())
     }
 }
 
@@ -135,6 +200,16 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// One attempt of a task, unique in the life of a group: executors' epochs come from the replicated
+/// state, sequences under an epoch from the agent of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttemptId {
+    /// Lease of the executor.
+    pub epoch: Epoch,
+    /// Counted from 1 under the epoch.
+    pub sequence: u64,
+}
+
 /// One task of a job: the stage's position in the plan and the task's position in the stage.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId {
@@ -161,6 +236,23 @@ mod tests {
         let (a, b) = (JobId::new(1_000, u128::MAX), JobId::new(1_001, 0));
         assert!(a < b, "{a} {b}");
         assert_eq!(a.as_str().parse::<JobId>(), Ok(a));
+    }
+
+    #[test]
+    fn incarnations_are_32_digits() {
+        let one = Incarnation::from_random([0xab; 16]);
+        let text = one.to_string();
+        assert_eq!(text, "ab".repeat(16));
+        assert_eq!(text.parse::<Incarnation>(), Ok(one));
+        for bad in [
+            "",
+            "ab",
+            &"AB".repeat(16),
+            &"+b".repeat(16),
+            &"ab".repeat(17),
+        ] {
+            assert!(bad.parse::<Incarnation>().is_err(), "{bad}");
+        }
     }
 
     #[test]

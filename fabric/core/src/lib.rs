@@ -15,7 +15,10 @@ mod quantity;
 mod receipt;
 
 pub use function::{Description, FunctionKind, FunctionRecord, PinnedFunction};
-pub use ids::{Digest, Epoch, InvalidId, JobId, TaskId, TenantId, is_component_name, is_semver};
+pub use ids::{
+    AttemptId, Digest, Epoch, Incarnation, InvalidId, JobId, NodeId, TaskId, TenantId,
+    is_component_name, is_semver,
+};
 pub use limits::{COMPONENT_BYTES_MAX, LimitKind, Limits};
 pub use log_line::LogLine;
 pub use meters::Meters;

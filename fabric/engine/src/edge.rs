@@ -9,34 +9,22 @@ use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_sandbox::Reservation;
 use weft_shuffle::ObjectWriter;
 
-use crate::flow::{Emitted, RunningGuest, TaskEnvironment};
-use crate::grouping::{Chunk, Keys, Sorted, grouped_bytes};
+use crate::canonical::Canonical;
+use crate::environment::TaskEnvironment;
+use crate::grouping::{Chunk, Keys, Sorted};
 use crate::place::among_groups;
-use crate::plan::EdgePlan;
+use crate::plan::{EdgePlan, FunctionPlan};
+use crate::problems::internal;
+use crate::running_guest::{Emitted, RunningGuest};
 
 /// Rows of one batch in a segment.
 const SEGMENT_BATCH_ROWS: usize = 16 << 10;
-
-/// Our own kernels failing on batches that were checked is our bug.
-pub(crate) fn internal(error: &ArrowError) -> Problem {
-    match error {
-        ArrowError::IoError(_, source) if source.kind() == std::io::ErrorKind::StorageFull => {
-            Problem::new(
-                ErrorCode::StoreUnavailable,
-                format!("the disk is full: {source}; free some space and run the job again"),
-            )
-        }
-        ArrowError::IoError(_, source) => {
-            Problem::new(ErrorCode::StoreUnavailable, source.to_string())
-        }
-        other => Problem::new(ErrorCode::Internal, other.to_string()),
-    }
-}
 
 /// One edge of a running task.
 pub(crate) struct EdgeWriter {
     plan: EdgePlan,
     edge: u32,
+    canonical: Canonical,
     keys: Keys,
     batches: Vec<RecordBatch>,
     reserved: Option<Reservation>,
@@ -56,6 +44,7 @@ impl EdgeWriter {
     ) -> Result<Self, Problem> {
         let keys = Keys::new(&plan.schema, &plan.keys).map_err(|error| internal(&error))?;
         Ok(Self {
+            canonical: Canonical::new(&plan.schema, &plan.keys),
             plan,
             edge,
             keys,
@@ -67,12 +56,25 @@ impl EdgeWriter {
         })
     }
 
+    /// Takes rows in, whose keys get their canonical form.
     pub(crate) async fn push(
         &mut self,
         environment: &TaskEnvironment,
         batch: RecordBatch,
     ) -> Result<(), Problem> {
-        let bytes = grouped_bytes(&batch, &self.plan.keys);
+        for part in self.canonical.parts(batch)? {
+            self.push_part(environment, part).await?;
+        }
+        Ok(())
+    }
+
+    async fn push_part(
+        &mut self,
+        environment: &TaskEnvironment,
+        batch: RecordBatch,
+    ) -> Result<(), Problem> {
+        // Reserved before keys are made anew.
+        let bytes = self.canonical.grouped_bytes(&batch);
         self.rows += batch.num_rows() as u64;
         let held = self.reserved.as_ref().map_or(0, Reservation::bytes);
         if !self.batches.is_empty()
@@ -91,7 +93,8 @@ impl EdgeWriter {
                 "a batch on its way to the shuffle",
             ));
         }
-        self.batches.push(batch);
+        let batch = self.canonical.batch(batch);
+        self.batches.push(batch.map_err(|error| internal(&error))?);
         Ok(())
     }
 
@@ -149,10 +152,11 @@ impl EdgeWriter {
     }
 }
 
-/// Runs sorted rows through a combiner of their own: its memory is given back with it.
+/// Runs sorted rows through a combiner of their own: its memory is given back with it. The keys of what it emits get their
+/// canonical form, as if the rows had just entered the edge.
 pub(crate) async fn combine(
     environment: &TaskEnvironment,
-    function: &crate::plan::FunctionPlan,
+    function: &FunctionPlan,
     sorted: &Sorted,
     keys: &[usize],
 ) -> Result<Emitted, Problem> {
@@ -169,6 +173,9 @@ pub(crate) async fn combine(
         output.add(pushed.map_err(|problem| among_groups(problem, &rows, n_groups, keys))?);
     }
     output.add(guest.finish_reducer(environment).await?);
+    let canonical = Canonical::new(&function.output, keys);
+    let batches = canonical.batches(std::mem::take(&mut output.batches));
+    output.batches = batches.map_err(|error| internal(&error))?;
     Ok(output)
 }
 
@@ -229,3 +236,6 @@ fn coalesce(plan: &EdgePlan, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatc
     }
     Ok(coalesced)
 }
+
+#[cfg(test)]
+mod tests;

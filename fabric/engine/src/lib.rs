@@ -8,9 +8,11 @@
 //! Rows are pushed through a tree of operators, because one map may feed several stages and guests are pushed to as well.
 //! DataFusion does the relational work between them: for now the stable merge of sorted runs that were spilled.
 
+mod canonical;
 mod describe;
 mod edge;
 mod encode;
+mod environment;
 mod executor;
 mod flow;
 mod grouping;
@@ -20,6 +22,8 @@ mod place;
 mod plan;
 mod planner;
 mod preview;
+mod problems;
+mod running_guest;
 mod scan;
 mod schema;
 mod sink;

@@ -9,6 +9,8 @@ use weft_protocol::EdgeRef;
 /// What the tasks of one stage do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StagePlan {
+    /// [`FINGERPRINT`](weft_protocol::FINGERPRINT) of the executor that planned.
+    pub(crate) fingerprint: String,
     pub(crate) job: JobId,
     pub(crate) stage: u32,
     /// For errors and receipts.
@@ -152,6 +154,7 @@ pub(crate) struct EdgePlan {
     /// Positions of the key's columns.
     pub(crate) keys: Vec<usize>,
     pub(crate) combine: Option<FunctionPlan>,
+    /// Columns on the edge: those of the key are plain, see [`edge_schema`](crate::canonical::edge_schema).
     #[serde(with = "crate::schema")]
     pub(crate) schema: SchemaRef,
 }

@@ -218,9 +218,12 @@ impl SinkWriter {
         *n += 1;
         let extension = self.plan.format.name();
         let TaskRequest {
-            epoch, sequence, ..
-        } = self.request;
-        let staged = format!("{epoch}-{sequence}-{n_all}-{base}.{extension}");
+            agent,
+            epoch,
+            sequence,
+            ..
+        } = &self.request;
+        let staged = format!("{agent}-{epoch}-{sequence}-{n_all}-{base}.{extension}");
         let file = StagedFile::create(Path::new(&self.plan.folder), &self.request.id.job, &staged);
         let file = file.map_err(|error| error.problem())?;
         let encoder = Encoder::file(self.plan.format, &self.schema, file);

@@ -12,12 +12,14 @@ use weft_protocol::{ObjectRef, Sums};
 use weft_sandbox::Reservation;
 use weft_shuffle::ObjectReader;
 
-use crate::edge::{combine, internal, out_of_memory};
-use crate::flow::{Flow, TaskEnvironment};
+use crate::edge::{combine, out_of_memory};
+use crate::environment::TaskEnvironment;
+use crate::flow::Flow;
 use crate::grouping::{Chunk, Keys, Sorted, grouped_segment_bytes};
 use crate::merge::{RUNS_MAX, Run, RunWriter, fan_in, merge};
 use crate::place::among_groups;
 use crate::plan::FunctionPlan;
+use crate::problems::internal;
 
 /// What reading a partition told.
 #[derive(Default)]
@@ -30,7 +32,8 @@ pub(crate) struct PartitionRead {
 /// Which partition to read, and how.
 pub(crate) struct ShuffleSource<'a> {
     pub(crate) reader: &'a ObjectReader,
-    pub(crate) inputs: &'a [Option<ObjectRef>],
+    /// Objects of the writing stage's tasks, by task.
+    pub(crate) objects: &'a [Option<ObjectRef>],
     pub(crate) from: &'a str,
     pub(crate) edge: u32,
     pub(crate) keys: &'a [usize],
@@ -69,7 +72,7 @@ impl ShuffleSource<'_> {
         let mut runs: Vec<Run> = Vec::new();
         let mut batches: Vec<RecordBatch> = Vec::new();
         let mut reserved: Option<Reservation> = None;
-        for (task, object) in (0u32..).zip(self.inputs) {
+        for (task, object) in (0u32..).zip(self.objects) {
             let Some(object) = object else { continue };
             let partition = environment.task;
             let segments = self

@@ -8,26 +8,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use weft_core::{Digest, ErrorCode, FunctionUsage, Meters, Problem};
 use weft_failpoint as failpoint;
-use weft_protocol::{LogRef, ObjectRef, SinkFile, Sums, TaskCommit, TaskFailure};
+use weft_protocol::{
+    EdgeInput, EdgeRef, LogRef, ObjectRef, SinkFile, StageContext, Sums, TaskCommit, TaskFailure,
+    TaskReply, TaskRequest, Took,
+};
 use weft_sandbox::{Component, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns};
 use weft_shuffle::{ObjectReader, ObjectWriter};
 use weft_store::Blobs;
 
-use crate::edge::{EdgeWriter, internal};
-use crate::flow::{Flow, RunningGuest, TaskEnvironment};
+use crate::edge::EdgeWriter;
+use crate::environment::TaskEnvironment;
+use crate::flow::Flow;
 use crate::place::among_records;
 use crate::plan::{FilesPlan, NodeWork, Source, StagePlan};
+use crate::problems::internal;
+use crate::running_guest::RunningGuest;
 use crate::scan::{self, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
-use weft_protocol::job_prefix;
-use weft_protocol::{TaskReply, TaskRequest, Took};
 
 /// A task with all that its stage holds ready for it.
 pub(crate) struct TaskRun {
     pub(crate) request: TaskRequest,
     pub(crate) plan: Arc<StagePlan>,
-    pub(crate) inputs: Arc<Vec<Option<ObjectRef>>>,
+    pub(crate) context: Arc<StageContext>,
     pub(crate) components: HashMap<Digest, Arc<Component>>,
     pub(crate) blobs: Blobs,
     pub(crate) reader: ObjectReader,
@@ -39,17 +43,48 @@ pub(crate) struct TaskRun {
 #[derive(Default)]
 struct Progress {
     own: Meters,
-    read: Sums,
+    /// By edge that the stage reads.
+    read: Vec<Sums>,
     object: Option<ObjectRef>,
     written: Vec<Sums>,
     files: Vec<SinkFile>,
 }
 
+/// When an attempt began, on the clocks that it is measured with.
+struct Began {
+    cpu_ns: u64,
+    wall_ns: u64,
+    unix_ns: u64,
+}
+
 impl TaskRun {
     /// Runs the attempt on the calling thread. Everything it uses is on the reply, whichever way it ends.
     pub(crate) async fn run(self) -> TaskReply {
-        let (cpu_began, began, began_ns) = (thread_cpu_ns(), monotonic_ns(), unix_ns());
-        let environment = TaskEnvironment {
+        let began = Began {
+            cpu_ns: thread_cpu_ns(),
+            wall_ns: monotonic_ns(),
+            unix_ns: unix_ns(),
+        };
+        let environment = self.environment(&began);
+        let mut progress = Progress::default();
+        let result = self.work(&environment, &mut progress).await;
+        let log = self.write_log(&environment.log).await;
+        let usage = self.usage(&began, &environment, progress.own);
+        let cancelled = environment.cancel.is_cancelled();
+        let result = match (result, log) {
+            (Ok(()), Ok(log)) => Ok(self.commit(progress, usage, log)),
+            (Ok(()), Err(problem)) => Err(self.failure(problem, cancelled, usage, None)),
+            (Err(problem), log) => Err(self.failure(problem, cancelled, usage, log.ok())),
+        };
+        TaskReply {
+            job: self.request.id.job,
+            result,
+            took: took(&began, environment),
+        }
+    }
+
+    fn environment(&self, began: &Began) -> TaskEnvironment {
+        TaskEnvironment {
             plan: Arc::clone(&self.plan),
             task: self.request.id.task,
             components: self.components.clone(),
@@ -59,12 +94,18 @@ impl TaskRun {
             spill_folder: self.spill_folder.clone(),
             guest_cpu_ns: AtomicU64::new(0),
             usage: Mutex::default(),
-            began_ns: (began_ns, began),
+            began_ns: (began.unix_ns, began.wall_ns),
             guests: Mutex::default(),
-        };
-        let mut progress = Progress::default();
-        let result = self.work(&environment, &mut progress).await;
-        let log = self.write_log(&environment.log).await;
+        }
+    }
+
+    /// What the attempt used: its functions, and the fabric's own work beside them.
+    fn usage(
+        &self,
+        began: &Began,
+        environment: &TaskEnvironment,
+        mut own: Meters,
+    ) -> Vec<FunctionUsage> {
         let mut usage = std::mem::take(
             &mut *environment
                 .usage
@@ -74,18 +115,15 @@ impl TaskRun {
         let guests = usage
             .iter()
             .fold(Meters::default(), |sum, one| sum.add(&one.billed));
-        let mut own = progress.own;
-        own.native_cpu_ns = (thread_cpu_ns() - cpu_began)
+        own.native_cpu_ns = (thread_cpu_ns() - began.cpu_ns)
             .saturating_sub(environment.guest_cpu_ns.load(Ordering::Relaxed));
-        own.wall_ns = monotonic_ns() - began;
+        own.wall_ns = monotonic_ns() - began.wall_ns;
         own.memory_byte_ns = environment
             .account
             .byte_ns()
             .saturating_sub(guests.memory_byte_ns);
         own.memory_peak_bytes = environment.account.peak_bytes();
-        let requests = self.blobs.requests();
-        own.store_gets = requests.0;
-        own.store_puts = requests.1;
+        (own.store_gets, own.store_puts) = self.blobs.requests();
         usage.push(FunctionUsage {
             stage: self.plan.name.clone(),
             function: "-".into(),
@@ -93,82 +131,52 @@ impl TaskRun {
             billed: own,
             ..FunctionUsage::default()
         });
-        let TaskRequest {
-            id, attempt, epoch, ..
-        } = self.request;
-        let cancelled = environment.cancel.is_cancelled();
-        let failure = |problem, usage, log| TaskFailure {
-            stage: id.stage,
-            task: id.task,
-            attempt,
-            epoch,
+        usage
+    }
+
+    fn commit(&self, progress: Progress, usage: Vec<FunctionUsage>, log: LogRef) -> TaskCommit {
+        let Progress {
+            read,
+            object,
+            written,
+            files,
+            ..
+        } = progress;
+        TaskCommit {
+            stage: self.request.id.stage,
+            task: self.request.id.task,
+            attempt: self.request.attempt,
+            epoch: self.request.epoch,
+            sequence: self.request.sequence,
+            stream_epoch: 0,
+            positions: Vec::new(),
+            object,
+            written,
+            read,
+            files,
+            usage: usage.into(),
+            log,
+        }
+    }
+
+    fn failure(
+        &self,
+        problem: Problem,
+        cancelled: bool,
+        usage: Vec<FunctionUsage>,
+        log: Option<LogRef>,
+    ) -> TaskFailure {
+        TaskFailure {
+            stage: self.request.id.stage,
+            task: self.request.id.task,
+            attempt: self.request.attempt,
+            epoch: self.request.epoch,
+            sequence: self.request.sequence,
             problem,
             cancelled,
             usage,
             log,
-        };
-        let result = match (result, log) {
-            (Ok(()), Ok(log)) => {
-                let Progress {
-                    read,
-                    object,
-                    written,
-                    files,
-                    ..
-                } = progress;
-                Ok(TaskCommit {
-                    stage: id.stage,
-                    task: id.task,
-                    attempt,
-                    epoch,
-                    stream_epoch: 0,
-                    positions: Vec::new(),
-                    object,
-                    written,
-                    read,
-                    files,
-                    usage: usage.into(),
-                    log,
-                })
-            }
-            (Ok(()), Err(problem)) => Err(failure(problem, usage, None)),
-            (Err(problem), log) => Err(failure(problem, usage, log.ok())),
-        };
-        let ended_ns = environment.unix_ns();
-        let guests = environment.guests.into_inner();
-        let mut guests = guests.unwrap_or_else(PoisonError::into_inner);
-        for guest in &mut guests {
-            // Those that a task leaves behind end with it.
-            guest.ended_ns = guest.ended_ns.min(ended_ns);
         }
-        let took = Took {
-            began_ns,
-            ended_ns,
-            guests,
-        };
-        TaskReply {
-            job: id.job,
-            result,
-            took,
-        }
-    }
-
-    /// Where this attempt's objects lie: no other attempt ever has the same name.
-    fn key(&self, suffix: &str) -> String {
-        let TaskRequest {
-            id,
-            epoch,
-            sequence,
-            ..
-        } = &self.request;
-        format!(
-            "{}/{}/{}-{}-{}.{suffix}",
-            job_prefix(&id.job),
-            id.stage,
-            id.task,
-            epoch,
-            sequence
-        )
     }
 
     async fn work(
@@ -215,7 +223,7 @@ impl TaskRun {
                 .unwrap_or_else(PoisonError::into_inner);
             failpoint::hit("shuffle-write");
             let (object, written) = segments
-                .finish(&self.blobs, &self.key("shuffle"), n_edges)
+                .finish(&self.blobs, &self.request.key("shuffle"), n_edges)
                 .await
                 .map_err(|error| error.problem())?;
             progress.own.shuffle_bytes_written = object.bytes;
@@ -263,7 +271,7 @@ impl TaskRun {
                 failpoint::hit("reduce");
                 let source = ShuffleSource {
                     reader: &self.reader,
-                    inputs: &self.inputs,
+                    objects: &self.input(*edge, from)?.objects,
                     from,
                     edge: edge.edge,
                     keys,
@@ -274,13 +282,25 @@ impl TaskRun {
                 if read.spilled_runs > 0 {
                     tracing::debug!(task = %self.request.id, runs = read.spilled_runs, "spilled");
                 }
-                progress.read = read.sums;
+                progress.read = vec![read.sums];
                 progress.own.rows_in = read.sums.rows;
                 progress.own.shuffle_bytes_read = read.bytes;
                 Ok(())
             }
             Source::Nothing => Ok(()),
         }
+    }
+
+    /// What the stage `from` wrote to an edge.
+    fn input(&self, edge: EdgeRef, from: &str) -> Result<&EdgeInput, Problem> {
+        let mut inputs = self.context.inputs.iter();
+        inputs.find(|input| input.edge == edge).ok_or_else(|| {
+            let detail = format!(
+                "stage `{}` reads edge {} of stage `{from}`, and was not told what was written to it",
+                self.plan.name, edge.edge
+            );
+            Problem::new(ErrorCode::Internal, detail)
+        })
     }
 
     async fn feed_files(
@@ -345,7 +365,7 @@ impl TaskRun {
                 .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
             text.push(b'\n');
         }
-        let key = self.key("log");
+        let key = self.request.key("log");
         self.blobs
             .put(&key, text)
             .await
@@ -357,3 +377,22 @@ impl TaskRun {
         })
     }
 }
+
+/// When the attempt and its guests ran.
+fn took(began: &Began, environment: TaskEnvironment) -> Took {
+    let ended_ns = environment.unix_ns();
+    let guests = environment.guests.into_inner();
+    let mut guests = guests.unwrap_or_else(PoisonError::into_inner);
+    for guest in &mut guests {
+        // Those that a task leaves behind end with it.
+        guest.ended_ns = guest.ended_ns.min(ended_ns);
+    }
+    Took {
+        began_ns: began.unix_ns,
+        ended_ns,
+        guests,
+    }
+}
+
+#[cfg(test)]
+mod tests;

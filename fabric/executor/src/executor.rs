@@ -11,12 +11,14 @@ use anyhow::Context;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
-use weft_core::{ErrorCode, Problem};
+use weft_core::{Digest, ErrorCode, Problem};
 use weft_engine::Executor;
 use weft_protocol::frame::EncodeError;
 use weft_protocol::{
-    FromExecutor, InvokeRequest, PlanRequest, PublishRequest, TaskRequest, ToExecutor,
+    FromExecutor, InvokeRequest, MESSAGE_VERSION, PlanRequest, PublishRequest, TaskRequest,
+    ToExecutor, Work,
 };
 use weft_runtime::{frames, process};
 use weft_sandbox::{Engine, Role};
@@ -28,13 +30,14 @@ const REPLIES_MAX: usize = 4096;
 /// Jobs that are planned at a time, and that are published.
 const STEPS_MAX: u32 = 4;
 
-/// What a thread does.
-enum Work {
+/// Work for one of the threads.
+enum Assignment {
     Task(TaskRequest),
     Plan(Box<PlanRequest>),
     Describe {
         request: u64,
-        digest: weft_core::Digest,
+        digest: Digest,
+        artefact: Digest,
     },
     Publish(PublishRequest),
 }
@@ -79,87 +82,129 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
-    let (reader, mut writer) = UnixStream::from_std(socket)?.into_split();
+    let (reader, writer) = UnixStream::from_std(socket)?.into_split();
     let mut reader = BufReader::new(reader);
-    let Some((
-        ToExecutor::Setup {
-            store,
-            spill,
-            slots,
-            compatibility,
-        },
-        _,
-    )) = frames::read(&mut reader).await?
-    else {
-        anyhow::bail!("the agent did not say `setup` first");
-    };
-    let engine = Engine::new(Role::Executor).map_err(|fault| anyhow::anyhow!("{fault}"))?;
-    let executor = Executor::new(engine, Blobs::local(&store)?, compatibility, spill);
-    let (replies, mut outbox) = mpsc::channel(REPLIES_MAX);
-    let work = Queues {
-        tasks: workers("slot", slots, &executor, &replies)?,
-        plans: workers("plan", slots.min(STEPS_MAX), &executor, &replies)?,
-        publishes: workers("publish", slots.min(STEPS_MAX), &executor, &replies)?,
-        // One: a component that sleeps while it describes itself keeps no job waiting.
-        describes: workers("describe", 1, &executor, &replies)?,
-    };
-    let (calls, called) = mpsc::channel(QUEUE_MAX);
-    let called = Arc::new(Mutex::new(called));
-    for slot in 0..slots {
-        let (executor, called, replies) = (executor.clone(), Arc::clone(&called), replies.clone());
-        std::thread::Builder::new()
-            .name(format!("weft-call-{slot}"))
-            .spawn(move || run_calls(&executor, &called, &replies))?;
-    }
+    let setup = frames::read(&mut reader).await?.map(|(setup, _)| setup);
+    let (executor, slots) = set_up(setup)?;
+    let (replies, outbox) = mpsc::channel(REPLIES_MAX);
+    let queues = Queues::start(&executor, slots, &replies)?;
     replies
         .send((FromExecutor::Ready { slots }, Vec::new()))
         .await?;
-    let reading = async {
-        while let Some((message, payload)) = frames::read::<ToExecutor>(&mut reader).await? {
-            match message {
-                ToExecutor::Invoke(request) if request.stream.is_some() => {
-                    executor.expect_stream(request.request);
-                    start_stream(&executor, request, &replies).await?;
-                }
-                ToExecutor::Input { request } => executor.input(request, payload),
-                ToExecutor::OutputTaken { request, bytes } => executor.output_taken(request, bytes),
-                ToExecutor::Invoke(request) => {
-                    executor.expect(request.request);
-                    let sent = calls.send((request, payload)).await;
-                    sent.map_err(|_| anyhow::anyhow!("the slots are gone"))?;
-                }
-                ToExecutor::Abandon { request } => executor.abandon(request),
-                message => take(&executor, &work, message).await?,
-            }
-        }
-        anyhow::Ok(())
-    };
-    let writing = async {
-        while let Some((reply, payload)) = outbox.recv().await {
-            if let Err(error) = frames::write(&mut writer, &reply, &payload).await {
-                // Whoever made it so large hears of it; the others' work goes on.
-                let Some(EncodeError::TooLarge(bytes)) = error.downcast_ref() else {
-                    return Err(error);
-                };
-                frames::write(&mut writer, &reply.too_large(*bytes), &[]).await?;
-            }
-        }
-        anyhow::Ok(())
-    };
     tokio::select! {
-        ended = reading => ended,
-        failed = writing => failed,
+        ended = read_messages(reader, &executor, &queues, &replies) => ended,
+        failed = write_replies(writer, outbox) => failed,
     }?;
     // The agent is gone; tasks that still run have nobody to commit to.
     std::process::exit(0)
 }
 
-/// Work of each kind has threads of its own.
+/// Makes the executor that the agent's first message asks for, and returns how many slots it has.
+fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, u32)> {
+    let Some(ToExecutor::Setup {
+        version,
+        store,
+        spill,
+        slots,
+        compatibility,
+    }) = first
+    else {
+        anyhow::bail!("the agent did not say `setup` first");
+    };
+    check_version(version)?;
+    let engine = Engine::new(Role::Executor).map_err(|fault| anyhow::anyhow!("{fault}"))?;
+    let executor = Executor::new(engine, Blobs::local(&store)?, compatibility, spill);
+    Ok((executor, slots))
+}
+
+/// Fails if the agent speaks another version of the messages.
+fn check_version(version: u32) -> anyhow::Result<()> {
+    if version != MESSAGE_VERSION {
+        anyhow::bail!(
+            "the agent speaks version {version} of the messages, this executor version {MESSAGE_VERSION}: \
+             both must come from one release of Weft"
+        );
+    }
+    Ok(())
+}
+
+/// Takes the agent's messages until it closes the socket.
+async fn read_messages(
+    mut reader: BufReader<OwnedReadHalf>,
+    executor: &Executor,
+    queues: &Queues,
+    replies: &mpsc::Sender<Reply>,
+) -> anyhow::Result<()> {
+    while let Some((message, payload)) = frames::read::<ToExecutor>(&mut reader).await? {
+        match message {
+            ToExecutor::Invoke(request) if request.stream.is_some() => {
+                executor.expect_stream(request.request);
+                start_stream(executor, request, replies).await?;
+            }
+            ToExecutor::Invoke(request) => {
+                executor.expect(request.request);
+                let sent = queues.calls.send((request, payload)).await;
+                sent.map_err(|_| anyhow::anyhow!("the slots are gone"))?;
+            }
+            ToExecutor::Input { request } => executor.input(request, payload),
+            ToExecutor::OutputTaken { request, bytes } => executor.output_taken(request, bytes),
+            ToExecutor::Abandon { request } => executor.abandon(request),
+            ToExecutor::Task(request) => {
+                enqueue(&queues.tasks, Assignment::Task(request)).await?;
+            }
+            ToExecutor::Work(work) => take(executor, queues, work).await?,
+            ToExecutor::Setup { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+async fn write_replies(
+    mut writer: OwnedWriteHalf,
+    mut outbox: mpsc::Receiver<Reply>,
+) -> anyhow::Result<()> {
+    while let Some((reply, payload)) = outbox.recv().await {
+        if let Err(error) = frames::write(&mut writer, &reply, &payload).await {
+            // Whoever made it so large hears of it; the others' work goes on.
+            let Some(EncodeError::TooLarge(bytes)) = error.downcast_ref() else {
+                return Err(error);
+            };
+            frames::write(&mut writer, &reply.too_large(*bytes), &[]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Queues of work: each kind has threads of its own.
 struct Queues {
-    tasks: mpsc::Sender<Work>,
-    plans: mpsc::Sender<Work>,
-    publishes: mpsc::Sender<Work>,
-    describes: mpsc::Sender<Work>,
+    tasks: mpsc::Sender<Assignment>,
+    plans: mpsc::Sender<Assignment>,
+    publishes: mpsc::Sender<Assignment>,
+    describes: mpsc::Sender<Assignment>,
+    calls: mpsc::Sender<Call>,
+}
+
+impl Queues {
+    /// Starts the threads.
+    fn start(
+        executor: &Executor,
+        slots: u32,
+        replies: &mpsc::Sender<Reply>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            tasks: workers("slot", slots, executor, replies)?,
+            plans: workers("plan", slots.min(STEPS_MAX), executor, replies)?,
+            publishes: workers("publish", slots.min(STEPS_MAX), executor, replies)?,
+            // One: a component that sleeps while it describes itself keeps no job waiting.
+            describes: workers("describe", 1, executor, replies)?,
+            calls: callers(slots, executor, replies)?,
+        })
+    }
+}
+
+async fn enqueue(queue: &mpsc::Sender<Assignment>, assignment: Assignment) -> anyhow::Result<()> {
+    let sent = queue.send(assignment).await;
+    sent.map_err(|_| anyhow::anyhow!("the threads are gone"))
 }
 
 /// Starts threads that take work from one queue.
@@ -168,7 +213,7 @@ fn workers(
     threads: u32,
     executor: &Executor,
     replies: &mpsc::Sender<Reply>,
-) -> std::io::Result<mpsc::Sender<Work>> {
+) -> std::io::Result<mpsc::Sender<Assignment>> {
     let (work, queue) = mpsc::channel(QUEUE_MAX);
     let queue = Arc::new(Mutex::new(queue));
     for thread in 0..threads {
@@ -180,51 +225,68 @@ fn workers(
     Ok(work)
 }
 
-async fn take(executor: &Executor, work: &Queues, message: ToExecutor) -> anyhow::Result<()> {
-    let (queue, one) = match message {
-        ToExecutor::Setup { .. }
-        | ToExecutor::Invoke(_)
-        | ToExecutor::Input { .. }
-        | ToExecutor::OutputTaken { .. }
-        | ToExecutor::Abandon { .. } => return Ok(()),
-        ToExecutor::Stage(context) => {
+/// Starts the threads that invocations wait for.
+fn callers(
+    slots: u32,
+    executor: &Executor,
+    replies: &mpsc::Sender<Reply>,
+) -> std::io::Result<mpsc::Sender<Call>> {
+    let (calls, called) = mpsc::channel(QUEUE_MAX);
+    let called = Arc::new(Mutex::new(called));
+    for slot in 0..slots {
+        let (executor, called, replies) = (executor.clone(), Arc::clone(&called), replies.clone());
+        std::thread::Builder::new()
+            .name(format!("weft-call-{slot}"))
+            .spawn(move || run_calls(&executor, &called, &replies))?;
+    }
+    Ok(calls)
+}
+
+async fn take(executor: &Executor, queues: &Queues, work: Work) -> anyhow::Result<()> {
+    let (queue, assignment) = match work {
+        Work::Stage(context) => {
             executor.open_stage(*context);
             return Ok(());
         }
-        ToExecutor::Forget { job } => {
+        Work::Forget { job } => {
             executor.forget(&job);
             return Ok(());
         }
-        ToExecutor::Describe { request, digest } => {
-            (&work.describes, Work::Describe { request, digest })
+        Work::Describe {
+            request,
+            digest,
+            artefact,
+        } => {
+            let assignment = Assignment::Describe {
+                request,
+                digest,
+                artefact,
+            };
+            (&queues.describes, assignment)
         }
-        ToExecutor::Plan(request) => {
+        Work::Plan(request) => {
             executor.expect_plan(&request.job);
-            (&work.plans, Work::Plan(request))
+            (&queues.plans, Assignment::Plan(request))
         }
-        ToExecutor::Task(request) => (&work.tasks, Work::Task(request)),
-        ToExecutor::Publish(request) => (&work.publishes, Work::Publish(request)),
+        Work::Publish(request) => (&queues.publishes, Assignment::Publish(request)),
     };
-    queue
-        .send(one)
-        .await
-        .map_err(|_| anyhow::anyhow!("the threads are gone"))
+    enqueue(queue, assignment).await
 }
 
 /// A thread with a runtime: one piece of work at a time.
 fn run_work(
     executor: &Executor,
-    queue: &Mutex<mpsc::Receiver<Work>>,
+    queue: &Mutex<mpsc::Receiver<Assignment>>,
     replies: &mpsc::Sender<Reply>,
 ) {
     let runtime = slot_runtime();
     loop {
-        let work = queue
+        let assignment = queue
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .blocking_recv();
-        let Some(work) = work else { return };
-        let reply = runtime.block_on(perform(executor, work));
+        let Some(assignment) = assignment else { return };
+        let reply = runtime.block_on(perform(executor, assignment));
         if replies.blocking_send((reply, Vec::new())).is_err() {
             return;
         }
@@ -287,19 +349,57 @@ async fn start_stream(
     Ok(())
 }
 
-async fn perform(executor: &Executor, work: Work) -> FromExecutor {
-    match work {
-        Work::Task(request) => FromExecutor::Task(Box::new(executor.run(request).await)),
-        Work::Plan(request) => FromExecutor::Planned(executor.plan(&request).await),
-        Work::Describe { request, digest } => {
-            FromExecutor::Described(executor.describe(request, &digest).await)
-        }
-        Work::Publish(request) => {
+async fn perform(executor: &Executor, assignment: Assignment) -> FromExecutor {
+    match assignment {
+        Assignment::Task(request) => FromExecutor::Task(Box::new(executor.run(request).await)),
+        Assignment::Plan(request) => FromExecutor::Planned(executor.plan(&request).await),
+        Assignment::Describe {
+            request,
+            digest,
+            artefact,
+        } => FromExecutor::Described(executor.describe(request, &digest, &artefact).await),
+        Assignment::Publish(request) => {
             let job = request.job.clone();
             FromExecutor::Published {
                 job,
                 result: executor.publish(request).await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setup(version: u32) -> ToExecutor {
+        ToExecutor::Setup {
+            version,
+            store: "/nowhere/store".into(),
+            spill: "/nowhere/spill".into(),
+            slots: 1,
+            compatibility: "0".into(),
+        }
+    }
+
+    #[track_caller]
+    fn check(first: Option<ToExecutor>, parts: &[&str]) {
+        let Err(error) = set_up(first) else {
+            panic!("an executor was made");
+        };
+        for part in parts {
+            assert!(error.to_string().contains(part), "`{error}` lacks `{part}`");
+        }
+    }
+
+    #[test]
+    fn agents_of_other_versions_are_refused() {
+        let ours = format!("version {MESSAGE_VERSION}");
+        for other in [MESSAGE_VERSION - 1, MESSAGE_VERSION + 1] {
+            check(Some(setup(other)), &[&format!("version {other}"), &ours]);
+        }
+        check_version(MESSAGE_VERSION).expect("it is ours");
+        check(None, &["did not say `setup` first"]);
+        check(Some(ToExecutor::Abandon { request: 1 }), &["`setup` first"]);
     }
 }

@@ -1,21 +1,31 @@
 //! Keys of objects in the store, and the fingerprint of their formats.
 
-use weft_core::{Digest, JobId};
+use weft_core::{AttemptId, Digest, Incarnation, JobId, TaskId};
 
 /// Partition hash, plan encoding and segment format: executors of one job must agree on all three.
-pub const FINGERPRINT: &str = "arrow-row59-xxh3 · plan-json-1 · ipc59-lz4-xxh3-1";
+pub const FINGERPRINT: &str = "canonical-row59-xxh3 · plan-json-2 · ipc59-lz4-xxh3-1";
 
-/// Where all lies that a job needs while it runs.
+/// Prefix of all objects that a job needs while it runs.
 pub fn job_prefix(job: &JobId) -> String {
     format!("jobs/{job}")
 }
 
-/// Where an uploaded component lies.
+/// Key of an uploaded component.
 pub fn component_key(digest: &Digest) -> String {
     format!("components/{}.wasm", digest.hex())
 }
 
-/// Where its artefact for one engine lies.
+/// Key of a component's artefact for one engine.
 pub fn artefact_key(digest: &Digest, compatibility: &str) -> String {
     format!("artefacts/{}-{compatibility}.cwasm", digest.hex())
+}
+
+/// Key of an object that one attempt writes: no other attempt ever has the same name.
+pub fn attempt_key(task: &TaskId, agent: &Incarnation, attempt: AttemptId, suffix: &str) -> String {
+    let AttemptId { epoch, sequence } = attempt;
+    let prefix = job_prefix(&task.job);
+    format!(
+        "{prefix}/{}/{}-{agent}-{epoch}-{sequence}.{suffix}",
+        task.stage, task.task
+    )
 }

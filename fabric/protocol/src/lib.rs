@@ -8,6 +8,7 @@
 //!
 //! Types only: no I/O, no channels. Whatever is here may go over a wire or into the replicated state.
 
+mod agent;
 mod compile;
 pub mod frame;
 mod invocation;
@@ -17,13 +18,17 @@ mod outputs;
 mod plan;
 mod stream;
 
+pub use agent::{
+    AgentCommand, AgentOutcome, AgentReport, AgentResult, AgentStatus, ExecutorStatus, FromAgent,
+    RunningAttempt, RunningWork, ToAgent,
+};
 pub use compile::{ARTEFACT_BYTES_MAX, COMPILE_CPU_SECONDS_MAX, COMPILE_MEMORY_BYTES_MAX, Verdict};
 pub use invocation::{DEADLINE_MAX, OUTPUT_BYTES_MAX};
-pub use keys::{FINGERPRINT, artefact_key, component_key, job_prefix};
+pub use keys::{FINGERPRINT, artefact_key, attempt_key, component_key, job_prefix};
 pub use messages::{
-    Columns, DescribeReply, FromExecutor, GuestTook, InvokeReply, InvokeRequest, PlanReply,
-    PlanRequest, PublishRequest, StageContext, StreamFormats, TaskReply, TaskRequest, ToExecutor,
-    Took,
+    Columns, DescribeReply, EdgeInput, FromExecutor, GuestTook, InvokeReply, InvokeRequest,
+    MESSAGE_VERSION, PlanReply, PlanRequest, PublishRequest, StageContext, StreamFormats,
+    TaskReply, TaskRequest, ToExecutor, Took, Work,
 };
 pub use outputs::ManifestOutput;
 pub use plan::{

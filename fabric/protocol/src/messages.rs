@@ -1,55 +1,78 @@
 //! Messages between agents and executors, always as encoded bytes.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use weft_core::job::{InputFormat, JobSpec, OutputFormat};
 use weft_core::{
-    Description, Digest, Epoch, ErrorCode, FunctionUsage, JobId, Limits, LogLine, Meters,
-    PinnedFunction, Problem, TaskId,
+    AttemptId, Description, Digest, Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits,
+    LogLine, Meters, PinnedFunction, Problem, TaskId,
 };
 
+use crate::keys::attempt_key;
 use crate::outputs::ManifestOutput;
-use crate::plan::{ObjectRef, Plan, PublishedOutput, TaskCommit, TaskFailure};
+use crate::plan::{EdgeRef, ObjectRef, Plan, PublishedOutput, Sums, TaskCommit, TaskFailure};
 
-/// From the agent to its executor.
+/// Version of all messages between controllers, agents and executors. Both sides must have the same.
+pub const MESSAGE_VERSION: u32 = 2;
+
+/// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ToExecutor {
-    /// Comes first: what the process needs to start, which its environment does not tell.
-    Setup {
-        /// Folder of the store.
-        store: std::path::PathBuf,
-        /// Folder for what tasks spill.
-        spill: std::path::PathBuf,
-        /// Tasks that run side by side.
-        slots: u32,
-        /// Names the artefacts that this engine takes.
-        compatibility: String,
-    },
+pub enum Work {
     /// Have a component describe itself.
     Describe {
         /// Pairs the answer with the question.
         request: u64,
         /// The component.
         digest: Digest,
+        /// Digest of its artefact.
+        artefact: Digest,
     },
     /// Plan a job.
     Plan(Box<PlanRequest>),
-    /// What the tasks of a stage have in common; comes before the first of them.
+    /// Context of a stage; comes before the first of its tasks.
     Stage(Box<StageContext>),
-    /// Run a task.
-    Task(TaskRequest),
     /// Make files visible.
     Publish(PublishRequest),
-    /// Call a function once. Its input is the frame's payload, unless the call streams.
+    /// Stop the job's work, and forget the job.
+    Forget {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// From the agent to its executor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToExecutor {
+    /// Comes first: settings that the process needs to start, which its environment does not tell.
+    Setup {
+        /// [`MESSAGE_VERSION`] of the agent.
+        version: u32,
+        /// Folder of the store.
+        store: std::path::PathBuf,
+        /// Folder for files that tasks spill.
+        spill: std::path::PathBuf,
+        /// Tasks that run side by side.
+        slots: u32,
+        /// Names the artefacts that this engine takes.
+        compatibility: String,
+    },
+    /// Do this.
+    Work(Work),
+    /// Run a task.
+    Task(TaskRequest),
+    /// Invoke a function once. Its input is the frame's payload, unless the invocation streams.
     Invoke(Box<InvokeRequest>),
-    /// More input of a call that streams: the frame's payload. An empty one is the end.
+    /// More input of an invocation that streams: the frame's payload. An empty one is the end.
     Input {
-        /// The call's number.
+        /// The invocation's number.
         request: u64,
     },
-    /// The client of a call that streams has taken a piece of output.
+    /// The client of an invocation that streams has taken a piece of output.
     OutputTaken {
-        /// The call's number.
+        /// The invocation's number.
         request: u64,
         /// Its length.
         bytes: usize,
@@ -58,11 +81,6 @@ pub enum ToExecutor {
     Abandon {
         /// Its number.
         request: u64,
-    },
-    /// Stop what runs of the job, and forget it.
-    Forget {
-        /// The job.
-        job: JobId,
     },
 }
 
@@ -130,6 +148,7 @@ impl FromExecutor {
                         task: commit.task,
                         attempt: commit.attempt,
                         epoch: commit.epoch,
+                        sequence: commit.sequence,
                         problem,
                         cancelled: false,
                         usage: commit.usage.lines(),
@@ -171,6 +190,8 @@ pub struct InvokeRequest {
     pub request: u64,
     /// The component.
     pub digest: Digest,
+    /// Digest of its artefact.
+    pub artefact: Digest,
     /// The function.
     pub function: String,
     /// `component@version/function`.
@@ -247,6 +268,8 @@ pub struct PlanRequest {
     pub spec: JobSpec,
     /// Its functions.
     pub functions: Vec<PinnedFunction>,
+    /// Digests of the components' artefacts, by component.
+    pub artefacts: BTreeMap<Digest, Digest>,
     /// Where guests' clocks stand, in Unix milliseconds.
     pub started_ms: u64,
     /// Nothing is to be written: the job is only looked at.
@@ -275,30 +298,62 @@ pub struct PlanReply {
     pub usage: Vec<FunctionUsage>,
 }
 
-/// What the tasks of a stage have in common.
+/// Context that the tasks of a stage share.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StageContext {
     /// The job.
     pub job: JobId,
     /// Position of the stage in the plan.
     pub stage: u32,
+    /// [`FINGERPRINT`](crate::FINGERPRINT) of the plan: an executor with another refuses the stage.
+    pub fingerprint: String,
     /// Key of the plan's blob.
     pub plan: String,
-    /// For stages that read an edge: the objects that its tasks wrote, by task.
-    pub inputs: Vec<Option<ObjectRef>>,
+    /// Edges that the stage reads, in the order of its shape.
+    pub inputs: Vec<EdgeInput>,
+    /// Digests of the components' artefacts, by component.
+    pub artefacts: BTreeMap<Digest, Digest>,
+}
+
+/// Rows of an edge, as its writers committed them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EdgeInput {
+    /// The edge.
+    pub edge: EdgeRef,
+    /// Sums over all that was written to it: readers together must read the same.
+    pub expected: Sums,
+    /// Objects of the writing stage's tasks, by task.
+    pub objects: Vec<Option<ObjectRef>>,
 }
 
 /// One attempt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TaskRequest {
-    /// Which task.
+    /// The task.
     pub id: TaskId,
-    /// Which attempt of it.
+    /// Number of the attempt, for people.
     pub attempt: u32,
-    /// The lease.
+    /// Lease of the executor.
     pub epoch: Epoch,
-    /// Unique under the epoch: names of objects and files carry both.
+    /// Number of the attempt under the lease.
     pub sequence: u64,
+    /// Life of the agent: with epoch and sequence it keeps names of objects and files apart.
+    pub agent: Incarnation,
+}
+
+impl TaskRequest {
+    /// The attempt.
+    pub fn attempt_id(&self) -> AttemptId {
+        AttemptId {
+            epoch: self.epoch,
+            sequence: self.sequence,
+        }
+    }
+
+    /// Key of an object that the attempt writes.
+    pub fn key(&self, suffix: &str) -> String {
+        attempt_key(&self.id, &self.agent, self.attempt_id(), suffix)
+    }
 }
 
 /// How an attempt ended.

@@ -1,7 +1,7 @@
 //! A job's plan as the control plane sees it: shapes, references, and the reports of finished attempts.
 
 use serde::{Deserialize, Serialize};
-use weft_core::{Epoch, FunctionUsage, Limits, PackedUsage, Problem};
+use weft_core::{AttemptId, Epoch, FunctionUsage, Limits, PackedUsage, Problem};
 
 /// What a slot offers and a task asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,8 +28,8 @@ pub enum EdgeKind {
     Materialised,
 }
 
-/// Which edge a stage reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Edge that a stage reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EdgeRef {
     /// Position of the writing stage in the plan.
     pub stage: u32,
@@ -56,8 +56,9 @@ pub struct StageShape {
     pub n_tasks: u32,
     /// Key of the plan's blob.
     pub plan: String,
-    /// The edge it reads, or nothing for stages that read inputs or nothing.
-    pub reads: Option<EdgeRef>,
+    /// The edges it reads, none for stages that read inputs or nothing. Edges that are materialised
+    /// are complete before the stage starts.
+    pub reads: Vec<EdgeRef>,
     /// The edges it writes.
     pub edges: Vec<EdgeShape>,
     /// Limits of a task.
@@ -163,10 +164,12 @@ pub struct TaskCommit {
     pub stage: u32,
     /// Position of the task in the stage.
     pub task: u32,
-    /// Which attempt of the task.
+    /// Number of the attempt, for people: attempts before it failed or run beside it.
     pub attempt: u32,
-    /// The lease it ran under.
+    /// Lease that it ran under.
     pub epoch: Epoch,
+    /// Number that the agent gave the attempt under its lease.
+    pub sequence: u64,
     /// Position in a stream; 0 in batch jobs.
     #[serde(default)]
     pub stream_epoch: u64,
@@ -177,8 +180,8 @@ pub struct TaskCommit {
     pub object: Option<ObjectRef>,
     /// Sums over what it wrote, by edge.
     pub written: Vec<Sums>,
-    /// Sums over what it read from the shuffle.
-    pub read: Sums,
+    /// Sums over rows that it read from the shuffle, by edge that the stage reads.
+    pub read: Vec<Sums>,
     /// Files it staged.
     pub files: Vec<SinkFile>,
     /// What it used.
@@ -188,11 +191,27 @@ pub struct TaskCommit {
 }
 
 impl TaskCommit {
+    /// The attempt.
+    pub fn attempt_id(&self) -> AttemptId {
+        AttemptId {
+            epoch: self.epoch,
+            sequence: self.sequence,
+        }
+    }
+
+    /// Sums over all rows that it read from the shuffle.
+    pub fn read_total(&self) -> Sums {
+        let mut total = Sums::default();
+        self.read.iter().for_each(|sums| total.add(sums));
+        total
+    }
+
     /// Drops spare capacity: decoded lists have room for more than they hold, and a state keeps a
     /// hundred thousand commits.
     #[must_use]
     pub fn shrunk(mut self) -> TaskCommit {
         self.written.shrink_to_fit();
+        self.read.shrink_to_fit();
         self.files.shrink_to_fit();
         self
     }
@@ -218,10 +237,12 @@ pub struct TaskFailure {
     pub stage: u32,
     /// Position of the task in the stage.
     pub task: u32,
-    /// Which attempt of the task.
+    /// Number of the attempt, for people: attempts before it failed or run beside it.
     pub attempt: u32,
-    /// The lease it ran under.
+    /// Lease that it ran under.
     pub epoch: Epoch,
+    /// Number that the agent gave the attempt under its lease.
+    pub sequence: u64,
     /// What went wrong; the code says whose fault it is.
     pub problem: Problem,
     /// It was stopped because its job has ended.
@@ -231,6 +252,16 @@ pub struct TaskFailure {
     pub usage: Vec<FunctionUsage>,
     /// Its log.
     pub log: Option<LogRef>,
+}
+
+impl TaskFailure {
+    /// The attempt.
+    pub fn attempt_id(&self) -> AttemptId {
+        AttemptId {
+            epoch: self.epoch,
+            sequence: self.sequence,
+        }
+    }
 }
 
 /// An output as its manifest lists it.

@@ -1,13 +1,14 @@
 //! The link between controller and node: all that one asks of the other.
 //!
 //! ```text
-//! scheduler ──Node::start_executor──▶ agent ──▶ executor process
-//!     ▲  └────────ExecutorLink──messages──────────▶ │
-//!     └───────────ExecutorEvent─────────────────────┘
-//! API ──Invoker──▶ agent (admission) ──▶ executor
+//! scheduler ──ToAgent──▶ agent ──▶ executors          messages, in order, bounded queues
+//!     ▲─────FromAgent──────┘
+//! API ──Invoker──▶ agent (admission) ──▶ executor     calls, past the scheduler
+//! API ──Compilers─▶ agent ──▶ compiler
 //! ```
+//!
+//! Whatever crosses it is plain data of [`weft_protocol`], so that it may go over a wire.
 
-use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -15,49 +16,59 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 use tokio::sync::mpsc;
-use weft_core::{FunctionUsage, Problem};
-use weft_protocol::{FromExecutor, InvokeReply, InvokeRequest, ToExecutor};
+use weft_core::{Digest, Problem, TenantId};
+use weft_protocol::{FromAgent, InvokeReply, InvokeRequest, ToAgent};
 
-/// Message to an executor, with its payload.
-pub type Outbound = (ToExecutor, Bytes);
+/// Messages that may wait on a link, in each direction.
+pub const MAX_LINK_MESSAGES: usize = 4_096;
 
-/// Report about an executor.
-#[derive(Debug)]
-pub enum ExecutorEvent {
-    /// It sent a message.
-    Said(u64, FromExecutor),
-    /// Its process is gone, and how it ended.
-    Gone(u64, String),
+/// Controller's end of the link to one node.
+pub struct NodeLink {
+    /// Commands to the node's agent.
+    pub commands: mpsc::Sender<ToAgent>,
+    /// Reports of the node's agent.
+    pub reports: mpsc::Receiver<FromAgent>,
 }
 
-/// Sending end of the link to a running executor.
-pub struct ExecutorLink {
-    /// Unique in the life of the node's agent.
-    pub id: u64,
-    sender: mpsc::Sender<Outbound>,
+/// Agent's end of the link to its controller.
+pub struct ControllerLink {
+    /// Commands of the controller.
+    pub commands: mpsc::Receiver<ToAgent>,
+    /// Reports to the controller.
+    pub reports: mpsc::Sender<FromAgent>,
 }
 
-impl ExecutorLink {
-    /// A link that sends into this queue.
-    pub fn new(id: u64, sender: mpsc::Sender<Outbound>) -> Self {
-        Self { id, sender }
-    }
-
-    /// Sends a message. If the executor is gone, its `Gone` is on the way.
-    pub async fn send(&self, message: ToExecutor) {
-        let _ = self.sender.send((message, Bytes::new())).await;
-    }
+/// A link within one process.
+pub fn local_link() -> (NodeLink, ControllerLink) {
+    let (commands, commanded) = mpsc::channel(MAX_LINK_MESSAGES);
+    let (reports, reported) = mpsc::channel(MAX_LINK_MESSAGES);
+    let node = NodeLink {
+        commands,
+        reports: reported,
+    };
+    let controller = ControllerLink {
+        commands: commanded,
+        reports,
+    };
+    (node, controller)
 }
 
-/// A node, as the controller sees it.
+/// A component that was compiled.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// Interfaces that it imports.
+    pub imports: Vec<String>,
+    /// Digest of the artefact, which lies in the store.
+    pub artefact: Digest,
+}
+
+/// Compilers of a node.
 #[async_trait]
-pub trait Node: Send + Sync {
-    /// Starts an executor. Its `Ready` comes as an event.
-    async fn start_executor(&self, id: u64) -> anyhow::Result<ExecutorLink>;
-
-    /// Compiles the component at `component` into `artefact`, which appears whole or not at all, and
-    /// returns the interfaces that it imports.
-    async fn compile(&self, component: &Path, artefact: &Path) -> Result<Vec<String>, Problem>;
+pub trait Compilers: Send + Sync {
+    /// Compiles a component of the store into its artefact, which appears whole or not at all.
+    ///
+    /// Errors: the component is refused, or `busy`.
+    async fn compile(&self, component: &Digest) -> Result<Compiled, Problem>;
 
     /// Name of the artefacts that this node's engine takes.
     fn compatibility(&self) -> &str;
@@ -104,6 +115,7 @@ pub trait Invoker: Send + Sync {
     /// and faults of the function. Dropping the future abandons the invocation.
     async fn invoke(
         &self,
+        tenant: &TenantId,
         request: InvokeRequest,
         input: Bytes,
         deadline: Duration,
@@ -116,15 +128,13 @@ pub trait Invoker: Send + Sync {
     /// the future does.
     async fn stream(
         &self,
+        tenant: &TenantId,
         request: InvokeRequest,
         body: Body<'_>,
         deadline: Duration,
         client: &mpsc::Sender<StreamEvent>,
     ) -> Result<InvokeReply, NoReply>;
 
-    /// Takes what invocations used since the last time, by function.
-    fn take_usage(&self) -> Vec<FunctionUsage>;
-
-    /// Name of the process that admits: invocations that another one began are begun again.
-    fn incarnation(&self) -> &str;
+    /// Returns whether an executor of the tenant takes invocations.
+    fn is_ready(&self, tenant: &TenantId) -> bool;
 }

@@ -75,12 +75,15 @@ macro_rules! exports {
 }
 
 impl Component {
-    /// Maps the artefact at `path`, which must be what this fabric's own compiler wrote there.
+    /// Maps the artefact at `path`, which must be what this fabric's own compiler wrote there: whoever
+    /// calls compares its digest first, unless it has just been compiled.
     ///
     /// Errors: `Host` where the file is missing, damaged or made by another engine.
     pub fn load(engine: &Engine, path: &Path) -> Result<Arc<Self>> {
-        // SAFETY: artefacts are native code. They come from our compiler process alone, lie under the digest of the component and the
-        // engine's compatibility hash in a folder that no tenant can write, and uploads are never taken for one (`detect_precompiled`).
+        // SAFETY: artefacts are native code. They come from our compiler process alone, lie under the
+        // digest of the component and the engine's compatibility hash in a folder that no tenant can
+        // write, and uploads are never taken for one (`detect_precompiled`). Executors map none whose
+        // bytes are not those that the compiler wrote.
         #[expect(
             unsafe_code,
             reason = "the one place that loads our own precompiled components"

@@ -11,23 +11,29 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use weft_controller::Folders;
 
-/// How often something is asked for again that a server may still hold which was killed a moment ago.
+use crate::identity::{self, Identity};
+
+/// Tries to get what a server may still hold that was killed a moment ago.
 pub(crate) const PREDECESSOR_TRIES: u32 = 50;
-/// How long between two of the tries.
+/// Pause between two of the tries.
 pub(crate) const PREDECESSOR_PAUSE: Duration = Duration::from_millis(20);
 
 /// An open data folder. The lock is held as long as this lives.
 pub(crate) struct DataFolder {
     root: PathBuf,
+    pub(crate) identity: Identity,
     _lock: File,
 }
 
 impl DataFolder {
-    /// Opens the folder, makes it where it is missing, and locks it. Blocks, for a second at most, while somebody else has the lock.
+    /// Opens the folder, creates it if it is missing, and locks it. Blocks, for a second at most, while
+    /// somebody else has the lock.
     ///
-    /// A folder that holds files and never was a data folder is refused: what a crash leaves behind is swept, and a user's files are not ours.
+    /// Errors: the folder is in use, has another format, or holds files and never was a data folder:
+    /// leftovers of a crash are swept, and a user's files are not ours.
     pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
-        if !root.join("lock").exists() && !entries(root)?.is_empty() {
+        let is_ours = root.join("lock").exists() || root.join(identity::FILE).exists();
+        if !is_ours && !entries(root)?.is_empty() {
             bail!(
                 "`{}` holds files and is no data folder of Weft; choose an empty or a new one with --data",
                 root.display()
@@ -52,7 +58,12 @@ impl DataFolder {
                 root.display()
             );
         }
-        let folder = Self { root, _lock: lock };
+        let identity = Identity::of(&root)?;
+        let folder = Self {
+            root,
+            identity,
+            _lock: lock,
+        };
         for sub in ["store", "spill", "uploads"] {
             fs::create_dir_all(folder.root.join(sub))?;
         }
@@ -116,8 +127,8 @@ fn entries(folder: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {
     }
 }
 
-/// Locks the file, and waits where a server that was killed a moment ago, and is about to end, still holds the lock. Gives
-/// whether it is ours now.
+/// Locks the file, and waits for a server that was killed a moment ago and still holds the lock.
+/// Returns whether the lock is ours.
 fn locked(lock: &File) -> std::io::Result<bool> {
     for _ in 0..PREDECESSOR_TRIES {
         match flock(lock, FlockOperation::NonBlockingLockExclusive) {

@@ -12,6 +12,7 @@ use weft_cli::{Preview, Program, UpSettings};
 use weft_sandbox::{Engine, Role};
 
 mod data_folder;
+mod identity;
 mod up;
 
 /// The parts of this binary that the command line starts and does not link.

@@ -8,10 +8,12 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use weft_agent::{Agent, AgentSettings};
+use weft_agent::{Agent, AgentSettings, NodeSettings};
 use weft_cli::UpSettings;
 use weft_controller::{Controller, ControllerSettings, Local};
-use weft_runtime::{Tasks, process, random};
+use weft_core::Incarnation;
+use weft_runtime::link::local_link;
+use weft_runtime::{OnError, Tasks, process, random};
 use weft_telemetry::Registry;
 
 use crate::data_folder::{DataFolder, PREDECESSOR_PAUSE, PREDECESSOR_TRIES};
@@ -71,25 +73,32 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     let registry = Registry::new();
     let folders = folder.folders();
     let agent = AgentSettings {
+        node: NodeSettings {
+            node: folder.identity.node.clone(),
+            incarnation: Incarnation::from_random(random::bytes()?),
+            compatibility: tokio::task::spawn_blocking(weft_sandbox::compatibility).await?,
+            slots,
+        },
         store: folders.store.clone(),
         spill: folders.spill.clone(),
-        compatibility: tokio::task::spawn_blocking(weft_sandbox::compatibility).await?,
-        slots,
-        incarnation: random::name::<16>()?,
     };
-    let metrics = Arc::new(weft_agent::Metrics::new(&registry));
-    let (agent, events) = Agent::new(agent, tasks.clone(), metrics)?;
+    let metrics = weft_agent::Metrics::new(&registry);
+    let agent = Agent::new(agent, tasks.clone(), metrics)?;
+    let (link, to_controller) = local_link();
     let local = Local {
-        invoker: agent.invocations(),
-        node: Arc::new(agent),
-        events,
+        node: folder.identity.node.clone(),
+        link,
+        compilers: agent.compilers(),
+        invoker: Arc::new(agent.invocations()),
     };
+    let serving = agent.run(to_controller, cancel.clone());
+    tasks.spawn("agent", OnError::Stop, serving);
     let controller = ControllerSettings {
         folders,
         raft: folder.raft(),
         snapshot_every: number_from_environment("WEFT__RAFT__SNAPSHOT_EVERY")
             .unwrap_or(SNAPSHOT_EVERY),
-        slots,
+        incarnation: Incarnation::from_random(random::bytes()?),
         run_tasks_twice: number_from_environment("WEFT__SCHEDULER__RUN_TASKS_TWICE") == Some(1),
         token: folder.token()?,
     };

@@ -1,10 +1,12 @@
-//! Formatting, lints and layers, for the workspace and for the crates of guests, which are not members of it.
+//! Formatting, lints, layers and prose, for the workspace and for the crates of guests, which are
+//! not members of it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::places::Places;
+use crate::prose;
 use crate::run::{cargo, run, step};
 
 pub(crate) fn all(places: &Places) -> Result<()> {
@@ -14,7 +16,8 @@ pub(crate) fn all(places: &Places) -> Result<()> {
     step("clippy of the guests", || {
         guests.iter().try_for_each(|folder| guest(places, folder))
     })?;
-    step("layers", || layers(places))
+    step("layers", || layers(places))?;
+    step("prose", || prose::check(places))
 }
 
 /// The SDK and all guests: they are linted as the host sees them, so no Wasm toolchain is needed.

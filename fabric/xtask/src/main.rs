@@ -14,6 +14,7 @@ mod guests;
 mod lint;
 mod logs;
 mod places;
+mod prose;
 mod python;
 mod run;
 mod server;

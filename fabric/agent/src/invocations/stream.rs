@@ -17,10 +17,11 @@ use weft_core::Problem;
 use weft_protocol::{
     InvokeReply, InvokeRequest, PIECE_BYTES_MAX, PIECES_MAX, ToExecutor, WINDOW_BYTES, piece_weight,
 };
-use weft_runtime::link::{Body, NoReply, Outbound, StreamEvent};
+use weft_runtime::link::{Body, NoReply, StreamEvent};
 use weft_telemetry::UnderWay;
 
-use super::{Invocations, busy, lock, too_late};
+use super::{OfTenant, busy, lock, too_late};
+use crate::executor_process::Outbound;
 
 /// This side's ends of a call that streams.
 pub(super) struct Ends {
@@ -32,7 +33,7 @@ pub(super) struct Ends {
 
 /// A call that an executor was sent. Takes it back unless it has ended.
 struct Sent<'a> {
-    invocations: &'a Invocations,
+    invocations: &'a OfTenant,
     request: u64,
     /// Room on the link for taking it back: without it, the call would wait for its client for ever.
     abandon: Option<mpsc::OwnedPermit<Outbound>>,
@@ -53,7 +54,7 @@ impl Drop for Sent<'_> {
     }
 }
 
-impl Invocations {
+impl OfTenant {
     /// A piece of output has come.
     pub(crate) fn output(&self, request: u64, piece: Bytes) {
         let mut pending = lock(&self.pending);
@@ -86,8 +87,9 @@ impl Invocations {
         deadline: Duration,
         client: &mpsc::Sender<StreamEvent>,
     ) -> Result<InvokeReply, NoReply> {
-        let most = self.streams_max;
+        let most = self.shared.streams_max;
         let _stream = self
+            .shared
             .streams
             .try_acquire()
             .map_err(|_| busy(format!("{most} calls stream; try again")))?;
@@ -96,7 +98,7 @@ impl Invocations {
             let (label, most) = (&request.label, most.div_ceil(2));
             busy(format!("{most} calls of `{label}` stream; try again"))
         })?;
-        let _streaming = UnderWay::new(&self.metrics.invocations_streaming);
+        let _streaming = UnderWay::new(&self.shared.metrics.invocations_streaming);
         let label = request.label.clone();
         let call = self.run_stream(request, body, client);
         let ended = tokio::time::timeout(deadline, call).await;
@@ -133,6 +135,7 @@ impl Invocations {
             }
             pending.streams.insert(number, ends);
             pending.answers.insert(number, answer);
+            pending.labels.insert(number, request.label.clone());
         }
         let invoke = ToExecutor::Invoke(Box::new(request));
         send(&link, invoke, Bytes::new()).await?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use raft_engine::Engine;
 use weft_consensus::{ErrorKind, NoTransport, Settings, start};
 
-use crate::support::{Journal, command, commands, settings, start_single};
+use crate::support::{Journal, UNREADABLE, command, commands, settings, start_single};
 
 fn snapshot_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
@@ -343,7 +343,7 @@ async fn a_full_queue_refuses_and_a_dropped_proposal_makes_room() {
 async fn a_state_machine_that_panics_stops_its_member() {
     struct Broken;
     impl weft_consensus::StateMachine for Broken {
-        fn apply(&mut self, _index: u64, _command: &[u8]) -> Vec<u8> {
+        fn apply(&mut self, _index: u64, _command: &[u8]) -> Result<Vec<u8>, String> {
             panic!("broken on purpose")
         }
         fn snapshot(&self) -> Vec<u8> {
@@ -361,4 +361,36 @@ async fn a_state_machine_that_panics_stops_its_member() {
     let error = handle.stopped().await.unwrap_err();
     assert!(error.to_string().contains("broken on purpose"), "{error}");
     assert!(!handle.status().is_leader);
+}
+
+/// Passed over, the command would be missing from this member's state alone.
+#[tokio::test]
+async fn a_command_that_is_not_read_stops_its_member_now_and_at_every_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, journal) = start_single(settings(folder.path())).await;
+    handle.propose(command(0)).await.unwrap();
+    handle.propose(UNREADABLE.to_vec()).await.unwrap_err();
+    let error = handle.stopped().await.unwrap_err().to_string();
+    assert!(error.contains("it is of version 9"), "{error}");
+    assert_eq!(journal.commands(), commands(0..1));
+
+    let again = Journal::default();
+    let handle = start(settings(folder.path()), again.clone(), NoTransport).unwrap();
+    let error = handle.stopped().await.unwrap_err().to_string();
+    assert!(error.contains("it is of version 9"), "{error}");
+    assert_eq!(again.commands(), commands(0..1));
+}
+
+#[tokio::test]
+async fn a_leader_hears_the_term_in_which_it_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut before = 0;
+    for _ in 0..3 {
+        let (handle, journal) = start_single(settings(folder.path())).await;
+        let term = handle.status().term;
+        assert_eq!(journal.record().terms, [term]);
+        assert!(term > before, "terms grow");
+        before = term;
+        handle.shutdown().await.unwrap();
+    }
 }

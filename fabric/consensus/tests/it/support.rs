@@ -24,6 +24,7 @@ pub(crate) struct Record {
     pub(crate) n_applied: usize,
     pub(crate) n_restored: usize,
     pub(crate) leadership: Vec<bool>,
+    pub(crate) terms: Vec<u64>,
     last_index: u64,
 }
 
@@ -38,13 +39,16 @@ impl Journal {
 }
 
 impl StateMachine for Journal {
-    fn apply(&mut self, index: u64, command: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, index: u64, command: &[u8]) -> Result<Vec<u8>, String> {
+        if command == UNREADABLE {
+            return Err("it is of version 9".into());
+        }
         let mut record = self.record();
         assert!(index > record.last_index, "index {index} came twice");
         record.last_index = index;
         record.n_applied += 1;
         record.commands.push(command.to_vec());
-        [b"did ", command].concat()
+        Ok([b"did ", command].concat())
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -71,10 +75,15 @@ impl StateMachine for Journal {
         Ok(())
     }
 
-    fn leadership(&mut self, leader: bool) {
-        self.record().leadership.push(leader);
+    fn leadership(&mut self, term: Option<u64>) {
+        let mut record = self.record();
+        record.leadership.push(term.is_some());
+        record.terms.extend(term);
     }
 }
+
+/// A command that state machines of these tests do not read.
+pub(crate) const UNREADABLE: &[u8] = b"of another version";
 
 /// Settings with small numbers, so that a test sees snapshots after a few commands.
 pub(crate) fn settings(folder: &Path) -> Settings {

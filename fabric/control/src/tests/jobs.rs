@@ -1,7 +1,7 @@
 use weft_core::{Epoch, ErrorCode, JobId, Problem};
 
-use super::support::{Machine, commit, failure, plan, two_stages};
-use crate::{ATTEMPTS_MAX, Command, CommitAnswer, Effect, Ending, JobState, Outcome};
+use super::support::{Machine, another, commit, failure, plan, report, two_stages};
+use crate::{Command, CommitAnswer, Effect, Ending, JobState, MAX_ATTEMPTS, Outcome, Step};
 use weft_protocol::{EdgeRef, Plan, PublishedOutput, TaskCommit};
 
 fn run_stage(job: &JobId, stage: u32) -> Effect {
@@ -21,6 +21,7 @@ fn archive(job: &JobId) -> Effect {
 
 fn published(job: &JobId) -> Command {
     Command::JobPublished {
+        lease: None,
         job: job.clone(),
         outputs: vec![PublishedOutput {
             name: "daily".into(),
@@ -32,8 +33,10 @@ fn published(job: &JobId) -> Command {
     }
 }
 
-fn step_failed(job: &JobId, code: ErrorCode) -> Command {
+fn step_failed(job: &JobId, step: Step, code: ErrorCode) -> Command {
     Command::StepFailed {
+        step,
+        lease: None,
         job: job.clone(),
         problem: Problem::new(code, "it failed"),
         usage: Vec::new(),
@@ -129,21 +132,31 @@ fn stages_without_tasks_are_done_from_the_start() {
 fn a_plan_that_does_not_hold_together_is_a_failed_attempt() {
     let reading = |stage: u32, edge: u32| {
         let mut plan = two_stages();
-        plan.stages[1].reads = Some(EdgeRef { stage, edge });
+        plan.stages[1].reads = vec![EdgeRef { stage, edge }];
         plan
     };
     let mut uneven = two_stages();
     uneven.stages[1].n_tasks += 1;
     let endless = plan(&[(u32::MAX, None)]);
-    for wrong in [reading(1, 0), reading(2, 0), reading(0, 1), uneven, endless] {
+    let many_stages = plan(&[(1, None); 1_001]);
+    let many_tasks = plan(&[(100_000, None); 11]);
+    for wrong in [
+        reading(1, 0),
+        reading(2, 0),
+        reading(0, 1),
+        uneven,
+        endless,
+        many_stages,
+        many_tasks,
+    ] {
         let mut machine = Machine::new();
         let job = machine.submit(1);
-        for _ in 1..ATTEMPTS_MAX {
+        for _ in 1..MAX_ATTEMPTS {
             let again = Effect::PlanJob { job: job.clone() };
             assert_eq!(machine.planned(&job, &wrong), [again]);
         }
         assert_eq!(machine.planned(&job, &wrong), [archive(&job)]);
-        check_failed(&machine, &job, &["the plan's stage `s"]);
+        check_failed(&machine, &job, &["the plan"]);
     }
 }
 
@@ -152,7 +165,7 @@ fn the_first_commit_of_a_task_wins() {
     let plan = two_stages();
     let mut machine = Machine::new();
     let job = machine.running(1, &plan);
-    let (old, new) = (machine.lease(), machine.lease());
+    let (old, new) = (machine.lease(), machine.lease_on("another"));
     let first = commit(&plan, 0, 0, old);
     assert_eq!(
         machine.commit(&job, first.clone()),
@@ -181,7 +194,7 @@ fn attempts_of_a_nondeterministic_task_need_not_agree() {
     let job = machine.running(1, &plan);
     let epoch = machine.lease();
     machine.commit(&job, commit(&plan, 0, 0, epoch));
-    let mut other = commit(&plan, 0, 0, epoch);
+    let mut other = another(commit(&plan, 0, 0, epoch));
     other.written[0].xxh3 ^= 1;
     let (answer, _) = machine.commit(&job, other);
     assert_eq!(answer, CommitAnswer::Duplicate { same: true });
@@ -215,7 +228,7 @@ fn the_platforms_faults_are_tried_again_so_many_times() {
     let mut machine = Machine::new();
     let job = machine.running(1, &plan);
     let epoch = machine.lease();
-    for _ in 1..ATTEMPTS_MAX {
+    for _ in 1..MAX_ATTEMPTS {
         let effects = machine.fail(&job, failure(ErrorCode::StoreUnavailable, 0, 2, epoch));
         let again = Effect::RunTask {
             job: job.clone(),
@@ -291,16 +304,20 @@ fn planning_and_publishing_have_attempts_too() {
     for publishing in [false, true] {
         let mut machine = Machine::new();
         let job = machine.submit(1);
-        let again = if publishing {
-            machine.planned(&job, &plan(&[]))
+        let (step, other, again) = if publishing {
+            let again = machine.planned(&job, &plan(&[]));
+            (Step::Publish, Step::Plan, again)
         } else {
-            vec![Effect::PlanJob { job: job.clone() }]
+            let again = vec![Effect::PlanJob { job: job.clone() }];
+            (Step::Plan, Step::Publish, again)
         };
-        for _ in 1..ATTEMPTS_MAX {
-            let effects = machine.effects(step_failed(&job, ErrorCode::StoreUnavailable));
-            assert_eq!(effects, again);
+        let failed = |step| step_failed(&job, step, ErrorCode::StoreUnavailable);
+        // The report of a step that the job is not at costs it nothing.
+        assert_eq!(machine.effects(failed(other)), []);
+        for _ in 1..MAX_ATTEMPTS {
+            assert_eq!(machine.effects(failed(step)), again);
         }
-        let effects = machine.effects(step_failed(&job, ErrorCode::StoreUnavailable));
+        let effects = machine.effects(failed(step));
         assert_eq!(effects, [archive(&job)]);
         check_failed(&machine, &job, &["it failed"]);
     }
@@ -342,16 +359,16 @@ fn what_is_read_must_be_what_was_written() {
     };
     // A segment that was dropped, and one that was doubled.
     check(&|_, reader| {
-        reader.read.rows -= 1;
-        reader.read.segments -= 1;
+        reader.read[0].rows -= 1;
+        reader.read[0].segments -= 1;
     });
     check(&|_, reader| {
-        reader.read.rows += 1;
-        reader.read.segments += 1;
+        reader.read[0].rows += 1;
+        reader.read[0].segments += 1;
     });
     // Rows that were lost inside a segment, a flipped byte, and two segments that changed places.
-    check(&|_, reader| reader.read.rows -= 1);
-    check(&|_, reader| reader.read.xxh3 ^= 1 << 40);
+    check(&|_, reader| reader.read[0].rows -= 1);
+    check(&|_, reader| reader.read[0].xxh3 ^= 1 << 40);
     check(&|writer, _| writer.written[0].xxh3 = writer.written[0].xxh3.rotate_left(1));
     // A writer that says nothing of its edge, and one whose sums overflow.
     check(&|writer, _| writer.written.clear());
@@ -360,9 +377,9 @@ fn what_is_read_must_be_what_was_written() {
 
 #[test]
 fn checksums_that_differ_are_told_apart_from_counts_that_do() {
-    let (machine, job) = conserved(|_, reader| reader.read.xxh3 ^= 1);
+    let (machine, job) = conserved(|_, reader| reader.read[0].xxh3 ^= 1);
     check_failed(&machine, &job, &["the checksums differ"]);
-    let (machine, job) = conserved(|_, reader| reader.read.segments += 1);
+    let (machine, job) = conserved(|_, reader| reader.read[0].segments += 1);
     check_failed(&machine, &job, &["the checksums agree", "in 7 segments"]);
 }
 
@@ -413,7 +430,7 @@ fn an_outcome_never_changes() {
         (|job| given_up(job)[0].clone(), Outcome::Cancelled),
         (|job| given_up(job)[1].clone(), Outcome::Failed),
         (
-            |job| step_failed(job, ErrorCode::GuestError),
+            |job| step_failed(job, Step::Plan, ErrorCode::GuestError),
             Outcome::Failed,
         ),
         (published, Outcome::Succeeded),
@@ -440,14 +457,15 @@ fn an_outcome_never_changes() {
             cancelled,
             ended,
             published(&job),
-            step_failed(&job, ErrorCode::Internal),
+            step_failed(&job, Step::Plan, ErrorCode::Internal),
             Command::JobPlanned {
+                lease: None,
                 job: job.clone(),
                 plan: plan.clone(),
                 usage: Vec::new(),
             },
             Command::CommitTasks {
-                commits: vec![(job.clone(), commit(&plan, 0, 0, epoch))],
+                commits: vec![report(&job, 900, commit(&plan, 0, 0, epoch))],
             },
             Command::FailTask {
                 job: job.clone(),
@@ -468,8 +486,9 @@ fn a_job_that_still_works_is_not_archived() {
         job: job.clone(),
         archive: "a".into(),
     };
-    let before = machine.state.clone();
+    let mut before = machine.state.clone();
     assert_eq!(machine.effects(archived), []);
+    before.origins = machine.state.origins.clone();
     assert_eq!(machine.state, before);
 }
 
@@ -500,5 +519,38 @@ fn a_new_leader_derives_what_is_left_to_do() {
     assert_eq!(
         pending(&machine),
         [archive(&job), Effect::PlanJob { job: second }]
+    );
+}
+
+/// A node that was given up goes on, and reports when its lease has lapsed.
+#[test]
+fn steps_under_a_lapsed_lease_change_nothing_and_are_free() {
+    let mut machine = Machine::new();
+    let job = machine.submit(1);
+    let lapsed = machine.lease();
+    machine.lease();
+    let usage = || vec![super::support::usage("", 5)];
+    for command in [
+        Command::StepFailed {
+            job: job.clone(),
+            step: Step::Plan,
+            lease: Some(lapsed),
+            problem: Problem::new(ErrorCode::InvalidJob, "the user's fault"),
+            usage: usage(),
+        },
+        Command::JobPlanned {
+            job: job.clone(),
+            lease: Some(lapsed),
+            plan: two_stages(),
+            usage: usage(),
+        },
+    ] {
+        assert_eq!(machine.effects(command), []);
+        assert!(matches!(machine.job(&job).state, JobState::Planning(_)));
+    }
+    let usage = &machine.job(&job).usage[0];
+    assert_eq!(
+        (usage.billed.guest_cpu_ns, usage.platform.guest_cpu_ns),
+        (0, 10)
     );
 }

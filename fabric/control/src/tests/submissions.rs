@@ -1,9 +1,9 @@
 use weft_core::{ErrorCode, JobId};
 
-use super::support::{Machine, envelope, job_id, spec, spec_of, tenant_id};
+use super::support::{Machine, envelope, job_id, join, spec, spec_of, tenant_id};
 use crate::{
-    Answer, Command, ENDED_JOBS_MAX, Effect, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_MS, Outcome,
-    RUNNING_JOBS_MAX, State,
+    Answer, Command, Effect, IDEMPOTENCY_MS, MAX_ENDED_JOBS, MAX_IDEMPOTENCY_KEYS,
+    MAX_RUNNING_JOBS, Outcome, State,
 };
 
 fn submit(number: u64, key: Option<(&str, &str)>) -> Command {
@@ -52,7 +52,7 @@ fn a_key_expires() {
 #[test]
 fn keys_have_a_bound_and_known_ones_still_answer() {
     let mut machine = Machine::new();
-    for number in 0..IDEMPOTENCY_KEYS_MAX as u64 {
+    for number in 0..MAX_IDEMPOTENCY_KEYS as u64 {
         let key = format!("key-{number}");
         machine.effects(submit(number, Some((&key, "request"))));
         machine.effects(Command::CancelJob {
@@ -64,7 +64,7 @@ fn keys_have_a_bound_and_known_ones_still_answer() {
             archive,
         });
     }
-    let new = IDEMPOTENCY_KEYS_MAX as u64;
+    let new = MAX_IDEMPOTENCY_KEYS as u64;
     let problem = machine.refusal(submit(new, Some(("one-more", "request"))));
     assert_eq!(problem.code, ErrorCode::Busy);
     let (given, _) = machine.apply(submit(new, Some(("key-7", "request"))));
@@ -108,7 +108,7 @@ fn a_command_that_comes_twice_makes_one_job() {
 #[test]
 fn a_tenant_has_so_many_jobs_and_no_more() {
     let mut machine = Machine::new();
-    for number in 0..RUNNING_JOBS_MAX as u64 {
+    for number in 0..MAX_RUNNING_JOBS as u64 {
         machine.submit(number);
     }
     let problem = machine.refusal(submit(5_000, None));
@@ -124,7 +124,7 @@ fn a_tenant_has_so_many_jobs_and_no_more() {
 #[test]
 fn the_oldest_lines_of_ended_jobs_go_first() {
     let mut machine = Machine::new();
-    let n_jobs = ENDED_JOBS_MAX as u64 + 3;
+    let n_jobs = MAX_ENDED_JOBS as u64 + 3;
     for number in 0..n_jobs {
         let job = machine.submit(number);
         machine.effects(Command::CancelJob { job: job.clone() });
@@ -132,7 +132,7 @@ fn the_oldest_lines_of_ended_jobs_go_first() {
         machine.effects(Command::JobArchived { job, archive });
     }
     let ended = &machine.tenant().ended;
-    assert_eq!(ended.len(), ENDED_JOBS_MAX);
+    assert_eq!(ended.len(), MAX_ENDED_JOBS);
     assert!(!ended.contains_key(&job_id(2)) && ended.contains_key(&job_id(3)));
     let last = &ended[&job_id(n_jobs - 1)];
     assert_eq!(last.archive, format!("archive/{}", n_jobs - 1));
@@ -147,7 +147,7 @@ fn the_oldest_lines_of_ended_jobs_go_first() {
 fn tenants_do_not_see_each_other() {
     let mut machine = Machine::new();
     machine.submit(1);
-    let mut foreign = envelope(machine.at_ms, Command::CancelJob { job: job_id(1) });
+    let mut foreign = envelope(machine.at_ms, 1_000, Command::CancelJob { job: job_id(1) });
     foreign.tenant = "other".parse().expect("it is a tenant id");
     let (answer, _) = machine.state.apply(foreign);
     assert!(matches!(answer, Answer::Refused { problem } if problem.code == ErrorCode::NotFound));
@@ -161,9 +161,8 @@ fn tenants_do_not_see_each_other() {
 #[test]
 fn time_never_goes_back() {
     let mut state = State::default();
-    let node = || Command::NodeStarted { node: "n".into() };
-    for (at_ms, now_ms) in [(5, 5), (3, 5), (9, 9)] {
-        state.apply(envelope(at_ms, node()));
+    for (sequence, (at_ms, now_ms)) in (1..).zip([(5, 5), (3, 5), (9, 9)]) {
+        state.apply(envelope(at_ms, sequence, join("n", 1)));
         assert_eq!(state.now_ms, now_ms);
     }
 }

@@ -3,12 +3,13 @@
 use serde_json::json;
 use weft_core::job::{JobSpec, decode};
 use weft_core::{
-    Digest, Epoch, ErrorCode, FunctionUsage, JobId, Limits, Meters, Problem, TenantId,
+    Digest, Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits, Meters, NodeId, Problem,
+    TenantId,
 };
 
 use crate::{
-    Answer, COMMAND_VERSION, Command, CommitAnswer, ComponentRecord, Effect, Envelope, Job, Lease,
-    State, Tenant,
+    Answer, COMMAND_VERSION, Command, CommitAnswer, CommitReport, ComponentRecord, Effect,
+    Envelope, Job, Lease, NodeRecord, Origin, State, Tenant,
 };
 use weft_core::{FunctionKind, FunctionRecord};
 use weft_protocol::{
@@ -86,10 +87,13 @@ pub(crate) fn plan(stages: &[(u32, Option<u32>)]) -> Plan {
             name: format!("s{position}"),
             n_tasks: *n_tasks,
             plan: format!("plan/{position}.json"),
-            reads: reads.map(|stage| EdgeRef {
-                stage,
-                edge: edge(stage),
-            }),
+            reads: reads
+                .iter()
+                .map(|stage| EdgeRef {
+                    stage: *stage,
+                    edge: edge(*stage),
+                })
+                .collect(),
             edges: readers(position)
                 .map(|(partitions, _)| EdgeShape {
                     kind: EdgeKind::Materialised,
@@ -137,13 +141,18 @@ fn total(segments: impl Iterator<Item = Sums>) -> Sums {
     })
 }
 
+/// The first attempt of a task under a lease.
+fn sequence(stage: u32, task: u32) -> u64 {
+    1 + u64::from(stage) * 1_000 + u64::from(task)
+}
+
 /// The commit of an attempt that did its work as planned.
 pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCommit {
     let shape = &plan.stages[stage as usize];
     let written = (0..).zip(&shape.edges).map(|(edge, shape)| {
         total((0..shape.partitions).map(|partition| segment(stage, edge, task, partition)))
     });
-    let read = shape.reads.map(|edge| {
+    let read = shape.reads.iter().map(|edge| {
         let n_writers = plan.stages[edge.stage as usize].n_tasks;
         total((0..n_writers).map(|writer| segment(edge.stage, edge.edge, writer, task)))
     });
@@ -152,11 +161,12 @@ pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCo
         task,
         attempt: 0,
         epoch,
+        sequence: sequence(stage, task),
         stream_epoch: 0,
         positions: Vec::new(),
         object: None,
         written: written.collect(),
-        read: read.unwrap_or_default(),
+        read: read.collect(),
         files: Vec::new(),
         usage: vec![usage(&shape.name, 10)].into(),
         log: LogRef {
@@ -167,6 +177,14 @@ pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCo
     }
 }
 
+/// The same of another attempt of the task.
+pub(crate) fn another(commit: TaskCommit) -> TaskCommit {
+    TaskCommit {
+        sequence: commit.sequence + 100_000,
+        ..commit
+    }
+}
+
 pub(crate) fn failure(code: ErrorCode, stage: u32, task: u32, epoch: Epoch) -> TaskFailure {
     TaskFailure {
         cancelled: false,
@@ -174,6 +192,7 @@ pub(crate) fn failure(code: ErrorCode, stage: u32, task: u32, epoch: Epoch) -> T
         task,
         attempt: 0,
         epoch,
+        sequence: sequence(stage, task),
         problem: Problem::new(code, "it failed"),
         usage: vec![usage(&format!("s{stage}"), 10)],
         log: None,
@@ -194,23 +213,66 @@ pub(crate) fn usage(stage: &str, cpu_ns: u64) -> FunctionUsage {
     }
 }
 
-pub(crate) fn envelope(at_ms: u64, command: Command) -> Envelope {
+/// Command `sequence` of the process `life`.
+pub(crate) fn origin(life: u8, sequence: u64) -> Origin {
+    Origin {
+        incarnation: incarnation(life),
+        sequence,
+        answered_below: 0,
+    }
+}
+
+pub(crate) fn incarnation(life: u8) -> Incarnation {
+    Incarnation::from_random([life; 16])
+}
+
+/// A command of the controller.
+pub(crate) fn envelope(at_ms: u64, sequence: u64, command: Command) -> Envelope {
     Envelope {
         version: COMMAND_VERSION,
         at_ms,
         tenant: tenant_id(),
+        origin: origin(0, sequence),
         command,
     }
 }
 
-pub(crate) fn lease(tenant: TenantId, node: &str) -> Command {
+pub(crate) fn node_id(name: &str) -> NodeId {
+    name.parse().expect("it is a node's id")
+}
+
+/// The agent of a node starts its life `life`.
+pub(crate) fn join(node: &str, life: u8) -> Command {
+    Command::JoinNode {
+        node: node_id(node),
+        record: NodeRecord {
+            incarnation: incarnation(life),
+            slots: 2,
+            compatibility: "engine".into(),
+            joined_ms: 0,
+        },
+    }
+}
+
+/// A lease for an executor of a node whose agent is in its life `life`.
+pub(crate) fn lease(tenant: TenantId, node: &str, life: u8) -> Command {
     Command::GrantLease {
         lease: Lease {
             tenant,
-            node: node.into(),
+            node: node_id(node),
+            incarnation: incarnation(life),
             slots: vec![SlotVector::default()],
             granted_ms: 0,
         },
+    }
+}
+
+/// The report of an attempt by the agent in its life 1.
+pub(crate) fn report(job: &JobId, number: u64, commit: TaskCommit) -> CommitReport {
+    CommitReport {
+        job: job.clone(),
+        origin: origin(1, number),
+        commit,
     }
 }
 
@@ -218,6 +280,8 @@ pub(crate) fn lease(tenant: TenantId, node: &str) -> Command {
 pub(crate) struct Machine {
     pub(crate) state: State,
     pub(crate) at_ms: u64,
+    /// Commands and reports so far.
+    pub(crate) sent: u64,
 }
 
 impl Machine {
@@ -225,14 +289,19 @@ impl Machine {
         let mut machine = Machine {
             state: State::default(),
             at_ms: 1_000,
+            sent: 0,
         };
         let component = component("0.1.0", 1);
         machine.apply(Command::RegisterComponent { component });
+        machine.apply(join("node", 1));
         machine
     }
 
     pub(crate) fn apply(&mut self, command: Command) -> (Answer, Vec<Effect>) {
-        self.state.apply(envelope(self.at_ms, command))
+        self.sent += 1;
+        let mut envelope = envelope(self.at_ms, self.sent, command);
+        envelope.origin.answered_below = self.sent;
+        self.state.apply(envelope)
     }
 
     /// The effects of a command that is not refused.
@@ -245,8 +314,10 @@ impl Machine {
 
     #[track_caller]
     pub(crate) fn refusal(&mut self, command: Command) -> Problem {
-        let before = self.state.clone();
+        let mut before = self.state.clone();
         let (answer, effects) = self.apply(command);
+        // All but the answer itself is as it was.
+        before.origins = self.state.origins.clone();
         assert_eq!((&self.state, effects), (&before, Vec::new()));
         match answer {
             Answer::Refused { problem } => problem,
@@ -266,6 +337,7 @@ impl Machine {
 
     pub(crate) fn planned(&mut self, job: &JobId, plan: &Plan) -> Vec<Effect> {
         self.effects(Command::JobPlanned {
+            lease: None,
             job: job.clone(),
             plan: plan.clone(),
             usage: Vec::new(),
@@ -280,7 +352,15 @@ impl Machine {
     }
 
     pub(crate) fn lease(&mut self) -> Epoch {
-        match self.apply(lease(tenant_id(), "node")).0 {
+        self.lease_on("node")
+    }
+
+    /// A lease on a node, in place of the one that it has.
+    pub(crate) fn lease_on(&mut self, node: &str) -> Epoch {
+        if node != "node" {
+            self.effects(join(node, 1));
+        }
+        match self.apply(lease(tenant_id(), node, 1)).0 {
             Answer::Lease { epoch } => epoch,
             other => panic!("a lease was answered with {other:?}"),
         }
@@ -291,7 +371,10 @@ impl Machine {
         job: &JobId,
         commit: TaskCommit,
     ) -> (CommitAnswer, Vec<Effect>) {
-        let commits = vec![(job.clone(), commit)];
+        self.sent += 1;
+        let mut report = report(job, self.sent, commit);
+        report.origin.answered_below = self.sent;
+        let commits = vec![report];
         match self.apply(Command::CommitTasks { commits }) {
             (Answer::Commits { answers }, effects) => (answers[0], effects),
             (other, _) => panic!("commits were answered with {other:?}"),

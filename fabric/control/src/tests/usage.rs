@@ -1,7 +1,7 @@
 use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
 
-use super::support::{Machine, commit, failure, plan, two_stages, usage};
-use crate::{Command, CommitAnswer, JobState, Outcome, USAGE_MINUTES_MAX};
+use super::support::{Machine, another, commit, failure, plan, two_stages, usage};
+use crate::{Command, CommitAnswer, JobState, Outcome, Step, USAGE_MINUTES_MAX};
 use weft_protocol::TaskFailure;
 
 /// CPU time that is billed, and that the platform bears: of the job, and of its tenant, which must be the same.
@@ -28,8 +28,11 @@ fn committed_attempts_are_billed_and_duplicates_are_free() {
     let epoch = machine.lease();
     machine.commit(&job, commit(&plan, 0, 0, epoch));
     assert_eq!(sums(&machine, &job), (10, 0));
-    let (answer, _) = machine.commit(&job, commit(&plan, 0, 0, epoch));
+    let second = another(commit(&plan, 0, 0, epoch));
+    let (answer, _) = machine.commit(&job, second.clone());
     assert_eq!(answer, CommitAnswer::Duplicate { same: true });
+    let (answer, _) = machine.commit(&job, commit(&plan, 0, 0, epoch));
+    assert_eq!(answer, CommitAnswer::Repeated, "it is the one that stands");
     assert_eq!(sums(&machine, &job), (10, 10));
     let usage = &machine.job(&job).usage[0];
     assert_eq!((usage.billed_attempts, usage.platform_attempts), (1, 1));
@@ -91,6 +94,7 @@ fn what_ran_when_its_job_was_cancelled_is_billed_once() {
         assert_eq!(sums(&machine, &job), (billed, platform));
     }
     machine.effects(Command::JobPlanned {
+        lease: None,
         job: job.clone(),
         plan,
         usage: vec![usage("", 5)],
@@ -106,10 +110,11 @@ fn what_comes_after_a_job_that_succeeded_is_free() {
     let epoch = machine.lease();
     machine.commit(&job, commit(&plan, 0, 0, epoch));
     machine.effects(Command::JobPublished {
+        lease: None,
         job: job.clone(),
         outputs: Vec::new(),
     });
-    machine.commit(&job, commit(&plan, 0, 0, epoch));
+    machine.commit(&job, another(commit(&plan, 0, 0, epoch)));
     assert_eq!(sums(&machine, &job), (10, 10));
 }
 
@@ -118,6 +123,8 @@ fn planning_is_billed_unless_the_platform_failed() {
     let mut machine = Machine::new();
     let job = machine.submit(1);
     let failed = |code| Command::StepFailed {
+        step: Step::Plan,
+        lease: None,
         job: job.clone(),
         problem: Problem::new(code, "planning failed"),
         usage: vec![usage("", 5)],
@@ -141,7 +148,9 @@ fn minutes_beyond_the_bound_are_folded_into_one_sum() {
     let n_minutes = USAGE_MINUTES_MAX as u64 + 5;
     for _ in 0..n_minutes {
         machine.at_ms += 60_000;
-        machine.commit(&job, commit(&plan, 0, 0, epoch));
+        let mut one = commit(&plan, 0, 0, epoch);
+        one.sequence = machine.at_ms;
+        machine.commit(&job, one);
     }
     assert_eq!(sums(&machine, &job), (10, 10 * (n_minutes - 1)));
     let usage = &machine.tenant().usage;

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use weft_core::{Epoch, ErrorCode, Problem};
 
 use super::support::{
-    Machine, commit, component, envelope, failure, job_id, lease, spec, tenant_id, two_stages,
-    usage,
+    Machine, commit, component, digest, envelope, failure, job_id, join, lease, report, spec,
+    tenant_id, two_stages, usage,
 };
-use crate::{Answer, COMMAND_VERSION, Command, Effect, Envelope, JobState, State};
+use crate::{COMMAND_VERSION, Command, Effect, Envelope, JobState, State, Step, Unreadable};
 use weft_protocol::PublishedOutput;
 
 /// One command of each kind.
@@ -24,40 +24,53 @@ fn commands() -> Vec<Command> {
         Command::RegisterComponent {
             component: component("0.1.0", 1),
         },
-        lease(tenant_id(), "node"),
+        join("node", 1),
+        lease(tenant_id(), "node", 1),
         Command::SubmitJob {
             job: job.clone(),
             spec: spec(),
             idempotency: Some(("key".into(), "request".into())),
         },
         Command::JobPlanned {
+            lease: None,
             job: job.clone(),
             plan: plan.clone(),
             usage: vec![usage("", 5)],
         },
         Command::CommitTasks {
-            commits: vec![(job.clone(), commit(&plan, 0, 0, epoch))],
+            commits: vec![report(&job, 1, commit(&plan, 0, 0, epoch))],
         },
         Command::FailTask {
             job: job.clone(),
             failure: failure(ErrorCode::Internal, 0, 1, epoch),
         },
         Command::StepFailed {
+            step: Step::Plan,
+            lease: None,
             job: job.clone(),
             problem: Problem::new(ErrorCode::StoreUnavailable, "no answer"),
             usage: vec![usage("", 5)],
         },
         Command::JobPublished {
+            lease: None,
             job: job.clone(),
             outputs: vec![output],
         },
         Command::ExecutorLost {
             epoch,
             failures: vec![(job.clone(), failure(ErrorCode::Internal, 0, 2, epoch))],
+            steps: vec![(
+                job.clone(),
+                Step::Plan,
+                Problem::new(ErrorCode::Internal, "lost"),
+            )],
         },
-        Command::NodeStarted {
-            node: "node".into(),
+        Command::RecordArtefact {
+            digest: digest(1),
+            compatibility: "engine".into(),
+            artefact: digest(2),
         },
+        Command::ExpireOrigins { before_ms: 5 },
         Command::EndJob {
             job: job.clone(),
             problem: Problem::new(ErrorCode::LimitExceeded, "its time is over"),
@@ -84,9 +97,10 @@ fn extend(value: &mut Value) {
 #[test]
 fn commands_and_states_survive_json() {
     let (mut through_json, mut plain) = (State::default(), State::default());
-    for (at_ms, command) in (1_000..).zip(commands()) {
-        let envelope = envelope(at_ms, command);
-        assert_eq!(round_trip(&envelope), envelope);
+    for (sequence, command) in (1..).zip(commands()) {
+        let envelope = envelope(1_000 + sequence, sequence, command);
+        let bytes = serde_json::to_vec(&envelope).expect("it is plain data");
+        assert_eq!(Envelope::decode(&bytes), Ok(envelope.clone()));
         let answers = plain.apply(envelope.clone());
         assert_eq!(through_json.apply(round_trip(&envelope)), answers);
         through_json = round_trip(&through_json);
@@ -96,41 +110,51 @@ fn commands_and_states_survive_json() {
     assert!(ended.contains_key(&job_id(1)), "the job came to its end");
 }
 
+/// A field that is passed over would let replicas differ.
 #[test]
-fn a_reader_ignores_fields_that_it_does_not_know() {
+fn commands_with_unknown_fields_are_not_read() {
     for command in commands() {
-        let envelope = envelope(1_000, command);
-        let mut value = serde_json::to_value(&envelope).expect("it is plain data");
-        extend(&mut value);
-        let command = value["command"].as_object_mut().expect("an object");
-        let body = command.values_mut().next().expect("its one variant");
-        extend(body);
-        for inner in ["component", "spec", "plan", "problem", "failure", "lease"] {
-            if let Some(inner) = body.get_mut(inner) {
-                extend(inner);
-            }
-        }
-        assert_eq!(
-            serde_json::from_value::<Envelope>(value).expect("it is read"),
-            envelope
-        );
+        let value = serde_json::to_value(envelope(1_000, 1, command)).expect("plain data");
+        let refused = |value: Value| {
+            let read = Envelope::decode(value.to_string().as_bytes());
+            assert!(matches!(read, Err(Unreadable::Damaged(_))), "{read:?}");
+        };
+        let mut outside = value.clone();
+        extend(&mut outside);
+        refused(outside);
+        let mut inside = value;
+        let command = inside["command"].as_object_mut().expect("an object");
+        extend(command.values_mut().next().expect("its one variant"));
+        refused(inside);
     }
 }
 
 #[test]
-fn a_command_of_a_newer_version_is_refused_and_changes_nothing() {
+fn commands_of_other_versions_are_not_read_but_named() {
     for command in commands() {
-        let mut state = State::default();
-        let newer = Envelope {
-            version: COMMAND_VERSION + 1,
-            ..envelope(1_000, command)
+        let mut value = serde_json::to_value(envelope(1_000, 1, command)).expect("plain data");
+        let mut decode = |version: Option<u32>| {
+            match version {
+                Some(version) => value["version"] = json!(version),
+                None => value["command"] = json!("what later versions may say"),
+            }
+            Envelope::decode(value.to_string().as_bytes())
         };
-        let (answer, effects) = state.apply(newer);
-        let Answer::Refused { problem } = answer else {
-            panic!("{answer:?}")
-        };
-        assert!(problem.detail.contains("upgrade"), "{}", problem.detail);
-        assert_eq!((state, effects), (State::default(), Vec::new()));
+        let found = COMMAND_VERSION + 1;
+        assert_eq!(decode(Some(found)), Err(Unreadable::Newer { found }));
+        let text = Unreadable::Newer { found }.to_string();
+        assert!(
+            text.contains("version 3") && text.contains("upgrade"),
+            "{text}"
+        );
+        // Whatever else is in it.
+        assert_eq!(decode(None), Err(Unreadable::Newer { found }));
+        assert_eq!(decode(Some(1)), Err(Unreadable::Older { found: 1 }));
+        let damaged = decode(Some(COMMAND_VERSION));
+        assert!(
+            matches!(damaged, Err(Unreadable::Damaged(_))),
+            "{damaged:?}"
+        );
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weft_core::{Epoch, FunctionUsage, JobId};
+use weft_core::{Epoch, FunctionUsage, Incarnation, JobId, NodeId};
 
 use crate::support::tenant_id;
-use crate::{Answer, Command, CommitAnswer, JobState, Outcome, State, UsageSums};
+use crate::{Answer, Command, CommitAnswer, CommitReport, JobState, Outcome, State, UsageSums};
 use weft_protocol::TaskCommit;
 
 /// Attempts and CPU time, billed or not.
@@ -14,7 +14,11 @@ type Reported = (u64, u64);
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     /// Leases in force, with their nodes.
-    pub(crate) leases: BTreeMap<Epoch, String>,
+    pub(crate) leases: BTreeMap<Epoch, NodeId>,
+    /// Lives of the nodes' agents.
+    pub(crate) lives: BTreeMap<NodeId, Incarnation>,
+    /// Answers to reports of attempts.
+    answers: BTreeMap<u64, CommitAnswer>,
     /// Every job that was ever accepted.
     pub(crate) jobs: BTreeSet<JobId>,
     /// First commits, by job, stage and task.
@@ -34,16 +38,25 @@ impl Model {
             (Command::GrantLease { lease }, Answer::Lease { epoch }) => {
                 let newest = self.leases.keys().next_back();
                 assert!(newest.is_none_or(|newest| newest < epoch), "epochs grow");
+                // A node has one lease for each tenant.
+                self.leases.retain(|_, node| *node != lease.node);
                 self.leases.insert(*epoch, lease.node.clone());
             }
             (Command::ExecutorLost { epoch, .. }, _) => {
                 self.leases.remove(epoch);
             }
-            (Command::NodeStarted { node }, _) => self.leases.retain(|_, held| held != node),
+            (Command::JoinNode { node, record }, _) => {
+                self.leases.retain(|_, held| held != node);
+                let life = record.incarnation;
+                self.lives.insert(node.clone(), life);
+            }
             (Command::CommitTasks { commits }, Answer::Commits { answers }) => {
                 assert_eq!(commits.len(), answers.len());
-                for ((job, commit), answer) in commits.iter().zip(answers) {
-                    self.learn_commit(job, commit, *answer);
+                for (report, answer) in commits.iter().zip(answers) {
+                    match self.answers.insert(report.origin.sequence, *answer) {
+                        Some(first) => assert_eq!(first, *answer, "a report is answered once"),
+                        None => self.learn_commit(&report.job, &report.commit, *answer),
+                    }
                 }
             }
             _ => {}
@@ -83,16 +96,26 @@ impl Model {
                 add(job, usage);
             }
             Command::CommitTasks { commits } => {
-                let live =
-                    |(_, commit): &&(JobId, TaskCommit)| self.leases.contains_key(&commit.epoch);
-                for (job, commit) in commits.iter().filter(live) {
-                    add(job, &commit.usage.lines());
+                let mut new = BTreeSet::new();
+                for CommitReport {
+                    job,
+                    origin,
+                    commit,
+                } in commits
+                {
+                    let number = origin.sequence;
+                    let is_new = !self.answers.contains_key(&number) && new.insert(number);
+                    if is_new && self.leases.contains_key(&commit.epoch) {
+                        add(job, &commit.usage.lines());
+                    }
                 }
             }
             Command::FailTask { job, failure } if self.leases.contains_key(&failure.epoch) => {
                 add(job, &failure.usage);
             }
-            Command::ExecutorLost { epoch, failures } if self.leases.contains_key(epoch) => {
+            Command::ExecutorLost {
+                epoch, failures, ..
+            } if self.leases.contains_key(epoch) => {
                 for (job, failure) in failures {
                     add(job, &failure.usage);
                 }

@@ -8,9 +8,10 @@ use weft_core::{Epoch, ErrorCode, JobId, Problem};
 use crate::model::Model;
 use crate::random::Random;
 use crate::support::{
-    commit, component, envelope, failure, job_id, lease, plan, spec, spec_of, tenant_id, usage,
+    commit, component, envelope, failure, job_id, join, lease, plan, report, spec, spec_of,
+    tenant_id, usage,
 };
-use crate::{Answer, Command, Effect, Envelope, Job, JobState, State};
+use crate::{Answer, Command, CommitReport, Effect, Envelope, Job, JobState, State, Step};
 use weft_protocol::{Plan, PublishedOutput, TaskCommit};
 
 const N_SEEDS: u64 = 150;
@@ -36,13 +37,19 @@ struct World {
     twin: State,
     at_ms: u64,
     n_jobs: u64,
+    /// Commands and reports so far.
+    n_sent: u64,
+    /// Lives of agents so far.
+    n_lives: u8,
+    /// Reports that were delivered, and may be delivered again by another leader.
+    reported: Vec<CommitReport>,
     /// What the scheduler still has to do.
     effects: Vec<Effect>,
     running: Vec<Attempt>,
     /// Commands on their way.
     sent: Vec<Command>,
     /// Commands that arrived, and may arrive again.
-    arrived: Vec<Envelope>,
+    arrived: Vec<(Envelope, Answer)>,
     /// All answers and effects, in order.
     history: Vec<(Answer, Vec<Effect>)>,
 }
@@ -61,6 +68,9 @@ impl World {
             twin: State::default(),
             at_ms: 1_000_000,
             n_jobs: 0,
+            n_sent: 0,
+            n_lives: 0,
+            reported: Vec::new(),
             effects: Vec::new(),
             running: Vec::new(),
             sent: Vec::new(),
@@ -69,6 +79,9 @@ impl World {
         };
         let component = component("0.1.0", 1);
         world.propose(Command::RegisterComponent { component });
+        for node in NODES {
+            world.join(node);
+        }
         world
     }
 
@@ -78,7 +91,14 @@ impl World {
         // Clocks of proposers differ.
         let jitter = self.random.next() % 2_000;
         self.at_ms += self.random.next() % 500;
-        self.apply(envelope(self.at_ms - jitter, command))
+        self.n_sent += 1;
+        self.apply(envelope(self.at_ms - jitter, self.n_sent, command))
+    }
+
+    /// The agent of the node starts.
+    fn join(&mut self, node: &str) {
+        self.n_lives = self.n_lives.wrapping_add(1).max(1);
+        self.propose(join(node, self.n_lives));
     }
 
     fn apply(&mut self, envelope: Envelope) -> Answer {
@@ -90,7 +110,7 @@ impl World {
         self.model.check(&self.state);
         self.effects.extend(effects.iter().cloned());
         self.history.push((answer.clone(), effects));
-        self.arrived.push(envelope);
+        self.arrived.push((envelope, answer.clone()));
         answer
     }
 
@@ -159,15 +179,20 @@ impl World {
     fn act(&mut self, effect: Effect, chaos: bool) {
         let fails = chaos && self.random.percent(15);
         match effect {
-            Effect::PlanJob { job } if fails => self.fail_step(job),
+            Effect::PlanJob { job } if fails => self.fail_step(job, Step::Plan),
             Effect::PlanJob { job } => {
                 let plan = self.some_plan();
                 let usage = vec![usage("", 3)];
-                self.sent.push(Command::JobPlanned { job, plan, usage });
+                self.sent.push(Command::JobPlanned {
+                    lease: None,
+                    job,
+                    plan,
+                    usage,
+                });
             }
             Effect::RunStage { job, stage } => self.start_stage(&job, stage),
             Effect::RunTask { job, stage, task } => self.start_task(job, stage, task),
-            Effect::PublishJob { job } if fails => self.fail_step(job),
+            Effect::PublishJob { job } if fails => self.fail_step(job, Step::Publish),
             Effect::PublishJob { job } => {
                 let output = PublishedOutput {
                     name: "daily".into(),
@@ -177,7 +202,11 @@ impl World {
                     bytes: 1,
                 };
                 let outputs = vec![output];
-                self.sent.push(Command::JobPublished { job, outputs });
+                self.sent.push(Command::JobPublished {
+                    lease: None,
+                    job,
+                    outputs,
+                });
             }
             Effect::ArchiveJob { job } => {
                 let archive = format!("archive/{job}");
@@ -186,9 +215,11 @@ impl World {
         }
     }
 
-    fn fail_step(&mut self, job: JobId) {
+    fn fail_step(&mut self, job: JobId, step: Step) {
         let code = self.some_fault();
         self.sent.push(Command::StepFailed {
+            step,
+            lease: None,
             job,
             problem: Problem::new(code, "the step failed"),
             usage: vec![usage("", 2)],
@@ -261,20 +292,32 @@ impl World {
                 task,
                 epoch,
             } = attempt;
-            let failure = failure(code, stage, task, epoch);
+            let mut failure = failure(code, stage, task, epoch);
+            self.n_sent += 1;
+            failure.sequence = self.n_sent;
             self.sent.push(Command::FailTask { job, failure });
         } else if let Some(commit) = self.commit_of(&attempt, true) {
-            let commits = vec![(attempt.job, commit)];
+            let commits = vec![self.report(&attempt.job, commit)];
             self.sent.push(Command::CommitTasks { commits });
         }
+    }
+
+    fn report(&mut self, job: &JobId, commit: TaskCommit) -> CommitReport {
+        self.n_sent += 1;
+        report(job, self.n_sent, commit)
     }
 
     fn commit_of(&mut self, attempt: &Attempt, chaos: bool) -> Option<TaskCommit> {
         let plan = self.plan_of(&attempt.job)?;
         let mut commit = commit(plan, attempt.stage, attempt.task, attempt.epoch);
+        // Agents never allot a sequence twice.
+        self.n_sent += 1;
+        commit.sequence = self.n_sent;
         if chaos && self.random.percent(2) {
             let by = 1 + self.random.next() % 3;
-            commit.read.rows = commit.read.rows.wrapping_add(by);
+            if let Some(read) = commit.read.first_mut() {
+                read.rows = read.rows.wrapping_add(by);
+            }
         }
         Some(commit)
     }
@@ -291,7 +334,14 @@ impl World {
                 None => break,
             }
         }
+        // The leader of before was lost: agents send again what it did not acknowledge.
+        while self.random.percent(10)
+            && let Some(position) = self.random.position(&self.reported)
+        {
+            commits.push(self.reported[position].clone());
+        }
         if !commits.is_empty() {
+            self.reported.extend(commits.iter().cloned());
             self.propose(Command::CommitTasks { commits });
         }
     }
@@ -299,8 +349,16 @@ impl World {
     fn grant(&mut self) {
         if self.model.leases.len() < 4 {
             let node = NODES[self.random.below(NODES.len())];
-            self.propose(lease(tenant_id(), node));
+            self.propose(self.lease_on(node));
         }
+    }
+
+    fn lease_on(&self, node: &str) -> Command {
+        let mut command = lease(tenant_id(), node, 0);
+        if let Command::GrantLease { lease } = &mut command {
+            lease.incarnation = self.model.lives[&lease.node];
+        }
+        command
     }
 
     fn lose_executor(&mut self) {
@@ -319,12 +377,16 @@ impl World {
         // Some of them do not know that they were given up, and go on.
         let zombies = self.random.percent(50);
         self.running.retain(|attempt| zombies || !lost(attempt));
-        self.propose(Command::ExecutorLost { epoch, failures });
+        self.propose(Command::ExecutorLost {
+            epoch,
+            failures,
+            steps: Vec::new(),
+        });
     }
 
     fn restart_node(&mut self) {
-        let node = NODES[self.random.below(NODES.len())].to_owned();
-        self.propose(Command::NodeStarted { node });
+        let node = NODES[self.random.below(NODES.len())];
+        self.join(node);
         let leases = &self.model.leases;
         self.running
             .retain(|attempt| leases.contains_key(&attempt.epoch));
@@ -342,15 +404,16 @@ impl World {
         self.propose(command);
     }
 
-    /// A proposer that heard nothing sends its command again. Leases are not asked for twice.
+    /// A proposer that heard nothing sends its command again: it gets the first answer, and nothing
+    /// else changes.
     fn repeat(&mut self) {
         let Some(position) = self.random.position(&self.arrived) else {
             return;
         };
-        let envelope = self.arrived[position].clone();
-        if !matches!(envelope.command, Command::GrantLease { .. }) {
-            self.apply(envelope);
-        }
+        let (envelope, first) = self.arrived[position].clone();
+        let before = self.state.clone();
+        assert_eq!(self.state.apply(envelope), (first, Vec::new()));
+        assert_eq!(self.state, before);
     }
 
     /// The scheduler forgets all that it knew; executors go on.
@@ -375,9 +438,9 @@ impl World {
         self.running.clear();
         self.sent.clear();
         for node in NODES {
-            self.propose(Command::NodeStarted { node: node.into() });
+            self.join(node);
         }
-        self.propose(lease(tenant_id(), NODES[0]));
+        self.propose(self.lease_on(NODES[0]));
         self.take_snapshot();
         self.derive();
         while let Some(effect) = self.effects.pop() {
@@ -385,7 +448,7 @@ impl World {
             for attempt in std::mem::take(&mut self.running) {
                 let commit = self.commit_of(&attempt, false);
                 let commit = commit.expect("a task that runs has a plan");
-                let commits = vec![(attempt.job, commit)];
+                let commits = vec![self.report(&attempt.job, commit)];
                 self.propose(Command::CommitTasks { commits });
             }
             for command in std::mem::take(&mut self.sent) {

@@ -2,27 +2,62 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Problem, TenantId};
 
 use super::Api;
 use super::reply::Failure;
 
 /// Checks host, origin and token, in this order, before a handler sees the request.
-pub(crate) async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     if let Err(problem) = check_source(request.headers(), api.address) {
         // A token would not help.
         return Failure::with_status(problem, StatusCode::FORBIDDEN).into_response();
     }
-    if request.uri().path() != "/v1/health"
-        && let Err(problem) = check_token(request.headers(), &api.token)
-    {
-        return Failure::from(problem).into_response();
+    if request.uri().path() != "/v1/health" {
+        match principal(request.headers(), &api.token) {
+            Ok(principal) => drop(request.extensions_mut().insert(principal)),
+            Err(problem) => return Failure::from(problem).into_response(),
+        }
     }
     next.run(request).await
+}
+
+/// Rights of a principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// May do everything, in all tenants.
+    Admin,
+}
+
+/// Who asks. The tenant of a request comes from here and from nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Principal {
+    pub(crate) tenant: TenantId,
+    pub(crate) role: Role,
+}
+
+/// The principal whom the request's token names: the bearer of the one token is the default tenant,
+/// and runs the server.
+fn principal(headers: &HeaderMap, token: &str) -> Result<Principal, Problem> {
+    check_token(headers, token)?;
+    Ok(Principal {
+        tenant: TenantId::default_tenant(),
+        role: Role::Admin,
+    })
+}
+
+impl<S: Sync> FromRequestParts<S> for Principal {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Failure> {
+        let principal = parts.extensions.get::<Principal>().cloned();
+        principal.ok_or_else(|| refused("the request was not checked").into())
+    }
 }
 
 /// Bodies that change state say what they are: a page of another site cannot send these types unasked.

@@ -11,12 +11,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
-use weft_core::COMPONENT_BYTES_MAX;
-use weft_core::{Digest, ErrorCode, Problem};
+use weft_core::{COMPONENT_BYTES_MAX, Digest, ErrorCode, Problem, TenantId};
 
+use super::auth::Principal;
 use super::reply::{ApiResult, Failure};
 use super::{Api, PAGE_MAX, views};
-use crate::tenant;
 use weft_runtime::random;
 
 /// Where a page starts.
@@ -61,11 +60,12 @@ pub(crate) fn page<K: AsRef<str>>(
 /// Lists the versions of all components.
 pub(crate) async fn list(
     State(api): State<Api>,
+    principal: Principal,
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Json<Value>> {
     let state = api.replica.state();
     let records = state
-        .tenant(&tenant())
+        .tenant(&principal.tenant)
         .into_iter()
         .flat_map(|tenant| tenant.catalog.iter());
     let page = page(
@@ -80,10 +80,9 @@ pub(crate) async fn list(
     Ok(Json(page?))
 }
 
-fn find(api: &Api, name: &str, version: Option<&str>) -> ApiResult<Json<Value>> {
+fn find(api: &Api, tenant: &TenantId, name: &str, version: Option<&str>) -> ApiResult<Json<Value>> {
     let state = api.replica.state();
-    let tenant = tenant();
-    let catalog = state.tenant(&tenant).map(|tenant| &tenant.catalog);
+    let catalog = state.tenant(tenant).map(|tenant| &tenant.catalog);
     let record = catalog.and_then(|catalog| catalog.find(name, version));
     let missing = || {
         let all = catalog.into_iter().flat_map(|catalog| catalog.iter());
@@ -106,17 +105,19 @@ fn find(api: &Api, name: &str, version: Option<&str>) -> ApiResult<Json<Value>> 
 /// Shows the newest version.
 pub(crate) async fn show_newest(
     State(api): State<Api>,
+    principal: Principal,
     Path(name): Path<String>,
 ) -> ApiResult<Json<Value>> {
-    find(&api, &name, None)
+    find(&api, &principal.tenant, &name, None)
 }
 
 /// Shows one version.
 pub(crate) async fn show(
     State(api): State<Api>,
+    principal: Principal,
     Path((name, version)): Path<(String, String)>,
 ) -> ApiResult<Json<Value>> {
-    find(&api, &name, Some(&version))
+    find(&api, &principal.tenant, &name, Some(&version))
 }
 
 /// A file that is removed unless it is renamed first.
@@ -132,6 +133,7 @@ impl Drop for Upload {
 /// Takes a component: 201 where the version is new, 200 where these bytes are known.
 pub(crate) async fn upload(
     State(api): State<Api>,
+    principal: Principal,
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<(StatusCode, [(HeaderName, String); 1], Json<Value>)> {
@@ -153,7 +155,11 @@ pub(crate) async fn upload(
         return Err(Problem::new(ErrorCode::InvalidComponent, detail).into());
     }
     let components = Arc::clone(&api.components);
-    let register = async move { components.register(&upload.0, digest, size_bytes).await };
+    let register = async move {
+        components
+            .register(&principal.tenant, &upload.0, digest, size_bytes)
+            .await
+    };
     let (record, new) = api.tasks.run_to_end("register", register).await??;
     let status = if new {
         StatusCode::CREATED

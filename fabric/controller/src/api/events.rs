@@ -14,7 +14,9 @@ use futures::stream::unfold;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use weft_control::Job;
+use weft_core::TenantId;
 
+use super::auth::Principal;
 use super::reply::ApiResult;
 use super::{Api, jobs, views};
 
@@ -27,6 +29,7 @@ struct Follow {
     /// How many of what happened have been sent.
     told: usize,
     api: Api,
+    tenant: TenantId,
     id: String,
     version: watch::Receiver<u64>,
     endings: watch::Receiver<u64>,
@@ -37,6 +40,7 @@ struct Follow {
 /// Streams a job, or lists what happened to it.
 pub(crate) async fn stream(
     State(api): State<Api>,
+    principal: Principal,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
@@ -50,7 +54,7 @@ pub(crate) async fn stream(
             json!({ "items": items, "next_cursor": null, "dropped": job.events_dropped })
         })
     };
-    if let Some(list) = jobs::look(&api, &id, list).await? {
+    if let Some(list) = jobs::look(&api, &principal.tenant, &id, list).await? {
         return Ok(Json(list).into_response());
     }
     let (version, endings) = (api.replica.version(), api.replica.endings());
@@ -58,6 +62,7 @@ pub(crate) async fn stream(
         waiting: VecDeque::new(),
         told: 0,
         api,
+        tenant: principal.tenant,
         id,
         version,
         endings,
@@ -86,7 +91,9 @@ async fn next(mut follow: Follow) -> Option<(Result<Event, Infallible>, Follow)>
             let new: Vec<Value> = new.map(views::event).collect();
             (views::job(job), views::has_ended(job), new)
         };
-        let (view, ended, new) = jobs::look(&follow.api, &follow.id, look).await.ok()?;
+        let (view, ended, new) = jobs::look(&follow.api, &follow.tenant, &follow.id, look)
+            .await
+            .ok()?;
         follow.told += new.len();
         let event = |name: &str, data: &Value| Event::default().event(name).data(data.to_string());
         let happened = new.iter().map(|one| event("happened", one));
@@ -115,7 +122,7 @@ impl Follow {
                 () = &mut enough => return Some(()),
                 changed = self.endings.changed() => changed.ok()?,
             }
-            if jobs::look(&self.api, &self.id, views::has_ended)
+            if jobs::look(&self.api, &self.tenant, &self.id, views::has_ended)
                 .await
                 .ok()?
             {

@@ -10,13 +10,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use weft_control::{Answer, Begun, CallOutcome, Command, Tenant};
-use weft_core::{Digest, ErrorCode, FunctionKind, Limits, Meters, Problem};
+use weft_core::{Digest, ErrorCode, FunctionKind, Limits, Meters, Problem, TenantId};
 use weft_protocol::{InvokeReply, InvokeRequest};
 
+use super::auth::Principal;
 use super::reply::{ApiResult, Failure};
 use super::{Api, stream};
 use crate::sweep::CALL_OUTPUTS;
-use crate::tenant;
 use crate::traces::RequestTrace;
 use weft_protocol::{DEADLINE_MAX, OUTPUT_BYTES_MAX};
 use weft_runtime::clock::unix_ms;
@@ -42,8 +42,13 @@ const STREAM_LIMITS: Limits = Limits {
 };
 
 /// Calls a task or map function. Parameters of the query are the function's, but for `deadline_ms`.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a part of the request that the framework takes apart"
+)]
 pub(crate) async fn invoke(
     State(api): State<Api>,
+    principal: Principal,
     Path((component, function)): Path<(String, String)>,
     Query(mut params): Query<Vec<(String, String)>>,
     Extension(trace): Extension<RequestTrace>,
@@ -53,18 +58,18 @@ pub(crate) async fn invoke(
 ) -> ApiResult<Response> {
     let deadline = deadline(&mut params)?;
     let reference = format!("{component}/{function}");
-    let pinned = match api.replica.state().tenant(&tenant()) {
+    let tenant = &principal.tenant;
+    let pinned = match api.replica.state().tenant(tenant) {
         Some(tenant) => tenant.pin_call(&reference),
         None => Tenant::default().pin_call(&reference),
     }?;
-    api.components
-        .ensure_artefacts(std::slice::from_ref(&pinned.digest))
-        .await?;
+    let artefact = api.components.artefact(tenant, &pinned.digest).await?;
     let streams = pinned.function.kind == FunctionKind::MapBatches;
     let mut request = InvokeRequest {
         request: 0,
         label: pinned.label(),
         digest: pinned.digest,
+        artefact,
         function: pinned.function.name,
         params,
         limits: LIMITS,
@@ -82,18 +87,28 @@ pub(crate) async fn invoke(
         }
         request.limits = STREAM_LIMITS;
         let deadline = deadline.unwrap_or(DEADLINE_MAX);
-        return stream::call(api, request, body, deadline, &trace, &headers).await;
+        let tenant = principal.tenant;
+        return stream::call(api, tenant, request, body, deadline, &trace, &headers).await;
     }
     let deadline = deadline.unwrap_or(DEADLINE);
     let (input, _held) = api.bodies.take_in(body).await?;
     let call = api.traces.call(&request.label, &trace);
     let answer = match keyed(&headers, &reference, &request.params, &input)? {
         Some((key, digest)) => {
-            let once = once(api.clone(), key, digest, request, input, deadline);
+            let key = Key {
+                tenant: tenant.clone(),
+                key,
+                digest,
+            };
+            let once = once(api.clone(), key, request, input, deadline);
             let ended = api.tasks.run_to_end("invocation", once).await;
             ended.and_then(|answer| answer)
         }
-        None => api.invocations.invoke(request, input, deadline).await,
+        None => {
+            api.invocations
+                .invoke(tenant, request, input, deadline)
+                .await
+        }
     };
     let reply = answer.as_ref().map(|(reply, _)| reply);
     api.traces.called(&call, reply);
@@ -137,41 +152,61 @@ fn keyed(
     super::jobs::idempotency(headers, &asked)
 }
 
-/// Makes a call whose key is new, and answers as before where it is known. Comes to its end without its client, too.
+/// Idempotency key of an invocation.
+struct Key {
+    tenant: TenantId,
+    key: String,
+    /// Digest of the request that came with it.
+    digest: String,
+}
+
+/// Makes an invocation whose key is new, and answers as before if it is known. Comes to its end
+/// without its client, too.
 async fn once(
     api: Api,
-    key: String,
-    digest: String,
+    Key {
+        tenant,
+        key,
+        digest,
+    }: Key,
     request: InvokeRequest,
     input: Bytes,
     deadline: Duration,
 ) -> Result<(InvokeReply, Bytes), Problem> {
-    let by = api.invocations.incarnation().to_owned();
+    let made = || {
+        let detail = format!("the call with the key `{key}` is being made; try again");
+        Problem::new(ErrorCode::Busy, detail)
+    };
+    let _here = api
+        .invocations
+        .begin_keyed(&tenant, &key)
+        .ok_or_else(made)?;
+    let by = api.replica.incarnation().to_string();
     let begin = Command::BeginCall {
         key: key.clone(),
         request: digest,
         by: by.clone(),
     };
-    match api.replica.propose(&tenant(), begin).await? {
-        Answer::Call { begun: Begun::New } => {}
+    match api.replica.propose(&tenant, begin).await? {
+        // Running, and not here: an earlier attempt of this process did not hear that it had begun.
+        Answer::Call {
+            begun: Begun::New | Begun::Running,
+        } => {}
         Answer::Call {
             begun: Begun::Ended(outcome),
         } => return replay(&api, *outcome, deadline).await,
-        Answer::Call {
-            begun: Begun::Running,
-        } => {
-            let detail = format!("the call with the key `{key}` is being made; try again");
-            return Err(Problem::new(ErrorCode::Busy, detail));
-        }
         other => {
             let detail = format!("beginning a call answered with {other:?}");
             return Err(Problem::new(ErrorCode::Internal, detail));
         }
     }
     let label = request.label.clone();
-    let answer = api.invocations.invoke(request, input, deadline).await;
+    let answer = api
+        .invocations
+        .invoke(&tenant, request, input, deadline)
+        .await;
     let outcome = match &answer {
-        Ok((reply, output)) => outcome(&api, &key, label, reply, output).await,
+        Ok((reply, output)) => outcome(&api, &tenant, &key, label, reply, output).await,
         // Nothing of it is an answer: it may be made again.
         Err(problem) if problem.code.is_platform_fault() => Ok(None),
         // A deadline is the caller's own, and this its answer.
@@ -185,11 +220,11 @@ async fn once(
     let end = |outcome| Command::EndCall { key, by, outcome };
     match outcome {
         Ok(outcome) => {
-            api.replica.propose(&tenant(), end(outcome)).await?;
+            api.replica.propose(&tenant, end(outcome)).await?;
             answer
         }
         Err(problem) => {
-            api.replica.propose(&tenant(), end(None)).await?;
+            api.replica.propose(&tenant, end(None)).await?;
             Err(problem)
         }
     }
@@ -198,6 +233,7 @@ async fn once(
 /// What is kept of an answer: nothing where the platform is to blame.
 async fn outcome(
     api: &Api,
+    tenant: &TenantId,
     key: &str,
     label: String,
     reply: &InvokeReply,
@@ -212,7 +248,7 @@ async fn outcome(
     }
     let object = format!(
         "{CALL_OUTPUTS}/{}",
-        Digest::from_sha256(&Sha256::digest(key).into()).hex()
+        Digest::from_sha256(&Sha256::digest(format!("{tenant}/{key}")).into()).hex()
     );
     let put = api.blobs.put_durable(&object, output.clone()).await;
     put.map_err(|error| error.problem())?;

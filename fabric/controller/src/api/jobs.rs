@@ -1,5 +1,7 @@
 //! `/v1/jobs`: submit, list, show, cancel, and what belongs to one job.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::{Extension, Json};
@@ -9,15 +11,15 @@ use sha2::{Digest as _, Sha256};
 use weft_control::{Answer, Command, EndedJob, Job, Tenant};
 use weft_core::PinnedFunction;
 use weft_core::job::JobSpec;
-use weft_core::{Digest, ErrorCode, JobId, Problem, Receipt, job};
+use weft_core::{Digest, ErrorCode, JobId, Problem, Receipt, TenantId, job};
 use weft_protocol::StageShape;
 use weft_protocol::{Columns, PlanRequest};
 
+use super::auth::Principal;
 use super::components::{PageQuery, no_cursor, page};
 use super::reply::ApiResult;
 use super::{Api, PAGE_MAX, views};
 use crate::archive;
-use crate::tenant;
 use crate::traces::RequestTrace;
 use weft_runtime::clock::unix_ms;
 use weft_runtime::random;
@@ -26,22 +28,24 @@ use weft_runtime::random;
 const KEY_BYTES_MAX: usize = 255;
 
 /// A job, from the state or from its archive.
-pub(crate) async fn find(api: &Api, id: &str) -> Result<Job, Problem> {
-    look(api, id, Job::clone).await
+pub(crate) async fn find(api: &Api, tenant: &TenantId, id: &str) -> Result<Job, Problem> {
+    look(api, tenant, id, Job::clone).await
 }
 
 /// What `look` sees in a job, without a copy of it.
 pub(crate) async fn look<T>(
     api: &Api,
+    tenant: &TenantId,
     id: &str,
     look: impl FnOnce(&Job) -> T,
 ) -> Result<T, Problem> {
-    look_where(api, id, |job, _| look(job)).await
+    look_where(api, tenant, id, |job, _| look(job)).await
 }
 
 /// As [`look`], which is also told whether the job was archived: it has ended, and nothing of it runs any more.
 async fn look_where<T>(
     api: &Api,
+    tenant: &TenantId,
     id: &str,
     look: impl FnOnce(&Job, bool) -> T,
 ) -> Result<T, Problem> {
@@ -54,7 +58,7 @@ async fn look_where<T>(
     let id: JobId = id.parse().map_err(|_| missing())?;
     let archived = {
         let state = api.replica.state();
-        let tenant = state.tenant(&tenant()).ok_or_else(missing)?;
+        let tenant = state.tenant(tenant).ok_or_else(missing)?;
         if let Some(job) = tenant.jobs.get(&id) {
             return Ok(look(job, false));
         }
@@ -73,10 +77,11 @@ enum Listed<'a> {
 /// Lists jobs, the newest first.
 pub(crate) async fn list(
     State(api): State<Api>,
+    principal: Principal,
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Json<Value>> {
     let state = api.replica.state();
-    let tenant = state.tenant(&tenant());
+    let tenant = state.tenant(&principal.tenant);
     let mut jobs: Vec<(&str, Listed<'_>)> = Vec::new();
     if let Some(tenant) = tenant {
         let kept = tenant.jobs.values();
@@ -103,6 +108,7 @@ pub(crate) async fn list(
 /// Accepts a job.
 pub(crate) async fn submit(
     State(api): State<Api>,
+    principal: Principal,
     Extension(trace): Extension<RequestTrace>,
     headers: HeaderMap,
     body: Bytes,
@@ -116,7 +122,7 @@ pub(crate) async fn submit(
         spec,
         idempotency,
     };
-    let answer = api.replica.propose(&tenant(), submit).await;
+    let answer = api.replica.propose(&principal.tenant, submit).await;
     submitted.accepted = matches!(answer, Ok(Answer::Job { new: true, .. }));
     let answer = answer?;
     let Answer::Job { job: id, new } = answer else {
@@ -126,7 +132,7 @@ pub(crate) async fn submit(
         )
         .into());
     };
-    let view = look(&api, id.as_str(), views::job).await?;
+    let view = look(&api, &principal.tenant, id.as_str(), views::job).await?;
     Ok((
         if new {
             StatusCode::CREATED
@@ -139,9 +145,13 @@ pub(crate) async fn submit(
 }
 
 /// Plans a job without running it: says what it would read, do and write, or what is wrong with it.
-pub(crate) async fn check(State(api): State<Api>, body: Bytes) -> ApiResult<Json<Value>> {
+pub(crate) async fn check(
+    State(api): State<Api>,
+    principal: Principal,
+    body: Bytes,
+) -> ApiResult<Json<Value>> {
     let spec = decode(&body)?;
-    let functions = match api.replica.state().tenant(&tenant()) {
+    let functions = match api.replica.state().tenant(&principal.tenant) {
         Some(tenant) => tenant.pin_functions(&spec),
         None => Tenant::default().pin_functions(&spec),
     }?;
@@ -149,10 +159,11 @@ pub(crate) async fn check(State(api): State<Api>, body: Bytes) -> ApiResult<Json
         job: new_id()?,
         spec,
         functions: functions.clone(),
+        artefacts: BTreeMap::new(),
         started_ms: unix_ms(),
         check: true,
     };
-    let reply = api.components.check(request).await?;
+    let reply = api.components.check(&principal.tenant, request).await?;
     let plan = reply.result?;
     let stage = |stage: &StageShape| json!({ "name": stage.name, "tasks_total": stage.n_tasks });
     let columns = |columns: &Columns| {
@@ -203,22 +214,28 @@ pub(super) fn idempotency(
 }
 
 /// Shows one job.
-pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
-    Ok(Json(look(&api, &id, views::job).await?))
+pub(crate) async fn show(
+    State(api): State<Api>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
+    Ok(Json(look(&api, &principal.tenant, &id, views::job).await?))
 }
 
 /// The stages of a job.
 pub(crate) async fn stages(
     State(api): State<Api>,
+    principal: Principal,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Value>> {
-    let stages = look(&api, &id, views::stages).await?;
+    let stages = look(&api, &principal.tenant, &id, views::stages).await?;
     Ok(Json(json!({ "items": stages })))
 }
 
 /// The committed tasks of a job.
 pub(crate) async fn tasks(
     State(api): State<Api>,
+    principal: Principal,
     Path(id): Path<String>,
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Json<Value>> {
@@ -229,16 +246,17 @@ pub(crate) async fn tasks(
             query.cursor.as_deref(),
         )
     };
-    Ok(Json(look(&api, &id, tasks).await??))
+    Ok(Json(look(&api, &principal.tenant, &id, tasks).await??))
 }
 
 /// The log of a job, line by line.
 pub(crate) async fn logs(
     State(api): State<Api>,
+    principal: Principal,
     Path(id): Path<String>,
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Json<Value>> {
-    let job = find(&api, &id).await?;
+    let job = find(&api, &principal.tenant, &id).await?;
     let log = archive::log(&api.archives, &api.blobs, &job).await?;
     let start: usize = match query.cursor.as_deref() {
         None => 0,
@@ -254,25 +272,32 @@ pub(crate) async fn logs(
 /// What a job used and costs.
 pub(crate) async fn receipt(
     State(api): State<Api>,
+    principal: Principal,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Receipt>> {
-    Ok(Json(look_where(&api, &id, views::receipt).await?))
+    Ok(Json(
+        look_where(&api, &principal.tenant, &id, views::receipt).await?,
+    ))
 }
 
 /// Asks a job to stop. One that has ended stays as it is.
 pub(crate) async fn cancel(
     State(api): State<Api>,
+    principal: Principal,
     Path(id): Path<String>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    let (job, ended) = look(&api, &id, |job| (job.id.clone(), views::has_ended(job))).await?;
+    let (job, ended) = look(&api, &principal.tenant, &id, |job| {
+        (job.id.clone(), views::has_ended(job))
+    })
+    .await?;
     if !ended {
         let cancel = Command::CancelJob { job };
-        match api.replica.propose(&tenant(), cancel).await {
+        match api.replica.propose(&principal.tenant, cancel).await {
             // It ended this very moment, and was archived before the command came: nothing to cancel.
             Err(problem) if problem.code == ErrorCode::NotFound => {}
             other => drop(other?),
         }
     }
-    let view = look(&api, &id, views::job).await?;
+    let view = look(&api, &principal.tenant, &id, views::job).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

@@ -10,13 +10,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use weft_core::{ErrorCode, FunctionUsage, Problem, Receipt};
+use weft_control::NodeRecord;
+use weft_core::{ErrorCode, FunctionUsage, NodeId, Problem, Receipt};
 
+use super::auth::Principal;
 use super::reply::{ApiResult, Failure};
 use super::{Api, views};
 use crate::metrics::{RequestLabels, RouteLabels, StatusLabels};
-use crate::scheduler::NODE;
-use crate::tenant;
 use crate::traces::RequestTrace;
 use weft_runtime::clock::{rfc3339, unix_ms};
 
@@ -77,9 +77,9 @@ pub(crate) async fn measure(State(api): State<Api>, request: Request, next: Next
 pub(crate) async fn metrics(State(api): State<Api>) -> ApiResult<Response> {
     {
         let state = api.replica.state();
-        let tenant = state.tenant(&tenant());
+        let tenants = || state.tenants.values();
         let mut jobs: BTreeMap<&'static str, i64> = BTreeMap::new();
-        for job in tenant.into_iter().flat_map(|tenant| tenant.jobs.values()) {
+        for job in tenants().flat_map(|tenant| tenant.jobs.values()) {
             *jobs.entry(views::status(job)).or_default() += 1;
         }
         for status in views::STATUSES {
@@ -87,7 +87,7 @@ pub(crate) async fn metrics(State(api): State<Api>) -> ApiResult<Response> {
             let n = jobs.get(status).copied().unwrap_or(0);
             api.metrics.jobs.get_or_create(&labels).set(n);
         }
-        let components = tenant.map_or(0, |tenant| tenant.catalog.iter().count());
+        let components: usize = tenants().map(|one| one.catalog.iter().count()).sum();
         let components = i64::try_from(components).unwrap_or(i64::MAX);
         api.metrics.components.set(components);
     }
@@ -118,6 +118,7 @@ pub(crate) struct UsageQuery {
 /// What was used and what it costs, by function. Minutes are kept for 31 days; what is older is in the sums without `from_ms`.
 pub(crate) async fn usage(
     State(api): State<Api>,
+    principal: Principal,
     Query(query): Query<UsageQuery>,
 ) -> ApiResult<Json<Value>> {
     let now = unix_ms();
@@ -130,7 +131,7 @@ pub(crate) async fn usage(
     let mut sums: BTreeMap<String, FunctionUsage> = BTreeMap::new();
     {
         let state = api.replica.state();
-        let kept = state.tenant(&tenant()).map(|tenant| &tenant.usage);
+        let kept = state.tenant(&principal.tenant).map(|tenant| &tenant.usage);
         let minutes = kept.into_iter().flat_map(|usage| {
             let last = to.div_ceil(MINUTE_MS).max(from / MINUTE_MS);
             usage.minutes.range(from / MINUTE_MS..last)
@@ -171,19 +172,24 @@ pub(crate) async fn usage(
     })))
 }
 
-/// The nodes: this version has one.
+/// The nodes. What runs is counted on all of them: this version has one.
 pub(crate) async fn nodes(State(api): State<Api>) -> Json<Value> {
     let metrics = &api.metrics;
     let ready = metrics.executor_ready.get() == 1;
-    Json(json!({ "items": [{
-        "id": NODE,
-        "status": if ready { "ready" } else { "starting" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "slots": metrics.slots.get(),
-        "tasks_running": metrics.tasks_running.get(),
-        "tasks_waiting": metrics.tasks_waiting.get(),
-        "invocations_under_way": metrics.invocations_under_way(),
-        "executors_started": metrics.executors_started.get(),
-        "executors_lost": metrics.executors_lost.get(),
-    }], "next_cursor": null }))
+    let state = api.replica.state();
+    let node = |(id, record): (&NodeId, &NodeRecord)| {
+        json!({
+            "id": id,
+            "status": if ready { "ready" } else { "starting" },
+            "version": env!("CARGO_PKG_VERSION"),
+            "slots": record.slots,
+            "tasks_running": metrics.tasks_running.get(),
+            "tasks_waiting": metrics.tasks_waiting.get(),
+            "invocations_under_way": metrics.invocations_under_way(),
+            "executors_started": metrics.executors_started.get(),
+            "executors_lost": metrics.executors_lost.get(),
+        })
+    };
+    let nodes: Vec<Value> = state.nodes.iter().map(node).collect();
+    Json(json!({ "items": nodes, "next_cursor": null }))
 }

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 use weft_core::job::{CsvFormat, InputFormat, OutputFormat};
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Problem, TenantId};
 use weft_protocol::{InvokeRequest, StreamFormats};
 
 use super::Api;
@@ -102,6 +102,7 @@ fn unread(what: &str) -> Failure {
 /// Calls a map function, and answers as soon as there is output, or as it has ended.
 pub(super) async fn call(
     api: Api,
+    tenant: TenantId,
     request: InvokeRequest,
     body: Body,
     deadline: Duration,
@@ -119,7 +120,7 @@ pub(super) async fn call(
     let (client, mut events) = mpsc::channel(PIECES_MAX);
     let tasks = api.tasks.clone();
     tasks.spawn("call that streams", OnError::Log, async move {
-        run(&api, request, body, deadline, &span, client).await;
+        run(&api, &tenant, request, body, deadline, &span, client).await;
         Ok(())
     });
     let stopped = || Problem::new(ErrorCode::Busy, "the server stops; try again");
@@ -166,6 +167,7 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
 /// Runs a call, and tells the client how it ended.
 async fn run(
     api: &Api,
+    tenant: &TenantId,
     request: InvokeRequest,
     mut body: Body,
     deadline: Duration,
@@ -175,7 +177,7 @@ async fn run(
     let ended = {
         let pieces = std::pin::pin!(pieces(&mut body));
         api.invocations
-            .stream(request, pieces, deadline, &client)
+            .stream(tenant, request, pieces, deadline, &client)
             .await
     };
     let event = match ended {

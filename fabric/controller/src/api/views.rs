@@ -144,14 +144,14 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
             "done"
         } else if has_ended(job) {
             "stopped"
-        } else if shape.reads.is_none_or(|edge| done(edge.stage as usize)) {
+        } else if shape.reads.iter().all(|edge| done(edge.stage as usize)) {
             "running"
         } else {
             "waiting"
         };
         json!({
             "position": position,
-            "skew": shape.reads.and_then(|_| skew(progress)),
+            "skew": (!shape.reads.is_empty()).then(|| skew(progress)).flatten(),
             "name": shape.name,
             "status": status,
             "tasks_total": shape.n_tasks,
@@ -171,18 +171,21 @@ fn skew(progress: &StageState) -> Option<Value> {
     let largest = progress
         .commits
         .values()
-        .max_by_key(|commit| (commit.read.rows, Reverse(commit.task)))?;
+        .max_by_key(|commit| (commit.read_total().rows, Reverse(commit.task)))?;
     // Executors report the rows; whatever they say is to be reckoned with.
-    let read = progress.commits.values().map(|commit| commit.read.rows);
+    let read = progress
+        .commits
+        .values()
+        .map(|commit| commit.read_total().rows);
     let rows = read.fold(0, u64::saturating_add);
     let partitions = progress.commits.len() as u64;
     // In thousandths: meters are integers.
-    let over_mean = (u128::from(largest.read.rows) * u128::from(partitions) * 1000)
+    let over_mean = (u128::from(largest.read_total().rows) * u128::from(partitions) * 1000)
         .checked_div(u128::from(rows))
         .map_or(1000, |milli| u64::try_from(milli).unwrap_or(u64::MAX));
     Some(json!({
         "task": largest.task,
-        "rows_largest": largest.read.rows,
+        "rows_largest": largest.read_total().rows,
         "rows_all": rows,
         "partitions": partitions,
         "over_mean_milli": over_mean,
@@ -215,7 +218,7 @@ pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
             "rows_read": usage.last().map(|own| own.billed.rows_in),
             "rows_written": usage.last().map(|own| own.billed.rows_out),
             "written": commit.written,
-            "read": commit.read,
+            "read": commit.read_total(),
             "files": commit.files,
             "usage": usage,
         })

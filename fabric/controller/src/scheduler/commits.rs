@@ -1,62 +1,194 @@
-//! From an attempt's answer to its commit.
+//! From attempts' results to their commits: in batches, one batch of a tenant at a time.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use weft_control::{Answer, Command, CommitAnswer};
-use weft_core::{JobId, Problem, TaskId};
-use weft_protocol::TaskCommit;
-use weft_protocol::TaskReply;
+use weft_control::{Answer, Command, CommitAnswer, CommitReport, Origin};
+use weft_core::{ErrorCode, Incarnation, JobId, NodeId, Problem, TaskId, TenantId};
+use weft_protocol::{TaskCommit, TaskFailure};
 
-use super::{COMMITS_MAX, Done, Scheduler};
-use crate::metrics::OutcomeLabels;
-use crate::tenant;
-use weft_runtime::OnError;
+use super::io::{Marks, Pending};
+use super::results::Of;
+use super::{Scheduler, Turn};
 
-impl Scheduler {
-    pub(super) async fn on_task(&mut self, reply: TaskReply) {
-        let (stage, task, attempt) = match &reply.result {
-            Ok(commit) => (commit.stage, commit.task, commit.attempt),
-            Err(failure) => (failure.stage, failure.task, failure.attempt),
-        };
-        let id = TaskId {
-            job: reply.job.clone(),
-            stage,
-            task,
-        };
-        self.traces.task_answered(&id, attempt, &reply);
-        self.suspects.remove(&id);
-        if let Some(executor) = &mut self.executor {
-            executor.running.remove(&(id, attempt));
+/// Commits of one command.
+const MAX_BATCH: usize = 256;
+
+/// A finished attempt that a node reported.
+#[derive(Clone)]
+pub(crate) struct Reported {
+    pub(super) node: NodeId,
+    pub(super) origin: Origin,
+    pub(super) job: JobId,
+    pub(super) commit: TaskCommit,
+}
+
+impl Reported {
+    fn id(&self) -> TaskId {
+        TaskId {
+            job: self.job.clone(),
+            stage: self.commit.stage,
+            task: self.commit.task,
         }
-        match reply.result {
-            Ok(commit) => self.commits.push((reply.job.clone(), commit)),
-            Err(failure) => {
-                tracing::debug!(job = %reply.job, stage, task, attempt, problem = %failure.problem, "attempt failed");
-                if failure.cancelled {
-                    self.count_task("cancelled");
-                } else {
-                    self.count_task("failed");
-                    self.metrics.task_failed(&failure.problem);
-                }
-                let usage = failure.usage.clone();
-                let answer = self.propose(Command::FailTask {
-                    job: reply.job.clone(),
-                    failure,
-                });
-                match answer.await {
-                    Some(Answer::Failure { billed: true }) => self.metrics.used(&usage),
-                    _ => self.metrics.waived(&usage),
-                }
+    }
+}
+
+/// Attempts that wait to be committed.
+#[derive(Default)]
+pub(super) struct Commits {
+    waiting: BTreeMap<TenantId, VecDeque<Reported>>,
+    /// Tenants whose batch is being committed.
+    in_flight: BTreeSet<TenantId>,
+}
+
+impl Commits {
+    pub(super) fn push(&mut self, tenant: &TenantId, reported: Reported) {
+        match self.waiting.get_mut(tenant) {
+            Some(waiting) => waiting.push_back(reported),
+            None => {
+                let waiting = VecDeque::from([reported]);
+                self.waiting.insert(tenant.clone(), waiting);
             }
-        }
-        if self.archiving.contains(&reply.job) {
-            self.archive_when_quiet(&reply.job);
         }
     }
 
-    fn count_task(&self, outcome: &'static str) {
-        let labels = OutcomeLabels { outcome };
-        self.metrics.tasks.get_or_create(&labels).inc();
+    /// Tenants with attempts that wait, and whether a batch of theirs is in flight.
+    fn tenants(&self) -> Vec<(TenantId, bool)> {
+        let some = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| !waiting.is_empty());
+        some.map(|(tenant, _)| (tenant.clone(), self.in_flight.contains(tenant)))
+            .collect()
+    }
+
+    fn take(&mut self, tenant: &TenantId) -> Vec<Reported> {
+        let Some(waiting) = self.waiting.get_mut(tenant) else {
+            return Vec::new();
+        };
+        let n = waiting.len().min(MAX_BATCH);
+        waiting.drain(..n).collect()
+    }
+}
+
+impl Scheduler {
+    /// Proposes a batch of each tenant that has none in flight.
+    pub(super) fn flush_commits(&mut self, turn: &mut Turn<'_>) {
+        for (tenant, in_flight) in self.commits.tenants() {
+            if !in_flight {
+                self.flush_batch(turn, &tenant);
+            }
+        }
+    }
+
+    /// Proposes all that wait: a lease is about to lapse.
+    pub(super) fn flush_all_commits(&mut self, turn: &mut Turn<'_>) {
+        loop {
+            let tenants = self.commits.tenants();
+            if tenants.is_empty() {
+                return;
+            }
+            for (tenant, _) in tenants {
+                self.flush_batch(turn, &tenant);
+            }
+        }
+    }
+
+    fn flush_batch(&mut self, turn: &mut Turn<'_>, tenant: &TenantId) {
+        let batch = self.commits.take(tenant);
+        self.commits.in_flight.insert(tenant.clone());
+        weft_failpoint::hit("commit");
+        let command = command(&batch);
+        self.propose(turn, tenant, None, command, Pending::Commits(batch));
+    }
+
+    pub(super) fn on_committed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tenant: &TenantId,
+        batch: Vec<Reported>,
+        answer: Result<Answer, Problem>,
+    ) {
+        self.commits.in_flight.remove(tenant);
+        match answer {
+            Ok(Answer::Commits { answers }) => self.on_commits(turn, tenant, batch, &answers),
+            Err(problem) if !problem.code.is_platform_fault() => {
+                self.on_too_large(turn, tenant, batch);
+            }
+            other => {
+                tracing::warn!(answer = ?other, "commits could not be recorded and are proposed again");
+                self.commit_again(turn, tenant, batch);
+            }
+        }
+    }
+
+    fn commit_again(&mut self, turn: &Turn<'_>, tenant: &TenantId, batch: Vec<Reported>) {
+        let command = command(&batch);
+        self.propose_again(turn, tenant.clone(), None, command, Pending::Commits(batch));
+    }
+
+    fn on_commits(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tenant: &TenantId,
+        batch: Vec<Reported>,
+        answers: &[CommitAnswer],
+    ) {
+        let mut recorded: BTreeMap<(NodeId, Incarnation), Vec<u64>> = BTreeMap::new();
+        let mut again = Vec::new();
+        for (reported, answer) in batch.into_iter().zip(answers) {
+            if *answer == CommitAnswer::Busy {
+                again.push(reported);
+                continue;
+            }
+            self.count_answer(&reported, *answer);
+            // A task whose commit does not stand runs again.
+            let marks = Marks {
+                tasks: vec![reported.id()],
+                ..Marks::default()
+            };
+            self.unmark(turn, tenant, marks);
+            let of = (reported.node, reported.origin.incarnation);
+            recorded
+                .entry(of)
+                .or_default()
+                .push(reported.origin.sequence);
+        }
+        for ((node, incarnation), numbers) in recorded {
+            self.acknowledge(turn, &node, &incarnation, numbers);
+        }
+        if !again.is_empty() {
+            self.commit_again(turn, tenant, again);
+        }
+    }
+
+    fn count_answer(&self, reported: &Reported, answer: CommitAnswer) {
+        let Reported { job, commit, .. } = reported;
+        let (stage, task) = (commit.stage, commit.task);
+        match answer {
+            CommitAnswer::Committed => self.count_commit(commit),
+            // An earlier leader counted it, or nobody did yet.
+            CommitAnswer::Repeated | CommitAnswer::Busy => {}
+            CommitAnswer::Duplicate { same } => {
+                match same {
+                    true => self.count_task("duplicate"),
+                    false => {
+                        tracing::error!(%job, stage, task, "two attempts of a deterministic task differ; the first one stands");
+                    }
+                }
+                self.metrics.waived(&commit.usage.lines());
+            }
+            // Its lease lapsed before the commit was proposed.
+            CommitAnswer::Fenced => self.count_task("fenced"),
+            CommitAnswer::Stale { billed } => {
+                self.count_task("stale");
+                match billed {
+                    true => self.metrics.used(&commit.usage.lines()),
+                    false => self.metrics.waived(&commit.usage.lines()),
+                }
+                tracing::debug!(%job, stage, task, "a commit came when its job had ended");
+            }
+        }
     }
 
     fn count_commit(&self, commit: &TaskCommit) {
@@ -69,71 +201,53 @@ impl Scheduler {
         self.metrics.task_seconds.observe(took);
     }
 
-    pub(super) fn flush_commits(&mut self) {
-        if !self.commits_under_way.is_empty() || self.commits.is_empty() {
-            return;
-        }
-        let batch: Vec<_> = self
-            .commits
-            .drain(..self.commits.len().min(COMMITS_MAX))
-            .collect();
-        let jobs = batch.iter().map(|(job, _)| job.clone());
-        self.commits_under_way.extend(jobs);
-        let (replica, done) = (self.replica.clone(), self.done.clone());
-        self.tasks.spawn("commit", OnError::Log, async move {
-            weft_failpoint::hit("commit");
-            let answer = replica
-                .propose(
-                    &tenant(),
-                    Command::CommitTasks {
-                        commits: batch.clone(),
-                    },
-                )
-                .await;
-            let _ = done.send(Done::Committed(batch, answer)).await;
-            Ok(())
-        });
-    }
-
-    pub(super) fn on_committed(
-        &mut self,
-        batch: &[(JobId, TaskCommit)],
-        answer: Result<Answer, Problem>,
-    ) -> anyhow::Result<()> {
-        let answers = match answer {
-            Ok(Answer::Commits { answers }) => answers,
-            Ok(other) => anyhow::bail!("commits were answered with {other:?}"),
-            Err(problem) => anyhow::bail!("commits were refused: {problem}"),
-        };
-        self.commits_under_way.clear();
-        for ((job, commit), answer) in batch.iter().zip(answers) {
-            let (stage, task) = (commit.stage, commit.task);
-            match answer {
-                CommitAnswer::Committed => self.count_commit(commit),
-                CommitAnswer::Duplicate { same: true } => {
-                    self.count_task("duplicate");
-                    self.metrics.waived(&commit.usage.lines());
-                }
-                CommitAnswer::Duplicate { same: false } => {
-                    tracing::error!(%job, stage, task, "two attempts of a deterministic task differ; the first one stands");
-                    self.metrics.waived(&commit.usage.lines());
-                }
-                // Its executor died before the commit was proposed: the loss did not count it among what ran.
-                CommitAnswer::Fenced => self.queue.push_front(TaskId {
-                    job: job.clone(),
-                    stage,
-                    task,
-                }),
-                CommitAnswer::Stale { billed } => {
-                    self.count_task("stale");
-                    match billed {
-                        true => self.metrics.used(&commit.usage.lines()),
-                        false => self.metrics.waived(&commit.usage.lines()),
-                    }
-                    tracing::debug!(%job, stage, task, "a commit came when its job had ended")
-                }
+    /// A batch has more bytes than a command may: each of its commits is tried alone, and one that is
+    /// too large by itself fails its job.
+    fn on_too_large(&mut self, turn: &mut Turn<'_>, tenant: &TenantId, batch: Vec<Reported>) {
+        let alone = batch.len() == 1;
+        for reported in batch {
+            let of = Of {
+                node: &reported.node.clone(),
+                incarnation: &reported.origin.incarnation.clone(),
+                tenant,
+                number: reported.origin.sequence,
+                answered_below: reported.origin.answered_below,
+            };
+            if alone {
+                let failure = too_large(&reported.commit);
+                self.end(&reported.id());
+                self.on_failure(turn, &of, reported.job, failure);
+            } else {
+                let batch = vec![reported];
+                let command = command(&batch);
+                self.propose(turn, tenant, None, command, Pending::Commits(batch));
             }
         }
-        Ok(())
+    }
+}
+
+fn command(batch: &[Reported]) -> Command {
+    let report = |reported: &Reported| CommitReport {
+        job: reported.job.clone(),
+        origin: reported.origin.clone(),
+        commit: reported.commit.clone(),
+    };
+    Command::CommitTasks {
+        commits: batch.iter().map(report).collect(),
+    }
+}
+
+fn too_large(commit: &TaskCommit) -> TaskFailure {
+    let detail = "the task's commit has more bytes than can be recorded: fewer files for each task";
+    TaskFailure {
+        stage: commit.stage,
+        task: commit.task,
+        attempt: commit.attempt,
+        epoch: commit.epoch,
+        sequence: commit.sequence,
+        problem: Problem::new(ErrorCode::TooLarge, detail),
+        cancelled: false,
+        usage: commit.usage.lines(),
+        log: Some(commit.log.clone()),
     }
 }

@@ -1,28 +1,50 @@
-//! What is sent to the executor, and when.
+//! What goes to which executor, and when.
 
-use weft_control::{Effect, Job, JobState};
-use weft_core::{JobId, TaskId};
-use weft_protocol::ManifestOutput;
-use weft_protocol::ObjectRef;
-use weft_protocol::{PlanRequest, PublishRequest, StageContext, TaskRequest, ToExecutor};
+use std::collections::BTreeMap;
 
-use super::{AHEAD, LiveExecutor, Request, Scheduler};
-use crate::traces::Step;
+use weft_control::{Effect, Job, JobState, State, Step, edge_sums};
+use weft_core::{Digest, Epoch, JobId, NodeId, TaskId, TenantId};
+use weft_protocol::{
+    AgentCommand, EdgeInput, EdgeRef, ManifestOutput, PlanRequest, PublishRequest, StageContext,
+    Work,
+};
+
+use super::io::Request;
+use super::nodes::{ExecutorView, NodeView};
+use super::queue::Describe;
+use super::{AHEAD, Output, Scheduler, Turn, job};
+
+/// Results that are being recorded, above which no more tasks are sent: nodes are ahead of the log.
+const MAX_RECORDING: usize = 1_024;
+
+/// An executor that takes work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    node: NodeId,
+    epoch: Epoch,
+}
 
 impl Scheduler {
-    pub(super) fn enqueue_stage(&mut self, job: &JobId, stage: u32) {
-        let open = self.with_job(job, |found| {
-            let JobState::Running(running) = &found.state else {
-                return Vec::new();
-            };
-            let progress = &running.stages[stage as usize];
-            (0..running.plan.stages[stage as usize].n_tasks)
-                .filter(|task| !progress.commits.contains_key(task))
-                .collect()
-        });
-        for task in open.unwrap_or_default() {
+    pub(super) fn enqueue_stage(
+        &mut self,
+        state: &State,
+        tenant: &TenantId,
+        id: &JobId,
+        stage: u32,
+    ) {
+        let Some(JobState::Running(running)) = job(state, tenant, id).map(|job| &job.state) else {
+            return;
+        };
+        let (shape, progress) = match (
+            running.plan.stages.get(stage as usize),
+            running.stages.get(stage as usize),
+        ) {
+            (Some(shape), Some(progress)) => (shape, progress),
+            _ => return,
+        };
+        for task in (0..shape.n_tasks).filter(|task| !progress.commits.contains_key(task)) {
             let id = TaskId {
-                job: job.clone(),
+                job: id.clone(),
                 stage,
                 task,
             };
@@ -30,215 +52,400 @@ impl Scheduler {
                 continue;
             }
             if self.settings.run_tasks_twice {
-                self.queue.push(id.clone());
+                self.queue.push(tenant, id.clone());
             }
-            self.queue.push(id);
+            self.queue.push(tenant, id);
         }
     }
 
-    /// True where the task waits, runs, or is about to be committed.
-    pub(super) fn is_under_way(&self, id: &TaskId) -> bool {
-        let runs = |executor: &LiveExecutor| executor.running.keys().any(|(task, _)| task == id);
-        self.queue.holds(id)
-            || self.executor.as_ref().is_some_and(runs)
-            || self.commits.iter().any(|(job, commit)| {
-                *job == id.job && commit.stage == id.stage && commit.task == id.task
+    /// Makes sure of the artefacts of a job's components before it is planned.
+    pub(super) fn prepare(&mut self, turn: &mut Turn<'_>, tenant: TenantId, id: JobId) {
+        let key = (id.clone(), Step::Plan);
+        if self.steps.contains(&key) || self.preparing.contains(&id) {
+            return;
+        }
+        let Some(job) = job(turn.state, &tenant, &id) else {
+            return;
+        };
+        self.preparing.insert(id.clone());
+        turn.out.push(Output::Prepare {
+            tenant,
+            job: id,
+            digests: digests(job),
+        });
+    }
+
+    pub(super) fn on_request(&mut self, turn: &mut Turn<'_>, request: Request) {
+        if self.phase.term().is_none() {
+            // Whoever asks sees the channel closed, and tries again.
+            return;
+        }
+        match request {
+            Request::Describe {
+                tenant,
+                digest,
+                compatibility,
+                artefact,
+                answer,
+            } => self.queue.of(&tenant).describes.push_back(Describe {
+                digest,
+                compatibility,
+                artefact,
+                answer,
+            }),
+            Request::Check {
+                tenant,
+                request,
+                answer,
+            } => self.queue.of(&tenant).checks.push_back((request, answer)),
+            Request::Forget { job } => self.forget_check(turn, &job),
+            Request::Want(tenant) => drop(self.wanted.insert(tenant)),
+        }
+    }
+
+    fn forget_check(&mut self, turn: &mut Turn<'_>, job: &JobId) {
+        self.queue.forget_check(job);
+        let takes = |node: &NodeId| self.nodes[node].takes_commands();
+        let checking: Vec<Target> = self
+            .targets()
+            .filter(|(node, _, executor)| executor.checking.contains_key(job) && takes(node))
+            .map(|(node, epoch, _)| Target {
+                node: node.clone(),
+                epoch,
+            })
+            .collect();
+        for target in checking {
+            let job = job.clone();
+            self.send_work(turn, &target, Work::Forget { job });
+        }
+    }
+
+    fn targets(&self) -> impl Iterator<Item = (&NodeId, Epoch, &ExecutorView)> {
+        self.nodes.iter().flat_map(|(node, view)| {
+            let executors = view.executors.iter();
+            executors.map(move |(epoch, executor)| (node, *epoch, executor))
+        })
+    }
+
+    fn send_work(&self, turn: &mut Turn<'_>, target: &Target, work: Work) {
+        let epoch = target.epoch;
+        self.send(turn, &target.node, AgentCommand::Work { epoch, work });
+    }
+
+    fn executor(&mut self, target: &Target) -> Option<&mut ExecutorView> {
+        let view = self.nodes.get_mut(&target.node)?;
+        view.executors.get_mut(&target.epoch)
+    }
+
+    /// The ready executor of the tenant whose node does least, among those that `fits`.
+    fn ready(
+        &self,
+        tenant: &TenantId,
+        fits: impl Fn(&NodeView, &ExecutorView) -> bool,
+    ) -> Option<Target> {
+        let candidates = self.nodes.iter().flat_map(|(node, view)| {
+            let executors = view.executors.iter();
+            executors.map(move |(epoch, executor)| (node, view, *epoch, executor))
+        });
+        candidates
+            .filter(|(_, view, _, executor)| {
+                executor.ready
+                    && executor.is_of(tenant)
+                    && view.takes_commands()
+                    && fits(view, executor)
+            })
+            // In thousandths of a slot: nodes differ in size.
+            .min_by_key(|(_, view, _, _)| view.n_running() * 1_000 / (view.slots.max(1) as usize))
+            .map(|(node, _, epoch, _)| Target {
+                node: node.clone(),
+                epoch,
             })
     }
 
-    pub(super) fn on_request(&mut self, request: Request) {
-        match request {
-            Request::Describe { digest, answer } => self.describes.push_back((digest, answer)),
-            Request::Check { request, answer } => self.checks.push_back((request, answer)),
-            Request::Forget { job } => self.given_up.push(job),
+    /// Sends what waits to executors with room for it; tenants take turns.
+    pub(super) fn dispatch(&mut self, turn: &mut Turn<'_>) {
+        let tenants = self.queue.tenants();
+        for tenant in &tenants {
+            self.dispatch_describes(turn, tenant);
+            self.dispatch_checks(turn, tenant);
+            self.dispatch_steps(turn, tenant);
         }
-    }
-
-    pub(super) async fn dispatch(&mut self) {
-        for job in std::mem::take(&mut self.given_up) {
-            self.checks.retain(|(request, _)| request.job != job);
-            if let Some(executor) = &mut self.executor
-                && executor.checking.contains_key(&job)
-            {
-                executor.link.send(ToExecutor::Forget { job }).await;
+        loop {
+            let mut progress = false;
+            for tenant in &tenants {
+                if self.dispatch_task(turn, tenant) {
+                    self.queue.had_turn(tenant);
+                    progress = true;
+                }
+            }
+            if !progress {
+                return;
             }
         }
-        if !self
-            .executor
-            .as_ref()
-            .is_some_and(|executor| executor.ready)
-        {
-            return;
-        }
-        // One at a time: there is one thread for it.
-        while self
-            .executor
-            .as_ref()
-            .is_some_and(|executor| executor.describing.is_empty())
-            && let Some((digest, answer)) = self.describes.pop_front()
-        {
+    }
+
+    fn dispatch_describes(&mut self, turn: &mut Turn<'_>, tenant: &TenantId) {
+        while let Some(next) = self.queue.of(tenant).describes.front() {
+            let engine = next.compatibility.clone();
+            // One at a time on each executor: there is one thread for it.
+            let fits = |view: &NodeView, one: &ExecutorView| {
+                one.describing.is_empty() && view.compatibility == engine
+            };
+            let Some(target) = self.ready(tenant, fits) else {
+                return;
+            };
             let request = self.next_request;
             self.next_request += 1;
-            let Some(executor) = &mut self.executor else {
-                return;
-            };
-            executor.describing.insert(request, answer);
-            executor
-                .link
-                .send(ToExecutor::Describe { request, digest })
-                .await;
-        }
-        while let Some((request, answer)) = self.checks.pop_front() {
-            let Some(executor) = &mut self.executor else {
-                return;
-            };
-            executor.checking.insert(request.job.clone(), answer);
-            executor.link.send(ToExecutor::Plan(request)).await;
-        }
-        while let Some(step) = self.steps.pop_front() {
-            self.send_step(step).await;
-        }
-        while let Some(next) = self.queue.first()
-            && self.has_room_for(next)
-            && let Some((task, attempt)) = self.queue.pop()
-        {
-            self.send_task(task, attempt).await;
+            let next = self.queue.of(tenant).describes.pop_front();
+            if let (Some(next), Some(executor)) = (next, self.executor(&target)) {
+                executor.describing.insert(request, next.answer);
+                let work = Work::Describe {
+                    request,
+                    digest: next.digest,
+                    artefact: next.artefact,
+                };
+                self.send_work(turn, &target, work);
+            }
         }
     }
 
-    fn has_room_for(&self, next: &TaskId) -> bool {
-        let Some(executor) = &self.executor else {
-            return false;
-        };
-        let is_suspect = |task: &TaskId| self.suspects.contains(task);
-        let alone = is_suspect(next) || executor.running.keys().any(|(task, _)| is_suspect(task));
-        let room = if alone {
-            1
-        } else {
-            self.settings.slots as usize + AHEAD
-        };
-        executor.running.len() < room
+    fn dispatch_checks(&mut self, turn: &mut Turn<'_>, tenant: &TenantId) {
+        while !self.queue.of(tenant).checks.is_empty() {
+            let Some(target) = self.ready(tenant, |_, _| true) else {
+                return;
+            };
+            let Some((mut request, answer)) = self.queue.of(tenant).checks.pop_front() else {
+                return;
+            };
+            let engine = &self.nodes[&target.node].compatibility;
+            let functions = request.functions.iter().map(|function| &function.digest);
+            request.artefacts = artefacts(turn.state, tenant, functions, engine);
+            if let Some(executor) = self.executor(&target) {
+                executor.checking.insert(request.job.clone(), answer);
+            }
+            self.send_work(turn, &target, Work::Plan(request));
+        }
     }
 
-    pub(super) async fn send_step(&mut self, step: Effect) {
-        let Some(job) = self.job(step.job()) else {
+    fn dispatch_steps(&mut self, turn: &mut Turn<'_>, tenant: &TenantId) {
+        while !self.queue.of(tenant).steps.is_empty() {
+            let Some(target) = self.ready(tenant, |_, _| true) else {
+                return;
+            };
+            if let Some(step) = self.queue.of(tenant).steps.pop_front() {
+                self.send_step(turn, tenant, &target, &step);
+            }
+        }
+    }
+
+    fn send_step(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tenant: &TenantId,
+        target: &Target,
+        step: &Effect,
+    ) {
+        let Some(job) = job(turn.state, tenant, step.job()) else {
             return;
         };
-        let Some(executor) = &mut self.executor else {
-            return;
-        };
-        match (&step, &job.state) {
-            (Effect::PlanJob { .. }, JobState::Planning(_))
-                if !executor.planning.contains(&job.id) =>
-            {
+        let (key, work) = match (step, &job.state) {
+            (Effect::PlanJob { .. }, JobState::Planning(_)) => {
+                let engine = &self.nodes[&target.node].compatibility;
                 let request = PlanRequest {
                     job: job.id.clone(),
-                    spec: job.spec,
-                    functions: job.functions,
+                    spec: job.spec.clone(),
+                    functions: job.functions.clone(),
+                    artefacts: artefacts(turn.state, tenant, &digests(job), engine),
                     started_ms: job.submitted_ms,
                     check: false,
                 };
-                self.traces.step_sent(&job.id, Step::Plan);
-                executor.planning.insert(job.id);
-                executor
-                    .link
-                    .send(ToExecutor::Plan(Box::new(request)))
-                    .await;
+                (Step::Plan, Work::Plan(Box::new(request)))
             }
-            (Effect::PublishJob { .. }, JobState::Publishing(publishing))
-                if !executor.publishing.contains(&job.id) =>
-            {
-                let files = job.staged_files();
-                let output = |output: &weft_core::job::OutputSpec| {
-                    let files = files.iter().filter(|file| file.output == output.name);
-                    ManifestOutput::new(output, Vec::new(), files.cloned().collect())
-                };
-                let request = PublishRequest {
-                    job: job.id.clone(),
-                    plans: publishing
-                        .plan
-                        .stages
-                        .iter()
-                        .map(|stage| stage.plan.clone())
-                        .collect(),
-                    outputs: job.spec.outputs.iter().map(output).collect(),
-                };
-                self.traces.step_sent(&job.id, Step::Publish);
-                executor.publishing.insert(job.id);
-                executor.link.send(ToExecutor::Publish(request)).await;
+            (Effect::PublishJob { .. }, JobState::Publishing(_)) => {
+                (Step::Publish, Work::Publish(publish_request(job)))
             }
-            // The job moved on while the step waited, or the step is under way: it was derived from the state as well.
-            _ => {}
+            // The job moved on while the step waited.
+            _ => return,
+        };
+        if !self.steps.insert((job.id.clone(), key)) {
+            // It is under way.
+            return;
         }
+        self.traces.step_sent(&job.id, key);
+        if let Some(executor) = self.executor(target) {
+            executor.steps.insert((job.id.clone(), key));
+        }
+        self.send_work(turn, target, work);
     }
 
-    pub(super) async fn send_task(&mut self, id: TaskId, attempt: u32) {
-        let key = (id.job.clone(), id.stage);
-        let known = self
-            .executor
-            .as_ref()
-            .is_some_and(|executor| executor.stages.contains(&key));
-        let context = if known {
-            None
-        } else {
-            self.with_job(&id.job, |job| stage_context(job, id.stage))
-                .flatten()
+    /// Sends the tenant's next task, if there is room for it. Returns whether one left the queue.
+    fn dispatch_task(&mut self, turn: &mut Turn<'_>, tenant: &TenantId) -> bool {
+        if self.recording.len() >= MAX_RECORDING {
+            return false;
+        }
+        let Some(next) = self.queue.of(tenant).tasks.front() else {
+            return false;
         };
-        let open = self.with_job(&id.job, |job| match &job.state {
-            JobState::Running(running) => {
-                self.settings.run_tasks_twice
-                    || !running.stages[id.stage as usize]
-                        .commits
-                        .contains_key(&id.task)
+        let next_is_suspect = self.suspects.contains(next);
+        let has_room = |view: &NodeView, executor: &ExecutorView| {
+            let is_suspect = |(id, _): &(TaskId, u32)| self.suspects.contains(id);
+            let alone = next_is_suspect
+                || (!self.suspects.is_empty() && executor.running.iter().any(is_suspect));
+            match alone {
+                true => executor.running.is_empty(),
+                false => view.n_running() < view.slots as usize + AHEAD,
             }
-            JobState::Planning(_) | JobState::Publishing(_) | JobState::Ending(_) => false,
-        });
-        if open != Some(true) || (!known && context.is_none()) {
+        };
+        let Some(target) = self.ready(tenant, has_room) else {
+            return false;
+        };
+        if let Some(id) = self.queue.pop(tenant) {
+            self.send_task(turn, tenant, &target, id);
+        }
+        true
+    }
+
+    fn send_task(&mut self, turn: &mut Turn<'_>, tenant: &TenantId, target: &Target, id: TaskId) {
+        let Some(job) = job(turn.state, tenant, &id.job) else {
+            return;
+        };
+        let JobState::Running(running) = &job.state else {
+            return;
+        };
+        let Some(progress) = running.stages.get(id.stage as usize) else {
+            return;
+        };
+        if progress.commits.contains_key(&id.task) && !self.settings.run_tasks_twice {
             return;
         }
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        let Some(executor) = &mut self.executor else {
+        let failures = progress.failures.get(&id.task).copied().unwrap_or(0);
+        let attempt = failures.max(self.next_label(&id));
+        if !self.send_stage(turn, tenant, target, job, id.stage) {
             return;
-        };
-        if let Some(context) = context {
-            executor.stages.insert(key);
-            executor
-                .link
-                .send(ToExecutor::Stage(Box::new(context)))
-                .await;
         }
         self.traces.task_sent(&id, attempt);
-        executor.running.insert((id.clone(), attempt), sequence);
-        executor
-            .link
-            .send(ToExecutor::Task(TaskRequest {
-                id,
-                attempt,
-                epoch: executor.epoch,
-                sequence,
-            }))
-            .await;
+        self.begin(&id);
+        if let Some(executor) = self.executor(target) {
+            executor.running.insert((id.clone(), attempt));
+        }
+        let run = AgentCommand::Run {
+            epoch: target.epoch,
+            id,
+            attempt,
+        };
+        self.send(turn, &target.node, run);
     }
 }
 
-/// What the tasks of a stage have in common, out of the job's state.
+impl Scheduler {
+    /// The label after those of the task's attempts that run.
+    fn next_label(&self, id: &TaskId) -> u32 {
+        if !self.busy.contains_key(id) {
+            return 0;
+        }
+        let running = self.targets().flat_map(|(_, _, one)| one.running.iter());
+        let labels = running.filter(|(task, _)| task == id);
+        labels.map(|(_, label)| label + 1).max().unwrap_or(0)
+    }
+
+    /// Sends the context of a stage, unless the executor has it. Returns false if artefacts for its
+    /// engine have to be made first: the job's tasks are enqueued again then.
+    fn send_stage(
+        &mut self,
+        turn: &mut Turn<'_>,
+        tenant: &TenantId,
+        target: &Target,
+        job: &Job,
+        stage: u32,
+    ) -> bool {
+        let key = (job.id.clone(), stage);
+        let executor = self.executor(target);
+        if executor.is_none_or(|executor| executor.stages.contains(&key)) {
+            return true;
+        }
+        let Some(mut context) = stage_context(job, stage) else {
+            return false;
+        };
+        let (engine, wanted) = (&self.nodes[&target.node].compatibility, digests(job));
+        context.artefacts = artefacts(turn.state, tenant, &wanted, engine);
+        let has_all = wanted
+            .iter()
+            .all(|digest| context.artefacts.contains_key(digest));
+        if !has_all || !self.prepared.contains(&job.id) {
+            self.queue.forget(tenant, &job.id);
+            if self.preparing.insert(job.id.clone()) {
+                turn.out.push(Output::Prepare {
+                    tenant: tenant.clone(),
+                    job: job.id.clone(),
+                    digests: wanted,
+                });
+            }
+            return false;
+        }
+        if let Some(executor) = self.executor(target) {
+            executor.stages.insert(key);
+        }
+        self.send_work(turn, target, Work::Stage(Box::new(context)));
+        true
+    }
+}
+
+/// Components of a job's functions.
+fn digests(job: &Job) -> Vec<Digest> {
+    let functions = job.functions.iter();
+    functions.map(|function| function.digest.clone()).collect()
+}
+
+/// Digests of the components' artefacts for an engine. One that is not known is left out: whoever
+/// needs it says so.
+fn artefacts<'a>(
+    state: &State,
+    tenant: &TenantId,
+    components: impl IntoIterator<Item = &'a Digest>,
+    engine: &str,
+) -> BTreeMap<Digest, Digest> {
+    let known = |digest: &Digest| {
+        let artefact = state.artefact(tenant, digest, engine)?;
+        Some((digest.clone(), artefact.clone()))
+    };
+    components.into_iter().filter_map(known).collect()
+}
+
+fn publish_request(job: &Job) -> PublishRequest {
+    let files = job.staged_files();
+    let output = |output: &weft_core::job::OutputSpec| {
+        let files = files.iter().filter(|file| file.output == output.name);
+        ManifestOutput::new(output, Vec::new(), files.cloned().collect())
+    };
+    let plan = job.plan();
+    let stages = plan.into_iter().flat_map(|plan| &plan.stages);
+    PublishRequest {
+        job: job.id.clone(),
+        plans: stages.map(|stage| stage.plan.clone()).collect(),
+        outputs: job.spec.outputs.iter().map(output).collect(),
+    }
+}
+
+/// Context of a stage, out of the job's state. The artefacts are left to be filled in.
 fn stage_context(job: &Job, stage: u32) -> Option<StageContext> {
     let plan = job.plan()?;
     let shape = plan.stages.get(stage as usize)?;
-    let inputs: Vec<Option<ObjectRef>> = match shape.reads {
-        Some(edge) => {
-            let commits = &job.stages().get(edge.stage as usize)?.commits;
-            (0..plan.stages[edge.stage as usize].n_tasks)
-                .map(|task| commits.get(&task).and_then(|commit| commit.object.clone()))
-                .collect()
-        }
-        None => Vec::new(),
+    let input = |edge: &EdgeRef| {
+        let commits = &job.stages().get(edge.stage as usize)?.commits;
+        let n_tasks = plan.stages.get(edge.stage as usize)?.n_tasks;
+        let object = |task: u32| commits.get(&task).and_then(|commit| commit.object.clone());
+        Some(EdgeInput {
+            edge: *edge,
+            expected: edge_sums(job.stages(), *edge),
+            objects: (0..n_tasks).map(object).collect(),
+        })
     };
     Some(StageContext {
         job: job.id.clone(),
         stage,
+        fingerprint: plan.fingerprint.clone(),
         plan: shape.plan.clone(),
-        inputs,
+        inputs: shape.reads.iter().map(input).collect::<Option<_>>()?,
+        artefacts: BTreeMap::new(),
     })
 }

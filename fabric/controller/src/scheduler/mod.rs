@@ -1,351 +1,322 @@
-//! The leader's scheduler: turns effects into messages to executors, and what they answer into commands.
+//! The leader's scheduler: turns effects of the state into commands to nodes, and what nodes report
+//! into commands of the state.
 //!
-//! One task owns everything here. A task's dispatch touches no log; commits are proposed in batches, one batch at a time.
+//! ```text
+//!   Signal, FromAgent, Request, answers, time ──Input──▶ Scheduler ──Output──▶ proposals, ToAgent, work beside
+//!                                                            ▲
+//!                                                  State, read only
+//! ```
+//!
+//! It does no I/O and reads no clock, so that a test can put anything between two of its steps; the
+//! [`driver`] does both. A task's dispatch touches no log; commits are proposed in batches. All that
+//! it knows beside the state comes from nodes' reports: a new leader asks for them, waits for
+//! [`LEASE_MS`] at most, and derives the rest from the state.
 
 mod commits;
 mod dispatch;
+pub(crate) mod driver;
 mod ending;
 mod executors;
+mod io;
+mod leadership;
+mod nodes;
 mod queue;
+mod results;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
-use weft_control::{Answer, Command, Effect, Job};
-use weft_core::Description;
-use weft_core::{Digest, Epoch, JobId, Problem, TaskId};
-use weft_protocol::TaskCommit;
-use weft_protocol::{PlanReply, PlanRequest};
-use weft_store::Blobs;
+use weft_control::{Effect, Job, JobState, State, Step};
+use weft_core::{Epoch, Incarnation, JobId, NodeId, TaskId, TenantId};
+use weft_protocol::AgentResult;
 
-use crate::components::Components;
 use crate::metrics::Metrics;
-use crate::replica::{Replica, Signal};
-use crate::tenant;
 use crate::traces::{JobTraces, Traces};
-use queue::ReadyQueue;
-use weft_runtime::link::{ExecutorEvent, ExecutorLink, Node};
-use weft_runtime::{OnError, Tasks};
 
-/// Name of the one node there is.
-pub(crate) const NODE: &str = "local";
-/// Commits of one command.
-const COMMITS_MAX: usize = 256;
-/// How often deadlines are looked at.
-const DEADLINE_TICK: Duration = Duration::from_millis(100);
-/// How long a dead executor's successor waits to be started; doubled for each one that died before it was ready, up to a bound.
-const RESTART_PAUSE: Duration = Duration::from_millis(20);
-const RESTART_DOUBLINGS_MAX: u32 = 8;
-/// How long a failed archiving waits: for space on a disk, say.
-const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
-/// Tasks that are sent ahead of free slots, so that none idles while a reply travels.
+use commits::Commits;
+pub(crate) use io::{CheckAnswer, Request};
+use io::{Input, Now, Output};
+use io::{Later, Marks, Pending, Ticket};
+use leadership::Phase;
+use nodes::NodeView;
+use queue::Queue;
+
+/// Tasks that are sent to a node ahead of free slots, so that none idles while a reply travels.
 const AHEAD: usize = 2;
+/// Time for which a new leader waits for nodes that it has not heard of; leases of silent ones lapse.
+pub(crate) const LEASE_MS: u64 = 2_500;
 
-/// Where the answer to a check goes. The permit is held until it is there, or the executor is lost: clients may go before.
-pub(crate) struct CheckAnswer {
-    pub(crate) to: oneshot::Sender<PlanReply>,
-    pub(crate) _permit: OwnedSemaphorePermit,
-}
-
-/// What others ask of the controller.
-pub(crate) enum Request {
-    /// Have a component describe itself.
-    Describe {
-        /// The component.
-        digest: Digest,
-        /// Gets what it says.
-        answer: oneshot::Sender<Result<Description, Problem>>,
-    },
-    /// Plan a job that is only looked at.
-    Check {
-        /// What the planning task gets; its id is that of no job.
-        request: Box<PlanRequest>,
-        /// Gets the plan.
-        answer: CheckAnswer,
-    },
-    /// Give up a check that nobody waits for.
-    Forget {
-        /// The id that the check goes by.
-        job: JobId,
-    },
-}
-
-/// What the controller's own children report.
-enum Done {
-    Committed(Vec<(JobId, TaskCommit)>, Result<Answer, Problem>),
-    ArtefactsReady(JobId, Result<(), Problem>),
-    Archived(JobId, Result<String, Problem>),
-    ArchiveAgain(JobId),
-    Restart,
-}
-
-/// How the scheduler behaves.
-#[derive(Debug, Clone, Copy)]
+/// Settings of the scheduler.
+#[derive(Debug, Clone)]
 pub(crate) struct SchedulerSettings {
-    /// Slots of the executor.
-    pub(crate) slots: u32,
     /// Starts every task twice, to show that nothing depends on which attempt wins.
     pub(crate) run_tasks_twice: bool,
+    /// Tenants that have an executor on every node, whether there is work for it or not.
+    pub(crate) eager: Vec<TenantId>,
 }
 
-/// Where what happens is told.
+/// Observers of the scheduler.
 pub(crate) struct Watch {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) traces: Arc<Traces>,
 }
 
-struct LiveExecutor {
-    link: ExecutorLink,
-    epoch: Epoch,
-    ready: bool,
-    running: BTreeMap<(TaskId, u32), u64>,
-    stages: BTreeSet<(JobId, u32)>,
-    planning: BTreeSet<JobId>,
-    publishing: BTreeSet<JobId>,
-    describing: HashMap<u64, oneshot::Sender<Result<Description, Problem>>>,
-    checking: HashMap<JobId, CheckAnswer>,
-}
-
 /// The scheduler.
 pub(crate) struct Scheduler {
     settings: SchedulerSettings,
-    replica: Replica,
-    node: Arc<dyn Node>,
-    components: Arc<Components>,
-    blobs: Blobs,
-    tasks: Tasks,
     metrics: Arc<Metrics>,
     traces: JobTraces,
-    executor: Option<LiveExecutor>,
-    next_executor: u64,
-    /// A command was refused, or effects were dropped: they are to be derived from the state.
-    derive: bool,
-    /// Tasks that ran when an executor died. Each runs alone, so that one that kills its executor costs no other an attempt.
-    suspects: BTreeSet<TaskId>,
-    /// Executors in a row that died before they were ready.
-    stillborn: u32,
-    next_sequence: u64,
+    phase: Phase,
+    /// Nodes whose link is up, and what this leader knows of them.
+    nodes: BTreeMap<NodeId, NodeView>,
+    next_ticket: u64,
     next_request: u64,
-    queue: ReadyQueue,
-    /// Work that only waits for an executor to be ready.
-    steps: VecDeque<Effect>,
-    /// Descriptions that wait likewise.
-    describes: VecDeque<(Digest, oneshot::Sender<Result<Description, Problem>>)>,
-    /// Checks that wait likewise.
-    checks: VecDeque<(Box<PlanRequest>, CheckAnswer)>,
-    /// Checks that nobody waits for any more.
-    given_up: Vec<JobId>,
-    commits: Vec<(JobId, TaskCommit)>,
-    /// Jobs of the batch that is being committed; there is one batch at a time.
-    commits_under_way: BTreeSet<JobId>,
+    /// Proposals without an answer: their tenant, and what becomes of the answer.
+    pending: BTreeMap<Ticket, (TenantId, Pending)>,
+    /// Results that are being recorded, by agent and number, with the executor that they are of: they
+    /// may be reported again meanwhile.
+    recording: BTreeMap<(Incarnation, u64), Option<Epoch>>,
+    /// Ends of executors whose other results are being recorded.
+    deferred: Vec<(NodeId, Incarnation, AgentResult)>,
+    /// Proposals that could not be made, and are made again.
+    later: Vec<Later>,
+    /// Leases that are being revoked.
+    losing: BTreeSet<Epoch>,
+    queue: Queue,
+    commits: Commits,
+    /// Attempts of tasks that run or are being committed, by task.
+    busy: BTreeMap<TaskId, u32>,
+    /// Steps of jobs that executors are at, or that are being recorded.
+    steps: BTreeSet<(JobId, Step)>,
+    /// Tasks that ran when their executor died. Each runs alone, so that one that kills its executor
+    /// costs no other an attempt.
+    suspects: BTreeSet<TaskId>,
+    /// Jobs whose artefacts are being made sure of.
+    preparing: BTreeSet<JobId>,
+    /// Jobs whose artefacts were made sure of under this leader: files may be gone since the one
+    /// before.
+    prepared: BTreeSet<JobId>,
     /// Jobs that wait to be archived, because something of theirs still runs.
-    archiving: BTreeSet<JobId>,
-    done: mpsc::Sender<Done>,
+    archiving: BTreeMap<JobId, TenantId>,
+    /// Jobs that are being archived.
+    archived: BTreeSet<JobId>,
+    /// Jobs that are being given up.
+    given_up: BTreeSet<JobId>,
+    /// When origins of commands are looked at next.
+    origins_expire_at_ms: u64,
+    /// Effects were lost, or a command was refused for the platform's reasons: they are derived anew.
+    derive: bool,
+    /// Tenants whose invocations found no executor.
+    wanted: BTreeSet<TenantId>,
+    /// Pauses before executors are started again, by node and tenant.
+    restarts: BTreeMap<(NodeId, TenantId), executors::Restart>,
+}
+
+/// One call of the scheduler: the state and the time that it sees, and what it asks for.
+struct Turn<'a> {
+    state: &'a State,
+    now: Now,
+    out: Vec<Output>,
 }
 
 impl Scheduler {
-    /// `done_receiver` goes to [`Scheduler::run`].
-    pub(crate) fn new(
-        settings: SchedulerSettings,
-        replica: Replica,
-        node: Arc<dyn Node>,
-        components: Arc<Components>,
-        blobs: Blobs,
-        tasks: Tasks,
-        watch: Watch,
-    ) -> (Self, DoneReceiver) {
-        let (done, receiver) = mpsc::channel(1024);
-        let scheduler = Self {
+    pub(crate) fn new(settings: SchedulerSettings, watch: Watch) -> Self {
+        Self {
             settings,
-            replica,
-            node,
-            components,
-            blobs,
-            tasks,
             metrics: watch.metrics,
             traces: JobTraces::new(watch.traces),
-            executor: None,
-            next_executor: 1,
-            derive: false,
-            suspects: BTreeSet::new(),
-            stillborn: 0,
-            next_sequence: 1,
+            phase: Phase::Following,
+            nodes: BTreeMap::new(),
+            next_ticket: 1,
             next_request: 1,
-            queue: ReadyQueue::default(),
-            steps: VecDeque::new(),
-            describes: VecDeque::new(),
-            checks: VecDeque::new(),
-            given_up: Vec::new(),
-            commits: Vec::new(),
-            commits_under_way: BTreeSet::new(),
-            archiving: BTreeSet::new(),
-            done,
-        };
-        (scheduler, DoneReceiver(receiver))
-    }
-
-    /// Runs until cancelled.
-    pub(crate) async fn run(
-        mut self,
-        cancel: CancellationToken,
-        mut signals: mpsc::Receiver<Signal>,
-        mut requests: mpsc::Receiver<Request>,
-        mut events: mpsc::Receiver<ExecutorEvent>,
-        mut done: DoneReceiver,
-    ) -> anyhow::Result<()> {
-        self.propose(Command::NodeStarted { node: NODE.into() })
-            .await;
-        self.start_executor_or_wait().await;
-        let mut deadlines = tokio::time::interval(DEADLINE_TICK);
-        loop {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Ok(()),
-                Some(signal) = signals.recv() => self.on_signal(signal).await,
-                Some(event) = events.recv() => self.on_event(event).await?,
-                Some(done) = done.0.recv() => self.on_done(done).await?,
-                Some(request) = requests.recv() => self.on_request(request),
-                _ = deadlines.tick() => self.check_deadlines().await,
-            }
-            self.dispatch().await;
-            self.flush_commits();
-            self.measure();
+            pending: BTreeMap::new(),
+            recording: BTreeMap::new(),
+            deferred: Vec::new(),
+            later: Vec::new(),
+            losing: BTreeSet::new(),
+            queue: Queue::default(),
+            commits: Commits::default(),
+            busy: BTreeMap::new(),
+            steps: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            preparing: BTreeSet::new(),
+            prepared: BTreeSet::new(),
+            archiving: BTreeMap::new(),
+            archived: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+            origins_expire_at_ms: 0,
+            derive: false,
+            wanted: BTreeSet::new(),
+            restarts: BTreeMap::new(),
         }
     }
 
-    /// What waits and what runs, as it is now.
+    /// Takes inputs in, and returns what is to be done, in this order.
+    pub(crate) fn handle(
+        &mut self,
+        state: &State,
+        now: Now,
+        inputs: impl IntoIterator<Item = Input>,
+    ) -> Vec<Output> {
+        let mut turn = Turn {
+            state,
+            now,
+            out: Vec::new(),
+        };
+        for input in inputs {
+            self.take(&mut turn, input);
+        }
+        self.end_pauses(now);
+        self.propose_later(&mut turn);
+        self.lead_if_due(&mut turn);
+        if matches!(self.phase, Phase::Leading { .. }) {
+            if std::mem::take(&mut self.derive) {
+                self.derive_effects(&mut turn);
+            }
+            self.keep_executors(&mut turn);
+            self.dispatch(&mut turn);
+            self.flush_commits(&mut turn);
+        }
+        self.measure();
+        turn.out
+    }
+
+    fn take(&mut self, turn: &mut Turn<'_>, input: Input) {
+        match input {
+            Input::Leadership(term) => self.on_leadership(turn, term),
+            Input::Effect(tenant, effect) => self.on_effect(turn, tenant, effect),
+            Input::EffectsLost => self.derive = true,
+            Input::LinkUp(node) => self.on_link_up(turn, node),
+            Input::LinkDown(node) => self.on_link_down(turn, &node),
+            Input::Report(message) => self.on_message(turn, *message),
+            Input::Answered(ticket, answer) => self.on_answer(turn, ticket, answer),
+            Input::Asked(request) => self.on_request(turn, request),
+            Input::Done(done) => self.on_done(turn, done),
+            Input::Tick => self.check_deadlines(turn),
+        }
+    }
+
+    fn on_effect(&mut self, turn: &mut Turn<'_>, tenant: TenantId, effect: Effect) {
+        // A leader that waits derives all effects from the state when it has heard of the nodes.
+        if !matches!(self.phase, Phase::Leading { .. }) {
+            return;
+        }
+        match effect {
+            Effect::PlanJob { job } => self.prepare(turn, tenant, job),
+            Effect::RunStage { job, stage } => self.enqueue_stage(turn.state, &tenant, &job, stage),
+            Effect::RunTask { job, stage, task } => {
+                let id = TaskId { job, stage, task };
+                if !self.is_under_way(&id) {
+                    self.queue.push_front(&tenant, id);
+                }
+            }
+            Effect::PublishJob { .. } => self.queue.push_step(&tenant, effect),
+            Effect::ArchiveJob { job } => self.stop_job(turn, tenant, job),
+        }
+    }
+
+    /// Derives everything that is to be done from the state; what is under way stays.
+    fn derive_effects(&mut self, turn: &mut Turn<'_>) {
+        self.reap_leases(turn);
+        if !self.losing.is_empty() {
+            // Commits under those leases may be in the log: what is open is known when they have
+            // lapsed.
+            self.derive = true;
+            return;
+        }
+        for (tenant, effect) in turn.state.pending_effects() {
+            self.on_effect(turn, tenant, effect);
+        }
+    }
+
+    /// Returns whether the task waits, runs, or is about to be committed.
+    fn is_under_way(&self, id: &TaskId) -> bool {
+        self.busy.contains_key(id) || self.queue.holds(id)
+    }
+
+    fn begin(&mut self, id: &TaskId) {
+        *self.busy.entry(id.clone()).or_default() += 1;
+    }
+
+    fn end(&mut self, id: &TaskId) {
+        if let Some(n) = self.busy.get_mut(id) {
+            *n -= 1;
+            if *n == 0 {
+                self.busy.remove(id);
+            }
+        }
+    }
+
+    /// Work is not under way any more: it is begun again if the state says that it is open. Effects
+    /// that asked for it meanwhile were passed over.
+    fn unmark(&mut self, turn: &mut Turn<'_>, tenant: &TenantId, marks: Marks) {
+        for id in marks.tasks {
+            self.end(&id);
+            self.archive_when_quiet(turn, &id.job);
+            let open = job(turn.state, tenant, &id.job).is_some_and(|job| is_open(job, &id));
+            if open && !self.is_under_way(&id) {
+                self.queue.push_front(tenant, id);
+            }
+        }
+        for (id, step) in marks.steps {
+            self.steps.remove(&(id.clone(), step));
+            self.archive_when_quiet(turn, &id);
+            let Some(job) = job(turn.state, tenant, &id) else {
+                continue;
+            };
+            match (&job.state, step) {
+                (JobState::Planning(_), Step::Plan) => self.prepare(turn, tenant.clone(), id),
+                (JobState::Publishing(_), Step::Publish) => {
+                    self.queue.push_step(tenant, Effect::PublishJob { job: id });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The time at which something is due that no input announces, in monotonic milliseconds.
+    pub(crate) fn next_wake_ms(&self) -> Option<u64> {
+        let phase = match &self.phase {
+            Phase::Waiting(waiting) => Some(waiting.until_ms),
+            Phase::Following | Phase::Leading { .. } => None,
+        };
+        let restarts = self.restarts.values().filter_map(|one| one.not_before_ms);
+        let nodes = self.nodes.values();
+        let down = nodes.filter_map(|node| Some(node.down_since_ms? + LEASE_MS));
+        let later = self.later.iter().map(|later| later.at_ms);
+        restarts.chain(phase).chain(down).chain(later).min()
+    }
+
+    /// Shows what waits and what runs.
     fn measure(&self) {
         let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let steps = self.steps.len() + self.describes.len() + self.checks.len();
-        self.metrics.tasks_waiting.set(gauge(self.queue.len()));
+        let executors = || self.nodes.values().flat_map(|node| node.executors.values());
+        self.metrics.tasks_waiting.set(gauge(self.queue.n_tasks()));
+        let steps = self.queue.n_steps() + self.preparing.len();
         self.metrics.steps_waiting.set(gauge(steps));
-        let running = self.executor.as_ref().map_or(0, |one| one.running.len());
+        let running = executors().map(|one| one.running.len()).sum();
         self.metrics.tasks_running.set(gauge(running));
-        let ready = self.executor.as_ref().is_some_and(|one| one.ready);
+        let ready = executors().any(|one| one.ready);
         self.metrics.executor_ready.set(i64::from(ready));
-        self.metrics.slots.set(i64::from(self.settings.slots));
-    }
-
-    async fn propose(&mut self, command: Command) -> Option<Answer> {
-        match self.replica.propose(&tenant(), command).await {
-            Ok(answer) => Some(answer),
-            Err(problem) => {
-                tracing::warn!(%problem, "a command was refused");
-                // What it would have led to comes from the state again.
-                self.derive |= problem.code.is_platform_fault();
-                None
-            }
-        }
-    }
-
-    /// A job as it stands now.
-    fn job(&self, id: &JobId) -> Option<Job> {
-        self.replica
-            .state()
-            .tenant(&tenant())?
-            .jobs
-            .get(id)
-            .cloned()
-    }
-
-    fn with_job<T>(&self, id: &JobId, look: impl FnOnce(&Job) -> T) -> Option<T> {
-        self.replica
-            .state()
-            .tenant(&tenant())?
-            .jobs
-            .get(id)
-            .map(look)
-    }
-
-    async fn on_signal(&mut self, signal: Signal) {
-        match signal {
-            Signal::Effect(effect) => self.on_effect(effect).await,
-            Signal::Derive => {
-                let effects = self.replica.state().pending_effects();
-                for (_, effect) in effects {
-                    self.on_effect(effect).await;
-                }
-            }
-        }
-    }
-
-    async fn on_effect(&mut self, effect: Effect) {
-        match effect {
-            Effect::PlanJob { job } => self.prepare_plan(job),
-            Effect::RunStage { job, stage } => self.enqueue_stage(&job, stage),
-            Effect::RunTask { job, stage, task } => {
-                self.queue.push_front(TaskId { job, stage, task })
-            }
-            Effect::PublishJob { .. } => self.steps.push_back(effect),
-            Effect::ArchiveJob { job } => self.stop_job(job).await,
-        }
-    }
-
-    fn prepare_plan(&self, job: JobId) {
-        let digests = self.with_job(&job, |job| {
-            job.functions
-                .iter()
-                .map(|function| function.digest.clone())
-                .collect::<Vec<_>>()
-        });
-        let Some(digests) = digests else { return };
-        let (components, done) = (Arc::clone(&self.components), self.done.clone());
-        self.tasks.spawn("artefacts", OnError::Log, async move {
-            let result = components.ensure_artefacts(&digests).await;
-            let _ = done.send(Done::ArtefactsReady(job, result)).await;
-            Ok(())
-        });
-    }
-
-    async fn on_done(&mut self, done: Done) -> anyhow::Result<()> {
-        match done {
-            Done::Committed(batch, answer) => self.on_committed(&batch, answer)?,
-            Done::ArtefactsReady(job, Ok(())) => self.steps.push_back(Effect::PlanJob { job }),
-            Done::ArtefactsReady(job, Err(problem)) => {
-                self.propose(Command::StepFailed {
-                    job,
-                    problem,
-                    usage: Vec::new(),
-                })
-                .await;
-            }
-            Done::Archived(job, Ok(archive)) => {
-                weft_failpoint::hit("archived");
-                {
-                    let state = self.replica.state();
-                    let tenant = state.tenant(&tenant());
-                    if let Some(ended) = tenant.and_then(|tenant| tenant.jobs.get(&job)) {
-                        self.traces.job_ended(ended);
-                        self.metrics.job_ended(ended);
-                    }
-                }
-                self.propose(Command::JobArchived { job, archive }).await;
-            }
-            Done::Archived(job, Err(problem)) => {
-                tracing::error!(%job, %problem, "archiving failed and is tried again");
-                let done = self.done.clone();
-                self.tasks.spawn("archive again", OnError::Log, async move {
-                    tokio::time::sleep(ARCHIVE_PAUSE).await;
-                    let _ = done.send(Done::ArchiveAgain(job)).await;
-                    Ok(())
-                });
-            }
-            Done::ArchiveAgain(job) => {
-                self.archiving.insert(job.clone());
-                self.archive_when_quiet(&job);
-            }
-            Done::Restart => {
-                if self.executor.is_none() {
-                    self.start_executor_or_wait().await;
-                }
-            }
-        }
-        Ok(())
+        let slots: u32 = self.nodes.values().map(|node| node.slots).sum();
+        self.metrics.slots.set(i64::from(slots));
     }
 }
 
-/// The receiving end of the controller's own children.
-pub(crate) struct DoneReceiver(mpsc::Receiver<Done>);
+/// Returns whether the task of a running job has no commit.
+fn is_open(job: &Job, id: &TaskId) -> bool {
+    let JobState::Running(running) = &job.state else {
+        return false;
+    };
+    let stage = running.stages.get(id.stage as usize);
+    stage.is_some_and(|stage| !stage.commits.contains_key(&id.task))
+}
+
+fn job<'a>(state: &'a State, tenant: &TenantId, id: &JobId) -> Option<&'a Job> {
+    state.tenant(tenant)?.jobs.get(id)
+}
+
+/// Steps of jobs that wait for an executor, in order.
+type Steps = VecDeque<Effect>;

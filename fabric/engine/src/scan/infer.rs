@@ -10,8 +10,8 @@ use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat}
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Dialect, ends, first_block};
+use super::format::{columns_format, header_end};
 use super::reason::{malformed_csv, malformed_json, plain, values};
-use super::records::{columns_format, header_end};
 
 /// Records that columns are inferred from.
 const INFERRED_RECORDS_MAX: usize = 1000;

@@ -6,6 +6,7 @@ mod arrow_ipc;
 mod blocks;
 mod exact;
 mod filter;
+mod format;
 mod infer;
 mod parquet;
 mod reason;
@@ -18,6 +19,7 @@ pub(crate) use blocks::{Compression, Dialect, record_starts};
 pub(crate) use filter::Filter;
 pub(crate) use infer::{csv_schema, json_schema};
 pub(crate) use parquet::metadata as parquet_metadata;
+pub(crate) use shared::shared_bytes;
 pub(crate) use text::schema as text_schema;
 
 use std::borrow::Cow;

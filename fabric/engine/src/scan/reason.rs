@@ -11,9 +11,8 @@ use arrow::error::ArrowError;
 use serde::de::IgnoredAny;
 use weft_core::job::CsvFormat;
 
-use super::records::{Format, check_csv, columns_format, projected};
+use super::format::{Format, NOT_UTF8, check_csv, columns_format, projected};
 
-pub(super) const NOT_UTF8: &str = "it is not UTF-8";
 /// Characters that are shown of a value, and of a column's name and type.
 const SHOWN_CHARS_MAX: usize = 100;
 

@@ -31,7 +31,7 @@ pub(super) fn rows_at_once(batch: &RecordBatch, columns: &[usize]) -> Result<usi
 }
 
 /// Bytes of shared values, once they are made. Of a list all items are, whichever rows are asked for.
-fn shared_bytes(column: &ArrayRef) -> u64 {
+pub(crate) fn shared_bytes(column: &ArrayRef) -> u64 {
     match column.data_type() {
         DataType::Dictionary(_, _) => of_dictionary(column),
         DataType::Utf8View => viewed(column.as_string_view().views()),

@@ -22,6 +22,7 @@ mod hostile;
 mod http;
 mod invoke;
 mod job;
+mod kept_folder;
 mod openapi;
 mod outputs;
 mod python;

@@ -1,0 +1,31 @@
+//! Bounds of the control state.
+
+/// Attempts that a task, a planning or a publishing has before the job is given up for the
+/// platform's reasons.
+pub const MAX_ATTEMPTS: u32 = 4;
+/// Files of all outputs of a job.
+pub(crate) const MAX_OUTPUT_FILES: u64 = 100_000;
+/// Time for which an idempotency key is kept.
+pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
+/// Idempotency keys that a tenant has at a time.
+pub const MAX_IDEMPOTENCY_KEYS: usize = 100_000;
+/// Jobs of a tenant that have not ended.
+pub const MAX_RUNNING_JOBS: usize = 1_000;
+/// Lines of ended jobs that a tenant keeps; the oldest go first, their archive objects stay.
+pub const MAX_ENDED_JOBS: usize = 10_000;
+/// Answers that are kept for one origin, which proposes no more commands until some are acknowledged.
+pub const MAX_ORIGIN_ANSWERS: usize = 4_096;
+/// Origins that are kept; the one that was not seen for the longest time goes first.
+pub const MAX_ORIGINS: usize = 16_384;
+/// Time for which an origin is kept after its last command.
+pub const ORIGIN_MS: u64 = 24 * 3_600_000;
+/// Stages of a plan.
+pub(crate) const MAX_STAGES: usize = 1_000;
+/// Tasks of all stages of a plan.
+pub(crate) const MAX_PLAN_TASKS: u64 = 1_000_000;
+/// Edges that a stage may write.
+pub(crate) const MAX_EDGES: usize = 1_000;
+/// Edges that a stage may read.
+pub(crate) const MAX_READS: usize = 64;
+/// Nodes that are known.
+pub(crate) const MAX_NODES: usize = 8_192;

@@ -1,0 +1,358 @@
+//! A node: the real agent, on executors that answer at random.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use weft_agent::{Action, AgentState, NodeSettings};
+use weft_core::{
+    Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits, NodeId, Problem, TenantId,
+};
+use weft_protocol::{
+    EdgeInput, EdgeKind, EdgeRef, EdgeShape, FINGERPRINT, FromAgent, FromExecutor, LogRef, Plan,
+    PlanReply, PublishedOutput, SlotVector, StageContext, StageShape, Sums, TaskCommit,
+    TaskFailure, TaskReply, TaskRequest, ToAgent, ToExecutor, Took, Work,
+};
+
+use super::random::Random;
+
+pub(super) const SLOTS: u32 = 3;
+
+/// Work that an executor has not answered.
+#[derive(Debug)]
+enum Doing {
+    Starting,
+    Planning(JobId),
+    Publishing(JobId),
+    Task(TaskRequest),
+}
+
+struct Executor {
+    doing: VecDeque<Doing>,
+    stages: BTreeMap<(JobId, u32), StageContext>,
+}
+
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) incarnation: Incarnation,
+    agent: AgentState,
+    executors: BTreeMap<Epoch, Executor>,
+    /// Messages on their way to the agent.
+    pub(super) inbox: VecDeque<ToAgent>,
+    /// Messages on their way to the leader.
+    pub(super) outbox: VecDeque<FromAgent>,
+    pub(super) link_up: bool,
+}
+
+/// News of a node for the world's books.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Attempts that ended with a commit: task, and lease.
+    pub(super) finished: Vec<(weft_core::TaskId, Epoch)>,
+    /// Attempts that were given to an executor.
+    pub(super) begun: Vec<TaskRequest>,
+}
+
+fn json<T: serde::Serialize + serde::de::DeserializeOwned>(message: &T) -> T {
+    let bytes = serde_json::to_vec(message).expect("messages are plain data");
+    serde_json::from_slice(&bytes).expect("what was written is read")
+}
+
+impl Node {
+    pub(super) fn new(name: &str, life: u64) -> Node {
+        let id: NodeId = name.parse().expect("it is a node's id");
+        let life = format!("{life:032x}");
+        let incarnation: Incarnation = life.parse().expect("32 digits");
+        let settings = NodeSettings {
+            node: id.clone(),
+            incarnation,
+            compatibility: "engine".into(),
+            slots: SLOTS,
+        };
+        Node {
+            id,
+            incarnation,
+            agent: AgentState::new(settings),
+            executors: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            link_up: true,
+        }
+    }
+
+    /// A message of the scheduler: over a wire it would be bytes.
+    pub(super) fn send(&mut self, message: &ToAgent) {
+        if self.link_up {
+            self.inbox.push_back(json(message));
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>, news: &mut News) {
+        for action in actions {
+            match action {
+                Action::Start { epoch, .. } => {
+                    let executor = Executor {
+                        doing: VecDeque::from([Doing::Starting]),
+                        stages: BTreeMap::new(),
+                    };
+                    assert!(self.executors.insert(epoch, executor).is_none(), "once");
+                }
+                Action::Stop { epoch } => self.kill(epoch, news),
+                Action::Send { epoch, message } => self.give(epoch, json(&message), news),
+                Action::Report(message) => {
+                    if self.link_up {
+                        self.outbox.push_back(json(&*message));
+                    }
+                }
+            }
+        }
+    }
+
+    fn give(&mut self, epoch: Epoch, message: ToExecutor, news: &mut News) {
+        let Some(executor) = self.executors.get_mut(&epoch) else {
+            return;
+        };
+        match message {
+            ToExecutor::Work(Work::Plan(request)) => {
+                executor.doing.push_back(Doing::Planning(request.job));
+            }
+            ToExecutor::Work(Work::Publish(request)) => {
+                executor.doing.push_back(Doing::Publishing(request.job));
+            }
+            ToExecutor::Work(Work::Stage(context)) => {
+                let key = (context.job.clone(), context.stage);
+                executor.stages.insert(key, *context);
+            }
+            ToExecutor::Task(request) => {
+                let key = (request.id.job.clone(), request.id.stage);
+                assert!(
+                    executor.stages.contains_key(&key),
+                    "the context comes first"
+                );
+                news.begun.push(request.clone());
+                executor.doing.push_back(Doing::Task(request));
+            }
+            ToExecutor::Work(Work::Forget { .. } | Work::Describe { .. }) => {}
+            other => panic!("the scheduler does not send {other:?}"),
+        }
+    }
+
+    /// The agent takes its next message.
+    pub(super) fn listen(&mut self, news: &mut News) {
+        if let Some(message) = self.inbox.pop_front() {
+            let actions = self.agent.on_command(message);
+            self.perform(actions, news);
+        }
+    }
+
+    /// An executor answers for some of its work.
+    pub(super) fn work(&mut self, random: &mut Random, faults: bool, news: &mut News) {
+        let epochs: Vec<Epoch> = self.executors.keys().copied().collect();
+        if epochs.is_empty() {
+            return;
+        }
+        let epoch = epochs[random.below(epochs.len())];
+        let executor = self.executors.get_mut(&epoch).expect("it is there");
+        if executor.doing.is_empty() {
+            return;
+        }
+        let position = match executor.doing.front() {
+            // Nothing else is done before it is ready.
+            Some(Doing::Starting) => 0,
+            _ => random.below(executor.doing.len()),
+        };
+        let doing = executor.doing.remove(position).expect("it is there");
+        let message = match doing {
+            Doing::Starting => FromExecutor::Ready { slots: SLOTS },
+            Doing::Planning(job) => {
+                let fails = faults && random.percent(10);
+                let result = match fails {
+                    true => Err(platform()),
+                    false => Ok(plan(random)),
+                };
+                FromExecutor::Planned(PlanReply {
+                    result,
+                    columns: Vec::new(),
+                    usage: vec![usage(&format!("plan-{job}-{}", random.next()))],
+                    job,
+                })
+            }
+            Doing::Publishing(job) => {
+                let output = PublishedOutput {
+                    name: "out".into(),
+                    uri: "file:///out".into(),
+                    files: 0,
+                    rows: 0,
+                    bytes: 0,
+                };
+                let fails = faults && random.percent(10);
+                let result = if fails {
+                    Err(platform())
+                } else {
+                    Ok(vec![output])
+                };
+                FromExecutor::Published { job, result }
+            }
+            Doing::Task(request) => {
+                let key = (request.id.job.clone(), request.id.stage);
+                let context = &executor.stages[&key];
+                let fails = faults && random.percent(7);
+                let result = match fails {
+                    true => Err(failure(&request)),
+                    false => Ok(commit(&request, &context.inputs)),
+                };
+                if result.is_ok() {
+                    news.finished.push((request.id.clone(), epoch));
+                }
+                FromExecutor::Task(Box::new(TaskReply {
+                    job: request.id.job,
+                    result,
+                    took: Took::default(),
+                }))
+            }
+        };
+        let actions = self.agent.on_message(epoch, json(&message));
+        self.perform(actions, news);
+    }
+
+    /// An executor dies.
+    pub(super) fn kill_some(&mut self, random: &mut Random, news: &mut News) {
+        let epochs: Vec<Epoch> = self.executors.keys().copied().collect();
+        if !epochs.is_empty() {
+            self.kill(epochs[random.below(epochs.len())], news);
+        }
+    }
+
+    fn kill(&mut self, epoch: Epoch, news: &mut News) {
+        if self.executors.remove(&epoch).is_some() {
+            let actions = self.agent.on_gone(epoch, "signal: 9".into());
+            self.perform(actions, news);
+        }
+    }
+
+    /// Invocations have used something, if it may be reported. Returns the name of the usage.
+    pub(super) fn meter(&mut self, tenant: &TenantId, number: u64) -> Option<String> {
+        if !self.agent.may_report_usage(tenant) {
+            return None;
+        }
+        let name = format!("call-{number}");
+        let actions = self.agent.on_usage(tenant.clone(), vec![usage(&name)]);
+        self.perform(actions, &mut News::default());
+        Some(name)
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.agent.n_unacknowledged() == 0
+            && self.inbox.is_empty()
+            && self.outbox.is_empty()
+            && self.executors.values().all(|one| one.doing.is_empty())
+    }
+}
+
+fn platform() -> Problem {
+    Problem::new(ErrorCode::StoreUnavailable, "the store did not answer")
+}
+
+/// One attempt's usage, under a name that only this attempt has.
+pub(super) fn usage(function: &str) -> FunctionUsage {
+    FunctionUsage {
+        stage: "s".into(),
+        function: function.into(),
+        billed_attempts: 1,
+        ..FunctionUsage::default()
+    }
+}
+
+fn name(request: &TaskRequest) -> String {
+    format!("task-{}-{}", request.epoch, request.sequence)
+}
+
+fn failure(request: &TaskRequest) -> TaskFailure {
+    TaskFailure {
+        stage: request.id.stage,
+        task: request.id.task,
+        attempt: request.attempt,
+        epoch: request.epoch,
+        sequence: request.sequence,
+        problem: platform(),
+        cancelled: false,
+        usage: vec![usage(&name(request))],
+        log: None,
+    }
+}
+
+/// Sums of the rows that a task writes to, or reads from, an edge: made up, but so that all readers
+/// together read what all writers wrote.
+fn commit(request: &TaskRequest, inputs: &[EdgeInput]) -> TaskCommit {
+    let rows = |rows: u64| Sums {
+        rows,
+        segments: rows,
+        xxh3: rows,
+    };
+    let read = |input: &EdgeInput| {
+        // The first reader takes all that the context says was written.
+        match request.id.task {
+            0 => input.expected,
+            _ => Sums::default(),
+        }
+    };
+    TaskCommit {
+        stage: request.id.stage,
+        task: request.id.task,
+        attempt: request.attempt,
+        epoch: request.epoch,
+        sequence: request.sequence,
+        stream_epoch: 0,
+        positions: Vec::new(),
+        object: None,
+        written: vec![rows(1 + u64::from(request.id.task)); 2],
+        read: inputs.iter().map(read).collect(),
+        files: Vec::new(),
+        usage: vec![usage(&name(request))].into(),
+        log: LogRef {
+            key: None,
+            lines: 0,
+            dropped: 0,
+        },
+    }
+}
+
+/// One to three stages; each after the first reads edges of one or two before it.
+fn plan(random: &mut Random) -> Plan {
+    let n_stages = 1 + random.below(3);
+    let n_tasks: Vec<u32> = (0..n_stages).map(|_| 1 + random.below(5) as u32).collect();
+    let mut stages: Vec<StageShape> = Vec::new();
+    for (position, &n_tasks) in n_tasks.iter().enumerate() {
+        let mut reads = Vec::new();
+        if position > 0 {
+            for _ in 0..1 + random.below(2) {
+                let writer = random.below(position);
+                if stages[writer].edges.len() < 2 {
+                    let edge = stages[writer].edges.len() as u32;
+                    stages[writer].edges.push(EdgeShape {
+                        kind: EdgeKind::Materialised,
+                        partitions: n_tasks,
+                    });
+                    reads.push(EdgeRef {
+                        stage: writer as u32,
+                        edge,
+                    });
+                }
+            }
+        }
+        stages.push(StageShape {
+            name: format!("s{position}"),
+            n_tasks,
+            plan: format!("plan/{position}"),
+            reads,
+            edges: Vec::new(),
+            limits: Limits::default(),
+            slot: SlotVector::default(),
+            resident: false,
+            deterministic: true,
+        });
+    }
+    Plan {
+        stages,
+        fingerprint: FINGERPRINT.into(),
+        input_bytes: 1,
+    }
+}

@@ -1,0 +1,142 @@
+//! What the operators of a task share: components, memory, log, and the account of what guests used.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_util::sync::CancellationToken;
+use weft_core::{ErrorCode, FunctionUsage, Meters, Problem};
+use weft_protocol::GuestTook;
+use weft_sandbox::{Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns};
+
+use crate::plan::{FunctionPlan, StagePlan};
+
+/// What all operators of a task share.
+pub(crate) struct TaskEnvironment {
+    pub(crate) plan: Arc<StagePlan>,
+    pub(crate) task: u32,
+    pub(crate) components: HashMap<weft_core::Digest, Arc<Component>>,
+    pub(crate) account: Arc<MemoryAccount>,
+    pub(crate) log: Arc<TaskLog>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) spill_folder: std::path::PathBuf,
+    /// CPU time of all guests of the task, so that native time can be told apart.
+    pub(crate) guest_cpu_ns: AtomicU64,
+    pub(crate) usage: std::sync::Mutex<Vec<FunctionUsage>>,
+    /// When the task began: in Unix nanoseconds, and on the clock that never goes back.
+    pub(crate) began_ns: (u64, u64),
+    /// When guests were alive, one entry for each function.
+    pub(crate) guests: std::sync::Mutex<Vec<GuestTook>>,
+}
+
+/// The end of what has not ended.
+const ALIVE: u64 = u64::MAX;
+
+impl TaskEnvironment {
+    /// Starts a guest for `function`, not yet opened.
+    pub(crate) async fn guest(&self, function: &FunctionPlan) -> Result<Guest, Problem> {
+        let component = self.components.get(&function.digest).ok_or_else(|| {
+            Problem::new(
+                ErrorCode::Internal,
+                format!("`{}` is not loaded", function.label),
+            )
+        })?;
+        let settings = GuestSettings {
+            label: function.label.clone(),
+            account: Arc::clone(&self.account),
+            cpu_limit_ns: function.limits.cpu_ms.saturating_mul(1_000_000),
+            cpu_before_ns: self.cpu_before_ns(function),
+            output_limit_bytes: function.limits.output_bytes,
+            log: Arc::clone(&self.log),
+            cancel: self.cancel.clone(),
+            seed: self.plan.task_seed(self.task),
+            started_ms: self.plan.started_ms,
+        };
+        self.guest_lives(&function.label, true);
+        Guest::start(component, settings)
+            .await
+            .map_err(|fault| fault.problem(&function.label))
+    }
+
+    /// What earlier guests of the function used: combiners come anew for every run.
+    fn cpu_before_ns(&self, function: &FunctionPlan) -> u64 {
+        let usage = self
+            .usage
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let same =
+            |one: &&FunctionUsage| one.stage == function.stage && one.function == function.label;
+        let before = usage.iter().find(same);
+        before.map_or(0, |one| one.billed.guest_cpu_ns)
+    }
+
+    /// Fails where the job was cancelled.
+    pub(crate) fn check_cancel(&self) -> Result<(), Problem> {
+        if self.cancel.is_cancelled() {
+            return Err(Problem::new(ErrorCode::Internal, "the task was cancelled"));
+        }
+        Ok(())
+    }
+
+    /// The time, in Unix nanoseconds, as if nobody had set the clock since the task began.
+    pub(crate) fn unix_ns(&self) -> u64 {
+        let (unix_ns, monotonic_began_ns) = self.began_ns;
+        unix_ns + (monotonic_ns() - monotonic_began_ns)
+    }
+
+    /// Takes note that a guest of the function starts, or that it has ended.
+    fn guest_lives(&self, label: &str, lives: bool) {
+        let now = self.unix_ns();
+        let ended_ns = if lives { ALIVE } else { now };
+        let mut guests = self
+            .guests
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match guests.iter_mut().find(|one| one.function == label) {
+            Some(one) => one.ended_ns = ended_ns,
+            None => guests.push(GuestTook {
+                function: label.to_owned(),
+                began_ns: now,
+                ended_ns,
+            }),
+        }
+    }
+
+    /// Takes note of what a guest used, when it ends or fails.
+    pub(crate) fn retire(&self, function: &FunctionPlan, guest: &Guest, rows_in: u64) {
+        self.guest_lives(&function.label, false);
+        let meters = guest.meters();
+        self.guest_cpu_ns
+            .fetch_add(meters.cpu_ns, Ordering::Relaxed);
+        let billed = Meters {
+            guest_cpu_ns: meters.cpu_ns,
+            memory_byte_ns: meters.memory_byte_ns,
+            memory_peak_bytes: meters.memory_peak_bytes,
+            rows_in,
+            rows_out: meters.rows_out,
+            guest_calls: meters.calls,
+            ..Meters::default()
+        };
+        let usage = FunctionUsage {
+            stage: function.stage.clone(),
+            function: function.label.clone(),
+            billed_attempts: 1,
+            billed,
+            ..FunctionUsage::default()
+        };
+        let mut all = self
+            .usage
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match all
+            .iter_mut()
+            .find(|one| one.stage == usage.stage && one.function == usage.function)
+        {
+            Some(one) => {
+                one.add(&usage);
+                one.billed_attempts = 1;
+            }
+            None => all.push(usage),
+        }
+    }
+}

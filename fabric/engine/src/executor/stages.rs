@@ -1,0 +1,170 @@
+//! Jobs that an executor works on: contexts and plans of their stages, and what stops them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use weft_core::{Digest, ErrorCode, JobId, Problem, TaskId};
+use weft_protocol::{FINGERPRINT, StageContext};
+use weft_shuffle::ObjectReader;
+use weft_store::Blobs;
+
+use crate::plan::{NodeWork, Source, StagePlan};
+
+/// Stages by job.
+pub(super) struct Stages {
+    blobs: Blobs,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// What stops the planning of a job.
+    planning: HashMap<JobId, CancellationToken>,
+    jobs: BTreeMap<JobId, Job>,
+}
+
+struct Job {
+    stages: BTreeMap<u32, Arc<Stage>>,
+    reader: ObjectReader,
+    cancel: CancellationToken,
+}
+
+/// A stage whose tasks may come.
+pub(super) struct Stage {
+    pub(super) context: Arc<StageContext>,
+    plan: Mutex<Option<Arc<StagePlan>>>,
+}
+
+/// A stage with what its tasks share with those of the job's other stages.
+pub(super) struct Found {
+    pub(super) stage: Arc<Stage>,
+    pub(super) reader: ObjectReader,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Stages {
+    pub(super) fn new(blobs: Blobs) -> Self {
+        Self {
+            blobs,
+            held: Mutex::default(),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records a job whose planning is about to wait for a slot.
+    pub(super) fn expect_plan(&self, job: &JobId) {
+        self.held()
+            .planning
+            .insert(job.clone(), CancellationToken::new());
+    }
+
+    /// Returns what stops the planning of a job.
+    pub(super) fn planning(&self, job: &JobId) -> Option<CancellationToken> {
+        self.held().planning.get(job).cloned()
+    }
+
+    /// Drops a job that is planned, or could not be.
+    pub(super) fn planned(&self, job: &JobId) {
+        self.held().planning.remove(job);
+    }
+
+    /// Records a stage whose tasks are about to come.
+    pub(super) fn open(&self, context: StageContext) {
+        let mut held = self.held();
+        let new = || Job {
+            stages: BTreeMap::new(),
+            reader: ObjectReader::new(self.blobs.clone()),
+            cancel: CancellationToken::new(),
+        };
+        let job = held.jobs.entry(context.job.clone()).or_insert_with(new);
+        let stage = Stage {
+            context: Arc::new(context),
+            plan: Mutex::default(),
+        };
+        job.stages.insert(stage.context.stage, Arc::new(stage));
+    }
+
+    /// Finds the stage of a task.
+    pub(super) fn find(&self, task: &TaskId) -> Option<Found> {
+        let held = self.held();
+        let job = held.jobs.get(&task.job)?;
+        Some(Found {
+            stage: Arc::clone(job.stages.get(&task.stage)?),
+            reader: job.reader.clone(),
+            cancel: job.cancel.clone(),
+        })
+    }
+
+    /// Stops the work of a job, and drops it.
+    pub(super) fn forget(&self, job: &JobId) {
+        let mut held = self.held();
+        if let Some(planning) = held.planning.get(job) {
+            planning.cancel();
+        }
+        if let Some(job) = held.jobs.remove(job) {
+            job.cancel.cancel();
+        }
+    }
+
+    /// Returns the plan of a stage, which is read once.
+    ///
+    /// Errors: `Internal` if the stage, or the plan, is of other formats.
+    pub(super) async fn plan_of(&self, stage: &Stage) -> Result<Arc<StagePlan>, Problem> {
+        check_fingerprint(&stage.context.fingerprint)?;
+        if let Some(plan) = &*stage.plan.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = Arc::new(self.read_plan(&stage.context.plan).await?);
+        *stage.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    /// Reads the plan of a stage from the store.
+    pub(super) async fn read_plan(&self, key: &str) -> Result<StagePlan, Problem> {
+        let bytes = self.blobs.get(key).await.map_err(|error| error.problem())?;
+        let plan: StagePlan = serde_json::from_slice(&bytes).map_err(|error| {
+            Problem::new(
+                ErrorCode::Internal,
+                format!("the plan `{key}` is damaged: {error}"),
+            )
+        })?;
+        check_fingerprint(&plan.fingerprint)?;
+        Ok(plan)
+    }
+}
+
+/// Fails if a job was planned with another partition hash, plan encoding or segment format than this executor has: what it
+/// wrote would not fit what others wrote.
+fn check_fingerprint(of_plan: &str) -> Result<(), Problem> {
+    if of_plan != FINGERPRINT {
+        let detail = format!(
+            "the job was planned with the formats `{of_plan}`, and this executor has `{FINGERPRINT}`: run the job again once all \
+             nodes run one release of Weft"
+        );
+        return Err(Problem::new(ErrorCode::Internal, detail));
+    }
+    Ok(())
+}
+
+/// The components that a stage's tasks enter.
+pub(super) fn components(plan: &StagePlan) -> impl Iterator<Item = &Digest> {
+    let nodes = plan.nodes.iter().filter_map(|node| match &node.work {
+        NodeWork::Map(function) | NodeWork::Reduce(function) | NodeWork::Task(function) => {
+            Some(&function.digest)
+        }
+        NodeWork::Pass => None,
+    });
+    let edges = plan
+        .edges
+        .iter()
+        .filter_map(|edge| edge.combine.as_ref().map(|function| &function.digest));
+    let source = match &plan.source {
+        Source::Shuffle { combine, .. } => combine.as_ref().map(|function| &function.digest),
+        Source::Files(_) | Source::Nothing => None,
+    };
+    nodes.chain(edges).chain(source)
+}

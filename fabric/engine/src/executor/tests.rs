@@ -1,0 +1,115 @@
+//! What an executor refuses before a task begins.
+
+use std::collections::BTreeMap;
+
+use weft_core::{Epoch, Incarnation, Limits, TaskId};
+use weft_protocol::FINGERPRINT;
+use weft_sandbox::Role;
+
+use super::*;
+use crate::plan::{FunctionPlan, Node, NodeWork, Source, StagePlan};
+
+const PLAN: &str = "plan/0.json";
+
+fn job() -> JobId {
+    JobId::new(1, 2)
+}
+
+fn request() -> TaskRequest {
+    TaskRequest {
+        id: TaskId {
+            job: job(),
+            stage: 0,
+            task: 3,
+        },
+        attempt: 2,
+        epoch: Epoch(7),
+        sequence: 11,
+        agent: Incarnation::from_random([9; 16]),
+    }
+}
+
+/// The plan of a set of tasks.
+fn plan(fingerprint: &str) -> StagePlan {
+    let function = FunctionPlan {
+        stage: "tasks".into(),
+        label: "component@1.0.0/task".into(),
+        digest: Digest::from_sha256(&[1; 32]),
+        function: "task".into(),
+        params: Vec::new(),
+        limits: Limits::default(),
+        output: schema::empty(),
+    };
+    StagePlan {
+        fingerprint: fingerprint.into(),
+        job: job(),
+        stage: 0,
+        name: "tasks".into(),
+        seed: 0,
+        started_ms: 0,
+        limits: Limits::default(),
+        source: Source::Nothing,
+        nodes: vec![Node {
+            work: NodeWork::Task(function),
+            children: Vec::new(),
+            edges: Vec::new(),
+            sinks: Vec::new(),
+        }],
+        edges: Vec::new(),
+        sinks: Vec::new(),
+    }
+}
+
+/// The problem of a task of a stage with this context's fingerprint, whose plan has the other one.
+async fn refused(of_context: &str, of_plan: &str) -> Problem {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blobs = Blobs::local(folder.path()).expect("a folder");
+    let text = serde_json::to_vec(&plan(of_plan)).expect("JSON");
+    blobs.put(PLAN, text).await.expect("it writes");
+    let engine = Engine::new(Role::Executor).expect("the engine starts");
+    let executor = Executor::new(engine, blobs, "0".into(), folder.path().to_owned());
+    executor.open_stage(StageContext {
+        job: job(),
+        stage: 0,
+        fingerprint: of_context.into(),
+        plan: PLAN.into(),
+        inputs: Vec::new(),
+        artefacts: BTreeMap::new(),
+    });
+    let failure = executor.run(request()).await.result;
+    let failure = failure.expect_err("it is refused");
+    let (id, request) = (failure.attempt_id(), request());
+    assert_eq!((id, failure.attempt), (request.attempt_id(), 2));
+    assert_eq!((failure.stage, failure.task), (0, 3));
+    assert_eq!(failure.problem.code, ErrorCode::Internal);
+    failure.problem
+}
+
+#[tokio::test]
+async fn stages_of_other_formats_are_refused() {
+    let other = "other-hash · plan-json-9";
+    for (of_context, of_plan) in [(other, FINGERPRINT), (FINGERPRINT, other)] {
+        let problem = refused(of_context, of_plan).await;
+        for part in [other, FINGERPRINT] {
+            assert!(problem.detail.contains(part), "`{problem}` lacks `{part}`");
+        }
+    }
+}
+
+#[tokio::test]
+async fn components_without_an_artefact_are_refused() {
+    let problem = refused(FINGERPRINT, FINGERPRINT).await;
+    let digest = Digest::from_sha256(&[1; 32]);
+    assert!(problem.detail.contains(digest.as_str()), "{problem}");
+}
+
+#[tokio::test]
+async fn tasks_of_forgotten_jobs_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blobs = Blobs::local(folder.path()).expect("a folder");
+    let engine = Engine::new(Role::Executor).expect("the engine starts");
+    let executor = Executor::new(engine, blobs, "0".into(), folder.path().to_owned());
+    let failure = executor.run(request()).await.result;
+    let failure = failure.expect_err("nobody knows the job");
+    assert!(failure.problem.detail.contains("was forgotten"));
+}

@@ -1,0 +1,95 @@
+//! A stage while it is cut: its operators, what they feed, and what becomes of it.
+
+use weft_core::Limits;
+use weft_core::job::StageSpec;
+use weft_protocol::{EdgeKind, EdgeShape, FINGERPRINT, PlanRequest, SlotVector, StageShape};
+
+use crate::plan::{EdgePlan, Node, NodeWork, SinkPlan, Source, StagePlan};
+
+/// A stage that is being cut.
+pub(super) struct Draft {
+    pub(super) names: Vec<String>,
+    pub(super) limits: Limits,
+    pub(super) source: Source,
+    pub(super) n_tasks: u32,
+    pub(super) nodes: Vec<Node>,
+    pub(super) edges: Vec<EdgePlan>,
+    pub(super) sinks: Vec<SinkPlan>,
+    pub(super) deterministic: bool,
+}
+
+impl Draft {
+    pub(super) fn add(&mut self, stage: &StageSpec, deterministic: bool) {
+        self.names.push(stage.name.clone());
+        self.deterministic &= deterministic;
+        if self.names.len() == 1 {
+            self.limits = stage.limits.clone();
+        } else {
+            self.limits = self.limits.narrow(&stage.limits);
+        }
+    }
+
+    /// What the control plane keeps of the stage, whose plan lies under `key`.
+    pub(super) fn shape(&self, key: String) -> StageShape {
+        let edge = |edge: &EdgePlan| EdgeShape {
+            kind: EdgeKind::Materialised,
+            partitions: edge.partitions,
+        };
+        let slot = SlotVector {
+            milli_cpu: 1000,
+            memory_bytes: self.limits.memory_bytes,
+            ..SlotVector::default()
+        };
+        StageShape {
+            name: self.label(),
+            n_tasks: self.n_tasks,
+            plan: key,
+            reads: match &self.source {
+                Source::Shuffle { edge, .. } => vec![*edge],
+                Source::Files(_) | Source::Nothing => Vec::new(),
+            },
+            edges: self.edges.iter().map(edge).collect(),
+            limits: self.limits.clone(),
+            slot,
+            resident: false,
+            deterministic: self.deterministic,
+        }
+    }
+
+    pub(super) fn plan(self, request: &PlanRequest, position: usize) -> StagePlan {
+        StagePlan {
+            fingerprint: FINGERPRINT.into(),
+            job: request.job.clone(),
+            stage: small(position),
+            name: self.label(),
+            seed: request.spec.seed,
+            started_ms: request.started_ms,
+            limits: self.limits,
+            source: self.source,
+            nodes: self.nodes,
+            edges: self.edges,
+            sinks: self.sinks,
+        }
+    }
+
+    pub(super) fn label(&self) -> String {
+        if self.names.is_empty() {
+            "input".into()
+        } else {
+            self.names.join("+")
+        }
+    }
+}
+
+pub(super) fn node(work: NodeWork) -> Node {
+    Node {
+        work,
+        children: Vec::new(),
+        edges: Vec::new(),
+        sinks: Vec::new(),
+    }
+}
+
+pub(super) fn small(n: usize) -> u32 {
+    u32::try_from(n).expect("stages, edges and partitions are few")
+}
