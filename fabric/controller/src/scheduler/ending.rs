@@ -22,10 +22,15 @@ impl Scheduler {
                 match result {
                     Ok(()) => {
                         self.prepared.insert(id.clone());
-                        let step = Effect::PlanJob { job: id };
-                        self.queue.push_step(&tenant, step);
-                        // Its tasks, if it was planned before.
-                        self.derive = true;
+                        let plans = job(turn.state, &tenant, &id)
+                            .is_some_and(|job| matches!(job.state, JobState::Planning(_)));
+                        if plans {
+                            let step = Effect::PlanJob { job: id };
+                            self.queue.push_step(&tenant, step);
+                        } else {
+                            // Its tasks, as it was planned before.
+                            self.derive = true;
+                        }
                     }
                     Err(problem) => self.on_unprepared(turn, &tenant, id, problem),
                 }
