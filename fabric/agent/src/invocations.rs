@@ -12,14 +12,14 @@ mod stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
-use weft_core::{Epoch, ErrorCode, FunctionUsage, LimitKind, Problem, TenantId};
+use weft_core::{Epoch, ErrorCode, FunctionUsage, LimitKind, Problem, TenantId, lock};
 use weft_protocol::{DEADLINE_MAX, InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, ToExecutor};
 use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, StreamEvent};
 use weft_runtime::{Room, Taken};
@@ -98,10 +98,6 @@ pub(crate) struct OfTenant {
 pub struct Invocations {
     shared: Arc<Shared>,
     by_tenant: Arc<Mutex<BTreeMap<TenantId, Arc<OfTenant>>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn busy(what: impl Into<String>) -> Problem {

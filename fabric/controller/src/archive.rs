@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use weft_control::{Job, JobState, Outcome};
 use weft_core::LogLine;
-use weft_core::{JobId, Problem};
+use weft_core::{JobId, Problem, lock};
 use weft_protocol::job_prefix;
 use weft_protocol::{FailedLog, LogRef, TaskCommit};
 use weft_store::{Blobs, clean_staging};
@@ -232,7 +232,7 @@ impl Archives {
     }
 
     fn cached(&self, id: &JobId) -> Option<Arc<Job>> {
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = lock(&self.cached);
         let at = cached.iter().position(|job| job.id == *id)?;
         let job = cached.remove(at)?;
         cached.push_back(Arc::clone(&job));
@@ -243,7 +243,7 @@ impl Archives {
         if n_tasks(job) > CACHED_TASKS_MAX {
             return;
         }
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = lock(&self.cached);
         cached.retain(|other| other.id != job.id);
         cached.push_back(Arc::clone(job));
         while cached.len() > CACHED_JOBS_MAX

@@ -1,12 +1,12 @@
 //! From an upload to a registered component: stored, compiled once however many ask, described, replicated.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_control::{Answer, Command, ComponentRecord, Job};
 use weft_core::Description;
-use weft_core::{Digest, ErrorCode, JobId, Problem, TenantId};
+use weft_core::{Digest, ErrorCode, JobId, Problem, TenantId, lock};
 use weft_protocol::{PlanReply, PlanRequest, artefact_key};
 
 use crate::folders::Folders;
@@ -129,7 +129,7 @@ impl Components {
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<Digest, Flight>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.flights)
     }
 
     fn known_record(&self, tenant: &TenantId, digest: &Digest) -> Option<ComponentRecord> {

@@ -1,13 +1,13 @@
 //! Routes invocations to a node, counts and times them.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use weft_core::{Problem, TenantId};
+use weft_core::{Problem, TenantId, lock};
 use weft_protocol::{InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX};
 use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, StreamEvent};
 use weft_runtime::{Room, Taken};
@@ -125,8 +125,4 @@ impl Drop for Keyed {
     fn drop(&mut self) {
         lock(&self.keyed).remove(&self.id);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

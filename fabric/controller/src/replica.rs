@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use weft_consensus::{ErrorKind, Handle, StateMachine};
 use weft_control::{Answer, COMMAND_VERSION, Command, Effect, Envelope, Origin, State};
-use weft_core::{ErrorCode, Incarnation, Problem, TenantId};
+use weft_core::{ErrorCode, Incarnation, Problem, TenantId, lock};
 use weft_runtime::clock::unix_ms;
 
 use crate::packed;
@@ -98,10 +98,6 @@ impl StateMachine for Machine {
         self.leads = term.is_some();
         self.leadership.send_replace(term);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Numbers of this process' commands.

@@ -14,12 +14,12 @@
 //! own.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::http::HeaderMap;
 use weft_control::{Job, JobState, Outcome, Step};
-use weft_core::{JobId, Problem, TaskId};
+use weft_core::{JobId, Problem, TaskId, lock};
 use weft_protocol::{GuestTook, InvokeReply, TaskReply, Took};
 use weft_telemetry::trace::{
     Context, KeyValue, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _,
@@ -158,9 +158,7 @@ impl Traces {
 
 impl On {
     fn submitted(&self) -> MutexGuard<'_, HashMap<JobId, SpanContext>> {
-        self.submitted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.submitted)
     }
 
     /// Records the times that an executor reports.

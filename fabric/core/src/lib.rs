@@ -1,4 +1,5 @@
-//! What every part of Weft shares: ids, job specifications, limits, meters, and the closed list of problem codes.
+//! Types that every part of Weft shares: ids, job specifications, limits, meters, and the closed list of problem codes. One
+//! helper is here, too: [`lock`].
 //!
 //! Nothing here does I/O, asks the time or makes random numbers; those come in as arguments. Job documents are decoded by
 //! hand in [`job`] so that everything that is wrong with one is reported at once, with its path and the nearest known key.
@@ -7,6 +8,7 @@ mod function;
 mod ids;
 pub mod job;
 mod limits;
+mod lock;
 mod log_line;
 mod meters;
 mod packed_usage;
@@ -20,6 +22,7 @@ pub use ids::{
     is_component_name, is_semver,
 };
 pub use limits::{COMPONENT_BYTES_MAX, LimitKind, Limits};
+pub use lock::lock;
 pub use log_line::LogLine;
 pub use meters::Meters;
 pub use packed_usage::PackedUsage;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::error::ArrowError;
-use weft_core::{ErrorCode, LimitKind, Problem};
+use weft_core::{ErrorCode, LimitKind, Problem, lock};
 use weft_sandbox::Reservation;
 use weft_shuffle::ObjectWriter;
 
@@ -138,10 +138,7 @@ impl EdgeWriter {
         while let Some(chunk) = chunks.next().map_err(|error| internal(&error))? {
             partition(&chunk, &mut partitions).map_err(|error| internal(&error))?;
         }
-        let mut segments = self
-            .segments
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut segments = lock(&self.segments);
         for (partition, batches) in (0..).zip(partitions) {
             let batches = coalesce(&self.plan, batches).map_err(|error| internal(&error))?;
             segments

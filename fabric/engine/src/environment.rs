@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
-use weft_core::{ErrorCode, FunctionUsage, Meters, Problem};
+use weft_core::{ErrorCode, FunctionUsage, Meters, Problem, lock};
 use weft_protocol::GuestTook;
 use weft_sandbox::{Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns};
 
@@ -60,10 +60,7 @@ impl TaskEnvironment {
 
     /// What earlier guests of the function used: combiners come anew for every run.
     fn cpu_before_ns(&self, function: &FunctionPlan) -> u64 {
-        let usage = self
-            .usage
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let usage = lock(&self.usage);
         let same =
             |one: &&FunctionUsage| one.stage == function.stage && one.function == function.label;
         let before = usage.iter().find(same);
@@ -88,10 +85,7 @@ impl TaskEnvironment {
     fn guest_lives(&self, label: &str, lives: bool) {
         let now = self.unix_ns();
         let ended_ns = if lives { ALIVE } else { now };
-        let mut guests = self
-            .guests
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut guests = lock(&self.guests);
         match guests.iter_mut().find(|one| one.function == label) {
             Some(one) => one.ended_ns = ended_ns,
             None => guests.push(GuestTook {
@@ -124,10 +118,7 @@ impl TaskEnvironment {
             billed,
             ..FunctionUsage::default()
         };
-        let mut all = self
-            .usage
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut all = lock(&self.usage);
         match all
             .iter_mut()
             .find(|one| one.stage == usage.stage && one.function == usage.function)

@@ -15,7 +15,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use weft_core::{ErrorCode, Meters, Problem};
+use weft_core::{ErrorCode, Meters, Problem, lock};
 use weft_sandbox::{
     Component, Fault, Guest, GuestMeters, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns,
     unix_ns,
@@ -68,7 +68,7 @@ impl Pipe {
     }
 
     fn flow(&self) -> MutexGuard<'_, Flow> {
-        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.flow)
     }
 
     /// A piece of input has come. Where it is empty, it was the last.
@@ -187,7 +187,7 @@ struct Encoded(Arc<Mutex<Vec<u8>>>);
 
 impl Encoded {
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

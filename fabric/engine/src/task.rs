@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
-use weft_core::{Digest, ErrorCode, FunctionUsage, Meters, Problem};
+use weft_core::{Digest, ErrorCode, FunctionUsage, Meters, Problem, lock};
 use weft_failpoint as failpoint;
 use weft_protocol::{
     EdgeInput, EdgeRef, LogRef, ObjectRef, SinkFile, StageContext, Sums, TaskCommit, TaskFailure,
@@ -106,12 +106,7 @@ impl TaskRun {
         environment: &TaskEnvironment,
         mut own: Meters,
     ) -> Vec<FunctionUsage> {
-        let mut usage = std::mem::take(
-            &mut *environment
-                .usage
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let mut usage = std::mem::take(&mut *lock(&environment.usage));
         let guests = usage
             .iter()
             .fold(Meters::default(), |sum, one| sum.add(&one.billed));

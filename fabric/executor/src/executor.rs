@@ -4,7 +4,7 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +13,7 @@ use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
-use weft_core::{Digest, ErrorCode, Problem};
+use weft_core::{Digest, ErrorCode, Problem, lock};
 use weft_engine::Executor;
 use weft_protocol::frame::EncodeError;
 use weft_protocol::{
@@ -281,10 +281,7 @@ fn run_work(
 ) {
     let runtime = slot_runtime();
     loop {
-        let assignment = queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .blocking_recv();
+        let assignment = lock(queue).blocking_recv();
         let Some(assignment) = assignment else { return };
         let reply = runtime.block_on(perform(executor, assignment));
         if replies.blocking_send((reply, Vec::new())).is_err() {
@@ -310,10 +307,7 @@ fn run_calls(
 ) {
     let runtime = slot_runtime();
     loop {
-        let call = queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .blocking_recv();
+        let call = lock(queue).blocking_recv();
         let Some((request, input)) = call else { return };
         let (reply, output) = runtime.block_on(executor.invoke(&request, &input));
         if replies

@@ -1,12 +1,12 @@
 //! All spawning goes through here: tasks have names, stop with their parent, and a panic ends the server rather than half of it.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Problem, lock};
 
 /// What the end of a task means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Tasks {
                 cancel.cancel();
             }
         };
-        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = lock(&self.set);
         while set.try_join_next().is_some() {}
         set.spawn(watched);
     }
@@ -80,9 +80,6 @@ impl Tasks {
 
     /// Aborts what still runs.
     pub fn abort(&self) {
-        self.set
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .abort_all();
+        lock(&self.set).abort_all();
     }
 }

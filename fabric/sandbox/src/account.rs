@@ -1,6 +1,7 @@
 //! Memory accounts: what a task holds, in guests and for them, against one limit.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+use weft_core::lock;
 
 use crate::clock::monotonic_ns;
 
@@ -63,7 +64,7 @@ impl MemoryAccount {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 
     /// Takes `bytes` more; false, and nothing changed, where the limit does not allow it.

@@ -1,8 +1,8 @@
 //! A task's log: lines of guests, escaped, bounded and counted.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
-use weft_core::LogLine;
+use weft_core::{LogLine, lock};
 
 /// Bytes of lines that a task keeps; what comes after is dropped and counted.
 pub const LOG_BYTES_MAX: usize = 256 << 10;
@@ -32,7 +32,7 @@ pub(crate) struct Flood;
 
 impl TaskLog {
     fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     pub(crate) fn write(&self, level: &str, function: &str, message: &str) -> Result<(), Flood> {

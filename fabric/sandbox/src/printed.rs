@@ -1,6 +1,7 @@
 //! What a guest prints, line by line in its task's log.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+use weft_core::lock;
 
 use bytes::Bytes;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -34,7 +35,7 @@ impl Printed {
     }
 
     fn print(&self, bytes: &[u8]) -> Result<(), Flood> {
-        let mut line = self.0.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = lock(&self.0.line);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = piece.strip_suffix(b"\n");
             let mut rest = text.unwrap_or(piece);
@@ -57,7 +58,7 @@ impl Printed {
 
     /// Ends the line that has begun, if one has: its call is over.
     pub(crate) fn end_line(&self) -> Result<(), Flood> {
-        let mut line = self.0.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = lock(&self.0.line);
         match line.is_empty() {
             true => Ok(()),
             false => self.write(&mut line),

@@ -11,7 +11,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+use weft_core::lock;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
@@ -262,19 +263,11 @@ impl ObjectReader {
     }
 
     async fn index(&self, object: &ObjectRef) -> Result<Index> {
-        if let Some(index) = self
-            .indices
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&object.key)
-        {
+        if let Some(index) = lock(&self.indices).get(&object.key) {
             return Ok(Arc::clone(index));
         }
         let index = Arc::new(self.read_index(object).await?);
-        self.indices
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(object.key.clone(), Arc::clone(&index));
+        lock(&self.indices).insert(object.key.clone(), Arc::clone(&index));
         Ok(index)
     }
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use sha2::{Digest as _, Sha256};
-use weft_core::{Digest, ErrorCode, Problem};
+use weft_core::{Digest, ErrorCode, Problem, lock};
 use weft_protocol::artefact_key;
 use weft_sandbox::{Component, Engine};
 use weft_store::Blobs;
@@ -56,7 +56,7 @@ impl Components {
     }
 
     fn loaded(&self) -> MutexGuard<'_, Loaded> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.loaded)
     }
 
     /// Returns the component, loaded once, from the artefact of this digest.

@@ -1,7 +1,8 @@
 //! Invocations that an executor was given: how each is stopped, and fed if it streams.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+use weft_core::lock;
 
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ struct Invocation {
 
 impl Invocations {
     fn held(&self) -> MutexGuard<'_, HashMap<u64, Invocation>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Records an invocation that is about to wait for a slot.

@@ -1,10 +1,10 @@
 //! Jobs that an executor works on: contexts and plans of their stages, and what stops them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
-use weft_core::{Digest, ErrorCode, JobId, Problem, TaskId};
+use weft_core::{Digest, ErrorCode, JobId, Problem, TaskId, lock};
 use weft_protocol::{FINGERPRINT, StageContext};
 use weft_shuffle::ObjectReader;
 use weft_store::Blobs;
@@ -52,7 +52,7 @@ impl Stages {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 
     /// Records a job whose planning is about to wait for a slot.
@@ -115,11 +115,11 @@ impl Stages {
     /// Errors: `Internal` if the stage, or the plan, is of other formats.
     pub(super) async fn plan_of(&self, stage: &Stage) -> Result<Arc<StagePlan>, Problem> {
         check_fingerprint(&stage.context.fingerprint)?;
-        if let Some(plan) = &*stage.plan.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(plan) = &*lock(&stage.plan) {
             return Ok(Arc::clone(plan));
         }
         let plan = Arc::new(self.read_plan(&stage.context.plan).await?);
-        *stage.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&plan));
+        *lock(&stage.plan) = Some(Arc::clone(&plan));
         Ok(plan)
     }
 
