@@ -1,5 +1,5 @@
-//! Types that every part of Weft shares: ids, job specifications, limits, meters, and the closed list of problem codes. One
-//! helper is here, too: [`lock`].
+//! Types that every part of Weft shares: ids, job specifications, limits, meters, the closed list of problem codes; and
+//! [`lock`], the one way to lock a mutex.
 //!
 //! Nothing here does I/O, asks the time or makes random numbers; those come in as arguments. Job documents are decoded by
 //! hand in [`job`] so that everything that is wrong with one is reported at once, with its path and the nearest known key.
