@@ -23,6 +23,7 @@ mod transport;
 
 mod disk;
 mod log;
+mod pace;
 mod position;
 mod snapshot;
 

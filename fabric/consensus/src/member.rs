@@ -16,6 +16,7 @@ use crate::disk::written;
 use crate::error::Error;
 use crate::handle::{Input, Status};
 use crate::log::Log;
+use crate::pace::Pace;
 use crate::position::Position;
 use crate::proposals::{Asker, Proposals};
 use crate::settings::Settings;
@@ -38,7 +39,7 @@ pub(crate) struct Member<S, T> {
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) applied: Position,
-    pub(crate) snapshot_index: u64,
+    pub(crate) pace: Pace,
     pub(crate) running: Running,
 }
 
@@ -106,7 +107,7 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
         self.node.mut_store().persist(&ready);
         // With the log behind the snapshot, the older ones are of no more use.
         if !ready.snapshot().is_empty() {
-            snapshot::remove_older(&self.settings.folder, self.snapshot_index);
+            snapshot::remove_older(&self.settings.folder, self.pace.snapshot_index);
         }
         // Votes and acknowledgements of a follower are true now.
         self.send(ready.take_persisted_messages());
@@ -166,6 +167,7 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
                 "entries follow each other"
             );
             self.applied = Position::from(&entry);
+            self.pace.entry(entry.data.len());
             match entry.get_entry_type() {
                 // A new leader begins its term with an empty entry, which is Raft's own.
                 EntryType::EntryNormal if entry.data.is_empty() => {}
@@ -236,7 +238,7 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             term: self.node.raft.term,
             commit_index: self.node.raft.raft_log.committed,
             applied_index: self.applied.index,
-            snapshot_index: self.snapshot_index,
+            snapshot_index: self.pace.snapshot_index,
         }
     }
 
@@ -247,7 +249,10 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
 
     fn snapshot_if_due(&mut self) -> Result<(), Error> {
         let index = self.applied.index;
-        if index - self.snapshot_index < self.settings.snapshot_every_entries {
+        if !self
+            .pace
+            .is_due(index, self.settings.snapshot_every_entries)
+        {
             return Ok(());
         }
         let image = self.snapshot_image();
@@ -273,6 +278,6 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
         written("writing a snapshot", || {
             snapshot::write(&settings.folder, index, image, settings.failpoint)
         });
-        self.snapshot_index = index;
+        self.pace = Pace::new(index, image.len());
     }
 }

@@ -23,7 +23,7 @@ pub struct Settings {
     pub election_ticks: usize,
     /// Ticks between two heartbeats of a leader.
     pub heartbeat_ticks: usize,
-    /// Entries applied between two snapshots.
+    /// Entries applied between two snapshots, at least: a large state is written less often, as its log grows.
     pub snapshot_every_entries: u64,
     /// Entries kept in the log behind a snapshot, so that a member that lags a little needs no snapshot.
     pub keep_entries: u64,

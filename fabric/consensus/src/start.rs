@@ -16,6 +16,7 @@ use crate::handle::{Handle, Outcome, Shared, Status};
 use crate::log::Log;
 use crate::logger::tracing_logger;
 use crate::member::{Member, Running};
+use crate::pace::Pace;
 use crate::position::Position;
 use crate::settings::Settings;
 use crate::snapshot;
@@ -46,8 +47,8 @@ pub fn start<S: StateMachine, T: Transport>(
     settings.validate()?;
     make_folder(&settings.folder)?;
     let snapshot = restore_newest(&settings, &mut state_machine)?;
-    let applied = snapshot.unwrap_or_default();
-    let log = Log::open(&settings, snapshot)?;
+    let (applied, pace) = snapshot.unwrap_or_default();
+    let log = Log::open(&settings, snapshot.map(|(position, _)| position))?;
     let node = RawNode::new(&node_config(&settings, applied), log, &tracing_logger())
         .map_err(Error::raft)?;
     let (inputs, receiver) =
@@ -68,7 +69,7 @@ pub fn start<S: StateMachine, T: Transport>(
         stop: stop.clone(),
         status: status.clone(),
         applied,
-        snapshot_index: applied.index,
+        pace,
     };
     let (outcome, outcome_receiver) = watch::channel(None);
     let thread = thread::Builder::new()
@@ -127,7 +128,7 @@ fn make_folder(folder: &Path) -> Result<(), Error> {
 fn restore_newest<S: StateMachine>(
     settings: &Settings,
     state_machine: &mut S,
-) -> Result<Option<Position>, Error> {
+) -> Result<Option<(Position, Pace)>, Error> {
     let Some((path, image)) = snapshot::read_newest(&settings.folder)? else {
         return Ok(None);
     };
@@ -144,7 +145,8 @@ fn restore_newest<S: StateMachine>(
         .restore(snapshot.state)
         .map_err(|reason| Error::Restore { index, reason })?;
     snapshot::remove_older(&settings.folder, index);
-    Ok(Some(snapshot.position))
+    let pace = Pace::new(index, image.len());
+    Ok(Some((snapshot.position, pace)))
 }
 
 fn node_config(settings: &Settings, applied: Position) -> raft::Config {

@@ -224,51 +224,16 @@ impl Tenant {
         idempotency: Option<(String, String)>,
         at_ms: u64,
     ) -> (Answer, Vec<Effect>) {
-        if self.jobs.contains_key(&id) || self.ended.contains_key(&id) {
-            return (
-                Answer::Job {
-                    job: id,
-                    new: false,
-                },
-                Vec::new(),
-            );
+        let keyed = idempotency
+            .as_ref()
+            .map(|(key, request)| (&**key, &**request));
+        match self.submitted_before(&id, keyed, at_ms) {
+            Ok(None) => {}
+            Ok(Some(job)) => return (Answer::Job { job, new: false }, Vec::new()),
+            Err(problem) => return refuse(problem),
         }
-        if let Some((key, request)) = &idempotency
-            && let Some(remembered) = self.idempotency.get(key)
-            && remembered.until_ms > at_ms
-        {
-            if remembered.request != *request {
-                return refuse(Problem::new(
-                    ErrorCode::VersionConflict,
-                    format!("the idempotency key `{key}` came before with another request"),
-                ));
-            }
-            return (
-                Answer::Job {
-                    job: remembered.job.clone(),
-                    new: false,
-                },
-                Vec::new(),
-            );
-        }
-        // Expired keys go when there are many, for it takes a look at all of them.
-        if idempotency.is_some() && self.idempotency.len() >= MAX_IDEMPOTENCY_KEYS {
-            self.idempotency
-                .retain(|_, remembered| remembered.until_ms > at_ms);
-        }
-        if idempotency.is_some() && self.idempotency.len() >= MAX_IDEMPOTENCY_KEYS {
-            let detail = format!(
-                "the tenant used {MAX_IDEMPOTENCY_KEYS} idempotency keys within 24 hours; wait, or submit without one"
-            );
-            return refuse(Problem::new(ErrorCode::Busy, detail));
-        }
-        if self.jobs.len() >= MAX_RUNNING_JOBS {
-            return refuse(Problem::new(
-                ErrorCode::Busy,
-                format!(
-                    "the tenant has {MAX_RUNNING_JOBS} jobs that have not ended; wait for some to end"
-                ),
-            ));
+        if let Err(problem) = self.make_room_for_job(keyed.is_some(), at_ms) {
+            return refuse(problem);
         }
         let functions = match self.pin_functions(&spec) {
             Ok(functions) => functions,
@@ -306,6 +271,55 @@ impl Tenant {
             },
             vec![Effect::PlanJob { job: id }],
         )
+    }
+
+    /// The job that this submission made when it came before. Errors: its key came with another request.
+    fn submitted_before(
+        &self,
+        id: &JobId,
+        keyed: Option<(&str, &str)>,
+        at_ms: u64,
+    ) -> Result<Option<JobId>, Problem> {
+        if self.jobs.contains_key(id) || self.ended.contains_key(id) {
+            return Ok(Some(id.clone()));
+        }
+        let Some((key, request)) = keyed else {
+            return Ok(None);
+        };
+        match self.idempotency.get(key) {
+            Some(remembered) if remembered.until_ms > at_ms => {
+                if remembered.request != request {
+                    return Err(Problem::new(
+                        ErrorCode::VersionConflict,
+                        format!("the idempotency key `{key}` came before with another request"),
+                    ));
+                }
+                Ok(Some(remembered.job.clone()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks that one more job, and its key, may be remembered. Errors: `busy`.
+    fn make_room_for_job(&mut self, keyed: bool, at_ms: u64) -> Result<(), Problem> {
+        // Expired keys go when there are many, for it takes a look at all of them.
+        if keyed && self.idempotency.len() >= MAX_IDEMPOTENCY_KEYS {
+            self.idempotency
+                .retain(|_, remembered| remembered.until_ms > at_ms);
+        }
+        if keyed && self.idempotency.len() >= MAX_IDEMPOTENCY_KEYS {
+            let detail = format!(
+                "the tenant used {MAX_IDEMPOTENCY_KEYS} idempotency keys within 24 hours; wait, or submit without one"
+            );
+            return Err(Problem::new(ErrorCode::Busy, detail));
+        }
+        if self.jobs.len() >= MAX_RUNNING_JOBS {
+            let detail = format!(
+                "the tenant has {MAX_RUNNING_JOBS} jobs that have not ended; wait for some to end"
+            );
+            return Err(Problem::new(ErrorCode::Busy, detail));
+        }
+        Ok(())
     }
 
     /// A function that can be called without a job, as it stands now. Errors: `unknown_function`.

@@ -20,7 +20,7 @@ use crate::components::Components;
 use crate::folders::Folders;
 use crate::invocations::Invocations;
 use crate::metrics::Metrics;
-use crate::replica::Replica;
+use crate::replica::{Replica, Signals};
 use crate::scheduler::driver::{Driver, Inputs};
 use crate::scheduler::{SchedulerSettings, Watch};
 use crate::sweep::{Kept, Sweep};
@@ -79,18 +79,7 @@ impl Controller {
         cancel: CancellationToken,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
-        let raft = weft_consensus::Settings {
-            max_command_bytes: COMMAND_BYTES_MAX,
-            snapshot_every_entries: settings.snapshot_every,
-            failpoint: weft_failpoint::hit,
-            ..weft_consensus::Settings::single(settings.raft.clone())
-        };
-        let incarnation = settings.incarnation;
-        let started = tokio::task::spawn_blocking(move || Replica::start(raft, incarnation));
-        let (replica, signals) = started
-            .await?
-            .context("the control state cannot be opened")?;
-        replica.leads().await?;
+        let (replica, signals) = lead(&settings).await?;
         let sweep = Sweep::new(settings.folders.clone());
         let swept = sweep.sweep(&Kept::of(&replica.state()))?;
         if swept > 0 {
@@ -163,4 +152,21 @@ impl Controller {
         let traces = Arc::clone(&self.traces);
         let _ = tokio::task::spawn_blocking(move || traces.flush()).await;
     }
+}
+
+/// Opens the control state and waits until this member leads.
+async fn lead(settings: &ControllerSettings) -> anyhow::Result<(Replica, Signals)> {
+    let raft = weft_consensus::Settings {
+        max_command_bytes: COMMAND_BYTES_MAX,
+        snapshot_every_entries: settings.snapshot_every,
+        failpoint: weft_failpoint::hit,
+        ..weft_consensus::Settings::single(settings.raft.clone())
+    };
+    let incarnation = settings.incarnation.clone();
+    let started = tokio::task::spawn_blocking(move || Replica::start(raft, incarnation));
+    let (replica, signals) = started
+        .await?
+        .context("the control state cannot be opened")?;
+    replica.leads().await?;
+    Ok((replica, signals))
 }

@@ -3,6 +3,7 @@
 //! Every label takes its values from a closed list, so that the number of series is bounded
 //! whatever clients send.
 
+use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Unit;
+use prometheus_client::registry::{Metric, Unit};
 use weft_control::{Job, JobState, Outcome};
 use weft_core::{FunctionUsage, LimitKind, Meters, Problem};
 use weft_telemetry::{AccountLabels, CodeLabels, LimitLabels, Registry, seconds};
@@ -53,121 +54,68 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Metrics that `registry` shows.
     pub(crate) fn new(registry: &Registry) -> Self {
+        let gauge = |name, help| registry.register(name, help, Gauge::default());
+        let counter = |name, help| registry.register(name, help, Counter::default());
+        let bytes =
+            |name, help| registry.register_with_unit(name, help, Unit::Bytes, Gauge::default());
+        let time = |name, help| registry.register_with_unit(name, help, Unit::Seconds, seconds());
         Self {
-            requests: registry.register("http_requests", "Requests answered", Family::default()),
+            requests: family(registry, "http_requests", "Requests answered"),
             request_seconds: registry.register_with_unit(
                 "http_request",
                 "Time to the head of the answer",
                 Unit::Seconds,
                 Family::new_with_constructor(seconds as fn() -> Histogram),
             ),
-            connections: registry.register(
-                "http_connections",
-                "Connections that are open",
-                Gauge::default(),
-            ),
-            jobs: registry.register(
+            connections: gauge("http_connections", "Open connections"),
+            jobs: family(
+                registry,
                 "jobs",
                 "Jobs that have not been archived, by status",
-                Family::default(),
             ),
-            jobs_ended: registry.register(
-                "jobs_ended",
-                "Jobs that have ended, by outcome",
-                Family::default(),
-            ),
-            job_failures: registry.register(
-                "job_failures",
-                "Jobs that failed, by code",
-                Family::default(),
-            ),
-            tasks: registry.register("tasks", "Attempts of tasks that ended", Family::default()),
-            task_failures: registry.register(
-                "task_failures",
-                "Attempts of tasks that failed, by code",
-                Family::default(),
-            ),
-            task_seconds: registry.register_with_unit(
-                "task",
-                "Wall time of committed attempts",
-                Unit::Seconds,
-                seconds(),
-            ),
-            tasks_waiting: registry.register(
-                "tasks_waiting",
-                "Tasks that wait for a slot",
-                Gauge::default(),
-            ),
-            tasks_running: registry.register(
-                "tasks_running",
-                "Tasks that were sent to the executor",
-                Gauge::default(),
-            ),
-            slots: registry.register("slots", "Slots of the executor", Gauge::default()),
-            steps_waiting: registry.register(
+            jobs_ended: family(registry, "jobs_ended", "Ended jobs, by outcome"),
+            job_failures: family(registry, "job_failures", "Failed jobs, by code"),
+            tasks: family(registry, "tasks", "Ended attempts of tasks"),
+            task_failures: family(registry, "task_failures", "Failed attempts, by code"),
+            task_seconds: time("task", "Wall time of committed attempts"),
+            tasks_waiting: gauge("tasks_waiting", "Tasks that wait for a slot"),
+            tasks_running: gauge("tasks_running", "Tasks that were sent to an executor"),
+            slots: gauge("slots", "Slots of the executors"),
+            steps_waiting: gauge(
                 "steps_waiting",
-                "Plannings, checks, descriptions and publications that wait for the \
-                 executor",
-                Gauge::default(),
+                "Plannings, checks, descriptions and publications that wait for an executor",
             ),
-            executor_ready: registry.register(
-                "executor_ready",
-                "1 while the executor takes work",
-                Gauge::default(),
-            ),
-            executors_started: registry.register(
-                "executors_started",
-                "Executors started",
-                Counter::default(),
-            ),
-            executors_lost: registry.register(
-                "executors_lost",
-                "Executors that ended while they were needed",
-                Counter::default(),
-            ),
-            invocations: registry.register(
+            executor_ready: gauge("executor_ready", "1 while an executor takes work"),
+            executors_started: counter("executors_started", "Executors started"),
+            executors_lost: counter("executors_lost", "Executors that ended while needed"),
+            invocations: family(
+                registry,
                 "invocations",
                 "Invocations answered, by code; `none` for those that went well",
-                Family::default(),
             ),
-            invocation_seconds: registry.register_with_unit(
-                "invocation",
-                "Time from admission to the answer",
-                Unit::Seconds,
-                seconds(),
-            ),
-            invocations_under_way: registry.register(
-                "invocations_under_way",
-                "Invocations that run or wait",
-                Gauge::default(),
-            ),
-            input_held: registry.register_with_unit(
+            invocation_seconds: time("invocation", "Time from admission to the answer"),
+            invocations_under_way: gauge("invocations_under_way", "Invocations that run or wait"),
+            input_held: bytes(
                 "invocation_input_held",
                 "Inputs of invocations that come in, wait or run",
-                Unit::Bytes,
-                Gauge::default(),
             ),
-            output_held: registry.register_with_unit(
+            output_held: bytes(
                 "invocation_output_held",
-                "Room for outputs of invocations that run, and outputs that their clients \
-                 have not taken",
-                Unit::Bytes,
-                Gauge::default(),
+                "Room for outputs of running invocations, and outputs that clients have not taken",
             ),
-            limits_hit: registry.register(
+            limits_hit: family(
+                registry,
                 "limits_hit",
                 "Tasks, jobs and invocations that were stopped at a limit",
-                Family::default(),
             ),
-            log_lines_dropped: registry.register(
+            log_lines_dropped: counter(
                 "log_lines_dropped",
                 "Lines of tasks' logs above their bound",
-                Counter::default(),
             ),
-            cpu_nanoseconds: registry.register(
+            cpu_nanoseconds: family(
+                registry,
                 "cpu_nanoseconds",
                 "CPU time of tasks and invocations, guests and host alike, by who bears it",
-                Family::default(),
             ),
             shuffle_bytes: registry.register_with_unit(
                 "shuffle_written",
@@ -175,11 +123,7 @@ impl Metrics {
                 Unit::Bytes,
                 Counter::default(),
             ),
-            components: registry.register(
-                "components",
-                "Versions of components in the catalog",
-                Gauge::default(),
-            ),
+            components: gauge("components", "Versions of components in the catalog"),
             free_bytes: registry.register_with_unit(
                 "data_free",
                 "Free space where the data folder lies",
@@ -267,6 +211,16 @@ impl Metrics {
     }
 }
 
+/// Registers metrics of one name that differ by label.
+fn family<L, M>(registry: &Registry, name: &'static str, help: &'static str) -> Family<L, M>
+where
+    L: Clone + Hash + Eq,
+    M: Default,
+    Family<L, M>: Metric,
+{
+    registry.register(name, help, Family::default())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -295,9 +249,18 @@ mod tests {
         let code = |source: &'static str| source.split("#[cfg(test)]").take(1);
         let words = SOURCES.into_iter().flat_map(code);
         let code: String = words.flat_map(str::split_whitespace).collect();
-        let registered: BTreeSet<&str> = names(&code, "register(\"")
-            .union(&names(&code, "register_with_unit(\""))
-            .copied()
+        let registering = [
+            "register(\"",
+            "register_with_unit(\"",
+            "family(registry,\"",
+            "gauge(\"",
+            "counter(\"",
+            "bytes(\"",
+            "time(\"",
+        ];
+        let registered: BTreeSet<&str> = registering
+            .into_iter()
+            .flat_map(|before| names(&code, before))
             .collect();
         assert!(registered.len() > 20, "{registered:?}");
         let on_page = names(API, "weft_");
