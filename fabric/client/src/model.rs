@@ -96,6 +96,8 @@ pub struct Stage {
     pub rows_read: u64,
     /// Records that could not be read and were left out.
     pub bad_records: u64,
+    /// Values that were passed over, because no column has their key.
+    pub unknown_fields: u64,
     /// Rows that the tasks wrote.
     pub rows_written: u64,
     /// Tasks that were finished twice.

@@ -38,6 +38,9 @@ pub struct StageState {
     /// Records that committed tasks left out.
     #[serde(skip)]
     pub bad_records: u64,
+    /// Values that committed tasks passed over, because no column has their key.
+    #[serde(skip)]
+    pub unknown_fields: u64,
     /// Rows that committed tasks wrote.
     #[serde(skip)]
     pub rows_written: u64,
@@ -118,6 +121,9 @@ impl StageState {
         if let Some(own) = commit.usage.lines().last() {
             self.rows_read = self.rows_read.saturating_add(own.billed.rows_in);
             self.bad_records = self.bad_records.saturating_add(own.billed.bad_records);
+            self.unknown_fields = self
+                .unknown_fields
+                .saturating_add(own.billed.unknown_fields);
             self.rows_written = self.rows_written.saturating_add(own.billed.rows_out);
         }
     }

@@ -31,6 +31,11 @@ pub const OUTPUTS_MAX: usize = 256;
 /// Most partitions of a shuffle.
 pub const PARTITIONS_MAX: u32 = 10_000;
 
+/// Levels of brackets in the type of a column.
+pub const MAX_COLUMN_DEPTH: usize = 16;
+/// Members of one struct in the type of a column.
+pub const MAX_STRUCT_MEMBERS: usize = 4_096;
+
 /// A checked job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobSpec {
@@ -153,8 +158,11 @@ pub enum InputFormat {
     Csv(CsvFormat),
     /// One JSON object a line.
     Json {
-        /// The columns; inferred from the first file where there are none.
+        /// The columns; inferred from the first records of all files where there are none.
         columns: Vec<ColumnSpec>,
+        /// What happens to keys that no column has.
+        #[serde(default)]
+        unknown_fields: UnknownFields,
     },
     /// Parquet.
     Parquet {
@@ -195,7 +203,7 @@ pub struct ColumnSpec {
 }
 
 /// Types of columns, by their names in the WIT contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum ColumnType {
@@ -214,11 +222,13 @@ pub enum ColumnType {
     Date32,
     TimestampUs,
     Decimal128 { precision: u8, scale: i8 },
+    List(Box<ColumnType>),
+    Struct(Vec<ColumnSpec>),
 }
 
 impl ColumnType {
     /// Names of the types, as job files write them.
-    pub const NAMES: [&str; 15] = [
+    pub const NAMES: [&str; 17] = [
         "boolean",
         "int8",
         "int16",
@@ -234,10 +244,16 @@ impl ColumnType {
         "date32",
         "timestamp-us",
         "decimal128(PRECISION, SCALE)",
+        "list(TYPE)",
+        "struct(NAME TYPE, ..)",
     ];
 
     /// Parses the name of a type.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_within(text, MAX_COLUMN_DEPTH)
+    }
+
+    fn parse_within(text: &str, depth: usize) -> Option<Self> {
         Some(match text {
             "boolean" => Self::Boolean,
             "int8" => Self::Int8,
@@ -253,18 +269,116 @@ impl ColumnType {
             "utf8" => Self::Utf8,
             "date32" => Self::Date32,
             "timestamp-us" => Self::TimestampUs,
-            decimal => {
-                let digits = decimal.strip_prefix("decimal128(")?.strip_suffix(')')?;
-                let (precision, scale) = digits.split_once(',')?;
-                let precision: u8 = precision.trim().parse().ok()?;
-                let scale: i8 = scale.trim().parse().ok()?;
-                let fits =
-                    (1..=38).contains(&precision) && (0..=precision.cast_signed()).contains(&scale);
-                fits.then_some(Self::Decimal128 { precision, scale })?
+            composed => {
+                let (name, arguments) = composed.strip_suffix(')')?.split_once('(')?;
+                let inner = depth.checked_sub(1);
+                match name.trim_end() {
+                    "decimal128" => Self::decimal(arguments)?,
+                    "list" => Self::List(Box::new(Self::parse_within(arguments.trim(), inner?)?)),
+                    "struct" => Self::members(arguments, inner?)?,
+                    _ => return None,
+                }
             }
         })
     }
+
+    fn decimal(arguments: &str) -> Option<Self> {
+        let (precision, scale) = arguments.split_once(',')?;
+        let precision: u8 = precision.trim().parse().ok()?;
+        let scale: i8 = scale.trim().parse().ok()?;
+        let fits =
+            (1..=38).contains(&precision) && (0..=precision.cast_signed()).contains(&scale);
+        fits.then_some(Self::Decimal128 { precision, scale })
+    }
+
+    fn members(arguments: &str, depth: usize) -> Option<Self> {
+        let mut members: Vec<ColumnSpec> = Vec::new();
+        for member in split_outside(arguments, ',') {
+            let member = ColumnSpec::parse_within(member, depth)?;
+            if members.iter().any(|other| other.name == member.name) {
+                return None;
+            }
+            members.push(member);
+        }
+        (members.len() <= MAX_STRUCT_MEMBERS).then_some(Self::Struct(members))
+    }
 }
+
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decimal128 { precision, scale } => write!(f, "decimal128({precision}, {scale})"),
+            Self::List(item) => write!(f, "list({item})"),
+            Self::Struct(members) => {
+                f.write_str("struct(")?;
+                for (position, member) in members.iter().enumerate() {
+                    let comma = if position == 0 { "" } else { ", " };
+                    write!(f, "{comma}{} {}", member.name, member.data_type)?;
+                }
+                f.write_str(")")
+            }
+            Self::TimestampUs => f.write_str("timestamp-us"),
+            plain => f.write_str(&format!("{plain:?}").to_lowercase()),
+        }
+    }
+}
+
+impl ColumnSpec {
+    /// Parses `name type`. A name may hold spaces, a type only within its brackets.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_within(text, MAX_COLUMN_DEPTH)
+    }
+
+    fn parse_within(text: &str, depth: usize) -> Option<Self> {
+        let text = text.trim();
+        let type_bytes = split_outside(text, ' ').last()?.len();
+        let mut cut = text.len() - type_bytes;
+        // `list (utf8)` is one type, too.
+        if text[cut..].starts_with('(') {
+            let before = text[..cut].trim_end();
+            cut = before.rfind(' ').map_or(0, |space| space + 1);
+        }
+        let (name, data_type) = text.split_at(cut);
+        let data_type = ColumnType::parse_within(data_type.trim(), depth)?;
+        let name = name.trim().to_owned();
+        (!name.is_empty()).then_some(Self { name, data_type })
+    }
+}
+
+/// The parts of a text between separators that stand outside of brackets.
+fn split_outside(text: &str, separator: char) -> Vec<&str> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
+    for (at, character) in text.char_indices() {
+        match character {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            found if found == separator && depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+/// What happens to keys of JSON records that no column has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownFields {
+    /// They are passed over and counted.
+    #[default]
+    Ignore,
+    /// The record is bad.
+    Fail,
+    /// Those of the record itself become one JSON object in the text column [`REST_COLUMN`]; those
+    /// of nested objects are passed over and counted.
+    Rest,
+}
+
+/// The column of keys that no other column has.
+pub const REST_COLUMN: &str = "rest";
 
 /// What happens to a record that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

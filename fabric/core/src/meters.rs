@@ -21,6 +21,8 @@ pub struct Meters {
     pub rows_in: u64,
     /// Records of inputs that could not be read and were left out, as the job asked.
     pub bad_records: u64,
+    /// Values of JSON records that were passed over, because no column has their key.
+    pub unknown_fields: u64,
     /// Rows that came out.
     pub rows_out: u64,
     /// Bytes read from inputs: of text formats after decompression, of Parquet those of the column chunks.
@@ -66,6 +68,7 @@ macro_rules! fold {
             memory_peak_bytes: $a.memory_peak_bytes.$peak($b.memory_peak_bytes),
             rows_in: $a.rows_in.$op($b.rows_in),
             bad_records: $a.bad_records.$op($b.bad_records),
+            unknown_fields: $a.unknown_fields.$op($b.unknown_fields),
             rows_out: $a.rows_out.$op($b.rows_out),
             bytes_read: $a.bytes_read.$op($b.bytes_read),
             bytes_written: $a.bytes_written.$op($b.bytes_written),

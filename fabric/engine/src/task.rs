@@ -320,6 +320,7 @@ impl TaskRun {
                 }
             }
             progress.own.bad_records = reader.left_out().map_or(0, |left_out| left_out.count);
+            progress.own.unknown_fields = reader.unknown().map_or(0, scan::Unknown::count);
             progress.own.bytes_read = reader.bytes_read();
             let Some(batch) = batch else { break };
             environment.check_cancel()?;
@@ -337,6 +338,13 @@ impl TaskRun {
         if bad_records > 0 {
             let what = format!(
                 "{bad_records} records of `{}` could not be read and were left out",
+                split.path
+            );
+            environment.log.note("warn", &what);
+        }
+        if let Some(keys) = reader.unknown().and_then(scan::Unknown::summary) {
+            let what = format!(
+                "`{}` has keys that no column has, and their values were passed over: {keys}",
                 split.path
             );
             environment.log.note("warn", &what);

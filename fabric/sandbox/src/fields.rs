@@ -13,7 +13,9 @@ const NAME_BYTES_MAX: usize = 1024;
 /// Bytes of all names of one schema: it goes into plans, manifests and answers.
 pub const SCHEMA_NAME_BYTES_MAX: usize = 256 << 10;
 
-/// The type in which a guest sees `data_type`: views and dictionaries are materialised, large offsets narrowed.
+/// The type in which a guest sees `data_type`: views and dictionaries are materialised, large offsets narrowed, lists of all
+/// kinds are lists and maps lists of their entries; times of day and durations are whole microseconds, halves are float32,
+/// decimals have 128 bits.
 pub fn guest_type(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
@@ -22,11 +24,28 @@ pub fn guest_type(data_type: &DataType) -> DataType {
         }
         DataType::Dictionary(_, values) => guest_type(values),
         DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, None),
-        DataType::List(child) | DataType::LargeList(child) => DataType::List(guest_field(child)),
+        DataType::Date64 => DataType::Date32,
+        DataType::Time32(_) | DataType::Time64(_) | DataType::Duration(_) => DataType::Int64,
+        DataType::Float16 => DataType::Float32,
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
+            DataType::Decimal128(*precision, *scale)
+        }
+        DataType::Decimal256(precision, scale) if *precision <= DECIMAL128_PRECISION => {
+            DataType::Decimal128(*precision, *scale)
+        }
+        DataType::List(child)
+        | DataType::LargeList(child)
+        | DataType::FixedSizeList(child, _)
+        | DataType::ListView(child)
+        | DataType::LargeListView(child)
+        | DataType::Map(child, _) => DataType::List(guest_field(child)),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(guest_field).collect()),
         other => other.clone(),
     }
 }
+
+/// Digits that 128 bits hold.
+const DECIMAL128_PRECISION: u8 = 38;
 
 /// The name of a type as guests know it. A type that no guest sees has Arrow's.
 pub fn type_name(data_type: &DataType) -> String {
@@ -34,10 +53,10 @@ pub fn type_name(data_type: &DataType) -> String {
     match guest_type(data_type) {
         DataType::Timestamp(_, _) => "timestamp-us".into(),
         DataType::Decimal128(precision, scale) => format!("decimal128({precision}, {scale})"),
-        DataType::List(item) => format!("array-of({})", type_name(item.data_type())),
+        DataType::List(item) => format!("list({})", type_name(item.data_type())),
         DataType::Struct(members) => {
             let members: Vec<String> = members.iter().map(member).collect();
-            format!("struct-of({})", members.join(", "))
+            format!("struct({})", members.join(", "))
         }
         plain @ (DataType::Boolean
         | DataType::Int8
@@ -182,7 +201,9 @@ fn pull(rest: &mut &[data::Field], depth: usize) -> Result<Field, String> {
             one.name.len()
         ));
     }
-    if one.name.chars().any(char::is_control) {
+    // Headers of CSV break lines.
+    let is_break = |c: char| matches!(c, '\n' | '\r' | '\t');
+    if one.name.chars().any(|c| c.is_control() && !is_break(c)) {
         return Err(format!(
             "the field `{}` has control characters in its name",
             one.name.escape_debug()

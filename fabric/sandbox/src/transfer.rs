@@ -210,8 +210,10 @@ pub(crate) fn guest_bytes(array: &ArrayRef) -> u64 {
             let members = array.as_struct().columns().iter().map(guest_bytes);
             members.fold(rows, u64::saturating_add)
         }
-        // Large offsets shrink, fixed sizes get offsets.
-        _ => slice_bytes(array).saturating_add(4 * rows + 4),
+        // Large offsets shrink, fixed sizes get offsets, narrow values widen at most fourfold.
+        _ => slice_bytes(array)
+            .saturating_mul(4)
+            .saturating_add(8 * rows + 8),
     }
 }
 

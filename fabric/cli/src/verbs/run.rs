@@ -230,12 +230,26 @@ fn outcome(job: &Job) -> String {
     let mut lines = vec![format!("{} {}", job.id, job.status)];
     lines.extend(job.outputs.iter().map(output_line));
     lines.extend(bad_records(job));
+    lines.extend(unknown_fields(job));
     lines.extend(
         job.problem
             .iter()
             .map(|problem| format!("error: {problem}")),
     );
     lines.join("\n")
+}
+
+/// How many values a job has passed over because no column has their key, where it has.
+fn unknown_fields(job: &Job) -> Option<String> {
+    let values = job.stages.iter().map(|stage| stage.unknown_fields);
+    let values = values.fold(0, u64::saturating_add);
+    (values > 0).then(|| {
+        format!(
+            "  {} passed over, whose keys no column has; `weft logs {}` names the keys, `unknown_fields` says what to do",
+            counted(values, "value"),
+            job.id
+        )
+    })
 }
 
 /// How many records of its inputs a job has left out, where it has.
@@ -293,14 +307,15 @@ mod tests {
     fn outcomes_tell_outputs_or_the_problem() {
         let job = serde_json::json!({
             "id": "job-1", "status": "succeeded",
-            "stages": [{"name": "visits", "rows_read": 9997, "bad_records": 3}, {"name": "daily", "rows_read": 70}],
+            "stages": [{"name": "visits", "rows_read": 9997, "bad_records": 3, "unknown_fields": 2}, {"name": "daily", "rows_read": 70}],
             "outputs": [{"name": "daily", "uri": "/out/daily/", "files": 8, "rows": 1234, "bytes": 2048}],
         });
         let job: Job = serde_json::from_value(job).expect("a job");
         assert_eq!(
             outcome(&job),
             "job-1 succeeded\n  daily: 1,234 rows, 8 files, 2.0 KiB in /out/daily/\n  \
-             3 bad records of 10,000 left out; `weft logs job-1` says of which files"
+             3 bad records of 10,000 left out; `weft logs job-1` says of which files\n  \
+             2 values passed over, whose keys no column has; `weft logs job-1` names the keys, `unknown_fields` says what to do"
         );
         let job = serde_json::json!({"id": "job-1", "status": "failed", "problem": {"code": "no_input", "detail": "no file"}});
         let job: Job = serde_json::from_value(job).expect("a job");

@@ -11,7 +11,7 @@ use futures::Stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
-use weft_core::job::{CsvFormat, InputFormat, OutputFormat};
+use weft_core::job::{CsvFormat, InputFormat, OutputFormat, UnknownFields};
 use weft_core::{ErrorCode, Problem, TenantId};
 use weft_protocol::{InvokeRequest, StreamFormats};
 
@@ -71,7 +71,10 @@ pub(super) fn formats(headers: &HeaderMap, version: Version) -> Result<StreamFor
             quote: Some(b'"'),
             columns,
         }),
-        JSON | "application/jsonl" | "application/json-lines" => InputFormat::Json { columns },
+        JSON | "application/jsonl" | "application/json-lines" => InputFormat::Json {
+            columns,
+            unknown_fields: UnknownFields::default(),
+        },
         ARROW => InputFormat::Arrow {
             columns: Vec::new(),
         },

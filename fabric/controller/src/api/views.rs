@@ -158,6 +158,7 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
             "tasks_done": progress.commits.len(),
             "rows_read": progress.rows_read,
             "bad_records": progress.bad_records,
+            "unknown_fields": progress.unknown_fields,
             "rows_written": progress.rows_written,
             "duplicates": progress.duplicates,
             "retries": progress.failures.values().sum::<u32>(),

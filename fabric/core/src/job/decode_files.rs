@@ -6,7 +6,7 @@ use super::decode::check_name;
 use super::document::{Errors, Table, nearest};
 use super::{
     BadRecords, ColumnSpec, ColumnType, Comparison, CsvFormat, InputFormat, InputSpec,
-    OutputFormat, OutputMode, OutputSpec,
+    OutputFormat, OutputMode, OutputSpec, REST_COLUMN, UnknownFields,
 };
 
 /// Columns of one schema in a job document.
@@ -48,9 +48,7 @@ fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> (InputSpec, O
     let uris = uris(&mut table, errors);
     let format = match format {
         Some("csv") => InputFormat::Csv(csv(&mut table, errors)),
-        Some("json") => InputFormat::Json {
-            columns: schema(&mut table, errors),
-        },
+        Some("json") => json(&mut table, errors),
         Some("parquet") => InputFormat::Parquet {
             columns: table.texts("columns", errors).unwrap_or_default(),
             filter: filter(&mut table, errors),
@@ -102,6 +100,27 @@ fn uris(table: &mut Table<'_>, errors: &mut Errors) -> Vec<String> {
     }
 }
 
+fn json(table: &mut Table<'_>, errors: &mut Errors) -> InputFormat {
+    let columns = schema(table, errors);
+    let choices = ["ignore", "fail", "rest"];
+    let unknown_fields = match table.choice("unknown_fields", &choices, errors) {
+        Some("fail") => UnknownFields::Fail,
+        Some("rest") => UnknownFields::Rest,
+        _ => UnknownFields::Ignore,
+    };
+    let has_rest = columns.iter().any(|column| column.name == REST_COLUMN);
+    if unknown_fields == UnknownFields::Rest && has_rest {
+        let message = format!(
+            "the column `{REST_COLUMN}` is made by `unknown_fields = \"rest\"`: name yours differently"
+        );
+        errors.add(&table.at("schema"), message);
+    }
+    InputFormat::Json {
+        columns,
+        unknown_fields,
+    }
+}
+
 fn csv(table: &mut Table<'_>, errors: &mut Errors) -> CsvFormat {
     let header = table.flag("header", errors).unwrap_or(true);
     let delimiter = byte(table, "delimiter", errors).flatten().unwrap_or(b',');
@@ -109,11 +128,21 @@ fn csv(table: &mut Table<'_>, errors: &mut Errors) -> CsvFormat {
     if quote == Some(delimiter) {
         errors.add(&table.at("quote"), "must differ from `delimiter`");
     }
+    let columns = schema(table, errors);
+    let is_nested =
+        |column: &&ColumnSpec| matches!(column.data_type, ColumnType::List(_) | ColumnType::Struct(_));
+    for nested in columns.iter().filter(is_nested) {
+        let message = format!(
+            "the column `{}` is a {}, which CSV cannot hold",
+            nested.name, nested.data_type
+        );
+        errors.add(&table.at("schema"), message);
+    }
     CsvFormat {
         header,
         delimiter,
         quote,
-        columns: schema(table, errors),
+        columns,
     }
 }
 
@@ -179,14 +208,8 @@ fn schema(table: &mut Table<'_>, errors: &mut Errors) -> Vec<ColumnSpec> {
     }
     let mut columns: Vec<ColumnSpec> = Vec::new();
     for text in &texts {
-        // A name may hold spaces, the name of a type only within its brackets.
-        let text = text.trim();
-        let cut = text
-            .find("decimal128(")
-            .or_else(|| text.rfind(' ').map(|space| space + 1));
-        let (name, data_type) = text.split_at(cut.unwrap_or(0));
-        let (name, data_type) = (name.trim(), data_type.trim());
-        let Some(parsed) = ColumnType::parse(data_type).filter(|_| !name.is_empty()) else {
+        let Some(column) = ColumnSpec::parse(text) else {
+            let data_type = text.trim().rsplit(' ').next().unwrap_or_default();
             let suggestion = nearest(data_type, ColumnType::NAMES);
             let message = format!(
                 "`{}` is not a column such as `hits int64`; types are `{}`",
@@ -196,13 +219,13 @@ fn schema(table: &mut Table<'_>, errors: &mut Errors) -> Vec<ColumnSpec> {
             errors.add_with(&path, message, suggestion);
             continue;
         };
-        if columns.iter().any(|column| column.name == name) {
-            errors.add(&path, format!("the column `{name}` is there twice"));
+        if columns.iter().any(|other| other.name == column.name) {
+            errors.add(
+                &path,
+                format!("the column `{}` is there twice", column.name),
+            );
         }
-        columns.push(ColumnSpec {
-            name: name.to_owned(),
-            data_type: parsed,
-        });
+        columns.push(column);
     }
     columns
 }

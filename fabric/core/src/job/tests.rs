@@ -211,3 +211,64 @@ fn function_references() {
         assert_eq!(FunctionRef::parse(bad), None, "{bad}");
     }
 }
+
+#[test]
+fn columns_have_nested_types() {
+    let parse = |text: &str| ColumnSpec::parse(text).map(|column| (column.name, column.data_type.to_string()));
+    for (text, name, data_type) in [
+        ("user id int64", "user id", "int64"),
+        ("user struct(name utf8, tags list(utf8))", "user", "struct(name utf8, tags list(utf8))"),
+        ("a b list( decimal128(10,2) )", "a b", "list(decimal128(10, 2))"),
+        ("m list (list(int8))", "m", "list(list(int8))"),
+    ] {
+        assert_eq!(parse(text), Some((name.to_owned(), data_type.to_owned())), "{text}");
+    }
+    for wrong in [
+        "int64",
+        "x list(utf8",
+        "x list()",
+        "x struct()",
+        "x struct(a utf8, a utf8)",
+        "x struct(utf8)",
+        "x decimal128(39, 0)",
+        &format!("x {}int8{}", "list(".repeat(17), ")".repeat(17)),
+    ] {
+        assert_eq!(parse(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn json_says_what_happens_to_unknown_fields() {
+    let json = |key: &str, value: Value| {
+        let key = key.to_owned();
+        move |d: &mut Value| {
+            d["input"]["logs"]["format"] = json!("json");
+            d["input"]["logs"][key] = value;
+        }
+    };
+    let mut document = weblog();
+    json("unknown_fields", json!("rest"))(&mut document);
+    let spec = decode(&document).expect("it is right");
+    let InputFormat::Json { unknown_fields, .. } = spec.inputs[0].format else {
+        panic!("{:?}", spec.inputs[0]);
+    };
+    assert_eq!(unknown_fields, UnknownFields::Rest);
+    check(
+        json("unknown_fields", json!("drop")),
+        &[("input.logs.unknown_fields", "`drop` is not one of")],
+    );
+    check(
+        |d| {
+            json("unknown_fields", json!("rest"))(d);
+            d["input"]["logs"]["schema"] = json!(["rest utf8"]);
+        },
+        &[("input.logs.schema", "the column `rest` is made by")],
+    );
+    check(
+        |d| {
+            d["input"]["logs"]["format"] = json!("csv");
+            d["input"]["logs"]["schema"] = json!(["tags list(utf8)"]);
+        },
+        &[("input.logs.schema", "which CSV cannot hold")],
+    );
+}

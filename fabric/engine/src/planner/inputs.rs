@@ -5,10 +5,10 @@ use std::fs::{File, Metadata};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use weft_core::job::{Comparison, InputFormat, InputSpec};
 use weft_core::{ErrorCode, Problem};
-use weft_sandbox::SCHEMA_NAME_BYTES_MAX;
+use weft_sandbox::{SCHEMA_NAME_BYTES_MAX, type_name};
 use weft_store::{ManifestFile, read_manifest};
 
 use super::patterns::{self, FILES_MAX, Walk};
@@ -33,45 +33,90 @@ pub(super) struct Listed {
 
 /// Lists the files of an input, finds out its columns, and splits it.
 pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
-    let files = files(input)?;
+    let mut files = files(input)?;
     let bytes = files.iter().map(|(_, bytes)| bytes).sum::<u64>();
     let split_bytes = (bytes / SPLITS_WANTED).clamp(SPLIT_BYTES_MIN, SPLIT_BYTES);
-    // An empty file tells nothing of its columns.
-    let first = files.iter().find(|(_, bytes)| *bytes > 0);
-    let (first, first_bytes) = first.unwrap_or(&files[0]);
-    let bad_records = &input.bad_records;
-    let schema = match &input.format {
-        InputFormat::Text { utf8 } => scan::text_schema(*utf8),
-        InputFormat::Csv(csv) => scan::csv_schema(csv, first, *first_bytes, bad_records)?,
-        InputFormat::Json { columns } => {
-            scan::json_schema(columns, first, *first_bytes, bad_records)?
-        }
-        InputFormat::Parquet { columns, .. } => parquet_schema(first, columns)?,
-        InputFormat::Arrow { columns } => some(first, &scan::arrow_schema(first)?, columns)?,
-    };
-    check_schema(first, &schema)?;
-    let mut splits = Vec::new();
-    for (path, file_bytes) in &files {
-        let has_header = matches!(&input.format, InputFormat::Csv(csv) if csv.header);
-        if *file_bytes == 0 && has_header && files.len() > 1 {
-            continue;
-        }
-        let parts = match &input.format {
-            InputFormat::Parquet { filter, .. } => row_groups(path, &schema, filter, split_bytes)?,
-            InputFormat::Arrow { .. } => ranges(&cuts(*file_bytes, split_bytes), *file_bytes),
-            format => records(path, *file_bytes, split_bytes, Dialect::of(format))?,
-        };
-        splits.extend(parts.into_iter().map(|part| FileSplit {
-            path: path.clone(),
-            file_bytes: *file_bytes,
-            part,
-        }));
+    if let InputFormat::Text { .. } | InputFormat::Csv(_) | InputFormat::Json { .. } = input.format {
+        files.iter().try_for_each(check_compression)?;
     }
+    let bad_records = &input.bad_records;
+    let (schema, parts) = match &input.format {
+        InputFormat::Parquet { columns, filter } => {
+            let looked = files.iter().map(|(path, _)| parquet(path, filter));
+            let looked = looked.collect::<Result<Vec<_>, _>>()?;
+            let schemas = looked.iter().map(|(schema, _)| schema);
+            let schema = common_schema(&files, schemas, columns)?;
+            let groups = looked.into_iter().map(|(_, groups)| groups);
+            let parts = groups.map(|groups| row_groups(&groups, split_bytes));
+            (schema, parts.collect())
+        }
+        InputFormat::Arrow { columns } => {
+            let schemas = files.iter().map(|(path, _)| scan::arrow_schema(path));
+            let schemas = schemas.collect::<Result<Vec<_>, _>>()?;
+            let schema = common_schema(&files, &schemas, columns)?;
+            let parts = files
+                .iter()
+                .map(|(_, bytes)| ranges(&cuts(*bytes, split_bytes), *bytes));
+            (schema, parts.collect())
+        }
+        format => {
+            let schema = match format {
+                InputFormat::Csv(csv) => {
+                    let schema = scan::csv_schema(csv, &files, bad_records)?;
+                    // An empty file lacks even the header.
+                    let n_files = files.len();
+                    files.retain(|(_, bytes)| *bytes > 0 || !csv.header || n_files == 1);
+                    schema
+                }
+                InputFormat::Json {
+                    columns,
+                    unknown_fields,
+                } => {
+                    let schema = scan::json_schema(columns, &files, bad_records)?;
+                    scan::with_rest(&schema, *unknown_fields)
+                }
+                InputFormat::Text { utf8 } => scan::text_schema(*utf8),
+                InputFormat::Parquet { .. } | InputFormat::Arrow { .. } => schema::empty(),
+            };
+            let dialect = Dialect::of(format);
+            let parts = files
+                .iter()
+                .map(|(path, bytes)| records(path, *bytes, split_bytes, dialect));
+            (schema, parts.collect::<Result<Vec<_>, _>>()?)
+        }
+    };
+    check_schema(&files.first().map_or("", |(path, _)| path), &schema)?;
+    let split = |((path, file_bytes), parts): ((String, u64), Vec<Part>)| {
+        parts.into_iter().map(move |part| FileSplit {
+            path: path.clone(),
+            file_bytes,
+            part,
+        })
+    };
     Ok(Listed {
         schema,
-        splits,
+        splits: files.into_iter().zip(parts).flat_map(split).collect(),
         bytes,
     })
+}
+
+/// Refuses files of compressions that are not read, whose bytes would pass for text.
+fn check_compression((path, bytes): &(String, u64)) -> Result<(), Problem> {
+    let wrong = |what: String| {
+        let detail = format!("`{path}` {what}");
+        Err(Problem::new(ErrorCode::BadRecord, detail))
+    };
+    match Compression::named(path) {
+        Err(name) => wrong(format!(
+            "is compressed by {name}, which is not read; use gzip (`.gz`) or zstd (`.zst`)"
+        )),
+        Ok(Compression::None) => Ok(()),
+        Ok(compression) if *bytes == 0 => wrong(format!(
+            "has no bytes, and so is not {}: remove it, or write it again",
+            compression.name()
+        )),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// The files of an input with their sizes, in the order of their paths, each once.
@@ -89,7 +134,8 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
             let detail = format!("input `{}`: `{uri}` {what}", input.name);
             Problem::new(ErrorCode::TooLarge, detail)
         };
-        let is_itself = |path: &Path| path == Path::new(uri);
+        let itself = patterns::literal(uri);
+        let is_itself = |path: &Path| itself.as_deref().is_some_and(|uri| path == Path::new(uri));
         let wanted = |path: &Path, metadata: &Metadata| match metadata.is_dir() {
             true => is_itself(path),
             false => metadata.is_file() && (is_itself(path) || !is_aside(path)),
@@ -233,47 +279,93 @@ fn open(path: &str) -> Result<File, Problem> {
     File::open(path).map_err(|error| scan::unreadable(path, "", &error))
 }
 
-/// The columns of a Parquet input: those that the job names, or all of its first file.
-fn parquet_schema(path: &str, columns: &[String]) -> Result<SchemaRef, Problem> {
+/// A row group: whether rows of it may pass the filter, and its compressed size in bytes.
+type RowGroup = (bool, u64);
+
+/// Columns and row groups of a Parquet file.
+fn parquet(path: &str, filter: &[Comparison]) -> Result<(SchemaRef, Vec<RowGroup>), Problem> {
     let metadata = scan::parquet_metadata(path, &open(path)?)?;
-    let fields = metadata.schema().fields().iter();
+    let may_pass = Filter::new(path, &metadata, filter)?.row_groups(path, &metadata)?;
+    let groups = metadata.metadata().row_groups().iter();
+    let sizes = groups.map(|group| u64::try_from(group.compressed_size()).unwrap_or(0));
+    let groups = may_pass.into_iter().zip(sizes).collect();
+    Ok((Arc::clone(metadata.schema()), groups))
+}
+
+/// The columns of several files: those that the job names, or all of the first. A column may hold null if it may in any of
+/// them; one that holds nothing but null in some has the type of the others.
+fn common_schema<'a>(
+    files: &[(String, u64)],
+    schemas: impl IntoIterator<Item = &'a SchemaRef> + Clone,
+    columns: &[String],
+) -> Result<SchemaRef, Problem> {
+    let mut schemas_and_files = schemas.clone().into_iter().zip(files);
+    let Some((first, (path, _))) = schemas_and_files.next() else {
+        return Ok(schema::empty());
+    };
+    let fields = first.fields().iter();
     let fields: Fields = fields.map(weft_sandbox::guest_field).collect();
-    some(path, &Arc::new(Schema::new(fields)), columns)
+    let mut fields: Vec<FieldRef> = some(path, &Schema::new(fields), columns)?;
+    for (found, (path, _)) in schemas_and_files {
+        for field in &mut fields {
+            let other = found.field_with_name(field.name()).ok();
+            let common = other.map(|other| scan::common_field(field, other));
+            *field = common.flatten().ok_or_else(|| {
+                let file = &files[0].0;
+                let wanted = type_name(field.data_type());
+                let name = field.name();
+                let detail = match other {
+                    Some(other) => format!(
+                        "`{path}` has the column `{name}` of type {}, and `{file}` has it of type {wanted}",
+                        type_name(other.data_type())
+                    ),
+                    None => format!(
+                        "`{path}` has no column `{name}`, which `{file}` has; it has {}",
+                        schema::names(found)
+                    ),
+                };
+                Problem::new(ErrorCode::SchemaMismatch, detail)
+            })?;
+        }
+    }
+    let fields = fields.iter().map(without_null);
+    Ok(Arc::new(Schema::new(fields.collect::<Fields>())))
+}
+
+/// A column that holds nothing but null in all files is one of text.
+fn without_null(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::Null => DataType::Utf8,
+        DataType::List(item) => DataType::List(without_null(item)),
+        DataType::Struct(members) => DataType::Struct(members.iter().map(without_null).collect()),
+        _ => return Arc::clone(field),
+    };
+    Arc::new(Field::clone(field).with_data_type(data_type))
 }
 
 /// The named columns of a file; all where none is named.
-fn some(path: &str, found: &SchemaRef, columns: &[String]) -> Result<SchemaRef, Problem> {
+fn some(path: &str, found: &Schema, columns: &[String]) -> Result<Vec<FieldRef>, Problem> {
     if columns.is_empty() {
-        return Ok(Arc::clone(found));
+        return Ok(found.fields().iter().cloned().collect());
     }
     let field = |name: &String| {
-        found.field_with_name(name).cloned().map_err(|_| {
+        found.fields().iter().find(|field| field.name() == name).cloned().ok_or_else(|| {
             let names = schema::names(found);
             let detail = format!("`{path}` has no column `{name}`; it has {names}");
             Problem::new(ErrorCode::SchemaMismatch, detail)
         })
     };
-    let fields: Result<Vec<_>, Problem> = columns.iter().map(field).collect();
-    Ok(Arc::new(Schema::new(fields?)))
+    columns.iter().map(field).collect()
 }
 
 /// Splits of a Parquet file: row groups, together while they are small, without those in which no row can pass the filter.
-fn row_groups(
-    path: &str,
-    schema: &SchemaRef,
-    filter: &[Comparison],
-    split_bytes: u64,
-) -> Result<Vec<Part>, Problem> {
-    let metadata = scan::parquet_metadata(path, &open(path)?)?;
-    scan::positions(path, metadata.schema(), schema)?;
-    let may_pass = Filter::new(path, &metadata, filter)?.row_groups(path, &metadata)?;
+fn row_groups(groups: &[RowGroup], split_bytes: u64) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     let mut part_bytes = 0;
-    for (position, group) in metadata.metadata().row_groups().iter().enumerate() {
-        if !may_pass[position] {
+    for (position, (may_pass, bytes)) in groups.iter().enumerate() {
+        if !may_pass {
             continue;
         }
-        let bytes = u64::try_from(group.compressed_size()).unwrap_or(0);
         match parts.last_mut() {
             Some(Part::RowGroups { first, count })
                 if *first + *count == position && part_bytes + bytes <= split_bytes =>
@@ -286,12 +378,12 @@ fn row_groups(
                     first: position,
                     count: 1,
                 });
-                part_bytes = bytes;
+                part_bytes = *bytes;
             }
         }
     }
     if parts.is_empty() {
         parts.push(Part::RowGroups { first: 0, count: 0 });
     }
-    Ok(parts)
+    parts
 }

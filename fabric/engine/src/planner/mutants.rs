@@ -16,7 +16,7 @@ use arrow::ipc::writer::{FileWriter, StreamWriter};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use weft_core::job::{BadRecords, CsvFormat, InputFormat, InputSpec};
+use weft_core::job::{BadRecords, CsvFormat, InputFormat, InputSpec, UnknownFields};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::monotonic_ns;
 
@@ -313,6 +313,7 @@ fn mutants_of_text() {
     check("rows.csv.zst", &format, &zstd);
     let format = InputFormat::Json {
         columns: Vec::new(),
+        unknown_fields: UnknownFields::Ignore,
     };
     check("rows.json.gz", &format, &gzip(&json()));
 }

@@ -143,12 +143,37 @@ fn parts(pattern: &str) -> Result<Vec<Part>, Error> {
             // A second one matches nothing that the first does not.
             "**" if matches!(parts.last(), Some(Part::Folders)) => continue,
             "**" => Part::Folders,
-            text if text.contains(['*', '?', '[']) => Part::Pattern(Pattern::new(text)?),
-            text => Part::Name(text.to_owned()),
+            text => match literal(text) {
+                Some(name) => Part::Name(name),
+                None => Part::Pattern(Pattern::new(text)?),
+            },
         };
         parts.push(part);
     }
     Ok(parts)
+}
+
+/// The text that a pattern matches where it is one alone: `[[]`, `[*]` and `[?]` stand for a character.
+pub(super) fn literal(pattern: &str) -> Option<String> {
+    let mut text = String::new();
+    let mut rest = pattern;
+    while let Some(character) = rest.chars().next() {
+        let escaped = ["[[]", "[*]", "[?]"]
+            .into_iter()
+            .find(|escape| rest.starts_with(escape));
+        match (character, escaped) {
+            (_, Some(escape)) => {
+                text += &escape[1..2];
+                rest = &rest[escape.len()..];
+            }
+            ('*' | '?' | '[', None) => return None,
+            (plain, None) => {
+                text.push(plain);
+                rest = &rest[plain.len_utf8()..];
+            }
+        }
+    }
+    Some(text)
 }
 
 /// What is at `path`, behind links. Errors: a link that leads nowhere, and what cannot be looked at.
@@ -221,6 +246,7 @@ mod tests {
         check("?.csv", &["a.csv", "b.csv"]);
         check("[b-z].csv", &["b.csv"]);
         check("b[[]1].csv", &["b[1].csv"]);
+        check("b[[]?].csv", &["b[1].csv"]);
         check(".*.csv", &[".c.csv"]);
         check("*/a.csv", &["x/a.csv"]);
         check("**/a.csv", &["a.csv", "x/a.csv", "x/y/a.csv"]);

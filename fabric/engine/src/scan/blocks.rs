@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use weft_core::{ErrorCode, Problem};
@@ -35,14 +36,28 @@ pub(crate) enum Compression {
 
 impl Compression {
     pub(crate) fn of(path: &str) -> Self {
-        match path.rsplit_once('.') {
-            Some((_, "gz")) => Self::Gzip,
-            Some((_, "zst")) => Self::Zstd,
-            _ => Self::None,
+        Self::named(path).unwrap_or(Self::None)
+    }
+
+    /// The same. Errors: the name of a compression that is not read.
+    pub(crate) fn named(path: &str) -> Result<Self, &'static str> {
+        let extension = Path::new(path).extension().unwrap_or_default();
+        match extension.to_ascii_lowercase().to_str().unwrap_or_default() {
+            "gz" | "gzip" => Ok(Self::Gzip),
+            "zst" | "zstd" => Ok(Self::Zstd),
+            "bz2" | "bzip2" => Err("bzip2"),
+            "xz" | "lzma" => Err("xz"),
+            "br" => Err("Brotli"),
+            "lz4" => Err("LZ4"),
+            "sz" | "snappy" => Err("Snappy"),
+            "zip" => Err("ZIP"),
+            "7z" => Err("7-Zip"),
+            "z" => Err("`compress`"),
+            _ => Ok(Self::None),
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::None => "",
             Self::Gzip => "gzip",

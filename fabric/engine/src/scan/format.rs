@@ -10,7 +10,7 @@ use weft_core::job::{CsvFormat, InputFormat};
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Dialect, ends};
-use super::exact::{decoded_field, decoded_json};
+use super::exact::{decoded_field, may_be_inexact};
 use super::{BATCH_ROWS, conform};
 
 pub(super) const NOT_UTF8: &str = "it is not UTF-8";
@@ -20,77 +20,56 @@ const NO_QUOTE: u8 = 0xff;
 /// A quote that nothing closes swallows the rest of its file.
 pub(super) const NEVER_CLOSED: &str = "a quote is never closed";
 
-/// What turns bytes into rows.
-pub(super) enum Format {
-    Csv {
-        csv: CsvFormat,
-        /// All columns of the file.
-        schema: SchemaRef,
-        /// Those that are read, in the order of the file.
-        projection: Vec<usize>,
-        /// Where the columns of the input stand among those.
-        order: Vec<usize>,
-    },
-    Json,
+/// Turns records of CSV into rows.
+pub(super) struct CsvDecoder {
+    pub(super) csv: CsvFormat,
+    /// All columns of the file, in the types in which they are decoded.
+    pub(super) schema: SchemaRef,
+    /// Those that are read, in the order of the file.
+    pub(super) projection: Vec<usize>,
+    /// Where the columns of the input stand among those.
+    pub(super) order: Vec<usize>,
 }
 
-impl Format {
+impl CsvDecoder {
     /// Decodes whole records into these columns. Errors: some of them are none.
     pub(super) fn decode(
         &self,
         columns: &SchemaRef,
         records: &[u8],
     ) -> Result<Vec<RecordBatch>, ArrowError> {
-        let batches = match self {
-            Format::Csv {
-                csv,
-                schema,
-                projection,
-                order,
-            } => {
-                check_csv(csv, records)?;
-                let builder = arrow_csv::ReaderBuilder::new(Arc::clone(schema))
-                    .with_delimiter(csv.delimiter)
-                    .with_quote(csv.quote.unwrap_or(NO_QUOTE))
-                    .with_batch_size(rows_at_most(records))
-                    .with_projection(projection.clone());
-                let mut decoder = builder.build_decoder();
-                let batches = drain(records, |bytes| match bytes {
-                    Some(bytes) => decoder.decode(bytes).map(|read| (read, None)),
-                    None => decoder.flush().map(|batch| (0, batch)),
-                })?;
-                let conform = |batch| conform(batch, order, columns);
-                batches
-                    .into_iter()
-                    .map(conform)
-                    .collect::<Result<Vec<_>, _>>()?
+        check_csv(&self.csv, records)?;
+        let batches = self.decode_as(Arc::clone(&self.schema), records)?;
+        let mut decoded = batches.iter().flat_map(RecordBatch::columns);
+        // Floats are decoded a second time, as texts, where the first time may have lost digits: few blocks have such.
+        let batches = match decoded.any(may_be_inexact) {
+            true => {
+                let fields = self.schema.fields().iter();
+                let fields = fields.map(|field| decoded_field(field, true));
+                let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
+                self.decode_as(schema, records)?
             }
-            Format::Json => {
-                let builder = arrow_json::ReaderBuilder::new(decoded_json(columns, records))
-                    .with_coerce_primitive(true)
-                    .with_batch_size(rows_at_most(records));
-                let mut decoder = builder.build_decoder()?;
-                let batches = drain(records, |bytes| match bytes {
-                    Some(bytes) => decoder.decode(bytes).map(|read| (read, None)),
-                    None => decoder.flush().map(|batch| (0, batch)),
-                })?;
-                let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-                let lines = records.split(|byte| *byte == b'\n');
-                if rows != lines.filter(|line| !line.trim_ascii().is_empty()).count() {
-                    // The decoder would let an object go on in the next line.
-                    return Err(ArrowError::ParseError(
-                        "there is not one object a line".into(),
-                    ));
-                }
-                let order: Vec<usize> = (0..columns.fields().len()).collect();
-                let conform = |batch| conform(batch, &order, columns);
-                batches
-                    .into_iter()
-                    .map(conform)
-                    .collect::<Result<Vec<_>, _>>()?
-            }
+            false => batches,
         };
-        Ok(batches)
+        let conform = |batch| conform(batch, &self.order, columns);
+        batches.into_iter().map(conform).collect()
+    }
+
+    fn decode_as(
+        &self,
+        schema: SchemaRef,
+        records: &[u8],
+    ) -> Result<Vec<RecordBatch>, ArrowError> {
+        let builder = arrow_csv::ReaderBuilder::new(schema)
+            .with_delimiter(self.csv.delimiter)
+            .with_quote(self.csv.quote.unwrap_or(NO_QUOTE))
+            .with_batch_size(rows_at_most(records))
+            .with_projection(self.projection.clone());
+        let mut decoder = builder.build_decoder();
+        drain(records, |bytes| match bytes {
+            Some(bytes) => decoder.decode(bytes).map(|read| (read, None)),
+            None => decoder.flush().map(|batch| (0, batch)),
+        })
     }
 }
 
@@ -214,7 +193,7 @@ pub(super) fn columns_format(csv: &CsvFormat) -> arrow_csv::reader::Format {
         .with_quote(csv.quote.unwrap_or(NO_QUOTE))
 }
 
-/// The names of a header.
+/// The names of a header. A column without a name, as the index that pandas writes, is `column` and its position from 0.
 pub(super) fn header_names(
     csv: &CsvFormat,
     path: &str,
@@ -228,12 +207,12 @@ pub(super) fn header_names(
             format!("`{path}`: its header cannot be read: {error}"),
         )
     })?;
-    let names: Vec<String> = schema
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .collect();
-    Ok(names)
+    let names = schema.fields().iter().enumerate();
+    let names = names.map(|(position, field)| match field.name().as_str() {
+        "" => format!("column{position}"),
+        name => name.to_owned(),
+    });
+    Ok(names.collect())
 }
 
 /// A file's columns, in the types in which the decoder gives them.
@@ -248,10 +227,10 @@ pub(super) fn csv_format(
     schema: &SchemaRef,
     path: &str,
     names: Option<Vec<String>>,
-) -> Result<Format, Problem> {
+) -> Result<CsvDecoder, Problem> {
     let Some(names) = names else {
         let all: Vec<usize> = (0..schema.fields().len()).collect();
-        return Ok(Format::Csv {
+        return Ok(CsvDecoder {
             csv: csv.clone(),
             schema: decoded_csv(schema.fields().iter().map(|field| (**field).clone())),
             projection: all.clone(),
@@ -286,7 +265,7 @@ pub(super) fn csv_format(
         None => Field::new(name, DataType::Utf8, true),
     };
     let fields = names.iter().enumerate().map(field);
-    Ok(Format::Csv {
+    Ok(CsvDecoder {
         csv: csv.clone(),
         schema: decoded_csv(fields),
         projection,

@@ -1,20 +1,26 @@
 //! The columns of text formats: those that a job names, or those that the first records of its input seem to have.
 
 use std::borrow::Cow;
-use std::io::Cursor;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat};
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Dialect, ends, first_block};
-use super::format::{columns_format, header_end};
+use super::format::{CsvDecoder, NOT_UTF8, header_end, header_names};
+use super::json::Shape;
 use super::reason::{malformed_csv, malformed_json, plain, values};
+use super::value;
 
 /// Records that columns are inferred from.
 const INFERRED_RECORDS_MAX: usize = 1000;
+/// Files of a JSON input whose first records are looked at; of more, some in between are left out.
+const SAMPLED_FILES_MAX: usize = 1000;
+/// Records of each of them but the first.
+const SAMPLED_RECORDS_MAX: usize = 100;
 
 /// What columns are inferred from, which decides what there is to be done where they cannot be.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +42,7 @@ impl Origin {
     }
 }
 
-fn arrow_type(data_type: ColumnType) -> DataType {
+fn arrow_type(data_type: &ColumnType) -> DataType {
     match data_type {
         ColumnType::Boolean => DataType::Boolean,
         ColumnType::Int8 => DataType::Int8,
@@ -52,31 +58,54 @@ fn arrow_type(data_type: ColumnType) -> DataType {
         ColumnType::Utf8 => DataType::Utf8,
         ColumnType::Date32 => DataType::Date32,
         ColumnType::TimestampUs => DataType::Timestamp(TimeUnit::Microsecond, None),
-        ColumnType::Decimal128 { precision, scale } => DataType::Decimal128(precision, scale),
+        ColumnType::Decimal128 { precision, scale } => DataType::Decimal128(*precision, *scale),
+        ColumnType::List(item) => {
+            DataType::List(Arc::new(Field::new("item", arrow_type(item), true)))
+        }
+        ColumnType::Struct(members) => DataType::Struct(fields(members)),
     }
 }
 
-fn declared(columns: &[ColumnSpec]) -> SchemaRef {
-    let field = |column: &ColumnSpec| Field::new(&column.name, arrow_type(column.data_type), true);
-    Arc::new(Schema::new(columns.iter().map(field).collect::<Fields>()))
+fn fields(columns: &[ColumnSpec]) -> Fields {
+    let field = |column: &ColumnSpec| Field::new(&column.name, arrow_type(&column.data_type), true);
+    columns.iter().map(field).collect()
 }
 
-/// The columns of a CSV input: those that the job names, or those that its first file seems to have.
+fn declared(columns: &[ColumnSpec]) -> SchemaRef {
+    Arc::new(Schema::new(fields(columns)))
+}
+
+/// The columns of a CSV input: those that the job names, or those that its first file with records seems to have.
 pub(crate) fn csv_schema(
     csv: &CsvFormat,
-    path: &str,
-    file_bytes: u64,
+    files: &[(String, u64)],
     bad_records: &BadRecords,
 ) -> Result<SchemaRef, Problem> {
     if !csv.columns.is_empty() {
         return Ok(declared(&csv.columns));
     }
-    let block = first_block(
-        path,
-        file_bytes,
-        Dialect::of(&InputFormat::Csv(csv.clone())),
-    )?;
-    csv_columns(csv, path, &block, bad_records, Origin::File)
+    let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
+    let mut only_header = None;
+    for (path, file_bytes) in files {
+        let block = first_block(path, *file_bytes, dialect)?;
+        let records = ends(dialect, &block, 0).count() + usize::from(!block.ends_with(b"\n"));
+        let wanted = 1 + usize::from(csv.header);
+        if is_blank(&block) {
+            continue;
+        }
+        if records >= wanted {
+            return csv_columns(csv, path, &block, bad_records, Origin::File);
+        }
+        only_header.get_or_insert((path, block));
+    }
+    match only_header {
+        Some((path, block)) => csv_columns(csv, path, &block, bad_records, Origin::File),
+        None => Err(nothing_to_infer_from(&files[0].0, Origin::File)),
+    }
+}
+
+fn is_blank(block: &[u8]) -> bool {
+    block.iter().all(u8::is_ascii_whitespace)
 }
 
 /// The columns that a CSV input seems to have, which begins with these records.
@@ -93,23 +122,6 @@ pub(super) fn csv_columns(
         true => header_end(path, dialect, &block)?,
         false => 0,
     };
-    let format = columns_format(csv).with_header(csv.header);
-    let infer = |records: &[u8]| {
-        let inferred = format.infer_schema(Cursor::new(records), Some(INFERRED_RECORDS_MAX));
-        Ok(inferred?.0)
-    };
-    // What tells a record with too few values, or too many: the header, or else the first record.
-    let like = match header {
-        0 => ends(dialect, &block, 0).next().unwrap_or(0),
-        header => header,
-    };
-    let columns = values(csv, &block[..like]);
-    let check = |record: &[u8]| {
-        let malformed = columns.and_then(|n| malformed_csv(csv, n, record));
-        malformed.map_or(Ok(()), Err)?;
-        let inferred = infer(&[&block[..like], record].concat());
-        inferred.map_or_else(|error| Err(plain(&error)), |_| Ok(()))
-    };
     let records = FirstRecords {
         path,
         block: &block,
@@ -117,39 +129,228 @@ pub(super) fn csv_columns(
         dialect,
         origin,
     };
-    records.infer(bad_records, infer, check)
+    let names = match csv.header {
+        true => header_names(csv, path, &block[..header])?,
+        // Those of the first record that has values at all.
+        false => {
+            let n = records.iter().find_map(|record| values(csv, record));
+            (1..=n.unwrap_or(0))
+                .map(|position| format!("column_{position}"))
+                .collect()
+        }
+    };
+    if names.is_empty() {
+        return Err(nothing_to_infer_from(path, origin));
+    }
+    let mut shapes: Vec<TextShape> = names.iter().map(|_| TextShape::default()).collect();
+    records.each(bad_records, |record| {
+        if let Some(what) = malformed_csv(csv, names.len(), record) {
+            return Err(what);
+        }
+        let texts = texts(csv, &names, record).map_err(|error| plain(&error))?;
+        for (shape, text) in shapes.iter_mut().zip(&texts) {
+            shape.add(text);
+        }
+        Ok(())
+    })?;
+    let fields = names.iter().zip(&shapes);
+    let fields = fields.map(|(name, shape)| Field::new(name, shape.data_type(), true));
+    Ok(Arc::new(Schema::new(fields.collect::<Fields>())))
 }
 
-/// The columns of a JSON input, likewise.
+/// The values of a record of CSV, empty ones as empty texts.
+fn texts(csv: &CsvFormat, names: &[String], record: &[u8]) -> Result<Vec<String>, ArrowError> {
+    let fields = names.iter().enumerate();
+    let fields = fields.map(|(n, _)| Field::new(n.to_string(), DataType::Utf8, true));
+    let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
+    let all: Vec<usize> = (0..names.len()).collect();
+    let format = CsvDecoder {
+        csv: csv.clone(),
+        schema: Arc::clone(&schema),
+        projection: all.clone(),
+        order: all,
+    };
+    let batches = format.decode(&schema, record)?;
+    let columns = batches.first().map_or(&[][..], |batch| batch.columns());
+    let text = |column: &ArrayRef| {
+        let values = column.as_string::<i32>().iter().next().flatten();
+        values.unwrap_or_default().to_owned()
+    };
+    Ok(columns.iter().map(text).collect())
+}
+
+/// What has been seen of the numbers of a column.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    /// The least and the largest whole number.
+    whole: Option<(i128, i128)>,
+    /// Whole numbers of more than 38 digits.
+    is_huge: bool,
+    has_fractions: bool,
+}
+
+impl Numbers {
+    /// Adds a number as JSON writes it.
+    pub(super) fn add(&mut self, text: &str) {
+        if text.contains(['.', 'e', 'E']) || text == "-0" {
+            self.has_fractions = true;
+            return;
+        }
+        match text.parse::<i128>() {
+            Ok(value) if value.unsigned_abs() < 10_u128.pow(38) => {
+                let (least, most) = self.whole.unwrap_or((value, value));
+                self.whole = Some((least.min(value), most.max(value)));
+            }
+            _ => self.is_huge = true,
+        }
+    }
+
+    pub(super) fn any(&self) -> bool {
+        self.whole.is_some() || self.is_huge || self.has_fractions
+    }
+
+    /// The type that holds all of them exactly, fractions as floats do.
+    pub(super) fn data_type(&self) -> DataType {
+        const FLOAT64_EXACT: i128 = 1 << 53;
+        if self.is_huge {
+            return DataType::Utf8;
+        }
+        let within = |(least, most): (i128, i128), from, to| from <= least && most <= to;
+        match self.whole {
+            _ if self.has_fractions => match self.whole {
+                Some(range) if !within(range, -FLOAT64_EXACT, FLOAT64_EXACT) => DataType::Utf8,
+                _ => DataType::Float64,
+            },
+            Some(range) if within(range, i64::MIN.into(), i64::MAX.into()) => DataType::Int64,
+            Some(range) if within(range, 0, u64::MAX.into()) => DataType::UInt64,
+            Some(_) => DataType::Decimal128(38, 0),
+            None => DataType::Utf8,
+        }
+    }
+}
+
+/// What has been seen of the texts of a CSV column. Empty ones are null.
+#[derive(Debug, Default)]
+struct TextShape {
+    boolean: bool,
+    numbers: Numbers,
+    /// `inf` and `NaN`, which are numbers beside numbers.
+    no_finite_number: bool,
+    date: bool,
+    timestamp: bool,
+    text: bool,
+}
+
+impl TextShape {
+    fn add(&mut self, text: &str) {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let is_number = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        if text.is_empty() {
+        } else if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
+            self.boolean = true;
+        } else if is_number && is_number_of_csv(digits) {
+            self.numbers.add(text);
+        } else if matches!(text, "NaN" | "nan" | "inf" | "-inf") {
+            self.no_finite_number = true;
+        } else if value::date32(text).is_some() {
+            self.date = true;
+        } else if is_number && value::timestamp_us(text).is_some() {
+            self.timestamp = true;
+        } else {
+            self.text = true;
+        }
+    }
+
+    /// The type that holds all values exactly.
+    fn data_type(&self) -> DataType {
+        let kinds = [
+            self.boolean,
+            self.numbers.any(),
+            self.date,
+            self.timestamp,
+            self.text,
+        ];
+        if kinds.iter().filter(|seen| **seen).count() != 1 {
+            return DataType::Utf8;
+        }
+        match self {
+            Self { numbers, .. } if numbers.any() => match self.no_finite_number {
+                true if matches!(numbers.data_type(), DataType::Float64 | DataType::Int64) => {
+                    let mut with_nan = Numbers {
+                        has_fractions: true,
+                        ..Numbers::default()
+                    };
+                    with_nan.whole = numbers.whole;
+                    with_nan.data_type()
+                }
+                true => DataType::Utf8,
+                false => numbers.data_type(),
+            },
+            _ if self.no_finite_number => DataType::Utf8,
+            Self { boolean: true, .. } => DataType::Boolean,
+            Self { date: true, .. } => DataType::Date32,
+            Self {
+                timestamp: true, ..
+            } => DataType::Timestamp(TimeUnit::Microsecond, None),
+            _ => DataType::Utf8,
+        }
+    }
+}
+
+/// Whether a text without its sign is a number, and not a code such as `007`.
+fn is_number_of_csv(digits: &str) -> bool {
+    let mantissa = digits.split(['e', 'E']).next().unwrap_or_default();
+    let whole = mantissa.split('.').next().unwrap_or_default();
+    (whole.len() <= 1 || !whole.starts_with('0')) && digits.parse::<f64>().is_ok()
+}
+
+/// The columns of a JSON input: those that the job names, or those that the first records of its files seem to have.
 pub(crate) fn json_schema(
     columns: &[ColumnSpec],
-    path: &str,
-    file_bytes: u64,
+    files: &[(String, u64)],
     bad_records: &BadRecords,
 ) -> Result<SchemaRef, Problem> {
     if !columns.is_empty() {
         return Ok(declared(columns));
     }
-    let block = first_block(path, file_bytes, Dialect::Lines)?;
-    json_columns(path, &block, bad_records, Origin::File)
+    let mut shape = Shape::default();
+    let step = files.len().div_ceil(SAMPLED_FILES_MAX).max(1);
+    let mut first = true;
+    for (path, file_bytes) in files.iter().step_by(step) {
+        let block = first_block(path, *file_bytes, Dialect::Lines)?;
+        if is_blank(&block) {
+            continue;
+        }
+        // The first file's head may be held against the job's wish; those of the others only add.
+        match first {
+            true => json_shape(&mut shape, path, &block, bad_records, Origin::File)?,
+            false => json_keys(&mut shape, &block),
+        }
+        first = false;
+    }
+    json_shape_schema(&shape, &files[0].0, Origin::File)
 }
 
-/// The columns that a JSON input seems to have, likewise.
+/// The columns that a JSON input seems to have, which begins with these records.
 pub(super) fn json_columns(
     path: &str,
     first: &[u8],
     bad_records: &BadRecords,
     origin: Origin,
 ) -> Result<SchemaRef, Problem> {
+    let mut shape = Shape::default();
+    json_shape(&mut shape, path, first, bad_records, origin)?;
+    json_shape_schema(&shape, path, origin)
+}
+
+fn json_shape(
+    shape: &mut Shape,
+    path: &str,
+    first: &[u8],
+    bad_records: &BadRecords,
+    origin: Origin,
+) -> Result<(), Problem> {
     let block = ended(first);
-    let infer = |records: &[u8]| {
-        let records = Cursor::new(records);
-        Ok(arrow_json::reader::infer_json_schema(records, Some(INFERRED_RECORDS_MAX))?.0)
-    };
-    let check = |record: &[u8]| {
-        malformed_json(record).map_or(Ok(()), Err)?;
-        infer(record).map_or_else(|error| Err(plain(&error)), |_| Ok(()))
-    };
     let records = FirstRecords {
         path,
         block: &block,
@@ -157,7 +358,43 @@ pub(super) fn json_columns(
         dialect: Dialect::Lines,
         origin,
     };
-    records.infer(bad_records, infer, check)
+    records.each(bad_records, |record| {
+        malformed_json(record).map_or(Ok(()), Err)?;
+        let text = std::str::from_utf8(record).map_err(|_| NOT_UTF8.to_owned())?;
+        shape.add_record(text.trim())
+    })
+}
+
+/// Adds the first records of a further file. Bad ones are left to whoever reads it.
+fn json_keys(shape: &mut Shape, block: &[u8]) {
+    let lines = block.split(|byte| *byte == b'\n');
+    let texts = lines.filter_map(|line| std::str::from_utf8(line).ok());
+    for text in texts.map(str::trim).take(SAMPLED_RECORDS_MAX) {
+        if malformed_json(text.as_bytes()).is_none() && !text.is_empty() {
+            let _ = shape.add_record(text);
+        }
+    }
+}
+
+fn json_shape_schema(shape: &Shape, path: &str, origin: Origin) -> Result<SchemaRef, Problem> {
+    let schema = shape.schema().map_err(|what| {
+        let advice = origin.advice();
+        let detail = format!("`{path}`: its columns cannot be inferred: {what}; {advice}");
+        Problem::new(ErrorCode::BadRecord, detail)
+    })?;
+    if schema.fields().is_empty() {
+        return Err(nothing_to_infer_from(path, origin));
+    }
+    Ok(Arc::new(schema))
+}
+
+fn nothing_to_infer_from(path: &str, origin: Origin) -> Problem {
+    let advice = match origin {
+        Origin::File => "say them in `schema`",
+        Origin::Body => "send one at least, or Arrow, which names its columns",
+    };
+    let detail = format!("`{path}` has no record to infer columns from; {advice}");
+    Problem::new(ErrorCode::SchemaMismatch, detail)
 }
 
 /// Records, the last one with a line end, too.
@@ -179,20 +416,7 @@ struct FirstRecords<'a> {
 }
 
 impl FirstRecords<'_> {
-    /// The columns that they seem to have. `check` says what is wrong with one of them.
-    fn infer(
-        &self,
-        bad_records: &BadRecords,
-        infer: impl Fn(&[u8]) -> Result<Schema, ArrowError>,
-        check: impl Fn(&[u8]) -> Result<(), String>,
-    ) -> Result<SchemaRef, Problem> {
-        match infer(&self.good(bad_records, &check)) {
-            Ok(schema) => seen_by_functions(self.path, &schema, self.origin),
-            Err(error) => Err(self.not_inferred(&error, check)),
-        }
-    }
-
-    fn records(&self) -> impl Iterator<Item = &[u8]> {
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = self.header;
         let records = ends(self.dialect, self.block, start).map(move |end| {
             let record = &self.block[start..end];
@@ -204,78 +428,43 @@ impl FirstRecords<'_> {
         records.take(INFERRED_RECORDS_MAX)
     }
 
-    /// What columns are inferred from: the block, without the bad ones among its first records where those are left out and few.
-    fn good(
+    /// Looks at each record. Errors: one is bad and the job wants none, or most are.
+    fn each(
         &self,
         bad_records: &BadRecords,
-        check: impl Fn(&[u8]) -> Result<(), String>,
-    ) -> Cow<'_, [u8]> {
-        if *bad_records == BadRecords::Fail {
-            return Cow::Borrowed(self.block);
-        }
-        let mut good = self.block[..self.header].to_vec();
-        let (mut n_good, mut n_bad) = (0, 0);
-        for record in self.records() {
-            match check(record) {
-                Ok(()) => {
-                    good.extend_from_slice(record);
-                    n_good += 1;
+        mut look: impl FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), Problem> {
+        let (mut n_good, mut bad) = (0_usize, Vec::new());
+        for (number, record) in (1..).zip(self.iter()) {
+            match look(record) {
+                Ok(()) => n_good += 1,
+                Err(what) if *bad_records == BadRecords::Fail => {
+                    return Err(self.not_inferred(number, &what));
                 }
-                Err(_) => n_bad += 1,
+                Err(what) => bad.push((number, what)),
             }
         }
-        match n_bad > n_good {
-            // It is what they are held against that is wrong: a header, say, or the first record.
-            true => Cow::Borrowed(self.block),
-            false => Cow::Owned(good),
+        // Where most are bad, it is what they are held against that is wrong: a header, say, or the first record.
+        match bad.first() {
+            Some((number, what)) if bad.len() > n_good => Err(self.not_inferred(*number, what)),
+            _ => Ok(()),
         }
     }
 
-    fn not_inferred(
-        &self,
-        error: &ArrowError,
-        check: impl Fn(&[u8]) -> Result<(), String>,
-    ) -> Problem {
-        let bad = (1..).zip(self.records()).find_map(|(number, record)| {
-            let what = check(record).err()?;
-            Some(format!("record {number}: {what}"))
-        });
+    fn not_inferred(&self, number: usize, what: &str) -> Problem {
         let detail = format!(
-            "`{}`: its columns cannot be inferred: {}; {}",
+            "`{}`: its columns cannot be inferred: record {number}: {what}; {}",
             self.path,
-            bad.unwrap_or_else(|| plain(error)),
             self.origin.advice()
         );
         Problem::new(ErrorCode::BadRecord, detail)
     }
 }
 
-/// Columns that were never seen to hold anything are text; times are in microseconds.
-fn seen_by_functions(path: &str, schema: &Schema, origin: Origin) -> Result<SchemaRef, Problem> {
-    fn seen(field: &Arc<Field>) -> Arc<Field> {
-        let data_type = match field.data_type() {
-            DataType::Null => DataType::Utf8,
-            DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, None),
-            DataType::List(item) => DataType::List(seen(item)),
-            DataType::Struct(fields) => DataType::Struct(fields.iter().map(seen).collect()),
-            other => other.clone(),
-        };
-        Arc::new(Field::new(field.name(), data_type, true))
-    }
-    if schema.fields().is_empty() {
-        let advice = match origin {
-            Origin::File => "say them in `schema`",
-            Origin::Body => "send one at least, or Arrow, which names its columns",
-        };
-        let detail = format!("`{path}` has no record to infer columns from; {advice}");
-        return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
-    }
-    let fields: Fields = schema.fields().iter().map(seen).collect();
-    Ok(Arc::new(Schema::new(fields)))
-}
-
 #[cfg(test)]
 mod tests {
+    use weft_core::job::UnknownFields;
+
     use super::*;
 
     fn columns(format: &InputFormat, text: &str, bad: &BadRecords) -> Result<String, Problem> {
@@ -283,8 +472,8 @@ mod tests {
         std::fs::write(file.path(), text).expect("it writes");
         let (path, bytes) = (file.path().to_str().expect("text"), text.len() as u64);
         let schema = match format {
-            InputFormat::Csv(csv) => csv_schema(csv, path, bytes, bad)?,
-            _ => json_schema(&[], path, bytes, bad)?,
+            InputFormat::Csv(csv) => csv_schema(csv, &[(path.to_owned(), bytes)], bad)?,
+            _ => json_schema(&[], &[(path.to_owned(), bytes)], bad)?,
         };
         let column = |field: &Arc<Field>| format!("{} {}", field.name(), field.data_type());
         Ok(schema
@@ -312,7 +501,7 @@ mod tests {
             let text = "\u{feff}{\"a\": 1}\n".encode_utf16();
             let bytes: Vec<u8> = text.flat_map(order).collect();
             std::fs::write(path, &bytes).expect("it writes");
-            let refused = json_schema(&[], path, bytes.len() as u64, &BadRecords::Skip);
+            let refused = json_schema(&[], &[(path.to_owned(), bytes.len() as u64)], &BadRecords::Skip);
             let refused = refused.expect_err("it is no UTF-8");
             assert!(refused.detail.contains("UTF-16"), "{refused}");
         }

@@ -8,16 +8,19 @@ mod exact;
 mod filter;
 mod format;
 mod infer;
+mod json;
 mod parquet;
 mod reason;
 mod records;
 mod shared;
 mod text;
+mod value;
 
 pub(crate) use arrow_ipc::file_schema as arrow_schema;
 pub(crate) use blocks::{Compression, Dialect, record_starts};
 pub(crate) use filter::Filter;
 pub(crate) use infer::{csv_schema, json_schema};
+pub(crate) use json::{Unknown, with_rest};
 pub(crate) use parquet::metadata as parquet_metadata;
 pub(crate) use shared::shared_bytes;
 pub(crate) use text::schema as text_schema;
@@ -28,7 +31,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::CastOptions;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::util::display::FormatOptions;
 use weft_core::job::{BadRecords, InputFormat};
 use weft_core::{ErrorCode, Problem};
@@ -84,7 +87,12 @@ impl LeftOut {
         self.policy != BadRecords::Skip
     }
 
-    /// Takes note of a bad record. Errors: the job wants none.
+    /// True where the first bad record ends the task.
+    fn is_final(&self) -> bool {
+        self.policy == BadRecords::Fail
+    }
+
+    /// Records a bad record. Errors: the job wants none.
     fn add(&mut self, split: &FileSplit, bad: BadRecord, advice: &str) -> Result<(), Problem> {
         match &self.policy {
             BadRecords::Fail => {
@@ -220,6 +228,14 @@ impl Reader {
         }
     }
 
+    /// Keys of JSON records that no column has.
+    pub(crate) fn unknown(&self) -> Option<&Unknown> {
+        match self {
+            Self::Records(reader) => reader.unknown(),
+            Self::Text(_) | Self::Parquet(_) | Self::Arrow(_) => None,
+        }
+    }
+
     /// What was left out so far. Parquet and Arrow have no bad records: a file is readable or it is not.
     pub(crate) fn left_out(&mut self) -> Option<&mut LeftOut> {
         match self {
@@ -283,12 +299,10 @@ pub(crate) fn positions(
 ) -> Result<Vec<usize>, Problem> {
     let position = |field: &Arc<Field>| {
         let at = found.index_of(field.name()).ok();
-        let fits = |at: &usize| {
-            weft_sandbox::guest_type(found.field(*at).data_type()) == *field.data_type()
-        };
+        let fits = |at: &usize| common_field(field, found.field(*at)).is_some();
         at.filter(fits).ok_or_else(|| {
             let detail = format!(
-                "`{path}` has no column `{}` of type {}, as the first file of the input has",
+                "`{path}` has no column `{}` of type {}, as the input has",
                 field.name(),
                 weft_sandbox::type_name(field.data_type())
             );
@@ -296,6 +310,42 @@ pub(crate) fn positions(
         })
     };
     schema.fields().iter().map(position).collect()
+}
+
+/// The field that holds the values of both, if there is one: nullable where either is, of the other's type where one holds
+/// nothing but null. Items of lists go by position whatever their name, members of structs by name in any order.
+pub(crate) fn common_field(field: &FieldRef, other: &Field) -> Option<FieldRef> {
+    let data_type = common_type(
+        field.data_type(),
+        &weft_sandbox::guest_type(other.data_type()),
+        matches!(other.data_type(), DataType::Null),
+    )?;
+    let is_nullable = field.is_nullable() || other.is_nullable();
+    let common = Field::clone(field).with_data_type(data_type);
+    Some(Arc::new(common.with_nullable(is_nullable)))
+}
+
+fn common_type(wanted: &DataType, found: &DataType, found_is_null: bool) -> Option<DataType> {
+    match (wanted, found) {
+        (wanted, found) if wanted == found => Some(wanted.clone()),
+        (wanted, _) if found_is_null => Some(wanted.clone()),
+        (DataType::Null, found) => Some(found.clone()),
+        (DataType::List(item), DataType::List(other)) => {
+            common_field(item, other).map(DataType::List)
+        }
+        (DataType::Struct(members), DataType::Struct(others)) => {
+            if members.len() != others.len() {
+                return None;
+            }
+            let member = |member: &FieldRef| {
+                let other = others.iter().find(|other| other.name() == member.name());
+                common_field(member, other?)
+            };
+            let members: Option<Vec<_>> = members.iter().map(member).collect();
+            members.map(|members| DataType::Struct(members.into()))
+        }
+        _ => None,
+    }
 }
 
 /// A value that does not fit is an error, not null.

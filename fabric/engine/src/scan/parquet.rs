@@ -3,13 +3,19 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    TimestampNanosecondType,
+};
+use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::Type as PhysicalType;
+use parquet::file::metadata::RowGroupMetaData;
 use weft_core::job::InputFormat;
 use weft_core::{ErrorCode, Problem};
 
@@ -20,12 +26,90 @@ use crate::untrusted::decode;
 /// Bytes of one batch, more or less, going by what the footer says of the rows.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// A file's footer. What it says of Arrow's own types is not believed: the types of Parquet are all that is needed.
+/// A file's footer. What it says of Arrow's own types is not believed: the types of Parquet are all that is needed. INT96 is
+/// read as microseconds, because nanoseconds end in the year 2262.
+///
+/// Errors: `BadRecord` where it cannot be read, and where it has other rows than its row groups.
 pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, Problem> {
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = decode(|| ArrowReaderMetadata::load(file, options));
+    let options = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let metadata = decode(|| ArrowReaderMetadata::load(file, options()));
+    let metadata = metadata.map_err(|panic| broken(path, &panic))?;
+    let metadata = metadata.map_err(|error| broken(path, &error))?;
+    let rows = metadata.metadata().file_metadata().num_rows();
+    let groups = metadata.metadata().row_groups().iter();
+    let rows_of_groups = groups.map(RowGroupMetaData::num_rows).sum::<i64>();
+    if rows != rows_of_groups {
+        let what = format!("its footer counts {rows} rows, and its row groups {rows_of_groups}");
+        return Err(broken(path, &what));
+    }
+    if !has_int96(&metadata) {
+        return Ok(metadata);
+    }
+    let schema = in_microseconds(&metadata);
+    let metadata = decode(|| {
+        let options = options().with_schema(schema);
+        ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)
+    });
     let metadata = metadata.map_err(|panic| broken(path, &panic))?;
     metadata.map_err(|error| broken(path, &error))
+}
+
+fn has_int96(metadata: &ArrowReaderMetadata) -> bool {
+    physical_types(metadata).any(|kind| kind == PhysicalType::INT96)
+}
+
+/// Types of the leaves, in the order of the file.
+fn physical_types(metadata: &ArrowReaderMetadata) -> impl Iterator<Item = PhysicalType> {
+    let columns = metadata.parquet_schema().columns().iter();
+    columns.map(|column| column.physical_type())
+}
+
+/// The columns of a file, those of INT96 in microseconds.
+fn in_microseconds(metadata: &ArrowReaderMetadata) -> SchemaRef {
+    fn field(of: &FieldRef, leaves: &mut impl Iterator<Item = PhysicalType>) -> FieldRef {
+        let data_type = match of.data_type() {
+            DataType::List(item) => DataType::List(field(item, leaves)),
+            DataType::Map(entries, sorted) => DataType::Map(field(entries, leaves), *sorted),
+            DataType::Struct(members) => {
+                DataType::Struct(members.iter().map(|member| field(member, leaves)).collect())
+            }
+            other => match leaves.next() {
+                Some(PhysicalType::INT96) => DataType::Timestamp(TimeUnit::Microsecond, None),
+                _ => other.clone(),
+            },
+        };
+        Arc::new(Field::clone(of).with_data_type(data_type))
+    }
+    let mut leaves = physical_types(metadata);
+    let fields = metadata.schema().fields().iter();
+    let fields: Fields = fields.map(|of| field(of, &mut leaves)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Whether microseconds are all there is of nanoseconds, which wrap at the ends of their range.
+fn is_whole(micros: &ArrayRef, nanos: &ArrayRef) -> bool {
+    match (micros.data_type(), nanos.data_type()) {
+        (same, other) if same == other => true,
+        (DataType::Timestamp(_, _), DataType::Timestamp(_, _)) => {
+            let micros = micros.as_primitive::<TimestampMicrosecondType>().iter();
+            let nanos = nanos.as_primitive::<TimestampNanosecondType>().iter();
+            let mut pairs = micros.zip(nanos);
+            pairs.all(|(micros, nanos)| micros.map(|micros| micros.wrapping_mul(1_000)) == nanos)
+        }
+        (DataType::List(_), DataType::List(_)) => {
+            is_whole(micros.as_list::<i32>().values(), nanos.as_list::<i32>().values())
+        }
+        (DataType::Map(_, _), DataType::Map(_, _)) => {
+            let columns = |map: &ArrayRef| map.as_map().entries().columns().to_vec();
+            let pairs = columns(micros).into_iter().zip(columns(nanos));
+            pairs.into_iter().all(|(micros, nanos)| is_whole(&micros, &nanos))
+        }
+        (DataType::Struct(_), DataType::Struct(_)) => {
+            let pairs = micros.as_struct().columns().iter().zip(nanos.as_struct().columns());
+            pairs.into_iter().all(|(micros, nanos)| is_whole(micros, nanos))
+        }
+        _ => true,
+    }
 }
 
 pub(super) fn broken(path: &str, error: &dyn std::fmt::Display) -> Problem {
@@ -43,6 +127,8 @@ pub(crate) struct ParquetReader {
     filter: Filter,
     /// Where the columns that are read stand in the file, ascending.
     columns: Vec<usize>,
+    /// The same rows, INT96 as nanoseconds, where the file has such columns.
+    nanoseconds: Option<ParquetRecordBatchReader>,
     pub(super) bytes_read: u64,
 }
 
@@ -87,12 +173,25 @@ impl ParquetReader {
         let bytes_read = chunks
             .map(|(_, chunk)| u64::try_from(chunk.compressed_size()).unwrap_or(0))
             .sum();
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
-            .with_projection(mask)
-            .with_row_groups(groups.collect())
-            .with_batch_size(rows.clamp(1, BATCH_ROWS));
-        let reader = decode(|| builder.build()).map_err(|panic| broken(&split.path, &panic))?;
-        let reader = reader.map_err(|error| broken(&split.path, &error))?;
+        let reader = |file: File, metadata: ArrowReaderMetadata| {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+                .with_projection(mask.clone())
+                .with_row_groups(groups.clone().collect())
+                .with_batch_size(rows.clamp(1, BATCH_ROWS));
+            let reader = decode(|| builder.build()).map_err(|panic| broken(&split.path, &panic))?;
+            reader.map_err(|error| broken(&split.path, &error))
+        };
+        let nanoseconds = match has_int96(&metadata) {
+            true => {
+                let file = file.try_clone().map_err(|error| unreadable(&split.path, "", &error))?;
+                let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+                let plain = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options);
+                let plain = plain.map_err(|error| broken(&split.path, &error))?;
+                Some(reader(file, plain)?)
+            }
+            false => None,
+        };
+        let reader = reader(file, metadata)?;
         let order = wanted
             .iter()
             .map(|position| columns.partition_point(|other| other < position))
@@ -104,6 +203,7 @@ impl ParquetReader {
             order,
             filter,
             columns,
+            nanoseconds,
             bytes_read,
         })
     }
@@ -111,10 +211,32 @@ impl ParquetReader {
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
         let read = decode(|| {
             let batch = self.reader.next()?;
+            let nanoseconds = self.nanoseconds.as_mut().and_then(Iterator::next);
+            let batch = batch.and_then(|batch| check_nanoseconds(batch, nanoseconds));
             let passing = batch.and_then(|batch| self.filter.apply(batch, &self.columns));
             Some(passing.and_then(|batch| conform(batch, &self.order, &self.schema)))
         });
         let read = read.map_err(|panic| broken(&self.path, &panic))?;
         read.transpose().map_err(|error| broken(&self.path, &error))
+    }
+}
+
+/// Fails where INT96 has times between two microseconds.
+fn check_nanoseconds(
+    micros: RecordBatch,
+    nanos: Option<Result<RecordBatch, ArrowError>>,
+) -> Result<RecordBatch, ArrowError> {
+    let Some(nanos) = nanos.transpose()? else {
+        return Ok(micros);
+    };
+    let fields = micros.schema_ref().fields().iter();
+    let columns = micros.columns().iter().zip(nanos.columns());
+    match fields.zip(columns).find(|(_, (micros, nanos))| !is_whole(micros, nanos)) {
+        Some((field, _)) => {
+            let name = field.name();
+            let what = format!("column `{name}` has times with more digits than microseconds keep");
+            Err(ArrowError::CastError(what))
+        }
+        None => Ok(micros),
     }
 }

@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 use serde::de::IgnoredAny;
 use weft_core::job::CsvFormat;
 
-use super::format::{Format, NOT_UTF8, check_csv, columns_format, projected};
+use super::format::{CsvDecoder, NOT_UTF8, check_csv, columns_format, projected};
 
 /// Characters that are shown of a value, and of a column's name and type.
 const SHOWN_CHARS_MAX: usize = 100;
@@ -32,7 +32,7 @@ impl Reason {
     }
 
     /// Of a record with a value that its column does not take.
-    fn misfit(what: String) -> Reason {
+    pub(super) fn misfit(what: String) -> Reason {
         Reason {
             what,
             advice: "mend it, give the column another type in `schema`, or use `bad_records = \"skip\"` or \
@@ -41,14 +41,10 @@ impl Reason {
     }
 }
 
-impl Format {
+impl CsvDecoder {
     /// Why one record is none with these columns. `error` is what the decoder says.
     pub(super) fn reason(&self, columns: &SchemaRef, record: &[u8], error: &ArrowError) -> Reason {
-        let malformed = match self {
-            Format::Csv { csv, schema, .. } => malformed_csv(csv, schema.fields().len(), record),
-            Format::Json => malformed_json(record),
-        };
-        if let Some(what) = malformed {
+        if let Some(what) = malformed_csv(&self.csv, self.schema.fields().len(), record) {
             return Reason::malformed(what);
         }
         let misfit = first_misfit(columns.fields().len(), |range| {
@@ -58,12 +54,7 @@ impl Format {
         let told = misfit.and_then(|column| {
             let field = columns.field(column);
             let value = self.value(column, field, record)?;
-            Some(format!(
-                "`{}` in column `{}` is no {}",
-                shown(&value),
-                shown(field.name()),
-                shown(&weft_sandbox::type_name(field.data_type()))
-            ))
+            Some(not_valid(&value, field.name(), field.data_type()))
         });
         match told {
             Some(what) => Reason::misfit(what),
@@ -72,46 +63,27 @@ impl Format {
     }
 
     /// The same for some of the columns.
-    fn part(&self, columns: Range<usize>) -> Format {
-        match self {
-            Format::Csv {
-                csv,
-                schema,
-                projection,
-                order,
-            } => {
-                let wanted: Vec<usize> = order[columns].iter().map(|at| projection[*at]).collect();
-                let (projection, order) = projected(&wanted);
-                Format::Csv {
-                    csv: csv.clone(),
-                    schema: Arc::clone(schema),
-                    projection,
-                    order,
-                }
-            }
-            Format::Json => Format::Json,
+    fn part(&self, columns: Range<usize>) -> CsvDecoder {
+        let wanted: Vec<usize> = self.order[columns]
+            .iter()
+            .map(|at| self.projection[*at])
+            .collect();
+        let (projection, order) = projected(&wanted);
+        CsvDecoder {
+            csv: self.csv.clone(),
+            schema: Arc::clone(&self.schema),
+            projection,
+            order,
         }
     }
 
-    /// What stands in a column, as text. Nothing where that is more than one value, or the record is none.
+    /// The text that stands in a column.
     fn value(&self, column: usize, field: &Field, record: &[u8]) -> Option<String> {
         let text = |name: &String| Field::new(name, DataType::Utf8, true);
-        let as_text = match self.part(column..column + 1) {
-            Format::Csv {
-                csv,
-                schema,
-                projection,
-                order,
-            } => {
-                let fields = schema.fields().iter().map(|field| text(field.name()));
-                Format::Csv {
-                    csv,
-                    schema: Arc::new(Schema::new(fields.collect::<Fields>())),
-                    projection,
-                    order,
-                }
-            }
-            Format::Json => Format::Json,
+        let fields = self.schema.fields().iter().map(|field| text(field.name()));
+        let as_text = CsvDecoder {
+            schema: Arc::new(Schema::new(fields.collect::<Fields>())),
+            ..self.part(column..column + 1)
         };
         let column = Arc::new(Schema::new(vec![text(field.name())]));
         let batches = as_text.decode(&column, record).ok()?;
@@ -121,8 +93,18 @@ impl Format {
     }
 }
 
+/// That a value is none of its column's type.
+pub(super) fn not_valid(value: &str, column: &str, data_type: &DataType) -> String {
+    format!(
+        "`{}` is not a valid {} (column `{}`)",
+        shown(value),
+        shown(&weft_sandbox::type_name(data_type)),
+        shown(column)
+    )
+}
+
 /// As much of a text as is shown.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -154,8 +136,9 @@ pub(super) fn malformed_csv(csv: &CsvFormat, columns: usize, record: &[u8]) -> O
     let plural = |n: usize| if n == 1 { "" } else { "s" };
     (found != columns).then(|| {
         format!(
-            "it has {found} value{}, and there are {columns} column{}",
+            "it has {found} value{}, and there {} {columns} column{}",
             plural(found),
+            if columns == 1 { "is" } else { "are" },
             plural(columns)
         )
     })

@@ -1,6 +1,7 @@
 //! Records of text formats with columns: CSV, and JSON lines.
 //!
-//! A block is decoded at once. Where that fails, it is halved until the bad records stand alone.
+//! A block of CSV is decoded at once; where that fails, it is halved until the bad records stand alone. JSON is decoded
+//! record by record.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,15 +10,24 @@ use arrow::array::RecordBatch;
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
 use weft_core::Problem;
-use weft_core::job::{BadRecords, CsvFormat, InputFormat};
+use weft_core::job::{BadRecords, CsvFormat, InputFormat, UnknownFields};
 
 use super::blocks::{Blocks, Dialect, ends, first_block};
-use super::format::{Format, NEVER_CLOSED, csv_format, header_end, header_names};
+use super::format::{CsvDecoder, NEVER_CLOSED, csv_format, header_end, header_names};
 use super::infer::{self, Origin};
+use super::json::{Decoder, Unknown, with_rest};
 use super::reason::Reason;
 use super::{BATCH_ROWS, BadRecord, LeftOut};
 use crate::plan::{FileSplit, FilesPlan};
 use crate::problems::internal;
+
+/// What turns bytes into rows.
+enum Format {
+    Csv(CsvDecoder),
+    Json(Box<Decoder>),
+    /// The file has no bytes once it is decompressed, and no header either.
+    Nothing,
+}
 
 /// Reads the records of one split.
 pub(crate) struct RecordReader {
@@ -38,16 +48,28 @@ impl RecordReader {
         let format = match &plan.format {
             InputFormat::Csv(csv) => {
                 let names = match csv.header {
-                    true => Some(file_header(csv, &split.path, split.file_bytes)?),
+                    true => file_header(csv, &split.path, split.file_bytes)?,
                     false => None,
                 };
-                let format = csv_format(csv, &plan.schema, &split.path, names)?;
-                if csv.header && begins {
-                    skip_record(&mut blocks, dialect)?;
+                match names {
+                    None if csv.header => Format::Nothing,
+                    names => {
+                        if csv.header && begins {
+                            skip_record(&mut blocks, dialect)?;
+                        }
+                        Format::Csv(csv_format(csv, &plan.schema, &split.path, names)?)
+                    }
                 }
-                format
             }
-            _ => Format::Json,
+            InputFormat::Json {
+                columns,
+                unknown_fields,
+            } => {
+                let is_declared = !columns.is_empty();
+                let decoder = Decoder::new(&plan.schema, *unknown_fields, is_declared);
+                Format::Json(Box::new(decoder))
+            }
+            _ => Format::Nothing,
         };
         Ok(Self {
             blocks,
@@ -76,13 +98,16 @@ impl RecordReader {
                     true => Some(header_names(csv, name, &first[..header])?),
                     false => None,
                 };
-                let format = csv_format(csv, &schema, name, names)?;
+                let format = Format::Csv(csv_format(csv, &schema, name, names)?);
                 blocks.consume(header);
                 (format, schema)
             }
             _ => {
                 let schema = infer::json_columns(name, first, &BadRecords::Fail, Origin::Body)?;
-                (Format::Json, schema)
+                let unknown_fields = UnknownFields::default();
+                let schema = with_rest(&schema, unknown_fields);
+                let decoder = Decoder::new(&schema, unknown_fields, false);
+                (Format::Json(Box::new(decoder)), schema)
             }
         };
         Ok(Self {
@@ -117,15 +142,54 @@ impl RecordReader {
         {
             block.push(b'\n');
         }
-        match self.format.decode(&self.schema, &block) {
-            Ok(batches) => self.ready.extend(batches),
-            Err(_) => self.decode_records(&block, position)?,
+        match &mut self.format {
+            Format::Csv(decoder) => match decoder.decode(&self.schema, &block) {
+                Ok(batches) => self.ready.extend(batches),
+                Err(_) => self.decode_records(&block, position)?,
+            },
+            Format::Json(_) => self.decode_lines(&block, position)?,
+            Format::Nothing => {}
         }
         let none = || RecordBatch::new_empty(Arc::clone(&self.schema));
         Ok(Some(self.ready.pop_front().unwrap_or_else(none)))
     }
 
-    /// Decodes what it can of a block that has bad records.
+    /// Keys that no column has, of JSON.
+    pub(super) fn unknown(&self) -> Option<&Unknown> {
+        match &self.format {
+            Format::Json(decoder) => Some(&decoder.unknown),
+            Format::Csv(_) | Format::Nothing => None,
+        }
+    }
+
+    /// Decodes a block of JSON lines.
+    fn decode_lines(&mut self, block: &[u8], position: u64) -> Result<(), Problem> {
+        let Format::Json(decoder) = &mut self.format else {
+            return Ok(());
+        };
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', block).chain([block.len()]) {
+            let line = &block[start.min(end)..end];
+            if let Err(reason) = decoder.decode(line) {
+                let bad = BadRecord {
+                    position: position + start as u64,
+                    reason: reason.what,
+                    record: line.trim_ascii_end().to_vec(),
+                };
+                self.left_out.add(&self.blocks.split, bad, reason.advice)?;
+            }
+            if decoder.rows() == BATCH_ROWS {
+                self.ready
+                    .extend(decoder.take().map_err(|error| internal(&error))?);
+            }
+            start = end + 1;
+        }
+        self.ready
+            .extend(decoder.take().map_err(|error| internal(&error))?);
+        Ok(())
+    }
+
+    /// Decodes what it can of a block of CSV that has bad records.
     fn decode_records(&mut self, block: &[u8], position: u64) -> Result<(), Problem> {
         let ends: Vec<usize> = ends(self.dialect, block, 0).collect();
         let mut decoded = Vec::new();
@@ -135,18 +199,25 @@ impl RecordReader {
             Some(last) => todo.push((0, last)),
             None => self.leave_out(block, position, Reason::malformed(NEVER_CLOSED))?,
         }
+        let Format::Csv(decoder) = &self.format else {
+            return Ok(());
+        };
+        let mut bad = Vec::new();
         while let Some((first, last)) = todo.pop() {
             let start = if first == 0 { 0 } else { ends[first - 1] };
             let bytes = &block[start..ends[last]];
-            match self.format.decode(&self.schema, bytes) {
+            match decoder.decode(&self.schema, bytes) {
                 Ok(batches) => decoded.extend(batches),
                 Err(error) if first == last => {
                     // Who only skips reads no reasons.
                     let reason = match self.left_out.is_told() {
-                        true => self.format.reason(&self.schema, bytes, &error),
+                        true => decoder.reason(&self.schema, bytes, &error),
                         false => Reason::malformed(""),
                     };
-                    self.leave_out(bytes, position + start as u64, reason)?;
+                    bad.push((start, ends[last], reason));
+                    if self.left_out.is_final() {
+                        break;
+                    }
                 }
                 Err(_) => {
                     let middle = first + (last - first) / 2;
@@ -154,6 +225,9 @@ impl RecordReader {
                     todo.push((first, middle));
                 }
             }
+        }
+        for (start, end, reason) in bad {
+            self.leave_out(&block[start..end], position + start as u64, reason)?;
         }
         let rest = ends.last().map_or(0, |end| *end);
         if rest > 0 && rest < block.len() {
@@ -202,12 +276,19 @@ fn skip_record(blocks: &mut Blocks, dialect: Dialect) -> Result<(), Problem> {
     }
 }
 
-/// The names that a CSV file begins with.
-fn file_header(csv: &CsvFormat, path: &str, file_bytes: u64) -> Result<Vec<String>, Problem> {
+/// The names that a CSV file begins with. Nothing where the file is empty.
+fn file_header(
+    csv: &CsvFormat,
+    path: &str,
+    file_bytes: u64,
+) -> Result<Option<Vec<String>>, Problem> {
     let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
     let block = first_block(path, file_bytes, dialect)?;
+    if block.trim_ascii().is_empty() {
+        return Ok(None);
+    }
     let end = header_end(path, dialect, &block)?;
-    header_names(csv, path, &block[..end])
+    header_names(csv, path, &block[..end]).map(Some)
 }
 
 #[cfg(test)]
@@ -287,7 +368,8 @@ mod tests {
 
     fn json() -> InputFormat {
         InputFormat::Json {
-            columns: Vec::new(),
+            columns: vec![],
+            unknown_fields: UnknownFields::Ignore,
         }
     }
 

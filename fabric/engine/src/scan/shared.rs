@@ -38,12 +38,34 @@ pub(crate) fn shared_bytes(column: &ArrayRef) -> u64 {
         DataType::BinaryView => viewed(column.as_binary_view().views()),
         DataType::List(_) => shared_bytes(column.as_list::<i32>().values()),
         DataType::LargeList(_) => shared_bytes(column.as_list::<i64>().values()),
+        DataType::FixedSizeList(_, _) => shared_bytes(column.as_fixed_size_list().values()),
+        DataType::Map(_, _) => {
+            let members = column.as_map().entries().columns().iter().map(shared_bytes);
+            members.fold(0, u64::saturating_add)
+        }
+        // Views of lists may show the same items again and again.
+        DataType::ListView(_) => listed(
+            column.as_list_view::<i32>().sizes().iter().map(|size| i64::from(*size)),
+            column.as_list_view::<i32>().values(),
+        ),
+        DataType::LargeListView(_) => listed(
+            column.as_list_view::<i64>().sizes().iter().copied(),
+            column.as_list_view::<i64>().values(),
+        ),
         DataType::Struct(_) => {
             let members = column.as_struct().columns().iter().map(shared_bytes);
             members.fold(0, u64::saturating_add)
         }
         _ => 0,
     }
+}
+
+/// Bytes of the items that views of lists show, once each list has its own.
+fn listed(sizes: impl Iterator<Item = i64>, items: &ArrayRef) -> u64 {
+    let shown = sizes.map(i64::unsigned_abs).fold(0, u64::saturating_add);
+    let n_items = items.len().max(1) as u64;
+    let bytes = shared_bytes(items).saturating_add(items.get_array_memory_size() as u64);
+    shown.saturating_mul(bytes.div_ceil(n_items))
 }
 
 /// The length of what a view leads to.
