@@ -286,8 +286,7 @@ impl ColumnType {
         let (precision, scale) = arguments.split_once(',')?;
         let precision: u8 = precision.trim().parse().ok()?;
         let scale: i8 = scale.trim().parse().ok()?;
-        let fits =
-            (1..=38).contains(&precision) && (0..=precision.cast_signed()).contains(&scale);
+        let fits = (1..=38).contains(&precision) && (0..=precision.cast_signed()).contains(&scale);
         fits.then_some(Self::Decimal128 { precision, scale })
     }
 

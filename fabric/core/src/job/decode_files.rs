@@ -129,8 +129,12 @@ fn csv(table: &mut Table<'_>, errors: &mut Errors) -> CsvFormat {
         errors.add(&table.at("quote"), "must differ from `delimiter`");
     }
     let columns = schema(table, errors);
-    let is_nested =
-        |column: &&ColumnSpec| matches!(column.data_type, ColumnType::List(_) | ColumnType::Struct(_));
+    let is_nested = |column: &&ColumnSpec| {
+        matches!(
+            column.data_type,
+            ColumnType::List(_) | ColumnType::Struct(_)
+        )
+    };
     for nested in columns.iter().filter(is_nested) {
         let message = format!(
             "the column `{}` is a {}, which CSV cannot hold",

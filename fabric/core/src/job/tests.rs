@@ -214,14 +214,28 @@ fn function_references() {
 
 #[test]
 fn columns_have_nested_types() {
-    let parse = |text: &str| ColumnSpec::parse(text).map(|column| (column.name, column.data_type.to_string()));
+    let parse = |text: &str| {
+        ColumnSpec::parse(text).map(|column| (column.name, column.data_type.to_string()))
+    };
     for (text, name, data_type) in [
         ("user id int64", "user id", "int64"),
-        ("user struct(name utf8, tags list(utf8))", "user", "struct(name utf8, tags list(utf8))"),
-        ("a b list( decimal128(10,2) )", "a b", "list(decimal128(10, 2))"),
+        (
+            "user struct(name utf8, tags list(utf8))",
+            "user",
+            "struct(name utf8, tags list(utf8))",
+        ),
+        (
+            "a b list( decimal128(10,2) )",
+            "a b",
+            "list(decimal128(10, 2))",
+        ),
         ("m list (list(int8))", "m", "list(list(int8))"),
     ] {
-        assert_eq!(parse(text), Some((name.to_owned(), data_type.to_owned())), "{text}");
+        assert_eq!(
+            parse(text),
+            Some((name.to_owned(), data_type.to_owned())),
+            "{text}"
+        );
     }
     for wrong in [
         "int64",

@@ -36,7 +36,8 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
     let mut files = files(input)?;
     let bytes = files.iter().map(|(_, bytes)| bytes).sum::<u64>();
     let split_bytes = (bytes / SPLITS_WANTED).clamp(SPLIT_BYTES_MIN, SPLIT_BYTES);
-    if let InputFormat::Text { .. } | InputFormat::Csv(_) | InputFormat::Json { .. } = input.format {
+    if let InputFormat::Text { .. } | InputFormat::Csv(_) | InputFormat::Json { .. } = input.format
+    {
         files.iter().try_for_each(check_compression)?;
     }
     let bad_records = &input.bad_records;
@@ -349,11 +350,16 @@ fn some(path: &str, found: &Schema, columns: &[String]) -> Result<Vec<FieldRef>,
         return Ok(found.fields().iter().cloned().collect());
     }
     let field = |name: &String| {
-        found.fields().iter().find(|field| field.name() == name).cloned().ok_or_else(|| {
-            let names = schema::names(found);
-            let detail = format!("`{path}` has no column `{name}`; it has {names}");
-            Problem::new(ErrorCode::SchemaMismatch, detail)
-        })
+        found
+            .fields()
+            .iter()
+            .find(|field| field.name() == name)
+            .cloned()
+            .ok_or_else(|| {
+                let names = schema::names(found);
+                let detail = format!("`{path}` has no column `{name}`; it has {names}");
+                Problem::new(ErrorCode::SchemaMismatch, detail)
+            })
     };
     columns.iter().map(field).collect()
 }

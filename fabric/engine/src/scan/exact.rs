@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
-    Int64Array, ListArray, StructArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int64Array,
+    ListArray, StructArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::cast_with_options;
 use arrow::datatypes::{
-    DataType, Date64Type, DurationMicrosecondType, DurationMillisecondType,
-    DurationNanosecondType, DurationSecondType, Field, Int64Type, Time32MillisecondType,
-    Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType,
+    DataType, Date64Type, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType,
+    DurationSecondType, Field, Int64Type, Time32MillisecondType, Time32SecondType,
+    Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
 
@@ -61,11 +60,14 @@ pub(super) fn cast(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, 
         (DataType::Utf8, to) => of_texts(column, to),
         (DataType::Timestamp(unit, _), DataType::Timestamp(TimeUnit::Microsecond, None)) => {
             let times = microseconds(&units(column)?, *unit)?;
-            Ok(Arc::new(times.reinterpret_cast::<TimestampMicrosecondType>()))
+            Ok(Arc::new(
+                times.reinterpret_cast::<TimestampMicrosecondType>(),
+            ))
         }
-        (DataType::Time32(unit) | DataType::Time64(unit) | DataType::Duration(unit), DataType::Int64) => {
-            Ok(Arc::new(microseconds(&units(column)?, *unit)?))
-        }
+        (
+            DataType::Time32(unit) | DataType::Time64(unit) | DataType::Duration(unit),
+            DataType::Int64,
+        ) => Ok(Arc::new(microseconds(&units(column)?, *unit)?)),
         (DataType::Date64, DataType::Date32) => days(column),
         (_, DataType::List(item)) => list(column, item),
         (DataType::Struct(_), DataType::Struct(members)) => {
@@ -74,12 +76,19 @@ pub(super) fn cast(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, 
                 let found = structs.column_by_name(field.name());
                 match found {
                     Some(found) => cast(found, field.data_type()),
-                    None => Err(ArrowError::SchemaError(format!("there is no `{}`", field.name()))),
+                    None => Err(ArrowError::SchemaError(format!(
+                        "there is no `{}`",
+                        field.name()
+                    ))),
                 }
             };
             let columns = members.iter().map(member).collect::<Result<Vec<_>, _>>()?;
             let nulls = structs.nulls().cloned();
-            Ok(Arc::new(StructArray::try_new(members.clone(), columns, nulls)?))
+            Ok(Arc::new(StructArray::try_new(
+                members.clone(),
+                columns,
+                nulls,
+            )?))
         }
         (DataType::Dictionary(_, values), to) if **values != *to && to.is_nested() => {
             cast(&cast_with_options(column, values, &EXACT)?, to)
@@ -100,7 +109,12 @@ fn list(column: &ArrayRef, item: &Arc<Field>) -> Result<ArrayRef, ArrowError> {
             let entries: ArrayRef = Arc::new(map.entries().clone());
             let field = Arc::new(Field::new("item", entries.data_type().clone(), false));
             let nulls = map.nulls().cloned();
-            Arc::new(ListArray::try_new(field, map.offsets().clone(), entries, nulls)?)
+            Arc::new(ListArray::try_new(
+                field,
+                map.offsets().clone(),
+                entries,
+                nulls,
+            )?)
         }
         DataType::LargeList(found)
         | DataType::FixedSizeList(found, _)
@@ -128,14 +142,27 @@ fn list(column: &ArrayRef, item: &Arc<Field>) -> Result<ArrayRef, ArrowError> {
             let columns = members.iter().zip(entries.columns());
             let columns = columns.map(|(field, column)| cast(column, field.data_type()));
             let columns = columns.collect::<Result<Vec<_>, _>>()?;
-            Arc::new(StructArray::try_new(members.clone(), columns, entries.nulls().cloned())?)
+            Arc::new(StructArray::try_new(
+                members.clone(),
+                columns,
+                entries.nulls().cloned(),
+            )?)
         }
         _ => cast(&shown, item.data_type())?,
     };
-    let offsets: Vec<i32> = lists.offsets().iter().map(|offset| offset - first).collect();
+    let offsets: Vec<i32> = lists
+        .offsets()
+        .iter()
+        .map(|offset| offset - first)
+        .collect();
     let offsets = arrow::buffer::OffsetBuffer::new(offsets.into());
     let nulls = lists.nulls().cloned();
-    Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, items, nulls)?))
+    Ok(Arc::new(ListArray::try_new(
+        Arc::clone(item),
+        offsets,
+        items,
+        nulls,
+    )?))
 }
 
 /// The whole numbers of a column of times or durations.
@@ -199,14 +226,18 @@ fn of_texts(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowEr
     let texts = column.as_string::<i32>();
     macro_rules! each {
         ($array:ty, $read:expr) => {{
-            let values = texts.iter().map(|text| text.map(|text| read(text, data_type, $read)));
+            let values = texts
+                .iter()
+                .map(|text| text.map(|text| read(text, data_type, $read)));
             let values = values.map(Option::transpose);
             values.collect::<Result<$array, ArrowError>>()?
         }};
     }
     Ok(match data_type {
         DataType::Decimal128(precision, scale) => {
-            let decimals = each!(Decimal128Array, |text| value::decimal(text, *precision, *scale));
+            let decimals = each!(Decimal128Array, |text| value::decimal(
+                text, *precision, *scale
+            ));
             Arc::new(decimals.with_precision_and_scale(*precision, *scale)?)
         }
         DataType::Date32 => Arc::new(each!(Date32Array, value::date32)),
@@ -305,6 +336,9 @@ mod tests {
         let wanted = weft_sandbox::guest_type(map.data_type());
         let lists = cast(&map, &wanted).expect("it fits");
         let entries = lists.as_list::<i32>().value(0);
-        assert_eq!(entries.as_struct().column(1).as_string::<i32>().value(0), "v");
+        assert_eq!(
+            entries.as_struct().column(1).as_string::<i32>().value(0),
+            "v"
+        );
     }
 }

@@ -55,11 +55,7 @@ impl CsvDecoder {
         batches.into_iter().map(conform).collect()
     }
 
-    fn decode_as(
-        &self,
-        schema: SchemaRef,
-        records: &[u8],
-    ) -> Result<Vec<RecordBatch>, ArrowError> {
+    fn decode_as(&self, schema: SchemaRef, records: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
         let builder = arrow_csv::ReaderBuilder::new(schema)
             .with_delimiter(self.csv.delimiter)
             .with_quote(self.csv.quote.unwrap_or(NO_QUOTE))

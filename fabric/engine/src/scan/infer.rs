@@ -501,7 +501,11 @@ mod tests {
             let text = "\u{feff}{\"a\": 1}\n".encode_utf16();
             let bytes: Vec<u8> = text.flat_map(order).collect();
             std::fs::write(path, &bytes).expect("it writes");
-            let refused = json_schema(&[], &[(path.to_owned(), bytes.len() as u64)], &BadRecords::Skip);
+            let refused = json_schema(
+                &[],
+                &[(path.to_owned(), bytes.len() as u64)],
+                &BadRecords::Skip,
+            );
             let refused = refused.expect_err("it is no UTF-8");
             assert!(refused.detail.contains("UTF-16"), "{refused}");
         }
@@ -538,6 +542,7 @@ mod tests {
         assert_eq!(left_out.expect("has columns"), "a Utf8, b Int64");
         let json = InputFormat::Json {
             columns: Vec::new(),
+            unknown_fields: UnknownFields::Ignore,
         };
         let text = "{\"a\": 1}\n{\"a\": \nnonsense\n{\"a\": 2, \"b\": \"x\"}";
         check(&json, text, "a Int64, b Utf8");

@@ -96,17 +96,26 @@ fn is_whole(micros: &ArrayRef, nanos: &ArrayRef) -> bool {
             let mut pairs = micros.zip(nanos);
             pairs.all(|(micros, nanos)| micros.map(|micros| micros.wrapping_mul(1_000)) == nanos)
         }
-        (DataType::List(_), DataType::List(_)) => {
-            is_whole(micros.as_list::<i32>().values(), nanos.as_list::<i32>().values())
-        }
+        (DataType::List(_), DataType::List(_)) => is_whole(
+            micros.as_list::<i32>().values(),
+            nanos.as_list::<i32>().values(),
+        ),
         (DataType::Map(_, _), DataType::Map(_, _)) => {
             let columns = |map: &ArrayRef| map.as_map().entries().columns().to_vec();
             let pairs = columns(micros).into_iter().zip(columns(nanos));
-            pairs.into_iter().all(|(micros, nanos)| is_whole(&micros, &nanos))
+            pairs
+                .into_iter()
+                .all(|(micros, nanos)| is_whole(&micros, &nanos))
         }
         (DataType::Struct(_), DataType::Struct(_)) => {
-            let pairs = micros.as_struct().columns().iter().zip(nanos.as_struct().columns());
-            pairs.into_iter().all(|(micros, nanos)| is_whole(micros, nanos))
+            let pairs = micros
+                .as_struct()
+                .columns()
+                .iter()
+                .zip(nanos.as_struct().columns());
+            pairs
+                .into_iter()
+                .all(|(micros, nanos)| is_whole(micros, nanos))
         }
         _ => true,
     }
@@ -183,7 +192,9 @@ impl ParquetReader {
         };
         let nanoseconds = match has_int96(&metadata) {
             true => {
-                let file = file.try_clone().map_err(|error| unreadable(&split.path, "", &error))?;
+                let file = file
+                    .try_clone()
+                    .map_err(|error| unreadable(&split.path, "", &error))?;
                 let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
                 let plain = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options);
                 let plain = plain.map_err(|error| broken(&split.path, &error))?;
@@ -231,7 +242,10 @@ fn check_nanoseconds(
     };
     let fields = micros.schema_ref().fields().iter();
     let columns = micros.columns().iter().zip(nanos.columns());
-    match fields.zip(columns).find(|(_, (micros, nanos))| !is_whole(micros, nanos)) {
+    match fields
+        .zip(columns)
+        .find(|(_, (micros, nanos))| !is_whole(micros, nanos))
+    {
         Some((field, _)) => {
             let name = field.name();
             let what = format!("column `{name}` has times with more digits than microseconds keep");

@@ -202,12 +202,12 @@ mod tests {
     }
 
     /// A file of four columns, of which the job reads three in another order.
-    fn csv() -> Format {
+    fn csv() -> CsvDecoder {
         let text = |name: &str| Field::new(name, DataType::Utf8, true);
         let fields = [text("a"), text("b"), text("unread")];
         let last = Field::new("c", DataType::Int32, true);
         let (projection, order) = projected(&[3, 0, 1]);
-        Format::Csv {
+        CsvDecoder {
             csv: CsvFormat {
                 header: true,
                 delimiter: b',',
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(format: &Format, record: &[u8], expected: &str) {
+    fn check(format: &CsvDecoder, record: &[u8], expected: &str) {
         let error = format.decode(&columns(), record).expect_err("it is bad");
         assert_eq!(format.reason(&columns(), record, &error).what, expected);
     }
@@ -231,30 +231,23 @@ mod tests {
     #[test]
     fn values_are_told_by_the_columns_that_the_job_knows() {
         let csv = csv();
-        check(&csv, b"x,1.5,,y\n", "`y` in column `c` is no int32");
+        check(&csv, b"x,1.5,,y\n", "`y` is not a valid int32 (column `c`)");
         check(
             &csv,
             b"x,\"1,5\",,\n",
-            "`1,5` in column `b` is no decimal128(6, 2)",
+            "`1,5` is not a valid decimal128(6, 2) (column `b`)",
         );
         check(
             &csv,
             b"x,1.555,,7\n",
-            "`1.555` in column `b` is no decimal128(6, 2)",
+            "`1.555` is not a valid decimal128(6, 2) (column `b`)",
         );
-        let json = Format::Json;
-        check(&json, b"{\"c\": 1.5}\n", "`1.5` in column `c` is no int32");
-        check(
-            &json,
-            b"{\"a\": \"x\", \"b\": [1]}\n",
-            "whilst decoding field 'b': expected string got [1]",
-        );
-        let long = format!("{{\"c\": \"{}\"}}\n", "x".repeat(1000));
+        let long = format!("x,,,{}\n", "x".repeat(1000));
         let shown = format!(
-            "`{}…` in column `c` is no int32",
+            "`{}…` is not a valid int32 (column `c`)",
             "x".repeat(SHOWN_CHARS_MAX)
         );
-        check(&json, long.as_bytes(), &shown);
+        check(&csv, long.as_bytes(), &shown);
     }
 
     #[test]
@@ -272,21 +265,18 @@ mod tests {
             b"\"x\"y,1,,7\n",
             "there is text behind a closing quote",
         );
-        let json = Format::Json;
-        check(
-            &json,
-            b"[{\"c\": 1}]\n",
-            "the line is no JSON object, but an array (`jq -c '.[]'` makes lines of it)",
-        );
-        check(
-            &json,
-            b"7\n",
-            "the line is no JSON object, but a single value",
-        );
-        check(
-            &json,
-            b"{\n",
-            "the line is no JSON object: EOF while parsing an object at byte 1",
-        );
+        for (line, expected) in [
+            (
+                "[{\"c\": 1}]",
+                "the line is no JSON object, but an array (`jq -c '.[]'` makes lines of it)",
+            ),
+            ("7", "the line is no JSON object, but a single value"),
+            (
+                "{",
+                "the line is no JSON object: EOF while parsing an object at byte 1",
+            ),
+        ] {
+            assert_eq!(malformed_json(line.as_bytes()).as_deref(), Some(expected));
+        }
     }
 }

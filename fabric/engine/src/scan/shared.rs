@@ -45,7 +45,11 @@ pub(crate) fn shared_bytes(column: &ArrayRef) -> u64 {
         }
         // Views of lists may show the same items again and again.
         DataType::ListView(_) => listed(
-            column.as_list_view::<i32>().sizes().iter().map(|size| i64::from(*size)),
+            column
+                .as_list_view::<i32>()
+                .sizes()
+                .iter()
+                .map(|size| i64::from(*size)),
             column.as_list_view::<i32>().values(),
         ),
         DataType::LargeListView(_) => listed(

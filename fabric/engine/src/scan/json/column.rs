@@ -10,9 +10,9 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, FieldRef, Fields, Float32Type, Float64Type,
-    Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    ArrowPrimitiveType, DataType, Date32Type, FieldRef, Fields, Float32Type, Float64Type, Int8Type,
+    Int16Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
 };
 use arrow::error::ArrowError;
 
@@ -114,7 +114,9 @@ impl Members {
     }
 
     pub(super) fn truncate(&mut self, rows: usize) {
-        self.columns.iter_mut().for_each(|column| column.truncate(rows));
+        self.columns
+            .iter_mut()
+            .for_each(|column| column.truncate(rows));
     }
 
     pub(super) fn take(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
@@ -179,9 +181,10 @@ impl Column {
                 }
                 _ => false,
             },
-            Values::Whole(values) => {
-                append(values, whole(self.field.data_type(), scalar, text_is_number))
-            }
+            Values::Whole(values) => append(
+                values,
+                whole(self.field.data_type(), scalar, text_is_number),
+            ),
             Values::Unsigned(values) => append(
                 values,
                 whole_number(scalar, text_is_number)
@@ -259,9 +262,7 @@ impl Column {
                     DataType::Int16 => narrowed::<Int16Type, _>(values, nulls),
                     DataType::Int32 => narrowed::<Int32Type, _>(values, nulls),
                     DataType::Date32 => narrowed::<Date32Type, _>(values, nulls),
-                    DataType::Timestamp(_, _) => {
-                        array::<TimestampMicrosecondType>(values, nulls)
-                    }
+                    DataType::Timestamp(_, _) => array::<TimestampMicrosecondType>(values, nulls),
                     _ => array::<Int64Type>(values, nulls),
                 }
             }
@@ -313,7 +314,11 @@ impl Column {
                 let DataType::Struct(fields) = data_type else {
                     return Err(ArrowError::SchemaError("a struct is none".to_owned()));
                 };
-                Arc::new(StructArray::try_new(fields.clone(), members.take()?, nulls)?)
+                Arc::new(StructArray::try_new(
+                    fields.clone(),
+                    members.take()?,
+                    nulls,
+                )?)
             }
         })
     }

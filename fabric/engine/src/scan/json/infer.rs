@@ -110,7 +110,9 @@ impl Shape {
         let is_scalar = self.boolean || self.text || self.numbers.any();
         let conflict = |a: &str, b: &str| {
             let path = shown(path);
-            Err(format!("`{path}` holds {a} in one record and {b} in another"))
+            Err(format!(
+                "`{path}` holds {a} in one record and {b} in another"
+            ))
         };
         let fields = match &self.members {
             Some(_) if self.items.is_some() => return conflict("an object", "a list"),

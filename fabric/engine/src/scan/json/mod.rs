@@ -46,7 +46,11 @@ pub(crate) fn with_rest(schema: &Schema, unknown_fields: UnknownFields) -> Schem
 
 impl Decoder {
     /// For the columns that [`with_rest`] answers. `is_declared`: the job names them, with their types.
-    pub(super) fn new(schema: &SchemaRef, unknown_fields: UnknownFields, is_declared: bool) -> Self {
+    pub(super) fn new(
+        schema: &SchemaRef,
+        unknown_fields: UnknownFields,
+        is_declared: bool,
+    ) -> Self {
         let fields = schema.fields();
         let (members, rest) = match unknown_fields {
             UnknownFields::Rest => {

@@ -19,7 +19,9 @@ fn rows(decoder: &mut Decoder) -> Vec<String> {
     };
     let value = |row: usize| {
         let columns = batch.columns().iter();
-        let values: Result<Vec<_>, _> = columns.map(|column| array_value_to_string(column, row)).collect();
+        let values: Result<Vec<_>, _> = columns
+            .map(|column| array_value_to_string(column, row))
+            .collect();
         values.expect("text").join("|")
     };
     (0..batch.num_rows()).map(value).collect()
@@ -51,8 +53,16 @@ fn texts_are_what_the_writer_wrote() {
     check(DataType::Utf8, "1.50", "1.50");
     check(DataType::Utf8, "true", "true");
     check_bad(DataType::Utf8, r#""\ud842""#, "half of a surrogate pair");
-    check_bad(DataType::Utf8, "[1]", "`[1]` is not a valid utf8 (column `a`)");
-    let mut keys = decoder(vec![field("\u{20bb7}", DataType::Int64)], UnknownFields::Ignore, false);
+    check_bad(
+        DataType::Utf8,
+        "[1]",
+        "`[1]` is not a valid utf8 (column `a`)",
+    );
+    let mut keys = decoder(
+        vec![field("\u{20bb7}", DataType::Int64)],
+        UnknownFields::Ignore,
+        false,
+    );
     assert!(keys.decode(br#"{"\ud842\udfb7": 7}"#).is_ok());
     assert_eq!(rows(&mut keys), ["7"]);
 }
@@ -61,9 +71,21 @@ fn texts_are_what_the_writer_wrote() {
 fn numbers_are_kept_or_refused() {
     check(DataType::Int64, "1.0", "1");
     check(DataType::Int64, "1e3", "1000");
-    check(DataType::Int64, "-9223372036854775808", "-9223372036854775808");
-    check(DataType::UInt64, "18446744073709551615", "18446744073709551615");
-    check(DataType::Decimal128(38, 0), "18446744073709551616", "18446744073709551616");
+    check(
+        DataType::Int64,
+        "-9223372036854775808",
+        "-9223372036854775808",
+    );
+    check(
+        DataType::UInt64,
+        "18446744073709551615",
+        "18446744073709551615",
+    );
+    check(
+        DataType::Decimal128(38, 0),
+        "18446744073709551616",
+        "18446744073709551616",
+    );
     check(DataType::Float64, "0.1", "0.1");
     check(DataType::Float32, "0.1", "0.1");
     check(DataType::Boolean, "false", "false");
@@ -72,14 +94,22 @@ fn numbers_are_kept_or_refused() {
     }
     check_bad(DataType::Int8, "128", "`128` is not a valid int8");
     check_bad(DataType::UInt8, "-1", "`-1` is not a valid uint8");
-    check_bad(DataType::Float64, "9007199254740993", "is not a valid float64");
+    check_bad(
+        DataType::Float64,
+        "9007199254740993",
+        "is not a valid float64",
+    );
     check_bad(DataType::Float64, "1e400", "is not a valid float64");
     check_bad(DataType::Boolean, "1", "`1` is not a valid boolean");
 }
 
 #[test]
 fn a_text_is_a_number_where_the_column_is_declared() {
-    let mut declared = decoder(vec![field("a", DataType::Int64)], UnknownFields::Ignore, true);
+    let mut declared = decoder(
+        vec![field("a", DataType::Int64)],
+        UnknownFields::Ignore,
+        true,
+    );
     assert!(declared.decode(br#"{"a": "-7"}"#).is_ok());
     for wrong in ["007", " 7", "+7", "7.0", "-0", ""] {
         let line = format!("{{\"a\": \"{wrong}\"}}");
@@ -92,17 +122,34 @@ fn a_text_is_a_number_where_the_column_is_declared() {
 fn times_are_iso() {
     let micros = || DataType::Timestamp(TimeUnit::Microsecond, None);
     check(DataType::Date32, "\"2024-01-05\"", "2024-01-05");
-    check(micros(), "\"2024-01-05T01:00:00+01:00\"", "2024-01-05T00:00:00");
+    check(
+        micros(),
+        "\"2024-01-05T01:00:00+01:00\"",
+        "2024-01-05T00:00:00",
+    );
     check(micros(), "1000000", "1970-01-01T00:00:01");
-    for wrong in ["\"20240105\"", "20240105", "\"2024-01-05 10:00:00\"", "\"\""] {
+    for wrong in [
+        "\"20240105\"",
+        "20240105",
+        "\"2024-01-05 10:00:00\"",
+        "\"\"",
+    ] {
         check_bad(DataType::Date32, wrong, "is not a valid date32");
     }
-    check_bad(micros(), "\"2024-01-05T00:00:00.0000001\"", "is not a valid timestamp-us");
+    check_bad(
+        micros(),
+        "\"2024-01-05T00:00:00.0000001\"",
+        "is not a valid timestamp-us",
+    );
 }
 
 #[test]
 fn records_are_json_wherever_somebody_looks() {
-    let mut decoder = decoder(vec![field("a", DataType::Int64)], UnknownFields::Ignore, false);
+    let mut decoder = decoder(
+        vec![field("a", DataType::Int64)],
+        UnknownFields::Ignore,
+        false,
+    );
     for wrong in [
         r#"{"a": 1, "x": [1,,2]}"#,
         r#"{"a": 1, "x": [1 000]}"#,
@@ -127,7 +174,12 @@ fn records_are_json_wherever_somebody_looks() {
         assert!(decoder.decode(wrong.as_bytes()).is_err(), "{wrong}");
     }
     assert!(decoder.decode(b"{\"a\": 1, \"x\": \"\xff\"}").is_err());
-    for fine in ["", " \t\r", r#" {"x": {"y": [1e5, -0.0, "\u0000"]}, "a": 7} "#, "{}"] {
+    for fine in [
+        "",
+        " \t\r",
+        r#" {"x": {"y": [1e5, -0.0, "\u0000"]}, "a": 7} "#,
+        "{}",
+    ] {
         assert!(decoder.decode(fine.as_bytes()).is_ok(), "{fine}");
     }
     assert_eq!(rows(&mut decoder), ["7", ""]);
@@ -137,7 +189,10 @@ fn records_are_json_wherever_somebody_looks() {
 fn nested_values_and_bad_ones_among_them() {
     let item = DataType::Struct(Fields::from(vec![
         field("x", DataType::Int64),
-        field("tags", DataType::List(Arc::new(field("item", DataType::Utf8)))),
+        field(
+            "tags",
+            DataType::List(Arc::new(field("item", DataType::Utf8))),
+        ),
     ]));
     let columns = vec![
         field("id", DataType::Int64),
@@ -145,8 +200,14 @@ fn nested_values_and_bad_ones_among_them() {
     ];
     let mut decoder = decoder(columns, UnknownFields::Ignore, false);
     let lines = [
-        (r#"{"id": 1, "items": [{"x": 1, "tags": ["a", null]}, null, {}]}"#, true),
-        (r#"{"id": 2, "items": [{"x": 2, "tags": ["b", [1]]}]}"#, false),
+        (
+            r#"{"id": 1, "items": [{"x": 1, "tags": ["a", null]}, null, {}]}"#,
+            true,
+        ),
+        (
+            r#"{"id": 2, "items": [{"x": 2, "tags": ["b", [1]]}]}"#,
+            false,
+        ),
         (r#"{"items": [], "id": 3}"#, true),
         (r#"{"id": 4, "items": {"x": 1}}"#, false),
         (r#"{"id": 5, "items": [{"x": "one"}]}"#, false),
@@ -160,11 +221,7 @@ fn nested_values_and_bad_ones_among_them() {
             assert_eq!(what, "`one` is not a valid int64 (column `items.item.x`)");
         }
     }
-    let expected = [
-        "1|[{x: 1, tags: [a, ]}, , {x: , tags: }]",
-        "3|[]",
-        "6|",
-    ];
+    let expected = ["1|[{x: 1, tags: [a, ]}, , {x: , tags: }]", "3|[]", "6|"];
     assert_eq!(rows(&mut decoder), expected);
     assert!(rows(&mut decoder).is_empty());
 }
@@ -184,14 +241,21 @@ fn unknown_keys_are_counted_kept_or_refused() {
 
     let mut fail = decoder(columns(), UnknownFields::Fail, false);
     let reason = fail.decode(line).expect_err("a key is unknown");
-    assert!(reason.what.starts_with("no column has the key `new"), "{}", reason.what);
+    assert!(
+        reason.what.starts_with("no column has the key `new"),
+        "{}",
+        reason.what
+    );
     assert!(fail.decode(br#"{"id": 1, "user": {"age": 7}}"#).is_err());
     assert!(fail.decode(br#"{"id": 1}"#).is_ok());
 
     let mut rest = decoder(columns(), UnknownFields::Rest, false);
     assert!(rest.decode(line).is_ok() && rest.decode(br#"{"id": 2}"#).is_ok());
     assert_eq!(rest.unknown.count(), 1, "the one within `user`");
-    assert_eq!(rows(&mut rest), [r#"1|{name: x}|{"new\n":[1, 2],"old":null}"#, "2||"]);
+    assert_eq!(
+        rows(&mut rest),
+        [r#"1|{name: x}|{"new\n":[1, 2],"old":null}"#, "2||"]
+    );
 }
 
 #[test]
@@ -201,21 +265,36 @@ fn columns_are_inferred_without_loss() {
         lines.iter().try_for_each(|line| shape.add_record(line))?;
         let schema = shape.schema()?;
         let fields = schema.fields().iter();
-        let texts = fields.map(|field| format!("{} {}", field.name(), weft_sandbox::type_name(field.data_type())));
+        let texts = fields.map(|field| {
+            format!(
+                "{} {}",
+                field.name(),
+                weft_sandbox::type_name(field.data_type())
+            )
+        });
         Ok::<_, String>(texts.collect::<Vec<_>>().join(", "))
     };
     let check = |lines: &[&str], expected: &str| {
         assert_eq!(infer(lines).as_deref(), Ok(expected), "{lines:?}");
     };
     check(&[r#"{"a": 1}"#, r#"{"a": 9007199254740993}"#], "a int64");
-    check(&[r#"{"a": 1}"#, r#"{"a": 9223372036854775808}"#], "a uint64");
-    check(&[r#"{"a": -1}"#, r#"{"a": 9223372036854775808}"#], "a decimal128(38, 0)");
+    check(
+        &[r#"{"a": 1}"#, r#"{"a": 9223372036854775808}"#],
+        "a uint64",
+    );
+    check(
+        &[r#"{"a": -1}"#, r#"{"a": 9223372036854775808}"#],
+        "a decimal128(38, 0)",
+    );
     check(&[r#"{"a": 1.5}"#, r#"{"a": 9007199254740993}"#], "a utf8");
     check(&[r#"{"a": 1.5}"#, r#"{"a": 1}"#], "a float64");
     check(&[r#"{"a": null}"#, r#"{"b": true}"#], "a utf8, b boolean");
     check(&[r#"{"a": true}"#, r#"{"a": 1}"#], "a utf8");
     check(&[r#"{"a": {}, "b": 1}"#], "b int64");
-    check(&[r#"{"a": {}}"#, r#"{"a": {"x": [{"y": 1}, {"z": "s"}]}}"#], "a struct(x list(struct(y int64, z utf8)))");
+    check(
+        &[r#"{"a": {}}"#, r#"{"a": {"x": [{"y": 1}, {"z": "s"}]}}"#],
+        "a struct(x list(struct(y int64, z utf8)))",
+    );
     check(&[r#"{"a": []}"#], "a list(utf8)");
     check(&[r#"{"at": "2024-01-05"}"#], "at utf8");
     for conflict in [
