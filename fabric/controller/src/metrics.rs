@@ -232,7 +232,7 @@ mod tests {
         include_str!("metrics.rs"),
         include_str!("../../agent/src/metrics.rs"),
     ];
-    const API: &str = include_str!("../../API.md");
+    const PAGE: &str = include_str!("../../docs/metrics.md");
 
     /// The words after each `before`, as far as they are names.
     fn names<'a>(text: &'a str, before: &'a str) -> BTreeSet<&'a str> {
@@ -263,7 +263,7 @@ mod tests {
             .flat_map(|before| names(&code, before))
             .collect();
         assert!(registered.len() > 20, "{registered:?}");
-        let on_page = names(API, "weft_");
+        let on_page = names(PAGE, "weft_");
         let units = ["", "_total", "_seconds", "_bytes", "_bytes_total"];
         let is_named = |name: &str| {
             units
@@ -279,7 +279,7 @@ mod tests {
         let unknown: Vec<_> = on_page.iter().filter(|name| !is_there(name)).collect();
         assert!(unknown.is_empty(), "only on the page: {unknown:?}");
         for account in ["billed", "platform"] {
-            assert!(API.contains(&format!("`{account}`")), "{account}");
+            assert!(PAGE.contains(&format!("`{account}`")), "{account}");
         }
     }
 
