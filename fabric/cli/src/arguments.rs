@@ -1,11 +1,11 @@
-//! The command line, as it is typed.
+//! Definition of the command line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Runs functions written in any language next to the data, in a sandbox.
+/// Serverless compute fabric: runs functions in sandboxes next to the data.
 #[derive(Debug, Parser)]
 #[command(name = "weft", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
@@ -15,13 +15,13 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed (the job, the call), 2 wrong usage, \
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed (the job, the invocation), 2 wrong usage, \
                           3 cannot reach the server, 130 interrupted";
 
 /// Arguments that every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArguments {
-    /// Address of a server; repeated, they are tried in order
+    /// Address of a server; repeatable, tried in order
     #[arg(
         long,
         global = true,
@@ -31,7 +31,7 @@ pub(crate) struct GlobalArguments {
         default_value = "http://127.0.0.1:7070"
     )]
     pub(crate) endpoint: Vec<String>,
-    /// API token [default: the one that `weft up` left in its data folder]
+    /// API token [default: read from the data folder]
     #[arg(
         long,
         global = true,
@@ -43,7 +43,7 @@ pub(crate) struct GlobalArguments {
     /// Data folder of `weft up` [default: $XDG_DATA_HOME/weft or ~/.local/share/weft]
     #[arg(long, global = true, value_name = "DIR", env = "WEFT_DATA")]
     pub(crate) data: Option<PathBuf>,
-    /// Write JSON to standard output, and text to standard error
+    /// Print JSON on standard output and text on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -61,29 +61,28 @@ pub(crate) enum Command {
     Deploy(DeployArguments),
     /// Run a job and follow it
     Run(RunArguments),
-    /// Call a task function with standard input, or stream rows through a map function, and write
-    /// what it answers with
+    /// Invoke a task function with standard input, or stream rows through a map function
     Invoke(InvokeArguments),
-    /// List jobs, the newest first
+    /// List jobs, newest first
     Jobs(JobsArguments),
     /// Show a job
     Job(JobArguments),
-    /// Show what a job's functions logged
+    /// Show the log of a job's functions
     Logs(IdArguments),
-    /// Show the first rows of a published output
+    /// Show the first rows of an output
     Show(ShowArguments),
     /// Cancel a job
     Cancel(IdArguments),
-    /// Show what a job used and costs
+    /// Show the usage and cost of a job
     Receipt(IdArguments),
     /// List components, or show one
     Components(ComponentsArguments),
-    /// Check whether this machine has what Weft needs
+    /// Check whether Weft can run on this machine
     Doctor,
-    /// Runs tasks for the server, which is at the other end of standard input
+    /// Run tasks for the server at the other end of standard input
     #[command(hide = true)]
     Executor,
-    /// Compiles a component to machine code for the server
+    /// Compile a component to machine code for the server
     #[command(hide = true)]
     Compiler(CompilerArguments),
 }
@@ -91,10 +90,10 @@ pub(crate) enum Command {
 /// Arguments of `weft up`.
 #[derive(Debug, Args)]
 pub(crate) struct UpArguments {
-    /// Where the API listens
+    /// Address that the API listens on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
     pub(crate) listen: SocketAddr,
-    /// Tasks to run at a time [default: one for each core]
+    /// Tasks that run at the same time [default: number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: Option<u32>,
 }
@@ -102,14 +101,14 @@ pub(crate) struct UpArguments {
 /// Arguments of `weft new`.
 #[derive(Debug, Args)]
 pub(crate) struct NewArguments {
-    /// Name of the component; a folder of this name is made
+    /// Name of the component and of the new folder
     pub(crate) name: PathBuf,
     /// Language of the functions
     #[arg(long, value_enum, default_value = "rust")]
     pub(crate) lang: Language,
 }
 
-/// Languages that there is a template for.
+/// Languages with a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Language {
     Rust,
@@ -122,10 +121,10 @@ pub(crate) struct BuildArguments {
     /// Folder of the project
     #[arg(default_value = ".")]
     pub(crate) dir: PathBuf,
-    /// Where the component goes [default: NAME.wasm in the project's folder]
+    /// File to write the component to [default: NAME.wasm in the project]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Where cargo keeps what it builds, for Rust [default: target in the project's folder]
+    /// Cargo's build folder, for Rust [default: target in the project]
     #[arg(long, value_name = "DIR")]
     pub(crate) target_dir: Option<PathBuf>,
 }
@@ -133,7 +132,7 @@ pub(crate) struct BuildArguments {
 /// Arguments of `weft deploy`.
 #[derive(Debug, Args)]
 pub(crate) struct DeployArguments {
-    /// Components, as `weft build` makes them
+    /// Components built by `weft build`
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 }
@@ -141,16 +140,16 @@ pub(crate) struct DeployArguments {
 /// Arguments of `weft run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// The job file: TOML, or JSON where its name ends in `.json`
+    /// Job file: TOML, or JSON if the name ends in `.json`
     #[arg(value_name = "JOB")]
     pub(crate) file: PathBuf,
-    /// Say what the job would do, and run nothing
+    /// Plan the job and show what it would do, without running it
     #[arg(long, conflicts_with = "detach")]
     pub(crate) check: bool,
-    /// Submit the job and leave it to itself
+    /// Submit the job and return at once
     #[arg(long)]
     pub(crate) detach: bool,
-    /// A parameter, over the one in the job file; may be repeated
+    /// Parameter that replaces the one in the job file; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub(crate) param: Vec<(String, String)>,
 }
@@ -160,22 +159,22 @@ pub(crate) struct RunArguments {
 pub(crate) struct InvokeArguments {
     /// COMPONENT/FUNCTION, or COMPONENT@VERSION/FUNCTION
     pub(crate) function: String,
-    /// The input, instead of standard input
+    /// Input [default: standard input]
     #[arg(long, value_name = "TEXT")]
     pub(crate) input: Option<String>,
-    /// A parameter of the function; may be repeated
+    /// Parameter of the function; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub(crate) param: Vec<(String, String)>,
-    /// How long the call may take, waiting included
+    /// Deadline of the invocation in milliseconds, waiting included
     #[arg(long, value_name = "MS")]
     pub(crate) deadline_ms: Option<u64>,
-    /// Calls with the same key have one answer, for 24 hours
+    /// Idempotency key: repeats within 24 hours get the stored answer
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
-    /// What the input of a map function is [default: text]
+    /// Format of the input of a map function [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) input_format: Option<StreamInput>,
-    /// What the output of a map function is to be [default: json]
+    /// Format of the output of a map function [default: json]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) output_format: Option<StreamOutput>,
 }
@@ -183,24 +182,24 @@ pub(crate) struct InvokeArguments {
 /// Formats of a map function's input, as `weft invoke` sends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StreamInput {
-    /// Lines, as a column `line` of type `utf8`
+    /// Lines of text in a column `line` of type `utf8`
     Text,
-    /// Lines, as a column `line` of type `binary`
+    /// Lines of bytes in a column `line` of type `binary`
     Binary,
-    /// With a header; columns are inferred
+    /// CSV with a header; columns are inferred
     Csv,
-    /// One object a line; columns are inferred
+    /// One JSON object on each line; columns are inferred
     Json,
     /// An Arrow IPC stream
     Arrow,
 }
 
-/// Formats of a map function's output, as `weft invoke` gets it.
+/// Formats of a map function's output, as `weft invoke` receives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StreamOutput {
-    /// One object a line
+    /// One JSON object on each line
     Json,
-    /// With a header
+    /// CSV with a header
     Csv,
     /// An Arrow IPC stream
     Arrow,
@@ -209,7 +208,7 @@ pub(crate) enum StreamOutput {
 /// Arguments of `weft jobs`.
 #[derive(Debug, Args)]
 pub(crate) struct JobsArguments {
-    /// How many to list at most
+    /// Maximum number of jobs
     #[arg(long, value_name = "N", default_value = "100")]
     pub(crate) limit: usize,
 }
@@ -217,23 +216,23 @@ pub(crate) struct JobsArguments {
 /// Arguments of `weft job`.
 #[derive(Debug, Args)]
 pub(crate) struct JobArguments {
-    /// The job; `last` is the newest
+    /// Id of the job, or `last` for the newest
     pub(crate) id: String,
     #[command(flatten)]
     pub(crate) view: JobViewArguments,
 }
 
-/// Which side of a job to show.
+/// Views of a job.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(crate) struct JobViewArguments {
-    /// Show what it used and costs
+    /// Show usage and cost
     #[arg(long)]
     pub(crate) receipt: bool,
-    /// Show its stages
+    /// Show stages
     #[arg(long)]
     pub(crate) stages: bool,
-    /// Show its tasks
+    /// Show tasks
     #[arg(long)]
     pub(crate) tasks: bool,
 }
@@ -241,16 +240,16 @@ pub(crate) struct JobViewArguments {
 /// Arguments of commands about one job.
 #[derive(Debug, Args)]
 pub(crate) struct IdArguments {
-    /// The job; `last` is the newest
+    /// Id of the job, or `last` for the newest
     pub(crate) id: String,
 }
 
 /// Arguments of `weft show`.
 #[derive(Debug, Args)]
 pub(crate) struct ShowArguments {
-    /// The output's folder
+    /// Folder of the output
     pub(crate) folder: PathBuf,
-    /// Rows to show at most
+    /// Maximum number of rows
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) rows: usize,
 }
@@ -258,7 +257,7 @@ pub(crate) struct ShowArguments {
 /// Arguments of `weft components`.
 #[derive(Debug, Args)]
 pub(crate) struct ComponentsArguments {
-    /// A component, or one version of it: `weblog`, `weblog@1.2.0`
+    /// Component, or one version of it: `weblog`, `weblog@1.2.0`
     pub(crate) name: Option<String>,
 }
 
@@ -268,7 +267,7 @@ pub(crate) struct CompilerArguments {
     pub(crate) component: PathBuf,
     pub(crate) artefact: PathBuf,
     pub(crate) threads: usize,
-    /// Step back behind all others.
+    /// Run at idle priority.
     #[arg(long)]
     pub(crate) last: bool,
 }
