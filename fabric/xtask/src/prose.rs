@@ -159,9 +159,11 @@ fn is_commit(word: &str) -> bool {
 fn sources(root: &Path) -> Result<Vec<Source>> {
     let mut paths = rust_files(&root.join("fabric"))?;
     paths.extend(rust_files(&root.join("guest-sdk/rust/src"))?);
-    let mut documents = entries(&root.join("fabric"))?;
-    documents.retain(|path| has_extension(path, "md"));
-    paths.extend(documents);
+    for folder in ["fabric", "fabric/docs"] {
+        let mut documents = entries(&root.join(folder))?;
+        documents.retain(|path| has_extension(path, "md"));
+        paths.extend(documents);
+    }
     paths.extend(["README.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
     paths.iter().map(|path| source(root, path)).collect()
 }
