@@ -1,9 +1,12 @@
 //! Definition of the command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Serverless compute fabric: runs functions in sandboxes next to the data.
 #[derive(Debug, Parser)]
@@ -96,6 +99,12 @@ pub(crate) struct UpArguments {
     /// Tasks that run at the same time [default: number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: Option<u32>,
+    /// Host name that clients and proxies may ask for, beside the server's own; may be repeated
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub(crate) allow_host: Vec<String>,
+    /// Origin whose pages may use the API, such as https://app.example.com; may be repeated
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) allow_origin: Vec<String>,
 }
 
 /// Arguments of `weft new`.
@@ -272,6 +281,44 @@ pub(crate) struct CompilerArguments {
     pub(crate) last: bool,
 }
 
+/// Options that every command is offered, and the commands that they mean nothing to.
+const OF_NO_USE: [(&str, &[&str]); 3] = [
+    (
+        "endpoint",
+        &["up", "new", "build", "show", "executor", "compiler"],
+    ),
+    (
+        "token",
+        &["up", "new", "build", "show", "executor", "compiler"],
+    ),
+    ("data", &["new", "build", "show", "executor", "compiler"]),
+];
+
+/// Parses a command line, the name of the program first.
+///
+/// Errors: it is not one, or has an option that means nothing to its command; one that comes from the environment may.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<Arguments, clap::Error> {
+    let mut command = Arguments::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    if let Some((name, of_command)) = matches.subcommand() {
+        let is_given = |option: &str| {
+            [&matches, of_command]
+                .iter()
+                .any(|matches| matches.value_source(option) == Some(ValueSource::CommandLine))
+        };
+        let of_no_use = OF_NO_USE
+            .iter()
+            .find(|(option, commands)| commands.contains(&name) && is_given(option));
+        if let Some((option, _)) = of_no_use {
+            let what = format!("`weft {name}` does not use `--{option}`");
+            return Err(command.error(ErrorKind::UnknownArgument, what));
+        }
+    }
+    Arguments::from_arg_matches(&matches)
+}
+
 fn name_and_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
@@ -281,8 +328,6 @@ fn name_and_value(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -325,6 +370,21 @@ mod tests {
         ];
         let arguments = Arguments::try_parse_from(line).expect("good usage");
         assert_eq!(arguments.global.endpoint, ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn options_that_mean_nothing_are_refused() {
+        let parse = |line: &[&str]| super::parse(line.iter().map(OsString::from));
+        for line in [
+            &["weft", "up", "--token", "x"][..],
+            &["weft", "--endpoint", "http://a:1", "up"],
+            &["weft", "show", "out", "--data", "d"],
+        ] {
+            let refused = parse(line).expect_err("it means nothing");
+            assert!(refused.to_string().contains("does not use"), "{refused}");
+        }
+        parse(&["weft", "up", "--data", "d"]).expect("it says where to keep things");
+        parse(&["weft", "jobs", "--token", "x", "--data", "d"]).expect("they are of use");
     }
 
     #[test]

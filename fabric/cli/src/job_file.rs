@@ -4,9 +4,11 @@
 //! resolved against the file's folder, because the server works in another one. What the keys mean
 //! is checked by the server alone.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Number, Value};
+use weft_core::job::expand;
 use weft_core::{ErrorCode, FieldError, Problem};
 
 use crate::failure::Failure;
@@ -38,6 +40,7 @@ pub(crate) fn read(
     resolve(&mut document, &folder);
     let doubts = doubts(&document, params);
     set_params(&mut document, params);
+    expand_paths(&mut document);
     Ok((document, doubts))
 }
 
@@ -196,18 +199,37 @@ fn escape_glob(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
+/// Puts params into paths, before these are resolved: a param may be an absolute path. What names no
+/// param, the server will complain about.
+fn expand_paths(document: &mut Value) {
+    let params = document.get("params").and_then(Value::as_object).cloned();
+    let params = params.unwrap_or_default();
+    let params: BTreeMap<String, String> = params
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
+        .collect();
+    each_path(document, |uri, _| {
+        if let Ok(expanded) = expand(uri, &params) {
+            *uri = expanded;
+        }
+    });
+}
+
 fn resolve(document: &mut Value, folder: &Folder) {
+    each_path(document, |uri, is_glob| *uri = folder.resolve(uri, is_glob));
+}
+
+/// Each path of the document, and whether it is a glob.
+fn each_path(document: &mut Value, mut change: impl FnMut(&mut String, bool)) {
     for input in entries(document, "input") {
-        each_text(input.get_mut("uri"), |uri| *uri = folder.resolve(uri, true));
+        each_text(input.get_mut("uri"), |uri| change(uri, true));
         let letters = input
             .get_mut("bad_records")
             .and_then(|bad| bad.get_mut("dead_letter"));
-        each_text(letters, |uri| *uri = folder.resolve(uri, false));
+        each_text(letters, |uri| change(uri, false));
     }
     for output in entries(document, "output") {
-        each_text(output.get_mut("uri"), |uri| {
-            *uri = folder.resolve(uri, false)
-        });
+        each_text(output.get_mut("uri"), |uri| change(uri, false));
     }
 }
 
@@ -240,7 +262,22 @@ fn doubts(document: &Value, params: &[(String, String)]) -> Vec<String> {
     let of_job = names(document);
     let stages = document.get("stage").and_then(Value::as_array);
     let of_stages: Vec<String> = stages.into_iter().flatten().flat_map(names).collect();
+    let has_functions = stages.into_iter().flatten().any(|stage| {
+        ["map", "combine", "reduce", "task"]
+            .iter()
+            .any(|key| stage.get(key).is_some())
+    });
+    let mut paths = String::new();
+    each_path(&mut document.clone(), |uri, _| paths.push_str(uri));
     let doubt = |(name, _): &(String, String)| {
+        if paths.contains(&format!("${{{name}}}")) {
+            return None;
+        }
+        if !has_functions {
+            return Some(format!(
+                "--param {name}: no path of the job names it, and the job has no function to give it to"
+            ));
+        }
         if of_stages.contains(name) {
             return Some(format!(
                 "--param {name}: a stage of the job file has a value of its own, which it keeps"
@@ -362,7 +399,7 @@ uri = "out/daily/"
 
     #[test]
     fn doubts_name_what_was_meant() {
-        let document = json!({"params": {"top": "10"}, "stage": [{"params": {"by": "day"}}, {}]});
+        let document = json!({"params": {"top": "10"}, "stage": [{"map": "c/f", "params": {"by": "day"}}, {}]});
         let doubts = |name: &str| super::doubts(&document, &[(name.into(), "1".into())]);
         assert_eq!(doubts("top"), [] as [&str; 0]);
         assert!(
@@ -371,10 +408,33 @@ uri = "out/daily/"
             doubts("tpo")
         );
         assert!(doubts("by")[0].contains("keeps"), "{:?}", doubts("by"));
-        assert_eq!(
-            super::doubts(&json!({}), &[("x".into(), "1".into())]),
-            [] as [&str; 0]
+        let alone = json!({"stage": [{"task": "c/f"}]});
+        let x = [("x".into(), "1".into())];
+        assert_eq!(super::doubts(&alone, &x), [] as [&str; 0]);
+        let told = super::doubts(&json!({"stage": [{"shuffle": {}}]}), &x);
+        assert!(told[0].contains("no function"), "{told:?}");
+        let named = json!({"input": {"a": {"uri": "in/${x}.csv"}}, "stage": [{"shuffle": {}}]});
+        assert_eq!(super::doubts(&named, &x), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn params_are_put_into_paths_before_they_are_resolved() {
+        let mut document = json!({
+            "params": {"date": "2026-11-29", "to": "/out"},
+            "input": {"a": {"uri": ["in/day=${date}/*.csv", "${none}"]}},
+            "output": {"b": {"uri": "${to}/b"}},
+        });
+        expand_paths(&mut document);
+        resolve(
+            &mut document,
+            &Folder::new(Path::new("/jobs")).expect("text"),
         );
+        assert_eq!(
+            document["input"]["a"]["uri"][0],
+            "/jobs/in/day=2026-11-29/*.csv"
+        );
+        assert_eq!(document["input"]["a"]["uri"][1], "/jobs/${none}");
+        assert_eq!(document["output"]["b"]["uri"], "/out/b");
     }
 
     #[track_caller]

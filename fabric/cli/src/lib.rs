@@ -27,7 +27,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
 use serde_json::Value;
 use weft_client::Client;
 
@@ -72,6 +71,10 @@ pub struct UpSettings {
     pub listen: SocketAddr,
     /// Slots of the node's executor; as many as there are cores where none is given.
     pub slots: Option<u32>,
+    /// Names by which clients may ask for the server, beside its own.
+    pub allow_host: Vec<String>,
+    /// Origins whose pages may use the server.
+    pub allow_origin: Vec<String>,
 }
 
 /// The beginning of a published output.
@@ -94,7 +97,7 @@ pub type TextRow = Vec<Option<String>>;
 
 /// Runs the command that `arguments` (with the program's name first) ask for.
 pub fn main(program: &dyn Program, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Arguments::try_parse_from(arguments) {
+    match arguments::parse(arguments) {
         Ok(arguments) => {
             let mut output = Output::process(arguments.global.json);
             ExitCode::from(run_and_report(program, &arguments, &mut output))
@@ -172,6 +175,8 @@ fn up_settings(up: &UpArguments, global: &GlobalArguments) -> Result<UpSettings,
         data,
         listen: up.listen,
         slots: up.slots,
+        allow_host: up.allow_host.clone(),
+        allow_origin: up.allow_origin.clone(),
     })
 }
 

@@ -14,7 +14,7 @@ use weft_runtime::{OnError, Tasks};
 use weft_store::Blobs;
 use weft_telemetry::Registry;
 
-use crate::api::{self, Api};
+use crate::api::{self, AllowedSources, Api};
 use crate::archive::Archives;
 use crate::components::Components;
 use crate::folders::Folders;
@@ -46,6 +46,8 @@ pub struct ControllerSettings {
     pub run_tasks_twice: bool,
     /// Token of the API.
     pub token: String,
+    /// Hosts and origins beside the server's own.
+    pub allowed: AllowedSources,
 }
 
 /// The node in the same process.
@@ -133,6 +135,7 @@ impl Controller {
             traces: Arc::clone(&traces),
             token: settings.token.into(),
             address,
+            allowed: Arc::new(settings.allowed),
         };
         let serving = api::serve(listener, api, tasks.clone(), cancel);
         tasks.spawn("api", OnError::Stop, serving);

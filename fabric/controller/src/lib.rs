@@ -19,5 +19,6 @@ mod stamp;
 mod sweep;
 mod traces;
 
+pub use api::AllowedSources;
 pub use controller::{Controller, ControllerSettings, Local};
 pub use folders::Folders;

@@ -68,11 +68,7 @@ impl Metrics {
                 Family::new_with_constructor(seconds as fn() -> Histogram),
             ),
             connections: gauge("http_connections", "Open connections"),
-            jobs: family(
-                registry,
-                "jobs",
-                "Jobs that have not been archived, by status",
-            ),
+            jobs: family(registry, "jobs", "Jobs that are remembered, by status"),
             jobs_ended: family(registry, "jobs_ended", "Ended jobs, by outcome"),
             job_failures: family(registry, "job_failures", "Failed jobs, by code"),
             tasks: family(registry, "tasks", "Ended attempts of tasks"),

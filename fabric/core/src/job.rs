@@ -6,6 +6,7 @@
 mod decode;
 mod decode_files;
 mod document;
+mod expand;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use decode::decode;
 pub use document::nearest;
+pub use expand::expand;
 
 use crate::limits::Limits;
 

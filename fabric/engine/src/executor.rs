@@ -220,12 +220,13 @@ impl Executor {
     /// Runs one attempt on the calling thread.
     pub async fn run(&self, request: TaskRequest) -> TaskReply {
         let Some(found) = self.stages.find(&request.id) else {
-            let detail = "the job was forgotten before the task began";
-            return failed(&request, Problem::new(ErrorCode::Internal, detail));
+            // The stage came before the task, so the job has ended since.
+            let detail = "the job ended before the task began";
+            return failed(&request, Problem::new(ErrorCode::Internal, detail), true);
         };
         match self.prepare(&request, found).await {
             Ok(run) => run.run().await,
-            Err(problem) => failed(&request, problem),
+            Err(problem) => failed(&request, problem, false),
         }
     }
 
@@ -270,7 +271,8 @@ impl Executor {
     }
 }
 
-fn failed(request: &TaskRequest, problem: Problem) -> TaskReply {
+/// The reply of an attempt that never began.
+fn failed(request: &TaskRequest, problem: Problem, cancelled: bool) -> TaskReply {
     let failure = TaskFailure {
         stage: request.id.stage,
         task: request.id.task,
@@ -278,7 +280,7 @@ fn failed(request: &TaskRequest, problem: Problem) -> TaskReply {
         epoch: request.epoch,
         sequence: request.sequence,
         problem,
-        cancelled: false,
+        cancelled,
         usage: Vec::new(),
         log: None,
     };

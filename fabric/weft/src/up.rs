@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weft_agent::{Agent, AgentSettings, NodeSettings};
 use weft_cli::UpSettings;
-use weft_controller::{Controller, ControllerSettings, Local};
+use weft_controller::{AllowedSources, Controller, ControllerSettings, Local};
 use weft_core::Incarnation;
 use weft_runtime::link::local_link;
 use weft_runtime::{OnError, Tasks, process, random};
@@ -101,6 +101,10 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         incarnation: Incarnation::from_random(random::bytes()?),
         run_tasks_twice: number_from_environment("WEFT__SCHEDULER__RUN_TASKS_TWICE") == Some(1),
         token: folder.token()?,
+        allowed: AllowedSources {
+            hosts: settings.allow_host,
+            origins: settings.allow_origin,
+        },
     };
     let starting = Controller::start(
         controller,

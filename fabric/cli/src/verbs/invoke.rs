@@ -63,7 +63,7 @@ pub(crate) async fn invoke(
         return stream(client, Call::post(path).query(&query), arguments, output).await;
     }
     let has_formats = arguments.input_format.is_some() || arguments.output_format.is_some();
-    if kind.is_some() && has_formats {
+    if kind.as_deref() == Some(TASK) && has_formats {
         let what = "`--input-format` and `--output-format` are for map functions: a task function reads and writes bytes";
         return Err(Failure::Usage(what.into()));
     }

@@ -187,6 +187,7 @@ fn stages_table(stages: &[Stage]) -> String {
         ("rows read", Side::Right),
         ("bad records", Side::Right),
         ("rows written", Side::Right),
+        ("skew", Side::Right),
         ("duplicates", Side::Right),
         ("retries", Side::Right),
     ]);
@@ -198,11 +199,23 @@ fn stages_table(stages: &[Stage]) -> String {
             count(stage.rows_read),
             count(stage.bad_records),
             count(stage.rows_written),
+            skew(stage),
             count(stage.duplicates),
             count(stage.retries),
         ]);
     }
     table.render()
+}
+
+/// How many times the mean the largest task of a shuffle was given, and which one that is.
+fn skew(stage: &Stage) -> String {
+    match stage.skew.over_mean_milli {
+        0 => "-".to_owned(),
+        milli => {
+            let (whole, tenths) = (milli / 1000, milli % 1000 / 100);
+            format!("{whole}.{tenths}x (task {})", stage.skew.task)
+        }
+    }
 }
 
 fn tasks_table(tasks: &[Task]) -> String {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use weft_core::{ErrorCode, Problem, TenantId};
@@ -12,20 +12,80 @@ use weft_core::{ErrorCode, Problem, TenantId};
 use super::Api;
 use super::reply::Failure;
 
-/// Checks host, origin and token, in this order, before a handler sees the request.
+/// Hosts and origins beside the server's own.
+#[derive(Debug, Clone, Default)]
+pub struct AllowedSources {
+    /// Names, or addresses, by which clients may ask for the server; with a port, or without one for any.
+    pub hosts: Vec<String>,
+    /// Origins whose pages may use the server, such as `https://app.example.com`.
+    pub origins: Vec<String>,
+}
+
+impl AllowedSources {
+    fn has_host(&self, host: &str) -> bool {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let is_it = |allowed: &String| {
+            allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(name)
+        };
+        self.hosts.iter().any(is_it)
+    }
+
+    fn has_origin(&self, origin: &str) -> bool {
+        let is_it = |allowed: &String| allowed.eq_ignore_ascii_case(origin);
+        self.origins.iter().any(is_it)
+    }
+}
+
+/// Checks host, origin and token, in this order, before a handler sees the request. Whether the server is there may be asked
+/// by everybody.
 pub(crate) async fn check(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    if let Err(problem) = check_source(request.headers(), api.address) {
+    if request.uri().path() == "/v1/health" {
+        return next.run(request).await;
+    }
+    if let Err(problem) = check_source(request.headers(), api.address, &api.allowed) {
         // A token would not help.
         return Failure::with_status(problem, StatusCode::FORBIDDEN).into_response();
     }
-    if request.uri().path() != "/v1/health" {
-        match principal(request.headers(), &api.token) {
-            Ok(principal) => drop(request.extensions_mut().insert(principal)),
-            Err(problem) => return Failure::from(problem).into_response(),
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let allowed = |origin: &HeaderValue| {
+        let text = origin.to_str().ok();
+        text.is_some_and(|origin| api.allowed.has_origin(origin))
+    };
+    let origin = origin.filter(allowed);
+    let is_preflight = *request.method() == Method::OPTIONS
+        && request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = match principal(request.headers(), &api.token) {
+        // Browsers ask without the token whether they may send it.
+        _ if is_preflight && origin.is_some() => StatusCode::NO_CONTENT.into_response(),
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
         }
+        Err(problem) => Failure::from(problem).into_response(),
+    };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        for (name, value) in CROSS_ORIGIN {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
-    next.run(request).await
+    response
 }
+
+/// What browsers are told about requests of pages of an allowed origin.
+const CROSS_ORIGIN: [(HeaderName, &str); 5] = [
+    (header::VARY, "origin"),
+    (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
+    (
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        "authorization, content-type, accept, idempotency-key, last-event-id, traceparent",
+    ),
+    (header::ACCESS_CONTROL_EXPOSE_HEADERS, "*"),
+    (header::ACCESS_CONTROL_MAX_AGE, "600"),
+];
 
 /// Rights of a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,17 +157,22 @@ fn header<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a s
 }
 
 /// A page of another site must not reach the API by way of the user's browser, not even by rebinding a name.
-fn check_source(headers: &HeaderMap, address: SocketAddr) -> Result<(), Problem> {
+fn check_source(
+    headers: &HeaderMap,
+    address: SocketAddr,
+    allowed: &AllowedSources,
+) -> Result<(), Problem> {
     let host =
         header(headers, &header::HOST).ok_or_else(|| refused("the request has no `Host`"))?;
-    if !is_ours(host, address) {
+    if !is_ours(host, address) && !allowed.has_host(host) {
         return Err(refused(format!(
-            "`Host: {}` is not this server; ask for 127.0.0.1, localhost or the address that it listens on, with its port",
+            "`Host: {}` is not this server; ask for 127.0.0.1, localhost or the address that it listens on, with its port, or start it with `--allow-host`",
             host.escape_debug()
         )));
     }
     match header(headers, &header::ORIGIN) {
         None => Ok(()),
+        Some(origin) if allowed.has_origin(origin) => Ok(()),
         Some(origin)
             if origin
                 .strip_prefix("http://")
@@ -116,7 +181,7 @@ fn check_source(headers: &HeaderMap, address: SocketAddr) -> Result<(), Problem>
             Ok(())
         }
         Some(origin) => Err(refused(format!(
-            "`Origin: {}` is foreign: pages of other sites may not use this server",
+            "`Origin: {}` is foreign: pages of other sites may not use this server unless it is started with `--allow-origin`",
             origin.escape_debug()
         ))),
     }
@@ -180,5 +245,17 @@ mod tests {
         ] {
             assert!(!is_ours(foreign, address), "{foreign}");
         }
+        let allowed = AllowedSources {
+            hosts: vec!["weft.example.com".into(), "10.0.0.7:7070".into()],
+            origins: vec!["https://app.example.com".into()],
+        };
+        for host in ["weft.example.com", "WEFT.example.com:443", "10.0.0.7:7070"] {
+            assert!(allowed.has_host(host), "{host}");
+        }
+        for host in ["example.com", "10.0.0.7:80", "x.weft.example.com", ""] {
+            assert!(!allowed.has_host(host), "{host}");
+        }
+        assert!(allowed.has_origin("https://app.example.com"));
+        assert!(!allowed.has_origin("http://app.example.com"));
     }
 }

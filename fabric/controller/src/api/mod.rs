@@ -8,6 +8,7 @@ mod invoke;
 mod jobs;
 mod openapi;
 mod operations;
+mod query;
 mod reply;
 mod stream;
 mod views;
@@ -42,6 +43,7 @@ use crate::traces::Traces;
 use weft_runtime::{OnError, Tasks};
 use weft_telemetry::{Registry, UnderWay};
 
+pub use auth::AllowedSources;
 use body::Bodies;
 use reply::{ApiResult, Failure};
 
@@ -76,6 +78,7 @@ pub(crate) struct Api {
     pub(crate) traces: Arc<Traces>,
     pub(crate) token: Arc<str>,
     pub(crate) address: SocketAddr,
+    pub(crate) allowed: Arc<AllowedSources>,
 }
 
 fn router(api: Api) -> Router {
@@ -124,6 +127,7 @@ fn router(api: Api) -> Router {
             api.clone(),
             operations::trace,
         ))
+        .layer(middleware::from_fn(query::check))
         .layer(middleware::from_fn_with_state(api.clone(), auth::check))
         .layer(middleware::from_fn_with_state(
             api.clone(),

@@ -82,6 +82,9 @@ pub(crate) async fn metrics(State(api): State<Api>) -> ApiResult<Response> {
         for job in tenants().flat_map(|tenant| tenant.jobs.values()) {
             *jobs.entry(views::status(job)).or_default() += 1;
         }
+        for job in tenants().flat_map(|tenant| tenant.ended.values()) {
+            *jobs.entry(views::outcome(job.outcome)).or_default() += 1;
+        }
         for status in views::STATUSES {
             let labels = StatusLabels { status };
             let n = jobs.get(status).copied().unwrap_or(0);

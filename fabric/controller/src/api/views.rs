@@ -22,7 +22,8 @@ pub(crate) fn component(record: &ComponentRecord) -> Value {
     })
 }
 
-fn outcome(outcome: Outcome) -> &'static str {
+/// The word for how a job ended.
+pub(crate) fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Succeeded => "succeeded",
         Outcome::Failed => "failed",

@@ -49,9 +49,9 @@ fn job(document: &Value, errors: &mut Errors) -> Option<JobSpec> {
     let tags = table.text_map("tags", errors);
     let params = table.text_map("params", errors);
     let limits = limits_at(&mut table, &Limits::default(), true, errors);
-    let (inputs, dead_letters) = inputs(&mut table, errors);
+    let (inputs, dead_letters) = inputs(&mut table, &params, errors);
     let stages = stages(&mut table, &limits, errors);
-    let mut outputs = outputs(&mut table, errors);
+    let mut outputs = outputs(&mut table, &params, errors);
     outputs.extend(dead_letters);
     table.finish(errors);
     let spec = JobSpec {
@@ -208,15 +208,22 @@ fn stage(mut table: Table<'_>, limits: &Limits, errors: &mut Errors) -> Option<S
             "SQL stages are not offered by this version",
         );
     }
+    if table.get("join").is_some() {
+        errors.add(&table.at("join"), "joins are not offered by this version");
+    }
     let params = table.text_map("params", errors);
     let limits = limits_at(&mut table, limits, false, errors);
     let path = table.path.clone();
     table.finish(errors);
     if task.is_none() && from.is_none() {
-        errors.add(
-            &format!("{path}.from"),
-            "is missing: name the input or stage that this stage reads",
-        );
+        let path = format!("{path}.from");
+        let is_told = errors.told.iter().any(|error| error.path == path);
+        if !is_told {
+            errors.add(
+                &path,
+                "is missing: name the input or stage that this stage reads",
+            );
+        }
     }
     if task.is_none() && count.is_some() {
         errors.add(
@@ -421,6 +428,11 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
                 format!("another output writes to `{}`", output.path),
             );
         }
+    }
+    // Rows of a stage may be read by what could not be decoded.
+    let is_wrong = |path: &str| path.starts_with("output.") || path.ends_with(".from");
+    if errors.told.iter().any(|error| is_wrong(&error.path)) {
+        return;
     }
     let used = |stage: &StageSpec| {
         let by_stage = spec

@@ -1,13 +1,18 @@
 //! Inputs and outputs of a job document.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::decode::check_name;
 use super::document::{Errors, Table, nearest};
 use super::{
     BadRecords, ColumnSpec, ColumnType, Comparison, CsvFormat, InputFormat, InputSpec,
-    OutputFormat, OutputMode, OutputSpec, REST_COLUMN, UnknownFields,
+    OutputFormat, OutputMode, OutputSpec, REST_COLUMN, UnknownFields, expand,
 };
+
+/// The job's params, which paths name.
+type Params = BTreeMap<String, String>;
 
 /// Columns of one schema in a job document.
 const COLUMNS_MAX: usize = 4096;
@@ -17,6 +22,7 @@ const COMPARISONS_MAX: usize = 64;
 /// The inputs, and the outputs that their dead letters go to.
 pub(super) fn inputs(
     table: &mut Table<'_>,
+    params: &Params,
     errors: &mut Errors,
 ) -> (Vec<InputSpec>, Vec<OutputSpec>) {
     let (mut inputs, mut dead_letters) = (Vec::new(), Vec::new());
@@ -32,20 +38,25 @@ pub(super) fn inputs(
         let Some(table) = Table::open(&path, value, errors) else {
             continue;
         };
-        let (input, dead_letter) = input(name, table, errors);
+        let (input, dead_letter) = input(name, table, params, errors);
         inputs.push(input);
         dead_letters.extend(dead_letter);
     }
     (inputs, dead_letters)
 }
 
-fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> (InputSpec, Option<OutputSpec>) {
+fn input(
+    name: &str,
+    mut table: Table<'_>,
+    params: &Params,
+    errors: &mut Errors,
+) -> (InputSpec, Option<OutputSpec>) {
     let format = table.required_choice(
         "format",
         &["text", "csv", "json", "parquet", "arrow"],
         errors,
     );
-    let uris = uris(&mut table, errors);
+    let uris = uris(&mut table, params, errors);
     let format = match format {
         Some("csv") => InputFormat::Csv(csv(&mut table, errors)),
         Some("json") => json(&mut table, errors),
@@ -62,7 +73,7 @@ fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> (InputSpec, O
     };
     let (bad_records, dead_letter) = match format {
         InputFormat::Text { .. } | InputFormat::Csv(_) | InputFormat::Json { .. } => {
-            bad_records(name, &mut table, errors)
+            bad_records(name, &mut table, params, errors)
         }
         InputFormat::Parquet { .. } | InputFormat::Arrow { .. } => (BadRecords::Fail, None),
     };
@@ -77,11 +88,11 @@ fn input(name: &str, mut table: Table<'_>, errors: &mut Errors) -> (InputSpec, O
     (input, dead_letter)
 }
 
-fn uris(table: &mut Table<'_>, errors: &mut Errors) -> Vec<String> {
+fn uris(table: &mut Table<'_>, params: &Params, errors: &mut Errors) -> Vec<String> {
     match table.texts("uri", errors) {
         Some(uris) if !uris.is_empty() => uris
             .iter()
-            .filter_map(|uri| local_path(&table.at("uri"), uri, errors))
+            .filter_map(|uri| local_path(&table.at("uri"), uri, params, errors))
             .collect(),
         Some(_) => {
             errors.add(&table.at("uri"), "names no file");
@@ -237,12 +248,13 @@ fn schema(table: &mut Table<'_>, errors: &mut Errors) -> Vec<ColumnSpec> {
 fn bad_records(
     input: &str,
     table: &mut Table<'_>,
+    params: &Params,
     errors: &mut Errors,
 ) -> (BadRecords, Option<OutputSpec>) {
     let path = table.at("bad_records");
     match table.get("bad_records") {
         None => (BadRecords::Fail, None),
-        Some(value @ Value::Object(_)) => match dead_letter(&path, input, value, errors) {
+        Some(value @ Value::Object(_)) => match dead_letter(&path, input, value, params, errors) {
             Some(output) => {
                 let name = output.name.clone();
                 (BadRecords::DeadLetter { output: name }, Some(output))
@@ -256,10 +268,16 @@ fn bad_records(
     }
 }
 
-fn dead_letter(path: &str, input: &str, value: &Value, errors: &mut Errors) -> Option<OutputSpec> {
+fn dead_letter(
+    path: &str,
+    input: &str,
+    value: &Value,
+    params: &Params,
+    errors: &mut Errors,
+) -> Option<OutputSpec> {
     let mut table = Table::open(path, value, errors)?;
     let uri = table.required_text("dead_letter", errors);
-    let folder = uri.and_then(|uri| local_path(&table.at("dead_letter"), uri, errors));
+    let folder = uri.and_then(|uri| local_path(&table.at("dead_letter"), uri, params, errors));
     let mode = mode(&mut table, errors);
     table.finish(errors);
     Some(OutputSpec {
@@ -272,8 +290,17 @@ fn dead_letter(path: &str, input: &str, value: &Value, errors: &mut Errors) -> O
     })
 }
 
-/// An absolute local path out of a path or a `file://` URI.
-fn local_path(path: &str, uri: &str, errors: &mut Errors) -> Option<String> {
+/// An absolute local path out of a path or a `file://` URI, with the job's params in it.
+fn local_path(path: &str, uri: &str, params: &Params, errors: &mut Errors) -> Option<String> {
+    let uri = match expand(uri, params) {
+        Ok(uri) => uri,
+        Err((what, suggestion)) => {
+            let suggestion = suggestion.map(|name| format!("${{{name}}}"));
+            errors.add_with(path, what, suggestion);
+            return None;
+        }
+    };
+    let uri = uri.as_str();
     let local = uri.strip_prefix("file://").unwrap_or(uri);
     if let Some((scheme, _)) = local.split_once("://") {
         errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://` and absolute paths"));
@@ -297,7 +324,11 @@ fn local_path(path: &str, uri: &str, errors: &mut Errors) -> Option<String> {
     Some(format!("/{}{end}", parts.join("/")))
 }
 
-pub(super) fn outputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<OutputSpec> {
+pub(super) fn outputs(
+    table: &mut Table<'_>,
+    params: &Params,
+    errors: &mut Errors,
+) -> Vec<OutputSpec> {
     let Some(value) = table.get("output") else {
         return Vec::new();
     };
@@ -311,7 +342,7 @@ pub(super) fn outputs(table: &mut Table<'_>, errors: &mut Errors) -> Vec<OutputS
         let Some(table) = Table::open(&path, value, errors) else {
             continue;
         };
-        outputs.extend(output(name, table, errors));
+        outputs.extend(output(name, table, params, errors));
     }
     outputs
 }
@@ -324,10 +355,15 @@ fn mode(table: &mut Table<'_>, errors: &mut Errors) -> OutputMode {
     }
 }
 
-fn output(name: &str, mut table: Table<'_>, errors: &mut Errors) -> Option<OutputSpec> {
+fn output(
+    name: &str,
+    mut table: Table<'_>,
+    params: &Params,
+    errors: &mut Errors,
+) -> Option<OutputSpec> {
     let from = table.required_text("from", errors);
     let uri = table.required_text("uri", errors);
-    let path = uri.and_then(|uri| local_path(&table.at("uri"), uri, errors));
+    let path = uri.and_then(|uri| local_path(&table.at("uri"), uri, params, errors));
     let format = match table.required_choice("format", &["parquet", "csv", "json", "arrow"], errors)
     {
         Some("csv") => OutputFormat::Csv,

@@ -1,0 +1,61 @@
+//! `${name}` in the paths of a job document stands for a param of the job.
+
+use super::document::nearest;
+
+/// Puts params where a path names them.
+///
+/// Errors: a name that no param has, or one that is not closed, and which param may have been meant.
+pub fn expand<'a>(
+    path: &str,
+    params: impl IntoIterator<Item = (&'a String, &'a String)> + Clone,
+) -> Result<String, (String, Option<String>)> {
+    let mut expanded = String::new();
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((name, after)) = after.split_once('}') else {
+            return Err(("a `${` is not closed by `}`".to_owned(), None));
+        };
+        let mut named = params.clone().into_iter();
+        let Some((_, value)) = named.find(|(param, _)| *param == name) else {
+            let what = format!("`${{{}}}` names no param of the job", name.escape_debug());
+            let names = params.into_iter().map(|(param, _)| param.as_str());
+            return Err((what, nearest(name, names)));
+        };
+        expanded += before;
+        expanded += value;
+        rest = after;
+    }
+    expanded += rest;
+    Ok(expanded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn paths_name_params() {
+        let params = BTreeMap::from([
+            ("date".to_owned(), "2026-11-29".to_owned()),
+            ("dir".to_owned(), "/data".to_owned()),
+        ]);
+        let check = |path: &str, expected: Result<&str, &str>| {
+            let found = expand(path, &params);
+            match expected {
+                Ok(expected) => assert_eq!(found.as_deref(), Ok(expected), "{path}"),
+                Err(expected) => {
+                    let (what, _) = found.expect_err(path);
+                    assert!(what.contains(expected), "{path}: {what}");
+                }
+            }
+        };
+        check("${dir}/day=${date}/*.csv", Ok("/data/day=2026-11-29/*.csv"));
+        check("/a/$x/{date}", Ok("/a/$x/{date}"));
+        check("/a/${dat}", Err("`${dat}` names no param"));
+        check("/a/${", Err("not closed"));
+        let (_, meant) = expand("${dat}", &params).expect_err("unknown");
+        assert_eq!(meant.as_deref(), Some("date"));
+    }
+}
