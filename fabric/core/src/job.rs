@@ -33,6 +33,8 @@ pub const OUTPUTS_MAX: usize = 256;
 /// Most partitions of a shuffle.
 pub const PARTITIONS_MAX: u32 = 10_000;
 
+/// Spaces that do not belong to the name of a column.
+const SPACES: [char; 4] = [' ', '\t', '\n', '\r'];
 /// Levels of brackets in the type of a column.
 pub const MAX_COLUMN_DEPTH: usize = 16;
 /// Members of one struct in the type of a column.
@@ -331,7 +333,8 @@ impl ColumnSpec {
     }
 
     fn parse_within(text: &str, depth: usize) -> Option<Self> {
-        let text = text.trim();
+        // A name may end in a space that is none of ASCII's.
+        let text = text.trim_matches(SPACES);
         let type_bytes = split_outside(text, ' ').last()?.len();
         let mut cut = text.len() - type_bytes;
         // `list (utf8)` is one type, too.
@@ -341,7 +344,7 @@ impl ColumnSpec {
         }
         let (name, data_type) = text.split_at(cut);
         let data_type = ColumnType::parse_within(data_type.trim(), depth)?;
-        let name = name.trim().to_owned();
+        let name = name.trim_matches(SPACES).to_owned();
         (!name.is_empty()).then_some(Self { name, data_type })
     }
 }

@@ -187,6 +187,14 @@ fn check_unique(fields: &[FieldRef]) -> Result<(), String> {
     }
 }
 
+/// Whether a text can be the name of a column: of bounded length, without control characters but for those that break lines,
+/// which headers of CSV have.
+pub fn is_column_name(name: &str) -> bool {
+    let is_break = |c: char| matches!(c, '\n' | '\r' | '\t');
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && !name.chars().any(|c| c.is_control() && !is_break(c))
+}
+
 fn pull(rest: &mut &[data::Field], depth: usize) -> Result<Field, String> {
     let (one, after) = rest
         .split_first()
@@ -195,15 +203,13 @@ fn pull(rest: &mut &[data::Field], depth: usize) -> Result<Field, String> {
     if depth > DEPTH_MAX {
         return Err(format!("fields nest deeper than {DEPTH_MAX}"));
     }
-    if one.name.is_empty() || one.name.len() > NAME_BYTES_MAX {
+    if !(1..=NAME_BYTES_MAX).contains(&one.name.len()) {
         return Err(format!(
             "a field's name has {} bytes; 1 to {NAME_BYTES_MAX} are allowed",
             one.name.len()
         ));
     }
-    // Headers of CSV break lines.
-    let is_break = |c: char| matches!(c, '\n' | '\r' | '\t');
-    if one.name.chars().any(|c| c.is_control() && !is_break(c)) {
+    if !is_column_name(&one.name) {
         return Err(format!(
             "the field `{}` has control characters in its name",
             one.name.escape_debug()

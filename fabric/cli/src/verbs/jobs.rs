@@ -277,8 +277,8 @@ job-1  weblog  failed
 submitted 2026-11-20T12:00:00Z, ended 2026-11-20T12:01:00Z
 tags: team=growth
 input: 2.0 KiB
-stage     status  tasks  rows read  bad records  rows written  duplicates  retries
-0 visits  done    24/24      1,000            3           999           1        2
+stage     status  tasks  rows read  bad records  rows written            skew  duplicates  retries
+0 visits  done    24/24      1,000            3           999  2.5x (task 17)           1        2
 error: it trapped [guest_trap]
   function: weblog/parse";
         assert_eq!(job_text(&example()), expected);

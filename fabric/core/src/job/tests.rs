@@ -87,9 +87,48 @@ fn everything_wrong_is_listed_at_once() {
             ("input.logs.format", "csv"),
             ("stage[1].from", "visits"),
             ("output.daily.from", "daily"),
-            ("stage[0]", "nothing reads"),
-            ("stage[1]", "nothing reads"),
         ],
+    );
+    // What follows from an error is none of its own.
+    check(
+        |d| d["output"]["daily"]["uri"] = json!("s3://bucket/daily/"),
+        &[("output.daily.uri", "`s3://` is not offered")],
+    );
+    check(
+        |d| d["stage"][1]["from"] = json!(["visits", "visits"]),
+        &[("stage[1].from", "must be text, not a list")],
+    );
+    check(
+        |d| drop(d.as_object_mut().map(|d| d.remove("output"))),
+        &[("stage[1]", "nothing reads the rows of `daily`")],
+    );
+}
+
+#[test]
+fn paths_have_params_of_the_job() {
+    let mut document = weblog();
+    document["params"] = json!({ "date": "2026-11-29" });
+    document["input"]["logs"]["uri"] = json!("/data/day=${date}/*.log");
+    document["output"]["daily"]["uri"] = json!("/out/${date}/");
+    let spec = decode(&document).expect("it is right");
+    assert_eq!(spec.inputs[0].uris, ["/data/day=2026-11-29/*.log"]);
+    assert_eq!(spec.outputs[0].path, "/out/2026-11-29/");
+    check(
+        |d| {
+            d["params"] = json!({ "date": "../.." });
+            d["output"]["daily"]["uri"] = json!("/out/${date}/");
+        },
+        &[("output.daily.uri", "without `..`")],
+    );
+    check(
+        |d| {
+            d["params"] = json!({ "date": "x" });
+            d["input"]["logs"]["uri"] = json!("/data/${dat}/*.log");
+        },
+        &[(
+            "input.logs.uri",
+            "`${dat}` names no param of the job ${date}",
+        )],
     );
 }
 

@@ -111,5 +111,5 @@ async fn tasks_of_forgotten_jobs_are_refused() {
     let executor = Executor::new(engine, blobs, "0".into(), folder.path().to_owned());
     let failure = executor.run(request()).await.result;
     let failure = failure.expect_err("nobody knows the job");
-    assert!(failure.problem.detail.contains("was forgotten"));
+    assert!(failure.cancelled && failure.problem.detail.contains("the job ended"));
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::{MessageHeader, root_as_message};
+use arrow::ipc::{Endianness, MessageHeader, MetadataVersion, root_as_message};
 use weft_core::{ErrorCode, Problem};
 
 use super::{BATCH_ROWS, check_size, conform, positions, shared, unreadable};
@@ -267,6 +267,12 @@ struct Checked {
 /// Checks what a message says.
 fn check(metadata: &[u8], body_bytes_max: u64) -> io::Result<Checked> {
     let message = root_as_message(metadata).map_err(|error| invalid(error.to_string()))?;
+    if message.version() > MetadataVersion::V5 {
+        let version = message.version();
+        return Err(invalid(format!(
+            "its format {version:?} is newer than `V5`"
+        )));
+    }
     let body = u64::try_from(message.bodyLength())
         .ok()
         .filter(|bytes| *bytes <= body_bytes_max)
@@ -278,6 +284,12 @@ fn check(metadata: &[u8], body_bytes_max: u64) -> io::Result<Checked> {
         })?;
     let batch = match message.header_type() {
         MessageHeader::Schema => {
+            let schema = message.header_as_schema();
+            if schema.is_some_and(|schema| schema.endianness() != Endianness::Little) {
+                return Err(invalid(
+                    "its values are big-endian: write it again on a machine that is not",
+                ));
+            }
             return Ok(Checked {
                 body,
                 is_batch: false,

@@ -40,11 +40,11 @@ pub(super) fn may_be_inexact(column: &ArrayRef) -> bool {
     match column.data_type() {
         DataType::Float64 => {
             let values = column.as_any().downcast_ref::<Float64Array>();
-            values.is_some_and(|values| values.values().iter().any(|v| v.abs() > FLOAT64_EXACT))
+            values.is_some_and(|values| values.values().iter().any(|v| v.abs() >= FLOAT64_EXACT))
         }
         DataType::Float32 => {
             let values = column.as_any().downcast_ref::<Float32Array>();
-            values.is_some_and(|values| values.values().iter().any(|v| v.abs() > FLOAT32_EXACT))
+            values.is_some_and(|values| values.values().iter().any(|v| v.abs() >= FLOAT32_EXACT))
         }
         _ => false,
     }

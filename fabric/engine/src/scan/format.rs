@@ -168,12 +168,18 @@ impl Dialect {
     }
 }
 
+/// Where the first record of a file ends; blank lines before it belong to it.
+pub(super) fn first_record(dialect: Dialect, block: &[u8]) -> Option<usize> {
+    let mut ends = ends(dialect, block, 0);
+    ends.find(|end| !block[..*end].trim_ascii().is_empty())
+}
+
 /// Where the first record of a file ends. Errors: it has none, because a quote swallows all.
 pub(super) fn header_end(path: &str, dialect: Dialect, block: &[u8]) -> Result<usize, Problem> {
-    if let Some(end) = ends(dialect, block, 0).next() {
+    if let Some(end) = first_record(dialect, block) {
         return Ok(end);
     }
-    match ends(dialect, &[block, b"\n"].concat(), 0).next() {
+    match first_record(dialect, &[block, b"\n"].concat()) {
         Some(_) => Ok(block.len()),
         None => {
             let detail = format!("`{path}`: the header cannot be read: {NEVER_CLOSED}");
@@ -195,6 +201,12 @@ pub(super) fn header_names(
     path: &str,
     header: &[u8],
 ) -> Result<Vec<String>, Problem> {
+    let ended = [header, b"\n"].concat();
+    if let Err(error) = check_csv(csv, &ended) {
+        let what = super::reason::plain(&error);
+        let detail = format!("`{path}`: its header cannot be read: {what}");
+        return Err(Problem::new(ErrorCode::BadRecord, detail));
+    }
     let format = columns_format(csv).with_header(true);
     let inferred = format.infer_schema(Cursor::new(header), Some(0));
     let (schema, _) = inferred.map_err(|error| {

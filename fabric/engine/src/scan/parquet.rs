@@ -42,6 +42,9 @@ pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, P
         let what = format!("its footer counts {rows} rows, and its row groups {rows_of_groups}");
         return Err(broken(path, &what));
     }
+    if let Some(what) = lacks_values(&metadata) {
+        return Err(broken(path, &what));
+    }
     if !has_int96(&metadata) {
         return Ok(metadata);
     }
@@ -52,6 +55,22 @@ pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, P
     });
     let metadata = metadata.map_err(|panic| broken(path, &panic))?;
     metadata.map_err(|error| broken(path, &error))
+}
+
+/// What is wrong with a file in which a column that has a value for each row has more or fewer.
+fn lacks_values(metadata: &ArrowReaderMetadata) -> Option<String> {
+    let groups = metadata.metadata().row_groups().iter();
+    let mut chunks = groups.flat_map(|group| {
+        let chunks = group.columns().iter();
+        chunks.map(|chunk| (group.num_rows(), chunk))
+    });
+    let (rows, chunk) = chunks.find(|(rows, chunk)| {
+        chunk.column_descr().max_rep_level() == 0 && chunk.num_values() != *rows
+    })?;
+    let (path, values) = (chunk.column_path(), chunk.num_values());
+    Some(format!(
+        "its column `{path}` has {values} values in {rows} rows"
+    ))
 }
 
 fn has_int96(metadata: &ArrowReaderMetadata) -> bool {

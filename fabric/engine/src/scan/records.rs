@@ -13,7 +13,7 @@ use weft_core::Problem;
 use weft_core::job::{BadRecords, CsvFormat, InputFormat, UnknownFields};
 
 use super::blocks::{Blocks, Dialect, ends, first_block};
-use super::format::{CsvDecoder, NEVER_CLOSED, csv_format, header_end, header_names};
+use super::format::{CsvDecoder, NEVER_CLOSED, csv_format, first_record, header_end, header_names};
 use super::infer::{self, Origin};
 use super::json::{Decoder, Unknown, with_rest};
 use super::reason::Reason;
@@ -262,8 +262,7 @@ impl RecordReader {
 fn skip_record(blocks: &mut Blocks, dialect: Dialect) -> Result<(), Problem> {
     blocks.fill_block()?;
     loop {
-        let end = ends(dialect, &blocks.pending, 0).next();
-        if let Some(end) = end {
+        if let Some(end) = first_record(dialect, &blocks.pending) {
             blocks.consume(end);
             return Ok(());
         }
@@ -409,10 +408,17 @@ mod tests {
 
     #[test]
     fn what_would_lose_something_is_no_record() {
-        for number in ["1.5", "-1.99", "1e-1", "\"1.5\"", "9223372036854775808"] {
+        for number in [
+            "1.5",
+            "-1.99",
+            "1e-1",
+            "\"1.5\"",
+            "\"7\"",
+            "9223372036854775808",
+        ] {
             check_bad(&json(), &format!("{{\"b\": {number}}}\n"), "byte 0");
         }
-        let text = "{\"a\": 1.5, \"b\": 9007199254740993}\n{\"a\": null, \"b\": \"-7\"}\n";
+        let text = "{\"a\": 1.5, \"b\": 9007199254740993}\n{\"a\": null, \"b\": -7}\n";
         check(&json(), text, &["1.5=9007199254740993", "=-7"]);
     }
 
@@ -425,6 +431,7 @@ mod tests {
             &["x=1", "y\r\n=2"],
         );
         check(&csv(true), "\u{feff}a,b\nx,1\n", &["x=1"]);
+        check(&csv(true), "\r\n\na,b\nx,1\n", &["x=1"]);
         check(&csv(false), "\u{feff}x,1\r\n", &["x=1"]);
         check(&json(), "\u{feff}{\"b\": 1}\r\n{\"b\": 2}", &["=1", "=2"]);
         check(&json(), "{\"a\": 5}\n{\"a\": \"x\"}\n", &["5=", "x="]);

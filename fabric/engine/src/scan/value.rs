@@ -56,7 +56,7 @@ pub(super) fn float64(text: &str) -> Option<f64> {
         // `inf` is one; digits that are too large are none.
         return (!text.contains(|c: char| c.is_ascii_digit())).then_some(value);
     }
-    let is_kept = value.abs() <= FLOAT64_EXACT || !is_digits(text) || is_exactly(text, value);
+    let is_kept = value.abs() < FLOAT64_EXACT || !is_digits(text) || is_exactly(text, value);
     is_kept.then_some(value)
 }
 
@@ -67,7 +67,7 @@ pub(super) fn float32(text: &str) -> Option<f32> {
         return (!text.contains(|c: char| c.is_ascii_digit())).then_some(value);
     }
     let is_kept =
-        value.abs() <= FLOAT32_EXACT || !is_digits(text) || is_exactly(text, f64::from(value));
+        value.abs() < FLOAT32_EXACT || !is_digits(text) || is_exactly(text, f64::from(value));
     is_kept.then_some(value)
 }
 

@@ -47,10 +47,14 @@ impl Shapes {
         &mut self.shapes[position]
     }
 
-    /// Columns of the keys. Keys of which nothing but `{}` was seen have none: no format holds a struct without members.
+    /// Columns of the keys. Those that cannot name a column have none, nor have those of which nothing but `{}` was seen: no
+    /// format holds a struct without members.
     fn fields(&self, path: &str) -> Result<Vec<FieldRef>, String> {
         let mut fields = Vec::new();
         for (key, shape) in self.keys.iter().zip(&self.shapes) {
+            if !weft_sandbox::is_column_name(key) {
+                continue;
+            }
             let path = match path {
                 "" => key.clone(),
                 path => format!("{path}.{key}"),
