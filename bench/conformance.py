@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from copies import Copier
 from readers import PEERS, Readers, Unreadable
-from sameness import Differs, check_csv, check_json, check_tables, check_written_json, parse_csv, parse_json
+from sameness import Differs, check_tables
+from text_sameness import check_csv, check_json, check_written_json, parse_csv, parse_json
 
 VERDICTS = ("equal", "refused", "both refuse", "alone", "differs", "crashed")
 # The worst of what came of the runs of one file is its verdict.
@@ -81,10 +82,27 @@ class Checker:
         if copied.outcome == "crashed":
             return Verdict("crashed", copied.reason)
         able, why = self.readers.who_reads(format, [path])
+        if able and "writing to" in copied.detail:
+            return self.as_json(copied, format, path, able)
         if not able:
             return Verdict("both refuse", f"{copied.reason} ({why})")
         verdict = Verdict("refused", copied.reason, tuple(able))
         return worst(verdict, self.without_refused_columns(copied, format, path))
+
+    def as_json(self, refused, format, path, able):
+        """What comes of what Parquet cannot hold."""
+        copied = self.copier.copy({"format": format, "uri": literal(path)}, format="json")
+        if not copied.is_done:
+            return Verdict("crashed" if copied.outcome == "crashed" else "refused", f"{refused.reason}; as JSON: {copied.reason}", tuple(able))
+        try:
+            records = []
+            for file in copied.files:
+                with open(file, encoding="utf-8") as lines:
+                    records += map(parse_json, lines)
+            check_written_json(self.readers.read(able[0], format, [path]), records)
+        except (Differs, ValueError) as error:
+            return Verdict("differs", f"as JSON: {able[0]}: {error}")
+        return Verdict("equal", notes=("it is JSON, since Parquet cannot hold it",))
 
     def without_refused_columns(self, copied, format, path):
         """What comes of the columns that functions can take, where only some are refused."""
@@ -179,7 +197,8 @@ class Checker:
         if copied.outcome == "crashed":
             return Verdict("crashed", copied.reason)
         if not copied.is_done:
-            return Verdict("both refuse", copied.reason)
+            # Where most are bad it is the header that is wrong, or the first record.
+            return Verdict("refused" if n_good > n_bad else "both refuse", copied.reason)
         if copied.bad < n_bad:
             return Verdict("differs", f"{copied.bad} records are put aside, and {n_bad} are no {format}")
         if copied.bad > n_bad:

@@ -13,6 +13,9 @@ EXOTIC = 0.2
 PIECES = ("", "a", "x y", " front", "back ", ",", ";", "\t", '"', '""', "'", "\\", "\n", "\r\n", "\r", "null", "NaN", "true", "007", "1e5", "-0", "+7", " 7",
           "2020-02-30", "2013-10-31 10:20:30", "20240105", "ß", "é", "e\u0301", "\u00a0", "\u2028", "\ufeff", "\ufffd", "\U0001f600", "\U00020bb7",
           "\U0002f81a", "\U000e0001", "\U0010ffff", "\u0001", "\u007f", "</script>", "{}", "[1]", "#", "long " * 50)
+FLOATS = (0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1.7976931348623157e308, 2**53 + 2.0, 1e22, 1e23, 0.1, 1 / 3, 1e-7, 123456789.125, -1.0)
+# Among others the first second that four digits write, and the last one.
+SECONDS = (0, -1, 86_400, -62_135_596_800, 253_402_300_799, -2_208_988_800, 4_102_444_800, 951_782_400)
 NAMES = ("a b", "A", "ümlaut", "\U00020bb7", "x.y", "x`y", "'", "select", "Δ", "a,b", 'q"q', "-", "9", "list", "element", "key", "\u00a0")
 
 
@@ -31,8 +34,7 @@ def integer(draw, bits, is_signed):
 
 
 def floating(draw, type_):
-    value = draw.choice([0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1.7976931348623157e308, 2**53 + 2.0, 1e22, 1e23, 0.1, 1 / 3, 1e-7, 123456789.125, -1.0])
-    value = value if draw.random() < 0.4 else draw.uniform(-1e6, 1e6) if draw.random() < 0.5 else float(draw.randrange(-1000, 1000))
+    value = draw.choice(FLOATS) if draw.random() < 0.4 else draw.uniform(-1e6, 1e6) if draw.random() < 0.5 else float(draw.randrange(-1000, 1000))
     if type_ == pa.float64():
         return value
     try:
@@ -43,7 +45,7 @@ def floating(draw, type_):
 
 def when(draw, unit_per_s, is_micro, far):
     """A time since 1970 in its unit. `far`: beyond the years that four digits write."""
-    seconds = draw.choice([0, -1, 86_400, -62_135_596_800, 253_402_300_799, -2_208_988_800, 4_102_444_800, 951_782_400]) if draw.random() < 0.3 else draw.randrange(-10**9, 4 * 10**9)
+    seconds = draw.choice(SECONDS) if draw.random() < 0.3 else draw.randrange(-10**9, 4 * 10**9)
     if far and draw.random() < 0.2:
         seconds = draw.choice([-200_000_000_000, 3_093_527_980_800])
     value = seconds * unit_per_s + draw.choice([0, 0, draw.randrange(unit_per_s)])
@@ -101,8 +103,9 @@ def scalars(draw, type_, n, none, text_format):
     if pa.types.is_floating(type_):
         return array(lambda: floating(draw, type_))
     if pa.types.is_decimal(type_):
+        end = 10**type_.precision
         with decimal.localcontext(prec=100):
-            return array(lambda: decimal.Decimal(draw.choice([0, 1, -1, 10**type_.precision - 1, 1 - 10**type_.precision, draw.randrange(10**type_.precision)])).scaleb(-type_.scale))
+            return array(lambda: decimal.Decimal(draw.choice([0, 1, -1, end - 1, 1 - end, draw.randrange(end)])).scaleb(-type_.scale))
     if pa.types.is_date32(type_):
         return array(lambda: when(draw, 1, True, not text_format) // 86_400, pa.int32())
     if pa.types.is_timestamp(type_):

@@ -8,9 +8,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from readers import table_of
-from sameness import parse_csv, parse_json
+from text_sameness import parse_csv, parse_json
 
-DECLARABLE = {pa.bool_(): "boolean", pa.float32(): "float32", pa.float64(): "float64", pa.string(): "utf8", pa.date32(): "date32", pa.timestamp("us"): "timestamp-us",
+# What `schema` calls types.
+DECLARABLE = {pa.bool_(): "boolean", pa.float32(): "float32", pa.float64(): "float64", pa.string(): "utf8", pa.date32(): "date32",
+              pa.timestamp("us"): "timestamp-us",
               **{type_: str(type_) for type_ in (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())}}
 
 
@@ -51,7 +53,7 @@ def varied(draw, table):
             continue
         if pa.types.is_struct(field.type) and draw.random() < 0.5:
             column = shuffled(draw, column.combine_chunks())
-        is_required = column.null_count == 0 and draw.random() < 0.4
+        is_required = column.null_count == 0 and not pa.types.is_null(column.type) and draw.random() < 0.4
         fields.append(pa.field(field.name, column.type, nullable=not is_required))
         columns.append(column)
     order = list(range(len(fields)))
@@ -151,14 +153,18 @@ def arrow(draw, table, folder):
             part = varied(draw, part) if len(many) > 1 else part
             hows.append(attempted(lambda: arrow_by_pyarrow(draw, part, path)))
         else:
-            kind = draw.choice(["file", "stream"])
-            frame = attempted(lambda: polars.from_arrow(part))
-            attempted(lambda: (frame.write_ipc if kind == "file" else frame.write_ipc_stream)(path, compression="uncompressed", compat_level=draw.choice([None, None, polars.CompatLevel.oldest()])))
-            hows.append(kind)
+            hows.append(attempted(lambda: arrow_by_polars(draw, part, path)))
         paths.append(path)
     if writer != "pyarrow":
         table = attempted(lambda: table_of("pyarrow", "arrow", paths))
     return paths, f"{writer} {'; '.join(hows)}", {}, table
+
+
+def arrow_by_polars(draw, table, path):
+    kind, frame = draw.choice(["file", "stream"]), polars.from_arrow(table)
+    write = frame.write_ipc if kind == "file" else frame.write_ipc_stream
+    write(path, compression="uncompressed", compat_level=draw.choice([None, None, polars.CompatLevel.oldest()]))
+    return kind
 
 
 def arrow_by_pyarrow(draw, table, path):
@@ -175,12 +181,13 @@ def arrow_by_pyarrow(draw, table, path):
 # ---- CSV
 
 def write_csv(draw, table, folder):
-    writer = draw.choice(["pyarrow", "polars", "duckdb", "python"])
+    by = {"pyarrow": csv_by_pyarrow, "polars": csv_by_polars, "duckdb": csv_by_duckdb, "python": csv_by_python}
+    writer = draw.choice(list(by))
     delimiter = draw.choice([",", ",", ";", "\t", "|"])
     paths = []
     for at, part in enumerate([table] if draw.random() < 0.7 else parts(draw, table)):
         path = f"{folder}/{at}.csv"
-        attempted(lambda: {"pyarrow": csv_by_pyarrow, "polars": csv_by_polars, "duckdb": csv_by_duckdb, "python": csv_by_python}[writer](draw, part, path, delimiter))
+        attempted(lambda: by[writer](draw, part, path, delimiter))
         check_rows(path, part, delimiter)
         paths.append(packed(draw, path))
     how = f"{writer} delimiter={delimiter!r}"

@@ -19,7 +19,8 @@ from conformance import RANK, VERDICTS, Verdict, kind_of, worst
 from copies import Copier
 from random_files import CannotWrite, write
 from readers import table_of
-from sameness import Differs, check_csv, check_json, check_tables, check_written_csv, check_written_json, parse_csv, parse_json
+from sameness import Differs, check_tables
+from text_sameness import check_csv, check_json, check_written_csv, check_written_json, parse_csv, parse_json
 
 FORMATS = ("parquet", "arrow", "csv", "json")
 

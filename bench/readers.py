@@ -108,8 +108,7 @@ def _duckdb(format, paths, options):
     import duckdb
     with duckdb.connect() as connection:
         connection.execute("set threads = 1; set timezone = 'UTC'")
-        call = {"parquet": "read_parquet(?, hive_partitioning = false)", "csv": "read_csv(?, hive_partitioning = false)", "json": "read_json(?, hive_partitioning = false)"}[format]
-        return connection.sql(f"select * from {call}", params=[paths]).to_arrow_table()
+        return connection.sql(f"select * from read_{format}(?, hive_partitioning = false)", params=[paths]).to_arrow_table()
 
 
 def _polars(format, paths, options):
