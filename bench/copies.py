@@ -80,7 +80,8 @@ class Copier:
                "output": {"out": {"from": "copy", "format": format, "uri": f"{out}/"}}}
         try:
             copied = self._run(job)
-            if not copied.is_done and self._executors_lost() > self.lost:
+            # Tasks of an executor that died are done again, so that the job may have succeeded.
+            if self._executors_lost() > self.lost:
                 copied = dataclasses.replace(copied, outcome="crashed", detail=f"an executor was lost: {copied.detail}")
         except (OSError, ValueError, TimeoutError) as error:
             copied = Copied("crashed", detail=f"{type(error).__name__}: {error}; {self._last_words()}")
