@@ -264,7 +264,7 @@ mod tests {
             "id": "job-1", "name": "weblog", "status": "failed", "submitted_at": "2026-11-20T12:00:00Z", "started_at": null,
             "ended_at": "2026-11-20T12:01:00Z", "tags": {"team": "growth"}, "input_bytes": 2048,
             "stages": [{"position": 0, "name": "visits", "status": "done", "tasks_total": 24, "tasks_done": 24, "rows_read": 1000, "bad_records": 3,
-                        "rows_written": 999, "duplicates": 1, "retries": 2}],
+                        "rows_written": 999, "duplicates": 1, "retries": 2, "skew": {"task": 17, "over_mean_milli": 2500}}],
             "problem": {"code": "guest_trap", "detail": "it trapped", "function": "weblog/parse"}, "outputs": [],
         });
         read_value(job).expect("a job")
