@@ -1,17 +1,19 @@
 //! Arrow IPC, files and streams, read message by message.
 //!
 //! What a message says of its body is checked before a decoder sees it: decoders believe it. A split's batches are those whose messages begin within
-//! it; the others are passed over unread, but for dictionaries. What a file's footer says is not needed.
+//! it; the others are passed over unread, but for dictionaries. What a file's footer says is needed only where the schema's length
+//! is missing.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::{Endianness, MessageHeader, MetadataVersion, root_as_message};
+use arrow::ipc::{Endianness, MessageHeader, MetadataVersion, root_as_footer, root_as_message};
 use weft_core::{ErrorCode, Problem};
 
 use super::{BATCH_ROWS, check_size, conform, positions, shared, unreadable};
@@ -20,6 +22,10 @@ use crate::untrusted::decode;
 
 /// How a file begins; a stream begins with its first message.
 const FILE_MAGIC: &[u8; 8] = b"ARROW1\0\0";
+/// How a file ends: the length of its footer, and the magic.
+const FILE_END_BYTES: u64 = 10;
+/// No message is shorter.
+const MESSAGE_BYTES_MIN: u64 = 16;
 /// Bytes of what a message says of its body.
 const METADATA_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of a body.
@@ -102,6 +108,16 @@ impl Messages {
         } else {
             file.rewind()?;
         }
+        let mut head = io::Cursor::default();
+        if magic == FILE_MAGIC
+            && let Some(schema) = schema_without_length(&mut file, bytes, bytes - left)?
+        {
+            left -= schema.len() as u64;
+            file.seek_relative(i64::try_from(schema.len()).map_err(|_| invalid("a schema"))?)?;
+            check(&schema, BODY_BYTES_MAX)?;
+            let length = u32::try_from(schema.len()).map_err(|_| invalid("a schema"))?;
+            head = io::Cursor::new([&[0xff; 4], &length.to_le_bytes()[..], &schema].concat());
+        }
         Ok(Self {
             file: Box::new(file),
             has_footer: true,
@@ -110,7 +126,7 @@ impl Messages {
             body_bytes_max: BODY_BYTES_MAX,
             dictionaries_left: u64::MAX,
             wanted,
-            head: io::Cursor::default(),
+            head,
             body_left: 0,
             ended: false,
         })
@@ -228,6 +244,48 @@ impl Messages {
         self.head = io::Cursor::new(head);
         Ok(true)
     }
+}
+
+/// The schema's message of a file in which its length does not stand before it, which readers that go by the footer do not
+/// miss. It ends where the first block begins that the footer names, or the footer does.
+fn schema_without_length(
+    file: &mut BufReader<File>,
+    file_bytes: u64,
+    begins: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let first = file.fill_buf()?.first_chunk::<4>().copied();
+    let length = first.map(u32::from_le_bytes);
+    if length.is_none_or(|length| u64::from(length) >= MESSAGE_BYTES_MIN) {
+        return Ok(None);
+    }
+    let read = |offset: u64, bytes: u64| {
+        let bytes = usize::try_from(bytes).map_err(|_| invalid("a footer"))?;
+        let mut taken = vec![0; bytes];
+        file.get_ref().read_exact_at(&mut taken, offset)?;
+        Ok::<_, io::Error>(taken)
+    };
+    let no_footer = || invalid("it has no footer");
+    let end = file_bytes
+        .checked_sub(FILE_END_BYTES)
+        .ok_or_else(no_footer)?;
+    let tail = read(end, FILE_END_BYTES)?;
+    let length = tail.first_chunk::<4>().copied().map(u32::from_le_bytes);
+    let length = u64::from(length.ok_or_else(no_footer)?);
+    let footer_begins = end
+        .checked_sub(length)
+        .filter(|begins| *begins >= 8 && length <= METADATA_BYTES_MAX)
+        .ok_or_else(no_footer)?;
+    let footer = read(footer_begins, length)?;
+    let footer = root_as_footer(&footer).map_err(|error| invalid(error.to_string()))?;
+    let blocks = [footer.dictionaries(), footer.recordBatches()];
+    let offsets = blocks.iter().flatten().flat_map(|blocks| blocks.iter());
+    let offsets = offsets.filter_map(|block| u64::try_from(block.offset()).ok());
+    let ends = offsets.min().unwrap_or(footer_begins).min(footer_begins);
+    let bytes = ends
+        .checked_sub(begins)
+        .filter(|bytes| *bytes <= METADATA_BYTES_MAX)
+        .ok_or_else(|| invalid("its footer does not say where its schema ends"))?;
+    read(begins, bytes).map(Some)
 }
 
 impl Read for Messages {

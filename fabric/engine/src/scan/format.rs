@@ -169,7 +169,7 @@ impl Dialect {
 }
 
 /// Where the first record of a file ends; blank lines before it belong to it.
-pub(super) fn first_record(dialect: Dialect, block: &[u8]) -> Option<usize> {
+fn first_record(dialect: Dialect, block: &[u8]) -> Option<usize> {
     let mut ends = ends(dialect, block, 0);
     ends.find(|end| !block[..*end].trim_ascii().is_empty())
 }

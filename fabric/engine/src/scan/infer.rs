@@ -418,7 +418,9 @@ struct FirstRecords<'a> {
 impl FirstRecords<'_> {
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = self.header;
-        let records = ends(self.dialect, self.block, start).map(move |end| {
+        let ends = ends(self.dialect, self.block, start);
+        // Where there are quotes, ends are looked for from the beginning.
+        let records = ends.filter(|end| *end > self.header).map(move |end| {
             let record = &self.block[start..end];
             start = end;
             record

@@ -12,13 +12,13 @@ use arrow::datatypes::SchemaRef;
 use weft_core::Problem;
 use weft_core::job::{BadRecords, CsvFormat, InputFormat, UnknownFields};
 
-use super::blocks::{Blocks, Dialect, ends, first_block};
-use super::format::{CsvDecoder, NEVER_CLOSED, csv_format, first_record, header_end, header_names};
+use super::blocks::{Blocks, Dialect, ends};
+use super::format::{CsvDecoder, NEVER_CLOSED, csv_format, header_end, header_names};
 use super::infer::{self, Origin};
 use super::json::{Decoder, Unknown, with_rest};
 use super::reason::Reason;
 use super::{BATCH_ROWS, BadRecord, LeftOut};
-use crate::plan::{FileSplit, FilesPlan};
+use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::problems::internal;
 
 /// What turns bytes into rows.
@@ -43,24 +43,16 @@ impl RecordReader {
     pub(super) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
         let dialect = Dialect::of(&plan.format);
         let mut blocks = Blocks::open(split, dialect)?;
-        let begins = blocks.position == 0;
         blocks.skip_mark()?;
         let format = match &plan.format {
-            InputFormat::Csv(csv) => {
-                let names = match csv.header {
-                    true => file_header(csv, &split.path, split.file_bytes)?,
-                    false => None,
-                };
-                match names {
-                    None if csv.header => Format::Nothing,
-                    names => {
-                        if csv.header && begins {
-                            skip_record(&mut blocks, dialect)?;
-                        }
-                        Format::Csv(csv_format(csv, &plan.schema, &split.path, names)?)
-                    }
+            InputFormat::Csv(csv) if csv.header => match Header::read(csv, split)? {
+                None => Format::Nothing,
+                Some(Header { names, end }) => {
+                    skip_to(&mut blocks, end)?;
+                    Format::Csv(csv_format(csv, &plan.schema, &split.path, Some(names))?)
                 }
-            }
+            },
+            InputFormat::Csv(csv) => Format::Csv(csv_format(csv, &plan.schema, &split.path, None)?),
             InputFormat::Json {
                 columns,
                 unknown_fields,
@@ -259,35 +251,47 @@ impl RecordReader {
     }
 }
 
-fn skip_record(blocks: &mut Blocks, dialect: Dialect) -> Result<(), Problem> {
-    blocks.fill_block()?;
-    loop {
-        if let Some(end) = first_record(dialect, &blocks.pending) {
-            blocks.consume(end);
-            return Ok(());
+/// Drops what lies before `end`, a position in the file.
+fn skip_to(blocks: &mut Blocks, end: u64) -> Result<(), Problem> {
+    while blocks.position < end {
+        blocks.fill_block()?;
+        let left = usize::try_from(end - blocks.position).unwrap_or(usize::MAX);
+        let skipped = left.min(blocks.pending.len());
+        if skipped == 0 {
+            break;
         }
-        if blocks.ended {
-            let all = header_end(&blocks.split.path, dialect, &blocks.pending)?;
-            blocks.consume(all);
-            return Ok(());
-        }
-        blocks.fill_record("header")?;
+        blocks.consume(skipped);
     }
+    Ok(())
 }
 
-/// The names that a CSV file begins with. Nothing where the file is empty.
-fn file_header(
-    csv: &CsvFormat,
-    path: &str,
-    file_bytes: u64,
-) -> Result<Option<Vec<String>>, Problem> {
-    let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
-    let block = first_block(path, file_bytes, dialect)?;
-    if block.trim_ascii().is_empty() {
-        return Ok(None);
+/// The first record of a CSV file that is not blank.
+struct Header {
+    names: Vec<String>,
+    /// Where it ends in the (decompressed) file.
+    end: u64,
+}
+
+impl Header {
+    /// Nothing where the file is empty.
+    fn read(csv: &CsvFormat, split: &FileSplit) -> Result<Option<Self>, Problem> {
+        let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
+        let whole = FileSplit {
+            part: Part::Whole,
+            ..split.clone()
+        };
+        let mut blocks = Blocks::open(&whole, dialect)?;
+        let bytes = blocks.fill_first(dialect)?;
+        let (begins, block) = (blocks.position, blocks.take(bytes));
+        if block.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let end = header_end(&split.path, dialect, &block)?;
+        Ok(Some(Self {
+            names: header_names(csv, &split.path, &block[..end])?,
+            end: begins + end as u64,
+        }))
     }
-    let end = header_end(path, dialect, &block)?;
-    header_names(csv, path, &block[..end]).map(Some)
 }
 
 #[cfg(test)]
@@ -295,7 +299,6 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
-    use crate::plan::Part;
     use crate::scan::record_starts;
 
     fn rows(path: &str, format: &InputFormat, part: Part) -> Result<Vec<String>, Problem> {
