@@ -37,11 +37,23 @@ pub fn guest_type(data_type: &DataType) -> DataType {
         | DataType::LargeList(child)
         | DataType::FixedSizeList(child, _)
         | DataType::ListView(child)
-        | DataType::LargeListView(child)
-        | DataType::Map(child, _) => DataType::List(guest_field(child)),
+        | DataType::LargeListView(child) => DataType::List(guest_field(child)),
+        DataType::Map(entries, _) => DataType::List(map_entry(entries)),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(guest_field).collect()),
         other => other.clone(),
     }
+}
+
+/// The entries of a map, whose members writers name as they like.
+fn map_entry(entries: &FieldRef) -> FieldRef {
+    let members = match entries.data_type() {
+        DataType::Struct(members) => members.iter().zip(["key", "value"]),
+        _ => return guest_field(entries),
+    };
+    let member =
+        |(member, name): (&FieldRef, &str)| Field::clone(&guest_field(member)).with_name(name);
+    let entry = DataType::Struct(members.map(member).collect());
+    Arc::new(Field::new("item", entry, entries.is_nullable()))
 }
 
 /// Digits that 128 bits hold.

@@ -18,13 +18,14 @@ use arrow::error::ArrowError;
 use super::{EXACT, value};
 
 const DAY_MS: i64 = 86_400_000;
+const DAY_US: i64 = 86_400_000_000;
 
 /// The type in which the decoder of CSV gives a column: text, where it would take values that lose something.
-pub(super) fn decoded_field(field: &Field, floats_as_text: bool) -> Field {
+pub(super) fn decoded_field(field: &Field, numbers_as_text: bool) -> Field {
     let as_text = match field.data_type() {
         DataType::Decimal128(_, _) => true,
         time if time.is_temporal() => true,
-        float if float.is_floating() => floats_as_text,
+        number if number.is_numeric() => numbers_as_text,
         _ => false,
     };
     match as_text {
@@ -64,10 +65,23 @@ pub(super) fn cast(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, 
                 times.reinterpret_cast::<TimestampMicrosecondType>(),
             ))
         }
-        (
-            DataType::Time32(unit) | DataType::Time64(unit) | DataType::Duration(unit),
-            DataType::Int64,
-        ) => Ok(Arc::new(microseconds(&units(column)?, *unit)?)),
+        (DataType::Time32(unit) | DataType::Time64(unit), DataType::Int64) => {
+            let times = microseconds(&units(column)?, *unit)?;
+            match times
+                .iter()
+                .flatten()
+                .find(|time| !(0..DAY_US).contains(time))
+            {
+                Some(time) => {
+                    let what = format!("{time} µs is no time of day");
+                    Err(ArrowError::CastError(what))
+                }
+                None => Ok(Arc::new(times)),
+            }
+        }
+        (DataType::Duration(unit), DataType::Int64) => {
+            Ok(Arc::new(microseconds(&units(column)?, *unit)?))
+        }
         (DataType::Date64, DataType::Date32) => days(column),
         (_, DataType::List(item)) => list(column, item),
         (DataType::Struct(_), DataType::Struct(members)) => {
@@ -246,6 +260,11 @@ fn of_texts(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowEr
         }
         DataType::Float64 => Arc::new(each!(Float64Array, value::float64)),
         DataType::Float32 => Arc::new(each!(Float32Array, value::float32)),
+        whole if whole.is_integer() => {
+            // In what holds all of them, from where the cast refuses what is beyond the type's range.
+            let wide = each!(Decimal128Array, value::whole).with_precision_and_scale(38, 0)?;
+            cast_with_options(&(Arc::new(wide) as ArrayRef), data_type, &EXACT)?
+        }
         _ => cast_with_options(column, data_type, &EXACT)?,
     })
 }

@@ -39,17 +39,23 @@ impl CsvDecoder {
         records: &[u8],
     ) -> Result<Vec<RecordBatch>, ArrowError> {
         check_csv(&self.csv, records)?;
-        let batches = self.decode_as(Arc::clone(&self.schema), records)?;
-        let mut decoded = batches.iter().flat_map(RecordBatch::columns);
-        // Floats are decoded a second time, as texts, where the first time may have lost digits: few blocks have such.
-        let batches = match decoded.any(may_be_inexact) {
-            true => {
+        // Numbers are decoded a second time, as texts, where the first time may have lost digits, or failed over a whole number
+        // that is written as `1.0` or `1e3`: few blocks have such.
+        let batches = match self.decode_as(Arc::clone(&self.schema), records) {
+            Ok(batches)
+                if !batches
+                    .iter()
+                    .flat_map(RecordBatch::columns)
+                    .any(may_be_inexact) =>
+            {
+                batches
+            }
+            _ => {
                 let fields = self.schema.fields().iter();
                 let fields = fields.map(|field| decoded_field(field, true));
                 let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
                 self.decode_as(schema, records)?
             }
-            false => batches,
         };
         let conform = |batch| conform(batch, &self.order, columns);
         batches.into_iter().map(conform).collect()

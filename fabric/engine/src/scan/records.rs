@@ -435,6 +435,11 @@ mod tests {
         );
         check(&csv(true), "\u{feff}a,b\nx,1\n", &["x=1"]);
         check(&csv(true), "\r\n\na,b\nx,1\n", &["x=1"]);
+        check(
+            &csv(true),
+            "a,b\nx,1.0\ny,1e3\nz,007\n",
+            &["x=1", "y=1000", "z=7"],
+        );
         check(&csv(false), "\u{feff}x,1\r\n", &["x=1"]);
         check(&json(), "\u{feff}{\"b\": 1}\r\n{\"b\": 2}", &["=1", "=2"]);
         check(&json(), "{\"a\": 5}\n{\"a\": \"x\"}\n", &["5=", "x="]);
