@@ -330,7 +330,7 @@ fn bad_records_fail_are_skipped_or_put_aside() {
         "bad_record",
     );
     for part in [
-        "bad.csv`, byte 10680: `many` in column `n` is no int64;",
+        "bad.csv`, byte 10680: `many` is not a valid int64 (column `n`);",
         "another type in `schema`",
         "bad_records",
     ] {
@@ -365,7 +365,7 @@ fn bad_records_fail_are_skipped_or_put_aside() {
     let dead = rows(&desk.path("bad"));
     assert_eq!(dead.len(), 3, "{dead:?}");
     let expected = [
-        ("`many` in column `n` is no int64", "1234,many"),
+        ("`many` is not a valid int64 (column `n`)", "1234,many"),
         ("it has 1 value, and there are 2 columns", "2345"),
         ("it has 3 values, and there are 2 columns", "3456,1,2"),
     ];

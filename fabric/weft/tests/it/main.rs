@@ -7,6 +7,7 @@
 mod access_log;
 mod api;
 mod bad_input;
+mod cases;
 mod clock;
 mod conservation;
 mod corpora;
