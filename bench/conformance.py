@@ -226,6 +226,8 @@ class Checker:
             elif n_rows:
                 raise Differs(f"no rows instead of {n_rows}")
         except Differs as error:
+            if copied.unknown:
+                return Verdict("refused", f"values were passed over, and told, because no column can have their key: {copied.unknown}", ("Python",))
             return Verdict("differs", str(error))
         return Verdict("equal", notes=tuple(sorted(notes)))
 

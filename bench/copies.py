@@ -17,6 +17,8 @@ class Copied:
     detail: str = ""
     files: tuple = ()
     bad: int = 0
+    # Values that were passed over, and counted, because no column has their key.
+    unknown: int = 0
     # What was put aside, as dead letters tell it; nothing where the job put nothing aside.
     letters: tuple = ()
 
@@ -107,8 +109,9 @@ class Copier:
             if status >= 300:
                 raise ValueError(f"the job is answered with {status}")
         bad = sum(stage.get("bad_records", 0) for stage in answer.get("stages", []))
+        unknown = sum(stage.get("unknown_fields", 0) for stage in answer.get("stages", []))
         if answer["status"] == "succeeded":
-            return Copied("done", bad=bad)
+            return Copied("done", bad=bad, unknown=unknown)
         return refused(answer.get("problem") or {"code": answer["status"], "detail": ""})
 
     def _last_words(self):

@@ -14,7 +14,6 @@ use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_protocol::SinkFile;
 use weft_store::StagedFile;
 
-use crate::canonical::{Canonical, edge_schema};
 use crate::encode::Encoder;
 use crate::plan::SinkPlan;
 use weft_protocol::TaskRequest;
@@ -114,13 +113,9 @@ impl SinkWriter {
         let Some(converter) = &self.rows_of_folders else {
             return Ok(Vec::new());
         };
-        // One folder for each value: `-0.0` is `0.0`, and every NaN is one.
-        let plain = edge_schema(batch.schema_ref(), &self.plan.partition_by);
-        let plain = Canonical::new(&plain, &self.plan.partition_by);
-        let named = plain.batch(batch.clone())?;
         let columns = self.plan.partition_by.iter();
         let columns: Vec<_> = columns
-            .map(|column| Arc::clone(named.column(*column)))
+            .map(|column| Arc::clone(batch.column(*column)))
             .collect();
         let keys = converter.convert_columns(&columns)?;
         let mut places: HashMap<&[u8], usize> = HashMap::new();
@@ -135,7 +130,7 @@ impl SinkWriter {
         let kept = batch.project(&self.kept_columns)?;
         rows.into_iter()
             .map(|rows| {
-                let folder = self.folder(&named, rows[0] as usize)?;
+                let folder = self.folder(batch, rows[0] as usize)?;
                 Ok((folder, take_record_batch(&kept, &UInt32Array::from(rows))?))
             })
             .collect()

@@ -1,4 +1,4 @@
-//! The verbs of the repository, as `cargo xtask VERB`: demo, test, guests, lint, logs, bench.
+//! The verbs of the repository, as `cargo xtask VERB`: demo, test, guests, lint, logs, conformance, bench.
 //!
 //! They need what a checkout needs anyway: cargo, a C compiler, and for guests a Rust toolchain with a Wasm target, which
 //! [`toolchain`] finds or installs. Everything that is built goes outside the checkout, see [`places`].
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 mod bench;
+mod conformance;
 mod demo;
 mod guests;
 mod lint;
@@ -33,6 +34,8 @@ Usage: cargo xtask VERB
   guests   build the guests that tests need
   lint     check formatting, lints and layers
   logs     make access logs: --bytes 256MB --out DIR [--files 8] [--seed 1]
+  conformance
+           compare what Weft reads and writes with others: --files DIR (suites of files), --tables 1000 (random ones), --seed N
   bench    measure a clean checkout and write bench/RESULTS.md: [--peers] [--scale 1] [--runs 5] [--only NAME]
 
 What is built goes to $CARGO_TARGET_DIR, or to `target` in the checkout where it is not set.";
@@ -65,6 +68,7 @@ fn verb(arguments: &[String]) -> Result<ExitCode> {
         ("logs", flags) => logs::write(&logs::Request::parse(flags)?)?,
         ("demo", []) => return demo::start(),
         (demo::WORKER, []) => demo::work(&Places::find()?)?,
+        ("conformance", flags) => conformance::start(&Places::find()?, flags)?,
         ("bench", flags) => return bench::start(flags),
         (bench::WORKER, flags) => bench::work(&Places::find()?, flags)?,
         ("test", []) => tests::all(&Places::find()?)?,

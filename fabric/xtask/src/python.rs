@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::places::Places;
-use crate::run::{answer, guest_program, run};
+use crate::run::{answer, guest_program, program, run};
 use crate::toolchain::install;
 
 /// What components of Python programs are made with; their bytes depend on it. `weft build` has the same.
@@ -54,6 +54,28 @@ pub(crate) fn componentize(tool: &Path, wit: &Path, folder: &Path, out: &Path) -
 fn is_installed(tool: &Path) -> bool {
     let version = answer(guest_program(tool).arg("--version"));
     version.is_some_and(|version| version.split_whitespace().last() == Some(VERSION))
+}
+
+/// A virtual environment in `folder` with what a file of requirements lists; made anew where that has changed. Gives its Python.
+pub(crate) fn environment(folder: &Path, requirements: &Path) -> Result<PathBuf> {
+    ensure_python()?;
+    let python = folder.join("bin/python");
+    let (wanted, stamp) = (
+        std::fs::read_to_string(requirements)?,
+        folder.join("requirements.txt"),
+    );
+    if !std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        run(program("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(folder))?;
+        run(program(&python)
+            .args(["-m", "pip", "install", "--quiet"])
+            .arg("--disable-pip-version-check")
+            .arg("-r")
+            .arg(requirements))?;
+        std::fs::write(stamp, wanted)?;
+    }
+    Ok(python)
 }
 
 /// Finds a Python that makes virtual environments, or installs it.

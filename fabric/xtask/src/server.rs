@@ -77,10 +77,8 @@ impl Server {
     /// The command line, talking to this server.
     pub(crate) fn weft(&self) -> Command {
         let mut weft = program(&self.binary);
-        weft.arg("--endpoint")
-            .arg(format!("http://{}", self.address))
-            .arg("--data")
-            .arg(&self.data);
+        weft.env("WEFT_ENDPOINT", format!("http://{}", self.address))
+            .env("WEFT_DATA", &self.data);
         // Without a terminal to ask at, an interrupted run cancels its job.
         weft.env_remove("WEFT_TOKEN").stdin(Stdio::null());
         weft

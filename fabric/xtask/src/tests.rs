@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::places::Places;
 use crate::run::{cargo, program, run, run_lines, step};
-use crate::{guests, toolchain};
+use crate::{conformance, guests, toolchain};
 
 /// Tests of all steps together, as cargo's harness counts them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -77,6 +77,9 @@ fn steps(places: &Places, sums: &mut Sums) -> Result<()> {
             on_the_host(places, &folder, sums)
         })?;
     }
+    step("compare random tables with other systems", || {
+        conformance::slice(places)
+    })?;
     step("test a new project in Rust", || new_project(places, sums))?;
     for folder in python_tested(places)? {
         let name = folder.strip_prefix(&places.root).unwrap_or(&folder);

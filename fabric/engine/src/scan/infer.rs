@@ -184,7 +184,7 @@ fn texts(csv: &CsvFormat, names: &[String], record: &[u8]) -> Result<Vec<String>
 pub(super) struct Numbers {
     /// The least and the largest whole number.
     whole: Option<(i128, i128)>,
-    /// Whole numbers of more than 38 digits.
+    /// Numbers beyond all types: whole ones of more than 38 digits, fractions beyond the range of floats.
     is_huge: bool,
     has_fractions: bool,
 }
@@ -193,7 +193,10 @@ impl Numbers {
     /// Adds a number as JSON writes it.
     pub(super) fn add(&mut self, text: &str) {
         if text.contains(['.', 'e', 'E']) || text == "-0" {
-            self.has_fractions = true;
+            match value::float64(text) {
+                Some(_) => self.has_fractions = true,
+                None => self.is_huge = true,
+            }
             return;
         }
         match text.parse::<i128>() {

@@ -54,8 +54,8 @@ fn weft(address: SocketAddr, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
     command
         .args(arguments)
-        .args(["--token", "x", "--endpoint"])
-        .arg(format!("http://{address}"));
+        .env("WEFT_TOKEN", "x")
+        .env("WEFT_ENDPOINT", format!("http://{address}"));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, NullArray, RecordBatch,
-    StringArray, StructArray, Time32SecondArray, TimestampNanosecondArray,
+    Array, ArrayRef, Int32Array, Int64Array, ListArray, NullArray, RecordBatch, StringArray,
+    StructArray, Time32MillisecondArray, TimestampNanosecondArray,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -398,35 +398,10 @@ fn times_keep_all_digits_or_are_refused() {
         &nanos("b.parquet", 1_001),
         &["1001 ns has more digits than microseconds keep"],
     );
-    let time = Time32SecondArray::from(vec![2]);
+    let time = Time32MillisecondArray::from(vec![2_000]);
     let field = nullable("t", time.data_type().clone());
     let path = desk.write_parquet("t.parquet", vec![(field, Arc::new(time))]);
     desk.check("time", &input("parquet", &path), &[json!({"t": 2_000_000})]);
-}
-
-#[test]
-fn zeros_and_nans_are_one_key_each() {
-    let desk = Desk::new();
-    let nan = f64::from_bits(f64::NAN.to_bits() | 1 << 63 | 7);
-    let path = desk.place.path("keys.parquet");
-    let mut job = desk.job(&input("parquet", &path), "folders");
-    job["output"]["passed"]["partition_by"] = json!(["k"]);
-    let counted: ArrayRef = Arc::new(Int64Array::from(vec![1; 5]));
-    let values: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, nan, 1.0]));
-    desk.write_parquet(
-        "keys.parquet",
-        vec![
-            (nullable("k", DataType::Float64), values),
-            (nullable("n", DataType::Int64), counted),
-        ],
-    );
-    job::run(&desk.server, &job);
-    let folder = fs::read_dir(desk.place.path("folders")).expect("it is published");
-    let names = folder.map(|entry| entry.expect("an entry").file_name());
-    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
-    names.retain(|name| name.starts_with("k="));
-    names.sort();
-    assert_eq!(names, ["k=0.0", "k=1.0", "k=NaN"]);
 }
 
 #[test]

@@ -380,7 +380,7 @@ fn bad_records_fail_are_skipped_or_put_aside() {
     let dead = rows(&desk.path("bad-lines"));
     assert_eq!(dead.len(), 3, "{dead:?}");
     assert!(
-        dead[2].contains("`x` in column `id` is no int64"),
+        dead[2].contains("`x` is not a valid int64 (column `id`)"),
         "{dead:?}"
     );
 }

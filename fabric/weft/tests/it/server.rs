@@ -178,9 +178,9 @@ impl Server {
     pub(crate) fn cli(&self, arguments: &[&str]) -> Command {
         let mut command = weft();
         command
-            .arg("--endpoint")
-            .arg(format!("http://{}", self.address));
-        command.arg("--data").arg(&self.data).args(arguments);
+            .env("WEFT_ENDPOINT", format!("http://{}", self.address))
+            .env("WEFT_DATA", &self.data)
+            .args(arguments);
         command
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::Request;
 use crate::logs;
 use crate::places::Places;
+use crate::python::environment;
 use crate::run::{program, run, run_lines};
 
 pub(super) const JOBS: [&str; 5] = ["weblog", "taxi", "wordcount", "scoring", "sort"];
@@ -30,22 +31,7 @@ impl<'a> Peers<'a> {
         std::fs::create_dir_all(&folder)?;
         let peers = Peers { places, folder };
         let requirements = peers.script("requirements.txt");
-        let (wanted, stamp) = (
-            std::fs::read_to_string(&requirements)?,
-            peers.folder.join("venv/requirements.txt"),
-        );
-        if !std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-            run(program("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(peers.folder.join("venv")))?;
-            let mut pip = peers.python();
-            pip.args(["-m", "pip", "install", "--quiet"]);
-            run(pip
-                .arg("--disable-pip-version-check")
-                .arg("-r")
-                .arg(requirements))?;
-            std::fs::write(stamp, wanted)?;
-        }
+        environment(&peers.folder.join("venv"), &requirements)?;
         Ok(peers)
     }
 
