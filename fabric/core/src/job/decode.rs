@@ -165,11 +165,8 @@ fn duration_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) ->
 fn stages(table: &mut Table<'_>, limits: &Limits, errors: &mut Errors) -> Vec<StageSpec> {
     let path = table.at("stage");
     let items = match table.get("stage") {
-        Some(Value::Array(items)) if !items.is_empty() => items,
-        Some(Value::Array(_)) | None => {
-            errors.add(&path, "the job has no stage");
-            return Vec::new();
-        }
+        Some(Value::Array(items)) => items,
+        None => return Vec::new(),
         Some(_) => {
             errors.add(&path, "must be a list of tables (`[[stage]]`)");
             return Vec::new();
@@ -391,14 +388,15 @@ fn check_graph(spec: &JobSpec, errors: &mut Errors) {
 fn check_output_from(spec: &JobSpec, path: &str, output: &OutputSpec, errors: &mut Errors) {
     let stage = spec.stages.iter().find(|stage| stage.name == output.from);
     match stage.map(|stage| &stage.work) {
+        // A conversion: rows of an input are written as they are.
+        None if spec.inputs.iter().any(|input| input.name == output.from) => {}
         None => {
-            let suggestion = nearest(
-                &output.from,
-                spec.stages.iter().map(|stage| stage.name.as_str()),
-            );
+            let stages = spec.stages.iter().map(|stage| stage.name.as_str());
+            let inputs = spec.inputs.iter().map(|input| input.name.as_str());
+            let suggestion = nearest(&output.from, stages.chain(inputs));
             errors.add_with(
                 &format!("{path}.from"),
-                format!("there is no stage `{}`", output.from),
+                format!("there is no input or stage `{}`", output.from),
                 suggestion,
             );
         }
@@ -433,6 +431,13 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
     let is_wrong = |path: &str| path.starts_with("output.") || path.ends_with(".from");
     if errors.told.iter().any(|error| is_wrong(&error.path)) {
         return;
+    }
+    let written = |output: &&OutputSpec| !spec.is_dead_letters(output);
+    if spec.stages.is_empty() && !spec.outputs.iter().any(|output| written(&output)) {
+        errors.add(
+            "stage",
+            "the job does nothing: it has neither a stage nor an output of an input",
+        );
     }
     let used = |stage: &StageSpec| {
         let by_stage = spec

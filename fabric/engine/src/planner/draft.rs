@@ -73,10 +73,10 @@ impl Draft {
     }
 
     pub(super) fn label(&self) -> String {
-        if self.names.is_empty() {
-            "input".into()
-        } else {
-            self.names.join("+")
+        match &self.source {
+            // Nothing is done to the rows of an input but to write them, or to shuffle them.
+            Source::Files(files) if self.names.is_empty() => files.input.clone(),
+            _ => self.names.join("+"),
         }
     }
 }

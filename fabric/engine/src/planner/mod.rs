@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use weft_core::job::{JobSpec, STAGES_MAX, StageSpec, Work};
+use weft_core::job::{JobSpec, OutputSpec, STAGES_MAX, StageSpec, Work};
 use weft_core::{Digest, ErrorCode, FunctionUsage, Problem};
 use weft_protocol::{Columns, FINGERPRINT, Plan, PlanRequest, job_prefix};
 use weft_sandbox::{Component, type_name};
@@ -74,13 +74,14 @@ impl<'a> Planner<'a> {
         let mut outlets: BTreeMap<&str, Outlet> = BTreeMap::new();
         for input in &spec.inputs {
             // An input that nothing reads is not listed.
-            if spec
+            let by_stage = spec
                 .stages
                 .iter()
-                .any(|stage| stage.from.as_deref() == Some(&input.name))
-            {
+                .any(|stage| stage.from.as_deref() == Some(&input.name));
+            if by_stage || outputs_of(spec, &input.name).next().is_some() {
                 let outlet = self.input(input)?;
                 self.note_columns(&input.name, &outlet);
+                self.sinks(&input.name, &outlet)?;
                 outlets.insert(&input.name, outlet);
             }
         }
@@ -106,7 +107,7 @@ impl<'a> Planner<'a> {
                 Work::Tasks { function, count } => self.tasks(stage, function, *count)?,
             };
             self.note_columns(&stage.name, &outlet);
-            self.sinks(stage, &outlet)?;
+            self.sinks(&stage.name, &outlet)?;
             outlets.insert(&stage.name, outlet);
         }
         if self.request.check {
@@ -177,6 +178,12 @@ impl<'a> Planner<'a> {
             input_bytes: self.input_bytes,
         })
     }
+}
+
+/// The outputs that rows of an input or a stage are written to.
+fn outputs_of<'a>(spec: &'a JobSpec, from: &'a str) -> impl Iterator<Item = &'a OutputSpec> {
+    let outputs = spec.outputs.iter();
+    outputs.filter(move |output| output.from == from && !spec.is_dead_letters(output))
 }
 
 /// Stages in an order in which each comes after the one it reads; otherwise as in the document.

@@ -11,7 +11,7 @@ use weft_sandbox::type_name;
 
 use super::draft::{Draft, node, small};
 use super::inputs::{Listed, list};
-use super::{Planner, outputs};
+use super::{Planner, outputs, outputs_of};
 use crate::plan::{EdgePlan, FilesPlan, FunctionPlan, NodeWork, SinkPlan, Source};
 use crate::{canonical, scan, schema};
 
@@ -218,9 +218,9 @@ impl Planner<'_> {
         })
     }
 
-    pub(super) fn sinks(&mut self, stage: &StageSpec, outlet: &Outlet) -> Result<(), Problem> {
-        let outputs = self.request.spec.outputs.iter();
-        for output in outputs.filter(|output| output.from == stage.name) {
+    /// Has an outlet feed the outputs that name its input or stage.
+    pub(super) fn sinks(&mut self, from: &str, outlet: &Outlet) -> Result<(), Problem> {
+        for output in outputs_of(&self.request.spec, from) {
             let sink = self.sink(output, &outlet.schema)?;
             let draft = &mut self.stages[outlet.stage];
             draft.sinks.push(sink);
