@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, StageSpec};
-use weft_core::{AttemptId, ErrorCode, FunctionUsage, JobId, LimitKind, PinnedFunction, Problem};
+use weft_core::{
+    Amounts, AttemptId, ErrorCode, FunctionUsage, JobId, LimitKind, PinnedFunction, PriceSheet,
+    Problem,
+};
 use weft_protocol::{FailedLog, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure};
 
 use crate::bounds::{MAX_ATTEMPTS, MAX_OUTPUT_FILES};
@@ -131,18 +134,28 @@ pub struct EndedJob {
 }
 
 impl Job {
-    /// Takes note of usage, summed by stage and function.
-    pub(crate) fn add_usage(&mut self, usage: &[FunctionUsage]) {
+    /// Records usage, summed by stage and function. Answers by how much the amount of each line's sum grows.
+    pub(crate) fn add_usage(&mut self, usage: &[FunctionUsage]) -> Vec<Amounts> {
+        let sheet = PriceSheet::default();
+        let mut growth = Vec::new();
         for one in usage {
-            match self
-                .usage
-                .iter_mut()
-                .find(|sum| sum.stage == one.stage && sum.function == one.function)
-            {
-                Some(sum) => sum.add(one),
-                None => self.usage.push(one.clone()),
-            }
+            let is_it =
+                |sum: &FunctionUsage| sum.stage == one.stage && sum.function == one.function;
+            let at = self.usage.iter().position(is_it);
+            let at = at.unwrap_or_else(|| {
+                self.usage.push(FunctionUsage {
+                    stage: one.stage.clone(),
+                    function: one.function.clone(),
+                    ..FunctionUsage::default()
+                });
+                self.usage.len() - 1
+            });
+            let sum = &mut self.usage[at];
+            let before = sheet.amounts(&sum.billed);
+            sum.add(one);
+            growth.push(sheet.amounts(&sum.billed).since(&before));
         }
+        growth
     }
 
     /// The stages' shapes, once there are any.

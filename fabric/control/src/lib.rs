@@ -47,4 +47,4 @@ pub use origins::{Origin, Origins};
 pub use running::{Running, StageState, edge_sums};
 pub use state::State;
 pub use tenant::Tenant;
-pub use usage::{USAGE_MINUTES_MAX, UsageSums};
+pub use usage::{Cost, USAGE_MINUTES_MAX, UsageSums};

@@ -54,8 +54,8 @@ fn note_usage(
     if !billed {
         usage.iter_mut().for_each(FunctionUsage::waive);
     }
-    job.add_usage(&usage);
-    sums.add(at_ms, &usage);
+    let growth = job.add_usage(&usage);
+    sums.add_of_job(at_ms, &usage, &growth);
 }
 
 /// The kinds of function that each place in a stage takes, next to the reference that stands there.
@@ -94,7 +94,7 @@ impl Tenant {
                 artefact,
             } => self.record_artefact(digest, compatibility, artefact),
             Command::MeterInvocations { usage } => {
-                self.usage.add(at_ms, &usage);
+                self.usage.add_of_invocations(at_ms, &usage);
                 (Answer::Done, Vec::new())
             }
             Command::BeginCall { key, request, by } => {

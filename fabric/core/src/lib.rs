@@ -28,4 +28,4 @@ pub use meters::Meters;
 pub use packed_usage::PackedUsage;
 pub use problem::{ErrorCode, FieldError, Problem};
 pub use quantity::{parse_bytes, parse_duration};
-pub use receipt::{BillingPlan, FunctionUsage, PriceSheet, Receipt, ReceiptLine};
+pub use receipt::{Amounts, BillingPlan, FunctionUsage, PriceSheet, Receipt, ReceiptLine};

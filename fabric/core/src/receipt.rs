@@ -100,6 +100,48 @@ impl PriceSheet {
             .div_ceil(HOUR_NS << 30);
         u64::try_from(cpu.saturating_add(memory)).unwrap_or(u64::MAX)
     }
+
+    /// The prices of a line under both plans.
+    pub fn amounts(&self, meters: &Meters) -> Amounts {
+        Amounts {
+            amount_micro: self.amount_micro(BillingPlan::PerSecond, meters),
+            amount_per_millisecond_micro: self.amount_micro(BillingPlan::PerMillisecond, meters),
+        }
+    }
+}
+
+/// Prices of a line under both plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Amounts {
+    /// Per second, rounded up, in micro-units.
+    pub amount_micro: u64,
+    /// Per millisecond, rounded up, in micro-units.
+    pub amount_per_millisecond_micro: u64,
+}
+
+impl Amounts {
+    /// The sum.
+    #[must_use]
+    pub fn add(&self, other: &Amounts) -> Amounts {
+        Amounts {
+            amount_micro: self.amount_micro.saturating_add(other.amount_micro),
+            amount_per_millisecond_micro: self
+                .amount_per_millisecond_micro
+                .saturating_add(other.amount_per_millisecond_micro),
+        }
+    }
+
+    /// The growth from `before`, which was not more.
+    #[must_use]
+    pub fn since(&self, before: &Amounts) -> Amounts {
+        Amounts {
+            amount_micro: self.amount_micro.saturating_sub(before.amount_micro),
+            amount_per_millisecond_micro: self
+                .amount_per_millisecond_micro
+                .saturating_sub(before.amount_per_millisecond_micro),
+        }
+    }
 }
 
 /// One line of a receipt.
@@ -108,10 +150,9 @@ pub struct ReceiptLine {
     /// Usage of one function of one stage.
     #[serde(flatten)]
     pub usage: FunctionUsage,
-    /// Its price per second, rounded up.
-    pub amount_micro: u64,
-    /// Its price under the per-millisecond plan.
-    pub amount_per_millisecond_micro: u64,
+    /// Its price.
+    #[serde(flatten)]
+    pub amounts: Amounts,
 }
 
 /// What a job used and costs. The total is the sum of the lines, to the last micro-unit.
@@ -146,27 +187,37 @@ impl Receipt {
         provisional: bool,
     ) -> Self {
         let line = |usage: &FunctionUsage| ReceiptLine {
-            amount_micro: price_sheet.amount_micro(BillingPlan::PerSecond, &usage.billed),
-            amount_per_millisecond_micro: price_sheet
-                .amount_micro(BillingPlan::PerMillisecond, &usage.billed),
+            amounts: price_sheet.amounts(&usage.billed),
             usage: usage.clone(),
         };
-        let lines: Vec<ReceiptLine> = usage.iter().map(line).collect();
+        let lines = usage.iter().map(line).collect();
+        Self::of_lines(job, lines, price_sheet, provisional)
+    }
+
+    /// Sums up lines that have been priced.
+    pub fn of_lines(
+        job: String,
+        lines: Vec<ReceiptLine>,
+        price_sheet: PriceSheet,
+        provisional: bool,
+    ) -> Self {
         let sum = |pick: fn(&FunctionUsage) -> &Meters| {
-            usage
-                .iter()
-                .fold(Meters::default(), |sum, usage| sum.add(pick(usage)))
+            let usage = lines.iter().map(|line| &line.usage);
+            usage.fold(Meters::default(), |sum, usage| sum.add(pick(usage)))
         };
         // Meters come from executors: whatever they say is to be reckoned with.
-        let total =
-            |amount: fn(&ReceiptLine) -> u64| lines.iter().map(amount).fold(0, u64::saturating_add);
+        let amounts = lines.iter().map(|line| &line.amounts);
+        let Amounts {
+            amount_micro,
+            amount_per_millisecond_micro,
+        } = amounts.fold(Amounts::default(), |sum, amounts| sum.add(amounts));
         Self {
             job,
             plan: BillingPlan::PerSecond,
             billed: sum(|usage| &usage.billed),
             platform: sum(|usage| &usage.platform),
-            amount_micro: total(|line| line.amount_micro),
-            amount_per_millisecond_micro: total(|line| line.amount_per_millisecond_micro),
+            amount_micro,
+            amount_per_millisecond_micro,
             price_sheet,
             lines,
             provisional,
@@ -197,8 +248,8 @@ mod tests {
             sheet,
             false,
         );
-        assert_eq!(receipt.lines[0].amount_micro, 1_000);
-        assert_eq!(receipt.lines[1].amount_micro, 2_000);
+        assert_eq!(receipt.lines[0].amounts.amount_micro, 1_000);
+        assert_eq!(receipt.lines[1].amounts.amount_micro, 2_000);
         assert_eq!(receipt.amount_micro, 3_000);
         assert_eq!(receipt.amount_per_millisecond_micro, 1 + 1_001);
         assert_eq!(receipt.billed.guest_cpu_ns, 1_000_000_002);

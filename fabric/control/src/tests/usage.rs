@@ -1,7 +1,7 @@
-use weft_core::{ErrorCode, FunctionUsage, JobId, Problem};
+use weft_core::{Amounts, ErrorCode, FunctionUsage, JobId, Meters, PriceSheet, Problem};
 
 use super::support::{Machine, another, commit, failure, plan, two_stages, usage};
-use crate::{Command, CommitAnswer, JobState, Outcome, Step, USAGE_MINUTES_MAX};
+use crate::{Command, CommitAnswer, JobState, Outcome, Step, USAGE_MINUTES_MAX, UsageSums};
 use weft_protocol::TaskFailure;
 
 /// CPU time that is billed, and that the platform bears: of the job, and of its tenant, which must be the same.
@@ -17,7 +17,63 @@ fn sums(machine: &Machine, job: &JobId) -> (u64, u64) {
     let of_tenant = minutes.flat_map(|minute| minute.values()).fold((0, 0), add);
     let of_job = machine.job(job).usage.iter().fold((0, 0), add);
     assert_eq!(of_job, of_tenant);
+    let sheet = PriceSheet::default();
+    let lines = machine.job(job).usage.iter();
+    let receipt = lines
+        .map(|line| sheet.amounts(&line.billed))
+        .fold(Amounts::default(), |sum, amounts| sum.add(&amounts));
+    assert_eq!(receipt, costs(&machine), "the receipt and the usage");
     of_job
+}
+
+/// What all usage of the tenant costs.
+fn costs(machine: &Machine) -> Amounts {
+    let usage = &machine.tenant().usage;
+    let kept = usage.costs.values().flat_map(|costs| costs.values());
+    let kept = kept.map(|cost| &cost.amounts);
+    let all = kept.chain(usage.older_costs.values());
+    all.fold(Amounts::default(), |sum, amounts| sum.add(amounts))
+}
+
+#[test]
+fn bills_add_up() {
+    let sheet = PriceSheet::default();
+    let mut sums = UsageSums::default();
+    let mut machine = Machine::new();
+    let job = machine.running(1, &two_stages());
+    let mut job = machine.job(&job).clone();
+    job.usage.clear();
+    // Fractions of a second and of a micro-unit, over more minutes than are kept apart.
+    let line = |n: u64| FunctionUsage {
+        stage: "s".into(),
+        function: "c@1.0.0/f".into(),
+        billed: Meters {
+            guest_cpu_ns: 1 + n * 7_919_999 % 1_300_000_000,
+            memory_byte_ns: u128::from(n) * 1_234_567_891,
+            ..Meters::default()
+        },
+        ..FunctionUsage::default()
+    };
+    let mut invoked = Amounts::default();
+    for n in 0..2_000 {
+        let at_ms = n * 60_000 * (USAGE_MINUTES_MAX as u64 / 1_000);
+        let used = [line(n)];
+        let growth = job.add_usage(&used);
+        sums.add_of_job(at_ms, &used, &growth);
+        sums.add_of_invocations(at_ms, &used);
+        invoked = invoked.add(&sheet.amounts(&used[0].billed));
+    }
+    let kept = sums.costs.values().flat_map(|costs| costs.values());
+    let kept = kept.map(|cost| &cost.amounts);
+    let all = kept.chain(sums.older_costs.values());
+    let all = all.fold(Amounts::default(), |sum, amounts| sum.add(amounts));
+    let receipt = sheet.amounts(&job.usage[0].billed);
+    assert_eq!(
+        all,
+        receipt.add(&invoked),
+        "one invocation a minute is a line each"
+    );
+    assert!(sums.minutes.len() <= USAGE_MINUTES_MAX && sums.costs.len() <= USAGE_MINUTES_MAX);
 }
 
 #[test]

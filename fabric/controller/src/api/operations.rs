@@ -1,6 +1,7 @@
 //! `/metrics`, `/v1/usage` and `/v1/nodes`: what those ask who run the server.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use axum::Json;
 use axum::extract::{MatchedPath, Query, Request, State};
@@ -10,8 +11,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use weft_control::NodeRecord;
-use weft_core::{ErrorCode, FunctionUsage, NodeId, Problem, Receipt};
+use weft_control::{NodeRecord, UsageSums};
+use weft_core::{
+    Amounts, ErrorCode, FunctionUsage, NodeId, PriceSheet, Problem, Receipt, ReceiptLine,
+};
 
 use super::auth::Principal;
 use super::reply::{ApiResult, Failure};
@@ -131,28 +134,14 @@ pub(crate) async fn usage(
         let problem = Problem::new(ErrorCode::InvalidJob, detail);
         return Err(Failure::with_status(problem, StatusCode::BAD_REQUEST));
     }
-    let mut sums: BTreeMap<String, FunctionUsage> = BTreeMap::new();
-    {
+    let lines = {
         let state = api.replica.state();
         let kept = state.tenant(&principal.tenant).map(|tenant| &tenant.usage);
-        let minutes = kept.into_iter().flat_map(|usage| {
-            let last = to.div_ceil(MINUTE_MS).max(from / MINUTE_MS);
-            usage.minutes.range(from / MINUTE_MS..last)
-        });
-        let older = kept.filter(|_| query.from_ms.is_none());
-        let older = older.into_iter().map(|usage| &usage.older);
-        for functions in minutes.map(|(_, functions)| functions).chain(older) {
-            for (function, usage) in functions {
-                sums.entry(function.clone())
-                    .or_insert_with(|| FunctionUsage {
-                        function: function.clone(),
-                        ..FunctionUsage::default()
-                    })
-                    .add(usage);
-            }
-        }
-    }
-    let usage: Vec<FunctionUsage> = sums.into_values().collect();
+        let last = to.div_ceil(MINUTE_MS).max(from / MINUTE_MS);
+        kept.map_or_else(Vec::new, |usage| {
+            usage_lines(usage, from / MINUTE_MS..last, query.from_ms.is_none())
+        })
+    };
     let Receipt {
         plan,
         price_sheet,
@@ -162,7 +151,7 @@ pub(crate) async fn usage(
         amount_micro,
         amount_per_millisecond_micro,
         ..
-    } = views::priced(&usage);
+    } = Receipt::of_lines(String::new(), lines, PriceSheet::default(), false);
     Ok(Json(json!({
         "at": rfc3339(now),
         "plan": plan,
@@ -173,6 +162,37 @@ pub(crate) async fn usage(
         "amount_micro": amount_micro,
         "amount_per_millisecond_micro": amount_per_millisecond_micro,
     })))
+}
+
+/// Usage and costs by function in some minutes, and of all that is older.
+fn usage_lines(usage: &UsageSums, minutes: Range<u64>, with_older: bool) -> Vec<ReceiptLine> {
+    let mut lines: BTreeMap<&str, ReceiptLine> = BTreeMap::new();
+    fn line<'a, 'u>(
+        lines: &'a mut BTreeMap<&'u str, ReceiptLine>,
+        function: &'u str,
+    ) -> &'a mut ReceiptLine {
+        lines.entry(function).or_insert_with(|| ReceiptLine {
+            usage: FunctionUsage {
+                function: function.to_owned(),
+                ..FunctionUsage::default()
+            },
+            amounts: Amounts::default(),
+        })
+    }
+    let older = Some(&usage.older).filter(|_| with_older);
+    let kept = usage.minutes.range(minutes.clone()).map(|(_, used)| used);
+    for (function, used) in kept.chain(older).flatten() {
+        line(&mut lines, function).usage.add(used);
+    }
+    let older = Some(&usage.older_costs).filter(|_| with_older);
+    let older = older.into_iter().flatten();
+    let kept = usage.costs.range(minutes).flat_map(|(_, costs)| costs);
+    let kept = kept.map(|(function, cost)| (function, &cost.amounts));
+    for (function, amounts) in kept.chain(older) {
+        let line = line(&mut lines, function);
+        line.amounts = line.amounts.add(amounts);
+    }
+    lines.into_values().collect()
 }
 
 /// The nodes. What runs is counted on all of them: this version has one.

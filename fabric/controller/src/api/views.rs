@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use serde_json::{Value, json};
 use weft_control::{ComponentRecord, EndedJob, Job, JobEvent, JobState, Outcome, StageState};
-use weft_core::{FunctionUsage, PriceSheet, Receipt};
+use weft_core::{PriceSheet, Receipt};
 
 use super::reply::problem_json;
 use weft_runtime::clock::rfc3339;
@@ -238,9 +238,4 @@ pub(crate) fn receipt(job: &Job, archived: bool) -> Receipt {
         PriceSheet::default(),
         provisional,
     )
-}
-
-/// Usage of no job in particular, with its price.
-pub(crate) fn priced(usage: &[FunctionUsage]) -> Receipt {
-    Receipt::new(String::new(), usage, PriceSheet::default(), false)
 }
