@@ -15,6 +15,7 @@ use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use crate::fixture::Place;
+use crate::http::Request;
 use crate::job;
 use crate::server::{Server, Setup};
 
@@ -431,4 +432,32 @@ fn folders_may_have_names_like_patterns() {
             String::from_utf8_lossy(&ran.stderr)
         );
     }
+}
+
+#[test]
+fn an_output_may_read_an_input() {
+    let desk = Desk::new();
+    let path = desk.write("in.csv", "a,b\n1,x\n2,\n");
+    let out = |name: &str| desk.place.path(name);
+    let job = json!({
+        "name": "conversion",
+        "input": { "rows": { "format": "csv", "uri": path, "bad_records": { "dead_letter": out("bad") } } },
+        "output": {
+            "json": { "from": "rows", "format": "json", "uri": out("json") },
+            "parquet": { "from": "rows", "format": "parquet", "uri": out("parquet") },
+        },
+    });
+    let ended = job::run(&desk.server, &job);
+    assert_eq!(ended["stages"][0]["name"], "rows", "{ended:#}");
+    let expected = [json!({"a": 1, "b": "x"}), json!({"a": 2})];
+    assert_eq!(written(&out("json")), expected);
+    let name = out("parquet").join("part-rows-00000.parquet");
+    assert!(name.is_file(), "{}", name.display());
+    let receipt = format!("/v1/jobs/{}/receipt", job::id_of(&ended));
+    let receipt = desk.server.ask(&Request::get(&receipt)).ok();
+    let usage = desk.server.ask(&Request::get("/v1/usage")).ok();
+    assert_eq!(
+        receipt["amount_micro"], usage["amount_micro"],
+        "bills add up"
+    );
 }
