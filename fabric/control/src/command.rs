@@ -217,7 +217,7 @@ pub enum Unreadable {
     },
     /// It was written by an older Weft whose commands are not read any more.
     #[error(
-        "a command has version {found}, and this member reads version {COMMAND_VERSION}: it is of an earlier Weft"
+        "a command has version {found}, and this member reads versions from {OLDEST_COMMAND_VERSION} on: it is of an earlier Weft"
     )]
     Older {
         /// Its version.
@@ -237,12 +237,14 @@ impl Envelope {
         }
         let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
         match serde_json::from_slice(bytes) {
-            Ok(envelope) if Envelope::is_current(&envelope) => Ok(envelope),
+            Ok(envelope) if Envelope::is_readable(&envelope) => Ok(envelope),
             // The rest of another version's fields may not be readable: its number comes first.
             _ => {
                 let Version { version: found } = serde_json::from_slice(bytes).map_err(damaged)?;
                 match found {
-                    COMMAND_VERSION => serde_json::from_slice::<Envelope>(bytes).map_err(damaged),
+                    OLDEST_COMMAND_VERSION..=COMMAND_VERSION => {
+                        serde_json::from_slice::<Envelope>(bytes).map_err(damaged)
+                    }
                     found if found > COMMAND_VERSION => Err(Unreadable::Newer { found }),
                     found => Err(Unreadable::Older { found }),
                 }
@@ -250,13 +252,15 @@ impl Envelope {
         }
     }
 
-    fn is_current(&self) -> bool {
-        self.version == COMMAND_VERSION
+    fn is_readable(&self) -> bool {
+        (OLDEST_COMMAND_VERSION..=COMMAND_VERSION).contains(&self.version)
     }
 }
 
-/// Version of the commands' format.
-pub const COMMAND_VERSION: u32 = 2;
+/// Version of the commands' format. From 3 on, job specifications say what happens to unknown fields of JSON.
+pub const COMMAND_VERSION: u32 = 3;
+/// The oldest version that is read.
+const OLDEST_COMMAND_VERSION: u32 = 2;
 
 /// What becomes of one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

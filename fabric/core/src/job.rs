@@ -136,8 +136,19 @@ impl FromStr for Comparison {
         Ok(Self {
             column: column.to_owned(),
             operator,
-            value: value.to_owned(),
+            value: unquoted(value),
         })
+    }
+}
+
+/// A value without the quotes that SQL puts around texts, in which two stand for one.
+fn unquoted(value: &str) -> String {
+    let inner = value
+        .strip_prefix('\'')
+        .and_then(|rest| rest.strip_suffix('\''));
+    match inner {
+        Some(inner) => inner.replace("''", "'"),
+        None => value.to_owned(),
     }
 }
 

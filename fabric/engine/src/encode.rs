@@ -12,6 +12,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use weft_core::job::OutputFormat;
 
+use crate::carrier::Restored;
 use crate::times::check_times;
 
 /// Bytes of one row as JSON, which the writer holds: in lists of structs, names are repeated for each item.
@@ -19,8 +20,13 @@ const JSON_ROW_BYTES_MAX: u64 = 512 << 20;
 /// Bytes of a value that has a width of its own, as text, at the most.
 const VALUE_TEXT_BYTES: u64 = 48;
 
-/// Encodes batches into `W`.
-pub(crate) enum Encoder<W: Write + Send> {
+/// Encodes batches into `W`, columns as [what they stand for](crate::carrier).
+pub(crate) struct Encoder<W: Write + Send> {
+    columns: Restored,
+    writer: Writer<W>,
+}
+
+enum Writer<W: Write + Send> {
     Parquet(Box<ArrowWriter<W>>),
     Csv(Box<arrow_csv::Writer<W>>),
     Json(Box<arrow_json::LineDelimitedWriter<W>>),
@@ -35,24 +41,27 @@ impl<W: Write + Send> Encoder<W> {
         schema: &SchemaRef,
         to: W,
     ) -> Result<Self, ArrowError> {
-        Ok(match format {
+        let columns = Restored::new(schema);
+        let schema = &columns.schema;
+        let writer = match format {
             OutputFormat::Parquet => {
                 let properties = WriterProperties::builder()
                     .set_compression(Compression::SNAPPY)
                     .set_created_by("weft".into())
                     .build();
                 let writer = ArrowWriter::try_new(to, Arc::clone(schema), Some(properties))?;
-                Self::Parquet(Box::new(writer))
+                Writer::Parquet(Box::new(writer))
             }
             OutputFormat::Csv => {
                 let mut writer = arrow_csv::Writer::new(to);
                 // The header, which a file without rows has as well.
                 writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
-                Self::Csv(Box::new(writer))
+                Writer::Csv(Box::new(writer))
             }
-            OutputFormat::Json => Self::Json(Box::new(arrow_json::LineDelimitedWriter::new(to))),
-            OutputFormat::Arrow => Self::Arrow(Box::new(FileWriter::try_new(to, schema)?)),
-        })
+            OutputFormat::Json => Writer::Json(Box::new(arrow_json::LineDelimitedWriter::new(to))),
+            OutputFormat::Arrow => Writer::Arrow(Box::new(FileWriter::try_new(to, schema)?)),
+        };
+        Ok(Self { columns, writer })
     }
 
     /// What can be read as it comes: Arrow as a stream, and no Parquet, whose end says where what is.
@@ -62,9 +71,14 @@ impl<W: Write + Send> Encoder<W> {
         to: W,
     ) -> Result<Self, ArrowError> {
         match format {
-            OutputFormat::Arrow => Ok(Self::ArrowStream(Box::new(StreamWriter::try_new(
-                to, schema,
-            )?))),
+            OutputFormat::Arrow => {
+                let columns = Restored::new(schema);
+                let writer = StreamWriter::try_new(to, &columns.schema)?;
+                Ok(Self {
+                    columns,
+                    writer: Writer::ArrowStream(Box::new(writer)),
+                })
+            }
             OutputFormat::Parquet => {
                 let what = "Parquet cannot be written as it goes";
                 Err(ArrowError::NotYetImplemented(what.into()))
@@ -74,10 +88,11 @@ impl<W: Write + Send> Encoder<W> {
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
-        match self {
-            Self::Parquet(writer) => Ok(writer.write(batch)?),
-            Self::Csv(writer) => writer.write(batch),
-            Self::Json(writer) => {
+        let batch = &self.columns.batch(batch)?;
+        match &mut self.writer {
+            Writer::Parquet(writer) => Ok(writer.write(batch)?),
+            Writer::Csv(writer) => writer.write(batch),
+            Writer::Json(writer) => {
                 // The writer would put the text of an error where the time belongs.
                 check_times(batch)?;
                 for rows in slices(batch, JSON_ROW_BYTES_MAX) {
@@ -97,36 +112,36 @@ impl<W: Write + Send> Encoder<W> {
                 }
                 Ok(())
             }
-            Self::Arrow(writer) => writer.write(batch),
-            Self::ArrowStream(writer) => writer.write(batch),
+            Writer::Arrow(writer) => writer.write(batch),
+            Writer::ArrowStream(writer) => writer.write(batch),
         }
     }
 
     /// Bytes that are encoded and not yet written.
     pub(crate) fn held_bytes(&self) -> usize {
-        match self {
-            Self::Parquet(writer) => writer.in_progress_size(),
-            Self::Csv(_) | Self::Json(_) | Self::Arrow(_) | Self::ArrowStream(_) => 0,
+        match &self.writer {
+            Writer::Parquet(writer) => writer.in_progress_size(),
+            Writer::Csv(_) | Writer::Json(_) | Writer::Arrow(_) | Writer::ArrowStream(_) => 0,
         }
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), ArrowError> {
-        match self {
-            Self::Parquet(writer) => Ok(writer.flush()?),
-            Self::Csv(_) | Self::Json(_) | Self::Arrow(_) | Self::ArrowStream(_) => Ok(()),
+        match &mut self.writer {
+            Writer::Parquet(writer) => Ok(writer.flush()?),
+            Writer::Csv(_) | Writer::Json(_) | Writer::Arrow(_) | Writer::ArrowStream(_) => Ok(()),
         }
     }
 
     pub(crate) fn finish(self) -> Result<W, ArrowError> {
-        match self {
-            Self::Parquet(writer) => Ok(writer.into_inner()?),
-            Self::Csv(writer) => Ok(writer.into_inner()),
-            Self::Json(mut writer) => {
+        match self.writer {
+            Writer::Parquet(writer) => Ok(writer.into_inner()?),
+            Writer::Csv(writer) => Ok(writer.into_inner()),
+            Writer::Json(mut writer) => {
                 writer.finish()?;
                 Ok(writer.into_inner())
             }
-            Self::Arrow(writer) => writer.into_inner(),
-            Self::ArrowStream(writer) => writer.into_inner(),
+            Writer::Arrow(writer) => writer.into_inner(),
+            Writer::ArrowStream(writer) => writer.into_inner(),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! DataFusion does the relational work between them: for now the stable merge of sorted runs that were spilled.
 
 mod canonical;
+mod carrier;
 mod describe;
 mod edge;
 mod encode;

@@ -21,6 +21,7 @@ use weft_sandbox::{
     unix_ns,
 };
 
+use crate::carrier::inherit;
 use crate::encode::{self, Encoder};
 use crate::invoke::{InvokeLog, guest_settings};
 use crate::place::among_records;
@@ -281,6 +282,7 @@ impl StreamCall<'_> {
         progress.guests[0] = guest.meters();
         drop(guest);
         let output = bound.map_err(|fault| of_call(fault, label))?;
+        let output = inherit(output, reader.schema());
         if output.fields().is_empty() {
             let detail = format!("`{label}` was bound to an output without columns");
             return Err(Problem::new(ErrorCode::SchemaMismatch, detail).of_function(label.clone()));

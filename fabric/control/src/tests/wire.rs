@@ -144,12 +144,19 @@ fn commands_of_other_versions_are_not_read_but_named() {
         assert_eq!(decode(Some(found)), Err(Unreadable::Newer { found }));
         let text = Unreadable::Newer { found }.to_string();
         assert!(
-            text.contains("version 3") && text.contains("upgrade"),
+            text.contains(&format!("version {found}")) && text.contains("upgrade"),
             "{text}"
         );
         // Whatever else is in it.
         assert_eq!(decode(None), Err(Unreadable::Newer { found }));
         assert_eq!(decode(Some(1)), Err(Unreadable::Older { found: 1 }));
+        for readable in [2, COMMAND_VERSION] {
+            let damaged = decode(Some(readable));
+            assert!(
+                matches!(damaged, Err(Unreadable::Damaged(_))),
+                "{damaged:?}"
+            );
+        }
         let damaged = decode(Some(COMMAND_VERSION));
         assert!(
             matches!(damaged, Err(Unreadable::Damaged(_))),

@@ -325,3 +325,17 @@ fn json_says_what_happens_to_unknown_fields() {
         &[("input.logs.schema", "which CSV cannot hold")],
     );
 }
+
+#[test]
+fn values_of_a_filter_may_be_quoted() {
+    for (text, expected) in [
+        ("name = 'it''s'", "it's"),
+        ("name = ''", ""),
+        ("name = it's", "it's"),
+        ("name = '", "'"),
+        ("n >= 5", "5"),
+    ] {
+        let comparison: Comparison = text.parse().expect("a comparison");
+        assert_eq!(comparison.value, expected, "{text}");
+    }
+}

@@ -8,6 +8,7 @@ use weft_core::{ErrorCode, FunctionUsage, Meters, PinnedFunction, Problem};
 use weft_sandbox::{Guest, GuestMeters, thread_cpu_ns};
 
 use super::Planner;
+use crate::carrier::inherit;
 use crate::describe;
 use crate::plan::FunctionPlan;
 
@@ -53,6 +54,7 @@ impl<'a> Planner<'a> {
             problem.detail = format!("stage `{}`: {}", stage.name, problem.detail);
             problem
         })?;
+        let output = inherit(output, input);
         if output.fields().is_empty() {
             return Err(Problem::new(
                 ErrorCode::SchemaMismatch,

@@ -12,6 +12,7 @@ use weft_sandbox::{SCHEMA_NAME_BYTES_MAX, type_name};
 use weft_store::{ManifestFile, read_manifest};
 
 use super::patterns::{self, FILES_MAX, Walk};
+use crate::carrier::carrier;
 use crate::plan::{FileSplit, Part};
 use crate::scan::{self, Compression, Dialect, Filter};
 use crate::schema;
@@ -305,7 +306,7 @@ fn common_schema<'a>(
         return Ok(schema::empty());
     };
     let fields = first.fields().iter();
-    let fields: Fields = fields.map(weft_sandbox::guest_field).collect();
+    let fields: Fields = fields.map(carrier).collect();
     let mut fields: Vec<FieldRef> = some(path, &Schema::new(fields), columns)?;
     for (found, (path, _)) in schemas_and_files {
         for field in &mut fields {

@@ -17,6 +17,7 @@ use arrow::ipc::{Endianness, MessageHeader, MetadataVersion, root_as_footer, roo
 use weft_core::{ErrorCode, Problem};
 
 use super::{BATCH_ROWS, check_size, conform, positions, shared, unreadable};
+use crate::carrier::carrier;
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::untrusted::decode;
 
@@ -424,7 +425,7 @@ pub(crate) fn file_schema(path: &str) -> Result<SchemaRef, Problem> {
 }
 
 fn seen_by_functions(schema: &SchemaRef) -> SchemaRef {
-    let fields = schema.fields().iter().map(weft_sandbox::guest_field);
+    let fields = schema.fields().iter().map(carrier);
     Arc::new(Schema::new(fields.collect::<Fields>()))
 }
 

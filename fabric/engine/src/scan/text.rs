@@ -35,8 +35,12 @@ pub(crate) struct TextReader {
 
 impl TextReader {
     pub(super) fn open(split: &FileSplit, utf8: bool, bad: BadRecords) -> Result<Self, Problem> {
+        let mut blocks = Blocks::open(split, Dialect::Lines)?;
+        if utf8 {
+            blocks.skip_mark()?;
+        }
         Ok(Self {
-            blocks: Blocks::open(split, Dialect::Lines)?,
+            blocks,
             left_out: LeftOut::new(bad),
             utf8,
             schema: schema(utf8),

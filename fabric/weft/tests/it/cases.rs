@@ -400,9 +400,14 @@ fn times_keep_all_digits_or_are_refused() {
         &["1001 ns has more digits than microseconds keep"],
     );
     let time = Time32MillisecondArray::from(vec![2_000]);
-    let field = nullable("t", time.data_type().clone());
-    let path = desk.write_parquet("t.parquet", vec![(field, Arc::new(time))]);
-    desk.check("time", &input("parquet", &path), &[json!({"t": 2_000_000})]);
+    let utc = TimestampNanosecondArray::from(vec![1_000]).with_timezone("Europe/Berlin");
+    let columns: Vec<(Field, ArrayRef)> = vec![
+        (nullable("t", time.data_type().clone()), Arc::new(time)),
+        (nullable("at", utc.data_type().clone()), Arc::new(utc)),
+    ];
+    let path = desk.write_parquet("t.parquet", columns);
+    let expected = json!({"t": "00:00:02", "at": "1970-01-01T00:00:00.000001Z"});
+    desk.check("time", &input("parquet", &path), &[expected]);
 }
 
 #[test]
