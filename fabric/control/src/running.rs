@@ -1,10 +1,11 @@
 //! A job whose tasks run: which stages are ready, which are done, and whether what was read is what was written.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Meters, Problem};
 use weft_protocol::{EdgeRef, Plan, Sums, TaskCommit};
 
 /// A job whose tasks run.
@@ -32,24 +33,27 @@ pub struct StageState {
     /// Files that committed tasks staged.
     #[serde(skip)]
     pub files: u64,
-    /// Rows that committed tasks read.
+    /// Sums over the fabric's own meters of committed tasks: wall time, rows, bytes.
     #[serde(skip)]
-    pub rows_read: u64,
-    /// Records that committed tasks left out.
+    pub own: Meters,
+    /// The committed task that took longest, once one has reported its time.
     #[serde(skip)]
-    pub bad_records: u64,
-    /// Values that committed tasks passed over, because no column has their key.
-    #[serde(skip)]
-    pub unknown_fields: u64,
-    /// Rows that committed tasks wrote.
-    #[serde(skip)]
-    pub rows_written: u64,
+    pub slowest: Option<SlowestTask>,
     /// Sums over what committed tasks wrote to the shuffle, by edge that the stage writes.
     #[serde(skip)]
     pub written: Vec<Sums>,
     /// Sums over what committed tasks read from the shuffle, by edge that the stage reads.
     #[serde(skip)]
     pub read: Vec<Sums>,
+}
+
+/// The task of a stage whose committed attempt took longest; the first one of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowestTask {
+    /// Position of the task in the stage.
+    pub task: u32,
+    /// Wall time of its attempt.
+    pub wall_ns: u64,
 }
 
 /// What is written of a stage's progress: sums come from the commits again.
@@ -119,12 +123,14 @@ impl StageState {
         add_each(&mut self.read, &commit.read);
         // The fabric's own line comes last. Executors report it: whatever they say is to be reckoned with.
         if let Some(own) = commit.usage.lines().last() {
-            self.rows_read = self.rows_read.saturating_add(own.billed.rows_in);
-            self.bad_records = self.bad_records.saturating_add(own.billed.bad_records);
-            self.unknown_fields = self
-                .unknown_fields
-                .saturating_add(own.billed.unknown_fields);
-            self.rows_written = self.rows_written.saturating_add(own.billed.rows_out);
+            self.own = self.own.add(&own.billed);
+            let task = SlowestTask {
+                task: commit.task,
+                wall_ns: own.billed.wall_ns,
+            };
+            // Commits come in any order, and in that of tasks when the state is read back.
+            let tasks = self.slowest.into_iter().chain([task]);
+            self.slowest = tasks.max_by_key(|one| (one.wall_ns, Reverse(one.task)));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What each command does, case by case. Long random histories are in `tests/it`.
 
 mod catalog;
+mod durations;
 mod jobs;
 mod leases;
 mod submissions;

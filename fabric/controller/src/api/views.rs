@@ -3,7 +3,9 @@
 use std::cmp::Reverse;
 
 use serde_json::{Value, json};
-use weft_control::{ComponentRecord, EndedJob, Job, JobEvent, JobState, Outcome, StageState};
+use weft_control::{
+    ComponentRecord, EndedJob, Job, JobEvent, JobState, Outcome, SlowestTask, StageState,
+};
 use weft_core::{PriceSheet, Receipt};
 
 use super::reply::problem_json;
@@ -140,7 +142,7 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
     let done =
         |stage: usize| job.stages()[stage].commits.len() == plan.stages[stage].n_tasks as usize;
     let one = |(position, progress): (usize, &StageState)| {
-        let shape = &plan.stages[position];
+        let (shape, own) = (&plan.stages[position], &progress.own);
         let status = if done(position) {
             "done"
         } else if has_ended(job) {
@@ -157,15 +159,37 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
             "status": status,
             "tasks_total": shape.n_tasks,
             "tasks_done": progress.commits.len(),
-            "rows_read": progress.rows_read,
-            "bad_records": progress.bad_records,
-            "unknown_fields": progress.unknown_fields,
-            "rows_written": progress.rows_written,
+            "task_wall_ms": milliseconds(own.wall_ns),
+            "task_mean_ms": milliseconds(task_mean_ns(progress)),
+            "slowest_task": progress.slowest.map(slowest_task),
+            "rows_read": own.rows_in,
+            "bad_records": own.bad_records,
+            "unknown_fields": own.unknown_fields,
+            "rows_written": own.rows_out,
+            "bytes_read": own.bytes_read,
+            "bytes_written": own.bytes_written,
+            "shuffle_bytes_read": own.shuffle_bytes_read,
+            "shuffle_bytes_written": own.shuffle_bytes_written,
             "duplicates": progress.duplicates,
             "retries": progress.failures.values().sum::<u32>(),
         })
     };
     job.stages().iter().enumerate().map(one).collect()
+}
+
+/// Whole milliseconds.
+fn milliseconds(ns: u64) -> u64 {
+    ns / 1_000_000
+}
+
+/// Mean wall time of the committed attempts; 0 if there is none.
+fn task_mean_ns(progress: &StageState) -> u64 {
+    let n_tasks = progress.commits.len() as u64;
+    progress.own.wall_ns.checked_div(n_tasks).unwrap_or(0)
+}
+
+fn slowest_task(slowest: SlowestTask) -> Value {
+    json!({ "task": slowest.task, "wall_ms": milliseconds(slowest.wall_ns) })
 }
 
 /// The largest partition of a shuffle against the mean, in rows, once all tasks that read it are done.
@@ -212,19 +236,34 @@ pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
         .flat_map(|(stage, name)| stage.commits.values().map(move |commit| (name, commit)));
     commits.map(|(stage, commit)| {
         let usage = commit.usage.lines();
+        // The fabric's own line comes last.
+        let own = usage.last().map(|own| own.billed);
         json!({
             "stage": stage,
             "task": commit.task,
             "attempt": commit.attempt,
             "epoch": commit.epoch,
-            "rows_read": usage.last().map(|own| own.billed.rows_in),
-            "rows_written": usage.last().map(|own| own.billed.rows_out),
+            "wall_ms": own.map(|own| milliseconds(own.wall_ns)),
+            "cpu_ms": own.map(|_| milliseconds(cpu_ns(&usage))),
+            "rows_read": own.map(|own| own.rows_in),
+            "rows_written": own.map(|own| own.rows_out),
+            "bytes_read": own.map(|own| own.bytes_read),
+            "bytes_written": own.map(|own| own.bytes_written),
+            "shuffle_bytes_read": own.map(|own| own.shuffle_bytes_read),
+            "shuffle_bytes_written": own.map(|own| own.shuffle_bytes_written),
             "written": commit.written,
             "read": commit.read_total(),
             "files": commit.files,
             "usage": usage,
         })
     })
+}
+
+/// CPU time of an attempt: of its guests, and of the fabric beside them.
+fn cpu_ns(usage: &[FunctionUsage]) -> u64 {
+    let billed = usage.iter().map(|one| &one.billed);
+    let each = billed.map(|one| one.guest_cpu_ns.saturating_add(one.native_cpu_ns));
+    each.fold(0, u64::saturating_add)
 }
 
 /// What a job used and costs so far. It is final once nothing of the job runs any more: one that was given up may still be stopping.
