@@ -44,7 +44,7 @@ pub use job::{EndedJob, Ending, Job, JobState, Outcome, Planning, Publishing};
 pub use lease::{Lease, Leases};
 pub use node::{NodeRecord, Nodes};
 pub use origins::{Origin, Origins};
-pub use running::{Running, SlowestTask, StageState, edge_sums};
+pub use running::{Running, SlowestTask, Span, StageState, edge_sums};
 pub use state::State;
 pub use tenant::Tenant;
 pub use usage::{Cost, USAGE_MINUTES_MAX, UsageSums};

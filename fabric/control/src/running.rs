@@ -39,6 +39,9 @@ pub struct StageState {
     /// The committed task that took longest, once one has reported its time.
     #[serde(skip)]
     pub slowest: Option<SlowestTask>,
+    /// From the first start of a committed attempt to the last end of one.
+    #[serde(skip)]
+    pub span: Option<Span>,
     /// Sums over what committed tasks wrote to the shuffle, by edge that the stage writes.
     #[serde(skip)]
     pub written: Vec<Sums>,
@@ -54,6 +57,33 @@ pub struct SlowestTask {
     pub task: u32,
     /// Wall time of its attempt.
     pub wall_ns: u64,
+}
+
+/// When something ran, in Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The start.
+    pub started_ms: u64,
+    /// The end.
+    pub ended_ms: u64,
+}
+
+impl Span {
+    fn of(commit: &TaskCommit, wall_ns: u64) -> Option<Span> {
+        // Earlier versions did not record the start.
+        (commit.started_ms > 0).then(|| Span {
+            started_ms: commit.started_ms,
+            ended_ms: commit.started_ms.saturating_add(wall_ns / 1_000_000),
+        })
+    }
+
+    /// The shortest span that holds both.
+    fn with(self, other: Span) -> Span {
+        Span {
+            started_ms: self.started_ms.min(other.started_ms),
+            ended_ms: self.ended_ms.max(other.ended_ms),
+        }
+    }
 }
 
 /// What is written of a stage's progress: sums come from the commits again.
@@ -131,6 +161,8 @@ impl StageState {
             // Commits come in any order, and in that of tasks when the state is read back.
             let tasks = self.slowest.into_iter().chain([task]);
             self.slowest = tasks.max_by_key(|one| (one.wall_ns, Reverse(one.task)));
+            let spans = self.span.into_iter().chain(Span::of(commit, task.wall_ns));
+            self.span = spans.reduce(Span::with);
         }
     }
 }

@@ -72,7 +72,7 @@ impl TaskRun {
         let usage = self.usage(&began, &environment, progress.own);
         let cancelled = environment.cancel.is_cancelled();
         let result = match (result, log) {
-            (Ok(()), Ok(log)) => Ok(self.commit(progress, usage, log)),
+            (Ok(()), Ok(log)) => Ok(self.commit(&began, progress, usage, log)),
             (Ok(()), Err(problem)) => Err(self.failure(problem, cancelled, usage, None)),
             (Err(problem), log) => Err(self.failure(problem, cancelled, usage, log.ok())),
         };
@@ -129,7 +129,13 @@ impl TaskRun {
         usage
     }
 
-    fn commit(&self, progress: Progress, usage: Vec<FunctionUsage>, log: LogRef) -> TaskCommit {
+    fn commit(
+        &self,
+        began: &Began,
+        progress: Progress,
+        usage: Vec<FunctionUsage>,
+        log: LogRef,
+    ) -> TaskCommit {
         let Progress {
             read,
             object,
@@ -143,6 +149,7 @@ impl TaskRun {
             attempt: self.request.attempt,
             epoch: self.request.epoch,
             sequence: self.request.sequence,
+            started_ms: began.unix_ns / 1_000_000,
             stream_epoch: 0,
             positions: Vec::new(),
             object,

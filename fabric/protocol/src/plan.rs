@@ -170,6 +170,9 @@ pub struct TaskCommit {
     pub epoch: Epoch,
     /// Number that the agent gave the attempt under its lease.
     pub sequence: u64,
+    /// When the attempt started, in Unix milliseconds; 0 in commits of earlier versions.
+    #[serde(default)]
+    pub started_ms: u64,
     /// Position in a stream; 0 in batch jobs.
     #[serde(default)]
     pub stream_epoch: u64,

@@ -3,10 +3,11 @@
 use weft_core::{FunctionUsage, Meters};
 
 use super::support::{Machine, another, commit, plan, usage};
-use crate::{Job, SlowestTask, StageState, State};
+use crate::{Job, SlowestTask, Span, StageState, State};
 use weft_protocol::TaskCommit;
 
-/// The commit with a line of the fabric's own work behind that of its function.
+/// The commit with a line of the fabric's own work behind that of its function. Task 3 says no start,
+/// task `n` started `n` seconds after the first.
 fn took(commit: TaskCommit, wall_ns: u64) -> TaskCommit {
     let own = FunctionUsage {
         function: "-".into(),
@@ -22,6 +23,10 @@ fn took(commit: TaskCommit, wall_ns: u64) -> TaskCommit {
         ..usage("s0", 0)
     };
     TaskCommit {
+        started_ms: match commit.task {
+            3 => 0,
+            task => 5_000 + u64::from(task) * 1_000,
+        },
         usage: vec![usage("s0", 10), own].into(),
         ..commit
     }
@@ -71,6 +76,18 @@ fn the_first_of_equally_slow_tasks_is_named_in_any_order() {
 }
 
 #[test]
+fn a_stage_lasts_from_its_first_start_to_its_last_end() {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let times = [(2, SECOND_NS), (3, 99 * SECOND_NS), (1, 7 * SECOND_NS)];
+    let expected = Span {
+        started_ms: 6_000,
+        ended_ms: 13_000,
+    };
+    assert_eq!(stage_after(&times).1.span, Some(expected));
+    assert_eq!(stage_after(&times[1..2]).1.span, None, "no start is known");
+}
+
+#[test]
 fn a_second_attempt_adds_no_time() {
     let plan = plan(&[(2, None)]);
     let mut machine = Machine::new();
@@ -104,4 +121,5 @@ fn sums_come_back_with_a_snapshot() {
     let job: &Job = jobs.next().expect("the job is there");
     assert_eq!(job.stages()[0].slowest, slowest(1, 50));
     assert_eq!(job.stages()[0].own, stage.own);
+    assert!(stage.span.is_some() && job.stages()[0].span == stage.span);
 }

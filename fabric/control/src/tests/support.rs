@@ -162,6 +162,7 @@ pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCo
         attempt: 0,
         epoch,
         sequence: sequence(stage, task),
+        started_ms: 0,
         stream_epoch: 0,
         positions: Vec::new(),
         object: None,

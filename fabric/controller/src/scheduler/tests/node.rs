@@ -300,6 +300,7 @@ fn commit(request: &TaskRequest, inputs: &[EdgeInput]) -> TaskCommit {
         attempt: request.attempt,
         epoch: request.epoch,
         sequence: request.sequence,
+        started_ms: 0,
         stream_epoch: 0,
         positions: Vec::new(),
         object: None,
