@@ -33,6 +33,8 @@ pub struct Meters {
     pub shuffle_bytes_read: u64,
     /// Bytes written to shuffle objects.
     pub shuffle_bytes_written: u64,
+    /// Bytes of sorted runs that were written to disk, because the rows to group did not fit into memory.
+    pub spilled_bytes: u64,
     /// Requests to the object store that read.
     pub store_gets: u64,
     /// Requests to the object store that write.
@@ -74,6 +76,7 @@ macro_rules! fold {
             bytes_written: $a.bytes_written.$op($b.bytes_written),
             shuffle_bytes_read: $a.shuffle_bytes_read.$op($b.shuffle_bytes_read),
             shuffle_bytes_written: $a.shuffle_bytes_written.$op($b.shuffle_bytes_written),
+            spilled_bytes: $a.spilled_bytes.$op($b.spilled_bytes),
             store_gets: $a.store_gets.$op($b.store_gets),
             store_puts: $a.store_puts.$op($b.store_puts),
             guest_calls: $a.guest_calls.$op($b.guest_calls),

@@ -78,6 +78,8 @@ impl MemoryPool for AccountPool {
 /// A sorted run in an unnamed file.
 pub(crate) struct Run {
     file: File,
+    /// Size of the file.
+    pub(crate) bytes: u64,
     /// Its largest batch.
     batch_bytes: u64,
     /// Rows that its batches have at most.
@@ -125,13 +127,15 @@ impl RunWriter {
     }
 
     pub(crate) fn finish(self) -> Result<Run, ArrowError> {
-        let file = self
+        let mut file = self
             .writer
             .into_inner()?
             .into_inner()
             .map_err(|error| error.into_error())?;
+        let bytes = file.stream_position()?;
         Ok(Run {
             file,
+            bytes,
             batch_bytes: self.batch_bytes,
             batch_rows: self.batch_rows,
         })

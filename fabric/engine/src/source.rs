@@ -27,6 +27,8 @@ pub(crate) struct PartitionRead {
     pub(crate) sums: Sums,
     pub(crate) bytes: u64,
     pub(crate) spilled_runs: u64,
+    /// Bytes of all runs, merged ones included.
+    pub(crate) spilled_bytes: u64,
 }
 
 /// Which partition to read, and how.
@@ -87,15 +89,15 @@ impl ShuffleSource<'_> {
                 let fits = held + size <= budget_bytes && grow(environment, &mut reserved, size);
                 if !fits {
                     if !batches.is_empty() {
-                        runs.push(
-                            self.spill(environment, &keys, std::mem::take(&mut batches))
-                                .await?,
-                        );
+                        let batches = std::mem::take(&mut batches);
+                        let run = self.spill(environment, &keys, batches).await?;
+                        read.spilled_bytes += run.bytes;
+                        runs.push(run);
                         reserved = None;
                     }
                     // While nothing else is held.
                     if runs.len() == RUNS_MAX {
-                        runs = self.merge_pass(environment, runs).await?;
+                        runs = self.merge_pass(environment, runs, &mut read).await?;
                     }
                     if !grow(environment, &mut reserved, size) {
                         return Err(out_of_memory(environment, "a segment of the shuffle"));
@@ -115,10 +117,12 @@ impl ShuffleSource<'_> {
         if runs.is_empty() {
             self.push_sorted(environment, flow, &keys, batches).await?;
         } else {
-            runs.push(self.spill(environment, &keys, batches).await?);
+            let run = self.spill(environment, &keys, batches).await?;
+            read.spilled_bytes += run.bytes;
+            runs.push(run);
             drop(reserved);
             while runs.len() > fan_in(&runs, environment.account.limit_bytes()) {
-                runs = self.merge_pass(environment, runs).await?;
+                runs = self.merge_pass(environment, runs, &mut read).await?;
             }
             self.push_merged(environment, flow, &keys, runs).await?;
         }
@@ -202,6 +206,7 @@ impl ShuffleSource<'_> {
         &self,
         environment: &TaskEnvironment,
         mut runs: Vec<Run>,
+        read: &mut PartitionRead,
     ) -> Result<Vec<Run>, Problem> {
         let fan_in = fan_in(&runs, environment.account.limit_bytes());
         let mut merged = Vec::with_capacity(runs.len().div_ceil(fan_in));
@@ -211,7 +216,11 @@ impl ShuffleSource<'_> {
             environment.check_cancel()?;
             merged.push(match <[Run; 1]>::try_from(group) {
                 Ok([alone]) => alone,
-                Err(group) => self.merge_runs(environment, group).await?,
+                Err(group) => {
+                    let run = self.merge_runs(environment, group).await?;
+                    read.spilled_bytes += run.bytes;
+                    run
+                }
             });
         }
         Ok(merged)

@@ -287,6 +287,7 @@ impl TaskRun {
                 progress.read = vec![read.sums];
                 progress.own.rows_in = read.sums.rows;
                 progress.own.shuffle_bytes_read = read.bytes;
+                progress.own.spilled_bytes = read.spilled_bytes;
                 Ok(())
             }
             Source::Nothing => Ok(()),

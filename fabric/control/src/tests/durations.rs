@@ -18,6 +18,7 @@ fn took(commit: TaskCommit, wall_ns: u64) -> TaskCommit {
             bytes_written: 20,
             shuffle_bytes_read: 3,
             shuffle_bytes_written: 5,
+            spilled_bytes: 11,
             ..Meters::default()
         },
         ..usage("s0", 0)
@@ -56,6 +57,7 @@ fn stages_sum_the_meters_of_committed_attempts() {
     assert_eq!((stage.own.bytes_read, stage.own.bytes_written), (300, 60));
     assert_eq!(stage.own.shuffle_bytes_read, 9);
     assert_eq!(stage.own.shuffle_bytes_written, 15);
+    assert_eq!(stage.own.spilled_bytes, 33);
     assert_eq!(
         stage.own.guest_cpu_ns, 0,
         "functions have lines of their own"

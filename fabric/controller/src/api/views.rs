@@ -172,6 +172,7 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
             "bytes_written": own.bytes_written,
             "shuffle_bytes_read": own.shuffle_bytes_read,
             "shuffle_bytes_written": own.shuffle_bytes_written,
+            "spilled_bytes": own.spilled_bytes,
             "duplicates": progress.duplicates,
             "retries": progress.failures.values().sum::<u32>(),
         })
@@ -254,6 +255,7 @@ pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
             "bytes_written": own.map(|own| own.bytes_written),
             "shuffle_bytes_read": own.map(|own| own.shuffle_bytes_read),
             "shuffle_bytes_written": own.map(|own| own.shuffle_bytes_written),
+            "spilled_bytes": own.map(|own| own.spilled_bytes),
             "written": commit.written,
             "read": commit.read_total(),
             "files": commit.files,

@@ -272,6 +272,7 @@ async fn read_all(shuffle: &Shuffle, memory_bytes: u64) -> Vec<RecordBatch> {
         keys.extend(check_groups(&rows));
         sums.add(&read.sums);
         spilled_runs += read.spilled_runs;
+        assert_eq!(read.spilled_bytes > 0, read.spilled_runs > 0);
         all.push(rows);
     }
     assert_eq!(
