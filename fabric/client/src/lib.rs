@@ -26,7 +26,7 @@ pub use endpoint::path;
 pub use error::Error;
 pub use follow::{Follow, Update};
 pub use model::{
-    Component, Function, Job, JobOutput, Label, LogLine, Skew, Stage, Task, read_value,
+    Component, Function, Job, JobOutput, Label, LogLine, Skew, SlowestTask, Stage, Task, read_value,
 };
 pub use pages::{Page, Pages};
 pub use problem::ApiProblem;

@@ -92,6 +92,16 @@ pub struct Stage {
     pub tasks_total: u64,
     /// Tasks that are done.
     pub tasks_done: u64,
+    /// When the first of these tasks started, in RFC 3339.
+    pub started_at: Option<String>,
+    /// Time from the first start of these tasks to their last end.
+    pub duration_ms: Option<u64>,
+    /// Wall time of these tasks together.
+    pub task_wall_ms: u64,
+    /// Wall time of these tasks in the mean.
+    pub task_mean_ms: u64,
+    /// The task that took longest.
+    pub slowest_task: Option<SlowestTask>,
     /// Rows that the tasks read.
     pub rows_read: u64,
     /// Records that could not be read and were left out.
@@ -100,12 +110,32 @@ pub struct Stage {
     pub unknown_fields: u64,
     /// Rows that the tasks wrote.
     pub rows_written: u64,
+    /// Bytes that the tasks read from inputs.
+    pub bytes_read: u64,
+    /// Bytes that the tasks wrote to outputs.
+    pub bytes_written: u64,
+    /// Bytes that the tasks read from shuffle objects.
+    pub shuffle_bytes_read: u64,
+    /// Bytes that the tasks wrote to shuffle objects.
+    pub shuffle_bytes_written: u64,
+    /// Bytes that the tasks wrote to disk for want of memory.
+    pub spilled_bytes: u64,
     /// Tasks that were finished twice.
     pub duplicates: u64,
     /// Attempts that failed.
     pub retries: u64,
     /// How evenly a shuffle dealt rows out to the stage's tasks.
     pub skew: Skew,
+}
+
+/// The task of a stage that took longest.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct SlowestTask {
+    /// The position in the stage, from 0.
+    pub task: u64,
+    /// Wall time of the attempt.
+    pub wall_ms: u64,
 }
 
 /// The largest partition against the mean.
@@ -158,10 +188,26 @@ pub struct Task {
     pub task: u64,
     /// The attempt that was committed, from 1.
     pub attempt: u64,
+    /// When the attempt started, in RFC 3339.
+    pub started_at: Option<String>,
+    /// Time from the start of the attempt to its end.
+    pub wall_ms: u64,
+    /// CPU time of its functions and of the fabric's work.
+    pub cpu_ms: u64,
     /// Rows that it read.
     pub rows_read: u64,
     /// Rows that it wrote.
     pub rows_written: u64,
+    /// Bytes that it read from inputs.
+    pub bytes_read: u64,
+    /// Bytes that it wrote to outputs.
+    pub bytes_written: u64,
+    /// Bytes that it read from shuffle objects.
+    pub shuffle_bytes_read: u64,
+    /// Bytes that it wrote to shuffle objects.
+    pub shuffle_bytes_written: u64,
+    /// Bytes that it wrote to disk for want of memory.
+    pub spilled_bytes: u64,
     /// Files that it wrote.
     pub files: Vec<Value>,
 }

@@ -46,6 +46,22 @@ impl Table {
         lines.join("\n")
     }
 
+    /// The same without columns that have `-`, for nothing, in every row.
+    pub(crate) fn render_used(&self) -> String {
+        let rows = &self.lines[1..];
+        let is_used =
+            |column: &usize| rows.is_empty() || rows.iter().any(|row| row[*column] != "-");
+        let used: Vec<usize> = (0..self.sides.len()).filter(is_used).collect();
+        let pick = |line: &Vec<String>| -> Vec<String> {
+            used.iter().map(|column| line[*column].clone()).collect()
+        };
+        let table = Self {
+            sides: used.iter().map(|column| self.sides[*column]).collect(),
+            lines: self.lines.iter().map(pick).collect(),
+        };
+        table.render()
+    }
+
     fn line(&self, cells: &[String], widths: &[usize]) -> String {
         let columns = cells.iter().zip(widths).zip(&self.sides);
         let padded: Vec<String> = columns
@@ -75,5 +91,14 @@ mod tests {
             table.render(),
             "stage    rows\nvisits  1,234\ntøp         7  done"
         );
+    }
+
+    #[test]
+    fn columns_without_a_value_can_be_left_out() {
+        let mut table = Table::new(&[("a", Side::Left), ("b", Side::Right), ("c", Side::Right)]);
+        assert_eq!(table.render_used(), "a  b  c");
+        table.row(["x".into(), "-".into(), "-".into()]);
+        table.row(["y".into(), "-".into(), "7".into()]);
+        assert_eq!(table.render_used(), "a  c\nx  -\ny  7");
     }
 }

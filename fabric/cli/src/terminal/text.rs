@@ -60,6 +60,14 @@ pub(crate) fn nanoseconds(ns: u64) -> String {
     }
 }
 
+/// Milliseconds in the unit that suits them.
+pub(crate) fn milliseconds(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        _ => nanoseconds(ms.saturating_mul(1_000_000)),
+    }
+}
+
 /// Micro-units of a currency, to the last one.
 pub(crate) fn money(micro: u64, currency: &str) -> String {
     format!(
@@ -94,5 +102,8 @@ mod tests {
         assert_eq!(nanoseconds(350_000_000), "350.0 ms");
         assert_eq!(nanoseconds(1_230_000_000), "1.23 s");
         assert_eq!(nanoseconds(125_000_000_000), "2 min 05 s");
+        assert_eq!(milliseconds(0), "0 ms");
+        assert_eq!(milliseconds(999), "999 ms");
+        assert_eq!(milliseconds(1_230), "1.23 s");
     }
 }

@@ -2,14 +2,19 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use weft_client::{Call, Client, Error, Job, LogLine, Page, Pages, Stage, Task, path, read_value};
+use weft_client::{
+    Call, Client, Error, Job, LogLine, Page, Pages, SlowestTask, Stage, Task, path, read_value,
+};
 
 use crate::arguments::JobArguments;
 use crate::failure::Failure;
-use crate::terminal::text::{bytes, count, counted};
+use crate::terminal::text::{bytes, count, counted, milliseconds};
 use crate::terminal::{Output, Side, Table};
 use crate::verbs::receipt;
 use crate::verbs::run::output_line;
+
+/// A task that took so many times the mean of its stage is named with the job.
+const SLOW_TIMES_MEAN: u128 = 2;
 
 /// Runs `weft jobs`.
 pub(crate) async fn jobs(
@@ -152,7 +157,7 @@ fn job_text(job: &Job) -> String {
     }
     lines.push(format!("input: {}", bytes(job.input_bytes)));
     if !job.stages.is_empty() {
-        lines.push(stages_table(&job.stages));
+        lines.push(stages_summary(&job.stages));
     }
     if !job.outputs.is_empty() {
         lines.push("outputs".into());
@@ -179,7 +184,8 @@ fn times(job: &Job) -> Option<String> {
     (!told.is_empty()).then(|| told.join(", "))
 }
 
-fn stages_table(stages: &[Stage]) -> String {
+/// The stages as a job's own view shows them.
+fn stages_summary(stages: &[Stage]) -> String {
     let mut table = Table::new(&[
         ("stage", Side::Left),
         ("status", Side::Left),
@@ -187,6 +193,8 @@ fn stages_table(stages: &[Stage]) -> String {
         ("rows read", Side::Right),
         ("bad records", Side::Right),
         ("rows written", Side::Right),
+        ("duration", Side::Right),
+        ("slowest task", Side::Right),
         ("skew", Side::Right),
         ("duplicates", Side::Right),
         ("retries", Side::Right),
@@ -197,14 +205,91 @@ fn stages_table(stages: &[Stage]) -> String {
             stage.status.clone(),
             format!("{}/{}", stage.tasks_done, stage.tasks_total),
             count(stage.rows_read),
-            count(stage.bad_records),
+            some_count(stage.bad_records),
             count(stage.rows_written),
+            or_none(stage.duration_ms.map(milliseconds)),
+            or_none(slow_task(stage).map(slowest)),
             skew(stage),
-            count(stage.duplicates),
-            count(stage.retries),
+            some_count(stage.duplicates),
+            some_count(stage.retries),
         ]);
     }
-    table.render()
+    table.render_used()
+}
+
+fn stages_table(stages: &[Stage]) -> String {
+    let mut table = Table::new(&[
+        ("stage", Side::Left),
+        ("status", Side::Left),
+        ("tasks", Side::Right),
+        ("started", Side::Left),
+        ("duration", Side::Right),
+        ("task time", Side::Right),
+        ("mean task", Side::Right),
+        ("slowest task", Side::Right),
+        ("rows read", Side::Right),
+        ("bad records", Side::Right),
+        ("rows written", Side::Right),
+        ("bytes read", Side::Right),
+        ("bytes written", Side::Right),
+        ("shuffle read", Side::Right),
+        ("shuffle written", Side::Right),
+        ("spilled", Side::Right),
+        ("skew", Side::Right),
+        ("duplicates", Side::Right),
+        ("retries", Side::Right),
+    ]);
+    for stage in stages {
+        let is_timed = stage.slowest_task.is_some();
+        let time = |ms| or_none(is_timed.then(|| milliseconds(ms)));
+        table.row([
+            format!("{} {}", stage.position, stage.name),
+            stage.status.clone(),
+            format!("{}/{}", stage.tasks_done, stage.tasks_total),
+            or_none(stage.started_at.clone()),
+            or_none(stage.duration_ms.map(milliseconds)),
+            time(stage.task_wall_ms),
+            time(stage.task_mean_ms),
+            or_none(stage.slowest_task.as_ref().map(slowest)),
+            count(stage.rows_read),
+            some_count(stage.bad_records),
+            count(stage.rows_written),
+            some_bytes(stage.bytes_read),
+            some_bytes(stage.bytes_written),
+            some_bytes(stage.shuffle_bytes_read),
+            some_bytes(stage.shuffle_bytes_written),
+            some_bytes(stage.spilled_bytes),
+            skew(stage),
+            some_count(stage.duplicates),
+            some_count(stage.retries),
+        ]);
+    }
+    table.render_used()
+}
+
+fn or_none(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
+fn some_count(number: u64) -> String {
+    or_none((number > 0).then(|| count(number)))
+}
+
+fn some_bytes(number: u64) -> String {
+    or_none((number > 0).then(|| bytes(number)))
+}
+
+/// The slowest task, if it took at least twice the mean.
+fn slow_task(stage: &Stage) -> Option<&SlowestTask> {
+    let is_slow = |task: &&SlowestTask| {
+        let over_mean = u128::from(task.wall_ms) * u128::from(stage.tasks_done);
+        task.wall_ms > 0 && over_mean >= SLOW_TIMES_MEAN * u128::from(stage.task_wall_ms)
+    };
+    stage.slowest_task.as_ref().filter(is_slow)
+}
+
+fn slowest(task: &SlowestTask) -> String {
+    format!("{} (task {})", milliseconds(task.wall_ms), task.task)
 }
 
 /// How many times the mean the largest task of a shuffle was given, and which one that is.
@@ -223,8 +308,16 @@ fn tasks_table(tasks: &[Task]) -> String {
         ("stage", Side::Left),
         ("task", Side::Right),
         ("attempt", Side::Right),
+        ("started", Side::Left),
+        ("duration", Side::Right),
+        ("cpu", Side::Right),
         ("rows read", Side::Right),
         ("rows written", Side::Right),
+        ("bytes read", Side::Right),
+        ("bytes written", Side::Right),
+        ("shuffle read", Side::Right),
+        ("shuffle written", Side::Right),
+        ("spilled", Side::Right),
         ("files", Side::Right),
     ]);
     for task in tasks {
@@ -232,12 +325,20 @@ fn tasks_table(tasks: &[Task]) -> String {
             task.stage.0.clone(),
             task.task.to_string(),
             task.attempt.to_string(),
+            or_none(task.started_at.clone()),
+            milliseconds(task.wall_ms),
+            milliseconds(task.cpu_ms),
             count(task.rows_read),
             count(task.rows_written),
-            count(task.files.len() as u64),
+            some_bytes(task.bytes_read),
+            some_bytes(task.bytes_written),
+            some_bytes(task.shuffle_bytes_read),
+            some_bytes(task.shuffle_bytes_written),
+            some_bytes(task.spilled_bytes),
+            some_count(task.files.len() as u64),
         ]);
     }
-    table.render()
+    table.render_used()
 }
 
 fn log_text(line: &LogLine) -> String {
@@ -264,7 +365,9 @@ mod tests {
             "id": "job-1", "name": "weblog", "status": "failed", "submitted_at": "2026-11-20T12:00:00Z", "started_at": null,
             "ended_at": "2026-11-20T12:01:00Z", "tags": {"team": "growth"}, "input_bytes": 2048,
             "stages": [{"position": 0, "name": "visits", "status": "done", "tasks_total": 24, "tasks_done": 24, "rows_read": 1000, "bad_records": 3,
-                        "rows_written": 999, "duplicates": 1, "retries": 2, "skew": {"task": 17, "over_mean_milli": 2500}}],
+                        "rows_written": 999, "duplicates": 1, "retries": 2, "skew": {"task": 17, "over_mean_milli": 2500},
+                        "started_at": "2026-11-20T12:00:01Z", "duration_ms": 90_500, "task_wall_ms": 120_000, "task_mean_ms": 5_000,
+                        "slowest_task": {"task": 17, "wall_ms": 12_500}}],
             "problem": {"code": "guest_trap", "detail": "it trapped", "function": "weblog/parse"}, "outputs": [],
         });
         read_value(job).expect("a job")
@@ -277,11 +380,65 @@ job-1  weblog  failed
 submitted 2026-11-20T12:00:00Z, ended 2026-11-20T12:01:00Z
 tags: team=growth
 input: 2.0 KiB
-stage     status  tasks  rows read  bad records  rows written            skew  duplicates  retries
-0 visits  done    24/24      1,000            3           999  2.5x (task 17)           1        2
+stage     status  tasks  rows read  bad records  rows written    duration       slowest task            skew  duplicates  retries
+0 visits  done    24/24      1,000            3           999  1 min 30 s  12.50 s (task 17)  2.5x (task 17)           1        2
 error: it trapped [guest_trap]
   function: weblog/parse";
         assert_eq!(job_text(&example()), expected);
+    }
+
+    #[test]
+    fn a_task_is_slow_from_twice_the_mean_on() {
+        let of = |tasks_done, task_wall_ms, wall_ms| {
+            let stage = Stage {
+                tasks_done,
+                task_wall_ms,
+                slowest_task: Some(SlowestTask { task: 3, wall_ms }),
+                ..Stage::default()
+            };
+            or_none(slow_task(&stage).map(slowest))
+        };
+        assert_eq!(of(4, 8_000, 4_000), "4.00 s (task 3)");
+        assert_eq!(of(4, 8_000, 3_999), "-");
+        assert_eq!(of(1, 8_000, 8_000), "-", "it is the mean");
+        assert_eq!(of(1_000, 0, 0), "-");
+        assert_eq!(
+            of(u64::MAX, u64::MAX, u64::MAX),
+            format!("{} (task 3)", milliseconds(u64::MAX))
+        );
+        assert_eq!(slow_task(&Stage::default()).map(slowest), None);
+    }
+
+    #[test]
+    fn stages_for_people() {
+        let stages = json!([
+            {"position": 1, "name": "daily", "status": "running", "tasks_total": 2, "tasks_done": 1, "rows_read": 70,
+             "rows_written": 7, "started_at": "2026-11-20T12:00:01Z", "duration_ms": 1_250, "task_wall_ms": 1_200,
+             "task_mean_ms": 1_200, "slowest_task": {"task": 0, "wall_ms": 1_200}, "bytes_written": 1_024,
+             "shuffle_bytes_read": 2_048, "spilled_bytes": 3 << 20},
+            {"position": 2, "name": "top", "status": "waiting", "tasks_total": 1, "started_at": null, "slowest_task": null},
+        ]);
+        let stages: Vec<Stage> = read_value(stages).expect("stages");
+        let expected = "\
+stage    status   tasks  started               duration  task time  mean task     slowest task  rows read  rows written  bytes written  shuffle read  spilled
+1 daily  running    1/2  2026-11-20T12:00:01Z    1.25 s     1.20 s     1.20 s  1.20 s (task 0)         70             7        1.0 KiB       2.0 KiB  3.0 MiB
+2 top    waiting    0/1  -                            -          -          -                -          0             0              -             -        -";
+        assert_eq!(stages_table(&stages), expected);
+    }
+
+    #[test]
+    fn tasks_for_people() {
+        let tasks = json!([
+            {"stage": "visits", "task": 0, "attempt": 1, "started_at": "2026-11-20T12:00:01Z", "wall_ms": 350, "cpu_ms": 1_230,
+             "rows_read": 10, "rows_written": 9, "bytes_read": 4_096, "shuffle_bytes_written": 512, "files": []},
+            {"stage": "visits", "task": 1, "attempt": 2, "started_at": null, "wall_ms": null},
+        ]);
+        let tasks: Vec<Task> = read_value(tasks).expect("tasks");
+        let expected = "\
+stage   task  attempt  started               duration     cpu  rows read  rows written  bytes read  shuffle written
+visits     0        1  2026-11-20T12:00:01Z    350 ms  1.23 s         10             9     4.0 KiB            512 B
+visits     1        2  -                         0 ms    0 ms          0             0           -                -";
+        assert_eq!(tasks_table(&tasks), expected);
     }
 
     #[test]
