@@ -80,13 +80,14 @@ impl Invocations {
         deadline: Duration,
     ) -> Result<InvokeAnswer, Problem> {
         self.want(tenant);
+        let label = request.label.clone();
         let began = Instant::now();
         let answer = self.node.invoke(tenant, request, input, deadline).await;
         let problem = match &answer {
             Ok((reply, _)) => reply.result.as_ref().err(),
             Err(problem) => Some(problem),
         };
-        self.metrics.invoked(problem, began.elapsed());
+        self.metrics.invoked(&label, problem, began.elapsed());
         answer
     }
 
@@ -100,6 +101,7 @@ impl Invocations {
         client: &mpsc::Sender<StreamEvent>,
     ) -> Result<InvokeReply, NoReply> {
         self.want(tenant);
+        let label = request.label.clone();
         let began = Instant::now();
         let reply = self
             .node
@@ -110,7 +112,7 @@ impl Invocations {
             Err(NoReply::Failed(problem)) => Some(problem),
             Err(NoReply::Left) => return reply,
         };
-        self.metrics.invoked(problem, began.elapsed());
+        self.metrics.invoked(&label, problem, began.elapsed());
         reply
     }
 }

@@ -1,9 +1,11 @@
 //! Metrics of the controller, for `/metrics`: what is slow, full, waiting, failing, costing.
 //!
-//! Every label takes its values from a closed list, so that the number of series is bounded
-//! whatever clients send.
+//! Every label takes its values from a closed list, or from a list with a bound, so that the number
+//! of series is bounded whatever clients send.
 
+use std::collections::HashSet;
 use std::hash::Hash;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -13,9 +15,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Unit};
 use weft_control::{Job, JobState, Outcome};
-use weft_core::{FunctionUsage, LimitKind, Meters, Problem};
-use weft_telemetry::{AccountLabels, CodeLabels, LimitLabels, Registry, seconds};
+use weft_core::{FunctionUsage, LimitKind, Meters, Problem, lock};
+use weft_telemetry::{AccountLabels, CodeLabels, FunctionLabels, LimitLabels, Registry, seconds};
 pub(crate) use weft_telemetry::{OutcomeLabels, RequestLabels, RouteLabels, StatusLabels};
+
+/// Functions with a label of their own: the first ones that are invoked. Each is a histogram of some
+/// twenty series. Functions that come later share the label `other`.
+const MAX_FUNCTION_LABELS: usize = 100;
 
 /// All metrics of one controller.
 #[derive(Debug)]
@@ -37,7 +43,8 @@ pub(crate) struct Metrics {
     pub(crate) executors_started: Counter,
     pub(crate) executors_lost: Counter,
     pub(crate) invocations: Family<CodeLabels, Counter>,
-    pub(crate) invocation_seconds: Histogram,
+    invocation_seconds: Family<FunctionLabels, Histogram>,
+    labelled_functions: LabelledFunctions,
     /// Counted by the agent.
     invocations_under_way: Gauge,
     pub(crate) input_held: Gauge,
@@ -61,11 +68,10 @@ impl Metrics {
         let time = |name, help| registry.register_with_unit(name, help, Unit::Seconds, seconds());
         Self {
             requests: family(registry, "http_requests", "Requests answered"),
-            request_seconds: registry.register_with_unit(
+            request_seconds: time_family(
+                registry,
                 "http_request",
                 "Time to the head of the answer",
-                Unit::Seconds,
-                Family::new_with_constructor(seconds as fn() -> Histogram),
             ),
             connections: gauge("http_connections", "Open connections"),
             jobs: family(registry, "jobs", "Jobs that are remembered, by status"),
@@ -89,7 +95,12 @@ impl Metrics {
                 "invocations",
                 "Invocations answered, by code; `none` for those that went well",
             ),
-            invocation_seconds: time("invocation", "Time from admission to the answer"),
+            invocation_seconds: time_family(
+                registry,
+                "invocation",
+                "Time from admission to the answer, by function",
+            ),
+            labelled_functions: LabelledFunctions::default(),
             invocations_under_way: gauge("invocations_under_way", "Invocations that run or wait"),
             input_held: bytes(
                 "invocation_input_held",
@@ -171,14 +182,18 @@ impl Metrics {
         self.limits_hit.get_or_create(&LimitLabels { limit }).inc();
     }
 
-    /// Records an invocation that was answered.
-    pub(crate) fn invoked(&self, problem: Option<&Problem>, took: Duration) {
+    /// Records an invocation of the function `label`, `component@version/function`, that was
+    /// answered.
+    pub(crate) fn invoked(&self, label: &str, problem: Option<&Problem>, took: Duration) {
         if let Some(problem) = problem {
             self.limit_hit(problem);
         }
         let labels = CodeLabels::from(problem.map(|problem| problem.code));
         self.invocations.get_or_create(&labels).inc();
-        self.invocation_seconds.observe(took.as_secs_f64());
+        let labels = self.labelled_functions.labels(label);
+        self.invocation_seconds
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
     }
 
     /// Records a job that has ended, and of which nothing runs any more.
@@ -207,6 +222,30 @@ impl Metrics {
     }
 }
 
+/// Functions that have a label of their own.
+#[derive(Debug, Default)]
+struct LabelledFunctions(Mutex<HashSet<String>>);
+
+impl LabelledFunctions {
+    /// The labels for `component@version/function`. All versions of a function share one.
+    fn labels(&self, label: &str) -> FunctionLabels {
+        let parts = label.split_once('@').and_then(|(component, rest)| {
+            let (_, function) = rest.split_once('/')?;
+            Some(format!("{component}/{function}"))
+        });
+        let function = parts.unwrap_or_else(|| label.to_owned());
+        let mut known = lock(&self.0);
+        if known.len() < MAX_FUNCTION_LABELS {
+            known.insert(function.clone());
+        }
+        let function = match known.contains(&function) {
+            true => function,
+            false => "other".into(),
+        };
+        FunctionLabels { function }
+    }
+}
+
 /// Registers metrics of one name that differ by label.
 fn family<L, M>(registry: &Registry, name: &'static str, help: &'static str) -> Family<L, M>
 where
@@ -215,6 +254,20 @@ where
     Family<L, M>: Metric,
 {
     registry.register(name, help, Family::default())
+}
+
+/// Registers histograms of times, of one name, that differ by label.
+fn time_family<L>(
+    registry: &Registry,
+    name: &'static str,
+    help: &'static str,
+) -> Family<L, Histogram>
+where
+    L: Clone + Hash + Eq,
+    Family<L, Histogram>: Metric,
+{
+    let family = Family::new_with_constructor(seconds as fn() -> Histogram);
+    registry.register_with_unit(name, help, Unit::Seconds, family)
 }
 
 #[cfg(test)]
@@ -260,7 +313,14 @@ mod tests {
             .collect();
         assert!(registered.len() > 20, "{registered:?}");
         let on_page = names(PAGE, "weft_");
-        let units = ["", "_total", "_seconds", "_bytes", "_bytes_total"];
+        let units = [
+            "",
+            "_total",
+            "_seconds",
+            "_seconds_bucket",
+            "_bytes",
+            "_bytes_total",
+        ];
         let is_named = |name: &str| {
             units
                 .iter()
@@ -276,6 +336,25 @@ mod tests {
         assert!(unknown.is_empty(), "only on the page: {unknown:?}");
         for account in ["billed", "platform"] {
             assert!(PAGE.contains(&format!("`{account}`")), "{account}");
+        }
+    }
+
+    #[test]
+    fn functions_beyond_the_bound_share_a_label() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry);
+        let invoked = |label: &str| metrics.invoked(label, None, Duration::from_millis(1));
+        for n in 0..MAX_FUNCTION_LABELS + 5 {
+            invoked(&format!("hello@0.1.0/f{n}"));
+        }
+        invoked("hello@0.2.0-dev+a.b/f0");
+        let text = registry.text().expect("it is written");
+        let is_count = |line: &&str| line.starts_with("weft_invocation_seconds_count{");
+        let counts: Vec<&str> = text.lines().filter(is_count).collect();
+        assert_eq!(counts.len(), MAX_FUNCTION_LABELS + 1, "{text}");
+        for (function, count) in [("hello/f0", 2), ("hello/f99", 1), ("other", 5)] {
+            let line = format!("weft_invocation_seconds_count{{function=\"{function}\"}} {count}");
+            assert!(counts.contains(&line.as_str()), "{line} in {text}");
         }
     }
 

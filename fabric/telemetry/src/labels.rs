@@ -1,7 +1,7 @@
 //! Label sets of metrics.
 //!
-//! Every label takes its values from a closed list, so that the number of series is bounded
-//! whatever clients send.
+//! Every label takes its values from a closed list, or from a list with a bound, so that the number
+//! of series is bounded whatever clients send.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use weft_core::ErrorCode;
@@ -22,6 +22,13 @@ pub struct RequestLabels {
 pub struct RouteLabels {
     /// The pattern, not the path.
     pub route: String,
+}
+
+/// Invocations by function.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FunctionLabels {
+    /// `component/function`, without the version, or `other`.
+    pub function: String,
 }
 
 /// Jobs by status.
