@@ -68,11 +68,7 @@ impl Metrics {
         let time = |name, help| registry.register_with_unit(name, help, Unit::Seconds, seconds());
         Self {
             requests: family(registry, "http_requests", "Requests answered"),
-            request_seconds: time_family(
-                registry,
-                "http_request",
-                "Time to the head of the answer",
-            ),
+            request_seconds: time_family(registry, "http_request", "Time to the first byte"),
             connections: gauge("http_connections", "Open connections"),
             jobs: family(registry, "jobs", "Jobs that are remembered, by status"),
             jobs_ended: family(registry, "jobs_ended", "Ended jobs, by outcome"),
@@ -83,47 +79,29 @@ impl Metrics {
             tasks_waiting: gauge("tasks_waiting", "Tasks that wait for a slot"),
             tasks_running: gauge("tasks_running", "Tasks that were sent to an executor"),
             slots: gauge("slots", "Slots of the executors"),
-            steps_waiting: gauge(
-                "steps_waiting",
-                "Plannings, checks, descriptions and publications that wait for an executor",
-            ),
+            steps_waiting: gauge("steps_waiting", "Steps of jobs and components that wait"),
             executor_ready: gauge("executor_ready", "1 while an executor takes work"),
             executors_started: counter("executors_started", "Executors started"),
             executors_lost: counter("executors_lost", "Executors that ended while needed"),
-            invocations: family(
-                registry,
-                "invocations",
-                "Invocations answered, by code; `none` for those that went well",
-            ),
+            invocations: family(registry, "invocations", "Answered invocations, by code"),
             invocation_seconds: time_family(
                 registry,
                 "invocation",
-                "Time from admission to the answer, by function",
+                "Time to the answer, by function",
             ),
             labelled_functions: LabelledFunctions::default(),
             invocations_under_way: gauge("invocations_under_way", "Invocations that run or wait"),
-            input_held: bytes(
-                "invocation_input_held",
-                "Inputs of invocations that come in, wait or run",
-            ),
+            input_held: bytes("invocation_input_held", "Inputs that come in, wait or run"),
             output_held: bytes(
                 "invocation_output_held",
-                "Room for outputs of running invocations, and outputs that clients have not taken",
+                "Outputs that run or are not taken yet",
             ),
-            limits_hit: family(
-                registry,
-                "limits_hit",
-                "Tasks, jobs and invocations that were stopped at a limit",
-            ),
+            limits_hit: family(registry, "limits_hit", "What was stopped at a limit"),
             log_lines_dropped: counter(
                 "log_lines_dropped",
                 "Lines of tasks' logs above their bound",
             ),
-            cpu_nanoseconds: family(
-                registry,
-                "cpu_nanoseconds",
-                "CPU time of tasks and invocations, guests and host alike, by who bears it",
-            ),
+            cpu_nanoseconds: family(registry, "cpu_nanoseconds", "CPU time, by who bears it"),
             shuffle_bytes: registry.register_with_unit(
                 "shuffle_written",
                 "What tasks wrote to shuffle objects",

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use weft_control::{
     ComponentRecord, EndedJob, Job, JobEvent, JobState, Outcome, SlowestTask, StageState,
 };
-use weft_core::{PriceSheet, Receipt};
+use weft_core::{FunctionUsage, PriceSheet, Receipt};
 
 use super::reply::problem_json;
 use weft_runtime::clock::rfc3339;
