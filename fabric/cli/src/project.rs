@@ -3,13 +3,15 @@
 //! ```text
 //!   new ──────▶ templates, and the SDK that is embedded in the binary (sdk)
 //!   build ─┬──▶ toolchain: cargo, for Wasm ──▶ component
-//!          └──▶ build_python ──▶ componentize: componentize-py ──▶ component
+//!          └──▶ build_python ─┬▶ component_cache: nothing has changed ──▶ the component of the last build
+//!                            └▶ componentize: componentize-py ──▶ component
 //! ```
 //!
 //! The languages' own tools do the work, each in the environment of guests (`guest_environment`).
 
 mod build;
 mod build_python;
+mod component_cache;
 mod componentize;
 mod guest_environment;
 mod new;

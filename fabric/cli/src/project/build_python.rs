@@ -5,6 +5,8 @@
 //!          --componentize-py, with the SDK and an interpreter--> component
 //! ```
 //!
+//! A build whose inputs were built before gives the same component again.
+//!
 //! A project may hold the SDK and the contract in its folder `weft`, as `weft new` lays it out;
 //! without it, those of this binary are used.
 
@@ -15,7 +17,9 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::failure::Failure;
+use crate::locations::cache_dir;
 use crate::project::build::Built;
+use crate::project::component_cache::{ComponentCache, Inputs};
 use crate::project::componentize;
 use crate::project::guest_environment::command;
 use crate::project::new::lay_in;
@@ -37,6 +41,49 @@ const GLUE: (&str, &str) = (
 pub(crate) fn build(folder: &Path, output: &mut Output) -> Result<Built, Failure> {
     let beside = Beside::lay(folder)?;
     let name = described_name(folder, &beside)?;
+    let component = component(folder, &beside, output)?;
+    Ok(Built {
+        name,
+        component,
+        toolchain: "componentize-py",
+    })
+}
+
+/// The component of the project: that of an earlier build if nothing has changed since.
+fn component(folder: &Path, beside: &Beside, output: &mut Output) -> Result<Vec<u8>, Failure> {
+    let digest = || {
+        let installed = componentize::installed(folder)?;
+        let inputs = Inputs {
+            tool: componentize::VERSION,
+            sources: &[folder, beside.folder.path()],
+            installed: &installed,
+        };
+        inputs.digest()
+    };
+    let components = cache_dir().ok().map(|cache| cache.join("components"));
+    let Some((components, before)) = components.zip(digest()) else {
+        return compile(folder, beside, output);
+    };
+    let cache = ComponentCache::new(components);
+    if let Some(component) = cache.get(&before) {
+        output.note("unchanged: the component is the one that was built from these files before");
+        return Ok(component);
+    }
+    let component = compile(folder, beside, output)?;
+    // A file that changed meanwhile may be in the component, or not.
+    let kept = match digest() {
+        Some(after) if after == before => cache.put(&before, &component),
+        _ => Ok(()),
+    };
+    if let Err(error) = kept {
+        output.note(&format!(
+            "the component cannot be kept, and the next build makes other bytes: {error}"
+        ));
+    }
+    Ok(component)
+}
+
+fn compile(folder: &Path, beside: &Beside, output: &mut Output) -> Result<Vec<u8>, Failure> {
     let tool = componentize::find(folder, output)?;
     let out = beside.folder.path().join("component.wasm");
     let mut command = command(tool, folder);
@@ -50,13 +97,8 @@ pub(crate) fn build(folder: &Path, output: &mut Output) -> Result<Built, Failure
             "componentize-py could not make a component of the project",
         ));
     }
-    let component = std::fs::read(&out)
-        .map_err(|error| Failure::other(format!("cannot read the component: {error}")))?;
-    Ok(Built {
-        name,
-        component,
-        toolchain: "componentize-py",
-    })
+    std::fs::read(&out)
+        .map_err(|error| Failure::other(format!("cannot read the component: {error}")))
 }
 
 /// Files that a build needs beside the project, in a folder that goes away with it.

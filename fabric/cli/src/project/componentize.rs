@@ -15,7 +15,7 @@ use crate::terminal::Output;
 
 /// The version that makes components of Python programs: their bytes, and the names that the SDK
 /// imports, depend on it.
-const VERSION: &str = "0.25.1";
+pub(crate) const VERSION: &str = "0.25.1";
 
 /// The oldest Python that the SDK runs on outside of components.
 const OLDEST_PYTHON: (u32, u32) = (3, 10);
@@ -58,6 +58,23 @@ pub(crate) fn find(folder: &Path, output: &mut Output) -> Result<PathBuf, Failur
         environment.display()
     ));
     Ok(tool)
+}
+
+/// Folders of installed packages, in which the tool looks for modules that the project does not hold. `None` if
+/// `pipenv` may choose them.
+pub(crate) fn installed(folder: &Path) -> Option<Vec<PathBuf>> {
+    if let Ok(environment) = std::env::var("VIRTUAL_ENV") {
+        return Some(vec![Path::new(&environment).join("lib")]);
+    }
+    let is_of_pipenv = |folder: &Path| folder.join("Pipfile").exists();
+    if std::env::var_os("PIPENV_PIPFILE").is_some() || folder.ancestors().any(is_of_pipenv) {
+        return None;
+    }
+    let mut asked = command("python3", folder);
+    let paths = "[site.getusersitepackages(), *site.getsitepackages()]";
+    asked.args(["-c", &format!("import site; print(*{paths}, sep='\\n')")]);
+    let paths = printed(&mut asked)?;
+    Some(paths.lines().map(|path| folder.join(path)).collect())
 }
 
 /// Runs a program that says what it does on standard error. True if it succeeded.
