@@ -15,6 +15,7 @@ mod component_cache;
 mod componentize;
 mod guest_environment;
 mod new;
+mod python_run;
 mod sdk;
 pub(crate) mod toolchain;
 

@@ -11,7 +11,6 @@
 //! without it, those of this binary are used.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -23,7 +22,7 @@ use crate::project::component_cache::{ComponentCache, Inputs};
 use crate::project::componentize;
 use crate::project::guest_environment::command;
 use crate::project::new::lay_in;
-use crate::project::sdk;
+use crate::project::{python_run, sdk};
 use crate::terminal::Output;
 
 /// The file that makes a folder a Python project.
@@ -40,7 +39,7 @@ const GLUE: (&str, &str) = (
 /// Errors: `Other` where Python or the tool is missing, or the module cannot be imported.
 pub(crate) fn build(folder: &Path, output: &mut Output) -> Result<Built, Failure> {
     let beside = Beside::lay(folder)?;
-    let name = described_name(folder, &beside)?;
+    let name = described_name(folder, &beside, output)?;
     let component = component(folder, &beside, output)?;
     Ok(Built {
         name,
@@ -92,10 +91,11 @@ fn compile(folder: &Path, beside: &Beside, output: &mut Output) -> Result<Vec<u8
     command.arg("-p").arg(folder);
     command.arg("-p").arg(beside.folder.path());
     command.arg("-o").arg(&out);
-    if !componentize::runs(command.env("PYTHONDONTWRITEBYTECODE", "1"))? {
-        return Err(Failure::other(
-            "componentize-py could not make a component of the project",
-        ));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    let what = "componentize-py could not make a component of the project";
+    let printed = python_run::run(&mut command, what, output)?;
+    if !printed.trim().is_empty() {
+        output.note(printed.trim_end());
     }
     std::fs::read(&out)
         .map_err(|error| Failure::other(format!("cannot read the component: {error}")))
@@ -136,22 +136,15 @@ struct Described {
 
 /// The component's name, as the module says when it is imported. That also finds its mistakes
 /// before the slow step.
-fn described_name(folder: &Path, beside: &Beside) -> Result<String, Failure> {
+fn described_name(folder: &Path, beside: &Beside, output: &mut Output) -> Result<String, Failure> {
     let mut python = componentize::python(folder)?;
     python
         .args(["-m", "weft"])
         .env("PYTHONPATH", beside.folder.path())
         .env("PYTHONDONTWRITEBYTECODE", "1");
-    let done = python
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output();
-    let done = done.map_err(|error| Failure::other(format!("cannot run `python3`: {error}")))?;
-    if !done.status.success() {
-        return Err(Failure::other(format!("python3 cannot import `{ENTRY}`")));
-    }
+    let what = format!("python3 cannot import `{ENTRY}`");
+    let text = python_run::run(&mut python, &what, output)?;
     // The module may print while it is imported; the description comes last.
-    let text = String::from_utf8_lossy(&done.stdout);
     let described = text.lines().next_back().unwrap_or_default();
     let described: Described = serde_json::from_str(described)
         .map_err(|error| Failure::other(format!("`{ENTRY}` was not described: {error}")))?;
@@ -161,11 +154,14 @@ fn described_name(folder: &Path, beside: &Beside) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::captured;
 
     fn name_of(app: &str) -> Result<String, Failure> {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join(ENTRY), app).expect("written");
-        described_name(folder.path(), &Beside::lay(folder.path()).expect("laid"))
+        let beside = Beside::lay(folder.path()).expect("laid");
+        let (mut output, _, _) = captured::output(false);
+        described_name(folder.path(), &beside, &mut output)
     }
 
     #[test]
@@ -178,6 +174,14 @@ mod tests {
     fn a_module_that_names_no_component_is_told_so() {
         let failure = name_of("import weft\n").expect_err("it has no name");
         assert!(failure.to_string().contains(ENTRY), "{failure}");
+    }
+
+    #[test]
+    fn a_module_that_is_missing_is_named_with_its_line() {
+        let app = "import weft\nimport no_such_package.part\n";
+        let failure = name_of(app).expect_err("it is missing").to_string();
+        let expected = "module `no_such_package` cannot be imported (`app.py`, line 2): ";
+        assert!(failure.starts_with(expected), "{failure}");
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub(crate) fn installed(folder: &Path) -> Option<Vec<PathBuf>> {
 }
 
 /// Runs a program that says what it does on standard error. True if it succeeded.
-pub(crate) fn runs(command: &mut Command) -> Result<bool, Failure> {
+fn runs(command: &mut Command) -> Result<bool, Failure> {
     let program = command.get_program().display().to_string();
     let status = command
         .stdin(Stdio::null())
