@@ -8,6 +8,25 @@ use crate::log::TaskLog;
 /// Bytes of a message that quotes what a guest says: it may say anything, at any length.
 const MESSAGE_BYTES_MAX: usize = 2048;
 
+/// Words of Rust's standard library about what a sandbox lacks, and of `env::var` about a variable that is not set.
+const LACKS: [&str; 5] = [
+    "time not implemented on this platform",
+    "operation not supported on this platform",
+    "can't sleep",
+    "kind: Unsupported",
+    "`Err` value: NotPresent",
+];
+/// Follows an error that has such words.
+const ADVICE_ON_LACKS: &str = "; the sandbox has no clock, environment, network or threads: params give what a function must know";
+
+/// The advice that follows what a guest says, if it missed something that sandboxes lack.
+pub(crate) fn advice_on(said: &str) -> &'static str {
+    match LACKS.iter().any(|words| said.contains(words)) {
+        true => ADVICE_ON_LACKS,
+        false => "",
+    }
+}
+
 /// What ended a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -59,7 +78,8 @@ impl Fault {
     }
 
     pub(crate) fn failed(message: String) -> Self {
-        Fault::Failed(bounded(message))
+        let advice = advice_on(&message);
+        Fault::Failed(bounded(message) + advice)
     }
 
     pub(crate) fn schema(message: String) -> Self {
@@ -133,5 +153,32 @@ impl Fault {
             Fault::Limit { kind, value, .. } => problem.of_limit(*kind, value.as_str()),
             _ => problem,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sandbox_lacks_comes_with_advice() {
+        for said in [
+            "panicked at library/std/src/sys/time/unsupported.rs:13:9: time not implemented on this platform",
+            "panicked at library/std/src/sys/thread/unsupported.rs:36:9: can't sleep",
+            "called `Result::unwrap()` on an `Err` value: Error { kind: Unsupported, message: \"no threads\" }",
+            "operation not supported on this platform",
+            "panicked at src/lib.rs:7:5: called `Result::unwrap()` on an `Err` value: NotPresent",
+        ] {
+            assert_eq!(advice_on(said), ADVICE_ON_LACKS, "{said}");
+        }
+        assert_eq!(advice_on("the currency `x` is unsupported"), "");
+    }
+
+    #[test]
+    fn advice_follows_a_message_that_is_cut() {
+        let message = format!("can't sleep {}", "x".repeat(2 * MESSAGE_BYTES_MAX));
+        let fault = Fault::failed(message).to_string();
+        assert!(fault.ends_with(ADVICE_ON_LACKS), "{fault}");
+        assert!(fault.len() < MESSAGE_BYTES_MAX + 200, "{}", fault.len());
     }
 }

@@ -14,7 +14,7 @@ use crate::account::{MemoryAccount, Reservation};
 use crate::clock::thread_cpu_ns;
 use crate::component::{Component, Exports};
 use crate::engine::WASM_STACK_BYTES;
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Result, advice_on};
 use crate::fields;
 use crate::host::{Batch, HANDLES_MAX, Host};
 use crate::limiter::Limiter;
@@ -475,7 +475,9 @@ fn fault(host: &mut Host, error: &wasmtime::Error) -> Fault {
         return Fault::limit(LimitKind::Stack, format!("{} KiB", WASM_STACK_BYTES >> 10));
     }
     let words = host.log.last_error(&host.function);
-    let words = words.map_or_else(String::new, |words| format!(": {words}"));
+    let words = words.map_or_else(String::new, |words| {
+        format!(": {words}{}", advice_on(&words))
+    });
     let message = format!("{error:#}");
     // By type: the text quotes names that the guest chose.
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {

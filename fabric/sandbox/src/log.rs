@@ -19,6 +19,8 @@ struct Lines {
     kept_bytes: usize,
     dropped: u64,
     attempted_bytes: u64,
+    /// The last line, if it was an error: its function, and its text for a message.
+    last_error: Option<(String, String)>,
 }
 
 /// The log of one task, shared by its guests.
@@ -41,6 +43,8 @@ impl TaskLog {
         if lines.attempted_bytes > ATTEMPTED_BYTES_MAX {
             return Err(Flood);
         }
+        lines.last_error =
+            (level == "error").then(|| (function.to_owned(), escape(&one_line(message))));
         let message = escape(message);
         let bytes = message.len() + LINE_OVERHEAD_BYTES;
         if lines.kept_bytes + bytes > LOG_BYTES_MAX {
@@ -62,11 +66,12 @@ impl TaskLog {
         let _ = self.write(level, "-", message);
     }
 
-    /// The last error that `function` logged: the SDK's way to say what panicked and where.
+    /// The error that `function` logged last, in one line, if nothing was logged after it: the SDK's way to say what
+    /// panicked and where.
     pub(crate) fn last_error(&self, function: &str) -> Option<String> {
         let lines = self.lines();
-        let last = lines.kept.last()?;
-        (last.level == "error" && last.function == function).then(|| last.message.clone())
+        let (of, text) = lines.last_error.as_ref()?;
+        (of == function).then(|| text.clone())
     }
 
     /// The limit on what a task may try to log, for errors.
@@ -79,6 +84,26 @@ impl TaskLog {
         let lines = std::mem::take(&mut *self.lines());
         (lines.kept, lines.dropped)
     }
+}
+
+/// The lines of a text side by side. What a colon introduces follows it, as in `panicked at src/lib.rs:7:5: no`.
+fn one_line(message: &str) -> String {
+    let mut text = String::new();
+    for line in message.lines().map(str::trim) {
+        if line.is_empty() {
+            continue;
+        }
+        if text.len() > LINE_BYTES_MAX {
+            break;
+        }
+        match text.chars().next_back() {
+            None => {}
+            Some(':') => text.push(' '),
+            Some(_) => text.push_str(" / "),
+        }
+        text.push_str(line);
+    }
+    text
 }
 
 /// Guests' text is data: nothing in it may steer a terminal or forge a line.
@@ -118,6 +143,23 @@ mod tests {
         assert_eq!(kept[0].message, "a\\u{1b}[31m\\nforged");
         assert!(kept[1].message.ends_with("(1808 bytes cut)"));
         assert!(dropped > 60 && kept.len() as u64 + dropped == 101);
+    }
+
+    #[test]
+    fn the_last_error_is_one_line() {
+        let log = TaskLog::default();
+        assert_eq!(log.last_error("f"), None);
+        let panic =
+            "panicked at src/lib.rs:7:5:\nassertion `left == right` failed\n  left: 1\n right: 2";
+        log.write("error", "f", panic).expect("it fits");
+        let expected =
+            "panicked at src/lib.rs:7:5: assertion `left == right` failed / left: 1 / right: 2";
+        assert_eq!(log.last_error("f").as_deref(), Some(expected));
+        assert_eq!(log.last_error("g"), None);
+        log.write("error", "f", "C:\\new\x1b").expect("it fits");
+        assert_eq!(log.last_error("f").as_deref(), Some("C:\\new\\u{1b}"));
+        log.write("info", "f", "more").expect("it fits");
+        assert_eq!(log.last_error("f"), None);
     }
 
     #[test]
