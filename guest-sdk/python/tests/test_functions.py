@@ -1,3 +1,5 @@
+import random
+import sys
 from unittest import TestCase, mock
 
 import weft
@@ -131,6 +133,24 @@ class FunctionsTest(TestCase):
         self.assertEqual(testing.run_task(shout, b"hey", {"end": "?"}), b"HEY?")
         self.assertEqual(testing.run_task(position, index=3), b"\x03")
         self.assertEqual(testing.run_task(noop), b"")
+
+    def test_random_numbers_depend_on_the_hosts_bytes_alone(self):
+        def numbers(seed):
+            random.random()
+            with mock.patch("os.urandom", return_value=seed) as urandom:
+                functions.reseed()
+            urandom.assert_called_once_with(16)
+            return random.random(), random.getrandbits(64)
+
+        self.addCleanup(random.setstate, random.getstate())
+        self.assertEqual(numbers(bytes(16)), numbers(bytes(16)))
+        self.assertNotEqual(numbers(bytes(16)), numbers(bytes(15) + b"x"))
+
+    def test_random_is_left_alone_where_nobody_imported_it(self):
+        with mock.patch.dict(sys.modules), mock.patch("os.urandom") as urandom:
+            del sys.modules["random"]
+            functions.reseed()
+            urandom.assert_not_called()
 
     def test_mistakes_are_told_when_the_module_is_read(self):
         def check(message, wrong):

@@ -5,7 +5,7 @@ import sys
 from componentize_py_types import Err
 from weft import log
 from weft.error import Error
-from weft.functions import FUNCTIONS, Groups, Params, described, find, run_task
+from weft.functions import FUNCTIONS, Groups, Params, described, find, reseed, run_task
 from weft.schema import Schema
 from wit_world import exports
 from wit_world.exports import functions
@@ -70,6 +70,7 @@ class Mapper(exports.Mapper):
 
     @told
     def open(self, function, params):
+        reseed()
         Mapper.run = find(function, "map-batches").open(Params(params))
 
     @told
@@ -86,6 +87,7 @@ class Reducer(exports.Reducer):
 
     @told
     def open(self, function, params):
+        reseed()
         Reducer.run = find(function, "reduce-groups", "combine-groups").open(Params(params))
 
     @told
@@ -100,4 +102,5 @@ class Reducer(exports.Reducer):
 class Task(exports.Task):
     @told
     def run(self, function, params, index, input):
+        reseed()
         return run_task(find(function, "task"), Params(params), index, input)

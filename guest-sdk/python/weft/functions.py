@@ -12,7 +12,9 @@ that itself:
     def finish(self, out: Output): ...                       # the last chance for output; may be left out
 """
 
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -276,6 +278,16 @@ def run_task(function: Function, params: Params, index: int, input: bytes) -> by
     if answer is None:
         return b""
     return answer.encode() if isinstance(answer, str) else bytes(answer)
+
+
+def reseed() -> None:
+    """Seeds the module `random`, if it was imported, from the host's bytes, which the job's seed and the task decide.
+
+    Without this each sandbox would go on from the state at the end of the build.
+    """
+    random = sys.modules.get("random")
+    if random is not None:
+        random.seed(os.urandom(16))
 
 
 def decorated(kind, target, reads, adds, gives, name, deterministic):
