@@ -98,7 +98,9 @@ fn checked(check: &Check) -> String {
             counted(stage.tasks_total, "task")
         )
     }));
-    lines.push(format!("  with {}", check.functions.join(", ")));
+    if !check.functions.is_empty() {
+        lines.push(format!("  with {}", check.functions.join(", ")));
+    }
     lines.join("\n")
 }
 
@@ -295,6 +297,24 @@ mod tests {
             expected
         );
         assert_eq!(with_receipt("{}", None), "{}");
+    }
+
+    #[test]
+    fn a_check_lists_functions_if_there_are_any() {
+        let mut check = Check {
+            input_bytes: 2048,
+            stages: vec![Stage {
+                name: "daily".into(),
+                tasks_total: 8,
+                ..Stage::default()
+            }],
+            ..Check::default()
+        };
+        let expected = "nothing is wrong with the job; it reads 2.0 KiB\n  stage daily: 8 tasks";
+        assert_eq!(checked(&check), expected);
+        check.functions = vec!["a@1.0.0/b".into(), "a@1.0.0/c".into()];
+        let expected = format!("{expected}\n  with a@1.0.0/b, a@1.0.0/c");
+        assert_eq!(checked(&check), expected);
     }
 
     #[test]
