@@ -71,6 +71,17 @@ async fn stages_list_the_edges_that_they_read() {
 }
 
 #[tokio::test]
+async fn a_stage_that_only_reads_an_input_has_its_name() {
+    let (plan, stages) = planned(DataType::Utf8).await.expect("it is planned");
+    let names: Vec<_> = plan.stages.iter().map(|stage| &stage.name).collect();
+    assert_eq!(names, ["rows", "sorted"]);
+    let Source::Shuffle { from, .. } = &stages[1].source else {
+        panic!("it reads no edge")
+    };
+    assert_eq!(from, "rows");
+}
+
+#[tokio::test]
 async fn keys_are_plain_on_edges() {
     let item = |data_type| Arc::new(Field::new("item", data_type, true));
     let words = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
