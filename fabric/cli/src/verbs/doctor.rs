@@ -298,23 +298,51 @@ fn rust() -> Check {
 }
 
 fn python() -> Check {
-    let tool = first_line("componentize-py", &["--version"]);
-    match (first_line("python3", &["--version"]), tool) {
+    python_with(
+        first_line("python3", &["--version"]),
+        first_line("componentize-py", &["--version"]),
+    )
+}
+
+/// The check of Python and its tool, by the versions that they print.
+fn python_with(python: Option<String>, tool: Option<String>) -> Check {
+    match (python, tool) {
         (Some(python), Some(tool)) => {
             let found = format!("{python}, {tool}");
             check("Python", Verdict::Fine, found, "")
         }
-        (Some(python), None) => check(
-            "Python",
-            Verdict::Warning,
-            format!("{python} without componentize-py"),
-            "nothing: `weft build` installs it for itself when it is needed",
-        ),
+        // No warning: the user need not do anything.
+        (Some(python), None) => {
+            let found = format!("{python}; `weft build` installs componentize-py when it needs it");
+            check("Python", Verdict::Fine, found, "")
+        }
         (None, _) => check(
             "Python",
             Verdict::Warning,
             "no python3".into(),
             "install it to write functions in Python",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_is_installed_when_it_is_needed_is_no_warning() {
+        let python = || Some("Python 3.11.2".to_owned());
+        let found = python_with(python(), None);
+        assert_eq!((found.verdict, found.advice.as_str()), (Verdict::Fine, ""));
+        assert!(
+            found.found.contains("`weft build` installs"),
+            "{}",
+            found.found
+        );
+        let found = python_with(python(), Some("componentize-py 0.25.1".into()));
+        assert_eq!(found.found, "Python 3.11.2, componentize-py 0.25.1");
+        let found = python_with(None, None);
+        assert_eq!(found.verdict, Verdict::Warning);
+        assert!(found.advice.starts_with("install it"), "{}", found.advice);
     }
 }
