@@ -553,6 +553,31 @@ fn a_component_is_found_by_name_and_version() {
 }
 
 #[test]
+fn a_reduce_that_is_invoked_is_refused_by_the_server() {
+    let one = async || {
+        let functions = [json!({"name": "sums", "kind": "reduce-groups"})];
+        Json(json!({"name": "a", "version": "1.0.0", "functions": functions}))
+    };
+    let refuse = async |body: Bytes| {
+        assert!(body.is_empty(), "no input is sent that nobody takes");
+        problem(StatusCode::NOT_FOUND, "unknown_function")
+    };
+    let router = Router::new()
+        .route("/v1/components/{name}", get(one))
+        .route("/v1/invoke/{component}/{function}", post(refuse));
+    let server = Server::start(router);
+    let formats: [&[&str]; 2] = [&[], &["--input-format", "csv"]];
+    for formats in formats {
+        let done = server.weft(&[&["invoke", "a/sums", "--input", "rows"][..], formats].concat());
+        assert_eq!((done.code, done.stdout.as_str()), (1, ""));
+        assert!(
+            done.stderr.contains("not like this [unknown_function]"),
+            "{done:?}"
+        );
+    }
+}
+
+#[test]
 fn cancelling_is_a_call() {
     let cancel = async || (StatusCode::ACCEPTED, Json(job("running")));
     let server = Server::start(Router::new().route("/v1/jobs/{id}/cancel", post(cancel)));
