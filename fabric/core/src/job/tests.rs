@@ -215,7 +215,7 @@ fn graphs_that_cannot_run_are_refused() {
             ("stage[1].name", "taken"),
             ("stage[0].from", "its own rows"),
             ("stage[1].from", "its own rows"),
-            ("output.daily.from", "no stage `daily`"),
+            ("output.daily.from", "there is no input or stage `daily`"),
         ],
     );
     check(
