@@ -165,7 +165,7 @@ async fn lead(settings: &ControllerSettings) -> anyhow::Result<(Replica, Signals
         failpoint: weft_failpoint::hit,
         ..weft_consensus::Settings::single(settings.raft.clone())
     };
-    let incarnation = settings.incarnation.clone();
+    let incarnation = settings.incarnation;
     let started = tokio::task::spawn_blocking(move || Replica::start(raft, incarnation));
     let (replica, signals) = started
         .await?

@@ -22,7 +22,7 @@ fn sums(machine: &Machine, job: &JobId) -> (u64, u64) {
     let receipt = lines
         .map(|line| sheet.amounts(&line.billed))
         .fold(Amounts::default(), |sum, amounts| sum.add(&amounts));
-    assert_eq!(receipt, costs(&machine), "the receipt and the usage");
+    assert_eq!(receipt, costs(machine), "the receipt and the usage");
     of_job
 }
 

@@ -87,7 +87,7 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
             (schema, parts.collect::<Result<Vec<_>, _>>()?)
         }
     };
-    check_schema(&files.first().map_or("", |(path, _)| path), &schema)?;
+    check_schema(files.first().map_or("", |(path, _)| path), &schema)?;
     let split = |((path, file_bytes), parts): ((String, u64), Vec<Part>)| {
         parts.into_iter().map(move |part| FileSplit {
             path: path.clone(),
