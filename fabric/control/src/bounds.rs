@@ -5,9 +5,15 @@
 pub const MAX_ATTEMPTS: u32 = 4;
 /// Files of all outputs of a job.
 pub(crate) const MAX_OUTPUT_FILES: u64 = 100_000;
-/// Time for which an idempotency key is kept.
+/// Time for which an idempotency key is kept, and the most that an invocation may ask for.
 pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
-/// Idempotency keys that a tenant has at a time.
+/// Bytes of a tenant's idempotency keys of invocations, with the small outputs kept beside them.
+pub const MAX_KEY_BYTES: u64 = 64 << 20;
+/// Bytes of a tenant's stored outputs of invocations with idempotency keys.
+pub const MAX_STORED_OUTPUT_BYTES: u64 = 1 << 30;
+/// Bytes of an output that is kept beside its idempotency key rather than stored.
+pub const MAX_INLINE_OUTPUT_BYTES: usize = 256;
+/// Idempotency keys of jobs that a tenant has at a time.
 pub const MAX_IDEMPOTENCY_KEYS: usize = 100_000;
 /// Jobs of a tenant that have not ended.
 pub const MAX_RUNNING_JOBS: usize = 1_000;

@@ -50,6 +50,9 @@ pub enum Command {
         request: String,
         /// The server process that makes it.
         by: String,
+        /// Seconds for which its answer is kept; the longest time without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_s: Option<u32>,
     },
     /// Says how it ended, or that it did not and may be made again.
     EndCall {

@@ -17,6 +17,7 @@ mod calls;
 mod catalog;
 mod command;
 mod event;
+mod inline_output;
 mod job;
 mod lease;
 mod node;
@@ -30,16 +31,18 @@ mod tests;
 mod usage;
 
 pub use bounds::{
-    IDEMPOTENCY_MS, MAX_ATTEMPTS, MAX_ENDED_JOBS, MAX_IDEMPOTENCY_KEYS, MAX_ORIGIN_ANSWERS,
-    MAX_ORIGINS, MAX_RUNNING_JOBS, ORIGIN_MS,
+    IDEMPOTENCY_MS, MAX_ATTEMPTS, MAX_ENDED_JOBS, MAX_IDEMPOTENCY_KEYS, MAX_INLINE_OUTPUT_BYTES,
+    MAX_KEY_BYTES, MAX_ORIGIN_ANSWERS, MAX_ORIGINS, MAX_RUNNING_JOBS, MAX_STORED_OUTPUT_BYTES,
+    ORIGIN_MS,
 };
-pub use calls::{Begun, CallOutcome, KeyedCalls};
+pub use calls::{Begun, CallOutcome, HeldKeys, KeyedCalls};
 pub use catalog::{Catalog, ComponentRecord};
 pub use command::{
     Answer, COMMAND_VERSION, Command, CommitAnswer, CommitReport, Effect, Envelope, Step,
     Unreadable,
 };
 pub use event::{EVENTS_MAX, JobEvent, JobEventKind};
+pub use inline_output::InlineOutput;
 pub use job::{EndedJob, Ending, Job, JobState, Outcome, Planning, Publishing};
 pub use lease::{Lease, Leases};
 pub use node::{NodeRecord, Nodes};

@@ -95,17 +95,24 @@ impl Tenant {
             } => self.record_artefact(digest, compatibility, artefact),
             Command::MeterInvocations { usage } => {
                 self.usage.add_of_invocations(at_ms, &usage);
+                // Comes once a second while functions are invoked, with keys or without.
+                self.calls.expire(at_ms);
                 (Answer::Done, Vec::new())
             }
-            Command::BeginCall { key, request, by } => {
-                match self.calls.begin(key, request, by, at_ms) {
-                    Ok(begun) => (Answer::Call { begun }, Vec::new()),
+            Command::BeginCall {
+                key,
+                request,
+                by,
+                ttl_s,
+            } => match self.calls.begin(key, request, by, ttl_s, at_ms) {
+                Ok(begun) => (Answer::Call { begun }, Vec::new()),
+                Err(problem) => refuse(problem),
+            },
+            Command::EndCall { key, by, outcome } => {
+                match self.calls.end(&key, &by, outcome, at_ms) {
+                    Ok(()) => (Answer::Done, Vec::new()),
                     Err(problem) => refuse(problem),
                 }
-            }
-            Command::EndCall { key, by, outcome } => {
-                self.calls.end(&key, &by, outcome);
-                (Answer::Done, Vec::new())
             }
             Command::SubmitJob {
                 job,

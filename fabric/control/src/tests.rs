@@ -3,6 +3,7 @@
 mod catalog;
 mod durations;
 mod jobs;
+mod keys;
 mod leases;
 mod submissions;
 mod support;

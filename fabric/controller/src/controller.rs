@@ -83,7 +83,11 @@ impl Controller {
         let address = listener.local_addr()?;
         let (replica, signals) = lead(&settings).await?;
         let sweep = Sweep::new(settings.folders.clone());
-        let swept = sweep.sweep(&Kept::of(&replica.state()))?;
+        let kept = {
+            let state = replica.state();
+            Kept::of(&state, state.now_ms)
+        };
+        let swept = sweep.sweep(&kept)?;
         if swept > 0 {
             tracing::info!(swept, "removed unreferenced files");
         }

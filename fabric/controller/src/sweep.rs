@@ -39,7 +39,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn of(state: &State) -> Self {
+    /// `at_ms`: time by which idempotency keys have expired or not, in Unix milliseconds.
+    pub(crate) fn of(state: &State, at_ms: u64) -> Self {
         let mut kept = Self::default();
         for tenant in state.tenants.values() {
             let digests = tenant.catalog.iter().map(|record| &record.digest);
@@ -51,7 +52,7 @@ impl Kept {
             let ids = |id: &JobId| id.to_string();
             kept.jobs.extend(tenant.jobs.keys().map(ids));
             kept.archives.extend(tenant.ended.keys().map(ids));
-            let outputs = tenant.calls.outputs();
+            let outputs = tenant.calls.outputs(at_ms);
             let names = outputs.filter_map(|key| key.strip_prefix(CALL_OUTPUTS)?.strip_prefix('/'));
             kept.call_outputs.extend(names.map(str::to_owned));
         }
@@ -88,7 +89,8 @@ impl Sweep {
             ticks.tick().await;
             // Those under way first: what is registered meanwhile is in the state.
             let in_flight = components.in_flight();
-            let mut kept = Kept::of(&replica.state());
+            let now_ms = replica.now_ms();
+            let mut kept = Kept::of(&replica.state(), now_ms);
             kept.components(in_flight.into_iter());
             let sweep = Arc::clone(&sweep);
             let sweeping = move || {

@@ -106,6 +106,9 @@ pub struct Problem {
     /// The function at fault, `component/function`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
+    /// For `busy`: seconds until another try may succeed, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
 }
 
 /// Bytes of a problem's text: it may quote what users and guests wrote.
@@ -127,6 +130,7 @@ impl Problem {
             limit: None,
             value: None,
             function: None,
+            retry_after_s: None,
         }
     }
 
@@ -134,6 +138,13 @@ impl Problem {
     #[must_use]
     pub fn of_function(mut self, function: impl Into<String>) -> Self {
         self.function = Some(function.into());
+        self
+    }
+
+    /// The same, with the seconds until another try may succeed.
+    #[must_use]
+    pub fn with_retry_after_s(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
         self
     }
 

@@ -1,13 +1,16 @@
 //! Commands as they are replicated, and the state as it is kept in snapshots.
 
 use serde_json::{Value, json};
-use weft_core::{Epoch, ErrorCode, Problem};
+use weft_core::{Epoch, ErrorCode, Meters, Problem};
 
 use super::support::{
     Machine, commit, component, digest, envelope, failure, job_id, join, lease, report, spec,
     tenant_id, two_stages, usage,
 };
-use crate::{COMMAND_VERSION, Command, Effect, Envelope, JobState, State, Step, Unreadable};
+use crate::{
+    COMMAND_VERSION, CallOutcome, Command, Effect, Envelope, InlineOutput, JobState, State, Step,
+    Unreadable,
+};
 use weft_protocol::PublishedOutput;
 
 /// One command of each kind.
@@ -26,6 +29,24 @@ fn commands() -> Vec<Command> {
         },
         join("node", 1),
         lease(tenant_id(), "node", 1),
+        Command::BeginCall {
+            key: "key".into(),
+            request: "request".into(),
+            by: "me".into(),
+            ttl_s: Some(60),
+        },
+        Command::EndCall {
+            key: "key".into(),
+            by: "me".into(),
+            outcome: Some(CallOutcome {
+                label: "weblog@0.1.0/noop".into(),
+                problem: None,
+                output: None,
+                output_bytes: 0,
+                inline: InlineOutput::new(b"ok"),
+                meters: Meters::default(),
+            }),
+        },
         Command::SubmitJob {
             job: job.clone(),
             spec: spec(),

@@ -81,7 +81,7 @@ const CROSS_ORIGIN: [(HeaderName, &str); 5] = [
     (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
     (
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        "authorization, content-type, accept, idempotency-key, last-event-id, traceparent",
+        "authorization, content-type, accept, idempotency-key, idempotency-key-ttl, last-event-id, traceparent",
     ),
     (header::ACCESS_CONTROL_EXPOSE_HEADERS, "*"),
     (header::ACCESS_CONTROL_MAX_AGE, "600"),

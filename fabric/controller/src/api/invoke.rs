@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use weft_control::{Answer, Begun, CallOutcome, Command, Tenant};
+use weft_control::{Answer, Begun, CallOutcome, Command, IDEMPOTENCY_MS, InlineOutput, Tenant};
 use weft_core::{Digest, ErrorCode, FunctionKind, Limits, Meters, Problem, TenantId};
 use weft_protocol::{InvokeReply, InvokeRequest};
 
@@ -57,6 +57,7 @@ pub(crate) async fn invoke(
     body: Body,
 ) -> ApiResult<Response> {
     let deadline = deadline(&mut params)?;
+    let ttl_s = ttl(&headers)?;
     let reference = format!("{component}/{function}");
     let tenant = &principal.tenant;
     let pinned = match api.replica.state().tenant(tenant) {
@@ -99,6 +100,7 @@ pub(crate) async fn invoke(
                 tenant: tenant.clone(),
                 key,
                 digest,
+                ttl_s,
             };
             let once = once(api.clone(), key, request, input, deadline);
             let ended = api.tasks.run_to_end("invocation", once).await;
@@ -152,12 +154,34 @@ fn keyed(
     super::jobs::idempotency(headers, &asked)
 }
 
+/// Seconds for which the answer of a key is to be kept, if the client says so. Errors: `invalid_job` if
+/// there is no key, or the value is invalid.
+fn ttl(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
+    let Some(text) = headers.get("idempotency-key-ttl") else {
+        return Ok(None);
+    };
+    if !headers.contains_key("idempotency-key") {
+        let detail = "`Idempotency-Key-TTL` needs an `Idempotency-Key`";
+        return Err(Problem::new(ErrorCode::InvalidJob, detail));
+    }
+    let most = IDEMPOTENCY_MS / 1_000;
+    let seconds = text.to_str().ok().and_then(|text| text.parse::<u32>().ok());
+    let seconds = seconds.filter(|seconds| (1..=most).contains(&u64::from(*seconds)));
+    seconds.map(Some).ok_or_else(|| {
+        let detail =
+            format!("`Idempotency-Key-TTL` must be a whole number of seconds from 1 to {most}");
+        Problem::new(ErrorCode::InvalidJob, detail)
+    })
+}
+
 /// Idempotency key of an invocation.
 struct Key {
     tenant: TenantId,
     key: String,
     /// Digest of the request that came with it.
     digest: String,
+    /// Seconds for which its answer is kept.
+    ttl_s: Option<u32>,
 }
 
 /// Makes an invocation whose key is new, and answers as before if it is known. Comes to its end
@@ -168,6 +192,7 @@ async fn once(
         tenant,
         key,
         digest,
+        ttl_s,
     }: Key,
     request: InvokeRequest,
     input: Bytes,
@@ -186,6 +211,7 @@ async fn once(
         key: key.clone(),
         request: digest,
         by: by.clone(),
+        ttl_s,
     };
     match api.replica.propose(&tenant, begin).await? {
         // Running, and not here: an earlier attempt of this process did not hear that it had begun.
@@ -210,12 +236,7 @@ async fn once(
         // Nothing of it is an answer: it may be made again.
         Err(problem) if problem.code.is_platform_fault() => Ok(None),
         // A deadline is the caller's own, and this its answer.
-        Err(problem) => Ok(Some(CallOutcome {
-            label,
-            problem: Some(problem.clone()),
-            output: None,
-            meters: Meters::default(),
-        })),
+        Err(problem) => Ok(Some(without_output(label, problem))),
     };
     let end = |outcome| Command::EndCall { key, by, outcome };
     match outcome {
@@ -230,7 +251,20 @@ async fn once(
     }
 }
 
-/// What is kept of an answer: nothing where the platform is to blame.
+/// Outcome of an invocation that no executor answered.
+fn without_output(label: String, problem: &Problem) -> CallOutcome {
+    CallOutcome {
+        label,
+        problem: Some(Box::new(problem.clone())),
+        output: None,
+        output_bytes: 0,
+        inline: None,
+        meters: Meters::default(),
+    }
+}
+
+/// Returns the part of an answer that is kept: nothing if the platform is to blame. A small output is
+/// kept with it, a larger one is stored. Errors: `busy` if there is no room for that.
 async fn outcome(
     api: &Api,
     tenant: &TenantId,
@@ -246,18 +280,29 @@ async fn outcome(
     {
         return Ok(None);
     }
-    let object = format!(
-        "{CALL_OUTPUTS}/{}",
-        Digest::from_sha256(&Sha256::digest(format!("{tenant}/{key}")).into()).hex()
-    );
-    let put = api.blobs.put_durable(&object, output.clone()).await;
-    put.map_err(|error| error.problem())?;
-    Ok(Some(CallOutcome {
+    let mut outcome = CallOutcome {
         label,
-        problem,
-        output: Some(object),
+        problem: problem.map(Box::new),
+        output: None,
+        output_bytes: 0,
+        inline: InlineOutput::new(output),
         meters: reply.meters,
-    }))
+    };
+    if outcome.inline.is_none() {
+        outcome.output_bytes = output.len() as u64;
+        let now_ms = api.replica.now_ms();
+        if let Some(tenant) = api.replica.state().tenant(tenant) {
+            tenant.calls.check_output(outcome.output_bytes, now_ms)?;
+        }
+        let object = format!(
+            "{CALL_OUTPUTS}/{}",
+            Digest::from_sha256(&Sha256::digest(format!("{tenant}/{key}")).into()).hex()
+        );
+        let put = api.blobs.put_durable(&object, output.clone()).await;
+        put.map_err(|error| error.problem())?;
+        outcome.output = Some(object);
+    }
+    Ok(Some(outcome))
 }
 
 async fn replay(
@@ -270,24 +315,24 @@ async fn replay(
         let detail = "outputs that their clients do not take leave no room for others; try again";
         Problem::new(ErrorCode::Busy, detail)
     })?;
-    let output = match &outcome.output {
-        Some(object) => api
-            .blobs
-            .get(object)
-            .await
-            .map_err(|error| error.problem())?,
-        None => Bytes::new(),
+    let output = match (&outcome.inline, &outcome.output) {
+        (Some(inline), _) => inline.as_bytes().to_vec(),
+        (None, Some(object)) => {
+            let stored = api.blobs.get(object).await;
+            stored.map_err(|error| error.problem())?.into()
+        }
+        (None, None) => Vec::new(),
     };
     let reply = InvokeReply {
         request: 0,
         label: outcome.label,
-        result: outcome.problem.map_or(Ok(()), Err),
+        result: outcome.problem.map_or(Ok(()), |problem| Err(*problem)),
         meters: outcome.meters,
         log: Vec::new(),
         log_dropped: 0,
         began_ns: 0,
     };
-    Ok((reply, room.keep(output.into())))
+    Ok((reply, room.keep(output)))
 }
 
 fn deadline(params: &mut Vec<(String, String)>) -> Result<Option<Duration>, Problem> {

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use weft_core::{ErrorCode, Problem};
 
 const PROBLEM_JSON: &str = "application/problem+json";
+/// Seconds after which to try again, if the problem does not say.
+const RETRY_AFTER_S: u64 = 1;
 /// Bytes of what the framework says of a request that it refuses.
 const REFUSAL_BYTES_MAX: usize = 4096;
 
@@ -93,7 +95,8 @@ impl IntoResponse for Failure {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if matches!(problem.code, ErrorCode::Busy | ErrorCode::StoreUnavailable) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let seconds = problem.retry_after_s.unwrap_or(RETRY_AFTER_S);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

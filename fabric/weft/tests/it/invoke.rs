@@ -349,6 +349,17 @@ fn a_key_has_one_answer() {
     let conflict = server.ask(&keyed("other", "a"));
     let code = &conflict.json()["code"];
     assert_eq!((conflict.status, code), (409, &json!("version_conflict")));
+    let brief = || keyed("", "brief").header("idempotency-key-ttl", "1");
+    let answer = server.ask(&brief());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    eventually("the answer expires", || {
+        (server.ask(&brief()).body != answer.body).then_some(())
+    });
+    for ttl in ["0", "86401", "1h", ""] {
+        let refused = server.ask(&keyed("", "a").header("idempotency-key-ttl", ttl));
+        let code = &refused.json()["code"];
+        assert_eq!((refused.status, code), (400, &json!("invalid_job")));
+    }
     // A deadline is an answer, too.
     let late = |deadline: u32| {
         let path = format!("/v1/invoke/vandal/spin-for-ever?deadline_ms={deadline}");
