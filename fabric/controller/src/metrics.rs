@@ -55,6 +55,8 @@ pub(crate) struct Metrics {
     cpu_nanoseconds: Family<AccountLabels, Counter>,
     shuffle_bytes: Counter,
     pub(crate) components: Gauge,
+    pub(crate) idempotency_keys: Gauge,
+    pub(crate) idempotency_bytes: Gauge,
     pub(crate) free_bytes: Gauge<f64, AtomicU64>,
 }
 
@@ -109,6 +111,14 @@ impl Metrics {
                 Counter::default(),
             ),
             components: gauge("components", "Versions of components in the catalog"),
+            idempotency_keys: gauge(
+                "idempotency_keys",
+                "Idempotency keys of invocations that are kept",
+            ),
+            idempotency_bytes: bytes(
+                "idempotency",
+                "Idempotency keys of invocations and their outputs",
+            ),
             free_bytes: registry.register_with_unit(
                 "data_free",
                 "Free space where the data folder lies",

@@ -97,6 +97,7 @@ pub(crate) async fn metrics(State(api): State<Api>) -> ApiResult<Response> {
         let components = i64::try_from(components).unwrap_or(i64::MAX);
         api.metrics.components.set(components);
     }
+    measure_keys(&api);
     if let Ok(disk) = rustix::fs::statvfs(&api.folders.root) {
         #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
         let free = disk.f_bavail.saturating_mul(disk.f_frsize) as f64;
@@ -109,6 +110,20 @@ pub(crate) async fn metrics(State(api): State<Api>) -> ApiResult<Response> {
         )
     })?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+/// Sets the gauges of idempotency keys of invocations.
+fn measure_keys(api: &Api) {
+    let now_ms = api.replica.now_ms();
+    let (mut keys, mut bytes) = (0_u64, 0_u64);
+    for tenant in api.replica.state().tenants.values() {
+        let held = tenant.calls.held(now_ms);
+        keys += held.keys;
+        bytes += held.key_bytes + held.output_bytes;
+    }
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    api.metrics.idempotency_keys.set(number(keys));
+    api.metrics.idempotency_bytes.set(number(bytes));
 }
 
 /// Which minutes are summed up.
