@@ -177,9 +177,13 @@ pub(crate) struct InvokeArguments {
     /// Deadline of the invocation in milliseconds, waiting included
     #[arg(long, value_name = "MS")]
     pub(crate) deadline_ms: Option<u64>,
-    /// Idempotency key: repeats within 24 hours get the stored answer
+    /// Idempotency key: repeats get the stored answer, for 24 hours or `--idempotency-ttl`
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
+    /// Time for which the answer is stored, in seconds [default: 86400]
+    #[arg(long, value_name = "SECONDS", requires = "idempotency_key")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) idempotency_ttl: Option<u32>,
     /// Format of the input of a map function [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) input_format: Option<StreamInput>,
@@ -383,6 +387,15 @@ mod tests {
             let refused = parse(line).expect_err("it means nothing");
             assert!(refused.to_string().contains("does not use"), "{refused}");
         }
+        let ttl = |line: &[&str]| {
+            let line = [&["weft", "invoke", "a/b", "--idempotency-ttl"][..], line].concat();
+            Arguments::try_parse_from(line).is_ok()
+        };
+        assert!(ttl(&["60", "--idempotency-key", "k"]));
+        for refused in ["0", "86401", "1h"] {
+            assert!(!ttl(&[refused, "--idempotency-key", "k"]), "{refused}");
+        }
+        assert!(!ttl(&["60"]), "no key whose answer would be stored");
         parse(&["weft", "up", "--data", "d"]).expect("it says where to keep things");
         parse(&["weft", "jobs", "--token", "x", "--data", "d"]).expect("they are of use");
     }

@@ -72,10 +72,7 @@ pub(crate) async fn invoke(
         Some(TASK) => input(arguments)?,
         _ => Vec::new(),
     };
-    let mut call = Call::post_octets(path, input);
-    if let Some(key) = &arguments.idempotency_key {
-        call = call.header("idempotency-key", key);
-    }
+    let call = keyed(Call::post_octets(path, input), arguments);
     let answer = client.send(&call.query(&query)).await?;
     let number = |name| {
         answer
@@ -92,6 +89,17 @@ pub(crate) async fn invoke(
         "memory_peak_bytes": number("x-weft-memory-peak-bytes"),
     });
     output.raw(&document.to_string(), answer.bytes())
+}
+
+/// Adds the idempotency key, and the time for which the answer is stored.
+fn keyed(mut call: Call, arguments: &InvokeArguments) -> Call {
+    if let Some(key) = &arguments.idempotency_key {
+        call = call.header("idempotency-key", key);
+    }
+    if let Some(seconds) = arguments.idempotency_ttl {
+        call = call.header("idempotency-key-ttl", seconds.to_string());
+    }
+    call
 }
 
 /// Bytes of a piece of the input of a call that streams.
