@@ -19,6 +19,7 @@ mod command;
 mod event;
 mod inline_output;
 mod job;
+mod job_keys;
 mod lease;
 mod node;
 mod origins;

@@ -8,22 +8,15 @@ use weft_core::{Digest, ErrorCode, FunctionKind, FunctionUsage, JobId, PinnedFun
 use weft_protocol::{Plan, TaskCommit, TaskFailure};
 
 use crate::attempt::{Attempt, PLANNING};
-use crate::bounds::{IDEMPOTENCY_MS, MAX_ENDED_JOBS, MAX_IDEMPOTENCY_KEYS, MAX_RUNNING_JOBS};
+use crate::bounds::{MAX_ENDED_JOBS, MAX_RUNNING_JOBS};
 use crate::calls::KeyedCalls;
 use crate::catalog::Catalog;
 use crate::command::{Answer, Command, CommitAnswer, Effect, Step};
 use crate::event::JobEvent;
 use crate::job::{EndedJob, Job, JobState, Outcome, Planning};
+use crate::job_keys::JobKeys;
 use crate::state::{Applied, refuse};
 use crate::usage::UsageSums;
-
-/// An idempotency key of a job that was submitted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Remembered {
-    request: String,
-    job: JobId,
-    until_ms: u64,
-}
 
 /// All that one tenant has.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,7 +32,8 @@ pub struct Tenant {
     /// Invocations with a key.
     #[serde(default)]
     pub calls: KeyedCalls,
-    idempotency: BTreeMap<String, Remembered>,
+    /// Keys of jobs.
+    idempotency: JobKeys,
 }
 
 /// Records usage in the job and in its tenant's sums. What is not `billed` is the platform's: its own faults, and
@@ -247,14 +241,7 @@ impl Tenant {
             Err(problem) => return refuse(problem),
         };
         if let Some((key, request)) = idempotency {
-            self.idempotency.insert(
-                key,
-                Remembered {
-                    request,
-                    job: id.clone(),
-                    until_ms: at_ms + IDEMPOTENCY_MS,
-                },
-            );
+            self.idempotency.remember(key, request, id.clone(), at_ms);
         }
         let state = JobState::Planning(Planning::default());
         self.jobs.insert(
@@ -293,32 +280,13 @@ impl Tenant {
         let Some((key, request)) = keyed else {
             return Ok(None);
         };
-        match self.idempotency.get(key) {
-            Some(remembered) if remembered.until_ms > at_ms => {
-                if remembered.request != request {
-                    return Err(Problem::new(
-                        ErrorCode::VersionConflict,
-                        format!("the idempotency key `{key}` came before with another request"),
-                    ));
-                }
-                Ok(Some(remembered.job.clone()))
-            }
-            _ => Ok(None),
-        }
+        self.idempotency.job(key, request, at_ms)
     }
 
     /// Checks that one more job, and its key, may be remembered. Errors: `busy`.
     fn make_room_for_job(&mut self, keyed: bool, at_ms: u64) -> Result<(), Problem> {
-        // Expired keys go when there are many, for it takes a look at all of them.
-        if keyed && self.idempotency.len() >= MAX_IDEMPOTENCY_KEYS {
-            self.idempotency
-                .retain(|_, remembered| remembered.until_ms > at_ms);
-        }
-        if keyed && self.idempotency.len() >= MAX_IDEMPOTENCY_KEYS {
-            let detail = format!(
-                "the tenant used {MAX_IDEMPOTENCY_KEYS} idempotency keys within 24 hours; wait, or submit without one"
-            );
-            return Err(Problem::new(ErrorCode::Busy, detail));
+        if keyed {
+            self.idempotency.make_room(at_ms)?;
         }
         if self.jobs.len() >= MAX_RUNNING_JOBS {
             let detail = format!(

@@ -66,7 +66,15 @@ fn keys_have_a_bound_and_known_ones_still_answer() {
     }
     let new = MAX_IDEMPOTENCY_KEYS as u64;
     let problem = machine.refusal(submit(new, Some(("one-more", "request"))));
-    assert_eq!(problem.code, ErrorCode::Busy);
+    let day_s = IDEMPOTENCY_MS / 1_000;
+    assert_eq!(
+        (problem.code, problem.retry_after_s),
+        (ErrorCode::Busy, Some(day_s))
+    );
+    // The index of expiry is not in a snapshot.
+    let snapshot = serde_json::to_vec(&machine.state).expect("it is plain data");
+    let restored: State = serde_json::from_slice(&snapshot).expect("it is read");
+    assert_eq!(restored, machine.state);
     let (given, _) = machine.apply(submit(new, Some(("key-7", "request"))));
     assert_eq!(given, answer(job_id(7), false));
     machine.effects(submit(new, None));
