@@ -227,7 +227,7 @@ def expected_text(array):
         return [("struct", {name: column[row] for name, column in zip(names, columns)}) if valid else None
                 for row, valid in enumerate(array.is_valid().to_pylist())]
     kind, found = leaves(array)
-    kind = {"float": "float32", "double": "float", "halffloat": "float16"}.get(str(array.type), kind)
+    kind = {"float": "float32", "double": "float", "halffloat": "float32"}.get(str(array.type), kind)
     return [None if value is None else (kind, value) for value in found]
 
 

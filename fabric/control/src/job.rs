@@ -45,6 +45,10 @@ pub struct Job {
 /// Where a job stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a job has one state, which stays where it is"
+)]
 pub enum JobState {
     /// An executor lists inputs, binds functions and cuts stages.
     Planning(Planning),
