@@ -8,7 +8,7 @@ use crate::log::TaskLog;
 /// Bytes of a message that quotes what a guest says: it may say anything, at any length.
 const MESSAGE_BYTES_MAX: usize = 2048;
 
-/// Words of Rust's standard library about what a sandbox lacks, and of `env::var` about a variable that is not set.
+/// Words of Rust's standard library about what a sandbox lacks, and about a variable that is not set.
 const LACKS: [&str; 5] = [
     "time not implemented on this platform",
     "operation not supported on this platform",

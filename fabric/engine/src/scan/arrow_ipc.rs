@@ -1,9 +1,10 @@
 //! Arrow IPC, files and streams, read message by message.
 //!
 //! What a message says of its body is checked before a decoder sees it: decoders believe it. A split's batches are those whose messages begin within
-//! it; the others are passed over unread, but for dictionaries. What a file's footer says is needed only where the schema's length
-//! is missing.
+//! it; the others are passed over unread, but for dictionaries. What a file's footer says is needed only where messages cannot be
+//! read one after the other.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::ops::Range;
@@ -13,7 +14,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::{Endianness, MessageHeader, MetadataVersion, root_as_footer, root_as_message};
+use arrow::ipc::{
+    Block, Endianness, MessageHeader, MetadataVersion, root_as_footer, root_as_message,
+};
 use weft_core::{ErrorCode, Problem};
 
 use super::{BATCH_ROWS, check_size, conform, positions, shared, unreadable};
@@ -25,8 +28,6 @@ use crate::untrusted::decode;
 const FILE_MAGIC: &[u8; 8] = b"ARROW1\0\0";
 /// How a file ends: the length of its footer, and the magic.
 const FILE_END_BYTES: u64 = 10;
-/// No message is shorter.
-const MESSAGE_BYTES_MIN: u64 = 16;
 /// Bytes of what a message says of its body.
 const METADATA_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of a body.
@@ -54,6 +55,10 @@ struct Messages {
     dictionaries_left: u64,
     /// Where messages of batches begin that are given out.
     wanted: Range<u64>,
+    /// Whether the schema was given out.
+    has_schema: bool,
+    /// Where the messages behind the schema begin, if they cannot be taken as they stand.
+    order: Option<VecDeque<u64>>,
     /// What is to be given out before the body.
     head: io::Cursor<Vec<u8>>,
     body_left: u64,
@@ -64,6 +69,8 @@ struct Messages {
 trait Input: BufRead + Send {
     /// Passes over bytes that nobody wants.
     fn pass_over(&mut self, bytes: i64) -> io::Result<()>;
+    /// Goes to a position in the file.
+    fn go_to(&mut self, position: u64) -> io::Result<()>;
     /// True where nothing says how long it is: it ends where nothing more comes.
     fn is_stream(&self) -> bool;
 }
@@ -71,6 +78,10 @@ trait Input: BufRead + Send {
 impl Input for BufReader<File> {
     fn pass_over(&mut self, bytes: i64) -> io::Result<()> {
         self.seek_relative(bytes)
+    }
+
+    fn go_to(&mut self, position: u64) -> io::Result<()> {
+        self.seek(io::SeekFrom::Start(position)).map(drop)
     }
 
     fn is_stream(&self) -> bool {
@@ -81,6 +92,10 @@ impl Input for BufReader<File> {
 impl Input for BufReader<Box<dyn Read + Send>> {
     fn pass_over(&mut self, _: i64) -> io::Result<()> {
         Err(invalid("all of a stream is wanted"))
+    }
+
+    fn go_to(&mut self, _: u64) -> io::Result<()> {
+        Err(invalid("a stream is read as it comes"))
     }
 
     fn is_stream(&self) -> bool {
@@ -109,15 +124,21 @@ impl Messages {
         } else {
             file.rewind()?;
         }
+        let footer = match magic == FILE_MAGIC {
+            true => Footer::read(file.get_ref(), bytes),
+            false => None,
+        };
         let mut head = io::Cursor::default();
-        if magic == FILE_MAGIC
-            && let Some(schema) = schema_without_length(&mut file, bytes, bytes - left)?
-        {
-            left -= schema.len() as u64;
-            file.seek_relative(i64::try_from(schema.len()).map_err(|_| invalid("a schema"))?)?;
-            check(&schema, BODY_BYTES_MAX)?;
-            let length = u32::try_from(schema.len()).map_err(|_| invalid("a schema"))?;
-            head = io::Cursor::new([&[0xff; 4], &length.to_le_bytes()[..], &schema].concat());
+        let mut order = None;
+        if let Some(footer) = footer {
+            if let Some(schema) = footer.schema_without_length(&mut file, bytes - left)? {
+                left -= schema.len() as u64;
+                file.seek_relative(i64::try_from(schema.len()).map_err(|_| invalid("a schema"))?)?;
+                check(&schema, BODY_BYTES_MAX)?;
+                let length = u32::try_from(schema.len()).map_err(|_| invalid("a schema"))?;
+                head = io::Cursor::new([&[0xff; 4], &length.to_le_bytes()[..], &schema].concat());
+            }
+            order = footer.order(&wanted);
         }
         Ok(Self {
             file: Box::new(file),
@@ -127,6 +148,8 @@ impl Messages {
             body_bytes_max: BODY_BYTES_MAX,
             dictionaries_left: u64::MAX,
             wanted,
+            has_schema: !head.get_ref().is_empty(),
+            order,
             head,
             body_left: 0,
             ended: false,
@@ -154,6 +177,8 @@ impl Messages {
             body_bytes_max: STREAM_BODY_BYTES_MAX,
             dictionaries_left: STREAM_DICTIONARIES_BYTES_MAX,
             wanted: 0..u64::MAX,
+            has_schema: false,
+            order: None,
             head: io::Cursor::default(),
             body_left: 0,
             ended: false,
@@ -186,6 +211,20 @@ impl Messages {
 
     /// Reads and checks the next message's head. Answers whether it is wanted, or the last one was.
     fn advance_one(&mut self) -> io::Result<bool> {
+        if std::mem::replace(&mut self.has_schema, true)
+            && let Some(order) = &mut self.order
+        {
+            let Some(offset) = order.pop_front() else {
+                self.ended = true;
+                return Ok(true);
+            };
+            let file_bytes = self.position + self.left;
+            self.left = file_bytes
+                .checked_sub(offset)
+                .ok_or_else(|| invalid("its footer names what is not in the file"))?;
+            self.position = offset;
+            self.file.go_to(offset)?;
+        }
         let begins = self.position;
         let is_at_end =
             self.left == 0 || (self.file.is_stream() && self.file.fill_buf()?.is_empty());
@@ -247,46 +286,77 @@ impl Messages {
     }
 }
 
-/// The schema's message of a file in which its length does not stand before it, which readers that go by the footer do not
-/// miss. It ends where the first block begins that the footer names, or the footer does.
-fn schema_without_length(
-    file: &mut BufReader<File>,
-    file_bytes: u64,
+/// Where a file's blocks begin, as its footer says. It is needed where messages cannot be read one after the other; a file
+/// whose footer cannot be read may be read so all the same.
+struct Footer {
     begins: u64,
-) -> io::Result<Option<Vec<u8>>> {
-    let first = file.fill_buf()?.first_chunk::<4>().copied();
-    let length = first.map(u32::from_le_bytes);
-    if length.is_none_or(|length| u64::from(length) >= MESSAGE_BYTES_MIN) {
-        return Ok(None);
+    dictionaries: Vec<u64>,
+    batches: Vec<u64>,
+}
+
+impl Footer {
+    fn read(file: &File, file_bytes: u64) -> Option<Self> {
+        let end = file_bytes.checked_sub(FILE_END_BYTES)?;
+        let mut length = [0; 4];
+        file.read_exact_at(&mut length, end).ok()?;
+        let length = u64::from(u32::from_le_bytes(length));
+        let begins = end.checked_sub(length).filter(|begins| *begins >= 8)?;
+        if length > METADATA_BYTES_MAX {
+            return None;
+        }
+        let mut footer = vec![0; usize::try_from(length).ok()?];
+        file.read_exact_at(&mut footer, begins).ok()?;
+        let footer = root_as_footer(&footer).ok()?;
+        let offset = |block: &Block| u64::try_from(block.offset()).ok();
+        let dictionaries = footer.dictionaries();
+        let dictionaries = dictionaries.iter().flat_map(|blocks| blocks.iter());
+        let batches = footer.recordBatches();
+        let batches = batches.iter().flat_map(|blocks| blocks.iter());
+        Some(Self {
+            begins,
+            dictionaries: dictionaries.map(offset).collect::<Option<_>>()?,
+            batches: batches.map(offset).collect::<Option<_>>()?,
+        })
     }
-    let read = |offset: u64, bytes: u64| {
-        let bytes = usize::try_from(bytes).map_err(|_| invalid("a footer"))?;
-        let mut taken = vec![0; bytes];
-        file.get_ref().read_exact_at(&mut taken, offset)?;
-        Ok::<_, io::Error>(taken)
-    };
-    let no_footer = || invalid("it has no footer");
-    let end = file_bytes
-        .checked_sub(FILE_END_BYTES)
-        .ok_or_else(no_footer)?;
-    let tail = read(end, FILE_END_BYTES)?;
-    let length = tail.first_chunk::<4>().copied().map(u32::from_le_bytes);
-    let length = u64::from(length.ok_or_else(no_footer)?);
-    let footer_begins = end
-        .checked_sub(length)
-        .filter(|begins| *begins >= 8 && length <= METADATA_BYTES_MAX)
-        .ok_or_else(no_footer)?;
-    let footer = read(footer_begins, length)?;
-    let footer = root_as_footer(&footer).map_err(|error| invalid(error.to_string()))?;
-    let blocks = [footer.dictionaries(), footer.recordBatches()];
-    let offsets = blocks.iter().flatten().flat_map(|blocks| blocks.iter());
-    let offsets = offsets.filter_map(|block| u64::try_from(block.offset()).ok());
-    let ends = offsets.min().unwrap_or(footer_begins).min(footer_begins);
-    let bytes = ends
-        .checked_sub(begins)
-        .filter(|bytes| *bytes <= METADATA_BYTES_MAX)
-        .ok_or_else(|| invalid("its footer does not say where its schema ends"))?;
-    read(begins, bytes).map(Some)
+
+    /// The schema's message, if its length does not stand before it: some writers leave it to the footer. It ends where the
+    /// first block begins, or the footer does.
+    fn schema_without_length(
+        &self,
+        file: &mut BufReader<File>,
+        begins: u64,
+    ) -> io::Result<Option<Vec<u8>>> {
+        let Some(first) = file.fill_buf()?.first_chunk::<4>().copied() else {
+            return Ok(None);
+        };
+        if first == [0xff; 4] {
+            return Ok(None);
+        }
+        let blocks = self.dictionaries.iter().chain(&self.batches);
+        let ends = blocks.copied().min().unwrap_or(self.begins);
+        let bytes = ends.min(self.begins).checked_sub(begins);
+        let Some(bytes) = bytes.filter(|bytes| *bytes <= METADATA_BYTES_MAX) else {
+            return Ok(None);
+        };
+        let mut schema = vec![0; usize::try_from(bytes).map_err(|_| invalid("a schema"))?];
+        file.get_ref().read_exact_at(&mut schema, begins)?;
+        // Files of old have a length of four bytes.
+        let length = usize::try_from(u32::from_le_bytes(first)).unwrap_or(usize::MAX);
+        let of_old = schema[4.min(schema.len())..].get(..length);
+        let is_schema = |bytes: &[u8]| {
+            root_as_message(bytes).is_ok_and(|found| found.header_type() == MessageHeader::Schema)
+        };
+        Ok((!of_old.is_some_and(is_schema) && is_schema(&schema)).then_some(schema))
+    }
+
+    /// Dictionaries before the batches that are wanted, if the file has them in another order.
+    fn order(&self, wanted: &Range<u64>) -> Option<VecDeque<u64>> {
+        let first_batch = self.batches.iter().min()?;
+        let last_dictionary = self.dictionaries.iter().max()?;
+        let batches = self.batches.iter().filter(|offset| wanted.contains(offset));
+        let all = self.dictionaries.iter().chain(batches);
+        (last_dictionary > first_batch).then(|| all.copied().collect())
+    }
 }
 
 impl Read for Messages {

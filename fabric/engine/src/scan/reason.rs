@@ -173,7 +173,8 @@ pub(super) fn malformed_json(line: &[u8]) -> Option<String> {
 pub(super) fn values(csv: &CsvFormat, record: &[u8]) -> Option<usize> {
     let columns = columns_format(csv).infer_schema(Cursor::new(record), Some(1));
     let (schema, _) = columns.ok()?;
-    Some(schema.fields().len())
+    // A single value may be empty, in quotes.
+    Some(schema.fields().len().max(1))
 }
 
 /// What the decoder says, without its own name. It knows no other line than this one.

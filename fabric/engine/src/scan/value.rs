@@ -39,14 +39,16 @@ fn is_digits(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a whole number of digits is exactly `value`.
-fn is_exactly(text: &str, value: f64) -> bool {
+/// Whether a whole number of digits says `value`: it is exactly that, or what writers make of it, who put zeros where the
+/// digits that tell it apart end.
+fn says(text: &str, exact: &str, shortest: &str) -> bool {
     let digits = text.strip_prefix('+').unwrap_or(text);
     let (sign, digits) = match digits.strip_prefix('-') {
         Some(digits) => ("-", digits),
         None => ("", digits),
     };
-    format!("{value:.0}") == format!("{sign}{}", digits.trim_start_matches('0'))
+    let digits = format!("{sign}{}", digits.trim_start_matches('0'));
+    digits == exact || digits == shortest
 }
 
 /// A float64. A whole number that it cannot hold is refused, and so is what is beyond its range; fractions are rounded.
@@ -56,7 +58,9 @@ pub(super) fn float64(text: &str) -> Option<f64> {
         // `inf` is one; digits that are too large are none.
         return (!text.contains(|c: char| c.is_ascii_digit())).then_some(value);
     }
-    let is_kept = value.abs() < FLOAT64_EXACT || !is_digits(text) || is_exactly(text, value);
+    let is_kept = value.abs() < FLOAT64_EXACT || !is_digits(text) || {
+        says(text, &format!("{value:.0}"), &format!("{value}"))
+    };
     is_kept.then_some(value)
 }
 
@@ -66,8 +70,9 @@ pub(super) fn float32(text: &str) -> Option<f32> {
     if value.is_infinite() {
         return (!text.contains(|c: char| c.is_ascii_digit())).then_some(value);
     }
-    let is_kept =
-        value.abs() < FLOAT32_EXACT || !is_digits(text) || is_exactly(text, f64::from(value));
+    let is_kept = value.abs() < FLOAT32_EXACT || !is_digits(text) || {
+        says(text, &format!("{value:.0}"), &format!("{value}"))
+    };
     is_kept.then_some(value)
 }
 
@@ -177,6 +182,12 @@ mod tests {
         assert_eq!(float64("1e400"), None);
         assert_eq!(float64("inf"), Some(f64::INFINITY));
         assert_eq!(float64(&"1".repeat(400)), None);
+        assert_eq!(
+            float64("12345678901234567000"),
+            Some(12_345_678_901_234_567_000.0)
+        );
+        assert_eq!(float64("12345678901234567001"), None);
+        assert_eq!(float32("123456790"), Some(123_456_790.0));
         assert_eq!(float32("16777217"), None);
         assert_eq!(float32("0.1"), Some(0.1));
         assert_eq!(float32("1e39"), None);
