@@ -1,8 +1,9 @@
 //! Sums of usage by minute and function, for what outlives the jobs, and what they cost.
 //!
-//! Costs are not priced from these sums, because rounding sums is not summing what was rounded. When a job's line grows, its
-//! amount grows from one rounded value to the next, and the minute gets the difference: all minutes together have exactly the
-//! amounts of all receipts. Invocations have no receipts; those of one function in one minute are a line.
+//! Costs are not priced from these sums, because rounding sums is not summing what was rounded. When a job's line
+//! grows, its amount grows from one rounded value to the next, and the minute gets the difference: all minutes
+//! together have exactly the amounts of all receipts. Invocations have no receipts; those of one function in one
+//! minute are a line.
 
 use std::collections::BTreeMap;
 

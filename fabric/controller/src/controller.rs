@@ -83,15 +83,7 @@ impl Controller {
         let address = listener.local_addr()?;
         let (replica, signals) = lead(&settings).await?;
         let sweep = Sweep::new(settings.folders.clone());
-        let kept = {
-            let state = replica.state();
-            Kept::of(&state, state.now_ms)
-        };
-        let swept = sweep.sweep(&kept)?;
-        if swept > 0 {
-            tracing::info!(swept, "removed unreferenced files");
-        }
-
+        first_sweep(&sweep, &replica)?;
         let blobs = Blobs::local(&settings.folders.store)?;
         let metrics = Arc::new(Metrics::new(registry));
         let traces = Arc::new(Traces::from_environment()?);
@@ -159,6 +151,19 @@ impl Controller {
         let traces = Arc::clone(&self.traces);
         let _ = tokio::task::spawn_blocking(move || traces.flush()).await;
     }
+}
+
+/// Removes what an earlier process left behind.
+fn first_sweep(sweep: &Sweep, replica: &Replica) -> anyhow::Result<()> {
+    let kept = {
+        let state = replica.state();
+        Kept::of(&state, state.now_ms)
+    };
+    let swept = sweep.sweep(&kept)?;
+    if swept > 0 {
+        tracing::info!(swept, "removed unreferenced files");
+    }
+    Ok(())
 }
 
 /// Opens the control state and waits until this member leads.

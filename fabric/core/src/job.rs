@@ -175,7 +175,7 @@ pub enum InputFormat {
     Json {
         /// The columns; inferred from the first records of all files where there are none.
         columns: Vec<ColumnSpec>,
-        /// What happens to keys that no column has.
+        /// Treatment of keys that no column has.
         #[serde(default)]
         unknown_fields: UnknownFields,
     },
@@ -378,7 +378,7 @@ fn split_outside(text: &str, separator: char) -> Vec<&str> {
     parts
 }
 
-/// What happens to keys of JSON records that no column has.
+/// Treatment of keys of JSON records that no column has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownFields {

@@ -150,7 +150,7 @@ pub struct ReceiptLine {
     /// Usage of one function of one stage.
     #[serde(flatten)]
     pub usage: FunctionUsage,
-    /// Its price.
+    /// The price.
     #[serde(flatten)]
     pub amounts: Amounts,
 }

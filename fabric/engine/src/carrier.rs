@@ -1,8 +1,8 @@
 //! Columns that reach functions by a carrier, and are themselves again in outputs.
 //!
-//! Functions know a small set of types. A time of day reaches them as whole microseconds, a timestamp with a zone as one
-//! without. The column's field says what it stands for; a column of the same name and type that a function emits stands for
-//! the same, and outputs write it so.
+//! Functions know a small set of types. A time of day reaches them as whole microseconds, a timestamp with a zone as
+//! one without. The column's field says what it stands for; a column of the same name and type that a function emits
+//! stands for the same, and outputs write it so.
 
 use std::collections::HashMap;
 use std::sync::Arc;

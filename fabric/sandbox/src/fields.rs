@@ -13,9 +13,9 @@ const NAME_BYTES_MAX: usize = 1024;
 /// Bytes of all names of one schema: it goes into plans, manifests and answers.
 pub const SCHEMA_NAME_BYTES_MAX: usize = 256 << 10;
 
-/// The type in which a guest sees `data_type`: views and dictionaries are materialised, large offsets narrowed, lists of all
-/// kinds are lists and maps lists of their entries; times of day and durations are whole microseconds, halves are float32,
-/// decimals have 128 bits.
+/// The type in which a guest sees `data_type`: views and dictionaries are materialised, large offsets narrowed, lists
+/// of all kinds are lists and maps lists of their entries; times of day and durations are whole microseconds, halves
+/// are float32, decimals have 128 bits.
 pub fn guest_type(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
@@ -199,8 +199,8 @@ fn check_unique(fields: &[FieldRef]) -> Result<(), String> {
     }
 }
 
-/// Whether a text can be the name of a column: of bounded length, without control characters but for those that break lines,
-/// which headers of CSV have.
+/// Whether a text can be the name of a column: of bounded length, without control characters but for those that break
+/// lines, which headers of CSV have.
 pub fn is_column_name(name: &str) -> bool {
     let is_break = |c: char| matches!(c, '\n' | '\r' | '\t');
     (1..=NAME_BYTES_MAX).contains(&name.len())

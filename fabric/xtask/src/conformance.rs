@@ -1,5 +1,6 @@
-//! `cargo xtask conformance`: whether Weft reads and writes what others do. Other people's files, and random tables with the quirks
-//! of other writers, are copied by jobs and compared with what pyarrow, DuckDB and Polars read; see `bench/conformance.py` and
+//! `cargo xtask conformance`: whether Weft reads and writes what others do. Other people's files, and random tables
+//! with the quirks of other writers, are copied by jobs and compared with what pyarrow, DuckDB and Polars read; see
+//! `bench/conformance.py` and
 //! `bench/random_tables.py`.
 
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ const TABLES: usize = 1000;
 const SLICE_TABLES: usize = 60;
 const SLICE_SEED: u64 = 1;
 
-/// What to compare.
+/// A request for comparisons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Request {
     /// A folder of suites of files.

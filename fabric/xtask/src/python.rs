@@ -56,7 +56,8 @@ fn is_installed(tool: &Path) -> bool {
     version.is_some_and(|version| version.split_whitespace().last() == Some(VERSION))
 }
 
-/// A virtual environment in `folder` with what a file of requirements lists; made anew where that has changed. Gives its Python.
+/// A virtual environment in `folder` with what a file of requirements lists; made anew where that has changed. Gives
+/// its Python.
 pub(crate) fn environment(folder: &Path, requirements: &Path) -> Result<PathBuf> {
     ensure_python()?;
     let python = folder.join("bin/python");

@@ -26,7 +26,7 @@ fn sums(machine: &Machine, job: &JobId) -> (u64, u64) {
     of_job
 }
 
-/// What all usage of the tenant costs.
+/// Costs of all usage of the tenant.
 fn costs(machine: &Machine) -> Amounts {
     let usage = &machine.tenant().usage;
     let kept = usage.costs.values().flat_map(|costs| costs.values());

@@ -36,8 +36,8 @@ impl AllowedSources {
     }
 }
 
-/// Checks host, origin and token, in this order, before a handler sees the request. Whether the server is there may be asked
-/// by everybody.
+/// Checks host, origin and token, in this order, before a handler sees the request. Whether the server is there may
+/// be asked by everybody.
 pub(crate) async fn check(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     if request.uri().path() == "/v1/health" {
         return next.run(request).await;
@@ -75,7 +75,7 @@ pub(crate) async fn check(State(api): State<Api>, mut request: Request, next: Ne
     response
 }
 
-/// What browsers are told about requests of pages of an allowed origin.
+/// Headers for browsers whose pages are of an allowed origin.
 const CROSS_ORIGIN: [(HeaderName, &str); 5] = [
     (header::VARY, "origin"),
     (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),

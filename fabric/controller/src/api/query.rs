@@ -1,4 +1,5 @@
-//! Parameters of queries: one that a route does not know is refused, because whoever sends it expects it to do something.
+//! Parameters of queries: one that a route does not know is refused, because whoever sends it expects it to do
+//! something.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};

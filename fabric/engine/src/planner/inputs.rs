@@ -294,8 +294,8 @@ fn parquet(path: &str, filter: &[Comparison]) -> Result<(SchemaRef, Vec<RowGroup
     Ok((Arc::clone(metadata.schema()), groups))
 }
 
-/// The columns of several files: those that the job names, or all of the first. A column may hold null if it may in any of
-/// them; one that holds nothing but null in some has the type of the others.
+/// The columns of several files: those that the job names, or all of the first. A column may hold null if it may in
+/// any of them; one that holds nothing but null in some has the type of the others.
 fn common_schema<'a>(
     files: &[(String, u64)],
     schemas: impl IntoIterator<Item = &'a SchemaRef> + Clone,

@@ -1,8 +1,8 @@
 //! Arrow IPC, files and streams, read message by message.
 //!
 //! What a message says of its body is checked before a decoder sees it: decoders believe it. A split's batches are those whose messages begin within
-//! it; the others are passed over unread, but for dictionaries. What a file's footer says is needed only where messages cannot be
-//! read one after the other.
+//! it; the others are passed over unread, but for dictionaries. What a file's footer says is needed only where
+//! messages cannot be read one after the other.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Fields, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::{
-    Block, Endianness, MessageHeader, MetadataVersion, root_as_footer, root_as_message,
+    Block, Endianness, Message, MessageHeader, MetadataVersion, root_as_footer, root_as_message,
 };
 use weft_core::{ErrorCode, Problem};
 
@@ -57,7 +57,7 @@ struct Messages {
     wanted: Range<u64>,
     /// Whether the schema was given out.
     has_schema: bool,
-    /// Where the messages behind the schema begin, if they cannot be taken as they stand.
+    /// Positions of the messages behind the schema, if they cannot be taken as they stand.
     order: Option<VecDeque<u64>>,
     /// What is to be given out before the body.
     head: io::Cursor<Vec<u8>>,
@@ -209,21 +209,31 @@ impl Messages {
         Ok(())
     }
 
+    /// Goes to the message that comes next, if that is not the one that stands next. Answers whether there is one.
+    fn go_to_next(&mut self) -> io::Result<bool> {
+        if !std::mem::replace(&mut self.has_schema, true) {
+            return Ok(true);
+        }
+        let Some(order) = &mut self.order else {
+            return Ok(true);
+        };
+        let Some(offset) = order.pop_front() else {
+            return Ok(false);
+        };
+        let file_bytes = self.position + self.left;
+        self.left = file_bytes
+            .checked_sub(offset)
+            .ok_or_else(|| invalid("its footer names what is not in the file"))?;
+        self.position = offset;
+        self.file.go_to(offset)?;
+        Ok(true)
+    }
+
     /// Reads and checks the next message's head. Answers whether it is wanted, or the last one was.
     fn advance_one(&mut self) -> io::Result<bool> {
-        if std::mem::replace(&mut self.has_schema, true)
-            && let Some(order) = &mut self.order
-        {
-            let Some(offset) = order.pop_front() else {
-                self.ended = true;
-                return Ok(true);
-            };
-            let file_bytes = self.position + self.left;
-            self.left = file_bytes
-                .checked_sub(offset)
-                .ok_or_else(|| invalid("its footer names what is not in the file"))?;
-            self.position = offset;
-            self.file.go_to(offset)?;
+        if !self.go_to_next()? {
+            self.ended = true;
+            return Ok(true);
         }
         let begins = self.position;
         let is_at_end =
@@ -286,7 +296,7 @@ impl Messages {
     }
 }
 
-/// Where a file's blocks begin, as its footer says. It is needed where messages cannot be read one after the other; a file
+/// Positions of a file's blocks, as its footer says. Needed if messages cannot be read one after the other; a file
 /// whose footer cannot be read may be read so all the same.
 struct Footer {
     begins: u64,
@@ -319,8 +329,8 @@ impl Footer {
         })
     }
 
-    /// The schema's message, if its length does not stand before it: some writers leave it to the footer. It ends where the
-    /// first block begins, or the footer does.
+    /// The schema's message, if its length does not stand before it: some writers leave it to the footer. It ends
+    /// where the first block begins, or the footer does.
     fn schema_without_length(
         &self,
         file: &mut BufReader<File>,
@@ -393,6 +403,17 @@ struct Checked {
     is_batch: bool,
 }
 
+/// Refuses values whose bytes stand in another order than ours.
+fn check_endianness(message: &Message<'_>) -> io::Result<()> {
+    let schema = message.header_as_schema();
+    match schema.is_some_and(|schema| schema.endianness() != Endianness::Little) {
+        true => Err(invalid(
+            "its values are big-endian: write it again on a machine that is not",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Checks what a message says.
 fn check(metadata: &[u8], body_bytes_max: u64) -> io::Result<Checked> {
     let message = root_as_message(metadata).map_err(|error| invalid(error.to_string()))?;
@@ -413,12 +434,7 @@ fn check(metadata: &[u8], body_bytes_max: u64) -> io::Result<Checked> {
         })?;
     let batch = match message.header_type() {
         MessageHeader::Schema => {
-            let schema = message.header_as_schema();
-            if schema.is_some_and(|schema| schema.endianness() != Endianness::Little) {
-                return Err(invalid(
-                    "its values are big-endian: write it again on a machine that is not",
-                ));
-            }
+            check_endianness(&message)?;
             return Ok(Checked {
                 body,
                 is_batch: false,

@@ -27,7 +27,7 @@ pub(super) struct CsvDecoder {
     pub(super) schema: SchemaRef,
     /// Those that are read, in the order of the file.
     pub(super) projection: Vec<usize>,
-    /// Where the columns of the input stand among those.
+    /// Positions of the input's columns among those.
     pub(super) order: Vec<usize>,
 }
 
@@ -39,8 +39,8 @@ impl CsvDecoder {
         records: &[u8],
     ) -> Result<Vec<RecordBatch>, ArrowError> {
         check_csv(&self.csv, records)?;
-        // Numbers are decoded a second time, as texts, where the first time may have lost digits, or failed over a whole number
-        // that is written as `1.0` or `1e3`: few blocks have such.
+        // Numbers are decoded a second time, as texts, where the first time may have lost digits, or failed over a
+        // whole number that is written as `1.0` or `1e3`: few blocks have such.
         let batches = match self.decode_as(Arc::clone(&self.schema), records) {
             Ok(batches)
                 if !batches
@@ -174,7 +174,7 @@ impl Dialect {
     }
 }
 
-/// Where the first record of a file ends; blank lines before it belong to it.
+/// The end of the first record of a file; blank lines before it belong to it.
 fn first_record(dialect: Dialect, block: &[u8]) -> Option<usize> {
     let mut ends = ends(dialect, block, 0);
     ends.find(|end| !block[..*end].trim_ascii().is_empty())
@@ -201,7 +201,8 @@ pub(super) fn columns_format(csv: &CsvFormat) -> arrow_csv::reader::Format {
         .with_quote(csv.quote.unwrap_or(NO_QUOTE))
 }
 
-/// The names of a header. A column without a name, as the index that pandas writes, is `column` and its position from 0.
+/// The names of a header. A column without a name, as the index that pandas writes, is `column` and its position from
+/// 0.
 pub(super) fn header_names(
     csv: &CsvFormat,
     path: &str,

@@ -179,7 +179,7 @@ fn texts(csv: &CsvFormat, names: &[String], record: &[u8]) -> Result<Vec<String>
     Ok(columns.iter().map(text).collect())
 }
 
-/// What has been seen of the numbers of a column.
+/// The numbers seen in a column.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     /// The least and the largest whole number.
@@ -232,7 +232,7 @@ impl Numbers {
     }
 }
 
-/// What has been seen of the texts of a CSV column. Empty ones are null.
+/// The texts seen in a CSV column. Empty ones are null.
 #[derive(Debug, Default)]
 struct TextShape {
     boolean: bool,

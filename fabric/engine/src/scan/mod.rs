@@ -312,8 +312,9 @@ pub(crate) fn positions(
     schema.fields().iter().map(position).collect()
 }
 
-/// The field that holds the values of both, if there is one: nullable where either is, of the other's type where one holds
-/// nothing but null. Items of lists go by position whatever their name, members of structs by name in any order.
+/// The field that holds the values of both, if there is one: nullable where either is, of the other's type where one
+/// holds nothing but null. Items of lists go by position whatever their name, members of structs by name in any
+/// order.
 pub(crate) fn common_field(field: &FieldRef, other: &Field) -> Option<FieldRef> {
     let data_type = common_type(
         field.data_type(),

@@ -26,8 +26,8 @@ use crate::untrusted::decode;
 /// Bytes of one batch, more or less, going by what the footer says of the rows.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// A file's footer. What it says of Arrow's own types is not believed: the types of Parquet are all that is needed. INT96 is
-/// read as microseconds, because nanoseconds end in the year 2262.
+/// A file's footer. What it says of Arrow's own types is not believed: the types of Parquet are all that is needed.
+/// INT96 is read as microseconds, because nanoseconds end in the year 2262.
 ///
 /// Errors: `BadRecord` where it cannot be read, and where it has other rows than its row groups.
 pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, Problem> {
@@ -57,7 +57,7 @@ pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, P
     metadata.map_err(|error| broken(path, &error))
 }
 
-/// What is wrong with a file in which a column that has a value for each row has more or fewer.
+/// Finds a column that has a value for each row, and more or fewer than there are rows.
 fn lacks_values(metadata: &ArrowReaderMetadata) -> Option<String> {
     let groups = metadata.metadata().row_groups().iter();
     let mut chunks = groups.flat_map(|group| {
@@ -103,6 +103,16 @@ fn in_microseconds(metadata: &ArrowReaderMetadata) -> SchemaRef {
     let fields = metadata.schema().fields().iter();
     let fields: Fields = fields.map(|of| field(of, &mut leaves)).collect();
     Arc::new(Schema::new(fields))
+}
+
+/// The same columns, those of INT96 in nanoseconds.
+fn in_nanoseconds(
+    path: &str,
+    metadata: &ArrowReaderMetadata,
+) -> Result<ArrowReaderMetadata, Problem> {
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let plain = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options);
+    plain.map_err(|error| broken(path, &error))
 }
 
 /// Whether microseconds are all there is of nanoseconds, which wrap at the ends of their range.
@@ -211,13 +221,9 @@ impl ParquetReader {
         };
         let nanoseconds = match has_int96(&metadata) {
             true => {
-                let file = file
-                    .try_clone()
-                    .map_err(|error| unreadable(&split.path, "", &error))?;
-                let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-                let plain = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options);
-                let plain = plain.map_err(|error| broken(&split.path, &error))?;
-                Some(reader(file, plain)?)
+                let file = file.try_clone();
+                let file = file.map_err(|error| unreadable(&split.path, "", &error))?;
+                Some(reader(file, in_nanoseconds(&split.path, &metadata)?)?)
             }
             false => None,
         };

@@ -93,7 +93,7 @@ impl CsvDecoder {
     }
 }
 
-/// That a value is none of its column's type.
+/// The reason for a value that is not valid in its column's type.
 pub(super) fn not_valid(value: &str, column: &str, data_type: &DataType) -> String {
     format!(
         "`{}` is not a valid {} (column `{}`)",

@@ -21,7 +21,7 @@ use super::{BATCH_ROWS, BadRecord, LeftOut};
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::problems::internal;
 
-/// What turns bytes into rows.
+/// Decoder of the records.
 enum Format {
     Csv(CsvDecoder),
     Json(Box<Decoder>),
@@ -268,7 +268,7 @@ fn skip_to(blocks: &mut Blocks, end: u64) -> Result<(), Problem> {
 /// The first record of a CSV file that is not blank.
 struct Header {
     names: Vec<String>,
-    /// Where it ends in the (decompressed) file.
+    /// The end in the (decompressed) file.
     end: u64,
 }
 

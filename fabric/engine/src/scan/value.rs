@@ -39,8 +39,8 @@ fn is_digits(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a whole number of digits says `value`: it is exactly that, or what writers make of it, who put zeros where the
-/// digits that tell it apart end.
+/// Whether a whole number of digits says `value`: it is exactly that, or what writers make of it, who put zeros where
+/// the digits that tell it apart end.
 fn says(text: &str, exact: &str, shortest: &str) -> bool {
     let digits = text.strip_prefix('+').unwrap_or(text);
     let (sign, digits) = match digits.strip_prefix('-') {

@@ -1,4 +1,5 @@
-//! Inputs on which other systems have given wrong data, or refused what is right: each has its right value, or a reason.
+//! Inputs on which other systems have given wrong data, or refused what is right: each has its right value, or a
+//! reason.
 
 use std::fs;
 use std::io::Write as _;

@@ -164,8 +164,8 @@ impl Column {
         Ok(())
     }
 
-    /// Pushes a value that is no object and no list. `text_is_number`: a text may stand for a number, because the column was
-    /// declared as one.
+    /// Pushes a value that is no object and no list. `text_is_number`: a text may stand for a number, because the
+    /// column was declared as one.
     ///
     /// Returns whether the value fits; otherwise nothing was pushed.
     pub(super) fn push(&mut self, scalar: &Scalar<'_>, text_is_number: bool) -> bool {
@@ -255,40 +255,9 @@ impl Column {
         let data_type = self.field.data_type();
         Ok(match &mut self.values {
             Values::Boolean(values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
-            Values::Whole(values) => {
-                let values = std::mem::take(values);
-                match data_type {
-                    DataType::Int8 => narrowed::<Int8Type, _>(values, nulls),
-                    DataType::Int16 => narrowed::<Int16Type, _>(values, nulls),
-                    DataType::Int32 => narrowed::<Int32Type, _>(values, nulls),
-                    DataType::Date32 => narrowed::<Date32Type, _>(values, nulls),
-                    DataType::Timestamp(_, _) => array::<TimestampMicrosecondType>(values, nulls),
-                    _ => array::<Int64Type>(values, nulls),
-                }
-            }
-            Values::Unsigned(values) => {
-                let values = std::mem::take(values);
-                match data_type {
-                    DataType::UInt8 => narrowed::<UInt8Type, _>(values, nulls),
-                    DataType::UInt16 => narrowed::<UInt16Type, _>(values, nulls),
-                    DataType::UInt32 => narrowed::<UInt32Type, _>(values, nulls),
-                    _ => array::<UInt64Type>(values, nulls),
-                }
-            }
-            Values::Float(values) => {
-                let values = std::mem::take(values);
-                match data_type {
-                    #[expect(
-                        clippy::cast_possible_truncation,
-                        reason = "they were read as float32"
-                    )]
-                    DataType::Float32 => array::<Float32Type>(
-                        values.into_iter().map(|value| value as f32).collect(),
-                        nulls,
-                    ),
-                    _ => array::<Float64Type>(values, nulls),
-                }
-            }
+            Values::Whole(values) => whole_array(data_type, std::mem::take(values), nulls),
+            Values::Unsigned(values) => unsigned_array(data_type, std::mem::take(values), nulls),
+            Values::Float(values) => float_array(data_type, std::mem::take(values), nulls),
             Values::Decimal(values) => {
                 let decimals = Decimal128Array::new(std::mem::take(values).into(), nulls);
                 match data_type {
@@ -402,6 +371,37 @@ fn most(data_type: &DataType) -> u64 {
         DataType::UInt16 => u16::MAX.into(),
         DataType::UInt32 => u32::MAX.into(),
         _ => u64::MAX,
+    }
+}
+
+fn whole_array(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
+    match data_type {
+        DataType::Int8 => narrowed::<Int8Type, _>(values, nulls),
+        DataType::Int16 => narrowed::<Int16Type, _>(values, nulls),
+        DataType::Int32 => narrowed::<Int32Type, _>(values, nulls),
+        DataType::Date32 => narrowed::<Date32Type, _>(values, nulls),
+        DataType::Timestamp(_, _) => array::<TimestampMicrosecondType>(values, nulls),
+        _ => array::<Int64Type>(values, nulls),
+    }
+}
+
+fn unsigned_array(data_type: &DataType, values: Vec<u64>, nulls: Option<NullBuffer>) -> ArrayRef {
+    match data_type {
+        DataType::UInt8 => narrowed::<UInt8Type, _>(values, nulls),
+        DataType::UInt16 => narrowed::<UInt16Type, _>(values, nulls),
+        DataType::UInt32 => narrowed::<UInt32Type, _>(values, nulls),
+        _ => array::<UInt64Type>(values, nulls),
+    }
+}
+
+fn float_array(data_type: &DataType, values: Vec<f64>, nulls: Option<NullBuffer>) -> ArrayRef {
+    match data_type {
+        #[expect(clippy::cast_possible_truncation, reason = "they were read as float32")]
+        DataType::Float32 => array::<Float32Type>(
+            values.into_iter().map(|value| value as f32).collect(),
+            nulls,
+        ),
+        _ => array::<Float64Type>(values, nulls),
     }
 }
 

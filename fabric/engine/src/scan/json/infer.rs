@@ -15,7 +15,7 @@ use crate::scan::reason::shown;
 /// Levels of objects and lists that columns are inferred of.
 const MAX_DEPTH: usize = 16;
 
-/// What has been seen of the values of one key, or of records.
+/// The values seen under one key, or the records.
 #[derive(Debug, Default)]
 pub(in crate::scan) struct Shape {
     boolean: bool,
@@ -47,8 +47,8 @@ impl Shapes {
         &mut self.shapes[position]
     }
 
-    /// Columns of the keys. Those that cannot name a column have none, nor have those of which nothing but `{}` was seen: no
-    /// format holds a struct without members.
+    /// Columns of the keys. Those that cannot name a column have none, nor have those of which nothing but `{}` was
+    /// seen: no format holds a struct without members.
     fn fields(&self, path: &str) -> Result<Vec<FieldRef>, String> {
         let mut fields = Vec::new();
         for (key, shape) in self.keys.iter().zip(&self.shapes) {

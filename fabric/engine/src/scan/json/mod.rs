@@ -1,7 +1,7 @@
 //! JSON lines: one object a line, read by a strict parser straight into columns.
 //!
-//! Every record is parsed whole, also what no column takes. A record that does not fit leaves no trace in the columns, so
-//! that the records around it are kept ([`Decoder::decode`]).
+//! Every record is parsed whole, also what no column takes. A record that does not fit leaves no trace in the
+//! columns, so that the records around it are kept ([`Decoder::decode`]).
 
 mod column;
 mod infer;

@@ -10,7 +10,7 @@ use super::column::{Column, Members, Scalar, Values};
 use super::unknown::Unknown;
 use crate::scan::reason::shown;
 
-/// What a walk needs beside the columns.
+/// State of a walk beside the columns.
 pub(super) struct Walk<'a> {
     /// A text may stand for a number where the job declares the column as one.
     pub(super) text_is_number: bool,

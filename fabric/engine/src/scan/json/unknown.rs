@@ -14,7 +14,7 @@ pub(crate) struct Unknown {
     pub(super) policy: UnknownFields,
     by_path: BTreeMap<String, u64>,
     others: u64,
-    /// What the record that is being read adds, which counts once it is whole.
+    /// Paths in the record that is being read, which count once it is whole.
     record: Vec<String>,
 }
 
