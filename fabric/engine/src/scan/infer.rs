@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
+use arrow::array::{AsArray, StringArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat};
@@ -133,7 +134,7 @@ pub(super) fn csv_columns(
         true => header_names(csv, path, &block[..header])?,
         // Those of the first record that has values at all.
         false => {
-            let n = records.iter().find_map(|record| values(csv, record));
+            let n = records.iter().next().map(|record| values(csv, record));
             (1..=n.unwrap_or(0))
                 .map(|position| format!("column_{position}"))
                 .collect()
@@ -142,41 +143,47 @@ pub(super) fn csv_columns(
     if names.is_empty() {
         return Err(nothing_to_infer_from(path, origin));
     }
-    let mut shapes: Vec<TextShape> = names.iter().map(|_| TextShape::default()).collect();
+    let mut good = Vec::new();
     records.each(bad_records, |record| {
         if let Some(what) = malformed_csv(csv, names.len(), record) {
             return Err(what);
         }
-        let texts = texts(csv, &names, record).map_err(|error| plain(&error))?;
-        for (shape, text) in shapes.iter_mut().zip(&texts) {
-            shape.add(text);
-        }
+        good.extend_from_slice(record);
         Ok(())
     })?;
+    let columns = texts(csv, &names, &good);
+    let columns = columns.map_err(|error| records.not_inferred(1, &plain(&error)))?;
+    let shapes = columns.iter().map(|texts| {
+        let mut shape = TextShape::default();
+        texts.iter().flatten().for_each(|text| shape.add(text));
+        shape
+    });
+    let shapes: Vec<TextShape> = shapes.collect();
     let fields = names.iter().zip(&shapes);
     let fields = fields.map(|(name, shape)| Field::new(name, shape.data_type(), true));
     Ok(Arc::new(Schema::new(fields.collect::<Fields>())))
 }
 
-/// The values of a record of CSV, empty ones as empty texts.
-fn texts(csv: &CsvFormat, names: &[String], record: &[u8]) -> Result<Vec<String>, ArrowError> {
+/// The values of records of CSV, by column.
+fn texts(
+    csv: &CsvFormat,
+    names: &[String],
+    records: &[u8],
+) -> Result<Vec<StringArray>, ArrowError> {
     let fields = names.iter().enumerate();
     let fields = fields.map(|(n, _)| Field::new(n.to_string(), DataType::Utf8, true));
     let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
     let all: Vec<usize> = (0..names.len()).collect();
-    let format = CsvDecoder {
+    let decoder = CsvDecoder {
         csv: csv.clone(),
         schema: Arc::clone(&schema),
         projection: all.clone(),
         order: all,
     };
-    let batches = format.decode(&schema, record)?;
-    let columns = batches.first().map_or(&[][..], |batch| batch.columns());
-    let text = |column: &ArrayRef| {
-        let values = column.as_string::<i32>().iter().next().flatten();
-        values.unwrap_or_default().to_owned()
-    };
-    Ok(columns.iter().map(text).collect())
+    let batches = decoder.decode(&schema, records)?;
+    let whole = concat_batches(&schema, &batches)?;
+    let columns = whole.columns().iter();
+    Ok(columns.map(|column| column.as_string().clone()).collect())
 }
 
 /// The numbers seen in a column.

@@ -1,7 +1,6 @@
 //! What is wrong with a record that cannot be decoded, in the words of those who wrote the job: decoders count columns from 0,
 //! and have names of their own for types.
 
-use std::io::Cursor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use arrow::error::ArrowError;
 use serde::de::IgnoredAny;
 use weft_core::job::CsvFormat;
 
-use super::format::{CsvDecoder, NOT_UTF8, check_csv, columns_format, projected};
+use super::format::{CsvDecoder, NOT_UTF8, check_csv, projected};
 
 /// Characters that are shown of a value, and of a column's name and type.
 const SHOWN_CHARS_MAX: usize = 100;
@@ -132,7 +131,7 @@ pub(super) fn malformed_csv(csv: &CsvFormat, columns: usize, record: &[u8]) -> O
     if let Err(error) = check_csv(csv, record) {
         return Some(plain(&error));
     }
-    let found = values(csv, record)?;
+    let found = values(csv, record);
     let plural = |n: usize| if n == 1 { "" } else { "s" };
     (found != columns).then(|| {
         format!(
@@ -170,11 +169,34 @@ pub(super) fn malformed_json(line: &[u8]) -> Option<String> {
 }
 
 /// How many values a record of CSV has.
-pub(super) fn values(csv: &CsvFormat, record: &[u8]) -> Option<usize> {
-    let columns = columns_format(csv).infer_schema(Cursor::new(record), Some(1));
-    let (schema, _) = columns.ok()?;
-    // A single value may be empty, in quotes.
-    Some(schema.fields().len().max(1))
+pub(super) fn values(csv: &CsvFormat, record: &[u8]) -> usize {
+    #[derive(Clone, Copy)]
+    enum Place {
+        Start,
+        Plain,
+        Quoted,
+        /// Behind a quote that ends the value, unless another one follows.
+        Quote,
+    }
+    let end = record
+        .iter()
+        .rposition(|byte| !matches!(byte, b'\n' | b'\r'));
+    let record = end.map_or(&[][..], |end| &record[..=end]);
+    let (mut n, mut place) = (1, Place::Start);
+    for byte in record {
+        let is_quote = Some(*byte) == csv.quote;
+        place = match place {
+            Place::Quoted if is_quote => Place::Quote,
+            Place::Quoted => Place::Quoted,
+            Place::Start | Place::Quote if is_quote => Place::Quoted,
+            _ if *byte == csv.delimiter => {
+                n += 1;
+                Place::Start
+            }
+            _ => Place::Plain,
+        };
+    }
+    n
 }
 
 /// What the decoder says, without its own name. It knows no other line than this one.
@@ -249,6 +271,23 @@ mod tests {
             "x".repeat(SHOWN_CHARS_MAX)
         );
         check(&csv, long.as_bytes(), &shown);
+    }
+
+    #[test]
+    fn values_are_counted_between_delimiters() {
+        let csv = CsvFormat {
+            delimiter: b'\t',
+            ..csv().csv
+        };
+        for (record, expected) in [
+            ("a\tb\n", 2),
+            ("a\t\t\r\n", 3),
+            ("\"\"\n", 1),
+            ("\"a\tb\"\t\"\"\"\t\"\n", 2),
+            ("x\"\"\ty\n", 2),
+        ] {
+            assert_eq!(values(&csv, record.as_bytes()), expected, "{record:?}");
+        }
     }
 
     #[test]

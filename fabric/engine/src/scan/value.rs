@@ -2,7 +2,7 @@
 
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::datatypes::{Date32Type, TimeUnit};
-use chrono::Utc;
+use chrono::{NaiveDate, Utc};
 
 /// Whole numbers up to here are all held by a float64.
 const FLOAT64_EXACT: f64 = 9_007_199_254_740_992.0;
@@ -92,11 +92,43 @@ pub(super) fn date32(text: &str) -> Option<i32> {
 
 /// Microseconds since 1970 of an ISO date and time, UTC where it names no zone. Refused where it has more digits.
 pub(super) fn timestamp_us(text: &str) -> Option<i64> {
+    if let Some(time) = plain_time(text.as_bytes()) {
+        return Some(time);
+    }
     let time = string_to_datetime(&Utc, text).ok()?;
     let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
     let digits = fraction.bytes().take_while(u8::is_ascii_digit);
     let is_kept = digits.skip(MICROSECOND_DIGITS).all(|digit| digit == b'0');
     is_kept.then(|| time.timestamp_micros())
+}
+
+/// The same of `YYYY-MM-DDThh:mm:ss` alone, which most are.
+fn plain_time(text: &[u8]) -> Option<i64> {
+    const PLACES: [(usize, u8); 4] = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
+    let text: &[u8; 19] = text.try_into().ok()?;
+    let is_plain = PLACES.iter().all(|(at, byte)| text[*at] == *byte);
+    if !is_plain || !matches!(text[10], b'T' | b' ') {
+        return None;
+    }
+    let number = |digits: &[u8]| {
+        digits.iter().try_fold(0_u32, |number, digit| {
+            let digit = digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
+            Some(number * 10 + digit)
+        })
+    };
+    let (hour, minute, second) = (
+        number(&text[11..13])?,
+        number(&text[14..16])?,
+        number(&text[17..])?,
+    );
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let year = i32::try_from(number(&text[..4])?).ok()?;
+    let date = NaiveDate::from_ymd_opt(year, number(&text[5..7])?, number(&text[8..10])?)?;
+    let days = i64::from(date.to_epoch_days());
+    let seconds = days * 86_400 + i64::from(hour * 3_600 + minute * 60 + second);
+    Some(seconds * 1_000_000)
 }
 
 /// Microseconds of a time in this unit. Refused where it is between two of them, or beyond their range.
@@ -213,6 +245,21 @@ mod tests {
         assert_eq!(timestamp_us("1970-01-01T00:00:00.0000010Z"), Some(1));
         assert_eq!(timestamp_us("1970-01-01T00:00:00.0000011Z"), None);
         assert_eq!(timestamp_us("1700000000000000"), None);
+        for text in [
+            "1969-12-31T23:59:59",
+            "2024-02-29 00:00:00",
+            "0001-01-01T12:34:56",
+        ] {
+            let slowly = timestamp_us(&format!("{text}.0"));
+            assert!(slowly.is_some() && timestamp_us(text) == slowly, "{text}");
+        }
+        for none in [
+            "2023-02-29T00:00:00",
+            "2024-01-01T24:00:00",
+            "2024-01-01T0a:00:00",
+        ] {
+            assert_eq!(timestamp_us(none), None, "{none}");
+        }
         assert_eq!(microseconds(1_500, TimeUnit::Nanosecond), None);
         assert_eq!(microseconds(i64::MAX, TimeUnit::Second), None);
     }
