@@ -1,6 +1,7 @@
 //! Parquet files: some row groups, the columns that are asked for.
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
@@ -193,16 +194,7 @@ impl ParquetReader {
             metadata.metadata().file_metadata().schema_descr(),
             columns.iter().copied(),
         );
-        let (all_bytes, all_rows) = groups.clone().fold((0, 0), |(bytes, rows), group| {
-            let group = metadata.metadata().row_group(group);
-            let count = |n: i64| usize::try_from(n).unwrap_or(0);
-            (
-                bytes + count(group.total_byte_size()),
-                rows + count(group.num_rows()),
-            )
-        });
-        let row_bytes = all_bytes.checked_div(all_rows).unwrap_or(0).max(1);
-        let rows = BATCH_BYTES / row_bytes;
+        let rows = batch_rows(&metadata, groups.clone());
         let chunks = groups.clone().flat_map(|group| {
             let columns = metadata.metadata().row_group(group).columns();
             columns.iter().enumerate()
@@ -215,7 +207,7 @@ impl ParquetReader {
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
                 .with_projection(mask.clone())
                 .with_row_groups(groups.clone().collect())
-                .with_batch_size(rows.clamp(1, BATCH_ROWS));
+                .with_batch_size(rows);
             let reader = decode(|| builder.build()).map_err(|panic| broken(&split.path, &panic))?;
             reader.map_err(|error| broken(&split.path, &error))
         };
@@ -255,6 +247,20 @@ impl ParquetReader {
         let read = read.map_err(|panic| broken(&self.path, &panic))?;
         read.transpose().map_err(|error| broken(&self.path, &error))
     }
+}
+
+/// Rows of one batch, going by what the footer says of these row groups.
+fn batch_rows(metadata: &ArrowReaderMetadata, groups: Range<usize>) -> usize {
+    let count = |n: i64| usize::try_from(n).unwrap_or(0);
+    let (all_bytes, all_rows) = groups.fold((0, 0), |(bytes, rows), group| {
+        let group = metadata.metadata().row_group(group);
+        (
+            bytes + count(group.total_byte_size()),
+            rows + count(group.num_rows()),
+        )
+    });
+    let row_bytes = all_bytes.checked_div(all_rows).unwrap_or(0).max(1);
+    (BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS)
 }
 
 /// Fails where INT96 has times between two microseconds.
