@@ -16,16 +16,15 @@ const MINUTE_MS: u64 = 60_000;
 
 /// Sums of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "StoredSums")]
 pub struct UsageSums {
     /// By Unix minute, then function.
     pub minutes: BTreeMap<u64, BTreeMap<String, FunctionUsage>>,
     /// What is older than the minutes kept.
     pub older: BTreeMap<String, FunctionUsage>,
     /// Costs by Unix minute, then function.
-    #[serde(default)]
     pub costs: BTreeMap<u64, BTreeMap<String, Cost>>,
     /// Costs that are older than the minutes kept.
-    #[serde(default)]
     pub older_costs: BTreeMap<String, Amounts>,
 }
 
@@ -38,6 +37,48 @@ pub struct Cost {
     pub amounts: Amounts,
     /// Billed meters of invocations, whose sum is a line.
     invoked: Meters,
+}
+
+/// Sums as a snapshot has them.
+#[derive(Deserialize)]
+struct StoredSums {
+    minutes: BTreeMap<u64, BTreeMap<String, FunctionUsage>>,
+    older: BTreeMap<String, FunctionUsage>,
+    costs: Option<BTreeMap<u64, BTreeMap<String, Cost>>>,
+    older_costs: Option<BTreeMap<String, Amounts>>,
+}
+
+impl From<StoredSums> for UsageSums {
+    /// Snapshots of earlier versions have no costs: a minute's function is priced as a line, as it was then.
+    fn from(stored: StoredSums) -> Self {
+        let sheet = PriceSheet::default();
+        let cost = |used: &FunctionUsage| Cost {
+            amounts: sheet.amounts(&used.billed),
+            ..Cost::default()
+        };
+        let of_minute = |minute: &BTreeMap<String, FunctionUsage>| {
+            let costs = minute.iter().map(|(name, used)| (name.clone(), cost(used)));
+            costs.collect::<BTreeMap<_, _>>()
+        };
+        let costs = stored.costs.unwrap_or_else(|| {
+            let minutes = stored.minutes.iter();
+            minutes
+                .map(|(at, minute)| (*at, of_minute(minute)))
+                .collect()
+        });
+        let older_costs = stored.older_costs.unwrap_or_else(|| {
+            let older = stored.older.iter();
+            older
+                .map(|(name, used)| (name.clone(), cost(used).amounts))
+                .collect()
+        });
+        Self {
+            minutes: stored.minutes,
+            older: stored.older,
+            costs,
+            older_costs,
+        }
+    }
 }
 
 impl UsageSums {

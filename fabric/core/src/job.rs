@@ -307,14 +307,18 @@ impl ColumnType {
 
     fn members(arguments: &str, depth: usize) -> Option<Self> {
         let mut members: Vec<ColumnSpec> = Vec::new();
-        for member in split_outside(arguments, ',') {
+        let parts = split_outside(arguments, ',');
+        if parts.len() > MAX_STRUCT_MEMBERS {
+            return None;
+        }
+        for member in parts {
             let member = ColumnSpec::parse_within(member, depth)?;
             if members.iter().any(|other| other.name == member.name) {
                 return None;
             }
             members.push(member);
         }
-        (members.len() <= MAX_STRUCT_MEMBERS).then_some(Self::Struct(members))
+        Some(Self::Struct(members))
     }
 }
 

@@ -33,6 +33,26 @@ pub(crate) fn carrier(field: &FieldRef) -> FieldRef {
     Arc::new(Field::clone(&seen).with_metadata(metadata))
 }
 
+/// Whether values of a column as functions see it and of a column of a file mean the same.
+pub(crate) fn stand_for_the_same(seen: &Field, found: &Field) -> bool {
+    let meaning = |field: &Field| field.metadata().get(STANDS_FOR).cloned();
+    matches!(found.data_type(), DataType::Null)
+        || *seen.data_type() != DataType::Int64
+        || meaning(seen) == meaning(&carrier(&Arc::new(found.clone())))
+}
+
+/// The type of a column, for people: a carrier's is that which it stands for.
+pub(crate) fn described(field: &Field) -> String {
+    let carried = carrier(&Arc::new(field.clone()));
+    let meaning = [field, &*carried]
+        .into_iter()
+        .find_map(|field| field.metadata().get(STANDS_FOR));
+    match meaning.map(String::as_str) {
+        Some(meaning @ (TIME_OF_DAY | DURATION)) => meaning.to_owned(),
+        _ => weft_sandbox::type_name(field.data_type()),
+    }
+}
+
 /// The columns that a function emits: one with the name and the type of a column that it is given stands for the same.
 pub(crate) fn inherit(output: SchemaRef, input: &Schema) -> SchemaRef {
     let stands_for = |field: &FieldRef| {

@@ -26,7 +26,7 @@ use crate::encode::{self, Encoder};
 use crate::invoke::{InvokeLog, guest_settings};
 use crate::place::among_records;
 use crate::plan::FileSplit;
-use crate::scan::Reader;
+use crate::scan::{Reader, Unknown};
 use weft_protocol::{
     FromExecutor, InvokeReply, InvokeRequest, PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, StreamFormats,
     WINDOW_BYTES, piece_weight,
@@ -304,6 +304,12 @@ impl StreamCall<'_> {
             .await;
         progress.guests[1] = guest.meters();
         progress.bytes_out = answer.out.bytes;
+        if let Some(keys) = reader.unknown().and_then(Unknown::summary) {
+            let what = format!(
+                "the input has keys that its first records lack, and their values were passed over: {keys}"
+            );
+            log.note("warn", &what);
+        }
         ran
     }
 

@@ -2,6 +2,9 @@
 
 use super::document::nearest;
 
+/// Bytes of a path with its params.
+const MAX_EXPANDED_BYTES: usize = 64 << 10;
+
 /// Puts params where a path names them.
 ///
 /// Errors: a name that no param has, or one that is not closed, and which param may have been meant.
@@ -23,6 +26,10 @@ pub fn expand<'a>(
         };
         expanded += before;
         expanded += value;
+        if expanded.len() > MAX_EXPANDED_BYTES {
+            let what = format!("is longer than {MAX_EXPANDED_BYTES} bytes with its params");
+            return Err((what, None));
+        }
         rest = after;
     }
     expanded += rest;
@@ -55,6 +62,9 @@ mod tests {
         check("/a/$x/{date}", Ok("/a/$x/{date}"));
         check("/a/${dat}", Err("`${dat}` names no param"));
         check("/a/${", Err("not closed"));
+        let long = BTreeMap::from([("a".to_owned(), "x".repeat(60_000))]);
+        let (what, _) = expand(&"${a}".repeat(100_000), &long).expect_err("it is bounded");
+        assert!(what.contains("longer than 65536 bytes"), "{what}");
         let (_, meant) = expand("${dat}", &params).expect_err("unknown");
         assert_eq!(meant.as_deref(), Some("date"));
     }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use weft_core::job::{Comparison, InputFormat, InputSpec};
 use weft_core::{ErrorCode, Problem};
-use weft_sandbox::{SCHEMA_NAME_BYTES_MAX, type_name};
+use weft_sandbox::SCHEMA_NAME_BYTES_MAX;
 use weft_store::{ManifestFile, read_manifest};
 
 use super::patterns::{self, FILES_MAX, Walk};
-use crate::carrier::carrier;
+use crate::carrier::{carrier, described, stand_for_the_same};
 use crate::plan::{FileSplit, Part};
 use crate::scan::{self, Compression, Dialect, Filter};
 use crate::schema;
@@ -179,16 +179,26 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
     Ok(files.into_iter().collect())
 }
 
+/// Fields of a schema, nested ones included.
+fn n_fields(fields: &Fields) -> usize {
+    let nested = fields.iter().map(|field| match field.data_type() {
+        DataType::Struct(members) => n_fields(members),
+        DataType::List(item) => n_fields(&Fields::from(vec![Arc::clone(item)])),
+        _ => 0,
+    });
+    fields.len() + nested.sum::<usize>()
+}
+
 /// Fails for columns that could not be told apart, or are too many.
 fn check_schema(path: &str, schema: &SchemaRef) -> Result<(), Problem> {
     let wrong = |what: String| {
         let detail = format!("`{path}` {what}");
         Err(Problem::new(ErrorCode::SchemaMismatch, detail))
     };
-    let n = schema.fields().len();
+    let n = n_fields(schema.fields());
     if n > COLUMNS_MAX {
         return wrong(format!(
-            "has {n} columns; an input may have {COLUMNS_MAX}: name those that are needed"
+            "has {n} columns, members of structs included; an input may have {COLUMNS_MAX}: name those that are needed"
         ));
     }
     let name_bytes: usize = schema.fields().iter().map(|field| field.name().len()).sum();
@@ -311,15 +321,22 @@ fn common_schema<'a>(
     for (found, (path, _)) in schemas_and_files {
         for field in &mut fields {
             let other = found.field_with_name(field.name()).ok();
-            let common = other.map(|other| scan::common_field(field, other));
+            let common = other.map(|other| {
+                if matches!(field.data_type(), DataType::Null) {
+                    let other = carrier(&Arc::new(other.clone()));
+                    return Some(Arc::new(Field::clone(&other).with_nullable(true)));
+                }
+                let common = scan::common_field(field, other);
+                common.filter(|_| stand_for_the_same(field, other))
+            });
             *field = common.flatten().ok_or_else(|| {
                 let file = &files[0].0;
-                let wanted = type_name(field.data_type());
                 let name = field.name();
                 let detail = match other {
                     Some(other) => format!(
-                        "`{path}` has the column `{name}` of type {}, and `{file}` has it of type {wanted}",
-                        type_name(other.data_type())
+                        "`{path}` has the column `{name}` of type {}, and `{file}` has it of type {}",
+                        described(other),
+                        described(field)
                     ),
                     None => format!(
                         "`{path}` has no column `{name}`, which `{file}` has; it has {}",

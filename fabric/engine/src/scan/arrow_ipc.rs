@@ -208,6 +208,14 @@ impl Messages {
         Ok(())
     }
 
+    /// Fails where the footer names a message, and there is none.
+    fn check_order(&self) -> io::Result<()> {
+        match self.order {
+            Some(_) => Err(invalid("its footer names what is no message")),
+            None => Ok(()),
+        }
+    }
+
     /// Goes to the message that comes next, if that is not the one that stands next. Answers whether there is one.
     fn go_to_next(&mut self) -> io::Result<bool> {
         if !std::mem::replace(&mut self.has_schema, true) {
@@ -238,6 +246,7 @@ impl Messages {
         let is_at_end =
             self.left == 0 || (self.file.is_stream() && self.file.fill_buf()?.is_empty());
         if is_at_end {
+            self.check_order()?;
             self.ended = true;
             return Ok(true);
         }
@@ -256,6 +265,7 @@ impl Messages {
             )));
         }
         if length == 0 {
+            self.check_order()?;
             if !self.has_footer && !self.file.fill_buf()?.is_empty() {
                 return Err(invalid("there is more behind the end of the stream"));
             }

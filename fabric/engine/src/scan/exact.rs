@@ -104,11 +104,11 @@ pub(super) fn cast(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, 
                 nulls,
             )?))
         }
-        (DataType::Dictionary(_, values), to) if **values != *to && to.is_nested() => {
+        // Of the others, arrow's own cast keeps what there is.
+        (DataType::Dictionary(_, values), to)
+            if **values != *to && (to.is_nested() || values.is_temporal()) =>
+        {
             cast(&cast_with_options(column, values, &EXACT)?, to)
-        }
-        (DataType::Dictionary(_, values), DataType::Timestamp(_, _)) => {
-            cast(&cast_with_options(column, values, &EXACT)?, data_type)
         }
         _ => cast_with_options(column, data_type, &EXACT),
     }
@@ -318,6 +318,13 @@ mod tests {
         cast(&times(1_000), &micros()).expect("no digit is lost");
         cast(&times(1_001), &micros()).expect_err("a digit is lost");
         let time: ArrayRef = Arc::new(Time32SecondArray::from(vec![2]));
+        let kind = DataType::Dictionary(
+            Box::new(DataType::Int32),
+            Box::new(time.data_type().clone()),
+        );
+        let shared = cast_with_options(&time, &kind, &EXACT).expect("a dictionary of times");
+        let shared = cast(&shared, &DataType::Int64).expect("a time of day");
+        assert_eq!(shared.as_primitive::<Int64Type>().value(0), 2_000_000);
         let time = cast(&time, &DataType::Int64).expect("a time of day");
         assert_eq!(time.as_primitive::<Int64Type>().value(0), 2_000_000);
     }

@@ -89,8 +89,13 @@ pub(crate) fn csv_schema(
     let mut only_header = None;
     for (path, file_bytes) in files {
         let block = first_block(path, *file_bytes, dialect)?;
-        let records = ends(dialect, &block, 0).count() + usize::from(!block.ends_with(b"\n"));
         let wanted = 1 + usize::from(csv.header);
+        let (whole, mut start) = (ended(&block), 0);
+        let records = ends(dialect, &whole, 0).filter(|end| {
+            let record = &whole[std::mem::replace(&mut start, *end)..*end];
+            !record.trim_ascii().is_empty()
+        });
+        let records = records.take(wanted).count();
         if is_blank(&block) {
             continue;
         }
@@ -187,7 +192,7 @@ fn texts(
 }
 
 /// The numbers seen in a column.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Numbers {
     /// The least and the largest whole number.
     whole: Option<(i128, i128)>,
@@ -334,7 +339,14 @@ pub(crate) fn json_schema(
         // The first file's head may be held against the job's wish; those of the others only add.
         match first {
             true => json_shape(&mut shape, path, &block, bad_records, Origin::File)?,
-            false => json_keys(&mut shape, &block),
+            false => {
+                let before = shape.clone();
+                json_keys(&mut shape, &block);
+                // Records that fit no column beside the others are bad ones.
+                if *bad_records != BadRecords::Fail && shape.schema().is_err() {
+                    shape = before;
+                }
+            }
         }
         first = false;
     }

@@ -38,7 +38,8 @@ pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, P
     let metadata = metadata.map_err(|error| broken(path, &error))?;
     let rows = metadata.metadata().file_metadata().num_rows();
     let groups = metadata.metadata().row_groups().iter();
-    let rows_of_groups = groups.map(RowGroupMetaData::num_rows).sum::<i64>();
+    let rows_of_groups = groups.map(RowGroupMetaData::num_rows);
+    let rows_of_groups = rows_of_groups.fold(0_i64, i64::saturating_add);
     if rows != rows_of_groups {
         let what = format!("its footer counts {rows} rows, and its row groups {rows_of_groups}");
         return Err(broken(path, &what));
@@ -202,7 +203,7 @@ impl ParquetReader {
         let chunks = chunks.filter(|(leaf, _)| mask.leaf_included(*leaf));
         let bytes_read = chunks
             .map(|(_, chunk)| u64::try_from(chunk.compressed_size()).unwrap_or(0))
-            .sum();
+            .fold(0, u64::saturating_add);
         let reader = |file: File, metadata: ArrowReaderMetadata| {
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
                 .with_projection(mask.clone())
@@ -252,11 +253,11 @@ impl ParquetReader {
 /// Rows of one batch, going by what the footer says of these row groups.
 fn batch_rows(metadata: &ArrowReaderMetadata, groups: Range<usize>) -> usize {
     let count = |n: i64| usize::try_from(n).unwrap_or(0);
-    let (all_bytes, all_rows) = groups.fold((0, 0), |(bytes, rows), group| {
+    let (all_bytes, all_rows) = groups.fold((0_usize, 0_usize), |(bytes, rows), group| {
         let group = metadata.metadata().row_group(group);
         (
-            bytes + count(group.total_byte_size()),
-            rows + count(group.num_rows()),
+            bytes.saturating_add(count(group.total_byte_size())),
+            rows.saturating_add(count(group.num_rows())),
         )
     });
     let row_bytes = all_bytes.checked_div(all_rows).unwrap_or(0).max(1);

@@ -37,6 +37,16 @@ pub(crate) struct RecordReader {
     dialect: Dialect,
     pub(super) schema: SchemaRef,
     ready: VecDeque<RecordBatch>,
+    /// JSON lines that are not decoded yet.
+    lines: Option<Lines>,
+}
+
+/// A block of lines, the first of which are decoded.
+struct Lines {
+    block: Vec<u8>,
+    start: usize,
+    /// The position of the block in the (decompressed) file.
+    position: u64,
 }
 
 impl RecordReader {
@@ -70,6 +80,7 @@ impl RecordReader {
             dialect,
             schema: Arc::clone(&plan.schema),
             ready: VecDeque::new(),
+            lines: None,
         })
     }
 
@@ -109,6 +120,7 @@ impl RecordReader {
             dialect,
             schema,
             ready: VecDeque::new(),
+            lines: None,
         })
     }
 
@@ -116,6 +128,10 @@ impl RecordReader {
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
         if let Some(batch) = self.ready.pop_front() {
             return Ok(Some(batch));
+        }
+        if let Some(lines) = self.lines.take() {
+            self.decode_lines(lines)?;
+            return Ok(Some(self.next_ready()));
         }
         if self.blocks.is_at_end() {
             return Ok(None);
@@ -139,11 +155,20 @@ impl RecordReader {
                 Ok(batches) => self.ready.extend(batches),
                 Err(_) => self.decode_records(&block, position)?,
             },
-            Format::Json(_) => self.decode_lines(&block, position)?,
+            Format::Json(_) => self.decode_lines(Lines {
+                block,
+                start: 0,
+                position,
+            })?,
             Format::Nothing => {}
         }
+        Ok(Some(self.next_ready()))
+    }
+
+    /// The next rows that are decoded; none where there are none.
+    fn next_ready(&mut self) -> RecordBatch {
         let none = || RecordBatch::new_empty(Arc::clone(&self.schema));
-        Ok(Some(self.ready.pop_front().unwrap_or_else(none)))
+        self.ready.pop_front().unwrap_or_else(none)
     }
 
     /// Keys that no column has, of JSON.
@@ -154,30 +179,30 @@ impl RecordReader {
         }
     }
 
-    /// Decodes a block of JSON lines.
-    fn decode_lines(&mut self, block: &[u8], position: u64) -> Result<(), Problem> {
+    /// Decodes JSON lines until a batch is complete, or all of the block are decoded.
+    fn decode_lines(&mut self, mut lines: Lines) -> Result<(), Problem> {
         let Format::Json(decoder) = &mut self.format else {
             return Ok(());
         };
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', block).chain([block.len()]) {
-            let line = &block[start.min(end)..end];
+        while lines.start < lines.block.len() && !decoder.is_full() {
+            let rest = &lines.block[lines.start..];
+            let bytes = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+            let line = &rest[..bytes];
             if let Err(reason) = decoder.decode(line) {
                 let bad = BadRecord {
-                    position: position + start as u64,
+                    position: lines.position + lines.start as u64,
                     reason: reason.what,
                     record: line.trim_ascii_end().to_vec(),
                 };
                 self.left_out.add(&self.blocks.split, bad, reason.advice)?;
             }
-            if decoder.rows() == BATCH_ROWS {
-                self.ready
-                    .extend(decoder.take().map_err(|error| internal(&error))?);
-            }
-            start = end + 1;
+            lines.start += bytes + 1;
         }
         self.ready
             .extend(decoder.take().map_err(|error| internal(&error))?);
+        if lines.start < lines.block.len() {
+            self.lines = Some(lines);
+        }
         Ok(())
     }
 

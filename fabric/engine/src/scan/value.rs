@@ -2,7 +2,7 @@
 
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::datatypes::{Date32Type, TimeUnit};
-use chrono::{NaiveDate, Utc};
+use chrono::{NaiveDate, Timelike as _, Utc};
 
 /// Whole numbers up to here are all held by a float64.
 const FLOAT64_EXACT: f64 = 9_007_199_254_740_992.0;
@@ -96,6 +96,10 @@ pub(super) fn timestamp_us(text: &str) -> Option<i64> {
         return Some(time);
     }
     let time = string_to_datetime(&Utc, text).ok()?;
+    // A second that clocks insert would be that of the next minute.
+    if time.nanosecond() >= 1_000_000_000 {
+        return None;
+    }
     let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
     let digits = fraction.bytes().take_while(u8::is_ascii_digit);
     let is_kept = digits.skip(MICROSECOND_DIGITS).all(|digit| digit == b'0');
@@ -254,6 +258,7 @@ mod tests {
             assert!(slowly.is_some() && timestamp_us(text) == slowly, "{text}");
         }
         for none in [
+            "2024-01-01T10:00:60",
             "2023-02-29T00:00:00",
             "2024-01-01T24:00:00",
             "2024-01-01T0a:00:00",

@@ -12,11 +12,13 @@ use super::Scalar;
 use crate::scan::infer::Numbers;
 use crate::scan::reason::shown;
 
+/// Keys of all objects in one place.
+const MAX_KEYS: usize = 4_096;
 /// Levels of objects and lists that columns are inferred of.
 const MAX_DEPTH: usize = 16;
 
 /// The values seen under one key, or the records.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::scan) struct Shape {
     boolean: bool,
     text: bool,
@@ -26,7 +28,7 @@ pub(in crate::scan) struct Shape {
 }
 
 /// Shapes by key, in the order in which the keys first stood.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Shapes {
     keys: Vec<String>,
     shapes: Vec<Shape>,
@@ -84,6 +86,11 @@ impl Shape {
             Some(b'{') => {
                 let members = self.members.get_or_insert_default();
                 for (key, value) in pairs(json).map_err(parsed)? {
+                    if members.keys.len() >= MAX_KEYS && !members.by_key.contains_key(&key) {
+                        return Err(format!(
+                            "objects have more than {MAX_KEYS} keys in all: name the columns in `schema`"
+                        ));
+                    }
                     members.of(&key).add(value.get(), depth + 1)?;
                 }
             }

@@ -16,6 +16,7 @@ use arrow::error::ArrowError;
 use serde::de::DeserializeSeed;
 use weft_core::job::{REST_COLUMN, UnknownFields};
 
+use super::BATCH_ROWS;
 use super::format::NOT_UTF8;
 use super::reason::{Reason, malformed_json};
 use column::{Column, Members, Scalar};
@@ -23,6 +24,9 @@ use object::{Object, Walk};
 
 pub(super) use infer::Shape;
 pub(crate) use unknown::Unknown;
+
+/// Values of one record, and of one batch unless it has one row: keys that a record lacks take memory, too.
+const MAX_CELLS: usize = 16 << 20;
 
 /// Turns lines into rows.
 pub(super) struct Decoder {
@@ -86,6 +90,7 @@ impl Decoder {
             unknown: &mut self.unknown,
             path: Vec::new(),
             rest: String::new(),
+            cells: 0,
             misfit: None,
         };
         let mut parser = serde_json::Deserializer::from_str(text);
@@ -138,8 +143,10 @@ impl Decoder {
         RecordBatch::try_new_with_options(schema, columns, &options).map(Some)
     }
 
-    pub(super) fn rows(&self) -> usize {
-        self.rows
+    /// Whether a batch is complete.
+    pub(super) fn is_full(&self) -> bool {
+        let most = MAX_CELLS / self.schema.fields().len().max(1);
+        self.rows >= most.clamp(1, BATCH_ROWS)
     }
 }
 

@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 use weft_core::job::UnknownFields;
 
+use super::MAX_CELLS;
 use super::column::{Column, Members, Scalar, Values};
 use super::unknown::Unknown;
 use crate::scan::reason::shown;
@@ -19,6 +20,8 @@ pub(super) struct Walk<'a> {
     pub(super) path: Vec<String>,
     /// The keys of the record that no column has, with their values, as JSON.
     pub(super) rest: String,
+    /// Values of all objects of the record, null ones included.
+    pub(super) cells: usize,
     /// Set where the record is JSON and does not fit its columns.
     pub(super) misfit: Option<String>,
 }
@@ -78,6 +81,11 @@ impl<'de> Visitor<'de> for Object<'_, '_> {
                 return Err(walk.misfit(format!("the key `{}` stands twice", shown(&name))));
             }
             map.next_value_seed(Value { column, walk })?;
+        }
+        walk.cells = walk.cells.saturating_add(members.columns.len());
+        if walk.cells > MAX_CELLS {
+            let what = format!("its objects have more than {MAX_CELLS} values, null ones included");
+            return Err(walk.misfit(what));
         }
         members.fill();
         Ok(())

@@ -234,6 +234,20 @@ fn unknown_keys_are_counted_kept_or_refused() {
     let mut ignore = decoder(columns(), UnknownFields::Ignore, false);
     assert!(ignore.decode(line).is_ok() && ignore.decode(line).is_ok());
     assert!(ignore.decode(br#"{"id": "x", "bad": 1}"#).is_err());
+    let many = format!(
+        "{{{}}}",
+        (0..200)
+            .map(|n| format!("\"k{n}\": 1"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    let mut counted = decoder(columns(), UnknownFields::Ignore, false);
+    assert!(counted.decode(many.as_bytes()).is_ok());
+    assert_eq!(
+        counted.unknown.count(),
+        200,
+        "those that are not named are counted"
+    );
     assert_eq!(ignore.unknown.count(), 6);
     let summary = ignore.unknown.summary().expect("there are some");
     assert_eq!(summary, "`new\n` (2), `old` (2), `user.age` (2)");

@@ -14,8 +14,9 @@ pub(crate) struct Unknown {
     pub(super) policy: UnknownFields,
     by_path: BTreeMap<String, u64>,
     others: u64,
-    /// Paths in the record that is being read, which count once it is whole.
-    record: Vec<String>,
+    /// The same of the record that is being read, which counts once it is whole.
+    record: BTreeMap<String, u64>,
+    record_others: u64,
 }
 
 impl Unknown {
@@ -24,32 +25,28 @@ impl Unknown {
             policy,
             by_path: BTreeMap::new(),
             others: 0,
-            record: Vec::new(),
+            record: BTreeMap::new(),
+            record_others: 0,
         }
     }
 
     pub(super) fn add(&mut self, path: String) {
-        self.record.push(path);
+        add_to(&mut self.record, &mut self.record_others, path, 1);
     }
 
     /// Counts what the record added, or forgets it where the record is bad.
     pub(super) fn end_record(&mut self, is_kept: bool) {
-        for path in self.record.drain(..) {
-            if !is_kept {
-                continue;
-            }
-            let has_room = self.by_path.len() < MAX_NAMED_KEYS;
-            match self.by_path.get_mut(&path) {
-                Some(count) => *count += 1,
-                None if has_room => {
-                    self.by_path.insert(path, 1);
-                }
-                None => self.others += 1,
+        let record = std::mem::take(&mut self.record);
+        let others = std::mem::take(&mut self.record_others);
+        if is_kept {
+            self.others += others;
+            for (path, count) in record {
+                add_to(&mut self.by_path, &mut self.others, path, count);
             }
         }
     }
 
-    /// Values that were passed over.
+    /// Number of values that were passed over.
     pub(crate) fn count(&self) -> u64 {
         self.by_path.values().sum::<u64>() + self.others
     }
@@ -67,5 +64,17 @@ impl Unknown {
             false => "",
         };
         (!keys.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+    }
+}
+
+/// Counts values by path, as long as there is room for another path.
+fn add_to(by_path: &mut BTreeMap<String, u64>, others: &mut u64, path: String, count: u64) {
+    let has_room = by_path.len() < MAX_NAMED_KEYS;
+    match by_path.get_mut(&path) {
+        Some(known) => *known += count,
+        None if has_room => {
+            by_path.insert(path, count);
+        }
+        None => *others += count,
     }
 }
