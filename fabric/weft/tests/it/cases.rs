@@ -231,6 +231,10 @@ fn csv_is_read_exactly_or_refused() {
         &[json!({"id": 1, "Total\n(USD)": 2})],
     );
     check("blank", "\r\n\na,b\n1,2\n", &[json!({"a": 1, "b": 2})]);
+    desk.write("heads/1.csv", "a,b\r\n");
+    desk.write("heads/2.csv", "a,b\r\nx,1\r\n");
+    let heads = input("csv", &desk.place.path("heads/*.csv"));
+    desk.check("heads", &heads, &[json!({"a": "x", "b": 1})]);
     check(
         "codes",
         "zip,n\n00501,1\n94103,2\n",
@@ -409,6 +413,11 @@ fn times_keep_all_digits_or_are_refused() {
     let path = desk.write_parquet("t.parquet", columns);
     let expected = json!({"t": "00:00:02", "at": "1970-01-01T00:00:00.000001Z"});
     desk.check("time", &input("parquet", &path), &[expected]);
+    let whole: ArrayRef = Arc::new(Int64Array::from(vec![2]));
+    let column = vec![(nullable("t", DataType::Int64), whole)];
+    let other = desk.write_parquet("whole.parquet", column);
+    let both = json!({ "format": "parquet", "uri": [path, other], "columns": ["t"] });
+    desk.check_refused("both", &both, &["of type int64", "of type time-of-day"]);
 }
 
 #[test]
