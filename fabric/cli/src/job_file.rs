@@ -208,8 +208,8 @@ fn expand_paths(document: &mut Value) {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
         .collect();
-    each_path(document, |uri, _| {
-        if let Ok(expanded) = expand(uri, &params) {
+    each_path(document, |uri, is_glob| {
+        if let Ok(expanded) = expand(uri, is_glob, &params) {
             *uri = expanded;
         }
     });

@@ -352,7 +352,7 @@ impl TaskRun {
         }
         if let Some(keys) = reader.unknown().and_then(scan::Unknown::summary) {
             let what = format!(
-                "`{}` has keys that no column has, and their values were passed over: {keys}",
+                "`{}` has keys or columns that the input does not have; their values were passed over: {keys}",
                 split.path
             );
             environment.log.note("warn", &what);

@@ -145,7 +145,7 @@ fn cannot_import(module: &str, line: Option<&str>) -> String {
         false => format!(" (`pip install --target . {package}`)"),
     };
     format!(
-        "module `{module}` cannot be imported{place}: packages must be pure Python and lie in the project's folder{install}; native extensions and the network are not in the sandbox"
+        "module `{module}` cannot be imported{place}: packages must be pure Python, which numpy and pandas are not, and lie in the project's folder{install}; native extensions and the network are not in the sandbox"
     )
 }
 

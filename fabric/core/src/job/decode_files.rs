@@ -292,7 +292,8 @@ fn dead_letter(
 
 /// An absolute local path out of a path or a `file://` URI, with the job's params in it.
 fn local_path(path: &str, uri: &str, params: &Params, errors: &mut Errors) -> Option<String> {
-    let uri = match expand(uri, params) {
+    let is_pattern = path.starts_with("input.") && path.ends_with(".uri");
+    let uri = match expand(uri, is_pattern, params) {
         Ok(uri) => uri,
         Err((what, suggestion)) => {
             let suggestion = suggestion.map(|name| format!("${{{name}}}"));

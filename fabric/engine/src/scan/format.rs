@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use weft_core::job::{CsvFormat, InputFormat};
@@ -41,24 +41,41 @@ impl CsvDecoder {
         check_csv(&self.csv, records)?;
         // Numbers are decoded a second time, as texts, where the first time may have lost digits, or failed over a
         // whole number that is written as `1.0` or `1e3`: few blocks have such.
+        let may_have_codes = self.csv.columns.is_empty() && may_have_codes(&self.csv, records);
+        let is_exact = |batches: &[RecordBatch]| {
+            let mut columns = batches.iter().flat_map(RecordBatch::columns);
+            !may_have_codes && !columns.any(may_be_inexact)
+        };
         let batches = match self.decode_as(Arc::clone(&self.schema), records) {
-            Ok(batches)
-                if !batches
-                    .iter()
-                    .flat_map(RecordBatch::columns)
-                    .any(may_be_inexact) =>
-            {
-                batches
-            }
+            Ok(batches) if is_exact(&batches) => batches,
             _ => {
                 let fields = self.schema.fields().iter();
                 let fields = fields.map(|field| decoded_field(field, true));
                 let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
-                self.decode_as(schema, records)?
+                let batches = self.decode_as(schema, records)?;
+                if may_have_codes {
+                    self.check_codes(&batches, columns)?;
+                }
+                batches
             }
         };
         let conform = |batch| conform(batch, &self.order, columns);
         batches.into_iter().map(conform).collect()
+    }
+
+    /// Refuses texts such as `007` in columns that were inferred to hold numbers: they would lose their zeros. `batches`: numbers
+    /// as texts.
+    fn check_codes(&self, batches: &[RecordBatch], columns: &Schema) -> Result<(), ArrowError> {
+        let positions = self.order.iter().zip(columns.fields());
+        for (position, _) in positions.filter(|(_, field)| field.data_type().is_numeric()) {
+            let texts = batches.iter();
+            let texts = texts.filter_map(|batch| batch.column(*position).as_string_opt::<i32>());
+            if let Some(code) = texts.flatten().flatten().find(|text| is_code(text)) {
+                let what = format!("`{code}` is a code rather than a number");
+                return Err(ArrowError::ParseError(what));
+            }
+        }
+        Ok(())
     }
 
     fn decode_as(&self, schema: SchemaRef, records: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
@@ -73,6 +90,28 @@ impl CsvDecoder {
             None => decoder.flush().map(|batch| (0, batch)),
         })
     }
+}
+
+/// Whether a value may begin with a zero and another digit, or with `+`.
+fn may_have_codes(csv: &CsvFormat, records: &[u8]) -> bool {
+    let is_start = |byte: Option<&u8>| match byte {
+        None | Some(b'\n' | b'\r' | b'-') => true,
+        Some(byte) => *byte == csv.delimiter || Some(*byte) == csv.quote,
+    };
+    memchr::memchr2_iter(b'0', b'+', records).any(|at| {
+        let before = at.checked_sub(1).and_then(|before| records.get(before));
+        let is_followed = records.get(at + 1).is_some_and(u8::is_ascii_digit);
+        is_followed && is_start(before)
+    })
+}
+
+/// Whether a text of digits has leading zeros, or a `+`: numbers are not written so, codes are.
+pub(super) fn is_code(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let next = digits
+        .strip_prefix('0')
+        .and_then(|rest| rest.bytes().next());
+    text.starts_with('+') || next.is_some_and(|next| next.is_ascii_digit())
 }
 
 /// Finds what the decoder of CSV would take for something else.

@@ -11,7 +11,7 @@ use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat}
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Dialect, ends, first_block};
-use super::format::{CsvDecoder, NOT_UTF8, header_end, header_names};
+use super::format::{CsvDecoder, NOT_UTF8, header_end, header_names, is_code};
 use super::json::Shape;
 use super::reason::{malformed_csv, malformed_json, plain, values};
 use super::value;
@@ -314,9 +314,7 @@ impl TextShape {
 
 /// Whether a text without its sign is a number, and not a code such as `007`.
 fn is_number_of_csv(digits: &str) -> bool {
-    let mantissa = digits.split(['e', 'E']).next().unwrap_or_default();
-    let whole = mantissa.split('.').next().unwrap_or_default();
-    (whole.len() <= 1 || !whole.starts_with('0')) && digits.parse::<f64>().is_ok()
+    !is_code(digits) && digits.parse::<f64>().is_ok()
 }
 
 /// The columns of a JSON input: those that the job names, or those that the first records of its files seem to have.

@@ -39,6 +39,10 @@ pub(crate) struct RecordReader {
     ready: VecDeque<RecordBatch>,
     /// JSON lines that are not decoded yet.
     lines: Option<Lines>,
+    /// Columns of a CSV file that the input, whose columns were inferred, does not have.
+    extra: Vec<String>,
+    /// Their values.
+    passed_over: Unknown,
 }
 
 /// A block of lines, the first of which are decoded.
@@ -52,6 +56,7 @@ struct Lines {
 impl RecordReader {
     pub(super) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
         let dialect = Dialect::of(&plan.format);
+        let mut extra = Vec::new();
         let mut blocks = Blocks::open(split, dialect)?;
         blocks.skip_mark()?;
         let format = match &plan.format {
@@ -59,6 +64,10 @@ impl RecordReader {
                 None => Format::Nothing,
                 Some(Header { names, end }) => {
                     skip_to(&mut blocks, end)?;
+                    if csv.columns.is_empty() {
+                        let is_extra = |name: &&String| plan.schema.index_of(name).is_err();
+                        extra = names.iter().filter(is_extra).cloned().collect();
+                    }
                     Format::Csv(csv_format(csv, &plan.schema, &split.path, Some(names))?)
                 }
             },
@@ -81,6 +90,8 @@ impl RecordReader {
             schema: Arc::clone(&plan.schema),
             ready: VecDeque::new(),
             lines: None,
+            extra,
+            passed_over: Unknown::new(UnknownFields::Ignore),
         })
     }
 
@@ -121,11 +132,24 @@ impl RecordReader {
             schema,
             ready: VecDeque::new(),
             lines: None,
+            extra: Vec::new(),
+            passed_over: Unknown::new(UnknownFields::Ignore),
         })
     }
 
     /// The next rows, none where all records of a block are left out, or nothing at the split's end.
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
+        let batch = self.decoded()?;
+        let rows = batch.as_ref().map_or(0, RecordBatch::num_rows) as u64;
+        if rows > 0 {
+            for name in &self.extra {
+                self.passed_over.add_values(name, rows);
+            }
+        }
+        Ok(batch)
+    }
+
+    fn decoded(&mut self) -> Result<Option<RecordBatch>, Problem> {
         if let Some(batch) = self.ready.pop_front() {
             return Ok(Some(batch));
         }
@@ -171,11 +195,12 @@ impl RecordReader {
         self.ready.pop_front().unwrap_or_else(none)
     }
 
-    /// Keys that no column has, of JSON.
+    /// Keys of JSON and columns of CSV that the input does not have.
     pub(super) fn unknown(&self) -> Option<&Unknown> {
         match &self.format {
             Format::Json(decoder) => Some(&decoder.unknown),
-            Format::Csv(_) | Format::Nothing => None,
+            Format::Csv(_) => Some(&self.passed_over),
+            Format::Nothing => None,
         }
     }
 

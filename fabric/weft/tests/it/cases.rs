@@ -231,6 +231,15 @@ fn csv_is_read_exactly_or_refused() {
         &[json!({"id": 1, "Total\n(USD)": 2})],
     );
     check("blank", "\r\n\na,b\n1,2\n", &[json!({"a": 1, "b": 2})]);
+    let text = format!("zip\n{}02134\n", "10001\n".repeat(1_100));
+    let path = desk.write("zips.csv", text);
+    let code = "`02134` is not a valid int64 (column `zip`)";
+    desk.check_refused("zips", &input("csv", &path), &[code]);
+    desk.write("columns/1.csv", "a\n1\n");
+    desk.write("columns/2.csv", "a,new\n2,x\n3,y\n");
+    let columns = input("csv", &desk.place.path("columns/*.csv"));
+    let (_, ended) = desk.reads("columns", &columns);
+    assert_eq!(ended["stages"][0]["unknown_fields"], 2, "{ended:#}");
     desk.write("heads/1.csv", "a,b\r\n");
     desk.write("heads/2.csv", "a,b\r\nx,1\r\n");
     let heads = input("csv", &desk.place.path("heads/*.csv"));

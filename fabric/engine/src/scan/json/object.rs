@@ -101,7 +101,10 @@ fn unknown<'de, A: MapAccess<'de>>(
     match walk.unknown.policy {
         UnknownFields::Fail => {
             let path = walk.path_of(name);
-            Err(walk.misfit(format!("no column has the key `{}`", shown(&path))))
+            Err(walk.misfit(format!(
+                "no column has the key `{}`, and `unknown_fields` is \"fail\"",
+                shown(&path)
+            )))
         }
         UnknownFields::Rest if walk.path.is_empty() => {
             let value: &RawValue = map.next_value()?;

@@ -20,7 +20,7 @@ pub(crate) struct Unknown {
 }
 
 impl Unknown {
-    pub(super) fn new(policy: UnknownFields) -> Self {
+    pub(in crate::scan) fn new(policy: UnknownFields) -> Self {
         Self {
             policy,
             by_path: BTreeMap::new(),
@@ -32,6 +32,11 @@ impl Unknown {
 
     pub(super) fn add(&mut self, path: String) {
         add_to(&mut self.record, &mut self.record_others, path, 1);
+    }
+
+    /// Counts values of a column that is passed over.
+    pub(in crate::scan) fn add_values(&mut self, name: &str, values: u64) {
+        add_to(&mut self.by_path, &mut self.others, name.to_owned(), values);
     }
 
     /// Counts what the record added, or forgets it where the record is bad.
