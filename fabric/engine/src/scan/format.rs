@@ -63,8 +63,8 @@ impl CsvDecoder {
         batches.into_iter().map(conform).collect()
     }
 
-    /// Refuses texts such as `007` in columns that were inferred to hold numbers: they would lose their zeros. `batches`: numbers
-    /// as texts.
+    /// Refuses texts such as `007` in columns that were inferred to hold numbers: they would lose their zeros.
+    /// `batches`: numbers as texts.
     fn check_codes(&self, batches: &[RecordBatch], columns: &Schema) -> Result<(), ArrowError> {
         let positions = self.order.iter().zip(columns.fields());
         for (position, _) in positions.filter(|(_, field)| field.data_type().is_numeric()) {

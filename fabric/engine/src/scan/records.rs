@@ -487,8 +487,8 @@ mod tests {
         check(&csv(true), "\r\n\na,b\nx,1\n", &["x=1"]);
         check(
             &csv(true),
-            "a,b\nx,1.0\ny,1e3\nz,007\n",
-            &["x=1", "y=1000", "z=7"],
+            "a,b\nx,1.0\ny,1e3\nz,0\n",
+            &["x=1", "y=1000", "z=0"],
         );
         check(&csv(false), "\u{feff}x,1\r\n", &["x=1"]);
         check(&json(), "\u{feff}{\"b\": 1}\r\n{\"b\": 2}", &["=1", "=2"]);
