@@ -18,7 +18,7 @@ PAUSE_S = 0.005
 class Job:
     def __init__(self, server, tasks):
         body = json.dumps({"name": "takeover", "stage": [{"name": "noop", "task": "hello/noop", "count": tasks}]}).encode()
-        self.id = ask(server, server.request("POST", "/v1/jobs", body, "content-type: application/json"), 202)["id"]
+        self.id = ask(server, server.request("POST", "/v1/jobs", body, "content-type: application/json"), 201)["id"]
 
     def look(self, server):
         """Status, and tasks that are committed."""
