@@ -94,14 +94,14 @@ impl CsvDecoder {
 
 /// Whether a value may begin with a zero and another digit, or with `+`.
 fn may_have_codes(csv: &CsvFormat, records: &[u8]) -> bool {
-    let is_start = |byte: Option<&u8>| match byte {
-        None | Some(b'\n' | b'\r' | b'-') => true,
+    let is_start = |before: &[u8]| match before.last() {
+        None | Some(b'\n' | b'\r') => true,
         Some(byte) => *byte == csv.delimiter || Some(*byte) == csv.quote,
     };
     memchr::memchr2_iter(b'0', b'+', records).any(|at| {
-        let before = at.checked_sub(1).and_then(|before| records.get(before));
-        let is_followed = records.get(at + 1).is_some_and(u8::is_ascii_digit);
-        is_followed && is_start(before)
+        let before = &records[..at];
+        let is_first = is_start(before) || before.strip_suffix(b"-").is_some_and(is_start);
+        is_first && records.get(at + 1).is_some_and(u8::is_ascii_digit)
     })
 }
 
