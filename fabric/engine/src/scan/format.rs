@@ -39,26 +39,39 @@ impl CsvDecoder {
         records: &[u8],
     ) -> Result<Vec<RecordBatch>, ArrowError> {
         check_csv(&self.csv, records)?;
-        // Numbers are decoded a second time, as texts, where the first time may have lost digits, or failed over a
-        // whole number that is written as `1.0` or `1e3`: few blocks have such.
-        let may_have_codes = self.csv.columns.is_empty() && may_have_codes(&self.csv, records);
-        let is_exact = |batches: &[RecordBatch]| {
-            let mut columns = batches.iter().flat_map(RecordBatch::columns);
-            !may_have_codes && !columns.any(may_be_inexact)
+        // Numbers are decoded as texts where they may be codes, where the first time may have lost digits, or failed
+        // over a whole number that is written as `1.0` or `1e3`: few blocks have such.
+        let has_numbers = columns
+            .fields()
+            .iter()
+            .any(|field| field.data_type().is_numeric());
+        let may_have_codes =
+            has_numbers && self.csv.columns.is_empty() && may_have_codes(&self.csv, records);
+        let is_exact = |batches: &Vec<RecordBatch>| {
+            !batches
+                .iter()
+                .flat_map(RecordBatch::columns)
+                .any(may_be_inexact)
         };
-        let batches = match self.decode_as(Arc::clone(&self.schema), records) {
-            Ok(batches) if is_exact(&batches) => batches,
-            _ => {
+        let numbers = match may_have_codes {
+            true => None,
+            false => self
+                .decode_as(Arc::clone(&self.schema), records)
+                .ok()
+                .filter(is_exact),
+        };
+        let batches = match numbers {
+            Some(batches) => batches,
+            None => {
                 let fields = self.schema.fields().iter();
                 let fields = fields.map(|field| decoded_field(field, true));
                 let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
-                let batches = self.decode_as(schema, records)?;
-                if may_have_codes {
-                    self.check_codes(&batches, columns)?;
-                }
-                batches
+                self.decode_as(schema, records)?
             }
         };
+        if may_have_codes {
+            self.check_codes(&batches, columns)?;
+        }
         let conform = |batch| conform(batch, &self.order, columns);
         batches.into_iter().map(conform).collect()
     }
