@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::places::Places;
 use crate::run::{answer, program, step};
 use crate::server::Folder;
-use crate::{guests, python, supervise, toolchain};
+use crate::{flags, guests, python, supervise, toolchain};
 
 mod peers;
 mod platform;
@@ -52,21 +52,13 @@ impl Request {
             runs: 5,
             only: None,
         };
-        let mut words = flags.iter().map(String::as_str);
-        while let Some(name) = words.next() {
-            if name == "--peers" {
-                request.with_peers = true;
-                continue;
-            }
-            let value = words
-                .next()
-                .with_context(|| format!("`{name}` needs a value"))?;
-            let wrong = || format!("`{value}` is no value of `{name}`");
-            match name {
-                "--scale" => request.scale = value.parse().with_context(wrong)?,
-                "--runs" => request.runs = value.parse().with_context(wrong)?,
-                "--only" => request.only = Some(value.to_owned()),
-                _ => bail!("`bench` has no `{name}`, but --peers, --scale, --runs, --only"),
+        for flag in flags::read(flags, &["--peers"])? {
+            match flag.name {
+                "--peers" => request.with_peers = true,
+                "--scale" => request.scale = flag.parse()?,
+                "--runs" => request.runs = flag.parse()?,
+                "--only" => request.only = Some(flag.value.to_owned()),
+                name => bail!("`bench` has no `{name}`, but --peers, --scale, --runs, --only"),
             }
         }
         request.check()

@@ -1,16 +1,15 @@
 //! `cargo xtask conformance`: whether Weft reads and writes what others do. Other people's files, and random tables
 //! with the quirks of other writers, are copied by jobs and compared with what pyarrow, DuckDB and Polars read; see
-//! `bench/conformance.py` and
-//! `bench/random_tables.py`.
+//! `bench/conformance.py` and `bench/random_tables.py`.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::places::Places;
 use crate::run::{program, run, step};
-use crate::{guests, python, toolchain};
+use crate::{flags, guests, python, toolchain};
 
 /// Tables of a run that names no files.
 const TABLES: usize = 1000;
@@ -31,17 +30,12 @@ struct Request {
 impl Request {
     fn parse(flags: &[String]) -> Result<Request> {
         let (mut files, mut tables, mut seed) = (None, None, None);
-        let mut words = flags.iter().map(String::as_str);
-        while let Some(name) = words.next() {
-            let value = words
-                .next()
-                .with_context(|| format!("`{name}` needs a value"))?;
-            let wrong = || format!("`{value}` is no value of `{name}`");
-            match name {
-                "--files" => files = Some(PathBuf::from(value)),
-                "--tables" => tables = Some(value.parse().with_context(wrong)?),
-                "--seed" => seed = Some(value.parse().with_context(wrong)?),
-                _ => bail!("`conformance` has no `{name}`, but --files, --tables, --seed"),
+        for flag in flags::read(flags, &[])? {
+            match flag.name {
+                "--files" => files = Some(PathBuf::from(flag.value)),
+                "--tables" => tables = Some(flag.parse()?),
+                "--seed" => seed = Some(flag.parse()?),
+                name => bail!("`conformance` has no `{name}`, but --files, --tables, --seed"),
             }
         }
         let tables = tables.unwrap_or(if files.is_some() { 0 } else { TABLES });

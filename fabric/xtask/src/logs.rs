@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::run::now;
-use crate::supervise;
+use crate::{flags, supervise};
 
 mod line;
 
@@ -42,24 +42,15 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Reads `--name value` and `--name=value`.
     pub(crate) fn parse(flags: &[String]) -> Result<Request> {
         let (mut size_bytes, mut folder, mut n_files, mut seed) = (256_000_000, None, 8, 1);
-        let mut words = flags.iter().flat_map(|flag| match flag.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => vec![name, value],
-            _ => vec![flag.as_str()],
-        });
-        while let Some(name) = words.next() {
-            let value = words
-                .next()
-                .with_context(|| format!("`{name}` needs a value"))?;
-            let wrong = || format!("`{value}` is no value of `{name}`");
-            match name {
-                "--bytes" => size_bytes = bytes(value).with_context(wrong)?,
-                "--out" => folder = Some(PathBuf::from(value)),
-                "--files" => n_files = value.parse().with_context(wrong)?,
-                "--seed" => seed = value.parse().with_context(wrong)?,
-                _ => bail!("`logs` has no `{name}`, but --bytes, --out, --files, --seed"),
+        for flag in flags::read(flags, &[])? {
+            match flag.name {
+                "--bytes" => size_bytes = bytes(flag.value).with_context(|| flag.wrong())?,
+                "--out" => folder = Some(PathBuf::from(flag.value)),
+                "--files" => n_files = flag.parse()?,
+                "--seed" => seed = flag.parse()?,
+                name => bail!("`logs` has no `{name}`, but --bytes, --out, --files, --seed"),
             }
         }
         ensure!(

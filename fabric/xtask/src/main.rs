@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 mod bench;
 mod conformance;
 mod demo;
+mod flags;
 mod guests;
 mod lint;
 mod logs;
