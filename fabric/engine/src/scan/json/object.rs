@@ -1,7 +1,9 @@
 //! Walks through a record with a strict parser, and pushes what it finds into columns.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use arrow::datatypes::FieldRef;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use weft_core::job::UnknownFields;
@@ -16,8 +18,8 @@ pub(super) struct Walk<'a> {
     /// A text may stand for a number where the job declares the column as one.
     pub(super) text_is_number: bool,
     pub(super) unknown: &'a mut Unknown,
-    /// Names on the way to where the walk is.
-    pub(super) path: Vec<String>,
+    /// Columns on the way to where the walk is.
+    pub(super) path: Vec<FieldRef>,
     /// The keys of the record that no column has, with their values, as JSON.
     pub(super) rest: String,
     /// Values of all objects of the record, null ones included.
@@ -32,12 +34,13 @@ impl Walk<'_> {
         E::custom("")
     }
 
-    fn path_of(&self, name: &str) -> String {
-        let mut path = self.path.join(".");
-        if !path.is_empty() {
-            path.push('.');
+    fn path_of<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        if self.path.is_empty() {
+            return Cow::Borrowed(name);
         }
-        path + name
+        let names = self.path.iter().map(|field| field.name().as_str());
+        let names: Vec<&str> = names.chain([name]).collect();
+        Cow::Owned(names.join("."))
     }
 }
 
@@ -116,15 +119,15 @@ fn unknown<'de, A: MapAccess<'de>>(
         }
         UnknownFields::Ignore | UnknownFields::Rest => {
             let path = walk.path_of(name);
-            walk.unknown.add(path);
+            walk.unknown.add(&path);
             map.next_value::<IgnoredAny>().map(drop)
         }
     }
 }
 
-enum Found {
+enum Found<'de> {
     Column(usize),
-    Unknown(String),
+    Unknown(Cow<'de, str>),
 }
 
 struct Key<'a> {
@@ -133,24 +136,31 @@ struct Key<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Found;
+    type Value = Found<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found<'de>, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Key<'_> {
-    type Value = Found;
+impl<'de> Visitor<'de> for Key<'_> {
+    type Value = Found<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E: Error>(self, key: &str) -> Result<Found, E> {
+    fn visit_borrowed_str<E: Error>(self, key: &'de str) -> Result<Found<'de>, E> {
         Ok(match self.members.position(key, self.likely) {
             Some(position) => Found::Column(position),
-            None => Found::Unknown(key.to_owned()),
+            None => Found::Unknown(Cow::Borrowed(key)),
+        })
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Found<'de>, E> {
+        Ok(match self.members.position(key, self.likely) {
+            Some(position) => Found::Column(position),
+            None => Found::Unknown(Cow::Owned(key.to_owned())),
         })
     }
 }
@@ -234,7 +244,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         let Values::List { item, .. } = &mut column.values else {
             return Err(does_not_fit(column, walk, "[..]"));
         };
-        walk.path.push(column.field.name().clone());
+        walk.path.push(FieldRef::clone(&column.field));
         while items
             .next_element_seed(Value {
                 column: item,
@@ -251,7 +261,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         let Values::Struct(members) = &mut column.values else {
             return Err(does_not_fit(column, walk, "{..}"));
         };
-        walk.path.push(column.field.name().clone());
+        walk.path.push(FieldRef::clone(&column.field));
         Object {
             members,
             walk: &mut *walk,
