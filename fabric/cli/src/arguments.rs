@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Cancel(IdArguments),
     /// Show the usage and cost of a job
     Receipt(IdArguments),
+    /// Show the usage and cost of all jobs and invocations, by function
+    Usage(UsageArguments),
     /// List components, or show one
     Components(ComponentsArguments),
     /// Check whether Weft can run on this machine
@@ -224,6 +226,14 @@ pub(crate) struct JobsArguments {
     /// Maximum number of jobs
     #[arg(long, value_name = "N", default_value = "100")]
     pub(crate) limit: usize,
+}
+
+/// Arguments of `weft usage`.
+#[derive(Debug, Args)]
+pub(crate) struct UsageArguments {
+    /// Count only the last N hours, at most 31 days [default: everything]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=744))]
+    pub(crate) hours: Option<u32>,
 }
 
 /// Arguments of `weft job`.

@@ -33,7 +33,7 @@ use weft_client::Client;
 use arguments::{Arguments, Command, GlobalArguments, UpArguments};
 use failure::Failure;
 use terminal::Output;
-use verbs::{components, doctor, invoke, jobs, receipt, run, show};
+use verbs::{components, doctor, invoke, jobs, receipt, run, show, usage};
 
 /// The binary that the command line belongs to: the parts of it that the command line starts and
 /// does not link.
@@ -207,6 +207,7 @@ async fn remote(command: &Command, client: &Client, output: &mut Output) -> Resu
         Command::Logs(logs) => jobs::logs(client, &logs.id, output).await,
         Command::Cancel(cancel) => jobs::cancel(client, &cancel.id, output).await,
         Command::Receipt(receipt) => receipt::receipt(client, &receipt.id, output).await,
+        Command::Usage(of) => usage::usage(client, of.hours, output).await,
         Command::Components(components) => {
             components::components(client, components.name.as_deref(), output).await
         }

@@ -4,7 +4,7 @@
 //!   components:  deploy, components        receipt:  receipt, and the end of run
 //!   run:         run                       invoke:   invoke
 //!   jobs:        jobs, job, logs, cancel   show:     show, of a folder on this machine
-//!                                          doctor:   doctor, of this machine and the server
+//!   usage:       usage, of all jobs        doctor:   doctor, of this machine and the server
 //! ```
 
 pub(crate) mod components;
@@ -14,3 +14,4 @@ pub(crate) mod jobs;
 pub(crate) mod receipt;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod usage;

@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::FileReader;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use weft_store::{MANIFEST, Manifest};
+use weft_store::{MANIFEST, Manifest, read_manifest};
 
 use crate::sink::{NULL_FOLDER, unescaped};
 
@@ -23,15 +23,13 @@ pub type TextRow = Vec<Option<String>>;
 ///
 /// Errors are for people: no manifest (the output is not published), or a file that cannot be read.
 pub fn preview(folder: &Path, rows: usize) -> Result<(Manifest, Vec<TextRow>), String> {
-    let path = folder.join(MANIFEST);
-    let text = std::fs::read(&path).map_err(|error| {
+    let manifest = read_manifest(folder).map_err(|error| error.to_string())?;
+    let manifest = manifest.ok_or_else(|| {
         format!(
-            "`{}`: {error}; the folder is not a published output",
-            path.display()
+            "`{}` has no manifest `{MANIFEST}`: the folder is not a published output",
+            folder.display()
         )
     })?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| format!("`{}`: {error}", path.display()))?;
     let mut table = Vec::new();
     for file in &manifest.files {
         let left = rows.saturating_sub(table.len());

@@ -4,7 +4,7 @@
 //! any role ──Blobs::put, writer──▶ <store>/<key> ──get, get_range──▶ any role
 //!
 //! any task ──StagedFile──▶ <output>/.weft-<job>/… ──publish──▶ <output>/part-…
-//!                                   │                          then <output>/_weft.json
+//!                                   │                          then <output>/_weft.manifest
 //!                                   └──clean_staging──▶ removed when the job has ended
 //! ```
 //!

@@ -2,7 +2,7 @@
 //! listed by a manifest that is written last.
 //!
 //! ```text
-//! staged ──(job's commit is durable)──▶ renamed one by one ──▶ _weft.json ──▶ clean-up:
+//! staged ──(job's commit is durable)──▶ renamed one by one ──▶ _weft.manifest ──▶ clean-up:
 //!                                                                staging folder removed
 //! ```
 //!

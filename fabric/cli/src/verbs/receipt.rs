@@ -15,46 +15,46 @@ use crate::verbs::jobs::id_of;
 #[serde(default)]
 pub(crate) struct Receipt {
     job: String,
-    plan: String,
-    price_sheet: PriceSheet,
-    lines: Vec<Line>,
-    billed: Meters,
+    pub(super) plan: String,
+    pub(super) price_sheet: PriceSheet,
+    pub(super) lines: Vec<Line>,
+    pub(super) billed: Meters,
     platform: Meters,
-    amount_micro: u64,
+    pub(super) amount_micro: u64,
     amount_per_millisecond_micro: u64,
     provisional: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct PriceSheet {
-    version: String,
-    currency: String,
+pub(super) struct PriceSheet {
+    pub(super) version: String,
+    pub(super) currency: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct Line {
+pub(super) struct Line {
     stage: String,
-    function: String,
-    billed_attempts: u64,
-    billed: Meters,
+    pub(super) function: String,
+    pub(super) billed_attempts: u64,
+    pub(super) billed: Meters,
     platform_attempts: u64,
-    amount_micro: u64,
+    pub(super) amount_micro: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct Meters {
+pub(super) struct Meters {
     guest_cpu_ns: u64,
     native_cpu_ns: u64,
-    memory_peak_bytes: u64,
-    rows_in: u64,
-    rows_out: u64,
+    pub(super) memory_peak_bytes: u64,
+    pub(super) rows_in: u64,
+    pub(super) rows_out: u64,
 }
 
 impl Meters {
-    fn cpu_ns(&self) -> u64 {
+    pub(super) fn cpu_ns(&self) -> u64 {
         self.guest_cpu_ns.saturating_add(self.native_cpu_ns)
     }
 }

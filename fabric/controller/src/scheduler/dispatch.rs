@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use weft_control::{Effect, Job, JobState, State, Step, edge_sums};
+use weft_core::job::OutputFormat;
 use weft_core::{Digest, Epoch, JobId, NodeId, TaskId, TenantId};
 use weft_protocol::{
-    AgentCommand, EdgeInput, EdgeRef, ManifestOutput, PlanRequest, PublishRequest, StageContext,
-    Work,
+    AgentCommand, EdgeInput, EdgeRef, ManifestOutput, PlanRequest, PublishRequest, SinkFile,
+    StageContext, Work,
 };
 
 use super::io::Request;
@@ -411,11 +412,23 @@ fn artefacts<'a>(
     components.into_iter().filter_map(known).collect()
 }
 
+/// The files of an output that are worth publishing: JSON without rows is an empty file, which
+/// other readers refuse beside files with rows. In other formats such a file tells the columns.
+fn with_contents<'a>(
+    format: OutputFormat,
+    files: impl Iterator<Item = &'a SinkFile> + Clone,
+) -> Vec<SinkFile> {
+    let some_have_rows = files.clone().any(|file| file.rows > 0);
+    let is_wanted =
+        |file: &&SinkFile| format != OutputFormat::Json || !some_have_rows || file.rows > 0;
+    files.filter(is_wanted).cloned().collect()
+}
+
 fn publish_request(job: &Job) -> PublishRequest {
     let files = job.staged_files();
     let output = |output: &weft_core::job::OutputSpec| {
         let files = files.iter().filter(|file| file.output == output.name);
-        ManifestOutput::new(output, Vec::new(), files.cloned().collect())
+        ManifestOutput::new(output, Vec::new(), with_contents(output.format, files))
     };
     let plan = job.plan();
     let stages = plan.into_iter().flat_map(|plan| &plan.stages);
@@ -448,4 +461,30 @@ fn stage_context(job: &Job, stage: u32) -> Option<StageContext> {
         inputs: shape.reads.iter().map(input).collect::<Option<_>>()?,
         artefacts: BTreeMap::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_files_are_left_out_where_they_say_nothing() {
+        let file = |rows: u64| SinkFile {
+            output: "daily".into(),
+            staged: format!("1-0-{rows}"),
+            name: format!("part-{rows}"),
+            rows,
+            bytes: rows,
+            xxh3: String::new(),
+        };
+        let kept = |format: OutputFormat, rows: &[u64]| -> Vec<u64> {
+            let files: Vec<_> = rows.iter().copied().map(file).collect();
+            let kept = with_contents(format, files.iter());
+            kept.into_iter().map(|file| file.rows).collect()
+        };
+        assert_eq!(kept(OutputFormat::Json, &[0, 2, 3]), [2, 3]);
+        assert_eq!(kept(OutputFormat::Json, &[0]), [0]);
+        assert_eq!(kept(OutputFormat::Csv, &[0, 2]), [0, 2]);
+        assert_eq!(kept(OutputFormat::Parquet, &[0, 2]), [0, 2]);
+    }
 }

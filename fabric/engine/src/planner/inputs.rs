@@ -229,7 +229,7 @@ fn of_manifest(folder: &Path) -> Result<Vec<(String, u64)>, String> {
     let manifest = read_manifest(folder).map_err(|error| error.to_string())?;
     let manifest = manifest.ok_or_else(|| {
         format!(
-            "`{}` is a folder without a manifest `_weft.json`: say which files, such as `*.csv`",
+            "`{}` is a folder without a manifest `_weft.manifest`: say which files, such as `*.csv`",
             folder.display()
         )
     })?;

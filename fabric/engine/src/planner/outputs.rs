@@ -39,7 +39,7 @@ fn joined(output: &OutputSpec) -> Result<Option<Manifest>, Problem> {
             ": choose another folder, remove them, or say `mode = \"overwrite\"` or `\"append\"`",
         ),
         (Holding::Foreign, _) => refused(
-            " and no manifest `_weft.json`: only files that a job has written are replaced or added to",
+            " and no manifest `_weft.manifest`: only files that a job has written are replaced or added to",
         ),
         (Holding::Output(manifest), OutputMode::Append) => Ok(Some(manifest)),
         (Holding::Output(_), OutputMode::Overwrite) | (Holding::Unfinished, _) => Ok(None),

@@ -11,7 +11,7 @@ use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat}
 use weft_core::{ErrorCode, Problem};
 
 use super::blocks::{Dialect, ends, first_block};
-use super::format::{CsvDecoder, NOT_UTF8, header_end, header_names, is_code};
+use super::format::{CsvDecoder, NOT_UTF8, csv_format, header_end, header_names, is_code};
 use super::json::Shape;
 use super::reason::{malformed_csv, malformed_json, plain, values};
 use super::value;
@@ -76,16 +76,27 @@ fn declared(columns: &[ColumnSpec]) -> SchemaRef {
     Arc::new(Schema::new(fields(columns)))
 }
 
-/// The columns of a CSV input: those that the job names, or those that its first file with records seems to have.
+/// The columns of a CSV input: those that the job names, or those that its first file with records seems to have. Named
+/// ones are looked for in the header of the first file; those of the others are held against them when they are read.
 pub(crate) fn csv_schema(
     csv: &CsvFormat,
     files: &[(String, u64)],
     bad_records: &BadRecords,
 ) -> Result<SchemaRef, Problem> {
-    if !csv.columns.is_empty() {
-        return Ok(declared(&csv.columns));
-    }
     let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
+    if !csv.columns.is_empty() {
+        let schema = declared(&csv.columns);
+        let first = files.iter().find(|(_, bytes)| *bytes > 0);
+        if let (true, Some((path, file_bytes))) = (csv.header, first) {
+            let block = ended(&first_block(path, *file_bytes, dialect)?).into_owned();
+            if !is_blank(&block) {
+                let header = &block[..header_end(path, dialect, &block)?];
+                let names = header_names(csv, path, header)?;
+                csv_format(csv, &schema, path, Some(names))?;
+            }
+        }
+        return Ok(schema);
+    }
     let mut only_header = None;
     for (path, file_bytes) in files {
         let block = first_block(path, *file_bytes, dialect)?;

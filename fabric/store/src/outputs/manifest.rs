@@ -1,4 +1,4 @@
-//! The manifest `_weft.json`: its contents, and how it is read and written.
+//! The manifest `_weft.manifest`: its contents, and how it is read and written.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,11 @@ use crate::durable::write_durably;
 use crate::error::{Error, Result};
 
 /// Name of the manifest in an output folder.
-pub const MANIFEST: &str = "_weft.json";
+///
+/// It has no extension of a data format, so that `*.json` finds only data.
+pub const MANIFEST: &str = "_weft.manifest";
+/// Name of the manifest in folders that earlier builds have published.
+pub(super) const EARLIER_MANIFEST: &str = "_weft.json";
 /// Largest manifest that is read.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
@@ -28,7 +32,7 @@ pub struct ManifestFile {
     pub xxh3: String,
 }
 
-/// The contents of `_weft.json`. Readers who need all or nothing read it first.
+/// The contents of `_weft.manifest`. Readers who need all or nothing read it first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The job that wrote the folder.
@@ -88,7 +92,20 @@ impl Manifest {
 
 /// The manifest of a folder, if it has one.
 pub fn read_manifest(folder: &Path) -> Result<Option<Manifest>> {
-    read_manifest_at(&folder.join(MANIFEST))
+    match read_manifest_at(&folder.join(MANIFEST))? {
+        None => read_manifest_at(&folder.join(EARLIER_MANIFEST)),
+        found => Ok(found),
+    }
+}
+
+/// Removes the manifest that an earlier build has left in a folder which has one by the name of
+/// today. A file of the same name that is no manifest is somebody else's, and stays.
+pub(super) fn remove_earlier_manifest(folder: &Path) -> Result<()> {
+    let earlier = folder.join(EARLIER_MANIFEST);
+    match read_manifest_at(&earlier) {
+        Ok(Some(_)) => remove_manifest_at(&earlier),
+        _ => Ok(()),
+    }
 }
 
 /// Reads the manifest at a path, if there is one.

@@ -13,7 +13,8 @@ use weft_protocol::{ManifestOutput, PublishedOutput, SinkFile};
 use super::folder::FolderLock;
 use super::generation::{choose_generation, named, next_generation};
 use super::manifest::{
-    MANIFEST, Manifest, ManifestFile, read_manifest, remove_manifest_at, write_manifest_at,
+    MANIFEST, Manifest, ManifestFile, read_manifest, remove_earlier_manifest, remove_manifest_at,
+    write_manifest_at,
 };
 use super::staging::{EXTENDED, READY, REPLACED, is_published, staging_folder};
 use crate::durable::{sync, write_durably};
@@ -47,6 +48,7 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     }
     // An attempt before this one may have died between the renaming and this.
     sync(folder)?;
+    remove_earlier_manifest(folder)?;
     let sum = |of: fn(&SinkFile) -> u64| output.files.iter().map(of).sum();
     Ok(PublishedOutput {
         name: output.name.clone(),

@@ -6,7 +6,7 @@
 //!     <files of attempts>             renamed into <output> when the job is published
 //!     generation                      the generation that the job has chosen
 //!     replaced.json, extended.json    the manifest that was there before the job's
-//!     _weft.json                      the job's manifest, until it is renamed into <output>
+//!     _weft.manifest                      the job's manifest, until it is renamed into <output>
 //!     ready                           marks that manifest as complete
 //! <output>/.weft-<job>.trash/         a staging folder that is being removed
 //! ```

@@ -9,6 +9,7 @@ use weft_protocol::{ManifestOutput, SinkFile};
 use super::cleanup::withdraw_manifests;
 use super::folder::folder_is_free;
 use super::generation::{choose_generation, chosen_generation, named};
+use super::manifest::EARLIER_MANIFEST;
 use super::publish::publish_file;
 use super::staging::staging_folder;
 use super::*;
@@ -58,7 +59,7 @@ fn publishing_twice_and_from_the_middle_gives_the_same() {
     names.sort();
     assert_eq!(
         names.split_off(1),
-        ["_weft.json", "part-daily-0", "part-daily-1"]
+        ["_weft.manifest", "part-daily-0", "part-daily-1"]
     );
     clean_staging(&folder, &job, None).expect("it cleans");
     assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 3);
@@ -151,6 +152,26 @@ impl Shared {
         jobs.sort_unstable();
         jobs
     }
+}
+
+#[test]
+fn manifests_of_earlier_builds_are_read_and_take_the_name_of_today() {
+    for mode in [OutputMode::Append, OutputMode::Overwrite] {
+        let shared = Shared::new();
+        let today = shared.0.path().join(MANIFEST);
+        let earlier = shared.0.path().join(EARLIER_MANIFEST);
+        fs::rename(&today, &earlier).expect("it is renamed");
+        let output = shared.publish(1, mode).expect("it fits");
+        assert!(today.exists() && !earlier.exists(), "{mode:?}");
+        // The job fails after all: what the earlier build listed is back.
+        shared.fail(1, &output);
+        assert_eq!(shared.jobs(), [0], "{mode:?}");
+    }
+    let shared = Shared::new();
+    let theirs = shared.0.path().join(EARLIER_MANIFEST);
+    fs::write(&theirs, "{}").expect("it writes");
+    shared.publish(1, OutputMode::Append).expect("it fits");
+    assert!(theirs.exists(), "it is no manifest");
 }
 
 #[test]

@@ -547,6 +547,19 @@ fn a_job_is_checked_without_a_trace() {
     job["output"]["daily"]["uri"] = free;
     let refused = check(&job).json();
     assert_eq!(refused["code"], "schema_mismatch", "{refused:#}");
+    let csv = place.path("in.csv");
+    std::fs::write(&csv, "id,amount\n1,2\n").expect("it writes");
+    let typo = serde_json::json!({
+        "input": { "rows": { "format": "csv", "uri": csv, "schema": ["id int64", "amuont int64"] } },
+        "output": { "copy": { "from": "rows", "format": "parquet", "uri": place.path("copy") } },
+    });
+    let refused = check(&typo).json();
+    assert_eq!(refused["code"], "schema_mismatch", "{refused:#}");
+    let detail = refused["detail"].as_str().expect("a reason");
+    assert!(
+        detail.contains("no column `amuont`; its header has `id`, `amount`"),
+        "{detail}"
+    );
     assert!(!place.out().exists());
     assert_eq!(
         folder::names(&place.data().join("store/jobs")),

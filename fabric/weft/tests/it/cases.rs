@@ -88,7 +88,7 @@ impl Desk {
 
 /// The rows of an output in JSON, in the order of its files.
 fn written(folder: &Path) -> Vec<Value> {
-    let manifest = fs::read(folder.join("_weft.json")).expect("it is published");
+    let manifest = fs::read(folder.join("_weft.manifest")).expect("it is published");
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
     let files = manifest["files"].as_array().expect("a list");
     let names = files

@@ -358,7 +358,7 @@ fn bad_records_fail_are_skipped_or_put_aside() {
         (&json!(3), &json!(4997), &json!(4997)),
         "{ended:#}"
     );
-    let manifest = fs::read(desk.path("kept-too").join("_weft.json")).expect("it is published");
+    let manifest = fs::read(desk.path("kept-too").join("_weft.manifest")).expect("it is published");
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
     assert_eq!(manifest["schema"], json!([["id", "int64"], ["n", "int64"]]));
     assert_eq!(desk.rows("kept-too").len(), 4997);
@@ -407,7 +407,7 @@ fn folders_are_overwritten_and_added_to() {
     let out = |mode: &str| json!({ "format": "json", "uri": desk.path("out"), "mode": mode, "partition_by": ["day"] });
     desk.pass(&one, &out("error"));
     let first = [
-        "_weft.json",
+        "_weft.manifest",
         "day=a/part-passed-00000.json",
         "day=b/part-passed-00000.json",
     ];
@@ -431,7 +431,7 @@ fn folders_are_overwritten_and_added_to() {
     crate::clock::eventually("what was replaced is gone", || {
         let left = listing(&desk.path("out"));
         let expected = [
-            "_weft.json",
+            "_weft.manifest",
             "day=a/part-passed-00000-g2.json",
             "day=b/notes.txt",
             "day=c d%2Fe/part-passed-00000-g2.json",
@@ -555,7 +555,7 @@ fn manifests_that_reach_out_are_refused() {
             "job": "job-1", "output": "o", "format": "csv", "schema": [], "rows": 1, "bytes": 5,
             "files": [{ "name": name, "rows": 1, "bytes": 5, "xxh3": "0" }],
         });
-        fs::write(desk.path("out/_weft.json"), manifest.to_string()).expect("it writes");
+        fs::write(desk.path("out/_weft.manifest"), manifest.to_string()).expect("it writes");
         let input = json!({ "format": "csv", "uri": desk.write("in.csv", b"id\n7\n") });
         let out = json!({ "format": "csv", "uri": desk.path("out"), "mode": "overwrite" });
         let job = desk.job(&input, &out, "mirror/pass");

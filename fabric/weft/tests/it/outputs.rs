@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::folder;
 
-const MANIFEST: &str = "_weft.json";
+const MANIFEST: &str = "_weft.manifest";
 
 /// The files that readers see of all outputs under `root`, by path from there. Manifests come without the job's id.
 ///

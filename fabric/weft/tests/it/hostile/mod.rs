@@ -108,7 +108,7 @@ impl Street {
             return vec![format!("the neighbour: {}", beside["problem"])];
         }
         // The manifests name the folders that they lie in, so only their names are compared.
-        let data = |(path, _): &(&std::path::PathBuf, &Vec<u8>)| !path.ends_with("_weft.json");
+        let data = |(path, _): &(&std::path::PathBuf, &Vec<u8>)| !path.ends_with("_weft.manifest");
         let found = outputs::published(out);
         let same = found
             .iter()
