@@ -231,6 +231,14 @@ impl Invoker for Invocations {
     fn is_ready(&self, tenant: &TenantId) -> bool {
         lock(&self.of(tenant).pending).link.is_some()
     }
+
+    fn ready_tenants(&self) -> Vec<TenantId> {
+        let by_tenant = lock(&self.by_tenant);
+        let ready = by_tenant
+            .iter()
+            .filter(|(_, one)| lock(&one.pending).link.is_some());
+        ready.map(|(tenant, _)| tenant.clone()).collect()
+    }
 }
 
 impl OfTenant {

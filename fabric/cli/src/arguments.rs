@@ -3,10 +3,18 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::ServerRole;
+use crate::failure::Failure;
+use crate::locations;
+
+/// Longest pause of a process.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
 
 /// Serverless compute fabric: runs functions in sandboxes next to the data.
 #[derive(Debug, Parser)]
@@ -56,6 +64,18 @@ pub(crate) struct GlobalArguments {
 pub(crate) enum Command {
     /// Run a server on this machine
     Up(UpArguments),
+    /// Run a cluster of controllers and nodes on this machine
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Run a controller of a cluster
+    Controller(ConfigArguments),
+    /// Run a node of a cluster
+    Node(ConfigArguments),
+    /// Print all settings of controllers or nodes, with their meaning
+    Config(RoleArguments),
+    /// Make certificates for the processes of a cluster
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Create a project
     New(NewArguments),
     /// Compile a project to a component
@@ -78,6 +98,8 @@ pub(crate) enum Command {
     Cancel(IdArguments),
     /// Show the usage and cost of a job
     Receipt(IdArguments),
+    /// List the nodes
+    Nodes,
     /// Show the usage and cost of all jobs and invocations, by function
     Usage(UsageArguments),
     /// List components, or show one
@@ -107,6 +129,130 @@ pub(crate) struct UpArguments {
     /// Origin whose pages may use the API, such as https://app.example.com; may be repeated
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origin: Vec<String>,
+}
+
+/// Commands of `weft cluster`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Make a cluster, or start what does not run of it, and wait until it is ready
+    Up(ClusterUpArguments),
+    /// List the processes
+    Status(ClusterArguments),
+    /// Kill a process by SIGKILL
+    Kill(ClusterProcessArguments),
+    /// Stop a process for a while, and let it go on
+    Pause(ClusterPauseArguments),
+    /// End all processes; the data stays
+    Down(ClusterArguments),
+}
+
+/// The cluster that is meant.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArguments {
+    /// Folder of the cluster [default: `cluster` in the data folder]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl ClusterArguments {
+    /// Folder of the cluster.
+    pub(crate) fn dir(&self) -> Result<PathBuf, Failure> {
+        match &self.dir {
+            Some(dir) => Ok(dir.clone()),
+            None => Ok(locations::data_dir(None)?.with_file_name("weft-cluster")),
+        }
+    }
+}
+
+/// Arguments of `weft cluster up`.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterUpArguments {
+    #[command(flatten)]
+    pub(crate) of: ClusterArguments,
+    /// Controllers of a new cluster: of three, one may be lost, of five, two
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub(crate) controllers: u32,
+    /// Nodes of a new cluster
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) nodes: u32,
+    /// Tasks that run at the same time on each node [default: number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) slots: Option<u32>,
+}
+
+/// A process of a cluster.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterProcessArguments {
+    #[command(flatten)]
+    pub(crate) of: ClusterArguments,
+    /// Name of the process, or `leader`
+    pub(crate) name: String,
+}
+
+/// Arguments of `weft cluster pause`.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterPauseArguments {
+    #[command(flatten)]
+    pub(crate) of: ClusterArguments,
+    /// Name of the process, or `leader`
+    pub(crate) name: String,
+    /// How long, such as `5s` or `500ms`
+    #[arg(value_parser = pause)]
+    pub(crate) time: Duration,
+}
+
+fn pause(text: &str) -> Result<Duration, String> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let milliseconds = text.strip_suffix("ms").and_then(number);
+    let seconds = text.strip_suffix('s').and_then(number);
+    let time = milliseconds
+        .map(Duration::from_millis)
+        .or_else(|| seconds.map(Duration::from_secs));
+    time.filter(|time| *time <= PAUSE_MAX)
+        .ok_or_else(|| format!("give seconds or milliseconds, such as `5s`, up to {PAUSE_MAX:?}"))
+}
+
+/// Settings of a process of a cluster.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArguments {
+    /// File with its settings; `weft config` prints all keys
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// A role of a process of a cluster.
+#[derive(Debug, Args)]
+pub(crate) struct RoleArguments {
+    /// Role of the process
+    pub(crate) role: ServerRole,
+}
+
+/// Commands of `weft certs`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// Make the authority of a cluster
+    Ca(CertsArguments),
+    /// Issue a certificate to a process
+    Issue(IssueArguments),
+}
+
+/// Folder of certificates.
+#[derive(Debug, Args)]
+pub(crate) struct CertsArguments {
+    /// Folder of the authority and its certificates
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub(crate) dir: PathBuf,
+}
+
+/// Arguments of `weft certs issue`.
+#[derive(Debug, Args)]
+pub(crate) struct IssueArguments {
+    #[command(flatten)]
+    pub(crate) of: CertsArguments,
+    /// Role of the process
+    pub(crate) role: ServerRole,
+    /// Number of the controller, or name of the node
+    pub(crate) name: String,
 }
 
 /// Arguments of `weft new`.

@@ -38,7 +38,7 @@ pub(crate) fn read(
     };
     let mut document = parsed.map_err(|wrong| invalid(path, wrong))?;
     resolve(&mut document, &folder);
-    let doubts = doubts(&document, params);
+    let doubts = doubts(&document, params)?;
     set_params(&mut document, params);
     expand_paths(&mut document);
     Ok((document, doubts))
@@ -253,7 +253,9 @@ fn each_text(value: Option<&mut Value>, mut change: impl FnMut(&mut String)) {
 
 /// Doubts about `--param`: it does not reach a stage with a value of its own, and a name that the
 /// file does not mention may be mistyped.
-fn doubts(document: &Value, params: &[(String, String)]) -> Vec<String> {
+///
+/// Errors: nothing takes it: the job would run with other values than were meant.
+fn doubts(document: &Value, params: &[(String, String)]) -> Result<Vec<String>, Failure> {
     let names = |table: &Value| {
         let table = table.get("params").and_then(Value::as_object);
         let names = table.into_iter().flat_map(Map::keys);
@@ -269,14 +271,20 @@ fn doubts(document: &Value, params: &[(String, String)]) -> Vec<String> {
     });
     let mut paths = String::new();
     each_path(&mut document.clone(), |uri, _| paths.push_str(uri));
+    let in_paths = |name: &str| paths.contains(&format!("${{{name}}}"));
+    if let Some((name, _)) = params
+        .iter()
+        .find(|(name, _)| !has_functions && !in_paths(name))
+    {
+        let meant = weft_core::job::nearest(name, of_job.iter().map(String::as_str));
+        let meant = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+        return Err(Failure::Usage(format!(
+            "--param {name}: no path of the job names it, and the job has no function to give it to{meant}"
+        )));
+    }
     let doubt = |(name, _): &(String, String)| {
-        if paths.contains(&format!("${{{name}}}")) {
+        if in_paths(name) {
             return None;
-        }
-        if !has_functions {
-            return Some(format!(
-                "--param {name}: no path of the job names it, and the job has no function to give it to"
-            ));
         }
         if of_stages.contains(name) {
             return Some(format!(
@@ -293,7 +301,7 @@ fn doubts(document: &Value, params: &[(String, String)]) -> Vec<String> {
             "--param {name}: the job file mentions no such parameter, but functions get it{meant}"
         ))
     };
-    params.iter().filter_map(doubt).collect()
+    Ok(params.iter().filter_map(doubt).collect())
 }
 
 fn set_params(document: &mut Value, params: &[(String, String)]) {
@@ -400,7 +408,9 @@ uri = "out/daily/"
     #[test]
     fn doubts_name_what_was_meant() {
         let document = json!({"params": {"top": "10"}, "stage": [{"map": "c/f", "params": {"by": "day"}}, {}]});
-        let doubts = |name: &str| super::doubts(&document, &[(name.into(), "1".into())]);
+        let of =
+            |document: &Value, name: &str| super::doubts(document, &[(name.into(), "1".into())]);
+        let doubts = |name: &str| of(&document, name).expect("functions take it");
         assert_eq!(doubts("top"), [] as [&str; 0]);
         assert!(
             doubts("tpo")[0].ends_with("; did you mean `top`?"),
@@ -409,12 +419,18 @@ uri = "out/daily/"
         );
         assert!(doubts("by")[0].contains("keeps"), "{:?}", doubts("by"));
         let alone = json!({"stage": [{"task": "c/f"}]});
-        let x = [("x".into(), "1".into())];
-        assert_eq!(super::doubts(&alone, &x), [] as [&str; 0]);
-        let told = super::doubts(&json!({"stage": [{"shuffle": {}}]}), &x);
-        assert!(told[0].contains("no function"), "{told:?}");
+        assert_eq!(
+            of(&alone, "x").expect("a function takes it"),
+            [] as [&str; 0]
+        );
+        let idle = json!({"params": {"date": "1"}, "stage": [{"shuffle": {}}]});
+        let refused = of(&idle, "dat").expect_err("nothing takes it").to_string();
+        assert!(
+            refused.contains("no function") && refused.ends_with("did you mean `date`?"),
+            "{refused}"
+        );
         let named = json!({"input": {"a": {"uri": "in/${x}.csv"}}, "stage": [{"shuffle": {}}]});
-        assert_eq!(super::doubts(&named, &x), [] as [&str; 0]);
+        assert_eq!(of(&named, "x").expect("a path takes it"), [] as [&str; 0]);
     }
 
     #[test]

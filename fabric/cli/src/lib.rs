@@ -1,7 +1,8 @@
 //! The command line: from arguments to an exit code.
 //!
 //! ```text
-//!   arguments ─┬─▶ up, executor, compiler: the Program, which hands the server and its children in
+//!   arguments ─┬─▶ up, controller, node, executor, compiler: the Program, which hands them in
+//!              ├─▶ cluster, certs, config:  this machine, with the Program's certificates and settings
 //!              ├─▶ show, doctor:           this machine; what needs an engine, the Program does
 //!              ├─▶ new, build:             this machine, with the SDK embedded in the binary
 //!              └─▶ all others:             calls of the API, by way of `weft-client`
@@ -27,19 +28,41 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weft_client::Client;
 
 use arguments::{Arguments, Command, GlobalArguments, UpArguments};
 use failure::Failure;
 use terminal::Output;
-use verbs::{components, doctor, invoke, jobs, receipt, run, show, usage};
+use verbs::{certs, cluster, components, doctor, invoke, jobs, nodes, receipt, run, show, usage};
 
 /// The binary that the command line belongs to: the parts of it that the command line starts and
 /// does not link.
 pub trait Program {
     /// Runs the server until it is told to stop.
     fn up(&self, settings: UpSettings) -> anyhow::Result<()>;
+
+    /// Runs a controller of a cluster, with the settings in a file, until it is told to stop.
+    fn controller(&self, config: &Path) -> anyhow::Result<()>;
+
+    /// Runs a node of a cluster, with the settings in a file, until it is told to stop.
+    fn node(&self, config: &Path) -> anyhow::Result<()>;
+
+    /// All settings of a role with their meaning, as TOML.
+    fn default_settings(&self, role: ServerRole) -> &'static str;
+
+    /// Makes the authority of a cluster in a folder.
+    fn make_authority(&self, folder: &Path) -> anyhow::Result<()>;
+
+    /// Issues a certificate to a process, by the authority in a folder, which the files go to.
+    fn issue_certificate(
+        &self,
+        folder: &Path,
+        role: ServerRole,
+        name: &str,
+    ) -> anyhow::Result<CertificateFiles>;
 
     /// Runs tasks for the server at the other end of standard input, until that is closed.
     fn executor(&self) -> anyhow::Result<()>;
@@ -60,6 +83,37 @@ pub trait Program {
     /// Starts a sandbox engine, and returns whether sandboxes come from a pool. Without a pool each
     /// one takes longer to start; an error means that functions cannot run on this machine.
     fn pools_sandboxes(&self) -> anyhow::Result<bool>;
+}
+
+/// Role of a process of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerRole {
+    /// A controller, which is named by its number.
+    Controller,
+    /// A node.
+    Node,
+}
+
+impl ServerRole {
+    /// The role as it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            ServerRole::Controller => "controller",
+            ServerRole::Node => "node",
+        }
+    }
+}
+
+/// Files with the certificate of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CertificateFiles {
+    /// Certificate of the authority.
+    pub ca: PathBuf,
+    /// Certificate of the process.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Settings of `weft up`.
@@ -141,9 +195,14 @@ fn dispatch(
     output: &mut Output,
 ) -> Result<(), Failure> {
     match &arguments.command {
-        server @ (Command::Up(_) | Command::Executor | Command::Compiler(_)) => {
-            be_server(program, server, &arguments.global)
-        }
+        server @ (Command::Up(_)
+        | Command::Controller(_)
+        | Command::Node(_)
+        | Command::Executor
+        | Command::Compiler(_)) => be_server(program, server, &arguments.global),
+        Command::Cluster(command) => run_async(cluster::cluster(program, command, output)),
+        Command::Certs(command) => certs::certs(program, command, output),
+        Command::Config(of) => output.say(program.default_settings(of.role).trim_end()),
         Command::New(new) => project::new(new, output),
         Command::Build(build) => project::build(build, output),
         Command::Show(show) => show::show(program, show, output),
@@ -161,6 +220,8 @@ fn be_server(
     logging::start();
     match command {
         Command::Up(up) => Ok(program.up(up_settings(up, global)?)?),
+        Command::Controller(of) => Ok(program.controller(&of.config)?),
+        Command::Node(of) => Ok(program.node(&of.config)?),
         Command::Executor => Ok(program.executor()?),
         Command::Compiler(of) => {
             Ok(program.compiler(&of.component, &of.artefact, of.threads, of.last)?)
@@ -187,11 +248,16 @@ fn call_server(
 ) -> Result<(), Failure> {
     let token = token(global)?;
     let client = Client::new(&global.endpoint, token.as_deref())?;
+    run_async(remote(command, &client, output))
+}
+
+/// Runs a command that waits for servers.
+fn run_async(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Failure::other(format!("cannot start: {error}")))?;
-    let ended = runtime.block_on(remote(command, &client, output));
+    let ended = runtime.block_on(command);
     // A thread may wait for an answer on standard input that nobody needs any more.
     runtime.shutdown_background();
     ended
@@ -207,11 +273,17 @@ async fn remote(command: &Command, client: &Client, output: &mut Output) -> Resu
         Command::Logs(logs) => jobs::logs(client, &logs.id, output).await,
         Command::Cancel(cancel) => jobs::cancel(client, &cancel.id, output).await,
         Command::Receipt(receipt) => receipt::receipt(client, &receipt.id, output).await,
+        Command::Nodes => nodes::nodes(client, output).await,
         Command::Usage(of) => usage::usage(client, of.hours, output).await,
         Command::Components(components) => {
             components::components(client, components.name.as_deref(), output).await
         }
         Command::Up(_)
+        | Command::Controller(_)
+        | Command::Node(_)
+        | Command::Cluster(_)
+        | Command::Certs(_)
+        | Command::Config(_)
         | Command::Executor
         | Command::Compiler(_)
         | Command::New(_)

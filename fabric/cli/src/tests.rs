@@ -90,6 +90,26 @@ impl Program for NoServer {
     fn up(&self, _: UpSettings) -> anyhow::Result<()> {
         unreachable!("no test becomes the server")
     }
+    fn controller(&self, _: &std::path::Path) -> anyhow::Result<()> {
+        unreachable!("no test becomes a controller")
+    }
+    fn node(&self, _: &std::path::Path) -> anyhow::Result<()> {
+        unreachable!("no test becomes a node")
+    }
+    fn default_settings(&self, _: ServerRole) -> &'static str {
+        "listen = \"127.0.0.1:7070\"\n"
+    }
+    fn make_authority(&self, _: &std::path::Path) -> anyhow::Result<()> {
+        unreachable!("no test makes an authority")
+    }
+    fn issue_certificate(
+        &self,
+        _: &std::path::Path,
+        _: ServerRole,
+        _: &str,
+    ) -> anyhow::Result<CertificateFiles> {
+        unreachable!("no test issues certificates")
+    }
     fn executor(&self) -> anyhow::Result<()> {
         unreachable!("no test becomes an executor")
     }

@@ -5,12 +5,17 @@
 //!   run:         run                       invoke:   invoke
 //!   jobs:        jobs, job, logs, cancel   show:     show, of a folder on this machine
 //!   usage:       usage, of all jobs        doctor:   doctor, of this machine and the server
+//!   cluster:     cluster, on this machine  nodes:    nodes
+//!   certs:       certs, on this machine
 //! ```
 
+pub(crate) mod certs;
+pub(crate) mod cluster;
 pub(crate) mod components;
 pub(crate) mod doctor;
 pub(crate) mod invoke;
 pub(crate) mod jobs;
+pub(crate) mod nodes;
 pub(crate) mod receipt;
 pub(crate) mod run;
 pub(crate) mod show;

@@ -244,6 +244,17 @@ impl Client {
         self.send_while_lost(call).await?.accepted()
     }
 
+    /// Sends a call to each endpoint in turn, once, until one answers. For those who ask again themselves.
+    ///
+    /// Errors: as those of [`Client::send`].
+    pub async fn send_once(&self, call: &Call) -> Result<Answer, Error> {
+        match self.first_answer(call).await {
+            Ok(answer) => answer.accepted(),
+            Err(Lost::Here(failure)) => Err(failure),
+            Err(Lost::Connection(reason)) => Err(unreachable(&reason)),
+        }
+    }
+
     async fn send_while_lost(&self, call: &Call) -> Result<Answer, Error> {
         let mut delays = RETRY_DELAYS_MS.iter().copied().map(Duration::from_millis);
         loop {

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::error::Error;
 use crate::proposals::{Asker, Proposal};
+use crate::reads::ReadAsker;
 
 /// What a member knows of the group and of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub(crate) enum Input {
     Propose(Proposal),
     /// A message of another member.
     Deliver(Box<Message>),
+    /// A question up to which entry the group has committed.
+    Read(ReadAsker),
     /// Nothing, but a look at the stop flag.
     Wake,
 }
@@ -77,6 +80,28 @@ impl Handle {
     pub fn blocking_propose(&self, command: Vec<u8>) -> Result<Vec<u8>, Error> {
         let answer = self.enqueue(command)?;
         answer.blocking_recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Returns the index of an entry such that a state which has applied it shows everything that any member had acknowledged
+    /// before the call. Any member may be asked: a follower asks its leader.
+    ///
+    /// Errors: `NotLeader` if no leader confirms it in time, `Unavailable` if the queue is full.
+    pub async fn read_index(&self) -> Result<u64, Error> {
+        let (asker, answered) = oneshot::channel();
+        match self.shared.inputs.try_send(Input::Read(asker)) {
+            Ok(()) => answered.await.unwrap_or(Err(Error::Closed)),
+            Err(TrySendError::Full(_)) => Err(self.shared.queue_full()),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Closed),
+        }
+    }
+
+    /// Waits until the state machine here has applied an entry. Errors: the member stopped.
+    pub async fn applied(&self, index: u64) -> Result<(), Error> {
+        let mut status = self.watch_status();
+        let applied = status
+            .wait_for(|status| status.applied_index >= index)
+            .await;
+        applied.map(|_| ()).map_err(|_| Error::Closed)
     }
 
     /// Hands over a message of another member, or drops it where the queue is full or the member has stopped.

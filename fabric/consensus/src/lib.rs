@@ -16,6 +16,7 @@
     allow(clippy::unwrap_used, reason = "a test ends at the first surprise")
 )]
 
+mod codec;
 mod error;
 mod settings;
 mod state_machine;
@@ -30,11 +31,13 @@ mod snapshot;
 mod logger;
 mod member;
 mod proposals;
+mod reads;
 mod ticker;
 
 mod handle;
 mod start;
 
+pub use codec::{decode_message, encode_message};
 pub use error::{Error, ErrorKind};
 pub use handle::{Handle, Status};
 pub use raft::eraftpb::Message;

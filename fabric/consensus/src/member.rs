@@ -19,6 +19,7 @@ use crate::log::Log;
 use crate::pace::Pace;
 use crate::position::Position;
 use crate::proposals::{Asker, Proposals};
+use crate::reads::Reads;
 use crate::settings::Settings;
 use crate::snapshot::{self, Snapshot};
 use crate::state_machine::StateMachine;
@@ -47,6 +48,7 @@ pub(crate) struct Member<S, T> {
 pub(crate) struct Running {
     ticker: Ticker,
     proposals: Proposals,
+    reads: Reads,
     /// Answers of applied commands, sent once the status shows that they are applied.
     answers: Vec<(Asker, Vec<u8>)>,
     /// The term for which the state machine was told that this member leads.
@@ -60,6 +62,7 @@ impl Running {
         Running {
             ticker: Ticker::new(settings.tick),
             proposals: Proposals::default(),
+            reads: Reads::new(settings.id),
             answers: Vec::new(),
             leads_in_term: None,
             snapshots_under_way: BTreeMap::new(),
@@ -101,6 +104,9 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
         let mut ready = self.node.ready();
         // A leader's messages need not wait for its own disk.
         self.send(ready.take_messages());
+        for read in ready.take_read_states() {
+            self.running.reads.answer(&read.request_ctx, read.index);
+        }
         // A leader's snapshot replaces the state, and lies in the folder before the log refers to it.
         self.install_snapshot(ready.snapshot())?;
         // Entries, vote and term are on the disk before anybody hears of them.

@@ -20,6 +20,9 @@ use crate::inline_output::InlineOutput;
 
 /// How long a key is kept at least while its invocation runs: no deadline is as long.
 const RUNNING_MS: u64 = 2 * DEADLINE_MAX.as_secs() * 1_000;
+/// Time after which a call of another controller that has no answer may be made again: longer than the
+/// longest deadline.
+const TAKEN_OVER_MS: u64 = DEADLINE_MAX.as_secs() * 1_000 + 60_000;
 /// Bytes of a record beside its texts: numbers, pointers, nodes of the maps.
 const RECORD_BYTES: u64 = 512;
 /// Bytes of a problem beside its texts.
@@ -85,6 +88,9 @@ struct Call {
     request: String,
     /// The server process that makes it. One that is gone will not end it. Empty once it has ended.
     by: String,
+    /// When it was begun, in Unix milliseconds.
+    #[serde(default)]
+    begun_ms: u64,
     until_ms: u64,
     /// Seconds for which its answer is kept, if the client said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +99,15 @@ struct Call {
 }
 
 impl Call {
+    /// Returns whether the process that makes the call may still be at it, as far as `by` can know, who
+    /// wants to make it: `by` itself is, an earlier life of the same controller is not, and another
+    /// controller may be until no invocation takes as long.
+    fn may_still_run(&self, by: &str, at_ms: u64) -> bool {
+        let controller = |by: &str| by.split_once(':').map(|(member, _)| member.to_owned());
+        let elsewhere = controller(&self.by) != controller(by);
+        self.by == by || (elsewhere && at_ms < self.begun_ms + TAKEN_OVER_MS)
+    }
+
     /// Bytes of its record. The key stands in the index, too.
     fn record_bytes(&self, key: &str) -> u64 {
         let texts = 2 * key.len() + self.request.len() + self.by.len();
@@ -191,13 +206,14 @@ impl KeyedCalls {
             }
             match &call.outcome {
                 Some(outcome) => return Ok(Begun::Ended(outcome.clone())),
-                None if call.by == by => return Ok(Begun::Running),
+                None if call.may_still_run(&by, at_ms) => return Ok(Begun::Running),
                 None => {}
             }
         }
         let call = Call {
             request,
             by,
+            begun_ms: at_ms,
             until_ms: at_ms + ttl_ms(ttl_s).max(RUNNING_MS),
             ttl_s,
             outcome: None,
@@ -408,5 +424,20 @@ mod tests {
         );
         end(&mut calls, "me", None, 3);
         assert_eq!(begin(&mut calls, "r", "me", 4), Ok(Begun::New));
+    }
+
+    #[test]
+    fn a_call_of_another_controller_is_left_to_it_while_it_may_run() {
+        let mut calls = KeyedCalls::default();
+        assert_eq!(begin(&mut calls, "r", "1:a", 1), Ok(Begun::New));
+        assert_eq!(begin(&mut calls, "r", "2:b", 2), Ok(Begun::Running));
+        assert_eq!(
+            begin(&mut calls, "r", "1:c", 3),
+            Ok(Begun::New),
+            "its controller has started again"
+        );
+        let late = 3 + TAKEN_OVER_MS;
+        assert_eq!(begin(&mut calls, "r", "2:b", late - 1), Ok(Begun::Running));
+        assert_eq!(begin(&mut calls, "r", "2:b", late), Ok(Begun::New));
     }
 }

@@ -48,7 +48,7 @@ pub enum Command {
         key: String,
         /// Digest of its request.
         request: String,
-        /// The server process that makes it.
+        /// The server process that makes it: the controller's number, a colon, and its life.
         by: String,
         /// Seconds for which its answer is kept; the longest time without.
         #[serde(default, skip_serializing_if = "Option::is_none")]

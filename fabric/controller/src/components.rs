@@ -10,10 +10,11 @@ use weft_core::{Digest, ErrorCode, JobId, Problem, TenantId, lock};
 use weft_protocol::{PlanReply, PlanRequest, artefact_key};
 
 use crate::folders::Folders;
+use crate::nodes::Nodes;
 use crate::replica::Replica;
 use crate::scheduler::{CheckAnswer, Request};
 use weft_runtime::clock::unix_ms;
-use weft_runtime::link::{Compiled, Compilers};
+use weft_runtime::link::Compiled;
 use weft_store::move_durably;
 
 /// Registrations at a time.
@@ -33,7 +34,7 @@ type Flight = Arc<tokio::sync::Mutex<Option<Known>>>;
 /// Registers components.
 pub(crate) struct Components {
     folders: Folders,
-    compilers: Arc<dyn Compilers>,
+    nodes: Nodes,
     replica: Replica,
     scheduler: mpsc::Sender<Request>,
     /// Registrations under way, whether their clients wait or have gone.
@@ -62,13 +63,13 @@ impl Drop for GiveUp<'_> {
 impl Components {
     pub(crate) fn new(
         folders: Folders,
-        compilers: Arc<dyn Compilers>,
+        nodes: Nodes,
         replica: Replica,
         scheduler: mpsc::Sender<Request>,
     ) -> Self {
         Self {
             folders,
-            compilers,
+            nodes,
             replica,
             scheduler,
             permits: Semaphore::new(REGISTRATIONS_MAX),
@@ -102,9 +103,14 @@ impl Components {
             .await;
         if result.is_err() && !self.is_held(&digest) {
             *slot = None;
+        }
+        // Of a group, another controller may be registering the same bytes: the sweep removes them.
+        if result.is_err() && self.replica.peers().is_none() && !self.is_held(&digest) {
             // Nobody refers to the bytes. Later uploads of them start afresh.
             let _ = std::fs::remove_file(self.folders.component(&digest));
-            let _ = std::fs::remove_file(self.artefact_path(&digest));
+            if let Ok(compatibility) = self.nodes.compatibility() {
+                let _ = std::fs::remove_file(self.artefact_path(&digest, &compatibility));
+            }
         }
         drop(slot);
         self.leave(&digest, &flight);
@@ -152,9 +158,8 @@ impl Components {
         tenants.any(|tenant| tenant.catalog.holds(digest) || tenant.jobs.values().any(pinned))
     }
 
-    fn artefact_path(&self, digest: &Digest) -> std::path::PathBuf {
-        self.folders
-            .object(&artefact_key(digest, self.compilers.compatibility()))
+    fn artefact_path(&self, digest: &Digest, compatibility: &str) -> std::path::PathBuf {
+        self.folders.object(&artefact_key(digest, compatibility))
     }
 
     async fn register_first(
@@ -217,31 +222,42 @@ impl Components {
         };
         move_durably(upload, &stored).await.map_err(full)?;
         weft_failpoint::hit("upload-stored");
-        let Compiled { imports, artefact } = self.compile(tenant, digest).await?;
+        let (compatibility, compiled) = self.compile(tenant, digest).await?;
+        let Compiled { imports, artefact } = compiled;
         weft_failpoint::hit("compiled");
-        let description = self.describe(tenant, digest, artefact).await?;
+        let described = self.ask_description(tenant, digest, compatibility, artefact);
+        let description = described.await?;
         Ok(Known {
             imports,
             description,
         })
     }
 
-    /// Compiles a component, and records the digest of its artefact.
-    async fn compile(&self, tenant: &TenantId, digest: &Digest) -> Result<Compiled, Problem> {
-        let compiled = self.compilers.compile(digest).await?;
-        let record = Command::RecordArtefact {
-            digest: digest.clone(),
-            compatibility: self.compilers.compatibility().to_owned(),
-            artefact: compiled.artefact.clone(),
-        };
-        self.replica.propose(tenant, record).await?;
-        Ok(compiled)
-    }
-
-    async fn describe(
+    /// Compiles a component on a node, and records the digest of its artefact. Returns the name of the
+    /// engine that takes it, too.
+    async fn compile(
         &self,
         tenant: &TenantId,
         digest: &Digest,
+    ) -> Result<(String, Compiled), Problem> {
+        let node = self.nodes.for_compilation()?;
+        let compiled = node.worker.compilers.compile(digest).await?;
+        let compatibility = node.worker.compilers.compatibility().to_owned();
+        let record = Command::RecordArtefact {
+            digest: digest.clone(),
+            compatibility: compatibility.clone(),
+            artefact: compiled.artefact.clone(),
+        };
+        self.replica.propose(tenant, record).await?;
+        Ok((compatibility, compiled))
+    }
+
+    /// Has a component describe itself, in an executor.
+    pub(crate) async fn ask_description(
+        &self,
+        tenant: &TenantId,
+        digest: &Digest,
+        compatibility: String,
         artefact: Digest,
     ) -> Result<Description, Problem> {
         let (answer, described) = oneshot::channel();
@@ -250,7 +266,7 @@ impl Components {
             .send(Request::Describe {
                 tenant: tenant.clone(),
                 digest: digest.clone(),
-                compatibility: self.compilers.compatibility().to_owned(),
+                compatibility,
                 artefact,
                 answer,
             })
@@ -268,6 +284,15 @@ impl Components {
         let functions = request.functions.iter();
         let digests: Vec<Digest> = functions.map(|function| function.digest.clone()).collect();
         self.ensure_artefacts(tenant, &digests).await?;
+        self.plan_only(tenant, request).await
+    }
+
+    /// Plans a job whose components have artefacts, without running it.
+    pub(crate) async fn plan_only(
+        &self,
+        tenant: &TenantId,
+        request: PlanRequest,
+    ) -> Result<PlanReply, Problem> {
         let checks = Arc::clone(&self.checks);
         let permit = checks.try_acquire_owned().map_err(|_| {
             let detail = format!("{CHECKS_MAX} checks are under way; try again");
@@ -321,7 +346,7 @@ impl Components {
             Some(artefact) => Ok(artefact),
             None => {
                 let compiled = self.compile(tenant, digest).await;
-                compiled.map(|compiled| compiled.artefact)
+                compiled.map(|(_, compiled)| compiled.artefact)
             }
         };
         drop(slot);
@@ -330,12 +355,12 @@ impl Components {
     }
 
     fn known_artefact(&self, tenant: &TenantId, digest: &Digest) -> Option<Digest> {
-        let engine = self.compilers.compatibility();
+        let engine = self.nodes.compatibility().ok()?;
         let recorded = self
             .replica
             .state()
-            .artefact(tenant, digest, engine)
+            .artefact(tenant, digest, &engine)
             .cloned();
-        recorded.filter(|_| self.artefact_path(digest).exists())
+        recorded.filter(|_| self.artefact_path(digest, &engine).exists())
     }
 }

@@ -1,6 +1,5 @@
 //! Starts the parts of a controller, in the order in which they need each other.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,8 +7,9 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use weft_core::{Incarnation, NodeId, TenantId};
-use weft_runtime::link::{Compilers, Invoker, NodeLink};
+use weft_core::{Incarnation, TenantId};
+use weft_protocol::FromAgent;
+use weft_runtime::link::{LinkChange, Member, Peers, WorkChange};
 use weft_runtime::{OnError, Tasks};
 use weft_store::Blobs;
 use weft_telemetry::Registry;
@@ -18,8 +18,10 @@ use crate::api::{self, AllowedSources, Api};
 use crate::archive::Archives;
 use crate::components::Components;
 use crate::folders::Folders;
+use crate::group::Answerer;
 use crate::invocations::Invocations;
 use crate::metrics::Metrics;
+use crate::nodes::Nodes;
 use crate::replica::{Replica, Signals};
 use crate::scheduler::driver::{Driver, Inputs};
 use crate::scheduler::{SchedulerSettings, Watch};
@@ -32,7 +34,7 @@ const REQUESTS_MAX: usize = 256;
 const COMMAND_BYTES_MAX: usize = 32 << 20;
 
 /// Settings of a controller.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ControllerSettings {
     /// Folders that it works in.
     pub folders: Folders,
@@ -48,49 +50,68 @@ pub struct ControllerSettings {
     pub token: String,
     /// Hosts and origins beside the server's own.
     pub allowed: AllowedSources,
+    /// The group that it is a member of; alone without one.
+    pub group: Option<Group>,
 }
 
-/// The node in the same process.
-pub struct Local {
-    /// Its id.
-    pub node: NodeId,
-    /// The link to its agent.
-    pub link: NodeLink,
-    /// Its compilers.
-    pub compilers: Arc<dyn Compilers>,
-    /// Its invocations.
-    pub invoker: Arc<dyn Invoker>,
+/// A group of controllers.
+#[derive(Clone)]
+pub struct Group {
+    /// Number of this controller.
+    pub member: u64,
+    /// Numbers of all members.
+    pub voters: Vec<u64>,
+    /// The other members.
+    pub peers: Arc<dyn Peers>,
+}
+
+/// Channels on which nodes come and go, and report.
+pub struct NodeInputs {
+    /// Control links.
+    pub links: mpsc::Receiver<LinkChange>,
+    /// Reports of agents.
+    pub reports: mpsc::Receiver<FromAgent>,
+    /// Connections for invocations and compilations.
+    pub workers: mpsc::Receiver<WorkChange>,
 }
 
 /// A controller that runs.
 pub struct Controller {
     replica: Replica,
     traces: Arc<Traces>,
+    member: Arc<dyn Member>,
 }
 
 impl Controller {
-    /// Starts a controller that serves the API on `listener`, and returns when it leads.
+    /// Starts a controller that serves the API on `listener`. One that is alone leads when this
+    /// returns; of a group, members that are not there yet may be missing.
     ///
     /// Errors: the control state cannot be opened, the environment's collector cannot be reached.
     pub async fn start(
         settings: ControllerSettings,
         listener: TcpListener,
-        local: Local,
+        nodes: NodeInputs,
         registry: &Registry,
         tasks: &Tasks,
         cancel: CancellationToken,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
-        let (replica, signals) = lead(&settings).await?;
+        let (replica, signals) = open(&settings).await?;
         let sweep = Sweep::new(settings.folders.clone());
-        first_sweep(&sweep, &replica)?;
+        if settings.group.is_none() {
+            replica.leads().await?;
+            first_sweep(&sweep, &replica)?;
+        }
         let blobs = Blobs::local(&settings.folders.store)?;
         let metrics = Arc::new(Metrics::new(registry));
         let traces = Arc::new(Traces::from_environment()?);
         let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
+        let workers = Nodes::default();
+        let following = workers.clone().follow(nodes.workers);
+        tasks.spawn("workers", OnError::Stop, following);
         let components = Arc::new(Components::new(
             settings.folders.clone(),
-            local.compilers,
+            workers.clone(),
             replica.clone(),
             requests.clone(),
         ));
@@ -109,20 +130,28 @@ impl Controller {
             Arc::clone(&components),
             blobs.clone(),
             tasks.clone(),
-            BTreeMap::from([(local.node, local.link.commands)]),
         );
-        let inputs = Inputs::new(signals, waiting, local.link.reports, done);
+        let inputs = Inputs::new(signals, waiting, (nodes.links, nodes.reports), done);
         let scheduling = scheduler.run(cancel.clone(), inputs);
         tasks.spawn("scheduler", OnError::Stop, Box::pin(scheduling));
         let sweeping = sweep.keep_sweeping(replica.clone(), Arc::clone(&components));
         tasks.spawn("sweep", OnError::Log, sweeping);
-        let invocations = Invocations::new(local.invoker, requests, Arc::clone(&metrics));
+        let invocations = Invocations::new(workers.clone(), requests, Arc::clone(&metrics));
+        let member = Arc::new(Answerer {
+            handle: replica.handle().clone(),
+            replica: replica.clone(),
+            components: Arc::clone(&components),
+            invocations: invocations.clone(),
+        });
         let api = Api {
             replica: replica.clone(),
             components,
             archives: Arc::new(Archives::new(blobs.clone())),
             blobs,
             folders: settings.folders,
+            nodes: workers,
+            member: settings.group.as_ref().map_or(1, |group| group.member),
+            voters: settings.group.map_or(vec![1], |group| group.voters),
             invocations,
             bodies: api::body::Bodies::new(&metrics),
             tasks: tasks.clone(),
@@ -135,7 +164,16 @@ impl Controller {
         };
         let serving = api::serve(listener, api, tasks.clone(), cancel);
         tasks.spawn("api", OnError::Stop, serving);
-        Ok(Self { replica, traces })
+        Ok(Self {
+            replica,
+            traces,
+            member,
+        })
+    }
+
+    /// This controller, as the others of its group reach it.
+    pub fn member(&self) -> Arc<dyn Member> {
+        Arc::clone(&self.member)
     }
 
     /// Returns when the Raft member has stopped by itself, with the reason.
@@ -166,19 +204,19 @@ fn first_sweep(sweep: &Sweep, replica: &Replica) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the control state and waits until this member leads.
-async fn lead(settings: &ControllerSettings) -> anyhow::Result<(Replica, Signals)> {
+/// Opens the control state.
+async fn open(settings: &ControllerSettings) -> anyhow::Result<(Replica, Signals)> {
+    let group = settings.group.as_ref();
     let raft = weft_consensus::Settings {
+        id: group.map_or(1, |group| group.member),
+        voters: group.map_or(vec![1], |group| group.voters.clone()),
         max_command_bytes: COMMAND_BYTES_MAX,
         snapshot_every_entries: settings.snapshot_every,
         failpoint: weft_failpoint::hit,
         ..weft_consensus::Settings::single(settings.raft.clone())
     };
+    let peers = group.map(|group| Arc::clone(&group.peers));
     let incarnation = settings.incarnation;
-    let started = tokio::task::spawn_blocking(move || Replica::start(raft, incarnation));
-    let (replica, signals) = started
-        .await?
-        .context("the control state cannot be opened")?;
-    replica.leads().await?;
-    Ok((replica, signals))
+    let started = tokio::task::spawn_blocking(move || Replica::start(raft, incarnation, peers));
+    started.await?.context("the control state cannot be opened")
 }

@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use weft_core::{Problem, TenantId, lock};
 use weft_protocol::{InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX};
-use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, StreamEvent};
+use weft_runtime::link::{Body, InvokeAnswer, NoReply, StreamEvent};
 use weft_runtime::{Room, Taken};
 
 use crate::metrics::Metrics;
+use crate::nodes::Nodes;
 use crate::scheduler::Request;
 
 /// Bytes of stored outputs that are sent again and not yet taken by their clients.
@@ -21,7 +22,7 @@ const REPLAYED_BYTES_MAX: usize = 128 << 20;
 /// Invocations, as the API sees them. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Invocations {
-    node: Arc<dyn Invoker>,
+    nodes: Nodes,
     metrics: Arc<Metrics>,
     replayed: Room,
     requests: mpsc::Sender<Request>,
@@ -31,7 +32,7 @@ pub(crate) struct Invocations {
 
 impl Invocations {
     pub(crate) fn new(
-        node: Arc<dyn Invoker>,
+        nodes: Nodes,
         requests: mpsc::Sender<Request>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -40,7 +41,7 @@ impl Invocations {
             held.inc_by(change);
         });
         Self {
-            node,
+            nodes,
             metrics,
             replayed,
             requests,
@@ -59,8 +60,8 @@ impl Invocations {
     }
 
     /// Has an executor started for a tenant that has none.
-    fn want(&self, tenant: &TenantId) {
-        if !self.node.is_ready(tenant) {
+    pub(crate) fn want(&self, tenant: &TenantId) {
+        if !self.nodes.is_ready(tenant) {
             // If the queue is full, one of those before may ask for the same.
             let _ = self.requests.try_send(Request::Want(tenant.clone()));
         }
@@ -71,7 +72,7 @@ impl Invocations {
         self.replayed.take(OUTPUT_BYTES_MAX).await
     }
 
-    /// Invokes a function once, see [`Invoker::invoke`].
+    /// Invokes a function once, see [`weft_runtime::link::Invoker::invoke`].
     pub(crate) async fn invoke(
         &self,
         tenant: &TenantId,
@@ -82,7 +83,9 @@ impl Invocations {
         self.want(tenant);
         let label = request.label.clone();
         let began = Instant::now();
-        let answer = self.node.invoke(tenant, request, input, deadline).await;
+        let node = self.nodes.for_invocation(tenant)?;
+        let invoker = &node.worker.invoker;
+        let answer = invoker.invoke(tenant, request, input, deadline).await;
         let problem = match &answer {
             Ok((reply, _)) => reply.result.as_ref().err(),
             Err(problem) => Some(problem),
@@ -91,7 +94,7 @@ impl Invocations {
         answer
     }
 
-    /// Invokes a map function once, see [`Invoker::stream`].
+    /// Invokes a map function once, see [`weft_runtime::link::Invoker::stream`].
     pub(crate) async fn stream(
         &self,
         tenant: &TenantId,
@@ -103,10 +106,10 @@ impl Invocations {
         self.want(tenant);
         let label = request.label.clone();
         let began = Instant::now();
-        let reply = self
-            .node
-            .stream(tenant, request, body, deadline, client)
-            .await;
+        let node = self.nodes.for_invocation(tenant)?;
+        let invoker = &node.worker.invoker;
+        let streamed = invoker.stream(tenant, request, body, deadline, client);
+        let reply = streamed.await;
         let problem = match &reply {
             Ok(reply) => reply.result.as_ref().err(),
             Err(NoReply::Failed(problem)) => Some(problem),

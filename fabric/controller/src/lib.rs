@@ -10,8 +10,10 @@ mod archive;
 mod components;
 mod controller;
 mod folders;
+mod group;
 mod invocations;
 mod metrics;
+mod nodes;
 mod packed;
 mod replica;
 mod scheduler;
@@ -20,5 +22,5 @@ mod sweep;
 mod traces;
 
 pub use api::AllowedSources;
-pub use controller::{Controller, ControllerSettings, Local};
+pub use controller::{Controller, ControllerSettings, Group, NodeInputs};
 pub use folders::Folders;

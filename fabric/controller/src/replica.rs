@@ -2,7 +2,8 @@
 //! scheduler.
 //!
 //! A command whose leadership was lost may or may not be in the log. It is proposed again with the
-//! same origin and sequence, and the state applies it once.
+//! same origin and sequence, and the state applies it once. A follower forwards commands to the leader
+//! under the same rule ([`crate::group`]).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,9 @@ use weft_consensus::{ErrorKind, Handle, StateMachine};
 use weft_control::{Answer, COMMAND_VERSION, Command, Effect, Envelope, Origin, State};
 use weft_core::{ErrorCode, Incarnation, Problem, TenantId, lock};
 use weft_runtime::clock::unix_ms;
+use weft_runtime::link::Peers;
 
+use crate::group::{self, Question, RaftTransport, Reply};
 use crate::packed;
 use crate::stamp::Stamp;
 
@@ -23,6 +26,11 @@ use crate::stamp::Stamp;
 const MAX_EFFECTS: usize = 16 << 10;
 /// Time for which a command waits for a leader before it is given up as `busy`.
 const LEADER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pause before a command goes to another leader, or to none that was known.
+const LEADER_PAUSE: Duration = Duration::from_millis(20);
+/// Time for which a read waits until this member has what others have acknowledged.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// News for the scheduler.
 pub(crate) struct Signals {
@@ -91,6 +99,9 @@ impl StateMachine for Machine {
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
         let restored: State = packed::unpack(snapshot).map_err(|error| error.to_string())?;
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = restored;
+        // Whoever watches looks again: jobs may have gone on and ended.
+        self.version.send_modify(|_| {});
+        self.endings.send_modify(|_| {});
         Ok(())
     }
 
@@ -119,6 +130,8 @@ pub(crate) struct Replica {
     stamp: Arc<Mutex<Stamp>>,
     incarnation: Incarnation,
     numbers: Arc<Mutex<Numbers>>,
+    /// The other members, if there are any.
+    peers: Option<Arc<dyn Peers>>,
 }
 
 /// A command's number, which is open until this is dropped.
@@ -138,6 +151,7 @@ impl Replica {
     pub(crate) fn start(
         settings: weft_consensus::Settings,
         incarnation: Incarnation,
+        peers: Option<Arc<dyn Peers>>,
     ) -> Result<(Self, Signals), weft_consensus::Error> {
         let state: Arc<RwLock<State>> = Arc::default();
         let (effects, waiting) = mpsc::channel(MAX_EFFECTS);
@@ -156,7 +170,8 @@ impl Replica {
             stamp: Arc::clone(&stamp),
             leads: false,
         };
-        let handle = weft_consensus::start(settings, machine, weft_consensus::NoTransport)?;
+        let transport = RaftTransport(peers.clone());
+        let handle = weft_consensus::start(settings, machine, transport)?;
         Ok((
             Self {
                 handle,
@@ -167,6 +182,7 @@ impl Replica {
                 stamp,
                 incarnation,
                 numbers: Arc::default(),
+                peers,
             },
             Signals {
                 leadership: led,
@@ -210,8 +226,43 @@ impl Replica {
         self.endings.clone()
     }
 
-    /// Has a command replicated; returns when it is on disk and applied. A command whose leadership
-    /// was lost is proposed again, within [`LEADER_PATIENCE`], and applied once.
+    /// The member that leads, if it is known and is another one.
+    pub(crate) fn leader_elsewhere(&self) -> Option<u64> {
+        let status = self.handle.status();
+        status.leader_id.filter(|_| !status.is_leader)
+    }
+
+    /// What the member knows of its group and itself.
+    pub(crate) fn status(&self) -> weft_consensus::Status {
+        self.handle.status()
+    }
+
+    /// The Raft member.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The other members, if this one is of a group.
+    pub(crate) fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.peers.as_ref()
+    }
+
+    /// Waits until the state here shows what any member had acknowledged before the call.
+    ///
+    /// Errors: `busy` if nobody leads, or this member lags.
+    pub(crate) async fn catch_up(&self) -> Result<(), Problem> {
+        let catching_up = async {
+            let index = self.handle.read_index().await?;
+            self.handle.applied(index).await
+        };
+        let caught_up = tokio::time::timeout(CATCH_UP_PATIENCE, catching_up).await;
+        caught_up
+            .map_err(|_| Problem::new(ErrorCode::Busy, "this controller lags behind; try again"))?
+            .map_err(|error| problem(&error))
+    }
+
+    /// Has a command replicated; returns when it is on disk of a majority and applied here. A command
+    /// whose leadership was lost is proposed again, within [`LEADER_PATIENCE`], and applied once.
     ///
     /// Errors: refusals; `busy` if there is no leader; `too_large`.
     pub(crate) async fn propose(
@@ -222,19 +273,94 @@ impl Replica {
         let until = Instant::now() + LEADER_PATIENCE;
         let (origin, _open) = self.next_origin();
         loop {
-            let bytes = self.envelope(tenant, origin.clone(), command.clone());
-            let error = match self.handle.propose(bytes).await {
-                Ok(answer) => return refusal_as_error(read(&answer)?),
-                Err(error) => error,
+            let envelope = self.envelope(tenant, origin.clone(), command.clone());
+            let tried = match (self.leader_elsewhere(), &self.peers) {
+                (Some(leader), Some(peers)) => {
+                    let forwarded = self.forward(&**peers, leader, envelope);
+                    let late = |_| {
+                        let detail = "the controller that leads does not answer; try again";
+                        Tried::Again(Problem::new(ErrorCode::Busy, detail))
+                    };
+                    let forwarded = tokio::time::timeout_at(until, forwarded).await;
+                    forwarded.map_err(late).flatten()
+                }
+                _ => self.propose_here(&envelope).await,
             };
-            let again = matches!(
-                error,
-                weft_consensus::Error::LeadershipLost | weft_consensus::Error::NotLeader { .. }
-            );
-            let late = Instant::now() >= until;
-            if late || !again || tokio::time::timeout_at(until, self.leads()).await.is_err() {
-                return Err(problem(&error));
+            let problem = match tried {
+                Ok((answer, _)) => return refusal_as_error(answer),
+                Err(Tried::Refused(problem)) => return Err(problem),
+                Err(Tried::Again(problem)) => problem,
+            };
+            if Instant::now() >= until {
+                return Err(problem);
             }
+            if self.peers.is_some() {
+                tokio::time::sleep(LEADER_PAUSE).await;
+            } else if tokio::time::timeout_at(until, self.leads()).await.is_err() {
+                return Err(problem);
+            }
+        }
+    }
+
+    /// Proposes a command of another member, in this leader's time.
+    pub(crate) async fn propose_for_other(&self, envelope: Envelope) -> Result<Reply, Problem> {
+        if envelope.version != COMMAND_VERSION {
+            let detail = format!(
+                "the command is of version {}, and the leader's are of version {COMMAND_VERSION}",
+                envelope.version
+            );
+            return Err(Problem::new(ErrorCode::Internal, detail));
+        }
+        let at_ms = lock(&self.stamp).next(unix_ms());
+        match self.propose_here(&Envelope { at_ms, ..envelope }).await {
+            Ok((answer, index)) => Ok(Reply::Proposed { answer, index }),
+            Err(Tried::Again(_)) => Ok(Reply::NotLeader),
+            Err(Tried::Refused(problem)) => Err(problem),
+        }
+    }
+
+    /// Proposes to the member here. Returns the answer, and an index that shows it once it is applied.
+    async fn propose_here(&self, envelope: &Envelope) -> Result<(Answer, u64), Tried> {
+        let error = match self.handle.propose(encode(envelope)).await {
+            Ok(answer) => {
+                let answer = read(&answer).map_err(Tried::Refused)?;
+                return Ok((answer, self.handle.status().applied_index));
+            }
+            Err(error) => error,
+        };
+        let again = matches!(
+            error,
+            weft_consensus::Error::LeadershipLost | weft_consensus::Error::NotLeader { .. }
+        );
+        Err(match again {
+            true => Tried::Again(problem(&error)),
+            false => Tried::Refused(problem(&error)),
+        })
+    }
+
+    /// Has the leader propose a command, and waits until its effect shows here, too: whoever asked may
+    /// read it back at once.
+    async fn forward(
+        &self,
+        peers: &dyn Peers,
+        leader: u64,
+        envelope: Envelope,
+    ) -> Result<(Answer, u64), Tried> {
+        let question = Question::Propose(Box::new(envelope));
+        let reply = group::ask(peers, leader, &question).await;
+        match reply {
+            Ok(Reply::Proposed { answer, index }) => {
+                let applied = self.handle.applied(index);
+                // If this member lags, the answer is true all the same.
+                let _ = tokio::time::timeout(CATCH_UP_PATIENCE, applied).await;
+                Ok((answer, index))
+            }
+            Ok(_) => {
+                let detail = "the controller that led leads no more; try again";
+                Err(Tried::Again(Problem::new(ErrorCode::Busy, detail)))
+            }
+            Err(problem) if problem.code == ErrorCode::Busy => Err(Tried::Again(problem)),
+            Err(problem) => Err(Tried::Refused(problem)),
         }
     }
 
@@ -256,7 +382,7 @@ impl Replica {
                 (origin, Some(open))
             }
         };
-        let bytes = self.envelope(tenant, origin, command);
+        let bytes = encode(&self.envelope(tenant, origin, command));
         let begun = self.handle.begin(bytes);
         async move {
             let _open = open;
@@ -291,15 +417,14 @@ impl Replica {
         (origin, open)
     }
 
-    fn envelope(&self, tenant: &TenantId, origin: Origin, command: Command) -> Vec<u8> {
-        let envelope = Envelope {
+    fn envelope(&self, tenant: &TenantId, origin: Origin, command: Command) -> Envelope {
+        Envelope {
             version: COMMAND_VERSION,
             at_ms: lock(&self.stamp).next(unix_ms()),
             tenant: tenant.clone(),
             origin,
             command,
-        };
-        serde_json::to_vec(&envelope).expect("commands are plain data")
+        }
     }
 
     /// Returns when the member has stopped, with the reason if it did so by itself.
@@ -311,6 +436,18 @@ impl Replica {
     pub(crate) async fn shutdown(&self) -> Result<(), weft_consensus::Error> {
         self.handle.shutdown().await
     }
+}
+
+/// Reason why a command has no answer.
+enum Tried {
+    /// Leadership was lost: with the same origin it may be proposed again.
+    Again(Problem),
+    /// It is refused.
+    Refused(Problem),
+}
+
+fn encode(envelope: &Envelope) -> Vec<u8> {
+    serde_json::to_vec(envelope).expect("commands are plain data")
 }
 
 fn read(answer: &[u8]) -> Result<Answer, Problem> {

@@ -87,6 +87,13 @@ impl Sweep {
         let mut seen = HashMap::new();
         loop {
             ticks.tick().await;
+            // Of a group, only a leader that is known to lead sweeps, and begins to watch anew.
+            if replica.peers().is_some()
+                && (!replica.status().is_leader || replica.catch_up().await.is_err())
+            {
+                seen.clear();
+                continue;
+            }
             // Those under way first: what is registered meanwhile is in the state.
             let in_flight = components.in_flight();
             let now_ms = replica.now_ms();

@@ -41,6 +41,16 @@ pub async fn write<T: Serialize>(
     message: &T,
     payload: &[u8],
 ) -> anyhow::Result<()> {
+    write_unflushed(stream, message, payload).await?;
+    Ok(stream.flush().await?)
+}
+
+/// Writes one frame as [`write()`] does, which may stay in a buffer of the stream.
+pub async fn write_unflushed<T: Serialize>(
+    stream: &mut (impl AsyncWrite + Unpin),
+    message: &T,
+    payload: &[u8],
+) -> anyhow::Result<()> {
     let mut bytes = encode(message, payload.len())?;
     if payload.len() <= JOINED_PAYLOAD_BYTES_MAX {
         bytes.extend_from_slice(payload);

@@ -11,4 +11,4 @@ mod room;
 mod tasks;
 
 pub use room::{Room, Taken};
-pub use tasks::{OnError, Tasks};
+pub use tasks::{OnError, Scoped, Tasks};

@@ -7,16 +7,20 @@
 //! API ──Compilers─▶ agent ──▶ compiler
 //! ```
 //!
-//! Whatever crosses it is plain data of [`weft_protocol`], so that it may go over a wire.
+//! Whatever crosses it is plain data of [`weft_protocol`]: in a cluster it goes over a wire. There
+//! nodes come and go ([`LinkChange`], [`WorkChange`]), and controllers reach each other by way of
+//! [`Peers`] and [`Member`].
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use weft_core::{Digest, Problem, TenantId};
+use weft_core::{Digest, NodeId, Problem, TenantId};
 use weft_protocol::{FromAgent, InvokeReply, InvokeRequest, ToAgent};
 
 /// Messages that may wait on a link, in each direction.
@@ -53,8 +57,64 @@ pub fn local_link() -> (NodeLink, ControllerLink) {
     (node, controller)
 }
 
+/// A control link that has come up or gone down.
+#[derive(Debug)]
+pub enum LinkChange {
+    /// The node takes commands here.
+    Up(NodeId, mpsc::Sender<ToAgent>),
+    /// The node that had this sender takes none any more, and was last heard this long ago.
+    Down(NodeId, mpsc::Sender<ToAgent>, Duration),
+}
+
+/// A node as a place where functions are invoked and components are compiled.
+#[derive(Clone)]
+pub struct Worker {
+    /// Its invocations.
+    pub invoker: Arc<dyn Invoker>,
+    /// Its compilers.
+    pub compilers: Arc<dyn Compilers>,
+}
+
+impl Worker {
+    /// Returns whether both are the same connection to a node.
+    pub fn is(&self, other: &Worker) -> bool {
+        Arc::ptr_eq(&self.invoker, &other.invoker)
+    }
+}
+
+/// A worker that has come or gone.
+pub enum WorkChange {
+    /// The node takes invocations.
+    Up(NodeId, Worker),
+    /// This connection to the node has ended.
+    Down(NodeId, Worker),
+}
+
+/// The other controllers of a group, as a controller reaches them.
+#[async_trait]
+pub trait Peers: Send + Sync {
+    /// Sends a Raft message to a member, or drops it. Does not wait.
+    fn send(&self, member: u64, message: Vec<u8>);
+
+    /// Asks a member, and returns its answer.
+    ///
+    /// Errors: `busy` if it is not reached or the connection broke, and then nobody knows what came of
+    /// the question; the member's own refusal.
+    async fn ask(&self, member: u64, question: Bytes) -> Result<Bytes, Problem>;
+}
+
+/// A controller, as the others of its group reach it.
+#[async_trait]
+pub trait Member: Send + Sync {
+    /// Takes a Raft message in.
+    fn deliver(&self, message: &[u8]);
+
+    /// Answers a question of another member.
+    async fn answer(&self, question: Bytes) -> Result<Bytes, Problem>;
+}
+
 /// A component that was compiled.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Compiled {
     /// Interfaces that it imports.
     pub imports: Vec<String>,
@@ -137,4 +197,7 @@ pub trait Invoker: Send + Sync {
 
     /// Returns whether an executor of the tenant takes invocations.
     fn is_ready(&self, tenant: &TenantId) -> bool;
+
+    /// Tenants whose executors take invocations.
+    fn ready_tenants(&self) -> Vec<TenantId>;
 }

@@ -83,3 +83,15 @@ impl Tasks {
         lock(&self.set).abort_all();
     }
 }
+
+/// A task that ends with its owner.
+pub struct Scoped(#[expect(dead_code, reason = "it is held")] JoinSet<()>);
+
+impl Scoped {
+    /// Runs `future` beside its owner, and aborts it when this is dropped.
+    pub fn new(future: impl Future<Output = ()> + Send + 'static) -> Self {
+        let mut set = JoinSet::new();
+        set.spawn(future);
+        Self(set)
+    }
+}

@@ -1,7 +1,7 @@
 //! The data folder: opened and locked by one process, with the API's token.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,12 +11,15 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use weft_controller::Folders;
 
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, Owner};
 
 /// Tries to get what a server may still hold that was killed a moment ago.
 pub(crate) const PREDECESSOR_TRIES: u32 = 50;
 /// Pause between two of the tries.
 pub(crate) const PREDECESSOR_PAUSE: Duration = Duration::from_millis(20);
+
+/// Characters of a token, at least.
+const TOKEN_DIGITS_MIN: usize = 32;
 
 /// An open data folder. The lock is held as long as this lives.
 pub(crate) struct DataFolder {
@@ -31,7 +34,7 @@ impl DataFolder {
     ///
     /// Errors: the folder is in use, has another format, or holds files and never was a data folder:
     /// leftovers of a crash are swept, and a user's files are not ours.
-    pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(root: &Path, owner: &Owner) -> anyhow::Result<Self> {
         let is_ours = root.join("lock").exists() || root.join(identity::FILE).exists();
         if !is_ours && !entries(root)?.is_empty() {
             bail!(
@@ -58,7 +61,7 @@ impl DataFolder {
                 root.display()
             );
         }
-        let identity = Identity::of(&root)?;
+        let identity = Identity::of(&root, owner)?;
         let folder = Self {
             root,
             identity,
@@ -88,21 +91,9 @@ impl DataFolder {
     /// The API's token: made once, readable by its owner alone.
     pub(crate) fn token(&self) -> anyhow::Result<String> {
         let path = self.root.join("token");
-        let mut found = String::new();
-        match File::open(&path) {
-            Ok(mut file) => {
-                file.read_to_string(&mut found)?;
-                let token = found.trim();
-                if token.len() >= 32 {
-                    return Ok(token.to_owned());
-                }
-                bail!(
-                    "the token file `{}` is damaged; remove it and a new one is made",
-                    path.display()
-                )
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("`{}`", path.display())),
+        if path.exists() {
+            let advice = "remove it and a new one is made";
+            return read_token(&path).with_context(|| advice);
         }
         let token = weft_runtime::random::name::<32>()?;
         let draft = self.root.join("token.draft");
@@ -117,6 +108,19 @@ impl DataFolder {
         fs::rename(&draft, &path)?;
         Ok(token)
     }
+}
+
+/// The token in a file. Errors: it cannot be read, or is too short to be one.
+pub(crate) fn read_token(path: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
+    let token = text.trim();
+    if token.len() < TOKEN_DIGITS_MIN {
+        bail!(
+            "the token file `{}` holds no token of {TOKEN_DIGITS_MIN} characters or more: it is damaged",
+            path.display()
+        );
+    }
+    Ok(token.to_owned())
 }
 
 fn entries(folder: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {

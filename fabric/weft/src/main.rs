@@ -1,18 +1,26 @@
 //! The `weft` binary: one program that is the server, its children, and the command line.
 //!
 //! ```text
-//!   weft up ───────▶ up: controller and agent ──starts──▶ weft executor, weft compiler
-//!   weft run, .. ──▶ weft-cli ──HTTP──▶ a weft up
+//!   weft up ─────────▶ up: controller and agent ──starts──▶ weft executor, weft compiler
+//!   weft controller ─▶ controller: one of a group      weft node ─▶ node: an agent
+//!   weft run, .. ────▶ weft-cli ──HTTP──▶ a weft up, or a controller
 //! ```
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use weft_cli::{Preview, Program, UpSettings};
+use anyhow::Context;
+use weft_cli::{CertificateFiles, Preview, Program, ServerRole, UpSettings};
+use weft_core::NodeId;
+use weft_net::Subject;
 use weft_sandbox::{Engine, Role};
 
+mod config;
+mod controller;
 mod data_folder;
 mod identity;
+mod node;
+mod serving;
 mod up;
 
 /// The parts of this binary that the command line starts and does not link.
@@ -21,6 +29,47 @@ struct Weft;
 impl Program for Weft {
     fn up(&self, settings: UpSettings) -> anyhow::Result<()> {
         up::run(settings)
+    }
+
+    fn controller(&self, config: &Path) -> anyhow::Result<()> {
+        controller::run(config)
+    }
+
+    fn node(&self, config: &Path) -> anyhow::Result<()> {
+        node::run(config)
+    }
+
+    fn default_settings(&self, role: ServerRole) -> &'static str {
+        match role {
+            ServerRole::Controller => config::CONTROLLER,
+            ServerRole::Node => config::NODE,
+        }
+    }
+
+    fn make_authority(&self, folder: &Path) -> anyhow::Result<()> {
+        weft_net::make_authority(folder)
+    }
+
+    fn issue_certificate(
+        &self,
+        folder: &Path,
+        role: ServerRole,
+        name: &str,
+    ) -> anyhow::Result<CertificateFiles> {
+        let subject = match role {
+            ServerRole::Controller => {
+                let number = name.parse().ok().filter(|number| *number > 0);
+                let number = number.with_context(|| format!("`{name}` is not a number above 0"))?;
+                Subject::Controller(number)
+            }
+            ServerRole::Node => Subject::Node(name.parse::<NodeId>()?.to_string()),
+        };
+        let files = weft_net::issue(folder, &subject)?;
+        Ok(CertificateFiles {
+            ca: files.ca,
+            certificate: files.certificate,
+            key: files.key,
+        })
     }
 
     fn executor(&self) -> anyhow::Result<()> {

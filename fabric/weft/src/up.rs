@@ -1,80 +1,46 @@
 //! `weft up`: a controller and an agent in one process, on one data folder.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft_agent::{Agent, AgentSettings, NodeSettings};
 use weft_cli::UpSettings;
-use weft_controller::{AllowedSources, Controller, ControllerSettings, Local};
-use weft_core::Incarnation;
-use weft_runtime::link::local_link;
-use weft_runtime::{OnError, Tasks, process, random};
+use weft_controller::{AllowedSources, Controller, ControllerSettings, NodeInputs};
+use weft_core::{Incarnation, NodeId};
+use weft_runtime::link::{LinkChange, NodeLink, WorkChange, Worker, local_link};
+use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
 
-use crate::data_folder::{DataFolder, PREDECESSOR_PAUSE, PREDECESSOR_TRIES};
-
-/// How long requests that are being served may take when the server stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
-/// Commands between two snapshots of the control state.
-const SNAPSHOT_EVERY: u64 = 1_000;
+use crate::config::SNAPSHOT_EVERY;
+use crate::data_folder::DataFolder;
+use crate::identity::Owner;
+use crate::serving::{listen, run_until_stopped, slots, until_stopped};
 
 /// Runs `weft up` until it gets SIGINT or SIGTERM.
 pub(crate) fn run(settings: UpSettings) -> anyhow::Result<()> {
-    process::thrifty_heap();
-    process::more_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(16)
-        .thread_name("weft-api")
-        .enable_all()
-        .build()?;
-    let result = runtime.block_on(serve(settings));
-    runtime.shutdown_timeout(STOP_PATIENCE);
-    result
+    run_until_stopped("weft-api", serve(settings))
 }
 
 fn number_from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Listens on the address. A server that was killed a moment ago may still hold it.
-async fn listen(settings: &UpSettings) -> anyhow::Result<TcpListener> {
-    let mut tried = TcpListener::bind(settings.listen).await;
-    for _ in 0..PREDECESSOR_TRIES {
-        match &tried {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                tokio::time::sleep(PREDECESSOR_PAUSE).await;
-                tried = TcpListener::bind(settings.listen).await;
-            }
-            _ => break,
-        }
-    }
-    tried.with_context(|| {
-        format!("cannot listen on {}: is another Weft running there? Choose another address with --listen", settings.listen)
-    })
-}
-
 async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     let data = settings.data.clone();
-    let opened = tokio::task::spawn_blocking(move || DataFolder::open(&data));
+    let opened = tokio::task::spawn_blocking(move || DataFolder::open(&data, &Owner::Up));
     let folder = opened.await??;
-    let listener = listen(&settings).await?;
+    let listener = listen(settings.listen, "--listen").await?;
     let address = listener.local_addr()?;
     let cancel = CancellationToken::new();
     let tasks = Tasks::new(cancel.clone());
-    let slots = settings.slots.unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
-    });
+    let slots = slots(settings.slots);
     let registry = Registry::new();
     let folders = folder.folders();
+    let node = folder.identity.node.clone();
     let agent = AgentSettings {
         node: NodeSettings {
-            node: folder.identity.node.clone(),
+            node: node.clone(),
             incarnation: Incarnation::from_random(random::bytes()?),
             compatibility: tokio::task::spawn_blocking(weft_sandbox::compatibility).await?,
             slots,
@@ -85,12 +51,11 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     let metrics = weft_agent::Metrics::new(&registry);
     let agent = Agent::new(agent, tasks.clone(), metrics)?;
     let (link, to_controller) = local_link();
-    let local = Local {
-        node: folder.identity.node.clone(),
-        link,
-        compilers: agent.compilers(),
+    let worker = Worker {
         invoker: Arc::new(agent.invocations()),
+        compilers: agent.compilers(),
     };
+    let nodes = local_node(node, link, worker);
     let serving = agent.run(to_controller, cancel.clone());
     tasks.spawn("agent", OnError::Stop, serving);
     let controller = ControllerSettings {
@@ -105,11 +70,12 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
             hosts: settings.allow_host,
             origins: settings.allow_origin,
         },
+        group: None,
     };
     let starting = Controller::start(
         controller,
         listener,
-        local,
+        nodes,
         &registry,
         &tasks,
         cancel.clone(),
@@ -121,20 +87,20 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         "weft is ready on http://{address} (data in {})",
         settings.data.display()
     );
-    let outcome = until_stopped(&controller, &cancel).await;
-    cancel.cancel();
-    tasks.abort();
-    let _ = tokio::time::timeout(STOP_PATIENCE, controller.shutdown()).await;
-    outcome
+    until_stopped(&controller, &cancel, &tasks).await
 }
 
-async fn until_stopped(controller: &Controller, cancel: &CancellationToken) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        () = cancel.cancelled() => Err(anyhow::anyhow!("a part of the server failed; see the log above")),
-        stopped = controller.stopped() => Err(stopped),
+/// The node in this process, as the one that never goes away.
+fn local_node(node: NodeId, link: NodeLink, worker: Worker) -> NodeInputs {
+    let (links, linked) = mpsc::channel(1);
+    let (workers, working) = mpsc::channel(1);
+    let linked_now = links.try_send(LinkChange::Up(node.clone(), link.commands));
+    linked_now.expect("there is room for one");
+    let works_now = workers.try_send(WorkChange::Up(node, worker));
+    assert!(works_now.is_ok(), "there is room for one");
+    NodeInputs {
+        links: linked,
+        reports: link.reports,
+        workers: working,
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The crates of the fabric, in the order in which they may depend on each other: on those before only.
-const CRATES: [&str; 17] = [
+const CRATES: [&str; 18] = [
     "weft-core",
     "weft-failpoint",
     "weft-protocol",
@@ -16,6 +16,7 @@ const CRATES: [&str; 17] = [
     "weft-sandbox",
     "weft-engine",
     "weft-runtime",
+    "weft-net",
     "weft-telemetry",
     "weft-controller",
     "weft-agent",

@@ -10,6 +10,7 @@ use crate::handle::Input;
 use crate::member::Member;
 use crate::position::Position;
 use crate::proposals::Proposal;
+use crate::reads::ReadAsker;
 use crate::snapshot;
 use crate::state_machine::StateMachine;
 use crate::transport::Transport;
@@ -18,6 +19,9 @@ use crate::transport::Transport;
 const MAX_BATCH_INPUTS: usize = 8_192;
 /// Bytes of commands taken before the next step: what one write of the log may hold.
 const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Election timeouts that a question for the read index may take before it counts as lost.
+const READ_PATIENCE: usize = 2;
+
 impl<S: StateMachine, T: Transport> Member<S, T> {
     /// Waits for an input or the next tick, and takes all that wait; returns false when nobody can send any more.
     pub(super) fn take_inputs(&mut self) -> bool {
@@ -52,6 +56,10 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
                 self.step(*message);
                 bytes
             }
+            Input::Read(asker) => {
+                self.read(asker);
+                0
+            }
             Input::Wake => 0,
         }
     }
@@ -75,6 +83,18 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             }
             Err(raft::Error::ProposalDropped) => asker.answer(Err(Error::Backlog)),
             Err(error) => asker.answer(Err(Error::raft(error))),
+        }
+    }
+
+    fn read(&mut self, asker: ReadAsker) {
+        let leads = self.node.raft.state == StateRole::Leader;
+        if !leads && self.leader_id().is_none() {
+            let _ = asker.send(Err(Error::NotLeader { leader: None }));
+            return;
+        }
+        let patience = READ_PATIENCE * self.settings.election_ticks;
+        if let Some(context) = self.running.reads.insert(asker, patience) {
+            self.node.read_index(context);
         }
     }
 
@@ -114,6 +134,7 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             return;
         }
         self.node.tick();
+        self.running.reads.tick();
         let mut lost = Vec::new();
         for (member, ticks_left) in &mut self.running.snapshots_under_way {
             *ticks_left -= 1;

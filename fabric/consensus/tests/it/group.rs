@@ -73,6 +73,29 @@ async fn a_member_that_lags_behind_the_log_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_sees_what_was_acknowledged_anywhere() {
+    let group = Group::start(3);
+    let all = [1, 2, 3];
+    for number in 0..30 {
+        group.propose(&all, &command(number)).await;
+        for member in &group.members {
+            let index = member.handle().read_index().await.unwrap();
+            member.handle().applied(index).await.unwrap();
+            let seen = member.journal().commands();
+            assert!(seen.contains(&command(number)), "member {}", member.id);
+        }
+    }
+    let leader = group.leader(&all).await;
+    let follower = all.into_iter().find(|id| *id != leader).unwrap();
+    group.network.cut_off(follower);
+    // Nobody confirms that what it has is all.
+    let refused = group.member(follower).handle().read_index().await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotLeader);
+    group.network.reconnect(follower);
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_names_the_leader() {
     let group = Group::start(3);
     let leader = group.leader(&[1, 2, 3]).await;

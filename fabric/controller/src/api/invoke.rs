@@ -206,7 +206,7 @@ async fn once(
         .invocations
         .begin_keyed(&tenant, &key)
         .ok_or_else(made)?;
-    let by = api.replica.incarnation().to_string();
+    let by = format!("{}:{}", api.member, api.replica.incarnation());
     let begin = Command::BeginCall {
         key: key.clone(),
         request: digest,

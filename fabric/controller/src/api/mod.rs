@@ -38,6 +38,7 @@ use crate::components::Components;
 use crate::folders::Folders;
 use crate::invocations::Invocations;
 use crate::metrics::Metrics;
+use crate::nodes::Nodes;
 use crate::replica::Replica;
 use crate::traces::Traces;
 use weft_runtime::{OnError, Tasks};
@@ -70,6 +71,10 @@ pub(crate) struct Api {
     pub(crate) blobs: Blobs,
     pub(crate) archives: Arc<Archives>,
     pub(crate) folders: Folders,
+    pub(crate) nodes: Nodes,
+    /// Number of this controller, and of all of its group.
+    pub(crate) member: u64,
+    pub(crate) voters: Vec<u64>,
     pub(crate) invocations: Invocations,
     pub(crate) bodies: Bodies,
     pub(crate) tasks: Tasks,
@@ -115,6 +120,7 @@ fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/usage", get(operations::usage))
         .route("/v1/nodes", get(operations::nodes))
+        .route("/v1/cluster", get(operations::cluster))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/metrics", get(operations::metrics))
         .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
@@ -123,6 +129,10 @@ fn router(api: Api) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response(reply::framework_refusal))
+        .layer(middleware::from_fn_with_state(
+            api.clone(),
+            operations::look_again,
+        ))
         .layer(middleware::from_fn_with_state(
             api.clone(),
             operations::trace,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -210,24 +211,53 @@ fn usage_lines(usage: &UsageSums, minutes: Range<u64>, with_older: bool) -> Vec<
     lines.into_values().collect()
 }
 
-/// The nodes. What runs is counted on all of them: this version has one.
+/// The nodes that the state knows, as far as this controller reaches them.
 pub(crate) async fn nodes(State(api): State<Api>) -> Json<Value> {
-    let metrics = &api.metrics;
-    let ready = metrics.executor_ready.get() == 1;
+    Json(json!({ "items": node_views(&api), "next_cursor": null }))
+}
+
+fn node_views(api: &Api) -> Vec<Value> {
     let state = api.replica.state();
     let node = |(id, record): (&NodeId, &NodeRecord)| {
         json!({
             "id": id,
-            "status": if ready { "ready" } else { "starting" },
+            "status": api.nodes.status(id),
             "version": env!("CARGO_PKG_VERSION"),
             "slots": record.slots,
-            "tasks_running": metrics.tasks_running.get(),
-            "tasks_waiting": metrics.tasks_waiting.get(),
-            "invocations_under_way": metrics.invocations_under_way(),
-            "executors_started": metrics.executors_started.get(),
-            "executors_lost": metrics.executors_lost.get(),
+            "invocations_under_way": api.nodes.under_way(id),
         })
     };
-    let nodes: Vec<Value> = state.nodes.iter().map(node).collect();
-    Json(json!({ "items": nodes, "next_cursor": null }))
+    state.nodes.iter().map(node).collect()
+}
+
+/// The group of controllers as this one sees it, and the nodes.
+pub(crate) async fn cluster(State(api): State<Api>) -> Json<Value> {
+    let status = api.replica.status();
+    Json(json!({
+        "member": api.member,
+        "members": api.voters,
+        "leader": status.leader_id,
+        "leads": status.is_leader,
+        "term": status.term,
+        "applied": status.applied_index,
+        "nodes": node_views(&api),
+    }))
+}
+
+/// On a follower, asks again what was not found, once everything shows that any member has acknowledged:
+/// a client may have made it a moment ago on another.
+pub(crate) async fn look_again(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if request.method() != Method::GET || api.replica.leader_elsewhere().is_none() {
+        return next.run(request).await;
+    }
+    let mut again = Request::new(Body::empty());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    *again.extensions_mut() = request.extensions().clone();
+    let found = next.clone().run(request).await;
+    if found.status() != StatusCode::NOT_FOUND || api.replica.catch_up().await.is_err() {
+        return found;
+    }
+    next.run(again).await
 }

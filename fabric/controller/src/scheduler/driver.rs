@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use weft_control::Effect;
 use weft_core::{JobId, NodeId, TenantId};
 use weft_protocol::{FromAgent, ToAgent};
+use weft_runtime::link::LinkChange;
 use weft_runtime::{OnError, Tasks};
 use weft_store::Blobs;
 
@@ -17,6 +18,7 @@ use super::io::{Done, Input, Now, Output, Proposal, Request};
 use super::{Scheduler, SchedulerSettings, Watch};
 use crate::archive;
 use crate::components::Components;
+use crate::group;
 use crate::replica::{Replica, Signals};
 
 /// Time between two looks at deadlines.
@@ -48,11 +50,12 @@ pub(crate) struct Inputs {
     pub(crate) effects: mpsc::Receiver<(TenantId, Effect)>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) reports: mpsc::Receiver<FromAgent>,
+    pub(crate) links: mpsc::Receiver<LinkChange>,
     done: mpsc::Receiver<Input>,
 }
 
 impl Driver {
-    /// A scheduler for these nodes.
+    /// A scheduler without nodes.
     pub(crate) fn new(
         settings: SchedulerSettings,
         watch: Watch,
@@ -60,7 +63,6 @@ impl Driver {
         components: Arc<Components>,
         blobs: Blobs,
         tasks: Tasks,
-        links: BTreeMap<NodeId, mpsc::Sender<ToAgent>>,
     ) -> (Self, mpsc::Receiver<Input>) {
         let (done, receiver) = mpsc::channel(MAX_DONE);
         let driver = Self {
@@ -69,7 +71,7 @@ impl Driver {
             components,
             blobs,
             tasks,
-            links,
+            links: BTreeMap::new(),
             full: BTreeSet::new(),
             done,
             began: Instant::now(),
@@ -83,8 +85,6 @@ impl Driver {
         cancel: CancellationToken,
         mut inputs: Inputs,
     ) -> anyhow::Result<()> {
-        let up = self.links.keys().cloned().map(Input::LinkUp).collect();
-        self.take(up);
         let mut deadlines = tokio::time::interval(DEADLINE_TICK);
         loop {
             let wake = self.wake();
@@ -102,8 +102,15 @@ impl Driver {
                     let input = |report| Input::Report(Box::new(report));
                     batch(input(report), &mut inputs.reports, input)
                 }
+                Some(change) = inputs.links.recv() => self.change_link(change),
                 Some(done) = inputs.done.recv() => batch(done, &mut inputs.done, |done| done),
-                Some(request) = inputs.requests.recv() => vec![Input::Asked(request)],
+                Some(request) = inputs.requests.recv() => match self.replica.leader_elsewhere() {
+                    Some(leader) => {
+                        self.ask_leader(leader, request);
+                        Vec::new()
+                    }
+                    None => vec![Input::Asked(request)],
+                },
                 _ = deadlines.tick() => {
                     let mut taken = vec![Input::Tick];
                     if self.replica.take_behind() {
@@ -195,15 +202,54 @@ impl Driver {
         }
     }
 
+    /// A node's link has come up or gone down. A link that takes the place of another one has come up
+    /// anew: what was on the way on the other is lost.
+    fn change_link(&mut self, change: LinkChange) -> Vec<Input> {
+        match change {
+            LinkChange::Up(node, commands) => {
+                self.full.remove(&node);
+                let before = self.links.insert(node.clone(), commands);
+                let down = before.map(|_| Input::LinkDown(node.clone(), Duration::ZERO));
+                down.into_iter().chain([Input::LinkUp(node)]).collect()
+            }
+            LinkChange::Down(node, commands, silent) => {
+                let current = self.links.get(&node);
+                if !current.is_some_and(|current| current.same_channel(&commands)) {
+                    return Vec::new();
+                }
+                self.links.remove(&node);
+                self.full.remove(&node);
+                vec![Input::LinkDown(node, silent)]
+            }
+        }
+    }
+
+    /// Passes a request on to the member that leads, whose scheduler it is for.
+    fn ask_leader(&self, leader: u64, request: Request) {
+        let Some(peers) = self.replica.peers().cloned() else {
+            return;
+        };
+        self.tasks
+            .spawn("request to the leader", OnError::Log, async move {
+                group::ask_request(&*peers, leader, request).await;
+                Ok(())
+            });
+    }
+
     /// Links that went down with the last messages, and those that are up again.
     fn changed_links(&mut self) -> Vec<Input> {
         let mut inputs = Vec::new();
         for node in std::mem::take(&mut self.full) {
-            let link = &self.links[&node];
+            let Some(link) = self.links.get(&node) else {
+                continue;
+            };
             if link.capacity() >= link.max_capacity() / 2 && !link.is_closed() {
-                inputs.extend([Input::LinkDown(node.clone()), Input::LinkUp(node)]);
+                inputs.extend([
+                    Input::LinkDown(node.clone(), Duration::ZERO),
+                    Input::LinkUp(node),
+                ]);
             } else {
-                inputs.push(Input::LinkDown(node.clone()));
+                inputs.push(Input::LinkDown(node.clone(), Duration::ZERO));
                 self.full.insert(node);
             }
         }
@@ -243,9 +289,10 @@ impl Inputs {
     pub(crate) fn new(
         signals: Signals,
         requests: mpsc::Receiver<Request>,
-        reports: mpsc::Receiver<FromAgent>,
+        nodes: (mpsc::Receiver<LinkChange>, mpsc::Receiver<FromAgent>),
         done: mpsc::Receiver<Input>,
     ) -> Self {
+        let (links, reports) = nodes;
         let Signals {
             mut leadership,
             effects,
@@ -257,6 +304,7 @@ impl Inputs {
             effects,
             requests,
             reports,
+            links,
             done,
         }
     }

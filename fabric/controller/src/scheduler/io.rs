@@ -1,5 +1,7 @@
 //! What the scheduler takes in, and what it asks for.
 
+use std::time::Duration;
+
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use weft_control::{Answer, Command, Effect, Job, Origin, Step};
 use weft_core::{
@@ -33,8 +35,8 @@ pub(crate) enum Input {
     EffectsLost,
     /// A node can be reached.
     LinkUp(NodeId),
-    /// A node cannot be reached any more.
-    LinkDown(NodeId),
+    /// A node cannot be reached any more, and was last heard this long ago.
+    LinkDown(NodeId, Duration),
     /// A node's agent reports.
     Report(Box<FromAgent>),
     /// A proposal was answered. Errors: refused, or the outcome is unknown.

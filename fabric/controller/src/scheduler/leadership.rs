@@ -12,6 +12,9 @@ use weft_protocol::{AgentCommand, ToAgent};
 use super::nodes::NodeView;
 use super::{Commits, LEASE_MS, Output, Queue, Scheduler, Turn};
 
+/// Questions to nodes of one term have numbers of so many bits.
+const REQUESTS_OF_TERM_BITS: u32 = 32;
+
 /// A new leader that has not heard of all nodes.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -44,6 +47,8 @@ impl Scheduler {
             self.phase = Phase::Following;
             return;
         };
+        // Answers to questions of another leader must not pass for answers to ours.
+        self.next_request = self.next_request.max(term << REQUESTS_OF_TERM_BITS);
         self.phase = Phase::Waiting(Waiting {
             term,
             until_ms: turn.now.monotonic_ms + LEASE_MS,

@@ -189,7 +189,7 @@ impl Scheduler {
             Input::Effect(tenant, effect) => self.on_effect(turn, tenant, effect),
             Input::EffectsLost => self.derive = true,
             Input::LinkUp(node) => self.on_link_up(turn, node),
-            Input::LinkDown(node) => self.on_link_down(turn, &node),
+            Input::LinkDown(node, silent) => self.on_link_down(turn, &node, silent),
             Input::Report(message) => self.on_message(turn, *message),
             Input::Answered(ticket, answer) => self.on_answer(turn, ticket, answer),
             Input::Asked(request) => self.on_request(turn, request),

@@ -1,6 +1,7 @@
 //! Nodes and executors, as far as this leader knows them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use weft_control::{Command, JobState, Lease, NodeRecord, Step};
@@ -95,9 +96,12 @@ impl Scheduler {
         self.sync(turn, &node);
     }
 
-    pub(super) fn on_link_down(&mut self, turn: &Turn<'_>, node: &NodeId) {
+    /// A node counts as down since it was last heard.
+    pub(super) fn on_link_down(&mut self, turn: &Turn<'_>, node: &NodeId, silent: Duration) {
         if let Some(view) = self.nodes.get_mut(node) {
-            view.down_since_ms.get_or_insert(turn.now.monotonic_ms);
+            let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
+            let since_ms = turn.now.monotonic_ms.saturating_sub(silent_ms);
+            view.down_since_ms.get_or_insert(since_ms);
         }
     }
 
@@ -257,17 +261,16 @@ impl Scheduler {
         status: ExecutorStatus,
         mut known: ExecutorView,
     ) -> (Epoch, ExecutorView) {
-        let (describing, checking) = (
-            std::mem::take(&mut known.describing),
-            std::mem::take(&mut known.checking),
-        );
+        // Work or answers may have been lost with a link: clients of descriptions see their channels
+        // closed, and try again, as those of checks that are not being planned.
+        let mut checking = std::mem::take(&mut known.checking);
+        checking.retain(|job, _| status.running.planning.contains(job));
         let stopping = known.stopping;
         self.release(known);
         let mut view = ExecutorView {
             tenant: Some(status.tenant),
             ready: status.ready && !stopping,
             stopping,
-            describing,
             checking,
             ..ExecutorView::default()
         };

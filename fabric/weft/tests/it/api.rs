@@ -550,6 +550,7 @@ fn a_job_is_checked_without_a_trace() {
     let csv = place.path("in.csv");
     std::fs::write(&csv, "id,amount\n1,2\n").expect("it writes");
     let typo = serde_json::json!({
+        "name": "typo",
         "input": { "rows": { "format": "csv", "uri": csv, "schema": ["id int64", "amuont int64"] } },
         "output": { "copy": { "from": "rows", "format": "parquet", "uri": place.path("copy") } },
     });

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::clock::PATIENCE;
 
 /// A request. Headers given here stand in for those that are sent otherwise.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Request {
     method: &'static str,
     path: String,
@@ -16,6 +16,17 @@ pub(crate) struct Request {
     body: Vec<u8>,
     /// Nothing more is sent after the body, however much of it was announced.
     hangs_up: bool,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (method, path, bytes) = (self.method, &self.path, self.body.len());
+        write!(
+            f,
+            "{method} {path} with {:?} and {bytes} bytes",
+            self.headers
+        )
+    }
 }
 
 impl Request {

@@ -9,6 +9,7 @@ mod api;
 mod bad_input;
 mod cases;
 mod clock;
+mod cluster;
 mod conservation;
 mod corpora;
 mod crash;

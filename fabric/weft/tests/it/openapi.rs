@@ -311,6 +311,7 @@ fn answers_are_those_of_the_document() {
         ("showUsage", 400, "/v1/usage?from_ms=2&to_ms=1"),
         ("showUsage", 400, "/v1/usage?none=1"),
         ("listNodes", 200, "/v1/nodes"),
+        ("showCluster", 200, "/v1/cluster"),
         ("listJobs", 200, "/v1/jobs"),
         ("listJobs", 400, "/v1/jobs?cursor=a&cursor=b"),
         ("listJobs", 400, "/v1/jobs?cursor=none"),

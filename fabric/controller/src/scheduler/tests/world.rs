@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use weft_control::{COMMAND_VERSION, Command, ComponentRecord, Envelope, Origin, State};
@@ -523,7 +524,7 @@ impl World {
             true => Input::LinkUp(id),
             false => {
                 self.seen.links_lost += 1;
-                Input::LinkDown(id)
+                Input::LinkDown(id, Duration::ZERO)
             }
         };
         self.handle(vec![input]);

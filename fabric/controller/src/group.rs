@@ -1,0 +1,189 @@
+//! This controller among others: what a follower cannot do itself, it asks of the leader.
+//!
+//! ```text
+//! follower: Replica::propose ──Question::Propose──▶ leader: stamps it, has it replicated
+//!           ◀──answer, and the index that it was applied at: the follower waits until it is there──
+//! follower: Driver ──Describe, Check, Want──▶ leader: its scheduler
+//! ```
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use weft_consensus::Handle;
+use weft_control::{Answer, Envelope};
+use weft_core::{Description, Digest, ErrorCode, Problem, TenantId};
+use weft_protocol::{PlanReply, PlanRequest};
+use weft_runtime::link::{Member, Peers};
+
+use crate::components::Components;
+use crate::invocations::Invocations;
+use crate::replica::Replica;
+use crate::scheduler::Request;
+
+/// Question of a follower to the leader.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Question {
+    /// Have a command replicated, whose origin is the follower's.
+    Propose(Box<Envelope>),
+    /// Have a component describe itself.
+    Describe {
+        tenant: TenantId,
+        digest: Digest,
+        compatibility: String,
+        artefact: Digest,
+    },
+    /// Plan a job that is only looked at.
+    Check {
+        tenant: TenantId,
+        request: Box<PlanRequest>,
+    },
+    /// Have an executor started for a tenant.
+    Want(TenantId),
+}
+
+/// Answer of whoever was asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// The command was applied, and all up to this index with it.
+    Proposed { answer: Answer, index: u64 },
+    /// This member does not lead, or leads no more: what came of the command is unknown.
+    NotLeader,
+    /// The component's description.
+    Described(Description),
+    /// The plan, or what is wrong with the job.
+    Checked(Box<PlanReply>),
+    /// It was passed on.
+    Done,
+}
+
+/// Carries Raft messages to the other members.
+pub(crate) struct RaftTransport(pub(crate) Option<Arc<dyn Peers>>);
+
+impl weft_consensus::Transport for RaftTransport {
+    fn send(&self, messages: Vec<weft_consensus::Message>) {
+        let Some(peers) = &self.0 else {
+            return;
+        };
+        for message in messages {
+            peers.send(message.to, weft_consensus::encode_message(&message));
+        }
+    }
+}
+
+/// Asks a member, and reads its answer.
+pub(crate) async fn ask(
+    peers: &dyn Peers,
+    member: u64,
+    question: &Question,
+) -> Result<Reply, Problem> {
+    let internal = |error: serde_json::Error| Problem::new(ErrorCode::Internal, error.to_string());
+    let question = serde_json::to_vec(question).map_err(internal)?;
+    let reply = peers.ask(member, question.into()).await?;
+    serde_json::from_slice(&reply).map_err(internal)
+}
+
+/// Has the leader do what is asked of its scheduler. If it is not reached, whoever asked sees the
+/// answer's channel closed, and tries again.
+pub(crate) async fn ask_request(peers: &dyn Peers, leader: u64, request: Request) {
+    match request {
+        Request::Describe {
+            tenant,
+            digest,
+            compatibility,
+            artefact,
+            answer,
+        } => {
+            let question = Question::Describe {
+                tenant,
+                digest,
+                compatibility,
+                artefact,
+            };
+            let result = match ask(peers, leader, &question).await {
+                Ok(Reply::Described(description)) => Ok(description),
+                Ok(_) => return,
+                Err(problem) => Err(problem),
+            };
+            // The client may have gone meanwhile.
+            let _ = answer.send(result);
+        }
+        Request::Check {
+            tenant,
+            request,
+            answer,
+        } => {
+            let question = Question::Check { tenant, request };
+            if let Ok(Reply::Checked(planned)) = ask(peers, leader, &question).await {
+                let _ = answer.to.send(*planned);
+            }
+        }
+        Request::Want(tenant) => {
+            let _ = ask(peers, leader, &Question::Want(tenant)).await;
+        }
+        // A question whose asker has gone is dropped with its connection.
+        Request::Forget { .. } => {}
+    }
+}
+
+/// The end of this controller that other members reach.
+pub(crate) struct Answerer {
+    pub(crate) handle: Handle,
+    pub(crate) replica: Replica,
+    pub(crate) components: Arc<Components>,
+    pub(crate) invocations: Invocations,
+}
+
+#[async_trait]
+impl Member for Answerer {
+    fn deliver(&self, message: &[u8]) {
+        match weft_consensus::decode_message(message) {
+            Some(message) => self.handle.deliver(message),
+            None => tracing::warn!("a Raft message cannot be read"),
+        }
+    }
+
+    async fn answer(&self, question: Bytes) -> Result<Bytes, Problem> {
+        let malformed = |error: serde_json::Error| {
+            let detail = format!("a question cannot be read: {error}");
+            Problem::new(ErrorCode::Internal, detail)
+        };
+        let question: Question = serde_json::from_slice(&question).map_err(malformed)?;
+        let reply = self.reply(question).await?;
+        let reply = serde_json::to_vec(&reply).map_err(malformed)?;
+        Ok(reply.into())
+    }
+}
+
+impl Answerer {
+    async fn reply(&self, question: Question) -> Result<Reply, Problem> {
+        if !self.handle.status().is_leader {
+            return Ok(Reply::NotLeader);
+        }
+        match question {
+            Question::Propose(envelope) => self.replica.propose_for_other(*envelope).await,
+            Question::Describe {
+                tenant,
+                digest,
+                compatibility,
+                artefact,
+            } => {
+                let described =
+                    self.components
+                        .ask_description(&tenant, &digest, compatibility, artefact);
+                Ok(Reply::Described(described.await?))
+            }
+            Question::Check { tenant, request } => {
+                let planned = self.components.plan_only(&tenant, *request).await?;
+                Ok(Reply::Checked(Box::new(planned)))
+            }
+            Question::Want(tenant) => {
+                self.invocations.want(&tenant);
+                Ok(Reply::Done)
+            }
+        }
+    }
+}

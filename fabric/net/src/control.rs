@@ -1,0 +1,293 @@
+//! Control links: commands of the leader to a node, and the node's reports.
+//!
+//! ```text
+//! scheduler ─┬─commands─▶ writer ──frames──▶ reader ─▶ commands ─▶ agent
+//!            ◀─reports─── reader ◀─frames─── writer ◀─ reports ──┘
+//! ```
+//!
+//! A node is linked to every controller, and reports to the one with the highest term. Both sides
+//! send a sign of life every [`HEARTBEAT`]; a link that is silent for [`SILENCE_MAX`] is closed, and
+//! dialled again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval, timeout};
+use weft_core::{NodeId, lock};
+use weft_protocol::{FromAgent, ToAgent};
+use weft_runtime::link::{LinkChange, MAX_LINK_MESSAGES, NodeLink};
+use weft_runtime::{OnError, Tasks, frames};
+
+use crate::backoff::Backoff;
+use crate::handshake::{Cluster, HANDSHAKE_TIMEOUT, Purpose, Refusal, introduce};
+use crate::security::{Security, Wire};
+
+/// Time between two signs of life on a link.
+const HEARTBEAT: Duration = Duration::from_millis(300);
+/// Silence after which a link is closed: three signs of life were lost.
+const SILENCE_MAX: Duration = Duration::from_millis(1_200);
+
+/// One frame of a control link.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Frame<T> {
+    /// The sender lives.
+    Alive,
+    /// A command or a report.
+    Message(T),
+}
+
+/// The controllers of a cluster, as a node reaches them.
+#[derive(Clone)]
+pub struct ToControllers {
+    /// The cluster, and the node.
+    pub cluster: Cluster,
+    /// Protection of the connections.
+    pub security: Security,
+    /// Members and their addresses.
+    pub controllers: BTreeMap<u64, String>,
+}
+
+impl ToControllers {
+    /// Dials a controller for a purpose.
+    pub(crate) async fn dial(&self, member: u64, purpose: Purpose) -> Result<Wire, Refusal> {
+        let address = &self.controllers[&member];
+        dial(&self.cluster, &self.security, member, address, purpose).await
+    }
+}
+
+/// Dials controller `member` at an address, and introduces this process.
+pub(crate) async fn dial(
+    cluster: &Cluster,
+    security: &Security,
+    member: u64,
+    address: &str,
+    purpose: Purpose,
+) -> Result<Wire, Refusal> {
+    let dialling = async {
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.map_err(|error| anyhow::anyhow!("`{address}`: {error}"))?;
+        let mut wire = security.dialled(stream, member).await?;
+        introduce(&mut wire, cluster, member, purpose).await?;
+        Ok(wire)
+    };
+    let dialled = timeout(HANDSHAKE_TIMEOUT, dialling).await;
+    dialled.unwrap_or_else(|_| {
+        let error = anyhow::anyhow!("`{address}` does not answer within {HANDSHAKE_TIMEOUT:?}");
+        Err(Refusal::Broken(error))
+    })
+}
+
+/// Reports once why a controller cannot be reached, and once that it can.
+pub(crate) struct Reachability {
+    member: u64,
+    purpose: Purpose,
+    last: Option<String>,
+}
+
+impl Reachability {
+    pub(crate) fn new(member: u64, purpose: Purpose) -> Self {
+        Self {
+            member,
+            purpose,
+            last: None,
+        }
+    }
+
+    pub(crate) fn failed(&mut self, refusal: &Refusal) {
+        let (member, purpose, reason) = (self.member, self.purpose, refusal.to_string());
+        if self.last.as_ref() != Some(&reason) {
+            tracing::warn!(
+                member,
+                ?purpose,
+                reason,
+                "a controller is not reached; trying again"
+            );
+            self.last = Some(reason);
+        }
+    }
+
+    pub(crate) fn succeeded(&mut self) {
+        let (member, purpose) = (self.member, self.purpose);
+        tracing::info!(member, ?purpose, "a controller is reached");
+        self.last = None;
+    }
+}
+
+/// Writes messages and signs of life, until the senders of messages are gone or the link breaks.
+async fn write_all<T: Serialize>(
+    writer: &mut (impl AsyncWrite + Unpin),
+    messages: &mut mpsc::Receiver<T>,
+) -> anyhow::Result<()> {
+    frames::write(writer, &Frame::<T>::Alive, &[]).await?;
+    let mut beats = interval(HEARTBEAT);
+    loop {
+        let frame = tokio::select! {
+            biased;
+            message = messages.recv() => match message {
+                Some(message) => Frame::Message(message),
+                None => return Ok(()),
+            },
+            _ = beats.tick() => Frame::Alive,
+        };
+        frames::write(writer, &frame, &[]).await?;
+    }
+}
+
+/// Reads messages until the link is closed, breaks, or is silent.
+async fn read_all<T: DeserializeOwned>(
+    reader: &mut (impl AsyncRead + Unpin),
+    heard: &Mutex<Instant>,
+    mut on_message: impl AsyncFnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    loop {
+        let frame = timeout(SILENCE_MAX, frames::read::<Frame<T>>(reader)).await;
+        let Some((frame, _)) =
+            frame.map_err(|_| anyhow::anyhow!("silent for {SILENCE_MAX:?}"))??
+        else {
+            return Ok(());
+        };
+        *lock(heard) = Instant::now();
+        if let Frame::Message(message) = frame {
+            on_message(message).await?;
+        }
+    }
+}
+
+/// Serves the link of a node that has dialled this controller, until it ends.
+pub(crate) async fn serve(
+    wire: Wire,
+    node: NodeId,
+    changes: &mpsc::Sender<LinkChange>,
+    reports: &mpsc::Sender<FromAgent>,
+) -> anyhow::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(wire);
+    // A dialler that has given up, and dialled again, sends none: its connection must not take the
+    // place of the newer one.
+    let first = timeout(SILENCE_MAX, frames::read::<Frame<FromAgent>>(&mut reader)).await;
+    if !matches!(first, Ok(Ok(Some((Frame::Alive, _))))) {
+        anyhow::bail!("its link begins without a sign of life");
+    }
+    let (commands, mut waiting) = mpsc::channel::<ToAgent>(MAX_LINK_MESSAGES);
+    // Only the scheduler holds the sender: a link that another one has replaced ends.
+    let link = commands.downgrade();
+    changes.send(LinkChange::Up(node.clone(), commands)).await?;
+    let heard = Mutex::new(Instant::now());
+    let of_node = async |report: FromAgent| {
+        anyhow::ensure!(report.node == node, "it reports for node `{}`", report.node);
+        Ok(reports.send(report).await?)
+    };
+    let ended = tokio::select! {
+        ended = read_all(&mut reader, &heard, of_node) => ended,
+        ended = write_all(&mut writer, &mut waiting) => ended,
+    };
+    if let Err(error) = &ended {
+        tracing::warn!(%node, error = %format!("{error:#}"), "the link to a node broke");
+    }
+    let silent = lock(&heard).elapsed();
+    if let Some(commands) = link.upgrade() {
+        changes
+            .send(LinkChange::Down(node, commands, silent))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Links of a node, by member, and the one that leads.
+#[derive(Default)]
+struct Links {
+    reports: BTreeMap<u64, mpsc::Sender<FromAgent>>,
+    /// The highest term of a command, and whose it was.
+    leader: Option<(u64, u64)>,
+}
+
+impl Links {
+    fn commanded(&mut self, member: u64, term: u64) {
+        if self.leader.is_none_or(|(highest, _)| term >= highest) {
+            self.leader = Some((term, member));
+        }
+    }
+
+    /// Passes a report on to the leader. If nobody leads or the link does not keep up, it is dropped:
+    /// agents repeat results, and a link that comes up again begins with a status.
+    fn report(&mut self, report: FromAgent) {
+        let Some((_, member)) = self.leader else {
+            return;
+        };
+        if let Some(link) = self.reports.get(&member)
+            && link.try_send(report).is_err()
+        {
+            // Without its sender the link ends, and is dialled again.
+            self.reports.remove(&member);
+        }
+    }
+}
+
+/// Links a node to all controllers: `end` is the agent's other end.
+pub fn follow_controllers(to: &ToControllers, end: NodeLink, tasks: &Tasks) {
+    let NodeLink {
+        commands,
+        mut reports,
+    } = end;
+    let links: Arc<Mutex<Links>> = Arc::default();
+    for member in to.controllers.keys() {
+        let (to, member) = (to.clone(), *member);
+        let (commands, links) = (commands.clone(), Arc::clone(&links));
+        tasks.spawn("control link", OnError::Stop, async move {
+            keep_linked(&to, member, &commands, &links).await
+        });
+    }
+    tasks.spawn("reports", OnError::Stop, async move {
+        while let Some(report) = reports.recv().await {
+            lock(&links).report(report);
+        }
+        Ok(())
+    });
+}
+
+/// Keeps the link to one controller up, for ever.
+async fn keep_linked(
+    to: &ToControllers,
+    member: u64,
+    commands: &mpsc::Sender<ToAgent>,
+    links: &Mutex<Links>,
+) -> anyhow::Result<()> {
+    let mut backoff = Backoff::new();
+    let mut reachability = Reachability::new(member, Purpose::Control);
+    loop {
+        match to.dial(member, Purpose::Control).await {
+            Ok(wire) => {
+                reachability.succeeded();
+                backoff.reset();
+                run_link(wire, member, commands, links).await;
+            }
+            Err(refusal) => reachability.failed(&refusal),
+        }
+        backoff.pause().await;
+    }
+}
+
+async fn run_link(wire: Wire, member: u64, commands: &mpsc::Sender<ToAgent>, links: &Mutex<Links>) {
+    let (reports, mut waiting) = mpsc::channel(MAX_LINK_MESSAGES);
+    lock(links).reports.insert(member, reports);
+    let heard = Mutex::new(Instant::now());
+    let (mut reader, mut writer) = tokio::io::split(wire);
+    let to_agent = async |command: ToAgent| {
+        lock(links).commanded(member, command.term);
+        Ok(commands.send(command).await?)
+    };
+    let ended = tokio::select! {
+        ended = read_all(&mut reader, &heard, to_agent) => ended,
+        ended = write_all(&mut writer, &mut waiting) => ended,
+    };
+    lock(links).reports.remove(&member);
+    if let Err(error) = ended {
+        tracing::warn!(member, error = %format!("{error:#}"), "the link to a controller broke");
+    }
+}

@@ -1,0 +1,121 @@
+//! The port on which a controller takes connections of nodes and of other controllers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use weft_core::{ErrorCode, Problem};
+use weft_protocol::FromAgent;
+use weft_runtime::link::{LinkChange, Member, WorkChange};
+use weft_runtime::{OnError, Tasks};
+
+use crate::handshake::{Cluster, HANDSHAKE_TIMEOUT, Party, Purpose, welcome};
+use crate::security::{Security, Wire};
+use crate::{control, peers, work};
+
+/// Connections at a time; more wait in the listener's queue.
+const CONNECTIONS_MAX: usize = 4_096;
+
+/// Where arrivals go.
+#[derive(Clone)]
+pub struct Arrivals {
+    /// Control links that come and go.
+    pub links: mpsc::Sender<LinkChange>,
+    /// Reports of nodes.
+    pub reports: mpsc::Sender<FromAgent>,
+    /// Nodes that take invocations, or do no more.
+    pub workers: mpsc::Sender<WorkChange>,
+    /// The member of the Raft group.
+    pub member: Arc<dyn Member>,
+    /// Numbers of the members: others are not listened to.
+    pub voters: Vec<u64>,
+}
+
+/// Takes connections until it is aborted.
+pub async fn listen(
+    listener: TcpListener,
+    cluster: Cluster,
+    security: Security,
+    arrivals: Arrivals,
+    tasks: Tasks,
+) -> anyhow::Result<()> {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let shared = Arc::new((cluster, security, arrivals));
+    loop {
+        let permit = Arc::clone(&permits).acquire_owned().await?;
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let shared = Arc::clone(&shared);
+        tasks.spawn("arrival", OnError::Log, async move {
+            let _permit = permit;
+            let (cluster, security, arrivals) = &*shared;
+            if let Err(error) = serve(stream, cluster, security, arrivals).await {
+                tracing::warn!(%address, error = %format!("{error:#}"), "a connection ended");
+            }
+            Ok(())
+        });
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    cluster: &Cluster,
+    security: &Security,
+    arrivals: &Arrivals,
+) -> anyhow::Result<()> {
+    let arriving = async {
+        let mut wire = security.accepted(stream).await?;
+        let judge = |from: &Party| is_known(from, &arrivals.voters);
+        let who = welcome(&mut wire, cluster, judge).await?;
+        anyhow::Ok(who.map(|(from, purpose)| (wire, from, purpose)))
+    };
+    let Some((wire, from, purpose)) = timeout(HANDSHAKE_TIMEOUT, arriving).await?? else {
+        return Ok(());
+    };
+    dispatch(wire, from, purpose, arrivals).await
+}
+
+async fn dispatch(
+    wire: Wire,
+    from: Party,
+    purpose: Purpose,
+    arrivals: &Arrivals,
+) -> anyhow::Result<()> {
+    match (from, purpose) {
+        (Party::Controller { .. }, Purpose::Raft) => {
+            peers::take_messages(wire, &*arrivals.member).await
+        }
+        (Party::Controller { .. }, Purpose::Ask) => {
+            peers::answer(wire, Arc::clone(&arrivals.member)).await
+        }
+        (Party::Node { node, .. }, Purpose::Control) => {
+            control::serve(wire, node, &arrivals.links, &arrivals.reports).await
+        }
+        (Party::Node { node, .. }, Purpose::Work) => {
+            work::serve(wire, node, &arrivals.workers).await
+        }
+        // The handshake refuses these.
+        (from, purpose) => anyhow::bail!("a {purpose:?} connection is not for {from}"),
+    }
+}
+
+/// Refuses controllers that are no members.
+fn is_known(from: &Party, voters: &[u64]) -> Result<(), Problem> {
+    match from {
+        Party::Controller { member, .. } if !voters.contains(member) => {
+            let detail = format!(
+                "controller {member} is not a member: the members are {voters:?}; compare `peers` in their settings"
+            );
+            Err(Problem::new(ErrorCode::Unauthorized, detail))
+        }
+        _ => Ok(()),
+    }
+}

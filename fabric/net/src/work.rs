@@ -1,0 +1,528 @@
+//! Invocations and compilations on a node, over HTTP/2 where the node, which has dialled, is the
+//! server.
+//!
+//! ```text
+//! /offer    ◀── which tenants are served, whenever that changes
+//! /invoke   ──▶ request, input          ◀── reply, output
+//! /stream   ──▶ request, input pieces   ◀── output pieces, reply
+//! /compile  ──▶ component               ◀── imports, artefact
+//! ```
+//!
+//! A question that the controller drops is cancelled on the node, and so abandons its invocation.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::{Request, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use weft_core::{Digest, ErrorCode, NodeId, Problem, TenantId, lock};
+use weft_protocol::{InvokeReply, InvokeRequest};
+use weft_runtime::link::{
+    Body, Compiled, Compilers, InvokeAnswer, Invoker, NoReply, StreamEvent, WorkChange, Worker,
+};
+use weft_runtime::{OnError, Scoped, Tasks};
+
+use crate::backoff::Backoff;
+use crate::control::{Reachability, ToControllers};
+use crate::handshake::Purpose;
+use crate::rpc::{self, Asker, BoxBody, LENGTH_BYTES, head_bytes, lost, read_whole};
+use crate::security::Wire;
+
+/// Time between two looks at which tenants are served.
+const OFFER_PERIOD: Duration = Duration::from_millis(20);
+/// Pieces of one stream that wait on the node for the connection, in each direction.
+const PIECES_WAITING: usize = 4;
+/// Bytes of the head of a stream.
+const HEAD_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one piece of a stream's answer.
+const PIECE_BYTES_MAX: usize = 64 << 20;
+
+/// How much longer than its deadline an invocation may take on its way.
+const DEADLINE_GRACE: Duration = Duration::from_secs(5);
+
+const OFFER: &str = "/offer";
+const INVOKE: &str = "/invoke";
+const STREAM: &str = "/stream";
+const COMPILE: &str = "/compile";
+
+/// What a node offers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Offer {
+    /// Name of the artefacts that its engine takes.
+    compatibility: String,
+    /// Tenants with an executor that takes invocations.
+    ready: BTreeSet<TenantId>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Invocation {
+    tenant: TenantId,
+    request: InvokeRequest,
+    deadline_ms: u64,
+}
+
+/// Pieces of a stream's answer: a byte for the kind, a length, and so many bytes.
+mod kind {
+    pub(super) const OUTPUT: u8 = 0;
+    pub(super) const ENDED: u8 = 1;
+    pub(super) const FAILED: u8 = 2;
+    pub(super) const HEADER_BYTES: usize = 5;
+}
+
+/// What a node offers to controllers.
+#[derive(Clone)]
+pub struct WorkSettings {
+    /// The controllers.
+    pub to: ToControllers,
+    /// Its invocations.
+    pub invoker: Arc<dyn Invoker>,
+    /// Its compilers.
+    pub compilers: Arc<dyn Compilers>,
+}
+
+/// Offers a node's work to all controllers.
+pub fn offer_work(settings: &WorkSettings, tasks: &Tasks) {
+    for member in settings.to.controllers.keys() {
+        let (settings, member) = (settings.clone(), *member);
+        tasks.spawn("work connection", OnError::Stop, async move {
+            keep_offering(&settings, member).await
+        });
+    }
+}
+
+async fn keep_offering(settings: &WorkSettings, member: u64) -> anyhow::Result<()> {
+    let mut backoff = Backoff::new();
+    let mut reachability = Reachability::new(member, Purpose::Work);
+    loop {
+        match settings.to.dial(member, Purpose::Work).await {
+            Ok(wire) => {
+                reachability.succeeded();
+                backoff.reset();
+                let settings = settings.clone();
+                let answer = move |request| answer(request, settings.clone());
+                if let Err(error) = rpc::answer(wire, answer).await {
+                    tracing::debug!(member, %error, "a work connection broke");
+                }
+            }
+            Err(refusal) => reachability.failed(&refusal),
+        }
+        backoff.pause().await;
+    }
+}
+
+async fn answer(request: Request<Incoming>, settings: WorkSettings) -> Response<BoxBody> {
+    let (path, body) = (request.uri().path().to_owned(), request.into_body());
+    match path.as_str() {
+        OFFER => offers(settings),
+        INVOKE => {
+            let invoked = invoke(body, &settings).await;
+            match invoked {
+                Ok((reply, output)) => rpc::answered(&Ok::<_, Problem>(reply), &output),
+                Err(problem) => rpc::answered(&Err::<InvokeReply, _>(problem), &[]),
+            }
+        }
+        STREAM => stream_on_node(body, settings),
+        COMPILE => {
+            let compiled = async {
+                let (component, _) = read_whole::<Digest>(body).await?;
+                settings.compilers.compile(&component).await
+            };
+            rpc::answered(&compiled.await, &[])
+        }
+        _ => rpc::refused(StatusCode::NOT_FOUND),
+    }
+}
+
+/// The offer, and again whenever it has changed.
+fn offers(settings: WorkSettings) -> Response<BoxBody> {
+    let offers = stream::unfold((settings, None), |(settings, last)| async move {
+        let mut period = tokio::time::interval(OFFER_PERIOD);
+        let offer = loop {
+            period.tick().await;
+            let offer = Offer {
+                compatibility: settings.compilers.compatibility().to_owned(),
+                ready: settings.invoker.ready_tenants().into_iter().collect(),
+            };
+            if last.as_ref() != Some(&offer) {
+                break offer;
+            }
+        };
+        let bytes = head_bytes(&offer).map(|bytes| Frame::data(bytes.freeze()));
+        Some((bytes, (settings, Some(offer))))
+    });
+    Response::new(StreamBody::new(offers).boxed_unsync())
+}
+
+async fn invoke(body: Incoming, settings: &WorkSettings) -> Result<InvokeAnswer, Problem> {
+    let (invocation, input) = read_whole::<Invocation>(body).await?;
+    let deadline = Duration::from_millis(invocation.deadline_ms);
+    let invoker = &settings.invoker;
+    invoker
+        .invoke(&invocation.tenant, invocation.request, input, deadline)
+        .await
+}
+
+/// Runs a stream; its answer ends with the reply. If the connection drops the answer, the stream is
+/// abandoned with it.
+fn stream_on_node(body: Incoming, settings: WorkSettings) -> Response<BoxBody> {
+    let (pieces, mut waiting) = mpsc::channel::<Bytes>(PIECES_WAITING);
+    let running = async move {
+        let ended = run_stream(body, &settings, &pieces).await;
+        let last = match ended {
+            Ok(reply) => piece_of(kind::ENDED, &reply),
+            Err(NoReply::Failed(problem)) => piece_of(kind::FAILED, &problem),
+            Err(NoReply::Left) => return,
+        };
+        // The controller may have gone.
+        let _ = pieces.send(last).await;
+    };
+    // It runs beside its answer, whose end it does not outlive: a client that takes nothing must not
+    // hold up the deadline.
+    let running = Scoped::new(running);
+    let answer = stream::poll_fn(move |context| {
+        let _running = &running;
+        waiting.poll_recv(context)
+    });
+    let answer = answer.map(|piece| Ok(Frame::data(piece)));
+    Response::new(StreamBody::new(answer).boxed_unsync())
+}
+
+async fn run_stream(
+    body: Incoming,
+    settings: &WorkSettings,
+    pieces: &mpsc::Sender<Bytes>,
+) -> Result<InvokeReply, NoReply> {
+    let mut input = Pieces::new(body);
+    let head = input.take_block(LENGTH_BYTES, |header| {
+        u32::from_le_bytes(header.try_into().expect("four bytes")) as usize
+    });
+    let head = head.await?.ok_or_else(|| lost(&"it ended early"))?;
+    let invocation: Invocation =
+        serde_json::from_slice(&head[LENGTH_BYTES..]).map_err(|error| lost(&error))?;
+    let (client, mut events) = mpsc::channel(PIECES_WAITING);
+    let mut body = std::pin::pin!(input.rest());
+    let deadline = Duration::from_millis(invocation.deadline_ms);
+    let invoker = &settings.invoker;
+    let running = async move {
+        let (tenant, request) = (&invocation.tenant, invocation.request);
+        let ended = invoker.stream(tenant, request, body.as_mut(), deadline, &client);
+        let ended = ended.await;
+        drop(client);
+        ended
+    };
+    let passing = async move {
+        while let Some(event) = events.recv().await {
+            if pass_on(event, pieces).await.is_err() {
+                // Without its receiver, the stream sees that its client has gone.
+                return;
+            }
+        }
+    };
+    tokio::join!(running, passing).0
+}
+
+async fn pass_on(event: StreamEvent, pieces: &mpsc::Sender<Bytes>) -> Result<(), NoReply> {
+    let piece = match event {
+        StreamEvent::Output(bytes) => piece(kind::OUTPUT, &bytes),
+        StreamEvent::Ended(reply) => piece_of(kind::ENDED, &*reply),
+        StreamEvent::Failed(problem) => piece_of(kind::FAILED, &problem),
+    };
+    pieces.send(piece).await.map_err(|_| NoReply::Left)
+}
+
+fn piece(kind: u8, bytes: &[u8]) -> Bytes {
+    let mut piece = BytesMut::with_capacity(kind::HEADER_BYTES + bytes.len());
+    piece.put_u8(kind);
+    piece.put_u32_le(u32::try_from(bytes.len()).expect("a piece is small"));
+    piece.put_slice(bytes);
+    piece.freeze()
+}
+
+fn piece_of(kind: u8, message: &impl Serialize) -> Bytes {
+    let bytes = serde_json::to_vec(message).expect("replies are plain data");
+    piece(kind, &bytes)
+}
+
+/// Bytes of a body as they come, cut into blocks that have their length before them.
+struct Pieces {
+    body: Incoming,
+    held: BytesMut,
+}
+
+impl Pieces {
+    fn new(body: Incoming) -> Self {
+        Self {
+            body,
+            held: BytesMut::new(),
+        }
+    }
+
+    /// Reads until there are so many bytes. Returns whether there are; the body may end before.
+    async fn fill(&mut self, bytes: usize) -> Result<bool, Problem> {
+        while self.held.len() < bytes {
+            let Some(frame) = self.body.frame().await else {
+                return Ok(false);
+            };
+            let frame = frame.map_err(|error| lost(&error))?;
+            if let Ok(data) = frame.into_data() {
+                self.held.extend_from_slice(&data);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes the next block with its header, which says how many bytes follow it.
+    async fn take_block(
+        &mut self,
+        header_bytes: usize,
+        length: impl Fn(&[u8]) -> usize,
+    ) -> Result<Option<Bytes>, Problem> {
+        if !self.fill(header_bytes).await? {
+            return Ok(None);
+        }
+        let length = length(&self.held[..header_bytes]);
+        if length > PIECE_BYTES_MAX.max(HEAD_BYTES_MAX) {
+            return Err(lost(&format!("a message of {length} bytes is too large")));
+        }
+        let whole = header_bytes + length;
+        Ok(match self.fill(whole).await? {
+            true => Some(self.held.split_to(whole).freeze()),
+            false => None,
+        })
+    }
+
+    /// The rest of the body, in pieces.
+    fn rest(self) -> impl futures::Stream<Item = Result<Bytes, Problem>> + Send {
+        let held = (!self.held.is_empty()).then(|| Ok(self.held.freeze()));
+        let more = stream::unfold(self.body, |mut body| async move {
+            loop {
+                match body.frame().await? {
+                    Ok(frame) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Some((Ok(data), body));
+                        }
+                    }
+                    Err(error) => return Some((Err(lost(&error)), body)),
+                }
+            }
+        });
+        stream::iter(held).chain(more)
+    }
+}
+
+/// A node, as a controller reaches it.
+struct RemoteNode {
+    node: NodeId,
+    asker: Asker,
+    compatibility: String,
+    ready: Arc<Mutex<BTreeSet<TenantId>>>,
+}
+
+/// Serves the work connection of a node that has dialled this controller, until it ends.
+pub(crate) async fn serve(
+    wire: Wire,
+    node: NodeId,
+    changes: &mpsc::Sender<WorkChange>,
+) -> anyhow::Result<()> {
+    let (asker, connection) = Asker::new(wire).await?;
+    let mut up = None;
+    let ended = tokio::select! {
+        ended = connection => ended.map_err(anyhow::Error::from),
+        ended = take_offers(&asker, &node, changes, &mut up) => ended,
+    };
+    if let Some(worker) = up {
+        changes.send(WorkChange::Down(node, worker)).await?;
+    }
+    ended
+}
+
+/// Takes a node's offers, until its connection ends.
+async fn take_offers(
+    asker: &Asker,
+    node: &NodeId,
+    changes: &mpsc::Sender<WorkChange>,
+    up: &mut Option<Worker>,
+) -> anyhow::Result<()> {
+    let body = asker.open(OFFER, rpc::whole(&(), &[])?).await?;
+    let mut pieces = Pieces::new(body);
+    let ready: Arc<Mutex<BTreeSet<TenantId>>> = Arc::default();
+    let length =
+        |header: &[u8]| u32::from_le_bytes(header.try_into().expect("four bytes")) as usize;
+    while let Some(block) = pieces.take_block(LENGTH_BYTES, length).await? {
+        let offer: Offer = serde_json::from_slice(&block[LENGTH_BYTES..])?;
+        *lock(&ready) = offer.ready;
+        if up.is_none() {
+            let remote = Arc::new(RemoteNode {
+                node: node.clone(),
+                asker: asker.clone(),
+                compatibility: offer.compatibility,
+                ready: Arc::clone(&ready),
+            });
+            let worker = Worker {
+                invoker: Arc::clone(&remote) as Arc<dyn Invoker>,
+                compilers: remote,
+            };
+            *up = Some(worker.clone());
+            changes.send(WorkChange::Up(node.clone(), worker)).await?;
+        }
+    }
+    Ok(())
+}
+
+impl RemoteNode {
+    /// A broken connection is the node's: clients try again, on another.
+    fn gone(&self, problem: Problem) -> Problem {
+        match problem.code {
+            ErrorCode::Busy => {
+                tracing::debug!(node = %self.node, problem = problem.detail, "a node went away");
+                let detail = "the node went away while the function ran; try again";
+                Problem::new(ErrorCode::Busy, detail)
+            }
+            _ => problem,
+        }
+    }
+
+    fn invocation(tenant: &TenantId, request: InvokeRequest, deadline: Duration) -> Invocation {
+        Invocation {
+            tenant: tenant.clone(),
+            request,
+            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+#[async_trait]
+impl Compilers for RemoteNode {
+    async fn compile(&self, component: &Digest) -> Result<Compiled, Problem> {
+        let asked = self
+            .asker
+            .ask::<Result<Compiled, Problem>>(COMPILE, component, &[]);
+        asked.await.map_err(|problem| self.gone(problem))?.0
+    }
+
+    fn compatibility(&self) -> &str {
+        &self.compatibility
+    }
+}
+
+#[async_trait]
+impl Invoker for RemoteNode {
+    async fn invoke(
+        &self,
+        tenant: &TenantId,
+        request: InvokeRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<InvokeAnswer, Problem> {
+        let head = Self::invocation(tenant, request, deadline);
+        let asked = self
+            .asker
+            .ask::<Result<InvokeReply, Problem>>(INVOKE, &head, &input);
+        let asked = timeout(deadline + DEADLINE_GRACE, asked).await;
+        let asked = asked.unwrap_or_else(|_| Err(lost(&"it is silent")));
+        let (reply, output) = asked.map_err(|problem| self.gone(problem))?;
+        Ok((reply?, output))
+    }
+
+    async fn stream(
+        &self,
+        tenant: &TenantId,
+        request: InvokeRequest,
+        mut body: Body<'_>,
+        deadline: Duration,
+        client: &mpsc::Sender<StreamEvent>,
+    ) -> Result<InvokeReply, NoReply> {
+        let head = head_bytes(&Self::invocation(tenant, request, deadline))?.freeze();
+        let (input, mut waiting) = mpsc::channel::<Result<Bytes, Problem>>(PIECES_WAITING);
+        let sent = stream::poll_fn(move |context| waiting.poll_recv(context));
+        let sent = sent.map(|piece| piece.map(Frame::data));
+        let sent = StreamBody::new(sent).boxed_unsync();
+        // Ends only if the body fails: what came of it, the node knows.
+        let sending = async move {
+            if input.send(Ok(head)).await.is_ok() {
+                while let Some(piece) = body.next().await {
+                    match piece {
+                        Ok(piece) => {
+                            if input.send(Ok(piece)).await.is_err() {
+                                break;
+                            }
+                        }
+                        Err(problem) => {
+                            let _ = input.send(Err(problem.clone())).await;
+                            return problem;
+                        }
+                    }
+                }
+            }
+            drop(input);
+            std::future::pending::<Problem>().await
+        };
+        let receiving = async {
+            let answer = self.asker.open(STREAM, sent).await;
+            let answer = answer.map_err(|problem| self.gone(problem))?;
+            self.take_answer(answer, client).await
+        };
+        tokio::select! {
+            ended = receiving => ended,
+            problem = sending => Err(problem.into()),
+            () = client.closed() => Err(NoReply::Left),
+            () = sleep(deadline + DEADLINE_GRACE) => {
+                Err(self.gone(lost(&"it is silent")).into())
+            }
+        }
+    }
+
+    fn is_ready(&self, tenant: &TenantId) -> bool {
+        lock(&self.ready).contains(tenant)
+    }
+
+    fn ready_tenants(&self) -> Vec<TenantId> {
+        lock(&self.ready).iter().cloned().collect()
+    }
+}
+
+impl RemoteNode {
+    /// Passes output on to the client as it comes, and returns what comes last.
+    async fn take_answer(
+        &self,
+        answer: Incoming,
+        client: &mpsc::Sender<StreamEvent>,
+    ) -> Result<InvokeReply, NoReply> {
+        let mut pieces = Pieces::new(answer);
+        let length = |header: &[u8]| {
+            u32::from_le_bytes(header[1..].try_into().expect("four bytes")) as usize
+        };
+        loop {
+            let block = pieces.take_block(kind::HEADER_BYTES, length).await;
+            let block = block.map_err(|problem| self.gone(problem))?;
+            let Some(mut block) = block else {
+                return Err(self.gone(lost(&"it ended early")).into());
+            };
+            let kind = block[0];
+            block.advance(kind::HEADER_BYTES);
+            let read = |error: serde_json::Error| lost(&error);
+            match kind {
+                kind::OUTPUT => {
+                    if client.send(StreamEvent::Output(block)).await.is_err() {
+                        return Err(NoReply::Left);
+                    }
+                }
+                kind::ENDED => return Ok(serde_json::from_slice(&block).map_err(read)?),
+                kind::FAILED => {
+                    let problem: Problem = serde_json::from_slice(&block).map_err(read)?;
+                    return Err(problem.into());
+                }
+                kind => return Err(lost(&format!("a piece of kind {kind}")).into()),
+            }
+        }
+    }
+}

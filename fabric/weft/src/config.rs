@@ -1,0 +1,266 @@
+//! Settings of controllers and nodes: a TOML file, and environment variables over it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+use weft_core::NodeId;
+use weft_net::{Certificates, Security};
+
+/// All keys of a controller with their meaning, as `weft config` prints them.
+pub(crate) const CONTROLLER: &str = include_str!("controller.toml");
+/// All keys of a node.
+pub(crate) const NODE: &str = include_str!("node.toml");
+/// Beginning of the names of environment variables with settings.
+const PREFIX: &str = "WEFT__";
+/// Commands between two snapshots of the control state.
+pub(crate) const SNAPSHOT_EVERY: u64 = 1_000;
+
+/// Settings of a controller.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ControllerConfig {
+    pub(crate) cluster: String,
+    pub(crate) member: u64,
+    pub(crate) listen: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) store: PathBuf,
+    pub(crate) token_file: PathBuf,
+    #[serde(default)]
+    pub(crate) allow_host: Vec<String>,
+    #[serde(default)]
+    pub(crate) allow_origin: Vec<String>,
+    #[serde(default)]
+    plain_text: bool,
+    peers: BTreeMap<String, String>,
+    #[serde(default)]
+    tls: Option<TlsConfig>,
+    #[serde(default)]
+    pub(crate) raft: RaftConfig,
+    #[serde(default)]
+    pub(crate) scheduler: SchedulerConfig,
+}
+
+/// Settings of a node.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeConfig {
+    pub(crate) cluster: String,
+    pub(crate) node: NodeId,
+    pub(crate) data: PathBuf,
+    pub(crate) store: PathBuf,
+    #[serde(default)]
+    pub(crate) slots: u32,
+    #[serde(default)]
+    plain_text: bool,
+    controllers: BTreeMap<String, String>,
+    #[serde(default)]
+    tls: Option<TlsConfig>,
+}
+
+/// Files with certificates.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsConfig {
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// Settings of Raft.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RaftConfig {
+    pub(crate) snapshot_every: u64,
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self {
+            snapshot_every: SNAPSHOT_EVERY,
+        }
+    }
+}
+
+/// Settings of the scheduler.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SchedulerConfig {
+    pub(crate) run_tasks_twice: bool,
+}
+
+impl ControllerConfig {
+    /// Reads settings of a controller. Errors: what is wrong with them, and where.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let config: Self = read(path)?;
+        let peers = config.peers()?;
+        if !peers.contains_key(&config.member) {
+            bail!(
+                "`{}`: `member` is {}, and `peers` has no address for it",
+                path.display(),
+                config.member
+            );
+        }
+        Ok(config)
+    }
+
+    /// Addresses of the members.
+    pub(crate) fn peers(&self) -> anyhow::Result<BTreeMap<u64, String>> {
+        numbered("peers", &self.peers)
+    }
+
+    /// Protection of connections.
+    pub(crate) fn security(&self) -> anyhow::Result<Security> {
+        security(self.plain_text, self.tls.as_ref())
+    }
+}
+
+impl NodeConfig {
+    /// Reads settings of a node. Errors: what is wrong with them, and where.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let config: Self = read(path)?;
+        config.controllers()?;
+        Ok(config)
+    }
+
+    /// Addresses of the controllers.
+    pub(crate) fn controllers(&self) -> anyhow::Result<BTreeMap<u64, String>> {
+        numbered("controllers", &self.controllers)
+    }
+
+    /// Protection of connections.
+    pub(crate) fn security(&self) -> anyhow::Result<Security> {
+        security(self.plain_text, self.tls.as_ref())
+    }
+}
+
+fn security(plain_text: bool, tls: Option<&TlsConfig>) -> anyhow::Result<Security> {
+    match (plain_text, tls) {
+        (true, None) => Ok(Security::plain()),
+        (false, Some(tls)) => Security::tls(&Certificates {
+            ca: tls.ca.clone(),
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+        }),
+        (true, Some(_)) => bail!("`plain_text` and `tls` exclude each other"),
+        (false, None) => bail!(
+            "`tls` is missing: `weft certs` makes certificates; on one machine, `plain_text = true` does without"
+        ),
+    }
+}
+
+fn numbered(
+    key: &str,
+    addresses: &BTreeMap<String, String>,
+) -> anyhow::Result<BTreeMap<u64, String>> {
+    if addresses.is_empty() {
+        bail!("`{key}` is empty");
+    }
+    let numbered = addresses.iter().map(|(number, address)| {
+        let member: Option<u64> = number.parse().ok().filter(|member| *member > 0);
+        let member =
+            member.with_context(|| format!("`{key}`: `{number}` is not a number above 0"))?;
+        Ok((member, address.clone()))
+    });
+    numbered.collect()
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
+    let settings: Table = text
+        .parse()
+        .with_context(|| format!("`{}` is not TOML", path.display()))?;
+    let variables = std::env::vars().filter(|(name, _)| name.starts_with(PREFIX));
+    let settings = overridden(settings, variables);
+    let settings = settings.try_into();
+    settings.with_context(|| format!("`{}` (`weft config` prints all keys)", path.display()))
+}
+
+/// Puts the values of environment variables over those of a file.
+fn overridden(mut settings: Table, variables: impl Iterator<Item = (String, String)>) -> Table {
+    for (name, text) in variables {
+        let name = name[PREFIX.len()..].to_lowercase();
+        let keys: Vec<&str> = name.split("__").collect();
+        let Some((last, tables)) = keys.split_last() else {
+            continue;
+        };
+        let mut table = &mut settings;
+        for key in tables {
+            let inner = table
+                .entry((*key).to_owned())
+                .or_insert_with(|| Value::Table(Table::new()));
+            if !inner.is_table() {
+                *inner = Value::Table(Table::new());
+            }
+            table = inner.as_table_mut().expect("it is one now");
+        }
+        table.insert((*last).to_owned(), value(&text));
+    }
+    settings
+}
+
+/// The value of a variable: TOML, or a text.
+fn value(text: &str) -> Value {
+    let parsed: Option<Table> = format!("value = {text}").parse().ok();
+    let parsed = parsed.and_then(|mut table| table.remove("value"));
+    parsed.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printed_settings_are_complete_and_valid() {
+        let controller: ControllerConfig = toml::from_str(CONTROLLER).expect("it is valid");
+        assert_eq!(controller.peers().expect("numbers").len(), 1);
+        assert_eq!(controller.raft.snapshot_every, SNAPSHOT_EVERY);
+        let node: NodeConfig = toml::from_str(NODE).expect("it is valid");
+        assert_eq!(node.controllers().expect("numbers").len(), 1);
+    }
+
+    #[test]
+    fn variables_go_over_the_file() {
+        let file: Table = NODE.parse().expect("TOML");
+        let variables = [
+            ("WEFT__SLOTS", "3"),
+            ("WEFT__NODE", "node-7"),
+            ("WEFT__TLS__CA", "/elsewhere/ca.pem"),
+            ("WEFT__CONTROLLERS", "{ 1 = \"a:1\", 2 = \"b:1\" }"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let node: NodeConfig = overridden(file, variables.into_iter())
+            .try_into()
+            .expect("it is valid");
+        assert_eq!((node.slots, node.node.as_str()), (3, "node-7"));
+        assert_eq!(
+            node.tls.as_ref().expect("a table").ca,
+            Path::new("/elsewhere/ca.pem")
+        );
+        let controllers = node.controllers().expect("numbers");
+        assert_eq!(controllers[&2], "b:1");
+    }
+
+    #[test]
+    fn protection_is_chosen_openly() {
+        let refusal = |plain, tls: Option<&TlsConfig>| {
+            security(plain, tls)
+                .err()
+                .expect("it is refused")
+                .to_string()
+        };
+        assert!(refusal(false, None).contains("weft certs"));
+        let tls = TlsConfig {
+            ca: "ca.pem".into(),
+            certificate: "a.pem".into(),
+            key: "a.key".into(),
+        };
+        assert!(refusal(true, Some(&tls)).contains("exclude"));
+        assert!(refusal(false, Some(&tls)).contains("ca.pem"));
+        assert!(security(true, None).is_ok());
+    }
+}

@@ -1,0 +1,115 @@
+//! `weft controller`: one member of a group of controllers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use weft_controller::{AllowedSources, Controller, ControllerSettings, Folders, Group, NodeInputs};
+use weft_core::Incarnation;
+use weft_net::{Arrivals, Cluster, Party, PeerLinks};
+use weft_runtime::link::MAX_LINK_MESSAGES;
+use weft_runtime::{OnError, Tasks, random};
+use weft_telemetry::Registry;
+
+use crate::config::ControllerConfig;
+use crate::data_folder::{DataFolder, read_token};
+use crate::identity::Owner;
+use crate::serving::{listen, run_until_stopped};
+
+/// Connections of nodes that may wait to be taken note of.
+const CHANGES_MAX: usize = 256;
+
+/// Runs `weft controller` until it gets SIGINT or SIGTERM.
+pub(crate) fn run(config: &Path) -> anyhow::Result<()> {
+    let config = ControllerConfig::read(config)?;
+    run_until_stopped("weft-api", serve(config))
+}
+
+async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
+    let (peers, security) = (config.peers()?, config.security()?);
+    let owner = Owner::Controller {
+        cluster: config.cluster.clone(),
+        member: config.member,
+    };
+    let data = config.data.clone();
+    let folder = tokio::task::spawn_blocking(move || DataFolder::open(&data, &owner)).await??;
+    let folders = shared_folders(&config, &folder)?;
+    let api = listen(config.listen, "`listen` of its settings").await?;
+    let address = &peers[&config.member];
+    let arriving = listen(address.as_str(), "`peers` of its settings").await?;
+    let cancel = CancellationToken::new();
+    let tasks = Tasks::new(cancel.clone());
+    let incarnation = Incarnation::from_random(random::bytes()?);
+    let cluster = Cluster {
+        id: config.cluster.clone(),
+        me: Party::Controller {
+            member: config.member,
+            incarnation,
+        },
+    };
+    let links = PeerLinks::new(&cluster, &security, config.member, &peers, &tasks);
+    let settings = ControllerSettings {
+        folders,
+        raft: folder.raft(),
+        snapshot_every: config.raft.snapshot_every,
+        incarnation,
+        run_tasks_twice: config.scheduler.run_tasks_twice,
+        token: read_token(&config.token_file)?,
+        allowed: AllowedSources {
+            hosts: config.allow_host.clone(),
+            origins: config.allow_origin.clone(),
+        },
+        group: Some(Group {
+            member: config.member,
+            voters: peers.keys().copied().collect(),
+            peers: Arc::new(links),
+        }),
+    };
+    let (changes, links) = mpsc::channel(CHANGES_MAX);
+    let (reports, reported) = mpsc::channel(MAX_LINK_MESSAGES);
+    let (workers, working) = mpsc::channel(CHANGES_MAX);
+    let nodes = NodeInputs {
+        links,
+        reports: reported,
+        workers: working,
+    };
+    let registry = Registry::new();
+    let starting = Controller::start(settings, api, nodes, &registry, &tasks, cancel.clone());
+    let controller = starting.await?;
+    let arrivals = Arrivals {
+        links: changes,
+        reports,
+        workers,
+        member: controller.member(),
+        voters: peers.keys().copied().collect(),
+    };
+    let arriving = weft_net::listen(arriving, cluster, security, arrivals, tasks.clone());
+    tasks.spawn("arrivals", OnError::Stop, arriving);
+    tracing::info!(listen = %config.listen, member = config.member, "serving");
+    eprintln!(
+        "controller {} of `{}` serves http://{}, and nodes on {address} (data in {})",
+        config.member,
+        config.cluster,
+        config.listen,
+        config.data.display()
+    );
+    crate::serving::until_stopped(&controller, &cancel, &tasks).await
+}
+
+/// The folders of a controller: the store is shared, and uploads are received beside it, so that they
+/// can be renamed into it.
+fn shared_folders(config: &ControllerConfig, folder: &DataFolder) -> anyhow::Result<Folders> {
+    let store = config.store.clone();
+    let uploads = store.join(format!("uploads-{}", config.member));
+    for one in [&store, &uploads] {
+        std::fs::create_dir_all(one)
+            .with_context(|| format!("the store `{}` cannot be made", one.display()))?;
+    }
+    Ok(Folders {
+        store,
+        uploads,
+        ..folder.folders()
+    })
+}

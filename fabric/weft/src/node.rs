@@ -1,0 +1,93 @@
+//! `weft node`: a machine that runs functions.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use weft_agent::{Agent, AgentSettings, NodeSettings};
+use weft_core::Incarnation;
+use weft_net::{Cluster, Party, ToControllers, WorkSettings};
+use weft_runtime::link::local_link;
+use weft_runtime::{OnError, Tasks, random};
+use weft_telemetry::Registry;
+
+use crate::config::NodeConfig;
+use crate::data_folder::DataFolder;
+use crate::identity::Owner;
+use crate::serving::{run_until_stopped, slots, stop_signal};
+
+/// Runs `weft node` until it gets SIGINT or SIGTERM.
+pub(crate) fn run(config: &Path) -> anyhow::Result<()> {
+    let config = NodeConfig::read(config)?;
+    run_until_stopped("weft-node", serve(config))
+}
+
+async fn serve(config: NodeConfig) -> anyhow::Result<()> {
+    let (controllers, security) = (config.controllers()?, config.security()?);
+    let owner = Owner::Node {
+        cluster: config.cluster.clone(),
+        node: config.node.clone(),
+    };
+    let data = config.data.clone();
+    let folder = tokio::task::spawn_blocking(move || DataFolder::open(&data, &owner)).await??;
+    anyhow::ensure!(
+        config.store.is_dir(),
+        "the store `{}` is not there: it is a folder that all processes of the cluster share",
+        config.store.display()
+    );
+    let cancel = CancellationToken::new();
+    let tasks = Tasks::new(cancel.clone());
+    let incarnation = Incarnation::from_random(random::bytes()?);
+    let settings = AgentSettings {
+        node: NodeSettings {
+            node: config.node.clone(),
+            incarnation,
+            compatibility: tokio::task::spawn_blocking(weft_sandbox::compatibility).await?,
+            slots: slots(Some(config.slots).filter(|slots| *slots > 0)),
+        },
+        store: config.store.clone(),
+        spill: folder.folders().spill,
+    };
+    let registry = Registry::new();
+    let metrics = weft_agent::Metrics::new(&registry);
+    let agent = Agent::new(settings, tasks.clone(), metrics).context("the agent does not start")?;
+    let to = ToControllers {
+        cluster: Cluster {
+            id: config.cluster.clone(),
+            me: Party::Node {
+                node: config.node.clone(),
+                incarnation,
+            },
+        },
+        security,
+        controllers,
+    };
+    let (link, to_controllers) = local_link();
+    let work = WorkSettings {
+        to: to.clone(),
+        invoker: Arc::new(agent.invocations()),
+        compilers: agent.compilers(),
+    };
+    weft_net::follow_controllers(&to, link, &tasks);
+    weft_net::offer_work(&work, &tasks);
+    tasks.spawn(
+        "agent",
+        OnError::Stop,
+        agent.run(to_controllers, cancel.clone()),
+    );
+    tracing::info!(node = %config.node, "serving");
+    eprintln!(
+        "node `{}` of `{}` looks for controllers (data in {})",
+        config.node,
+        config.cluster,
+        config.data.display()
+    );
+    let outcome = tokio::select! {
+        stopped = stop_signal() => stopped,
+        () = cancel.cancelled() => Err(anyhow::anyhow!("a part of the node failed; see the log above")),
+    };
+    cancel.cancel();
+    tasks.abort();
+    outcome
+}
