@@ -140,22 +140,22 @@ async fn write_all<T: Serialize>(
     }
 }
 
-/// Reads messages until the link is closed, breaks, or is silent.
-async fn read_all<T: DeserializeOwned>(
+/// Reads the next message; nothing once the link is closed. Errors: it broke, or is silent.
+///
+/// Not cancel-safe: a dropped future may have read half a frame.
+async fn read_message<T: DeserializeOwned>(
     reader: &mut (impl AsyncRead + Unpin),
     heard: &Mutex<Instant>,
-    mut on_message: impl AsyncFnMut(T) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<T>> {
     loop {
         let frame = timeout(SILENCE_MAX, frames::read::<Frame<T>>(reader)).await;
-        let Some((frame, _)) =
-            frame.map_err(|_| anyhow::anyhow!("silent for {SILENCE_MAX:?}"))??
+        let Some((frame, _)) = frame.map_err(|_| anyhow::anyhow!("silent for {SILENCE_MAX:?}"))??
         else {
-            return Ok(());
+            return Ok(None);
         };
         *lock(heard) = Instant::now();
         if let Frame::Message(message) = frame {
-            on_message(message).await?;
+            return Ok(Some(message));
         }
     }
 }
@@ -179,12 +179,15 @@ pub(crate) async fn serve(
     let link = commands.downgrade();
     changes.send(LinkChange::Up(node.clone(), commands)).await?;
     let heard = Mutex::new(Instant::now());
-    let of_node = async |report: FromAgent| {
-        anyhow::ensure!(report.node == node, "it reports for node `{}`", report.node);
-        Ok(reports.send(report).await?)
+    let of_node = async {
+        while let Some(report) = read_message::<FromAgent>(&mut reader, &heard).await? {
+            anyhow::ensure!(report.node == node, "it reports for node `{}`", report.node);
+            reports.send(report).await?;
+        }
+        Ok(())
     };
     let ended = tokio::select! {
-        ended = read_all(&mut reader, &heard, of_node) => ended,
+        ended = of_node => ended,
         ended = write_all(&mut writer, &mut waiting) => ended,
     };
     if let Err(error) = &ended {
@@ -278,12 +281,15 @@ async fn run_link(wire: Wire, member: u64, commands: &mpsc::Sender<ToAgent>, lin
     lock(links).reports.insert(member, reports);
     let heard = Mutex::new(Instant::now());
     let (mut reader, mut writer) = tokio::io::split(wire);
-    let to_agent = async |command: ToAgent| {
-        lock(links).commanded(member, command.term);
-        Ok(commands.send(command).await?)
+    let to_agent = async {
+        while let Some(command) = read_message::<ToAgent>(&mut reader, &heard).await? {
+            lock(links).commanded(member, command.term);
+            commands.send(command).await?;
+        }
+        anyhow::Ok(())
     };
     let ended = tokio::select! {
-        ended = read_all(&mut reader, &heard, to_agent) => ended,
+        ended = to_agent => ended,
         ended = write_all(&mut writer, &mut waiting) => ended,
     };
     lock(links).reports.remove(&member);
