@@ -37,10 +37,11 @@ pub(crate) fn read(
         parse_toml(&text)
     };
     let mut document = parsed.map_err(|wrong| invalid(path, wrong))?;
-    resolve(&mut document, &folder);
     let doubts = doubts(&document, params)?;
     set_params(&mut document, params);
+    // A param may make a path absolute.
     expand_paths(&mut document);
+    resolve(&mut document, &folder);
     Ok((document, doubts))
 }
 

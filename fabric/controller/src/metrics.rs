@@ -45,8 +45,6 @@ pub(crate) struct Metrics {
     pub(crate) invocations: Family<CodeLabels, Counter>,
     invocation_seconds: Family<FunctionLabels, Histogram>,
     labelled_functions: LabelledFunctions,
-    /// Counted by the agent.
-    invocations_under_way: Gauge,
     pub(crate) input_held: Gauge,
     /// Shared with the agent: stored outputs that are sent again.
     pub(crate) output_held: Gauge,
@@ -92,7 +90,6 @@ impl Metrics {
                 "Time to the answer, by function",
             ),
             labelled_functions: LabelledFunctions::default(),
-            invocations_under_way: gauge("invocations_under_way", "Invocations that run or wait"),
             input_held: bytes("invocation_input_held", "Inputs that come in, wait or run"),
             output_held: bytes(
                 "invocation_output_held",
@@ -126,11 +123,6 @@ impl Metrics {
                 Gauge::default(),
             ),
         }
-    }
-
-    /// Invocations that run or wait on this node; its agent counts them.
-    pub(crate) fn invocations_under_way(&self) -> i64 {
-        self.invocations_under_way.get()
     }
 
     /// Records usage, by the account that bears it.

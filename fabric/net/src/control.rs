@@ -149,7 +149,8 @@ async fn read_message<T: DeserializeOwned>(
 ) -> anyhow::Result<Option<T>> {
     loop {
         let frame = timeout(SILENCE_MAX, frames::read::<Frame<T>>(reader)).await;
-        let Some((frame, _)) = frame.map_err(|_| anyhow::anyhow!("silent for {SILENCE_MAX:?}"))??
+        let Some((frame, _)) =
+            frame.map_err(|_| anyhow::anyhow!("silent for {SILENCE_MAX:?}"))??
         else {
             return Ok(None);
         };
