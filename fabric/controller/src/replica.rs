@@ -347,7 +347,12 @@ impl Replica {
         envelope: Envelope,
     ) -> Result<(Answer, u64), Tried> {
         let question = Question::Propose(Box::new(envelope));
-        let reply = group::ask(peers, leader, &question).await;
+        let mut status = self.handle.watch_status();
+        let reply = tokio::select! {
+            reply = group::ask(peers, leader, &question) => reply,
+            // One that is cut off or stopped may not answer for long: another one leads by then.
+            _ = status.wait_for(|status| status.leader_id != Some(leader)) => Ok(Reply::NotLeader),
+        };
         match reply {
             Ok(Reply::Proposed { answer, index }) => {
                 let applied = self.handle.applied(index);

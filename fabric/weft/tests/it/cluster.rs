@@ -76,7 +76,16 @@ impl Cluster {
         self.token = token.trim().to_owned();
         let pids = up["processes"].as_array().expect("a list").iter();
         let pids: Vec<String> = pids.map(|process| process["pid"].to_string()).collect();
+        self.dismiss_guard();
         self.guard = Some(guard(&pids));
+    }
+
+    /// Ends the guard before its pipe closes, which would have it kill the processes.
+    fn dismiss_guard(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            guard.kill().expect("it is our child");
+            guard.wait().expect("it ends");
+        }
     }
 
     fn run(&self, verb: &str, arguments: &[&str]) -> Value {
@@ -152,10 +161,7 @@ impl Drop for Cluster {
             eprintln!("{}", self.logs());
         }
         let _ = self.command("down").output();
-        if let Some(mut guard) = self.guard.take() {
-            let _ = guard.kill();
-            let _ = guard.wait();
-        }
+        self.dismiss_guard();
     }
 }
 
