@@ -149,7 +149,7 @@ pub(crate) enum ClusterCommand {
 /// The cluster that is meant.
 #[derive(Debug, Args)]
 pub(crate) struct ClusterArguments {
-    /// Folder of the cluster [default: `cluster` in the data folder]
+    /// Folder of the cluster [default: `weft-cluster` beside the default data folder]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -445,13 +445,51 @@ pub(crate) struct CompilerArguments {
 const OF_NO_USE: [(&str, &[&str]); 3] = [
     (
         "endpoint",
-        &["up", "new", "build", "show", "executor", "compiler"],
+        &[
+            "up",
+            "controller",
+            "node",
+            "cluster",
+            "certs",
+            "config",
+            "new",
+            "build",
+            "show",
+            "executor",
+            "compiler",
+        ],
     ),
     (
         "token",
-        &["up", "new", "build", "show", "executor", "compiler"],
+        &[
+            "up",
+            "controller",
+            "node",
+            "cluster",
+            "certs",
+            "config",
+            "new",
+            "build",
+            "show",
+            "executor",
+            "compiler",
+        ],
     ),
-    ("data", &["new", "build", "show", "executor", "compiler"]),
+    (
+        "data",
+        &[
+            "controller",
+            "node",
+            "cluster",
+            "certs",
+            "config",
+            "new",
+            "build",
+            "show",
+            "executor",
+            "compiler",
+        ],
+    ),
 ];
 
 /// Parses a command line, the name of the program first.

@@ -237,7 +237,12 @@ impl Client {
         for _ in 1..BUSY_ATTEMPTS {
             let answer = self.send_while_lost(call).await?;
             match answer.asks_to_wait() {
-                Some(wait) => tokio::time::sleep(wait).await,
+                Some(wait) => {
+                    // Another controller may be less busy, or know a leader.
+                    let next = (self.current.load(Ordering::Relaxed) + 1) % self.endpoints.len();
+                    self.current.store(next, Ordering::Relaxed);
+                    tokio::time::sleep(wait).await;
+                }
                 None => return answer.accepted(),
             }
         }

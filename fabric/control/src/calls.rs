@@ -77,8 +77,10 @@ fn problem_bytes(problem: &Problem) -> u64 {
 pub enum Begun {
     /// Nothing: the call is to be made.
     New,
-    /// It is being made.
+    /// It is being made by the process that asks.
     Running,
+    /// It is being made by another controller.
+    Elsewhere,
     /// It was made.
     Ended(Box<CallOutcome>),
 }
@@ -99,13 +101,11 @@ struct Call {
 }
 
 impl Call {
-    /// Returns whether the process that makes the call may still be at it, as far as `by` can know, who
-    /// wants to make it: `by` itself is, an earlier life of the same controller is not, and another
-    /// controller may be until no invocation takes as long.
-    fn may_still_run(&self, by: &str, at_ms: u64) -> bool {
+    /// Returns whether another controller than that of `by` may still be at the call: until no invocation
+    /// takes as long. An earlier life of the same controller is not.
+    fn may_run_elsewhere(&self, by: &str, at_ms: u64) -> bool {
         let controller = |by: &str| by.split_once(':').map(|(member, _)| member.to_owned());
-        let elsewhere = controller(&self.by) != controller(by);
-        self.by == by || (elsewhere && at_ms < self.begun_ms + TAKEN_OVER_MS)
+        controller(&self.by) != controller(by) && at_ms < self.begun_ms + TAKEN_OVER_MS
     }
 
     /// Bytes of its record. The key stands in the index, too.
@@ -206,7 +206,8 @@ impl KeyedCalls {
             }
             match &call.outcome {
                 Some(outcome) => return Ok(Begun::Ended(outcome.clone())),
-                None if call.may_still_run(&by, at_ms) => return Ok(Begun::Running),
+                None if call.by == by => return Ok(Begun::Running),
+                None if call.may_run_elsewhere(&by, at_ms) => return Ok(Begun::Elsewhere),
                 None => {}
             }
         }
@@ -430,14 +431,15 @@ mod tests {
     fn a_call_of_another_controller_is_left_to_it_while_it_may_run() {
         let mut calls = KeyedCalls::default();
         assert_eq!(begin(&mut calls, "r", "1:a", 1), Ok(Begun::New));
-        assert_eq!(begin(&mut calls, "r", "2:b", 2), Ok(Begun::Running));
+        assert_eq!(begin(&mut calls, "r", "2:b", 2), Ok(Begun::Elsewhere));
         assert_eq!(
             begin(&mut calls, "r", "1:c", 3),
             Ok(Begun::New),
             "its controller has started again"
         );
         let late = 3 + TAKEN_OVER_MS;
-        assert_eq!(begin(&mut calls, "r", "2:b", late - 1), Ok(Begun::Running));
+        let early = begin(&mut calls, "r", "2:b", late - 1);
+        assert_eq!(early, Ok(Begun::Elsewhere));
         assert_eq!(begin(&mut calls, "r", "2:b", late), Ok(Begun::New));
     }
 }

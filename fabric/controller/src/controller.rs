@@ -101,6 +101,8 @@ impl Controller {
         if settings.group.is_none() {
             replica.leads().await?;
             first_sweep(&sweep, &replica)?;
+        } else {
+            sweep.sweep_own()?;
         }
         let blobs = Blobs::local(&settings.folders.store)?;
         let metrics = Arc::new(Metrics::new(registry));

@@ -116,9 +116,7 @@ impl Sweep {
     /// folders of jobs that are gone, parts of unfinished objects. Returns how many were removed.
     pub(crate) fn sweep(&self, kept: &Kept) -> anyhow::Result<usize> {
         let mut all = |_: &fs::DirEntry| true;
-        let mut removed = self.sweep_store(kept, &mut all)?;
-        removed += remove(&self.folders.uploads, &|_| false, &mut all)?;
-        removed += remove(&self.folders.spill, &|_| false, &mut all)?;
+        let mut removed = self.sweep_store(kept, &mut all)? + self.sweep_own()?;
         let jobs = |name: &str| kept.jobs.contains(name);
         removed += remove(&self.folders.store.join("jobs"), &jobs, &mut all)?;
         Ok(removed)
@@ -146,7 +144,17 @@ impl Sweep {
             }
             is_stale
         };
-        self.sweep_store(kept, &mut stale)
+        let removed = self.sweep_store(kept, &mut stale)?;
+        // Of jobs whose clean-up was lost with a leader.
+        let jobs = |name: &str| kept.jobs.contains(name);
+        Ok(removed + remove(&self.folders.store.join("jobs"), &jobs, &mut stale)?)
+    }
+
+    /// Removes what an earlier life of this process has left in folders that are its own.
+    pub(crate) fn sweep_own(&self) -> anyhow::Result<usize> {
+        let mut all = |_: &fs::DirEntry| true;
+        Ok(remove(&self.folders.uploads, &|_| false, &mut all)?
+            + remove(&self.folders.spill, &|_| false, &mut all)?)
     }
 
     fn sweep_store(

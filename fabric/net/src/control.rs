@@ -25,7 +25,7 @@ use weft_runtime::link::{LinkChange, MAX_LINK_MESSAGES, NodeLink};
 use weft_runtime::{OnError, Tasks, frames};
 
 use crate::backoff::Backoff;
-use crate::handshake::{Cluster, HANDSHAKE_TIMEOUT, Purpose, Refusal, introduce};
+use crate::handshake::{Cluster, HANDSHAKE_TIMEOUT, Party, Purpose, Refusal, introduce};
 use crate::security::{Security, Wire};
 
 /// Time between two signs of life on a link.
@@ -58,24 +58,25 @@ impl ToControllers {
     /// Dials a controller for a purpose.
     pub(crate) async fn dial(&self, member: u64, purpose: Purpose) -> Result<Wire, Refusal> {
         let address = &self.controllers[&member];
-        dial(&self.cluster, &self.security, member, address, purpose).await
+        let dialled = dial(&self.cluster, &self.security, member, address, purpose).await;
+        dialled.map(|(wire, _)| wire)
     }
 }
 
-/// Dials controller `member` at an address, and introduces this process.
+/// Dials controller `member` at an address, and introduces this process. Returns who was reached, too.
 pub(crate) async fn dial(
     cluster: &Cluster,
     security: &Security,
     member: u64,
     address: &str,
     purpose: Purpose,
-) -> Result<Wire, Refusal> {
+) -> Result<(Wire, Party), Refusal> {
     let dialling = async {
         let stream = TcpStream::connect(address).await;
         let stream = stream.map_err(|error| anyhow::anyhow!("`{address}`: {error}"))?;
         let mut wire = security.dialled(stream, member).await?;
-        introduce(&mut wire, cluster, member, purpose).await?;
-        Ok(wire)
+        let party = introduce(&mut wire, cluster, member, purpose).await?;
+        Ok((wire, party))
     };
     let dialled = timeout(HANDSHAKE_TIMEOUT, dialling).await;
     dialled.unwrap_or_else(|_| {

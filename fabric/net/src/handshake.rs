@@ -6,10 +6,13 @@
 //!         ◀─Welcome─
 //! ```
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use weft_core::{ErrorCode, Incarnation, NodeId, Problem};
+use tokio::time::Instant;
+use weft_core::{ErrorCode, Incarnation, NodeId, Problem, lock};
 use weft_protocol::MESSAGE_VERSION;
 use weft_runtime::clock::unix_ms;
 use weft_runtime::frames;
@@ -24,6 +27,11 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// expire keys and deadlines early.
 const CLOCK_SKEW_MS_MAX: u64 = 60_000;
 
+/// Time for which a refusal is not logged again.
+const REFUSAL_TOLD_FOR: Duration = Duration::from_secs(60);
+/// Refusals that are logged within that time.
+const REFUSALS_MAX: usize = 64;
+
 /// A process of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -34,6 +42,8 @@ pub enum Party {
         member: u64,
         /// Life of the process.
         incarnation: Incarnation,
+        /// Name of its data folder, which holds its vote and its log.
+        folder: String,
     },
     /// A node.
     Node {
@@ -124,7 +134,8 @@ struct Hello {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Welcome {
-    Accepted,
+    /// By this controller.
+    Accepted(Party),
     Refused(Problem),
 }
 
@@ -145,13 +156,13 @@ impl From<anyhow::Error> for Refusal {
     }
 }
 
-/// Introduces this process to controller `to`.
+/// Introduces this process to controller `to`, and returns who it is.
 pub(crate) async fn introduce(
     wire: &mut Wire,
     cluster: &Cluster,
     to: u64,
     purpose: Purpose,
-) -> Result<(), Refusal> {
+) -> Result<Party, Refusal> {
     let hello = Hello {
         net_version: NET_VERSION,
         message_version: MESSAGE_VERSION,
@@ -164,7 +175,7 @@ pub(crate) async fn introduce(
     frames::write(wire, &hello, &[]).await?;
     let answer = frames::read::<Welcome>(wire).await?;
     match answer {
-        Some((Welcome::Accepted, _)) => Ok(()),
+        Some((Welcome::Accepted(by), _)) => Ok(by),
         Some((Welcome::Refused(problem), _)) => Err(Refusal::Refused(problem)),
         None => Err(Refusal::Broken(anyhow::anyhow!(
             "it closed the connection without an answer"
@@ -172,10 +183,29 @@ pub(crate) async fn introduce(
     }
 }
 
+/// Refusals that were logged: whoever is refused dials again, twice a second.
+#[derive(Default)]
+pub(crate) struct Refusals {
+    told: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Refusals {
+    /// Logs a refusal, unless the same one was logged a while ago.
+    fn tell(&self, problem: &str) {
+        let mut told = lock(&self.told);
+        told.retain(|_, at| at.elapsed() < REFUSAL_TOLD_FOR);
+        if told.len() < REFUSALS_MAX && !told.contains_key(problem) {
+            tracing::warn!(problem, "a connection is refused");
+            told.insert(problem.to_owned(), Instant::now());
+        }
+    }
+}
+
 /// Takes the introduction of whoever dialled. `judge` may refuse it for reasons of its own.
 pub(crate) async fn welcome(
     wire: &mut Wire,
     cluster: &Cluster,
+    refusals: &Refusals,
     judge: impl FnOnce(&Party) -> Result<(), Problem>,
 ) -> anyhow::Result<Option<(Party, Purpose)>> {
     let Some((hello, _)) = frames::read::<Hello>(wire).await? else {
@@ -186,11 +216,11 @@ pub(crate) async fn welcome(
         .and_then(|()| judge(&hello.from));
     match judged {
         Ok(()) => {
-            frames::write(wire, &Welcome::Accepted, &[]).await?;
+            frames::write(wire, &Welcome::Accepted(cluster.me.clone()), &[]).await?;
             Ok(Some((hello.from, hello.purpose)))
         }
         Err(problem) => {
-            tracing::warn!(from = %hello.from, problem = problem.detail, "a connection is refused");
+            refusals.tell(&problem.detail);
             frames::write(wire, &Welcome::Refused(problem), &[]).await?;
             Ok(None)
         }
@@ -279,6 +309,7 @@ mod tests {
             me: Party::Controller {
                 member: 1,
                 incarnation: incarnation(2),
+                folder: "a".into(),
             },
         };
         let checked = check(hello, &cluster, 1_000_000);
@@ -304,6 +335,7 @@ mod tests {
                     hello.from = Party::Controller {
                         member: 1,
                         incarnation: incarnation(2),
+                        folder: "a".into(),
                     };
                 },
                 "dialled itself",

@@ -11,7 +11,8 @@ use weft_protocol::FromAgent;
 use weft_runtime::link::{LinkChange, Member, WorkChange};
 use weft_runtime::{OnError, Tasks};
 
-use crate::handshake::{Cluster, HANDSHAKE_TIMEOUT, Party, Purpose, welcome};
+use crate::handshake::{Cluster, HANDSHAKE_TIMEOUT, Party, Purpose, Refusals, welcome};
+use crate::members::Members;
 use crate::security::{Security, Wire};
 use crate::{control, peers, work};
 
@@ -31,6 +32,8 @@ pub struct Arrivals {
     pub member: Arc<dyn Member>,
     /// Numbers of the members: others are not listened to.
     pub voters: Vec<u64>,
+    /// Their data folders.
+    pub members: Members,
 }
 
 /// Takes connections until it is aborted.
@@ -42,7 +45,7 @@ pub async fn listen(
     tasks: Tasks,
 ) -> anyhow::Result<()> {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let shared = Arc::new((cluster, security, arrivals));
+    let shared = Arc::new((cluster, security, arrivals, Refusals::default()));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await?;
         let (stream, address) = match listener.accept().await {
@@ -56,8 +59,9 @@ pub async fn listen(
         let shared = Arc::clone(&shared);
         tasks.spawn("arrival", OnError::Log, async move {
             let _permit = permit;
-            let (cluster, security, arrivals) = &*shared;
-            if let Err(error) = serve(stream, cluster, security, arrivals).await {
+            let (cluster, security, arrivals, refusals) = &*shared;
+            let served = serve(stream, cluster, security, arrivals, refusals);
+            if let Err(error) = served.await {
                 tracing::warn!(%address, error = %format!("{error:#}"), "a connection ended");
             }
             Ok(())
@@ -70,11 +74,15 @@ async fn serve(
     cluster: &Cluster,
     security: &Security,
     arrivals: &Arrivals,
+    refusals: &Refusals,
 ) -> anyhow::Result<()> {
     let arriving = async {
         let mut wire = security.accepted(stream).await?;
-        let judge = |from: &Party| is_known(from, &arrivals.voters);
-        let who = welcome(&mut wire, cluster, judge).await?;
+        let judge = |from: &Party| {
+            is_known(from, &arrivals.voters)?;
+            arrivals.members.check(from)
+        };
+        let who = welcome(&mut wire, cluster, refusals, judge).await?;
         anyhow::Ok(who.map(|(from, purpose)| (wire, from, purpose)))
     };
     let Some((wire, from, purpose)) = timeout(HANDSHAKE_TIMEOUT, arriving).await?? else {

@@ -17,7 +17,8 @@ use weft_runtime::{OnError, Tasks, frames};
 
 use crate::backoff::Backoff;
 use crate::control::{Reachability, dial};
-use crate::handshake::{Cluster, Purpose};
+use crate::handshake::{Cluster, Purpose, Refusal};
+use crate::members::Members;
 use crate::rpc::{self, Asker, BoxBody};
 use crate::security::{Security, Wire};
 
@@ -52,6 +53,7 @@ impl PeerLinks {
         security: &Security,
         me: u64,
         addresses: &BTreeMap<u64, String>,
+        members: &Members,
         tasks: &Tasks,
     ) -> Self {
         let others = addresses.iter().filter(|(member, _)| **member != me);
@@ -61,6 +63,7 @@ impl PeerLinks {
                 security: security.clone(),
                 member: *member,
                 address: address.clone(),
+                members: members.clone(),
             };
             (*member, Link::new(dialler, tasks))
         };
@@ -76,6 +79,7 @@ struct Dialler {
     security: Security,
     member: u64,
     address: String,
+    members: Members,
 }
 
 impl Dialler {
@@ -90,7 +94,11 @@ impl Dialler {
                 &self.address,
                 purpose,
             );
-            match dialled.await {
+            let checked = dialled.await.and_then(|(wire, party)| {
+                let checked = self.members.check(&party);
+                checked.map(|()| wire).map_err(Refusal::Refused)
+            });
+            match checked {
                 Ok(wire) => {
                     reachability.succeeded();
                     return wire;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft_controller::{AllowedSources, Controller, ControllerSettings, Folders, Group, NodeInputs};
 use weft_core::Incarnation;
-use weft_net::{Arrivals, Cluster, Party, PeerLinks};
+use weft_net::{Arrivals, Cluster, Members, Party, PeerLinks};
 use weft_runtime::link::MAX_LINK_MESSAGES;
 use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
@@ -16,7 +16,7 @@ use weft_telemetry::Registry;
 use crate::config::ControllerConfig;
 use crate::data_folder::{DataFolder, read_token};
 use crate::identity::Owner;
-use crate::serving::{listen, run_until_stopped};
+use crate::serving::{check_store, listen, run_until_stopped};
 
 /// Connections of nodes that may wait to be taken note of.
 const CHANGES_MAX: usize = 256;
@@ -47,9 +47,11 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         me: Party::Controller {
             member: config.member,
             incarnation,
+            folder: folder.identity.folder.clone(),
         },
     };
-    let links = PeerLinks::new(&cluster, &security, config.member, &peers, &tasks);
+    let members = Members::open(config.data.join("members.json"))?;
+    let links = PeerLinks::new(&cluster, &security, config.member, &peers, &members, &tasks);
     let settings = ControllerSettings {
         folders,
         raft: folder.raft(),
@@ -84,6 +86,7 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         workers,
         member: controller.member(),
         voters: peers.keys().copied().collect(),
+        members,
     };
     let arriving = weft_net::listen(arriving, cluster, security, arrivals, tasks.clone());
     tasks.spawn("arrivals", OnError::Stop, arriving);
@@ -102,11 +105,10 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
 /// can be renamed into it.
 fn shared_folders(config: &ControllerConfig, folder: &DataFolder) -> anyhow::Result<Folders> {
     let store = config.store.clone();
+    check_store(&store)?;
     let uploads = store.join(format!("uploads-{}", config.member));
-    for one in [&store, &uploads] {
-        std::fs::create_dir_all(one)
-            .with_context(|| format!("the store `{}` cannot be made", one.display()))?;
-    }
+    std::fs::create_dir_all(&uploads)
+        .with_context(|| format!("`{}` cannot be made", uploads.display()))?;
     Ok(Folders {
         store,
         uploads,

@@ -70,6 +70,9 @@ pub(crate) struct Identity {
     pub(crate) member: u64,
     /// The node.
     pub(crate) node: NodeId,
+    /// Random name of the folder: a controller that lost its folder is not the same member.
+    #[serde(default)]
+    pub(crate) folder: String,
 }
 
 /// The format alone: the rest of another format's identity may not be readable.
@@ -141,6 +144,7 @@ impl Identity {
             cluster,
             member,
             node,
+            folder: weft_runtime::random::name::<16>()?,
         })
     }
 }

@@ -15,7 +15,7 @@ use weft_telemetry::Registry;
 use crate::config::NodeConfig;
 use crate::data_folder::DataFolder;
 use crate::identity::Owner;
-use crate::serving::{run_until_stopped, slots, stop_signal};
+use crate::serving::{check_store, run_until_stopped, slots, stop_signal};
 
 /// Runs `weft node` until it gets SIGINT or SIGTERM.
 pub(crate) fn run(config: &Path) -> anyhow::Result<()> {
@@ -31,11 +31,7 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     };
     let data = config.data.clone();
     let folder = tokio::task::spawn_blocking(move || DataFolder::open(&data, &owner)).await??;
-    anyhow::ensure!(
-        config.store.is_dir(),
-        "the store `{}` is not there: it is a folder that all processes of the cluster share",
-        config.store.display()
-    );
+    check_store(&config.store)?;
     let cancel = CancellationToken::new();
     let tasks = Tasks::new(cancel.clone());
     let incarnation = Incarnation::from_random(random::bytes()?);

@@ -1,6 +1,7 @@
 //! What all servers share: the runtime, listening, and how they stop.
 
 use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -54,6 +55,16 @@ pub(crate) async fn listen(
             "cannot listen on {address}: is another Weft running there? Choose another address with {option}"
         )
     })
+}
+
+/// Fails unless the store is there: a share that is not mounted must not become a folder of its own.
+pub(crate) fn check_store(store: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        store.is_dir(),
+        "the store `{}` is not there: make or mount the folder that all processes of the cluster share",
+        store.display()
+    );
+    Ok(())
 }
 
 /// Number of slots: the given one, or as many as there are cores.

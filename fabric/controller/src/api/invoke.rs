@@ -60,10 +60,17 @@ pub(crate) async fn invoke(
     let ttl_s = ttl(&headers)?;
     let reference = format!("{component}/{function}");
     let tenant = &principal.tenant;
-    let pinned = match api.replica.state().tenant(tenant) {
+    let pin = || match api.replica.state().tenant(tenant) {
         Some(tenant) => tenant.pin_call(&reference),
         None => Tenant::default().pin_call(&reference),
-    }?;
+    };
+    let mut pinned = pin();
+    // It may have been deployed a moment ago, through another controller.
+    if pinned.is_err() && api.replica.leader_elsewhere().is_some() {
+        api.replica.catch_up().await?;
+        pinned = pin();
+    }
+    let pinned = pinned?;
     let artefact = api.components.artefact(tenant, &pinned.digest).await?;
     let streams = pinned.function.kind == FunctionKind::MapBatches;
     let mut request = InvokeRequest {
@@ -218,6 +225,14 @@ async fn once(
         Answer::Call {
             begun: Begun::New | Begun::Running,
         } => {}
+        Answer::Call {
+            begun: Begun::Elsewhere,
+        } => {
+            let detail = format!(
+                "another controller is at the call with the key `{key}`, or ended at it a while ago; try again"
+            );
+            return Err(Problem::new(ErrorCode::Busy, detail));
+        }
         Answer::Call {
             begun: Begun::Ended(outcome),
         } => return replay(&api, *outcome, deadline).await,

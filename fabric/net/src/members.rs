@@ -1,0 +1,104 @@
+//! Data folders of the other controllers, as they were seen first. Raft relies on what a member has
+//! promised: one that comes back with another folder has forgotten its vote and its log, and would let
+//! the group lose what it has acknowledged.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use weft_core::{ErrorCode, Problem, lock};
+
+use crate::handshake::Party;
+
+/// The members of a group, and their folders. Clones share them.
+#[derive(Clone)]
+pub struct Members {
+    known: Arc<Mutex<BTreeMap<u64, String>>>,
+    path: PathBuf,
+}
+
+impl Members {
+    /// The members with these numbers; their folders are kept in the file at `path`.
+    ///
+    /// Errors: the file cannot be read, or holds something else.
+    pub fn open(path: PathBuf) -> anyhow::Result<Self> {
+        let known = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .with_context(|| format!("`{}` is damaged; restore it", path.display()))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(error).with_context(|| format!("`{}`", path.display())),
+        };
+        Ok(Self {
+            known: Arc::new(Mutex::new(known)),
+            path,
+        })
+    }
+
+    /// Checks that a controller has the folder that it had when it was first seen, and keeps it if this
+    /// is the first time. Nodes pass.
+    pub(crate) fn check(&self, party: &Party) -> Result<(), Problem> {
+        let Party::Controller { member, folder, .. } = party else {
+            return Ok(());
+        };
+        let mut known = lock(&self.known);
+        match known.get(member) {
+            Some(before) if before == folder => Ok(()),
+            Some(_) => {
+                let detail = format!(
+                    "controller {member} has another data folder than before: without its vote and its log, it could lose what the group has acknowledged; restore its folder"
+                );
+                Err(Problem::new(ErrorCode::Unauthorized, detail))
+            }
+            None => {
+                known.insert(*member, folder.clone());
+                self.write(&known).map_err(|error| {
+                    known.remove(member);
+                    Problem::new(ErrorCode::StoreUnavailable, format!("{error:#}"))
+                })
+            }
+        }
+    }
+
+    fn write(&self, known: &BTreeMap<u64, String>) -> anyhow::Result<()> {
+        let draft = self.path.with_extension("draft");
+        let write = || -> std::io::Result<()> {
+            let mut file = fs::File::create(&draft)?;
+            serde_json::to_writer_pretty(&mut file, known)?;
+            file.sync_all()?;
+            fs::rename(&draft, &self.path)
+        };
+        write().with_context(|| format!("`{}`", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::Incarnation;
+
+    use super::*;
+
+    #[test]
+    fn a_controller_that_lost_its_folder_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("members.json");
+        let party = |member, folder: &str| Party::Controller {
+            member,
+            incarnation: Incarnation::from_random([1; 16]),
+            folder: folder.into(),
+        };
+        let members = Members::open(path.clone()).expect("it is new");
+        members.check(&party(2, "a")).expect("it is the first time");
+        members.check(&party(2, "a")).expect("it is the same");
+        members.check(&party(3, "b")).expect("it is another member");
+        // Also when this controller has started again.
+        let members = Members::open(path).expect("it reads");
+        let refused = members
+            .check(&party(2, "c"))
+            .expect_err("it is another folder");
+        assert!(refused.detail.contains("restore its folder"), "{refused}");
+        members.check(&party(2, "a")).expect("it is back");
+    }
+}
