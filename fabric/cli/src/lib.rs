@@ -112,7 +112,7 @@ pub struct CertificateFiles {
     pub ca: PathBuf,
     /// Certificate of the process.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// Private key of the certificate.
     pub key: PathBuf,
 }
 

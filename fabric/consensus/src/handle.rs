@@ -82,8 +82,8 @@ impl Handle {
         answer.blocking_recv().unwrap_or(Err(Error::Closed))
     }
 
-    /// Returns the index of an entry such that a state which has applied it shows everything that any member had acknowledged
-    /// before the call. Any member may be asked: a follower asks its leader.
+    /// Returns the index of an entry: a state that has applied it shows all that any member had
+    /// acknowledged before the call. Any member may be asked; a follower asks its leader.
     ///
     /// Errors: `NotLeader` if no leader confirms it in time, `Unavailable` if the queue is full.
     pub async fn read_index(&self) -> Result<u64, Error> {

@@ -54,6 +54,17 @@ pub struct ControllerSettings {
     pub group: Option<Group>,
 }
 
+impl ControllerSettings {
+    fn member(&self) -> u64 {
+        self.group.as_ref().map_or(1, |group| group.member)
+    }
+
+    fn voters(&self) -> Vec<u64> {
+        let group = self.group.as_ref();
+        group.map_or(vec![1], |group| group.voters.clone())
+    }
+}
+
 /// A group of controllers.
 #[derive(Clone)]
 pub struct Group {
@@ -97,13 +108,7 @@ impl Controller {
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let (replica, signals) = open(&settings).await?;
-        let sweep = Sweep::new(settings.folders.clone());
-        if settings.group.is_none() {
-            replica.leads().await?;
-            first_sweep(&sweep, &replica)?;
-        } else {
-            sweep.sweep_own()?;
-        }
+        let sweep = begin_sweep(&settings, &replica).await?;
         let blobs = Blobs::local(&settings.folders.store)?;
         let metrics = Arc::new(Metrics::new(registry));
         let traces = Arc::new(Traces::from_environment()?);
@@ -117,17 +122,9 @@ impl Controller {
             replica.clone(),
             requests.clone(),
         ));
-        let scheduler = SchedulerSettings {
-            run_tasks_twice: settings.run_tasks_twice,
-            eager: vec![TenantId::default_tenant()],
-        };
-        let watch = Watch {
-            metrics: Arc::clone(&metrics),
-            traces: Arc::clone(&traces),
-        };
         let (scheduler, done) = Driver::new(
-            scheduler,
-            watch,
+            scheduler_settings(&settings),
+            Watch::new(&metrics, &traces),
             replica.clone(),
             Arc::clone(&components),
             blobs.clone(),
@@ -139,21 +136,16 @@ impl Controller {
         let sweeping = sweep.keep_sweeping(replica.clone(), Arc::clone(&components));
         tasks.spawn("sweep", OnError::Log, sweeping);
         let invocations = Invocations::new(workers.clone(), requests, Arc::clone(&metrics));
-        let member = Arc::new(Answerer {
-            handle: replica.handle().clone(),
-            replica: replica.clone(),
-            components: Arc::clone(&components),
-            invocations: invocations.clone(),
-        });
+        let member = Answerer::new(&replica, &components, &invocations);
         let api = Api {
             replica: replica.clone(),
             components,
             archives: Arc::new(Archives::new(blobs.clone())),
             blobs,
-            folders: settings.folders,
+            folders: settings.folders.clone(),
             nodes: workers,
-            member: settings.group.as_ref().map_or(1, |group| group.member),
-            voters: settings.group.map_or(vec![1], |group| group.voters),
+            member: settings.member(),
+            voters: settings.voters(),
             invocations,
             bodies: api::body::Bodies::new(&metrics),
             tasks: tasks.clone(),
@@ -169,7 +161,7 @@ impl Controller {
         Ok(Self {
             replica,
             traces,
-            member,
+            member: Arc::new(member),
         })
     }
 
@@ -193,6 +185,26 @@ impl Controller {
     }
 }
 
+fn scheduler_settings(settings: &ControllerSettings) -> SchedulerSettings {
+    SchedulerSettings {
+        run_tasks_twice: settings.run_tasks_twice,
+        eager: vec![TenantId::default_tenant()],
+    }
+}
+
+/// Removes what earlier processes left behind: alone all of it, once this one leads; of a group what is
+/// this controller's own.
+async fn begin_sweep(settings: &ControllerSettings, replica: &Replica) -> anyhow::Result<Sweep> {
+    let sweep = Sweep::new(settings.folders.clone());
+    if settings.group.is_some() {
+        sweep.sweep_own()?;
+        return Ok(sweep);
+    }
+    replica.leads().await?;
+    first_sweep(&sweep, replica)?;
+    Ok(sweep)
+}
+
 /// Removes what an earlier process left behind.
 fn first_sweep(sweep: &Sweep, replica: &Replica) -> anyhow::Result<()> {
     let kept = {
@@ -208,15 +220,15 @@ fn first_sweep(sweep: &Sweep, replica: &Replica) -> anyhow::Result<()> {
 
 /// Opens the control state.
 async fn open(settings: &ControllerSettings) -> anyhow::Result<(Replica, Signals)> {
-    let group = settings.group.as_ref();
     let raft = weft_consensus::Settings {
-        id: group.map_or(1, |group| group.member),
-        voters: group.map_or(vec![1], |group| group.voters.clone()),
+        id: settings.member(),
+        voters: settings.voters(),
         max_command_bytes: COMMAND_BYTES_MAX,
         snapshot_every_entries: settings.snapshot_every,
         failpoint: weft_failpoint::hit,
         ..weft_consensus::Settings::single(settings.raft.clone())
     };
+    let group = settings.group.as_ref();
     let peers = group.map(|group| Arc::clone(&group.peers));
     let incarnation = settings.incarnation;
     let started = tokio::task::spawn_blocking(move || Replica::start(raft, incarnation, peers));

@@ -131,10 +131,10 @@ pub(crate) async fn ask_request(peers: &dyn Peers, leader: u64, request: Request
 
 /// The end of this controller that other members reach.
 pub(crate) struct Answerer {
-    pub(crate) handle: Handle,
-    pub(crate) replica: Replica,
-    pub(crate) components: Arc<Components>,
-    pub(crate) invocations: Invocations,
+    handle: Handle,
+    replica: Replica,
+    components: Arc<Components>,
+    invocations: Invocations,
 }
 
 #[async_trait]
@@ -159,6 +159,19 @@ impl Member for Answerer {
 }
 
 impl Answerer {
+    pub(crate) fn new(
+        replica: &Replica,
+        components: &Arc<Components>,
+        invocations: &Invocations,
+    ) -> Self {
+        Self {
+            handle: replica.handle().clone(),
+            replica: replica.clone(),
+            components: Arc::clone(components),
+            invocations: invocations.clone(),
+        }
+    }
+
     async fn reply(&self, question: Question) -> Result<Reply, Problem> {
         if !self.handle.status().is_leader {
             return Ok(Reply::NotLeader);

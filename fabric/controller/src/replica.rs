@@ -232,7 +232,7 @@ impl Replica {
         status.leader_id.filter(|_| !status.is_leader)
     }
 
-    /// What the member knows of its group and itself.
+    /// Status of the member and its group.
     pub(crate) fn status(&self) -> weft_consensus::Status {
         self.handle.status()
     }

@@ -38,7 +38,7 @@ const REFUSALS_MAX: usize = 64;
 pub enum Party {
     /// A controller.
     Controller {
-        /// Its number in the Raft group.
+        /// The number in the Raft group.
         member: u64,
         /// Life of the process.
         incarnation: Incarnation,
@@ -98,7 +98,7 @@ pub struct Cluster {
     pub me: Party,
 }
 
-/// What a connection is for.
+/// Purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Purpose {
@@ -319,7 +319,8 @@ mod tests {
     #[test]
     fn who_does_not_belong_here_is_told_why() {
         assert_eq!(refusal(&hello()), "");
-        let cases: [(fn(&mut Hello), &str); 7] = [
+        type Change = fn(&mut Hello);
+        let cases: [(Change, &str); 7] = [
             (|hello| hello.net_version = 0, "older"),
             (|hello| hello.message_version += 1, "newer"),
             (

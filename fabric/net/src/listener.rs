@@ -19,7 +19,7 @@ use crate::{control, peers, work};
 /// Connections at a time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 4_096;
 
-/// Where arrivals go.
+/// Receivers of whatever arrives.
 #[derive(Clone)]
 pub struct Arrivals {
     /// Control links that come and go.

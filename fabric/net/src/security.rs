@@ -31,7 +31,7 @@ pub struct Certificates {
     pub ca: PathBuf,
     /// Certificate of the process, valid for its role and number or name.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// Private key of the certificate.
     pub key: PathBuf,
 }
 

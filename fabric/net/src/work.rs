@@ -54,7 +54,7 @@ const INVOKE: &str = "/invoke";
 const STREAM: &str = "/stream";
 const COMPILE: &str = "/compile";
 
-/// What a node offers.
+/// Offer of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Offer {
     /// Name of the artefacts that its engine takes.
@@ -78,14 +78,14 @@ mod kind {
     pub(super) const HEADER_BYTES: usize = 5;
 }
 
-/// What a node offers to controllers.
+/// Work that a node does for controllers.
 #[derive(Clone)]
 pub struct WorkSettings {
     /// The controllers.
     pub to: ToControllers,
-    /// Its invocations.
+    /// Invocations of the node.
     pub invoker: Arc<dyn Invoker>,
-    /// Its compilers.
+    /// Compilers of the node.
     pub compilers: Arc<dyn Compilers>,
 }
 

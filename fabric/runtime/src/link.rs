@@ -69,9 +69,9 @@ pub enum LinkChange {
 /// A node as a place where functions are invoked and components are compiled.
 #[derive(Clone)]
 pub struct Worker {
-    /// Its invocations.
+    /// Invocations of the node.
     pub invoker: Arc<dyn Invoker>,
-    /// Its compilers.
+    /// Compilers of the node.
     pub compilers: Arc<dyn Compilers>,
 }
 

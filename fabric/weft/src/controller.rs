@@ -35,7 +35,6 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
     };
     let data = config.data.clone();
     let folder = tokio::task::spawn_blocking(move || DataFolder::open(&data, &owner)).await??;
-    let folders = shared_folders(&config, &folder)?;
     let api = listen(config.listen, "`listen` of its settings").await?;
     let address = &peers[&config.member];
     let arriving = listen(address.as_str(), "`peers` of its settings").await?;
@@ -52,23 +51,12 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
     };
     let members = Members::open(config.data.join("members.json"))?;
     let links = PeerLinks::new(&cluster, &security, config.member, &peers, &members, &tasks);
-    let settings = ControllerSettings {
-        folders,
-        raft: folder.raft(),
-        snapshot_every: config.raft.snapshot_every,
-        incarnation,
-        run_tasks_twice: config.scheduler.run_tasks_twice,
-        token: read_token(&config.token_file)?,
-        allowed: AllowedSources {
-            hosts: config.allow_host.clone(),
-            origins: config.allow_origin.clone(),
-        },
-        group: Some(Group {
-            member: config.member,
-            voters: peers.keys().copied().collect(),
-            peers: Arc::new(links),
-        }),
+    let group = Group {
+        member: config.member,
+        voters: peers.keys().copied().collect(),
+        peers: Arc::new(links),
     };
+    let settings = settings(&config, &folder, incarnation, group)?;
     let (changes, links) = mpsc::channel(CHANGES_MAX);
     let (reports, reported) = mpsc::channel(MAX_LINK_MESSAGES);
     let (workers, working) = mpsc::channel(CHANGES_MAX);
@@ -99,6 +87,27 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         config.data.display()
     );
     crate::serving::until_stopped(&controller, &cancel, &tasks).await
+}
+
+fn settings(
+    config: &ControllerConfig,
+    folder: &DataFolder,
+    incarnation: Incarnation,
+    group: Group,
+) -> anyhow::Result<ControllerSettings> {
+    Ok(ControllerSettings {
+        folders: shared_folders(config, folder)?,
+        raft: folder.raft(),
+        snapshot_every: config.raft.snapshot_every,
+        incarnation,
+        run_tasks_twice: config.scheduler.run_tasks_twice,
+        token: read_token(&config.token_file)?,
+        allowed: AllowedSources {
+            hosts: config.allow_host.clone(),
+            origins: config.allow_origin.clone(),
+        },
+        group: Some(group),
+    })
 }
 
 /// The folders of a controller: the store is shared, and uploads are received beside it, so that they

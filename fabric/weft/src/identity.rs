@@ -22,7 +22,7 @@ pub(crate) enum Owner {
     Controller {
         /// The cluster.
         cluster: String,
-        /// Its number.
+        /// The controller's number.
         member: u64,
     },
     /// A node of a cluster.

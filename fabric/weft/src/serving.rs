@@ -1,4 +1,4 @@
-//! What all servers share: the runtime, listening, and how they stop.
+//! Parts that all servers share: the runtime, listening, and how they stop.
 
 use std::io::ErrorKind;
 use std::path::Path;

@@ -13,10 +13,11 @@ mod processes;
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 use weft_client::{Call, Client, path};
 
 use crate::arguments::{ClusterCommand, ClusterUpArguments};
@@ -35,7 +36,7 @@ const DOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of a log that are shown with an error.
 const LOG_LINES: usize = 5;
 
-/// What a controller says of the cluster.
+/// The cluster, as a controller sees it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct View {
@@ -150,7 +151,7 @@ async fn until_ready(processes: &Processes) -> Result<View, Failure> {
     }
 }
 
-/// What the first of these controllers that answers says of the cluster.
+/// The cluster, as the first of these controllers that answers sees it.
 async fn look(processes: &Processes, endpoints: &[String]) -> Result<View, Failure> {
     let token = processes.token()?;
     let client = Client::new(endpoints, Some(&token))?;

@@ -17,11 +17,18 @@ pub(crate) async fn usage(
     hours: Option<u32>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
-    let answer = client.send(&call(hours, now_ms)).await?;
+    let answer = client.send(&call(hours, now_ms())).await?;
     let usage: Receipt = answer.read()?;
     output.either(answer.text()?, || render(&usage, hours))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this machine's clock says which hours are meant"
+)]
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
 fn call(hours: Option<u32>, now_ms: u64) -> Call {

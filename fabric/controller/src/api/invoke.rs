@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use weft_control::{Answer, Begun, CallOutcome, Command, IDEMPOTENCY_MS, InlineOutput, Tenant};
-use weft_core::{Digest, ErrorCode, FunctionKind, Limits, Meters, Problem, TenantId};
+use weft_core::{
+    Digest, ErrorCode, FunctionKind, Limits, Meters, PinnedFunction, Problem, TenantId,
+};
 use weft_protocol::{InvokeReply, InvokeRequest};
 
 use super::auth::Principal;
@@ -60,17 +62,7 @@ pub(crate) async fn invoke(
     let ttl_s = ttl(&headers)?;
     let reference = format!("{component}/{function}");
     let tenant = &principal.tenant;
-    let pin = || match api.replica.state().tenant(tenant) {
-        Some(tenant) => tenant.pin_call(&reference),
-        None => Tenant::default().pin_call(&reference),
-    };
-    let mut pinned = pin();
-    // It may have been deployed a moment ago, through another controller.
-    if pinned.is_err() && api.replica.leader_elsewhere().is_some() {
-        api.replica.catch_up().await?;
-        pinned = pin();
-    }
-    let pinned = pinned?;
+    let pinned = pin(&api, tenant, &reference).await?;
     let artefact = api.components.artefact(tenant, &pinned.digest).await?;
     let streams = pinned.function.kind == FunctionKind::MapBatches;
     let mut request = InvokeRequest {
@@ -122,6 +114,22 @@ pub(crate) async fn invoke(
     let reply = answer.as_ref().map(|(reply, _)| reply);
     api.traces.called(&call, reply);
     Ok(respond(answer?))
+}
+
+/// The function that a reference means now. On a follower it may have been deployed a moment ago, through
+/// another controller.
+async fn pin(api: &Api, tenant: &TenantId, reference: &str) -> Result<PinnedFunction, Problem> {
+    let pin = || match api.replica.state().tenant(tenant) {
+        Some(tenant) => tenant.pin_call(reference),
+        None => Tenant::default().pin_call(reference),
+    };
+    match pin() {
+        Err(_) if api.replica.leader_elsewhere().is_some() => {
+            api.replica.catch_up().await?;
+            pin()
+        }
+        pinned => pinned,
+    }
 }
 
 fn respond((reply, output): (InvokeReply, Bytes)) -> Response {
@@ -227,12 +235,7 @@ async fn once(
         } => {}
         Answer::Call {
             begun: Begun::Elsewhere,
-        } => {
-            let detail = format!(
-                "another controller is at the call with the key `{key}`, or ended at it a while ago; try again"
-            );
-            return Err(Problem::new(ErrorCode::Busy, detail));
-        }
+        } => return Err(made_elsewhere(&key)),
         Answer::Call {
             begun: Begun::Ended(outcome),
         } => return replay(&api, *outcome, deadline).await,
@@ -264,6 +267,13 @@ async fn once(
             Err(problem)
         }
     }
+}
+
+fn made_elsewhere(key: &str) -> Problem {
+    let detail = format!(
+        "another controller makes the call with the key `{key}`, or died over it a while ago; try again"
+    );
+    Problem::new(ErrorCode::Busy, detail)
 }
 
 /// Outcome of an invocation that no executor answered.

@@ -63,6 +63,15 @@ pub(crate) struct Watch {
     pub(crate) traces: Arc<Traces>,
 }
 
+impl Watch {
+    pub(crate) fn new(metrics: &Arc<Metrics>, traces: &Arc<Traces>) -> Self {
+        Self {
+            metrics: Arc::clone(metrics),
+            traces: Arc::clone(traces),
+        }
+    }
+}
+
 /// The scheduler.
 pub(crate) struct Scheduler {
     settings: SchedulerSettings,

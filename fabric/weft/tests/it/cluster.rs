@@ -134,7 +134,7 @@ impl Cluster {
                 let answer = Request::get("/v1/cluster").send(*address, &self.token);
                 answer.ok()?.ok()["leader"].as_u64()
             });
-            answers.last().map(|leader| leader as usize - 1)
+            answers.max().map(|leader| leader as usize - 1)
         })
     }
 

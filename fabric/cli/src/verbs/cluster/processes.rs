@@ -156,7 +156,7 @@ impl Processes {
     }
 }
 
-/// What the settings of all processes of a new cluster come from.
+/// The source of the settings of all processes of a new cluster.
 struct Layout<'a> {
     dir: &'a Path,
     cluster: String,
