@@ -48,6 +48,7 @@ pub struct Agent {
     state: AgentState,
     /// Executors, and when they were started.
     processes: BTreeMap<Epoch, (ExecutorProcess, Instant)>,
+    drain: CancellationToken,
 }
 
 impl Agent {
@@ -73,6 +74,7 @@ impl Agent {
             compilers: Arc::new(compilers),
             events: mpsc::channel(MAX_LINK_MESSAGES),
             processes: BTreeMap::new(),
+            drain: CancellationToken::new(),
         })
     }
 
@@ -86,7 +88,12 @@ impl Agent {
         Arc::clone(&self.compilers)
     }
 
-    /// Serves a controller until cancelled.
+    /// Cancelling this has the node take no new work, and end once what it has is done.
+    pub fn drain_token(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
+    /// Serves a controller until cancelled, or drained.
     pub async fn run(
         mut self,
         mut link: ControllerLink,
@@ -99,6 +106,7 @@ impl Agent {
                 () = cancel.cancelled() => return Ok(()),
                 Some(message) = link.commands.recv() => self.state.on_command(message),
                 Some(event) = self.events.1.recv() => self.on_event(event),
+                () = self.drain.cancelled(), if !self.state.is_draining() => self.state.drain(),
                 _ = metering.tick() => {
                     self.stop_stillborn();
                     self.meter()
@@ -107,6 +115,13 @@ impl Agent {
             };
             for action in actions {
                 self.perform(action, &link.reports).await;
+            }
+            if self.state.is_draining() {
+                self.invocations.drain();
+                if self.state.is_drained() && self.invocations.are_done() {
+                    tracing::info!("drained");
+                    return Ok(());
+                }
             }
         }
     }

@@ -11,7 +11,7 @@
 mod stream;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -81,6 +81,8 @@ struct Shared {
     streams: Semaphore,
     outputs: Room,
     metrics: Arc<Metrics>,
+    /// No new ones are wanted: whoever has others goes there.
+    draining: AtomicBool,
 }
 
 /// Invocations of one tenant: admitted within bounds, sent to its executor, answered by number.
@@ -160,6 +162,7 @@ impl Invocations {
             sent_max: slots as usize * SENT_PER_SLOT,
             streams_max,
             streams: Semaphore::new(streams_max),
+            draining: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
@@ -183,6 +186,19 @@ impl Invocations {
         });
         by_tenant.insert(tenant.clone(), Arc::clone(&new));
         new
+    }
+
+    /// Tells controllers to go elsewhere; those that come all the same are served.
+    pub(crate) fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether none is under way, and the usage of all was taken.
+    pub(crate) fn are_done(&self) -> bool {
+        let by_tenant = lock(&self.by_tenant);
+        by_tenant
+            .values()
+            .all(|one| lock(&one.pending).labels.is_empty() && lock(&one.usage).is_empty())
     }
 
     /// Returns whether invocations are served, now and then at least.
@@ -226,6 +242,10 @@ impl Invoker for Invocations {
         of_tenant
             .admit_stream(request, body, deadline, client)
             .await
+    }
+
+    fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
     }
 
     fn is_ready(&self, tenant: &TenantId) -> bool {

@@ -100,6 +100,7 @@ pub struct AgentState {
     results: Results,
     /// The highest term of a leader that it has heard of.
     term: u64,
+    draining: bool,
     actions: Vec<Action>,
 }
 
@@ -112,6 +113,7 @@ impl AgentState {
             started: BTreeSet::new(),
             results: Results::default(),
             term: 0,
+            draining: false,
             actions: Vec::new(),
         }
     }
@@ -186,6 +188,7 @@ impl AgentState {
             }
             AgentCommand::Work { epoch, work } => self.pass_on(epoch, work),
             AgentCommand::Run { epoch, id, attempt } => self.run_task(epoch, id, attempt),
+            AgentCommand::Drain => self.begin_to_drain(),
             AgentCommand::Acknowledge { numbers } => self.results.acknowledge(&numbers),
         }
     }
@@ -201,9 +204,38 @@ impl AgentState {
             sync,
             slots: self.settings.slots,
             compatibility: self.settings.compatibility.clone(),
+            draining: self.draining,
             executors: self.executors.iter().map(executor).collect(),
             results: self.results.all(),
         }
+    }
+
+    fn begin_to_drain(&mut self) {
+        if !std::mem::replace(&mut self.draining, true) {
+            tracing::info!("draining: no new work is taken");
+            self.report(AgentReport::Draining);
+        }
+    }
+
+    /// Takes no new work from now on.
+    pub fn drain(&mut self) -> Vec<Action> {
+        self.begin_to_drain();
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Returns whether no new work is taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Returns whether the node drains, and everything that it was given is done and recorded.
+    pub fn is_drained(&self) -> bool {
+        let is_idle = |executor: &Executor| {
+            executor.attempts.is_empty()
+                && executor.planning.is_empty()
+                && executor.publishing.is_empty()
+        };
+        self.draining && self.executors.values().all(is_idle) && self.results.len() == 0
     }
 
     fn start(&mut self, epoch: Epoch, tenant: TenantId) {

@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Jobs(JobsArguments),
     /// Show a job
     Job(JobArguments),
+    /// Show what a job waits for, or all that waits
+    Why(WhyArguments),
     /// Show the log of a job's functions
     Logs(IdArguments),
     /// Show the first rows of an output
@@ -100,6 +102,8 @@ pub(crate) enum Command {
     Receipt(IdArguments),
     /// List the nodes
     Nodes,
+    /// Have a node take no new work, and end once what it has is done
+    Drain(DrainArguments),
     /// Show the usage and cost of all jobs and invocations, by function
     Usage(UsageArguments),
     /// List components, or show one
@@ -380,6 +384,24 @@ pub(crate) struct UsageArguments {
     /// Count only the last N hours, at most 31 days [default: everything]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=744))]
     pub(crate) hours: Option<u32>,
+}
+
+/// Arguments of `weft why`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhyArguments {
+    /// Id of the job, or `last` for the newest
+    pub(crate) id: Option<String>,
+    /// Explain all that waits
+    #[arg(long)]
+    pub(crate) queue: bool,
+}
+
+/// Arguments of `weft drain`.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArguments {
+    /// Name of the node
+    pub(crate) node: String,
 }
 
 /// Arguments of `weft job`.

@@ -36,7 +36,9 @@ use weft_client::Client;
 use arguments::{Arguments, Command, GlobalArguments, UpArguments};
 use failure::Failure;
 use terminal::Output;
-use verbs::{certs, cluster, components, doctor, invoke, jobs, nodes, receipt, run, show, usage};
+use verbs::{
+    certs, cluster, components, doctor, invoke, jobs, nodes, receipt, run, show, usage, why,
+};
 
 /// The binary that the command line belongs to: the parts of it that the command line starts and
 /// does not link.
@@ -274,6 +276,7 @@ async fn remote(command: &Command, client: &Client, output: &mut Output) -> Resu
         Command::Cancel(cancel) => jobs::cancel(client, &cancel.id, output).await,
         Command::Receipt(receipt) => receipt::receipt(client, &receipt.id, output).await,
         Command::Nodes => nodes::nodes(client, output).await,
+        Command::Drain(of) => nodes::drain(client, &of.node, output).await,
         Command::Usage(of) => usage::usage(client, of.hours, output).await,
         Command::Components(components) => {
             components::components(client, components.name.as_deref(), output).await

@@ -5,8 +5,8 @@
 //!   run:         run                       invoke:   invoke
 //!   jobs:        jobs, job, logs, cancel   show:     show, of a folder on this machine
 //!   usage:       usage, of all jobs        doctor:   doctor, of this machine and the server
-//!   cluster:     cluster, on this machine  nodes:    nodes
-//!   certs:       certs, on this machine
+//!   cluster:     cluster, on this machine  nodes:    nodes, drain
+//!   certs:       certs, on this machine    why:      why, of a job or of the queue
 //! ```
 
 pub(crate) mod certs;
@@ -20,3 +20,4 @@ pub(crate) mod receipt;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod usage;
+pub(crate) mod why;

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_control::{Answer, Command, ComponentRecord, Job};
 use weft_core::Description;
-use weft_core::{Digest, ErrorCode, JobId, Problem, TenantId, lock};
+use weft_core::{Digest, ErrorCode, JobId, NodeId, Problem, TenantId, lock};
 use weft_protocol::{PlanReply, PlanRequest, artefact_key};
 
 use crate::folders::Folders;
 use crate::nodes::Nodes;
 use crate::replica::Replica;
+use crate::scheduler::why::Why;
 use crate::scheduler::{CheckAnswer, Request};
 use weft_runtime::clock::unix_ms;
 use weft_runtime::link::Compiled;
@@ -315,6 +316,28 @@ impl Components {
         let gone = || Problem::new(ErrorCode::Busy, "the executor is gone; try again");
         self.scheduler.send(request).await.map_err(|_| gone())?;
         planned.await.map_err(|_| gone())
+    }
+
+    /// Asks the scheduler where a job is, or about the tenant's queue.
+    pub(crate) async fn why(&self, tenant: &TenantId, job: Option<JobId>) -> Result<Why, Problem> {
+        let (answer, explained) = oneshot::channel();
+        let gone = || Problem::new(ErrorCode::Busy, "no controller leads; try again");
+        let request = Request::Why {
+            tenant: tenant.clone(),
+            job,
+            answer,
+        };
+        self.scheduler.send(request).await.map_err(|_| gone())?;
+        explained.await.map_err(|_| gone())?
+    }
+
+    /// Has a node take no new work, and end once what it has is done.
+    pub(crate) async fn drain(&self, node: NodeId) -> Result<(), Problem> {
+        let (answer, drained) = oneshot::channel();
+        let gone = || Problem::new(ErrorCode::Busy, "no controller leads; try again");
+        let request = Request::Drain { node, answer };
+        self.scheduler.send(request).await.map_err(|_| gone())?;
+        drained.await.map_err(|_| gone())?
     }
 
     /// Makes sure that the artefacts of a job's components are there for this engine: after an upgrade

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weft_consensus::Handle;
 use weft_control::{Answer, Envelope};
-use weft_core::{Description, Digest, ErrorCode, Problem, TenantId};
+use weft_core::{Description, Digest, ErrorCode, JobId, NodeId, Problem, TenantId};
 use weft_protocol::{PlanReply, PlanRequest};
 use weft_runtime::link::{Member, Peers};
 
@@ -21,6 +21,7 @@ use crate::components::Components;
 use crate::invocations::Invocations;
 use crate::replica::Replica;
 use crate::scheduler::Request;
+use crate::scheduler::why::Why;
 
 /// Question of a follower to the leader.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,6 +43,13 @@ pub(crate) enum Question {
     },
     /// Have an executor started for a tenant.
     Want(TenantId),
+    /// Explain where a job is, or the tenant's queue.
+    Why {
+        tenant: TenantId,
+        job: Option<JobId>,
+    },
+    /// Have a node take no new work, and end.
+    Drain(NodeId),
 }
 
 /// Answer of whoever was asked.
@@ -56,6 +64,8 @@ pub(crate) enum Reply {
     Described(Description),
     /// The plan, or what is wrong with the job.
     Checked(Box<PlanReply>),
+    /// The explanation.
+    Explained(Why),
     /// It was passed on.
     Done,
 }
@@ -123,6 +133,26 @@ pub(crate) async fn ask_request(peers: &dyn Peers, leader: u64, request: Request
         }
         Request::Want(tenant) => {
             let _ = ask(peers, leader, &Question::Want(tenant)).await;
+        }
+        Request::Why {
+            tenant,
+            job,
+            answer,
+        } => {
+            let result = match ask(peers, leader, &Question::Why { tenant, job }).await {
+                Ok(Reply::Explained(why)) => Ok(why),
+                Ok(_) => return,
+                Err(problem) => Err(problem),
+            };
+            let _ = answer.send(result);
+        }
+        Request::Drain { node, answer } => {
+            let result = match ask(peers, leader, &Question::Drain(node)).await {
+                Ok(Reply::Done) => Ok(()),
+                Ok(_) => return,
+                Err(problem) => Err(problem),
+            };
+            let _ = answer.send(result);
         }
         // A question whose asker has gone is dropped with its connection.
         Request::Forget { .. } => {}
@@ -192,6 +222,14 @@ impl Answerer {
             Question::Check { tenant, request } => {
                 let planned = self.components.plan_only(&tenant, *request).await?;
                 Ok(Reply::Checked(Box::new(planned)))
+            }
+            Question::Why { tenant, job } => {
+                let why = self.components.why(&tenant, job).await?;
+                Ok(Reply::Explained(why))
+            }
+            Question::Drain(node) => {
+                self.components.drain(node).await?;
+                Ok(Reply::Done)
             }
             Question::Want(tenant) => {
                 self.invocations.want(&tenant);

@@ -79,6 +79,7 @@ impl Nodes {
         let reached = self.reached.read().unwrap_or_else(PoisonError::into_inner);
         match reached.get(node) {
             None => "unreachable",
+            Some(one) if one.worker.invoker.is_draining() => "draining",
             Some(one) if one.worker.invoker.ready_tenants().is_empty() => "starting",
             Some(_) => "ready",
         }

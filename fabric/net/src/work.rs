@@ -59,6 +59,9 @@ const COMPILE: &str = "/compile";
 struct Offer {
     /// Name of the artefacts that its engine takes.
     compatibility: String,
+    /// It takes no new work.
+    #[serde(default)]
+    draining: bool,
     /// Tenants with an executor that takes invocations.
     ready: BTreeSet<TenantId>,
 }
@@ -150,6 +153,7 @@ fn offers(settings: WorkSettings) -> Response<BoxBody> {
             period.tick().await;
             let offer = Offer {
                 compatibility: settings.compilers.compatibility().to_owned(),
+                draining: settings.invoker.is_draining(),
                 ready: settings.invoker.ready_tenants().into_iter().collect(),
             };
             if last.as_ref() != Some(&offer) {
@@ -324,7 +328,7 @@ struct RemoteNode {
     node: NodeId,
     asker: Asker,
     compatibility: String,
-    ready: Arc<Mutex<BTreeSet<TenantId>>>,
+    offer: Arc<Mutex<Offer>>,
 }
 
 /// Serves the work connection of a node that has dialled this controller, until it ends.
@@ -354,18 +358,18 @@ async fn take_offers(
 ) -> anyhow::Result<()> {
     let body = asker.open(OFFER, rpc::whole(&(), &[])?).await?;
     let mut pieces = Pieces::new(body);
-    let ready: Arc<Mutex<BTreeSet<TenantId>>> = Arc::default();
+    let shown: Arc<Mutex<Offer>> = Arc::default();
     let length =
         |header: &[u8]| u32::from_le_bytes(header.try_into().expect("four bytes")) as usize;
     while let Some(block) = pieces.take_block(LENGTH_BYTES, length).await? {
         let offer: Offer = serde_json::from_slice(&block[LENGTH_BYTES..])?;
-        *lock(&ready) = offer.ready;
+        lock(&shown).clone_from(&offer);
         if up.is_none() {
             let remote = Arc::new(RemoteNode {
                 node: node.clone(),
                 asker: asker.clone(),
                 compatibility: offer.compatibility,
-                ready: Arc::clone(&ready),
+                offer: Arc::clone(&shown),
             });
             let worker = Worker {
                 invoker: Arc::clone(&remote) as Arc<dyn Invoker>,
@@ -482,11 +486,16 @@ impl Invoker for RemoteNode {
     }
 
     fn is_ready(&self, tenant: &TenantId) -> bool {
-        lock(&self.ready).contains(tenant)
+        let offer = lock(&self.offer);
+        !offer.draining && offer.ready.contains(tenant)
+    }
+
+    fn is_draining(&self) -> bool {
+        lock(&self.offer).draining
     }
 
     fn ready_tenants(&self) -> Vec<TenantId> {
-        lock(&self.ready).iter().cloned().collect()
+        lock(&self.offer).ready.iter().cloned().collect()
     }
 }
 

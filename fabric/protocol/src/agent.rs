@@ -80,6 +80,8 @@ pub enum AgentCommand {
         /// Number of the attempt, for people.
         attempt: u32,
     },
+    /// Take no new work, end what runs, and then end.
+    Drain,
     /// Forget these results: they are in the replicated state.
     Acknowledge {
         /// Their numbers.
@@ -111,6 +113,8 @@ pub enum AgentReport {
         /// Its lease.
         epoch: Epoch,
     },
+    /// The node drains: it takes no new work, and ends once what it has is done.
+    Draining,
     /// A component has described itself.
     Described {
         /// The executor's lease.
@@ -131,6 +135,9 @@ pub struct AgentStatus {
     pub slots: u32,
     /// Name of the artefacts that the node's engine takes.
     pub compatibility: String,
+    /// It takes no new work.
+    #[serde(default)]
+    pub draining: bool,
     /// Executors that live.
     pub executors: Vec<ExecutorStatus>,
     /// Results that have not been acknowledged, by number.

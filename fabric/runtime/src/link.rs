@@ -198,6 +198,9 @@ pub trait Invoker: Send + Sync {
     /// Returns whether an executor of the tenant takes invocations.
     fn is_ready(&self, tenant: &TenantId) -> bool;
 
+    /// Returns whether the node takes no new work, and ends once what it has is done.
+    fn is_draining(&self) -> bool;
+
     /// Tenants whose executors take invocations.
     fn ready_tenants(&self) -> Vec<TenantId>;
 }

@@ -20,6 +20,9 @@ const PREFIX: &str = "WEFT__";
 /// Commands between two snapshots of the control state.
 pub(crate) const SNAPSHOT_EVERY: u64 = 1_000;
 
+/// Seconds that a node which is told to stop has for its work.
+const DRAIN_SECONDS: u64 = 30;
+
 /// Settings of a controller.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,11 +58,17 @@ pub(crate) struct NodeConfig {
     pub(crate) store: PathBuf,
     #[serde(default)]
     pub(crate) slots: u32,
+    #[serde(default = "drain_seconds")]
+    pub(crate) drain_seconds: u64,
     #[serde(default)]
     plain_text: bool,
     controllers: BTreeMap<String, String>,
     #[serde(default)]
     tls: Option<TlsConfig>,
+}
+
+fn drain_seconds() -> u64 {
+    DRAIN_SECONDS
 }
 
 /// Files with certificates.
@@ -221,6 +230,7 @@ mod tests {
         assert_eq!(controller.raft.snapshot_every, SNAPSHOT_EVERY);
         let node: NodeConfig = toml::from_str(NODE).expect("it is valid");
         assert_eq!(node.controllers().expect("numbers").len(), 1);
+        assert_eq!(node.drain_seconds, DRAIN_SECONDS);
     }
 
     #[test]

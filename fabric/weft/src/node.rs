@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
@@ -67,11 +68,14 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     };
     weft_net::follow_controllers(&to, link, &tasks);
     weft_net::offer_work(&work, &tasks);
-    tasks.spawn(
-        "agent",
-        OnError::Stop,
-        agent.run(to_controllers, cancel.clone()),
-    );
+    let drain = agent.drain_token();
+    let drained = CancellationToken::new();
+    let (serving, done) = (agent.run(to_controllers, cancel.clone()), drained.clone());
+    tasks.spawn("agent", OnError::Stop, async move {
+        let ended = serving.await;
+        done.cancel();
+        ended
+    });
     tracing::info!(node = %config.node, "serving");
     eprintln!(
         "node `{}` of `{}` looks for controllers (data in {})",
@@ -80,7 +84,22 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
         config.data.display()
     );
     let outcome = tokio::select! {
-        stopped = stop_signal() => stopped,
+        stopped = stop_signal() => match stopped {
+            Ok(()) => {
+                drain.cancel();
+                let patience = Duration::from_secs(config.drain_seconds);
+                tokio::select! {
+                    () = drained.cancelled() => {}
+                    () = tokio::time::sleep(patience) => {
+                        tracing::warn!(?patience, "not drained in time: the rest runs again elsewhere");
+                    }
+                    again = stop_signal() => again?,
+                }
+                Ok(())
+            }
+            failed => failed,
+        },
+        () = drained.cancelled() => Ok(()),
         () = cancel.cancelled() => Err(anyhow::anyhow!("a part of the node failed; see the log above")),
     };
     cancel.cancel();

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Query, Request, State};
+use axum::extract::{MatchedPath, Path, Query, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,13 +14,14 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use weft_control::{NodeRecord, UsageSums};
 use weft_core::{
-    Amounts, ErrorCode, FunctionUsage, NodeId, PriceSheet, Problem, Receipt, ReceiptLine,
+    Amounts, ErrorCode, FunctionUsage, JobId, NodeId, PriceSheet, Problem, Receipt, ReceiptLine,
 };
 
 use super::auth::Principal;
 use super::reply::{ApiResult, Failure};
-use super::{Api, views};
+use super::{Api, jobs, views};
 use crate::metrics::{RequestLabels, RouteLabels, StatusLabels};
+use crate::scheduler::why::Why;
 use crate::traces::RequestTrace;
 use weft_runtime::clock::{rfc3339, unix_ms};
 
@@ -214,6 +215,50 @@ fn usage_lines(usage: &UsageSums, minutes: Range<u64>, with_older: bool) -> Vec<
 /// The nodes that the state knows, as far as this controller reaches them.
 pub(crate) async fn nodes(State(api): State<Api>) -> Json<Value> {
     Json(json!({ "items": node_views(&api), "next_cursor": null }))
+}
+
+/// Explains where a job is.
+pub(crate) async fn why_job(
+    State(api): State<Api>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Value>> {
+    let status = jobs::look(&api, &principal.tenant, &id, |job| views::status(job)).await?;
+    let job: Option<JobId> = id.parse().ok();
+    let explained = match api.components.why(&principal.tenant, job).await {
+        // It has been archived, maybe since the look.
+        Err(problem) if problem.code == ErrorCode::NotFound => Why::of_archived(),
+        explained => explained?,
+    };
+    let mut document = json!(explained);
+    document["status"] = status.into();
+    Ok(Json(document))
+}
+
+/// Explains what waits.
+pub(crate) async fn why_queue(
+    State(api): State<Api>,
+    principal: Principal,
+) -> ApiResult<Json<Value>> {
+    Ok(Json(json!(
+        api.components.why(&principal.tenant, None).await?
+    )))
+}
+
+/// Has a node take no new work, and end once what it has is done.
+pub(crate) async fn drain(
+    State(api): State<Api>,
+    Path(node): Path<String>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let id: NodeId = node.parse().map_err(|_| {
+        let detail = format!("there is no node `{}`", node.escape_debug());
+        Problem::new(ErrorCode::NotFound, detail)
+    })?;
+    api.components.drain(id.clone()).await?;
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(json!({ "id": id, "status": "draining" })),
+    ))
 }
 
 fn node_views(api: &Api) -> Vec<Value> {

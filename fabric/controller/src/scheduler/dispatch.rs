@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weft_control::{Effect, Job, JobState, State, Step, edge_sums};
 use weft_core::job::OutputFormat;
-use weft_core::{Digest, Epoch, JobId, NodeId, TaskId, TenantId};
+use weft_core::{Digest, Epoch, ErrorCode, JobId, NodeId, Problem, TaskId, TenantId};
 use weft_protocol::{
     AgentCommand, EdgeInput, EdgeRef, ManifestOutput, PlanRequest, PublishRequest, SinkFile,
     StageContext, Work,
@@ -16,7 +16,7 @@ use super::queue::Describe;
 use super::{AHEAD, Output, Scheduler, Turn, job};
 
 /// Results that are being recorded, above which no more tasks are sent: nodes are ahead of the log.
-const MAX_RECORDING: usize = 1_024;
+pub(super) const MAX_RECORDING: usize = 1_024;
 
 /// An executor that takes work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,45 @@ impl Scheduler {
             } => self.queue.of(&tenant).checks.push_back((request, answer)),
             Request::Forget { job } => self.forget_check(turn, &job),
             Request::Want(tenant) => drop(self.wanted.insert(tenant)),
+            Request::Why {
+                tenant,
+                job,
+                answer,
+            } => {
+                let why = self.why(turn, &tenant, job.as_ref());
+                let _ = answer.send(why);
+            }
+            Request::Drain { node, answer } => {
+                let drained = self.drain_node(turn, &node);
+                // The client may have gone.
+                let _ = answer.send(drained);
+            }
+        }
+    }
+
+    /// Has a node take no new work. Errors: it is unknown, not reached, or the only one that takes work.
+    fn drain_node(&mut self, turn: &mut Turn<'_>, node: &NodeId) -> Result<(), Problem> {
+        if !turn.state.nodes.iter().any(|(known, _)| known == node) {
+            let detail = format!("there is no node `{node}`");
+            return Err(Problem::new(ErrorCode::NotFound, detail));
+        }
+        let takes_work = |view: &NodeView| view.takes_commands() && !view.draining;
+        let mut others = self.nodes.iter().filter(|(other, _)| *other != node);
+        if !others.any(|(_, view)| takes_work(view)) {
+            let detail =
+                format!("no other node than `{node}` takes work: add one before it drains");
+            return Err(Problem::new(ErrorCode::Busy, detail));
+        }
+        match self.nodes.get_mut(node) {
+            Some(view) if view.takes_commands() => {
+                view.draining = true;
+                self.send(turn, node, AgentCommand::Drain);
+                Ok(())
+            }
+            _ => {
+                let detail = format!("the node `{node}` is not reached now; try again");
+                Err(Problem::new(ErrorCode::Busy, detail))
+            }
         }
     }
 
@@ -153,6 +192,7 @@ impl Scheduler {
                 executor.ready
                     && executor.is_of(tenant)
                     && view.takes_commands()
+                    && !view.draining
                     && fits(view, executor)
             })
             // In thousandths of a slot: nodes differ in size.

@@ -11,6 +11,7 @@ use weft_core::{
 use weft_protocol::{FromAgent, PlanReply, PlanRequest, ToAgent};
 
 use super::commits::Reported;
+use super::why::Why;
 
 /// Time, as the scheduler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,17 @@ pub(crate) enum Request {
     },
     /// Start an executor: an invocation found none.
     Want(TenantId),
+    /// Explain where a job is, or the tenant's queue without one.
+    Why {
+        tenant: TenantId,
+        job: Option<JobId>,
+        answer: oneshot::Sender<Result<Why, Problem>>,
+    },
+    /// Have a node take no new work, and end.
+    Drain {
+        node: NodeId,
+        answer: oneshot::Sender<Result<(), Problem>>,
+    },
 }
 
 /// Work beside the scheduler that is done.

@@ -24,6 +24,7 @@ mod queue;
 mod results;
 #[cfg(test)]
 mod tests;
+pub(crate) mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -59,6 +59,8 @@ pub(super) struct NodeView {
     /// The state knows its agent.
     pub(super) joined: bool,
     pub(super) incarnation: Option<Incarnation>,
+    /// It takes no new work.
+    pub(super) draining: bool,
     pub(super) slots: u32,
     pub(super) compatibility: String,
     pub(super) executors: BTreeMap<Epoch, ExecutorView>,
@@ -79,6 +81,7 @@ impl NodeView {
     /// Returns whether an executor of the tenant could be started here, and is not.
     pub(super) fn lacks_executor_of(&self, tenant: &TenantId) -> bool {
         self.joined
+            && !self.draining
             && self.takes_commands()
             && !self.granting.contains(tenant)
             && !self.executors.values().any(|one| one.is_of(tenant))
@@ -172,6 +175,10 @@ impl Scheduler {
                         .retain(|(of, one), _| *of != node || Some(one) != tenant.as_ref());
                 }
             }
+            AgentReport::Draining => {
+                tracing::info!(%node, "node drains");
+                view.draining = true;
+            }
             AgentReport::Described { epoch, reply } => {
                 let executor = view.executors.get_mut(&epoch);
                 let waiting = executor.and_then(|one| one.describing.remove(&reply.request));
@@ -210,6 +217,7 @@ impl Scheduler {
             reported: true,
             joined: turn.state.nodes.lives(node, &incarnation),
             incarnation: Some(incarnation),
+            draining: status.draining,
             slots: status.slots,
             compatibility: status.compatibility.clone(),
             granting: std::mem::take(&mut before.granting),

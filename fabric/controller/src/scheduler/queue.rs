@@ -113,6 +113,14 @@ impl Queue {
         self.last = Some(tenant.clone());
     }
 
+    /// Tasks of a tenant that wait, and other work of it.
+    pub(super) fn waiting(&self, tenant: &TenantId) -> (usize, usize) {
+        self.by_tenant.get(tenant).map_or((0, 0), |one| {
+            let steps = one.steps.len() + one.describes.len() + one.checks.len();
+            (one.tasks.len(), steps)
+        })
+    }
+
     /// Tasks that wait.
     pub(super) fn n_tasks(&self) -> usize {
         self.by_tenant.values().map(|one| one.tasks.len()).sum()

@@ -197,6 +197,16 @@ fn a_cluster_gives_the_same_bytes_whoever_is_killed() {
         let shown = cluster.ask(other, &Request::get(format!("/v1/jobs/{id}")));
         assert_eq!(shown.status, 200, "{number}: {shown:?}");
     }
+    // A follower asks the leader why things are where they are.
+    let queue = eventually("nothing waits", || {
+        let queue = cluster.ask(one, &Request::get("/v1/queue")).ok();
+        (queue["reasons"][0] == "nothing waits").then_some(queue)
+    });
+    let nodes = queue["nodes"].as_array().expect("a list");
+    assert!(
+        nodes.len() == 2 && nodes.iter().all(|node| node["takes_work"] == true),
+        "{queue:#}"
+    );
     for controller in 0..3 {
         let invoke = Request::post("/v1/invoke/mirror/echo", "text/plain", b"ada".to_vec());
         let echoed = cluster.ask(controller, &invoke);
@@ -254,4 +264,44 @@ fn a_cluster_gives_the_same_bytes_whoever_is_killed() {
     );
     let ended = cluster.run("down", &[]);
     assert_eq!(ended, json!({ "ended": 4 }));
+}
+
+#[test]
+fn a_node_that_drains_ends_when_its_work_is_done() {
+    let cluster = Cluster::start(1, 2);
+    cluster.deploy(0, "hello");
+    // Longer than a look: both nodes have tasks of it when one of them drains.
+    let slow = json!({ "name": "slow", "stage": [{ "name": "noop", "task": "hello/noop", "count": 3000 }] });
+    let id = job::id_of(&cluster.ask(0, &Request::json("/v1/jobs", &slow)).ok());
+    let endpoint = format!("http://{}", cluster.controllers[0]);
+    let mut drain = weft();
+    drain.args([
+        "--endpoint",
+        &endpoint,
+        "--token",
+        &cluster.token,
+        "drain",
+        "node-1",
+    ]);
+    let drained = drain.output().expect("it starts");
+    let said = String::from_utf8_lossy(&drained.stderr).into_owned();
+    assert!(drained.status.success(), "{said}\n{}", cluster.logs());
+    eventually("its process ends", || {
+        let status = cluster.run("status", &[]);
+        let processes = status["processes"].as_array().expect("a list");
+        let node = processes.iter().find(|one| one["name"] == "node-1")?;
+        (node["status"] == "dead").then_some(())
+    });
+    let ended = cluster.wait(&id);
+    assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    // Nothing that the node had was run again.
+    let receipt = cluster
+        .ask(0, &Request::get(format!("/v1/jobs/{id}/receipt")))
+        .ok();
+    for line in receipt["lines"].as_array().expect("a list") {
+        assert_eq!(line["platform_attempts"], 0, "{receipt:#}");
+    }
+    let last = Request::post("/v1/nodes/node-2/drain", "", Vec::new());
+    let refused = cluster.ask(0, &last);
+    assert_eq!(refused.status, 429, "{refused:?}");
 }

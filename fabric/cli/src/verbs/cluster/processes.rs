@@ -16,6 +16,8 @@ use crate::arguments::ClusterUpArguments;
 use crate::failure::Failure;
 use crate::{Program, ServerRole};
 
+/// Seconds that nodes have for their work when the cluster ends: nobody waits for it here.
+const DRAIN_SECONDS: u64 = 3;
 /// Name of the file with the processes.
 const FILE: &str = "cluster.json";
 /// Bytes of the token of a cluster.
@@ -218,6 +220,7 @@ impl Layout<'_> {
             "data": self.dir.join(&name),
             "store": self.dir.join("store"),
             "slots": slots.unwrap_or(0),
+            "drain_seconds": DRAIN_SECONDS,
             "controllers": self.peers(),
             "tls": files,
         });
