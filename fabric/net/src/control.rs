@@ -33,14 +33,22 @@ const HEARTBEAT: Duration = Duration::from_millis(300);
 /// Silence after which a link is closed: three signs of life were lost.
 const SILENCE_MAX: Duration = Duration::from_millis(1_200);
 
+/// Bytes of one part of a message: a sign of life is due within the time that it takes.
+const PART_BYTES: usize = 256 << 10;
+/// Bytes of a message: a status with all results of a node.
+const MESSAGE_BYTES_MAX: usize = 512 << 20;
+
 /// One frame of a control link.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Frame<T> {
+enum Frame {
     /// The sender lives.
     Alive,
-    /// A command or a report.
-    Message(T),
+    /// The payload is a part of a command or a report, in JSON.
+    Part {
+        /// The message ends with it.
+        last: bool,
+    },
 }
 
 /// The controllers of a cluster, as a node reaches them.
@@ -126,19 +134,32 @@ async fn write_all<T: Serialize>(
     writer: &mut (impl AsyncWrite + Unpin),
     messages: &mut mpsc::Receiver<T>,
 ) -> anyhow::Result<()> {
-    frames::write(writer, &Frame::<T>::Alive, &[]).await?;
+    frames::write(writer, &Frame::Alive, &[]).await?;
     let mut beats = interval(HEARTBEAT);
     loop {
-        let frame = tokio::select! {
+        tokio::select! {
             biased;
             message = messages.recv() => match message {
-                Some(message) => Frame::Message(message),
+                Some(message) => write_message(writer, &message).await?,
                 None => return Ok(()),
             },
-            _ = beats.tick() => Frame::Alive,
-        };
-        frames::write(writer, &frame, &[]).await?;
+            _ = beats.tick() => frames::write(writer, &Frame::Alive, &[]).await?,
+        }
     }
+}
+
+/// Writes a message in parts: a large one must not pass for silence.
+async fn write_message(
+    writer: &mut (impl AsyncWrite + Unpin),
+    message: &impl Serialize,
+) -> anyhow::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    let mut parts = bytes.chunks(PART_BYTES).peekable();
+    while let Some(part) = parts.next() {
+        let last = parts.peek().is_none();
+        frames::write(writer, &Frame::Part { last }, part).await?;
+    }
+    Ok(())
 }
 
 /// Reads the next message; nothing once the link is closed. Errors: it broke, or is silent.
@@ -148,16 +169,23 @@ async fn read_message<T: DeserializeOwned>(
     reader: &mut (impl AsyncRead + Unpin),
     heard: &Mutex<Instant>,
 ) -> anyhow::Result<Option<T>> {
+    let mut message = Vec::new();
     loop {
-        let frame = timeout(SILENCE_MAX, frames::read::<Frame<T>>(reader)).await;
-        let Some((frame, _)) =
-            frame.map_err(|_| anyhow::anyhow!("silent for {SILENCE_MAX:?}"))??
-        else {
+        let frame = timeout(SILENCE_MAX, frames::read::<Frame>(reader)).await;
+        let frame = frame.map_err(|_| anyhow::anyhow!("silent for {SILENCE_MAX:?}"))??;
+        let Some((frame, part)) = frame else {
             return Ok(None);
         };
         *lock(heard) = Instant::now();
-        if let Frame::Message(message) = frame {
-            return Ok(Some(message));
+        if let Frame::Part { last } = frame {
+            message.extend_from_slice(&part);
+            anyhow::ensure!(
+                message.len() <= MESSAGE_BYTES_MAX,
+                "a message is larger than {MESSAGE_BYTES_MAX} bytes"
+            );
+            if last {
+                return Ok(Some(serde_json::from_slice(&message)?));
+            }
         }
     }
 }
@@ -172,7 +200,7 @@ pub(crate) async fn serve(
     let (mut reader, mut writer) = tokio::io::split(wire);
     // A dialler that has given up, and dialled again, sends none: its connection must not take the
     // place of the newer one.
-    let first = timeout(SILENCE_MAX, frames::read::<Frame<FromAgent>>(&mut reader)).await;
+    let first = timeout(SILENCE_MAX, frames::read::<Frame>(&mut reader)).await;
     if !matches!(first, Ok(Ok(Some((Frame::Alive, _))))) {
         anyhow::bail!("its link begins without a sign of life");
     }
@@ -297,5 +325,41 @@ async fn run_link(wire: Wire, member: u64, commands: &mpsc::Sender<ToAgent>, lin
     lock(links).reports.remove(&member);
     if let Err(error) = ended {
         tracing::warn!(member, error = %format!("{error:#}"), "the link to a controller broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_of_any_size_arrive_in_parts() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let sent = [
+            "small".to_owned(),
+            "x".repeat(3 * PART_BYTES),
+            String::new(),
+        ];
+        let (messages, mut waiting) = mpsc::channel(sent.len());
+        for message in sent.clone() {
+            messages.try_send(message).expect("there is room");
+        }
+        drop(messages);
+        let heard = Mutex::new(Instant::now());
+        let reading = async {
+            let mut found = Vec::new();
+            while let Some(message) = read_message::<String>(&mut theirs, &heard).await? {
+                found.push(message);
+            }
+            anyhow::Ok(found)
+        };
+        let writing = async {
+            let written = write_all(&mut ours, &mut waiting).await;
+            drop(ours);
+            written
+        };
+        let (found, written) = tokio::join!(reading, writing);
+        written.expect("it writes");
+        assert_eq!(found.expect("it reads"), sent);
     }
 }
