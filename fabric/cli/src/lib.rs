@@ -276,6 +276,7 @@ async fn remote(command: &Command, client: &Client, output: &mut Output) -> Resu
         Command::Cancel(cancel) => jobs::cancel(client, &cancel.id, output).await,
         Command::Receipt(receipt) => receipt::receipt(client, &receipt.id, output).await,
         Command::Nodes => nodes::nodes(client, output).await,
+        Command::Why(of) => why::why(client, of.id.as_deref(), output).await,
         Command::Drain(of) => nodes::drain(client, &of.node, output).await,
         Command::Usage(of) => usage::usage(client, of.hours, output).await,
         Command::Components(components) => {
