@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 mod bench;
+mod chaos;
 mod conformance;
 mod demo;
 mod flags;
@@ -37,6 +38,8 @@ Usage: cargo xtask VERB
   logs     make access logs: --bytes 256MB --out DIR [--files 8] [--seed 1]
   conformance
            compare what Weft reads and writes with others: --files DIR (suites of files), --tables 1000 (random ones), --seed N
+  chaos    kill and pause processes of a cluster while clients use it: [--minutes 5] [--seed N]
+  failover time what clients see when the leader of a cluster is killed or paused
   bench    measure a clean checkout and write bench/RESULTS.md: [--peers] [--scale 1] [--runs 5] [--only NAME]
 
 What is built goes to $CARGO_TARGET_DIR, or to `target` in the checkout where it is not set.";
@@ -70,12 +73,14 @@ fn verb(arguments: &[String]) -> Result<ExitCode> {
         ("demo", []) => return demo::start(),
         (demo::WORKER, []) => demo::work(&Places::find()?)?,
         ("conformance", flags) => conformance::start(&Places::find()?, flags)?,
+        ("chaos", flags) => chaos::start(&Places::find()?, flags)?,
+        ("failover", []) => chaos::failover(&Places::find()?)?,
         ("bench", flags) => return bench::start(flags),
         (bench::WORKER, flags) => bench::work(&Places::find()?, flags)?,
         ("test", []) => tests::all(&Places::find()?)?,
         ("guests", []) => guests_only(&Places::find()?)?,
         ("lint", []) => lint::all(&Places::find()?)?,
-        ("demo" | "test" | "guests" | "lint", [first, ..]) => {
+        ("demo" | "test" | "guests" | "lint" | "failover", [first, ..]) => {
             bail!("`{verb}` takes no argument, and `{first}` is one")
         }
         _ => bail!("no verb `{verb}`\n\n{HELP}"),
