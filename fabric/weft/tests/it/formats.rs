@@ -449,6 +449,33 @@ fn folders_are_overwritten_and_added_to() {
     assert_eq!(listing(&desk.path("foreign")), ["precious.txt"]);
 }
 
+/// An Arrow file of Polars without batches: the length of its schema stands nowhere, and the mark of the end behind it.
+const EMPTY_ARROW: &str = "\
+     4152524f5731000004000000f2ffffff140000000400010000000a000b0008000a000400f8ffffff0c00000008000800\
+     000004000100000004000000ecffffff3800000020000000180000000102000010001200040010001100080000000c00\
+     00000000f4ffffff400000000100000008000900040008000100000061000000ffffffff0000000004000000ecffffff\
+     280000002000000014000000040000000c0012001000040008000c00000000000000000000000000f8ffffff0c000000\
+     08000800000004000100000004000000ecffffff38000000200000001800000001020000100012000400100011000800\
+     00000c0000000000f4ffffff400000000100000008000900040008000100000061008a0000004152524f5731";
+
+#[test]
+fn arrow_files_without_batches_have_columns() {
+    let desk = Desk::new();
+    let digits = EMPTY_ARROW.as_bytes().chunks(2);
+    let byte = |two: &[u8]| {
+        let text = std::str::from_utf8(two).expect("digits are ASCII");
+        u8::from_str_radix(text, 16).expect("two digits")
+    };
+    let bytes: Vec<u8> = digits.map(byte).collect();
+    let input = json!({ "format": "arrow", "uri": desk.write("empty.arrow", &bytes) });
+    let ended = desk.pass(&input, &desk.out("passed", "parquet"));
+    assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    let manifest = fs::read(desk.path("passed/_weft.manifest")).expect("it is published");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    assert_eq!(manifest["schema"], json!([["a", "int64"]]));
+    assert_eq!(manifest["rows"], 0);
+}
+
 /// More values than files that are open at a time.
 #[test]
 fn many_folders_from_one_task() {

@@ -13,6 +13,9 @@ use super::{METADATA_BYTES_MAX, invalid};
 /// The end of a file: the length of its footer, and the magic.
 const FILE_END_BYTES: u64 = 10;
 
+/// Stands behind the last message.
+const END_MARK: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
 /// Positions of a file's blocks, as its footer says. Needed if messages cannot be read one after the other; a file
 /// whose footer cannot be read may be read so all the same.
 pub(super) struct Footer {
@@ -67,6 +70,10 @@ impl Footer {
         };
         let mut schema = vec![0; usize::try_from(bytes).map_err(|_| invalid("a schema"))?];
         file.get_ref().read_exact_at(&mut schema, begins)?;
+        // Without a block, the mark of the end lies between the schema and the footer.
+        if schema.ends_with(&END_MARK) {
+            schema.truncate(schema.len() - END_MARK.len());
+        }
         // Files of old have a length of four bytes.
         let length = usize::try_from(u32::from_le_bytes(first)).unwrap_or(usize::MAX);
         let of_old = schema[4.min(schema.len())..].get(..length);
