@@ -283,7 +283,8 @@ def main():
     p.add_argument("--ledger", help="file to which a line for each round is added")
     a = p.parse_args()
     seed = a.seed if a.seed is not None else random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}", flush=True)
+    commit = measure.commit(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    print(f"seed {seed}, commit {commit}", flush=True)
     failed = counted = 0
     with tempfile.TemporaryDirectory(prefix="weft-chaos-") as folder:
         cluster = Cluster(os.path.abspath(a.weft), folder, 3, 2)
@@ -316,7 +317,7 @@ def main():
                 line = {"seed": seed, "round": number, "faults": faults, "jobs": len(history.jobs), "weblogs": len(history.weblogs),
                         "operations": len(history.done_at), "per_second_outside_of_faults": rate and round(rate, 1), "undisturbed": round(undisturbed or 0, 1),
                         "counts": counts, "keys_left_open": open_keys, "wrong": history.wrong[:10], "seconds": round(took, 1),
-                        "commit": measure.commit(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}
+                        "commit": commit}
                 print(json.dumps(line), flush=True)
                 if a.ledger:
                     with open(a.ledger, "a") as ledger:
