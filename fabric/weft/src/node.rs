@@ -83,26 +83,34 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
         config.cluster,
         config.data.display()
     );
+    let patience = Duration::from_secs(config.drain_seconds);
     let outcome = tokio::select! {
-        stopped = stop_signal() => match stopped {
-            Ok(()) => {
-                drain.cancel();
-                let patience = Duration::from_secs(config.drain_seconds);
-                tokio::select! {
-                    () = drained.cancelled() => {}
-                    () = tokio::time::sleep(patience) => {
-                        tracing::warn!(?patience, "not drained in time: the rest runs again elsewhere");
-                    }
-                    again = stop_signal() => again?,
-                }
-                Ok(())
-            }
-            failed => failed,
-        },
-        () = drained.cancelled() => Ok(()),
+        outcome = until_drained(&drain, &drained, patience) => outcome,
         () = cancel.cancelled() => Err(anyhow::anyhow!("a part of the node failed; see the log above")),
     };
     cancel.cancel();
     tasks.abort();
     outcome
+}
+
+/// Returns when the node has drained: because a controller says so, or the process is told to stop. Then
+/// it has so much time for its work, and a second signal ends it at once.
+async fn until_drained(
+    drain: &CancellationToken,
+    drained: &CancellationToken,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = drained.cancelled() => return Ok(()),
+        stopped = stop_signal() => stopped?,
+    }
+    drain.cancel();
+    tokio::select! {
+        () = drained.cancelled() => {}
+        () = tokio::time::sleep(patience) => {
+            tracing::warn!(?patience, "not drained in time: the rest runs again elsewhere");
+        }
+        again = stop_signal() => again?,
+    }
+    Ok(())
 }

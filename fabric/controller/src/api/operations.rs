@@ -223,7 +223,7 @@ pub(crate) async fn why_job(
     principal: Principal,
     Path(id): Path<String>,
 ) -> ApiResult<Json<Value>> {
-    let status = jobs::look(&api, &principal.tenant, &id, |job| views::status(job)).await?;
+    let status = jobs::look(&api, &principal.tenant, &id, views::status).await?;
     let job: Option<JobId> = id.parse().ok();
     let explained = match api.components.why(&principal.tenant, job).await {
         // It has been archived, maybe since the look.
