@@ -26,6 +26,9 @@ const METERING_PERIOD: Duration = Duration::from_secs(1);
 /// Time for which an executor may start.
 const START_WALL_MAX: Duration = Duration::from_secs(60);
 
+/// Time for controllers to hear that a node drains: what they have sent until then arrives.
+const DRAIN_NOTICE: Duration = Duration::from_millis(500);
+
 /// Settings of a node's agent.
 #[derive(Debug, Clone)]
 pub struct AgentSettings {
@@ -49,6 +52,7 @@ pub struct Agent {
     /// Executors, and when they were started.
     processes: BTreeMap<Epoch, (ExecutorProcess, Instant)>,
     drain: CancellationToken,
+    draining_since: Option<Instant>,
 }
 
 impl Agent {
@@ -75,6 +79,7 @@ impl Agent {
             events: mpsc::channel(MAX_LINK_MESSAGES),
             processes: BTreeMap::new(),
             drain: CancellationToken::new(),
+            draining_since: None,
         })
     }
 
@@ -118,7 +123,9 @@ impl Agent {
             }
             if self.state.is_draining() {
                 self.invocations.drain();
-                if self.state.is_drained() && self.invocations.are_done() {
+                let since = *self.draining_since.get_or_insert_with(Instant::now);
+                let is_known = since.elapsed() >= DRAIN_NOTICE;
+                if is_known && self.state.is_drained() && self.invocations.are_done() {
                     tracing::info!("drained");
                     return Ok(());
                 }

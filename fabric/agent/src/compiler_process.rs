@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
-use weft_core::{Digest, ErrorCode, LimitKind, Problem};
+use weft_core::{Digest, ErrorCode, Incarnation, LimitKind, Problem};
 use weft_protocol::{
     ARTEFACT_BYTES_MAX, COMPILE_CPU_SECONDS_MAX, COMPILE_MEMORY_BYTES_MAX, Verdict, artefact_key,
     component_key,
@@ -38,6 +38,7 @@ const COMPILER_THREADS_MAX: usize = 4;
 pub struct CompilerProcesses {
     store: PathBuf,
     compatibility: String,
+    incarnation: Incarnation,
     children: Children,
     permits: Arc<Semaphore>,
     invocations: Invocations,
@@ -66,7 +67,8 @@ impl Compilers for CompilerProcesses {
             .await
             .map_err(|error| internal(&error))?;
         self.metrics.compilations.inc();
-        let draft = artefact.with_extension("draft");
+        // Another node that shares the store may compile the same component now.
+        let draft = artefact.with_extension(format!("draft#{}", self.incarnation));
         let imports = self.compile_in_child(&source, &draft).await?;
         // Comes to its end without whoever asked, too: the next compiler may write a draft of the same name.
         let moving = async move {
@@ -104,6 +106,7 @@ impl CompilerProcesses {
         Self {
             store: settings.store.clone(),
             compatibility: settings.node.compatibility.clone(),
+            incarnation: settings.node.incarnation,
             children,
             permits: Arc::new(Semaphore::new(COMPILERS_MAX)),
             invocations,

@@ -127,7 +127,13 @@ pub(crate) async fn ask_request(peers: &dyn Peers, leader: u64, request: Request
             answer,
         } => {
             let question = Question::Check { tenant, request };
-            if let Ok(Reply::Checked(planned)) = ask(peers, leader, &question).await {
+            let mut answer = answer;
+            let asked = tokio::select! {
+                asked = ask(peers, leader, &question) => asked,
+                // The client has gone: the question is dropped at the leader, too.
+                () = answer.to.closed() => return,
+            };
+            if let Ok(Reply::Checked(planned)) = asked {
                 let _ = answer.to.send(*planned);
             }
         }
@@ -154,7 +160,7 @@ pub(crate) async fn ask_request(peers: &dyn Peers, leader: u64, request: Request
             };
             let _ = answer.send(result);
         }
-        // A question whose asker has gone is dropped with its connection.
+        // A check whose client has gone is dropped above.
         Request::Forget { .. } => {}
     }
 }

@@ -102,7 +102,7 @@ impl Nodes {
 
     /// The node that is to compile a component. Errors: `busy` if none is reached.
     pub(crate) fn for_compilation(&self) -> Result<Chosen, Problem> {
-        self.choose(|_| false)
+        self.choose(|one| one.worker.invoker.is_draining())
     }
 
     fn choose(&self, is_last_resort: impl Fn(&Reached) -> bool) -> Result<Chosen, Problem> {

@@ -191,7 +191,7 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     /// Logs a refusal, unless the same one was logged a while ago.
-    fn tell(&self, problem: &str) {
+    pub(crate) fn tell(&self, problem: &str) {
         let mut told = lock(&self.told);
         told.retain(|_, at| at.elapsed() < REFUSAL_TOLD_FOR);
         if told.len() < REFUSALS_MAX && !told.contains_key(problem) {

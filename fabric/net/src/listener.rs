@@ -1,5 +1,6 @@
 //! The port on which a controller takes connections of nodes and of other controllers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub async fn listen(
         tasks.spawn("arrival", OnError::Log, async move {
             let _permit = permit;
             let (cluster, security, arrivals, refusals) = &*shared;
-            let served = serve(stream, cluster, security, arrivals, refusals);
+            let served = serve((stream, address), cluster, security, arrivals, refusals);
             if let Err(error) = served.await {
                 tracing::warn!(%address, error = %format!("{error:#}"), "a connection ended");
             }
@@ -70,7 +71,7 @@ pub async fn listen(
 }
 
 async fn serve(
-    stream: TcpStream,
+    (stream, address): (TcpStream, SocketAddr),
     cluster: &Cluster,
     security: &Security,
     arrivals: &Arrivals,
@@ -85,8 +86,16 @@ async fn serve(
         let who = welcome(&mut wire, cluster, refusals, judge).await?;
         anyhow::Ok(who.map(|(from, purpose)| (wire, from, purpose)))
     };
-    let Some((wire, from, purpose)) = timeout(HANDSHAKE_TIMEOUT, arriving).await?? else {
-        return Ok(());
+    let arrived = timeout(HANDSHAKE_TIMEOUT, arriving).await;
+    let arrived = arrived.unwrap_or_else(|late| Err(late.into()));
+    let (wire, from, purpose) = match arrived {
+        Ok(Some(arrived)) => arrived,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            // Whoever fails dials again, from another port.
+            refusals.tell(&format!("{}: {error:#}", address.ip()));
+            return Ok(());
+        }
     };
     dispatch(wire, from, purpose, arrivals).await
 }

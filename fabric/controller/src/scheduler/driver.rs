@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_control::Effect;
-use weft_core::{JobId, NodeId, TenantId};
+use weft_core::{ErrorCode, JobId, NodeId, TenantId};
 use weft_protocol::{FromAgent, ToAgent};
 use weft_runtime::link::LinkChange;
 use weft_runtime::{OnError, Tasks};
@@ -25,6 +25,8 @@ use crate::replica::{Replica, Signals};
 const DEADLINE_TICK: Duration = Duration::from_millis(100);
 /// Pause after a failed archiving: for space on a disk, say.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
+/// Pause before artefacts are asked for again that no node could make.
+const PREPARE_PAUSE: Duration = Duration::from_millis(500);
 /// Inputs of one kind that are taken before anything is done.
 const MAX_BATCH: usize = 256;
 /// Work beside the scheduler whose end it has not heard of.
@@ -163,8 +165,22 @@ impl Driver {
                 digests,
             } => {
                 let (components, done) = (Arc::clone(&self.components), self.done.clone());
+                let replica = self.replica.clone();
                 self.tasks.spawn("artefacts", OnError::Log, async move {
-                    let result = components.ensure_artefacts(&tenant, &digests).await;
+                    let is_wanted = || {
+                        let state = replica.state();
+                        let jobs = state.tenant(&tenant).map(|tenant| &tenant.jobs);
+                        jobs.is_some_and(|jobs| jobs.contains_key(&job))
+                    };
+                    let mut result = components.ensure_artefacts(&tenant, &digests).await;
+                    // No node may be there to compile now: the job waits for one.
+                    while matches!(&result, Err(problem) if problem.code == ErrorCode::Busy)
+                        && replica.status().is_leader
+                        && is_wanted()
+                    {
+                        tokio::time::sleep(PREPARE_PAUSE).await;
+                        result = components.ensure_artefacts(&tenant, &digests).await;
+                    }
                     let _ = done
                         .send(Input::Done(Done::Prepared(tenant, job, result)))
                         .await;

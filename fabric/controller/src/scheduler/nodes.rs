@@ -224,6 +224,9 @@ impl Scheduler {
             ..NodeView::default()
         };
         let joined = view.joined;
+        // The command to drain was lost with its link.
+        let drains_again = same && before.draining && !view.draining;
+        view.draining |= drains_again;
         let mut stopped = Vec::new();
         for executor in status.executors {
             let known = before.executors.remove(&executor.epoch);
@@ -243,6 +246,9 @@ impl Scheduler {
         self.nodes.insert(node.clone(), view);
         for epoch in stopped {
             self.send(turn, node, AgentCommand::StopExecutor { epoch });
+        }
+        if drains_again {
+            self.send(turn, node, AgentCommand::Drain);
         }
         if !joined {
             self.join(turn, node, incarnation, status.slots, status.compatibility);

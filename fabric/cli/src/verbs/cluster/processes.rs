@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -20,6 +20,8 @@ use crate::{Program, ServerRole};
 const DRAIN_SECONDS: u64 = 3;
 /// Name of the file with the processes.
 const FILE: &str = "cluster.json";
+/// Name of the mark of a folder that a cluster was made in, or was about to be.
+const MARKER: &str = ".weft-cluster";
 /// Bytes of the token of a cluster.
 const TOKEN_BYTES: usize = 32;
 
@@ -124,6 +126,7 @@ impl Processes {
         dir: &Path,
         arguments: &ClusterUpArguments,
     ) -> Result<Self, Failure> {
+        claim(dir)?;
         fs::create_dir_all(dir.join("store")).with_context(|| format!("`{}`", dir.display()))?;
         let dir = &dir
             .canonicalize()
@@ -253,6 +256,23 @@ impl Layout<'_> {
     }
 }
 
+/// Makes a folder ours, for this user alone. Errors: it holds files, and never was ours.
+fn claim(dir: &Path) -> Result<(), Failure> {
+    let marker = dir.join(MARKER);
+    let failed = || format!("`{}`", dir.display());
+    fs::create_dir_all(dir).with_context(failed)?;
+    let is_empty = fs::read_dir(dir).with_context(failed)?.next().is_none();
+    if !is_empty && !marker.exists() {
+        return Err(Failure::other(format!(
+            "`{}` holds files, and no cluster: give `--dir` an empty or a new folder",
+            dir.display()
+        )));
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).with_context(failed)?;
+    fs::write(marker, "").with_context(failed)?;
+    Ok(())
+}
+
 fn random_name() -> Result<String, Failure> {
     let mut bytes = [0; TOKEN_BYTES];
     getrandom::fill(&mut bytes).map_err(Failure::other)?;
@@ -260,13 +280,10 @@ fn random_name() -> Result<String, Failure> {
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    // A file that is there would keep its permissions.
+    let _ = fs::remove_file(path);
     let mut options = fs::OpenOptions::new();
-    let file = options
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(path);
+    let file = options.create_new(true).write(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| writeln!(file, "{text}"));
     Ok(written.with_context(|| format!("`{}`", path.display()))?)
 }
