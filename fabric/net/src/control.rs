@@ -16,7 +16,6 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
 use weft_core::{NodeId, lock};
@@ -24,8 +23,8 @@ use weft_protocol::{FromAgent, ToAgent};
 use weft_runtime::link::{LinkChange, MAX_LINK_MESSAGES, NodeLink};
 use weft_runtime::{OnError, Tasks, frames};
 
-use crate::backoff::Backoff;
-use crate::handshake::{Cluster, HANDSHAKE_TIMEOUT, Party, Purpose, Refusal, introduce};
+use crate::dial::Dialler;
+use crate::handshake::{Cluster, Purpose};
 use crate::security::{Security, Wire};
 
 /// Time between two signs of life on a link.
@@ -63,69 +62,12 @@ pub struct ToControllers {
 }
 
 impl ToControllers {
-    /// Dials a controller for a purpose.
-    pub(crate) async fn dial(&self, member: u64, purpose: Purpose) -> Result<Wire, Refusal> {
-        let address = &self.controllers[&member];
-        let dialled = dial(&self.cluster, &self.security, member, address, purpose).await;
-        dialled.map(|(wire, _)| wire)
-    }
-}
-
-/// Dials controller `member` at an address, and introduces this process. Returns who was reached, too.
-pub(crate) async fn dial(
-    cluster: &Cluster,
-    security: &Security,
-    member: u64,
-    address: &str,
-    purpose: Purpose,
-) -> Result<(Wire, Party), Refusal> {
-    let dialling = async {
-        let stream = TcpStream::connect(address).await;
-        let stream = stream.map_err(|error| anyhow::anyhow!("`{address}`: {error}"))?;
-        let mut wire = security.dialled(stream, member).await?;
-        let party = introduce(&mut wire, cluster, member, purpose).await?;
-        Ok((wire, party))
-    };
-    let dialled = timeout(HANDSHAKE_TIMEOUT, dialling).await;
-    dialled.unwrap_or_else(|_| {
-        let error = anyhow::anyhow!("`{address}` does not answer within {HANDSHAKE_TIMEOUT:?}");
-        Err(Refusal::Broken(error))
-    })
-}
-
-/// Reports once why a controller cannot be reached, and once that it can.
-pub(crate) struct Reachability {
-    member: u64,
-    purpose: Purpose,
-    last: Option<String>,
-}
-
-impl Reachability {
-    pub(crate) fn new(member: u64, purpose: Purpose) -> Self {
-        Self {
-            member,
-            purpose,
-            last: None,
-        }
-    }
-
-    pub(crate) fn failed(&mut self, refusal: &Refusal) {
-        let (member, purpose, reason) = (self.member, self.purpose, refusal.to_string());
-        if self.last.as_ref() != Some(&reason) {
-            tracing::warn!(
-                member,
-                ?purpose,
-                reason,
-                "a controller is not reached; trying again"
-            );
-            self.last = Some(reason);
-        }
-    }
-
-    pub(crate) fn succeeded(&mut self) {
-        let (member, purpose) = (self.member, self.purpose);
-        tracing::info!(member, ?purpose, "a controller is reached");
-        self.last = None;
+    /// Diallers of all controllers, for a purpose.
+    pub(crate) fn diallers(&self, purpose: Purpose) -> impl Iterator<Item = Dialler> {
+        self.controllers.iter().map(move |(member, address)| {
+            let to = (*member, address.as_str());
+            Dialler::new(&self.cluster, &self.security, to, purpose, None)
+        })
     }
 }
 
@@ -269,11 +211,13 @@ pub fn follow_controllers(to: &ToControllers, end: NodeLink, tasks: &Tasks) {
         mut reports,
     } = end;
     let links: Arc<Mutex<Links>> = Arc::default();
-    for member in to.controllers.keys() {
-        let (to, member) = (to.clone(), *member);
+    for mut dialler in to.diallers(Purpose::Control) {
         let (commands, links) = (commands.clone(), Arc::clone(&links));
         tasks.spawn("control link", OnError::Stop, async move {
-            keep_linked(&to, member, &commands, &links).await
+            loop {
+                let wire = dialler.reach().await;
+                run_link(wire, dialler.member(), &commands, &links).await;
+            }
         });
     }
     tasks.spawn("reports", OnError::Stop, async move {
@@ -282,28 +226,6 @@ pub fn follow_controllers(to: &ToControllers, end: NodeLink, tasks: &Tasks) {
         }
         Ok(())
     });
-}
-
-/// Keeps the link to one controller up, for ever.
-async fn keep_linked(
-    to: &ToControllers,
-    member: u64,
-    commands: &mpsc::Sender<ToAgent>,
-    links: &Mutex<Links>,
-) -> anyhow::Result<()> {
-    let mut backoff = Backoff::new();
-    let mut reachability = Reachability::new(member, Purpose::Control);
-    loop {
-        match to.dial(member, Purpose::Control).await {
-            Ok(wire) => {
-                reachability.succeeded();
-                backoff.reset();
-                run_link(wire, member, commands, links).await;
-            }
-            Err(refusal) => reachability.failed(&refusal),
-        }
-        backoff.pause().await;
-    }
 }
 
 async fn run_link(wire: Wire, member: u64, commands: &mpsc::Sender<ToAgent>, links: &Mutex<Links>) {

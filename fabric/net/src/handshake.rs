@@ -17,6 +17,7 @@ use weft_protocol::MESSAGE_VERSION;
 use weft_runtime::clock::unix_ms;
 use weft_runtime::frames;
 
+use crate::members::Members;
 use crate::security::Wire;
 
 /// Version of the handshake and of the framing of connections.
@@ -201,19 +202,19 @@ impl Refusals {
     }
 }
 
-/// Takes the introduction of whoever dialled. `judge` may refuse it for reasons of its own.
+/// Takes the introduction of whoever dialled.
 pub(crate) async fn welcome(
     wire: &mut Wire,
     cluster: &Cluster,
     refusals: &Refusals,
-    judge: impl FnOnce(&Party) -> Result<(), Problem>,
+    members: &Members,
 ) -> anyhow::Result<Option<(Party, Purpose)>> {
     let Some((hello, _)) = frames::read::<Hello>(wire).await? else {
         return Ok(None);
     };
     let judged = check(&hello, cluster, unix_ms())
         .and_then(|()| wire.check_name(&hello.from))
-        .and_then(|()| judge(&hello.from));
+        .and_then(|()| members.check(&hello.from));
     match judged {
         Ok(()) => {
             frames::write(wire, &Welcome::Accepted(cluster.me.clone()), &[]).await?;

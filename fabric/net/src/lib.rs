@@ -13,9 +13,9 @@
 //! (`security.rs`). The crate carries bytes and messages of [`weft_protocol`]; what they mean, the
 //! roles know.
 
-mod backoff;
 mod certs;
 mod control;
+mod dial;
 mod handshake;
 mod listener;
 mod members;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
-use weft_core::{ErrorCode, Problem};
 use weft_protocol::FromAgent;
 use weft_runtime::link::{LinkChange, Member, WorkChange};
 use weft_runtime::{OnError, Tasks};
@@ -31,9 +30,7 @@ pub struct Arrivals {
     pub workers: mpsc::Sender<WorkChange>,
     /// The member of the Raft group.
     pub member: Arc<dyn Member>,
-    /// Numbers of the members: others are not listened to.
-    pub voters: Vec<u64>,
-    /// Their data folders.
+    /// The members: other controllers are not listened to.
     pub members: Members,
 }
 
@@ -79,11 +76,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let arriving = async {
         let mut wire = security.accepted(stream).await?;
-        let judge = |from: &Party| {
-            is_known(from, &arrivals.voters)?;
-            arrivals.members.check(from)
-        };
-        let who = welcome(&mut wire, cluster, refusals, judge).await?;
+        let who = welcome(&mut wire, cluster, refusals, &arrivals.members).await?;
         anyhow::Ok(who.map(|(from, purpose)| (wire, from, purpose)))
     };
     let arrived = timeout(HANDSHAKE_TIMEOUT, arriving).await;
@@ -121,18 +114,5 @@ async fn dispatch(
         }
         // The handshake refuses these.
         (from, purpose) => anyhow::bail!("a {purpose:?} connection is not for {from}"),
-    }
-}
-
-/// Refuses controllers that are no members.
-fn is_known(from: &Party, voters: &[u64]) -> Result<(), Problem> {
-    match from {
-        Party::Controller { member, .. } if !voters.contains(member) => {
-            let detail = format!(
-                "controller {member} is not a member: the members are {voters:?}; compare `peers` in their settings"
-            );
-            Err(Problem::new(ErrorCode::Unauthorized, detail))
-        }
-        _ => Ok(()),
     }
 }

@@ -16,6 +16,7 @@ use crate::handshake::Party;
 /// The members of a group, and their folders. Clones share them.
 #[derive(Clone)]
 pub struct Members {
+    voters: Vec<u64>,
     known: Arc<Mutex<BTreeMap<u64, String>>>,
     path: PathBuf,
 }
@@ -24,7 +25,7 @@ impl Members {
     /// The members with these numbers; their folders are kept in the file at `path`.
     ///
     /// Errors: the file cannot be read, or holds something else.
-    pub fn open(path: PathBuf) -> anyhow::Result<Self> {
+    pub fn open(path: PathBuf, voters: Vec<u64>) -> anyhow::Result<Self> {
         let known = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text)
                 .with_context(|| format!("`{}` is damaged; restore it", path.display()))?,
@@ -32,17 +33,25 @@ impl Members {
             Err(error) => return Err(error).with_context(|| format!("`{}`", path.display())),
         };
         Ok(Self {
+            voters,
             known: Arc::new(Mutex::new(known)),
             path,
         })
     }
 
-    /// Checks that a controller has the folder that it had when it was first seen, and keeps it if this
-    /// is the first time. Nodes pass.
+    /// Checks that a controller is a member, and has the folder that it had when it was first seen, which
+    /// is kept if this is the first time. Nodes pass.
     pub(crate) fn check(&self, party: &Party) -> Result<(), Problem> {
         let Party::Controller { member, folder, .. } = party else {
             return Ok(());
         };
+        if !self.voters.contains(member) {
+            let detail = format!(
+                "controller {member} is not a member: the members are {:?}; compare `peers` in their settings",
+                self.voters
+            );
+            return Err(Problem::new(ErrorCode::Unauthorized, detail));
+        }
         let mut known = lock(&self.known);
         match known.get(member) {
             Some(before) if before == folder => Ok(()),
@@ -81,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_controller_that_lost_its_folder_is_refused() {
+    fn strangers_and_controllers_that_lost_their_folder_are_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("members.json");
         let party = |member, folder: &str| Party::Controller {
@@ -89,16 +98,18 @@ mod tests {
             incarnation: Incarnation::from_random([1; 16]),
             folder: folder.into(),
         };
-        let members = Members::open(path.clone()).expect("it is new");
+        let members = Members::open(path.clone(), vec![1, 2, 3]).expect("it is new");
         members.check(&party(2, "a")).expect("it is the first time");
         members.check(&party(2, "a")).expect("it is the same");
         members.check(&party(3, "b")).expect("it is another member");
         // Also when this controller has started again.
-        let members = Members::open(path).expect("it reads");
+        let members = Members::open(path, vec![1, 2, 3]).expect("it reads");
         let refused = members
             .check(&party(2, "c"))
             .expect_err("it is another folder");
         assert!(refused.detail.contains("restore its folder"), "{refused}");
         members.check(&party(2, "a")).expect("it is back");
+        let refused = members.check(&party(4, "d")).expect_err("there are three");
+        assert!(refused.detail.contains("not a member"), "{refused}");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,9 +14,8 @@ use weft_core::{ErrorCode, Problem, lock};
 use weft_runtime::link::{Member, Peers};
 use weft_runtime::{OnError, Tasks, frames};
 
-use crate::backoff::Backoff;
-use crate::control::{Reachability, dial};
-use crate::handshake::{Cluster, Purpose, Refusal};
+use crate::dial::Dialler;
+use crate::handshake::{Cluster, Purpose};
 use crate::members::Members;
 use crate::rpc::{self, Asker, BoxBody};
 use crate::security::{Security, Wire};
@@ -58,14 +56,12 @@ impl PeerLinks {
     ) -> Self {
         let others = addresses.iter().filter(|(member, _)| **member != me);
         let link = |(member, address): (&u64, &String)| {
-            let dialler = Dialler {
-                cluster: cluster.clone(),
-                security: security.clone(),
-                member: *member,
-                address: address.clone(),
-                members: members.clone(),
+            let dialler = |purpose| {
+                let to = (*member, address.as_str());
+                Dialler::new(cluster, security, to, purpose, Some(members.clone()))
             };
-            (*member, Link::new(dialler, tasks))
+            let link = Link::new(dialler(Purpose::Raft), dialler(Purpose::Ask), tasks);
+            (*member, link)
         };
         Self {
             links: others.map(link).collect(),
@@ -73,85 +69,42 @@ impl PeerLinks {
     }
 }
 
-#[derive(Clone)]
-struct Dialler {
-    cluster: Cluster,
-    security: Security,
-    member: u64,
-    address: String,
-    members: Members,
-}
-
-impl Dialler {
-    /// Dials until the member is reached.
-    async fn reach(&self, purpose: Purpose, reachability: &mut Reachability) -> Wire {
-        let mut backoff = Backoff::new();
-        loop {
-            let dialled = dial(
-                &self.cluster,
-                &self.security,
-                self.member,
-                &self.address,
-                purpose,
-            );
-            let checked = dialled.await.and_then(|(wire, party)| {
-                let checked = self.members.check(&party);
-                checked.map(|()| wire).map_err(Refusal::Refused)
-            });
-            match checked {
-                Ok(wire) => {
-                    reachability.succeeded();
-                    return wire;
-                }
-                Err(refusal) => reachability.failed(&refusal),
-            }
-            backoff.pause().await;
-        }
-    }
-
-    async fn send_messages(self, mut waiting: mpsc::Receiver<Vec<u8>>) -> anyhow::Result<()> {
-        let mut reachability = Reachability::new(self.member, Purpose::Raft);
-        loop {
-            let wire = self.reach(Purpose::Raft, &mut reachability).await;
-            // What waited while the member was out of reach is of another time.
-            while waiting.try_recv().is_ok() {}
-            if let Err(error) = send_messages(wire, &mut waiting).await {
-                tracing::warn!(member = self.member, error = %format!("{error:#}"), "a Raft connection broke");
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn keep_asking(self, shared: Arc<Mutex<Option<Asker>>>) -> anyhow::Result<()> {
-        let mut reachability = Reachability::new(self.member, Purpose::Ask);
-        loop {
-            let wire = self.reach(Purpose::Ask, &mut reachability).await;
-            match Asker::new(wire).await {
-                Ok((asker, connection)) => {
-                    *lock(&shared) = Some(asker);
-                    if let Err(error) = connection.await {
-                        tracing::debug!(member = self.member, %error, "a connection for questions broke");
-                    }
-                    *lock(&shared) = None;
-                }
-                Err(error) => {
-                    tracing::debug!(member = self.member, %error, "no connection for questions");
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
 impl Link {
-    fn new(dialler: Dialler, tasks: &Tasks) -> Self {
-        let (messages, waiting) = mpsc::channel(MESSAGES_MAX);
+    fn new(mut raft: Dialler, mut questions: Dialler, tasks: &Tasks) -> Self {
+        let (messages, mut waiting) = mpsc::channel(MESSAGES_MAX);
+        tasks.spawn("Raft messages to a controller", OnError::Stop, async move {
+            loop {
+                let wire = raft.reach().await;
+                // What waited while the member was out of reach is of another time.
+                while waiting.try_recv().is_ok() {}
+                if let Err(error) = send_messages(wire, &mut waiting).await {
+                    let (member, error) = (raft.member(), format!("{error:#}"));
+                    tracing::warn!(member, error, "a Raft connection broke");
+                }
+            }
+        });
         let asker: Arc<Mutex<Option<Asker>>> = Arc::default();
-        let asking = dialler.clone().keep_asking(Arc::clone(&asker));
-        tasks.spawn("questions to a controller", OnError::Stop, asking);
-        let sending = dialler.send_messages(waiting);
-        tasks.spawn("Raft messages to a controller", OnError::Stop, sending);
+        let shared = Arc::clone(&asker);
+        tasks.spawn("questions to a controller", OnError::Stop, async move {
+            loop {
+                serve_questions(questions.reach().await, &shared).await;
+            }
+        });
         Self { messages, asker }
+    }
+}
+
+/// Lets questions be asked on a connection, as long as it lasts.
+async fn serve_questions(wire: Wire, shared: &Mutex<Option<Asker>>) {
+    let served = async {
+        let (asker, connection) = Asker::new(wire).await?;
+        *lock(shared) = Some(asker);
+        anyhow::Ok(connection.await?)
+    };
+    let ended = served.await;
+    *lock(shared) = None;
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection for questions broke");
     }
 }
 

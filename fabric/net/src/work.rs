@@ -31,8 +31,7 @@ use weft_runtime::link::{
 };
 use weft_runtime::{OnError, Scoped, Tasks};
 
-use crate::backoff::Backoff;
-use crate::control::{Reachability, ToControllers};
+use crate::control::ToControllers;
 use crate::handshake::Purpose;
 use crate::rpc::{self, Asker, BoxBody, LENGTH_BYTES, head_bytes, lost, read_whole};
 use crate::security::Wire;
@@ -94,31 +93,21 @@ pub struct WorkSettings {
 
 /// Offers a node's work to all controllers.
 pub fn offer_work(settings: &WorkSettings, tasks: &Tasks) {
-    for member in settings.to.controllers.keys() {
-        let (settings, member) = (settings.clone(), *member);
+    for mut dialler in settings.to.diallers(Purpose::Work) {
+        let settings = settings.clone();
         tasks.spawn("work connection", OnError::Stop, async move {
-            keep_offering(&settings, member).await
+            loop {
+                serve_work(dialler.reach().await, &settings).await;
+            }
         });
     }
 }
 
-async fn keep_offering(settings: &WorkSettings, member: u64) -> anyhow::Result<()> {
-    let mut backoff = Backoff::new();
-    let mut reachability = Reachability::new(member, Purpose::Work);
-    loop {
-        match settings.to.dial(member, Purpose::Work).await {
-            Ok(wire) => {
-                reachability.succeeded();
-                backoff.reset();
-                let settings = settings.clone();
-                let answer = move |request| answer(request, settings.clone());
-                if let Err(error) = rpc::answer(wire, answer).await {
-                    tracing::debug!(member, %error, "a work connection broke");
-                }
-            }
-            Err(refusal) => reachability.failed(&refusal),
-        }
-        backoff.pause().await;
+async fn serve_work(wire: Wire, settings: &WorkSettings) {
+    let settings = settings.clone();
+    let answer = move |request| answer(request, settings.clone());
+    if let Err(error) = rpc::answer(wire, answer).await {
+        tracing::debug!(%error, "a work connection broke");
     }
 }
 
@@ -206,12 +195,11 @@ async fn run_stream(
     pieces: &mpsc::Sender<Bytes>,
 ) -> Result<InvokeReply, NoReply> {
     let mut input = Pieces::new(body);
-    let head = input.take_block(LENGTH_BYTES, |header| {
-        u32::from_le_bytes(header.try_into().expect("four bytes")) as usize
-    });
-    let head = head.await?.ok_or_else(|| lost(&"it ended early"))?;
-    let invocation: Invocation =
-        serde_json::from_slice(&head[LENGTH_BYTES..]).map_err(|error| lost(&error))?;
+    let head = input
+        .take_head()
+        .await?
+        .ok_or_else(|| lost(&"it ended early"))?;
+    let invocation: Invocation = serde_json::from_slice(&head).map_err(|error| lost(&error))?;
     let (client, mut events) = mpsc::channel(PIECES_WAITING);
     let mut body = std::pin::pin!(input.rest());
     let deadline = Duration::from_millis(invocation.deadline_ms);
@@ -284,24 +272,41 @@ impl Pieces {
         Ok(true)
     }
 
-    /// Takes the next block with its header, which says how many bytes follow it.
+    /// Takes the next head, without the length before it; nothing if the body has ended.
+    async fn take_head(&mut self) -> Result<Option<Bytes>, Problem> {
+        self.take_block(LENGTH_BYTES, HEAD_BYTES_MAX).await
+    }
+
+    /// Takes the next block: bytes of a header that ends with a length are passed over, and so many are
+    /// returned as it says.
     async fn take_block(
         &mut self,
         header_bytes: usize,
-        length: impl Fn(&[u8]) -> usize,
+        bytes_max: usize,
     ) -> Result<Option<Bytes>, Problem> {
         if !self.fill(header_bytes).await? {
             return Ok(None);
         }
-        let length = length(&self.held[..header_bytes]);
-        if length > PIECE_BYTES_MAX.max(HEAD_BYTES_MAX) {
+        let length = self.held[..header_bytes].last_chunk();
+        let length = u32::from_le_bytes(*length.expect("a header ends with a length")) as usize;
+        if length > bytes_max {
             return Err(lost(&format!("a message of {length} bytes is too large")));
         }
-        let whole = header_bytes + length;
-        Ok(match self.fill(whole).await? {
-            true => Some(self.held.split_to(whole).freeze()),
-            false => None,
-        })
+        if !self.fill(header_bytes + length).await? {
+            return Ok(None);
+        }
+        self.held.advance(header_bytes);
+        Ok(Some(self.held.split_to(length).freeze()))
+    }
+
+    /// Takes the next piece of a stream's answer, with its kind; nothing if the body has ended.
+    async fn take_piece(&mut self) -> Result<Option<(u8, Bytes)>, Problem> {
+        if !self.fill(1).await? {
+            return Ok(None);
+        }
+        let kind = self.held[0];
+        let piece = self.take_block(kind::HEADER_BYTES, PIECE_BYTES_MAX).await?;
+        Ok(piece.map(|piece| (kind, piece)))
     }
 
     /// The rest of the body, in pieces.
@@ -359,10 +364,8 @@ async fn take_offers(
     let body = asker.open(OFFER, rpc::whole(&(), &[])?).await?;
     let mut pieces = Pieces::new(body);
     let shown: Arc<Mutex<Offer>> = Arc::default();
-    let length =
-        |header: &[u8]| u32::from_le_bytes(header.try_into().expect("four bytes")) as usize;
-    while let Some(block) = pieces.take_block(LENGTH_BYTES, length).await? {
-        let offer: Offer = serde_json::from_slice(&block[LENGTH_BYTES..])?;
+    while let Some(head) = pieces.take_head().await? {
+        let offer: Offer = serde_json::from_slice(&head)?;
         lock(&shown).clone_from(&offer);
         if up.is_none() {
             let remote = Arc::new(RemoteNode {
@@ -507,27 +510,22 @@ impl RemoteNode {
         client: &mpsc::Sender<StreamEvent>,
     ) -> Result<InvokeReply, NoReply> {
         let mut pieces = Pieces::new(answer);
-        let length = |header: &[u8]| {
-            u32::from_le_bytes(header[1..].try_into().expect("four bytes")) as usize
-        };
         loop {
-            let block = pieces.take_block(kind::HEADER_BYTES, length).await;
-            let block = block.map_err(|problem| self.gone(problem))?;
-            let Some(mut block) = block else {
+            let piece = pieces.take_piece().await;
+            let piece = piece.map_err(|problem| self.gone(problem))?;
+            let Some((kind, piece)) = piece else {
                 return Err(self.gone(lost(&"it ended early")).into());
             };
-            let kind = block[0];
-            block.advance(kind::HEADER_BYTES);
             let read = |error: serde_json::Error| lost(&error);
             match kind {
                 kind::OUTPUT => {
-                    if client.send(StreamEvent::Output(block)).await.is_err() {
+                    if client.send(StreamEvent::Output(piece)).await.is_err() {
                         return Err(NoReply::Left);
                     }
                 }
-                kind::ENDED => return Ok(serde_json::from_slice(&block).map_err(read)?),
+                kind::ENDED => return Ok(serde_json::from_slice(&piece).map_err(read)?),
                 kind::FAILED => {
-                    let problem: Problem = serde_json::from_slice(&block).map_err(read)?;
+                    let problem: Problem = serde_json::from_slice(&piece).map_err(read)?;
                     return Err(problem.into());
                 }
                 kind => return Err(lost(&format!("a piece of kind {kind}")).into()),

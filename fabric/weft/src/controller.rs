@@ -49,11 +49,12 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
             folder: folder.identity.folder.clone(),
         },
     };
-    let members = Members::open(config.data.join("members.json"))?;
+    let voters: Vec<u64> = peers.keys().copied().collect();
+    let members = Members::open(config.data.join("members.json"), voters.clone())?;
     let links = PeerLinks::new(&cluster, &security, config.member, &peers, &members, &tasks);
     let group = Group {
         member: config.member,
-        voters: peers.keys().copied().collect(),
+        voters,
         peers: Arc::new(links),
     };
     let settings = settings(&config, &folder, incarnation, group)?;
@@ -73,7 +74,6 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         reports,
         workers,
         member: controller.member(),
-        voters: peers.keys().copied().collect(),
         members,
     };
     let arriving = weft_net::listen(arriving, cluster, security, arrivals, tasks.clone());
