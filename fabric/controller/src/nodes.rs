@@ -108,10 +108,8 @@ impl Nodes {
     fn choose(&self, is_last_resort: impl Fn(&Reached) -> bool) -> Result<Chosen, Problem> {
         let reached = self.reached.read().unwrap_or_else(PoisonError::into_inner);
         let load = |one: &&Reached| (is_last_resort(one), one.under_way.load(Ordering::Relaxed));
-        let chosen = reached.values().min_by_key(load).ok_or_else(|| {
-            let detail = "no node is connected to this controller; try again";
-            Problem::new(ErrorCode::Busy, detail)
-        })?;
+        let chosen = reached.values().min_by_key(load);
+        let chosen = chosen.ok_or_else(none_reached)?;
         chosen.under_way.fetch_add(1, Ordering::Relaxed);
         Ok(Chosen {
             worker: chosen.worker.clone(),
@@ -123,7 +121,13 @@ impl Nodes {
     ///
     /// Errors: `busy` if no node is reached.
     pub(crate) fn compatibility(&self) -> Result<String, Problem> {
-        let chosen = self.for_compilation()?;
-        Ok(chosen.worker.compilers.compatibility().to_owned())
+        let reached = self.reached.read().unwrap_or_else(PoisonError::into_inner);
+        let one = reached.values().next().ok_or_else(none_reached)?;
+        Ok(one.worker.compilers.compatibility().to_owned())
     }
+}
+
+fn none_reached() -> Problem {
+    let detail = "no node is connected to this controller; try again";
+    Problem::new(ErrorCode::Busy, detail)
 }
