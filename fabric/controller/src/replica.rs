@@ -272,11 +272,12 @@ impl Replica {
     ) -> Result<Answer, Problem> {
         let until = Instant::now() + LEADER_PATIENCE;
         let (origin, _open) = self.next_origin();
+        let mut envelope = self.envelope(tenant, origin, command);
         loop {
-            let envelope = self.envelope(tenant, origin.clone(), command.clone());
+            envelope.at_ms = lock(&self.stamp).next(unix_ms());
             let tried = match (self.leader_elsewhere(), &self.peers) {
                 (Some(leader), Some(peers)) => {
-                    let forwarded = self.forward(&**peers, leader, envelope);
+                    let forwarded = self.forward(&**peers, leader, &envelope);
                     let late = |_| {
                         let detail = "the controller that leads does not answer; try again";
                         Tried::Again(Problem::new(ErrorCode::Busy, detail))
@@ -344,9 +345,9 @@ impl Replica {
         &self,
         peers: &dyn Peers,
         leader: u64,
-        envelope: Envelope,
+        envelope: &Envelope,
     ) -> Result<(Answer, u64), Tried> {
-        let question = Question::Propose(Box::new(envelope));
+        let question = Question::Propose(Box::new(envelope.clone()));
         let mut status = self.handle.watch_status();
         let reply = tokio::select! {
             reply = group::ask(peers, leader, &question) => reply,
