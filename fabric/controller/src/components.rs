@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
 use weft_control::{Answer, Command, ComponentRecord, Job};
 use weft_core::Description;
-use weft_core::{Digest, ErrorCode, JobId, NodeId, Problem, TenantId, lock};
+use weft_core::{Digest, ErrorCode, JobId, Problem, TenantId, lock};
 use weft_protocol::{PlanReply, PlanRequest, artefact_key};
 
 use crate::folders::Folders;
 use crate::nodes::Nodes;
 use crate::replica::Replica;
-use crate::scheduler::why::Why;
-use crate::scheduler::{CheckAnswer, Request};
+use crate::scheduler::{CheckAnswer, Request, Requests};
 use weft_runtime::clock::unix_ms;
 use weft_runtime::link::Compiled;
 use weft_store::move_durably;
@@ -37,7 +36,7 @@ pub(crate) struct Components {
     folders: Folders,
     nodes: Nodes,
     replica: Replica,
-    scheduler: mpsc::Sender<Request>,
+    scheduler: Requests,
     /// Registrations under way, whether their clients wait or have gone.
     permits: Semaphore,
     /// Checks of jobs under way.
@@ -49,13 +48,13 @@ pub(crate) struct Components {
 /// Has the executor forget a check when it is dropped.
 struct GiveUp<'a> {
     job: JobId,
-    scheduler: &'a mpsc::Sender<Request>,
+    scheduler: &'a Requests,
 }
 
 impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
         // Where the queue is full the check runs to its end, and nobody hears of it.
-        let _ = self.scheduler.try_send(Request::Forget {
+        self.scheduler.tell(Request::Forget {
             job: self.job.clone(),
         });
     }
@@ -66,7 +65,7 @@ impl Components {
         folders: Folders,
         nodes: Nodes,
         replica: Replica,
-        scheduler: mpsc::Sender<Request>,
+        scheduler: Requests,
     ) -> Self {
         Self {
             folders,
@@ -226,7 +225,9 @@ impl Components {
         let (compatibility, compiled) = self.compile(tenant, digest).await?;
         let Compiled { imports, artefact } = compiled;
         weft_failpoint::hit("compiled");
-        let described = self.ask_description(tenant, digest, compatibility, artefact);
+        let described = self
+            .scheduler
+            .describe(tenant, digest, compatibility, artefact);
         let description = described.await?;
         Ok(Known {
             imports,
@@ -253,29 +254,6 @@ impl Components {
         Ok((compatibility, compiled))
     }
 
-    /// Has a component describe itself, in an executor.
-    pub(crate) async fn ask_description(
-        &self,
-        tenant: &TenantId,
-        digest: &Digest,
-        compatibility: String,
-        artefact: Digest,
-    ) -> Result<Description, Problem> {
-        let (answer, described) = oneshot::channel();
-        let gone = |_| Problem::new(ErrorCode::Busy, "the executor is gone; try again");
-        self.scheduler
-            .send(Request::Describe {
-                tenant: tenant.clone(),
-                digest: digest.clone(),
-                compatibility,
-                artefact,
-                answer,
-            })
-            .await
-            .map_err(|_| Problem::new(ErrorCode::Busy, "the server is stopping"))?;
-        described.await.map_err(gone)?
-    }
-
     /// Plans a job without running it. Errors: what is wrong with it.
     pub(crate) async fn check(
         &self,
@@ -299,13 +277,12 @@ impl Components {
             let detail = format!("{CHECKS_MAX} checks are under way; try again");
             Problem::new(ErrorCode::Busy, detail)
         })?;
-        let (answer, planned) = oneshot::channel();
         // A check whose client goes away is given up.
         let _given_up = GiveUp {
             job: request.job.clone(),
             scheduler: &self.scheduler,
         };
-        let request = Request::Check {
+        let request = |answer| Request::Check {
             tenant: tenant.clone(),
             request: Box::new(request),
             answer: CheckAnswer {
@@ -313,31 +290,7 @@ impl Components {
                 _permit: permit,
             },
         };
-        let gone = || Problem::new(ErrorCode::Busy, "the executor is gone; try again");
-        self.scheduler.send(request).await.map_err(|_| gone())?;
-        planned.await.map_err(|_| gone())
-    }
-
-    /// Asks the scheduler where a job is, or about the tenant's queue.
-    pub(crate) async fn why(&self, tenant: &TenantId, job: Option<JobId>) -> Result<Why, Problem> {
-        let (answer, explained) = oneshot::channel();
-        let gone = || Problem::new(ErrorCode::Busy, "no controller leads; try again");
-        let request = Request::Why {
-            tenant: tenant.clone(),
-            job,
-            answer,
-        };
-        self.scheduler.send(request).await.map_err(|_| gone())?;
-        explained.await.map_err(|_| gone())?
-    }
-
-    /// Has a node take no new work, and end once what it has is done.
-    pub(crate) async fn drain(&self, node: NodeId) -> Result<(), Problem> {
-        let (answer, drained) = oneshot::channel();
-        let gone = || Problem::new(ErrorCode::Busy, "no controller leads; try again");
-        let request = Request::Drain { node, answer };
-        self.scheduler.send(request).await.map_err(|_| gone())?;
-        drained.await.map_err(|_| gone())?
+        self.scheduler.ask(request).await
     }
 
     /// Makes sure that the artefacts of a job's components are there for this engine: after an upgrade

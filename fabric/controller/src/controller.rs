@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::replica::{Replica, Signals};
 use crate::scheduler::driver::{Driver, Inputs};
-use crate::scheduler::{SchedulerSettings, Watch};
+use crate::scheduler::{Requests, SchedulerSettings, Watch};
 use crate::sweep::{Kept, Sweep};
 use crate::traces::Traces;
 
@@ -112,7 +112,7 @@ impl Controller {
         let blobs = Blobs::local(&settings.folders.store)?;
         let metrics = Arc::new(Metrics::new(registry));
         let traces = Arc::new(Traces::from_environment()?);
-        let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
+        let (requests, waiting) = Requests::new(REQUESTS_MAX);
         let workers = Nodes::default();
         let following = workers.clone().follow(nodes.workers);
         tasks.spawn("workers", OnError::Stop, following);
@@ -135,8 +135,8 @@ impl Controller {
         tasks.spawn("scheduler", OnError::Stop, Box::pin(scheduling));
         let sweeping = sweep.keep_sweeping(replica.clone(), Arc::clone(&components));
         tasks.spawn("sweep", OnError::Log, sweeping);
-        let invocations = Invocations::new(workers.clone(), requests, Arc::clone(&metrics));
-        let member = Answerer::new(&replica, &components, &invocations);
+        let invocations = Invocations::new(workers.clone(), requests.clone(), Arc::clone(&metrics));
+        let member = Answerer::new(&replica, &components, &requests);
         let api = Api {
             replica: replica.clone(),
             components,
@@ -144,6 +144,7 @@ impl Controller {
             blobs,
             folders: settings.folders.clone(),
             nodes: workers,
+            requests,
             member: settings.member(),
             voters: settings.voters(),
             invocations,

@@ -11,17 +11,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use weft_consensus::Handle;
+use tokio::sync::oneshot;
 use weft_control::{Answer, Envelope};
 use weft_core::{Description, Digest, ErrorCode, JobId, NodeId, Problem, TenantId};
 use weft_protocol::{PlanReply, PlanRequest};
 use weft_runtime::link::{Member, Peers};
 
 use crate::components::Components;
-use crate::invocations::Invocations;
 use crate::replica::Replica;
-use crate::scheduler::Request;
 use crate::scheduler::why::Why;
+use crate::scheduler::{Request, Requests};
 
 /// Question of a follower to the leader.
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,27 +112,21 @@ pub(crate) async fn ask_request(peers: &dyn Peers, leader: u64, request: Request
                 compatibility,
                 artefact,
             };
-            let result = match ask(peers, leader, &question).await {
-                Ok(Reply::Described(description)) => Ok(description),
-                Ok(_) => return,
-                Err(problem) => Err(problem),
-            };
-            // The client may have gone meanwhile.
-            let _ = answer.send(result);
+            let asked = ask(peers, leader, &question);
+            pass_on(asked, answer, |reply| match reply {
+                Reply::Described(description) => Some(description),
+                _ => None,
+            })
+            .await;
         }
         Request::Check {
             tenant,
             request,
-            answer,
+            mut answer,
         } => {
             let question = Question::Check { tenant, request };
-            let mut answer = answer;
-            let asked = tokio::select! {
-                asked = ask(peers, leader, &question) => asked,
-                // The client has gone: the question is dropped at the leader, too.
-                () = answer.to.closed() => return,
-            };
-            if let Ok(Reply::Checked(planned)) = asked {
+            let asked = while_wanted(ask(peers, leader, &question), &mut answer.to).await;
+            if let Some(Ok(Reply::Checked(planned))) = asked {
                 let _ = answer.to.send(*planned);
             }
         }
@@ -145,39 +138,65 @@ pub(crate) async fn ask_request(peers: &dyn Peers, leader: u64, request: Request
             job,
             answer,
         } => {
-            let result = match ask(peers, leader, &Question::Why { tenant, job }).await {
-                Ok(Reply::Explained(why)) => Ok(why),
-                Ok(_) => return,
-                Err(problem) => Err(problem),
-            };
-            let _ = answer.send(result);
+            let question = Question::Why { tenant, job };
+            let asked = ask(peers, leader, &question);
+            pass_on(asked, answer, |reply| match reply {
+                Reply::Explained(why) => Some(why),
+                _ => None,
+            })
+            .await;
         }
         Request::Drain { node, answer } => {
-            let result = match ask(peers, leader, &Question::Drain(node)).await {
-                Ok(Reply::Done) => Ok(()),
-                Ok(_) => return,
-                Err(problem) => Err(problem),
-            };
-            let _ = answer.send(result);
+            let question = Question::Drain(node);
+            let asked = ask(peers, leader, &question);
+            let done = |reply| matches!(reply, Reply::Done).then_some(());
+            pass_on(asked, answer, done).await;
         }
-        // A check whose client has gone is dropped above.
+        // A question whose client has gone is dropped while it is asked.
         Request::Forget { .. } => {}
+    }
+}
+
+/// Passes the leader's answer on to whoever asked, unless it is not the kind that was asked for.
+async fn pass_on<T>(
+    asked: impl Future<Output = Result<Reply, Problem>>,
+    mut answer: oneshot::Sender<Result<T, Problem>>,
+    read: impl FnOnce(Reply) -> Option<T>,
+) {
+    let told = match while_wanted(asked, &mut answer).await {
+        Some(Ok(reply)) => read(reply).map(Ok),
+        Some(Err(problem)) => Some(Err(problem)),
+        None => None,
+    };
+    if let Some(told) = told {
+        // The client may have gone meanwhile.
+        let _ = answer.send(told);
+    }
+}
+
+/// Asks as long as somebody waits for the answer: the leader drops a question that is dropped here.
+async fn while_wanted<T>(
+    asked: impl Future<Output = Result<Reply, Problem>>,
+    answer: &mut oneshot::Sender<T>,
+) -> Option<Result<Reply, Problem>> {
+    tokio::select! {
+        asked = asked => Some(asked),
+        () = answer.closed() => None,
     }
 }
 
 /// The end of this controller that other members reach.
 pub(crate) struct Answerer {
-    handle: Handle,
     replica: Replica,
     components: Arc<Components>,
-    invocations: Invocations,
+    requests: Requests,
 }
 
 #[async_trait]
 impl Member for Answerer {
     fn deliver(&self, message: &[u8]) {
         match weft_consensus::decode_message(message) {
-            Some(message) => self.handle.deliver(message),
+            Some(message) => self.replica.handle().deliver(message),
             None => tracing::warn!("a Raft message cannot be read"),
         }
     }
@@ -198,18 +217,17 @@ impl Answerer {
     pub(crate) fn new(
         replica: &Replica,
         components: &Arc<Components>,
-        invocations: &Invocations,
+        requests: &Requests,
     ) -> Self {
         Self {
-            handle: replica.handle().clone(),
             replica: replica.clone(),
             components: Arc::clone(components),
-            invocations: invocations.clone(),
+            requests: requests.clone(),
         }
     }
 
     async fn reply(&self, question: Question) -> Result<Reply, Problem> {
-        if !self.handle.status().is_leader {
+        if !self.replica.status().is_leader {
             return Ok(Reply::NotLeader);
         }
         match question {
@@ -220,9 +238,8 @@ impl Answerer {
                 compatibility,
                 artefact,
             } => {
-                let described =
-                    self.components
-                        .ask_description(&tenant, &digest, compatibility, artefact);
+                let requests = &self.requests;
+                let described = requests.describe(&tenant, &digest, compatibility, artefact);
                 Ok(Reply::Described(described.await?))
             }
             Question::Check { tenant, request } => {
@@ -230,15 +247,15 @@ impl Answerer {
                 Ok(Reply::Checked(Box::new(planned)))
             }
             Question::Why { tenant, job } => {
-                let why = self.components.why(&tenant, job).await?;
+                let why = self.requests.why(&tenant, job).await?;
                 Ok(Reply::Explained(why))
             }
             Question::Drain(node) => {
-                self.components.drain(node).await?;
+                self.requests.drain(node).await?;
                 Ok(Reply::Done)
             }
             Question::Want(tenant) => {
-                self.invocations.want(&tenant);
+                self.requests.tell(Request::Want(tenant));
                 Ok(Reply::Done)
             }
         }

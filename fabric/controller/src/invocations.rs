@@ -14,7 +14,7 @@ use weft_runtime::{Room, Taken};
 
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
-use crate::scheduler::Request;
+use crate::scheduler::{Request, Requests};
 
 /// Bytes of stored outputs that are sent again and not yet taken by their clients.
 const REPLAYED_BYTES_MAX: usize = 128 << 20;
@@ -25,17 +25,13 @@ pub(crate) struct Invocations {
     nodes: Nodes,
     metrics: Arc<Metrics>,
     replayed: Room,
-    requests: mpsc::Sender<Request>,
+    requests: Requests,
     /// Keyed invocations that are being made here.
     keyed: Arc<Mutex<HashSet<(TenantId, String)>>>,
 }
 
 impl Invocations {
-    pub(crate) fn new(
-        nodes: Nodes,
-        requests: mpsc::Sender<Request>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(crate) fn new(nodes: Nodes, requests: Requests, metrics: Arc<Metrics>) -> Self {
         let held = metrics.output_held.clone();
         let replayed = Room::new(REPLAYED_BYTES_MAX, move |change| {
             held.inc_by(change);
@@ -60,10 +56,10 @@ impl Invocations {
     }
 
     /// Has an executor started for a tenant that has none.
-    pub(crate) fn want(&self, tenant: &TenantId) {
+    fn want(&self, tenant: &TenantId) {
         if !self.nodes.is_ready(tenant) {
             // If the queue is full, one of those before may ask for the same.
-            let _ = self.requests.try_send(Request::Want(tenant.clone()));
+            self.requests.tell(Request::Want(tenant.clone()));
         }
     }
 

@@ -40,6 +40,7 @@ use crate::invocations::Invocations;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::replica::Replica;
+use crate::scheduler::Requests;
 use crate::traces::Traces;
 use weft_runtime::{OnError, Tasks};
 use weft_telemetry::{Registry, UnderWay};
@@ -72,6 +73,7 @@ pub(crate) struct Api {
     pub(crate) archives: Arc<Archives>,
     pub(crate) folders: Folders,
     pub(crate) nodes: Nodes,
+    pub(crate) requests: Requests,
     /// Number of this controller, and of all of its group.
     pub(crate) member: u64,
     pub(crate) voters: Vec<u64>,

@@ -225,7 +225,7 @@ pub(crate) async fn why_job(
 ) -> ApiResult<Json<Value>> {
     let status = jobs::look(&api, &principal.tenant, &id, views::status).await?;
     let job: Option<JobId> = id.parse().ok();
-    let explained = match api.components.why(&principal.tenant, job).await {
+    let explained = match api.requests.why(&principal.tenant, job).await {
         // It has been archived, maybe since the look.
         Err(problem) if problem.code == ErrorCode::NotFound => Why::of_archived(),
         explained => explained?,
@@ -241,7 +241,7 @@ pub(crate) async fn why_queue(
     principal: Principal,
 ) -> ApiResult<Json<Value>> {
     Ok(Json(json!(
-        api.components.why(&principal.tenant, None).await?
+        api.requests.why(&principal.tenant, None).await?
     )))
 }
 
@@ -254,7 +254,7 @@ pub(crate) async fn drain(
         let detail = format!("there is no node `{}`", node.escape_debug());
         Problem::new(ErrorCode::NotFound, detail)
     })?;
-    api.components.drain(id.clone()).await?;
+    api.requests.drain(id.clone()).await?;
     Ok((
         StatusCode::ACCEPTED,
         Json(json!({ "id": id, "status": "draining" })),

@@ -21,6 +21,7 @@ mod io;
 mod leadership;
 mod nodes;
 mod queue;
+mod requests;
 mod results;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use io::{Later, Marks, Pending, Ticket};
 use leadership::Phase;
 use nodes::NodeView;
 use queue::Queue;
+pub(crate) use requests::Requests;
 
 /// Tasks that are sent to a node ahead of free slots, so that none idles while a reply travels.
 const AHEAD: usize = 2;
