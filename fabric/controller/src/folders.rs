@@ -14,8 +14,6 @@ pub struct Folders {
     pub store: PathBuf,
     /// Uploads that are being received.
     pub uploads: PathBuf,
-    /// Files that tasks spill.
-    pub spill: PathBuf,
 }
 
 impl Folders {

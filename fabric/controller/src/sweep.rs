@@ -150,11 +150,9 @@ impl Sweep {
         Ok(removed + remove(&self.folders.store.join("jobs"), &jobs, &mut stale)?)
     }
 
-    /// Removes what an earlier life of this process has left in folders that are its own.
+    /// Removes uploads that an earlier life of this process was receiving.
     pub(crate) fn sweep_own(&self) -> anyhow::Result<usize> {
-        let mut all = |_: &fs::DirEntry| true;
-        Ok(remove(&self.folders.uploads, &|_| false, &mut all)?
-            + remove(&self.folders.spill, &|_| false, &mut all)?)
+        remove(&self.folders.uploads, &|_| false, &mut |_| true)
     }
 
     fn sweep_store(

@@ -67,6 +67,13 @@ impl DataFolder {
             identity,
             _lock: lock,
         };
+        // Whatever an earlier process spilled is of tasks that have ended with it.
+        match fs::remove_dir_all(folder.spill()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("`{}`", folder.root.display()));
+            }
+            _ => {}
+        }
         for sub in ["store", "spill", "uploads"] {
             fs::create_dir_all(folder.root.join(sub))?;
         }
@@ -78,12 +85,16 @@ impl DataFolder {
         self.root.join("raft")
     }
 
+    /// Folder for files that tasks spill. It is empty when the data folder is opened.
+    pub(crate) fn spill(&self) -> PathBuf {
+        self.root.join("spill")
+    }
+
     /// Folders that the roles work in.
     pub(crate) fn folders(&self) -> Folders {
         Folders {
             root: self.root.clone(),
             store: self.root.join("store"),
-            spill: self.root.join("spill"),
             uploads: self.root.join("uploads"),
         }
     }
@@ -92,8 +103,8 @@ impl DataFolder {
     pub(crate) fn token(&self) -> anyhow::Result<String> {
         let path = self.root.join("token");
         if path.exists() {
-            let advice = "remove it and a new one is made";
-            return read_token(&path).with_context(|| advice);
+            let with_advice = |error| anyhow::anyhow!("{error:#}; remove it and a new one is made");
+            return read_token(&path).map_err(with_advice);
         }
         let token = weft_runtime::random::name::<32>()?;
         let draft = self.root.join("token.draft");
@@ -142,4 +153,26 @@ fn locked(lock: &File) -> std::io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_an_earlier_process_spilled_are_gone() {
+        let root = tempfile::tempdir().expect("a folder");
+        let node = Owner::Node {
+            cluster: "blue".into(),
+            node: weft_core::NodeId::local(),
+        };
+        for owner in [Owner::Up, node] {
+            let data = root.path().join(owner.to_string());
+            let folder = DataFolder::open(&data, &owner).expect("it is new");
+            fs::write(folder.spill().join("run-1"), "rows").expect("it writes");
+            drop(folder);
+            let folder = DataFolder::open(&data, &owner).expect("it is ours");
+            assert_eq!(entries(&folder.spill()).expect("it is there").len(), 0);
+        }
+    }
 }

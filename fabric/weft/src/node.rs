@@ -44,7 +44,7 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
             slots: slots(Some(config.slots).filter(|slots| *slots > 0)),
         },
         store: config.store.clone(),
-        spill: folder.folders().spill,
+        spill: folder.spill(),
     };
     let registry = Registry::new();
     let metrics = weft_agent::Metrics::new(&registry);

@@ -46,7 +46,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
             slots,
         },
         store: folders.store.clone(),
-        spill: folders.spill.clone(),
+        spill: folder.spill(),
     };
     let metrics = weft_agent::Metrics::new(&registry);
     let agent = Agent::new(agent, tasks.clone(), metrics)?;
