@@ -463,56 +463,26 @@ pub(crate) struct CompilerArguments {
     pub(crate) last: bool,
 }
 
-/// Options that every command is offered, and the commands that they mean nothing to.
-const OF_NO_USE: [(&str, &[&str]); 3] = [
-    (
-        "endpoint",
-        &[
-            "up",
-            "controller",
-            "node",
-            "cluster",
-            "certs",
-            "config",
-            "new",
-            "build",
-            "show",
-            "executor",
-            "compiler",
-        ],
-    ),
-    (
-        "token",
-        &[
-            "up",
-            "controller",
-            "node",
-            "cluster",
-            "certs",
-            "config",
-            "new",
-            "build",
-            "show",
-            "executor",
-            "compiler",
-        ],
-    ),
-    (
-        "data",
-        &[
-            "controller",
-            "node",
-            "cluster",
-            "certs",
-            "config",
-            "new",
-            "build",
-            "show",
-            "executor",
-            "compiler",
-        ],
-    ),
+/// Commands that ask no server.
+const WITHOUT_SERVER: [&str; 11] = [
+    "up",
+    "controller",
+    "node",
+    "cluster",
+    "certs",
+    "config",
+    "new",
+    "build",
+    "show",
+    "executor",
+    "compiler",
 ];
+
+/// Returns whether an option that every command is offered means nothing to this one.
+fn is_of_no_use(option: &str, command: &str) -> bool {
+    // Whoever asks a server finds its token in the data folder, which `up` has.
+    WITHOUT_SERVER.contains(&command) && !(option == "data" && command == "up")
+}
 
 /// Parses a command line, the name of the program first.
 ///
@@ -528,10 +498,9 @@ pub(crate) fn parse(
                 .iter()
                 .any(|matches| matches.value_source(option) == Some(ValueSource::CommandLine))
         };
-        let of_no_use = OF_NO_USE
-            .iter()
-            .find(|(option, commands)| commands.contains(&name) && is_given(option));
-        if let Some((option, _)) = of_no_use {
+        let mut options = ["endpoint", "token", "data"].into_iter();
+        let of_no_use = options.find(|option| is_of_no_use(option, name) && is_given(option));
+        if let Some(option) = of_no_use {
             let what = format!("`weft {name}` does not use `--{option}`");
             return Err(command.error(ErrorKind::UnknownArgument, what));
         }
