@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::clock::eventually;
 use crate::fixture::Fixture;
 use crate::http::{Request, Response};
-use crate::server::weft;
+use crate::server::{guard, weft};
 use crate::{guests, job, outputs};
 
 /// A cluster on this machine, that never outlives the test.
@@ -75,9 +75,8 @@ impl Cluster {
         let token = std::fs::read_to_string(self.dir().join("token")).expect("a token");
         self.token = token.trim().to_owned();
         let pids = up["processes"].as_array().expect("a list").iter();
-        let pids: Vec<String> = pids.map(|process| process["pid"].to_string()).collect();
         self.dismiss_guard();
-        self.guard = Some(guard(&pids));
+        self.guard = Some(guard(pids.map(|process| process["pid"].to_string())));
     }
 
     /// Ends the guard before its pipe closes, which would have it kill the processes.
@@ -163,19 +162,6 @@ impl Drop for Cluster {
         let _ = self.command("down").output();
         self.dismiss_guard();
     }
-}
-
-/// A process that kills others when the test's process is gone, however that ended.
-fn guard(pids: &[String]) -> Child {
-    let mut guard = Command::new("sh");
-    guard
-        .args(["-c", "read -r line; kill -9 \"$@\"", "sh"])
-        .args(pids);
-    guard
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    guard.spawn().expect("there is a shell")
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl Server {
         up.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         up.stdout(Stdio::null()).stderr(output);
         let process = up.spawn().expect("the binary starts");
-        let guard = guard(&process);
+        let guard = guard([process.id().to_string()]);
         let mut server = Server {
             process,
             guard,
@@ -231,12 +231,12 @@ impl Drop for Server {
     }
 }
 
-/// A process that kills the server when the test's process is gone, however that ended: the pipe between them closes.
-fn guard(server: &Child) -> Child {
+/// A process that kills others when the test's process is gone, however that ended: the pipe between them closes.
+pub(crate) fn guard(pids: impl IntoIterator<Item = String>) -> Child {
     let mut guard = Command::new("sh");
-    guard.args(["-c", "read -r line; kill -9 \"$0\""]);
-    guard.arg(server.id().to_string());
+    guard.args(["-c", "read -r line; kill -9 \"$@\"", "sh"]);
     guard
+        .args(pids)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
