@@ -1,7 +1,6 @@
 //! TLS with certificates on both sides, or plain text on the loopback address.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -82,10 +81,11 @@ impl Security {
         }))))
     }
 
-    /// Returns whether connections to and from the address are allowed.
-    ///
-    /// Errors: plain text to another machine.
-    pub(crate) fn check(&self, address: SocketAddr) -> anyhow::Result<()> {
+    /// Sets up a connection. Errors: plain text to another machine.
+    fn prepare(&self, stream: &TcpStream) -> anyhow::Result<()> {
+        stream.set_nodelay(true)?;
+        set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX)?;
+        let address = stream.peer_addr()?;
         if self.0.is_none() && !address.ip().is_loopback() {
             bail!(
                 "{address} is not a loopback address, and plain text does not leave the machine: set `tls`"
@@ -96,13 +96,9 @@ impl Security {
 
     /// Secures a connection that was dialled to controller `member`.
     pub(crate) async fn dialled(&self, stream: TcpStream, member: u64) -> anyhow::Result<Wire> {
-        prepare(&stream)?;
-        self.check(stream.peer_addr()?)?;
+        self.prepare(&stream)?;
         let Some(tls) = &self.0 else {
-            return Ok(Wire {
-                stream: Stream::Plain(stream),
-                peer: None,
-            });
+            return Ok(Wire::plain(stream));
         };
         let name = ServerName::try_from(controller_name(member))?;
         let stream = tls.connector.connect(name, stream).await;
@@ -115,13 +111,9 @@ impl Security {
 
     /// Secures a connection that was accepted.
     pub(crate) async fn accepted(&self, stream: TcpStream) -> anyhow::Result<Wire> {
-        prepare(&stream)?;
-        self.check(stream.peer_addr()?)?;
+        self.prepare(&stream)?;
         let Some(tls) = &self.0 else {
-            return Ok(Wire {
-                stream: Stream::Plain(stream),
-                peer: None,
-            });
+            return Ok(Wire::plain(stream));
         };
         let stream = tls.acceptor.accept(stream).await.context("TLS fails")?;
         let peer = stream.get_ref().1.peer_certificates();
@@ -155,12 +147,6 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
-fn prepare(stream: &TcpStream) -> anyhow::Result<()> {
-    stream.set_nodelay(true)?;
-    set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX)?;
-    Ok(())
-}
-
 /// A secured connection.
 pub(crate) struct Wire {
     stream: Stream,
@@ -175,6 +161,13 @@ enum Stream {
 }
 
 impl Wire {
+    fn plain(stream: TcpStream) -> Self {
+        Self {
+            stream: Stream::Plain(stream),
+            peer: None,
+        }
+    }
+
     /// Checks that whoever dialled has the certificate of who it says it is.
     pub(crate) fn check_name(&self, from: &Party) -> Result<(), Problem> {
         let Some(certificate) = &self.peer else {
