@@ -8,7 +8,8 @@
 //! controller ── ask ──────────▶ every other one     commands for the leader, HTTP/2       peers.rs
 //! ```
 //!
-//! Every purpose has a connection of its own, so that no body holds up a heartbeat. Each begins with
+//! Every purpose has a connection of its own, so that no body holds up a heartbeat. All are dialled by
+//! `dial.rs`, and begin with
 //! a handshake (`handshake.rs`) over TLS or, on the loopback address only, in plain text
 //! (`security.rs`). The crate carries bytes and messages of [`weft_protocol`]; what they mean, the
 //! roles know.
