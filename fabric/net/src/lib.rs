@@ -9,10 +9,9 @@
 //! ```
 //!
 //! Every purpose has a connection of its own, so that no body holds up a heartbeat. All are dialled by
-//! `dial.rs`, and begin with
-//! a handshake (`handshake.rs`) over TLS or, on the loopback address only, in plain text
-//! (`security.rs`). The crate carries bytes and messages of [`weft_protocol`]; what they mean, the
-//! roles know.
+//! `dial.rs`, and begin with a handshake (`handshake.rs`) over TLS or, on the loopback address only, in
+//! plain text (`security.rs`). The crate carries bytes and messages of [`weft_protocol`]; what they
+//! mean, the roles know.
 
 mod certs;
 mod control;
