@@ -1,4 +1,4 @@
-//! Writes that must last, and the end of the process where they do not.
+//! The disk under a member: writes that must last, and the end of the process where they do not.
 
 use std::any::Any;
 use std::fmt::Display;
@@ -7,7 +7,21 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Makes the names in `folder` last: a file's own sync does not cover the entry of its folder.
+use raft_engine::env::{DefaultFileSystem, FileSystem};
+
+/// Files of a member: those of the machine, or of a simulation that takes the power away.
+pub(crate) trait Disk: FileSystem + 'static {
+    /// Makes the names in `folder` last: a file's own sync does not cover the entry of its folder.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+}
+
+impl Disk for DefaultFileSystem {
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        sync_folder(folder)
+    }
+}
+
+/// [`Disk::sync_folder`] of the machine.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

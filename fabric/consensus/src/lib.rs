@@ -37,6 +37,8 @@ mod ticker;
 mod handle;
 mod start;
 
+pub mod simulation;
+
 pub use codec::{decode_message, encode_message};
 pub use error::{Error, ErrorKind};
 pub use handle::{Handle, Status};

@@ -10,12 +10,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use raft::eraftpb::{ConfState, Entry, HardState, SnapshotMetadata};
 use raft::{Ready, Storage};
 use raft_engine::{Command, Engine, LogBatch, MessageExt, ReadableSize};
 
-use crate::disk::{panic_text, sync_folder, written};
+use crate::disk::{Disk, panic_text, written};
 use crate::error::Error;
 use crate::position::Position;
 use crate::settings::Settings;
@@ -34,8 +35,8 @@ const LOG_FILE_BYTES: u64 = 16 << 20;
 /// Four files: below this, purging would cost more than it frees.
 const PURGE_BYTES: u64 = 64 << 20;
 
-pub(crate) struct Log {
-    engine: Engine,
+pub(crate) struct Log<D: Disk> {
+    engine: Engine<D>,
     settings: Settings,
     hard_state: HardState,
     voters: ConfState,
@@ -54,13 +55,17 @@ impl MessageExt for EntryFormat {
     }
 }
 
-impl Log {
+impl<D: Disk> Log<D> {
     /// Opens the log below the folder of `settings`, or makes it; `snapshot` is where the newest snapshot ends.
     ///
     /// Errors: `Invalid` where the folder belongs to another member or group, `Damaged` where entries are missing.
-    pub(crate) fn open(settings: &Settings, snapshot: Option<Position>) -> Result<Log, Error> {
+    pub(crate) fn open(
+        settings: &Settings,
+        disk: &Arc<D>,
+        snapshot: Option<Position>,
+    ) -> Result<Self, Error> {
         let path = settings.folder.join("log");
-        let engine = open_engine(&path)?;
+        let engine = open_engine(&path, disk)?;
         let mut log = Log {
             engine,
             settings: settings.clone(),
@@ -268,7 +273,7 @@ impl Log {
     }
 }
 
-fn open_engine(path: &Path) -> Result<Engine, Error> {
+fn open_engine<D: Disk>(path: &Path, disk: &Arc<D>) -> Result<Engine<D>, Error> {
     let dir = path.to_str().ok_or_else(|| Error::Setting {
         setting: "folder",
         reason: "its name is not UTF-8".to_owned(),
@@ -281,10 +286,11 @@ fn open_engine(path: &Path) -> Result<Engine, Error> {
         ..raft_engine::Config::default()
     };
     let engine = reading(path, || {
-        Engine::open(config).map_err(|error| failed(path, error))
+        Engine::open_with_file_system(config, Arc::clone(disk)).map_err(|error| failed(path, error))
     })?;
     // raft-engine does not sync the name of its first file.
-    sync_folder(path).map_err(|error| Error::io(path, error))?;
+    disk.sync_folder(path)
+        .map_err(|error| Error::io(path, error))?;
     Ok(engine)
 }
 

@@ -12,7 +12,7 @@ use raft::eraftpb::{self, Entry, EntryType, Message, MessageType};
 use raft::{RawNode, StateRole};
 use tokio::sync::watch;
 
-use crate::disk::written;
+use crate::disk::{Disk, written};
 use crate::error::Error;
 use crate::handle::{Input, Status};
 use crate::log::Log;
@@ -31,9 +31,10 @@ mod inputs;
 /// Election timeouts that a snapshot may be on its way before it counts as lost.
 const SNAPSHOT_PATIENCE: usize = 20;
 
-pub(crate) struct Member<S, T> {
+pub(crate) struct Member<S, T, D: Disk> {
     pub(crate) settings: Settings,
-    pub(crate) node: RawNode<Log>,
+    pub(crate) node: RawNode<Log<D>>,
+    pub(crate) disk: Arc<D>,
     pub(crate) state_machine: S,
     pub(crate) transport: T,
     pub(crate) inputs: Receiver<Input>,
@@ -70,7 +71,7 @@ impl Running {
     }
 }
 
-impl<S: StateMachine, T: Transport> Member<S, T> {
+impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
     /// Runs until it is told to stop or its handles are gone.
     ///
     /// Errors: the state of this member is not to be relied on any more.
@@ -86,13 +87,13 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             if !self.take_inputs() || self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            self.tick();
+            self.tick_if_due();
         }
         self.tell_leadership(None);
         Ok(())
     }
 
-    fn take_steps(&mut self) -> Result<(), Error> {
+    pub(crate) fn take_steps(&mut self) -> Result<(), Error> {
         while self.node.has_ready() {
             self.on_ready()?;
         }
@@ -280,9 +281,9 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
     }
 
     fn write_snapshot(&mut self, index: u64, image: &[u8]) {
-        let settings = &self.settings;
+        let (settings, disk) = (&self.settings, &*self.disk);
         written("writing a snapshot", || {
-            snapshot::write(&settings.folder, index, image, settings.failpoint)
+            snapshot::write(disk, &settings.folder, index, image, settings.failpoint)
         });
         self.pace = Pace::new(index, image.len());
     }

@@ -3,7 +3,7 @@
 use raft::eraftpb::{Entry, SnapshotMetadata};
 
 /// An entry's index together with the term of the leader that wrote it: names one command for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Position {
     pub(crate) index: u64,
     pub(crate) term: u64,

@@ -1,6 +1,6 @@
 //! Commands on their way: from the caller to the log, and the answer back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -33,7 +33,7 @@ impl Asker {
 /// The commands in the log of a leader whose outcome is open.
 #[derive(Default)]
 pub(crate) struct Proposals {
-    waiting: HashMap<Position, Asker>,
+    waiting: BTreeMap<Position, Asker>,
 }
 
 impl Proposals {
@@ -48,7 +48,7 @@ impl Proposals {
 
     /// Tells everybody who waits that the outcome is unknown.
     pub(crate) fn leadership_lost(&mut self) {
-        for (_, asker) in self.waiting.drain() {
+        for (_, asker) in std::mem::take(&mut self.waiting) {
             asker.answer(Err(Error::LeadershipLost));
         }
     }

@@ -8,14 +8,16 @@
 //! A file gets its name only when it is whole and synced, so one that does not decode was damaged later and is refused, never
 //! skipped: behind it the log may be gone. The same bytes travel to a member that lags, which checks them once more.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use raft::eraftpb;
+use raft_engine::env::Handle;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::disk::sync_folder;
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::position::Position;
 
@@ -120,7 +122,8 @@ pub(crate) fn to_message(image: Vec<u8>) -> Result<eraftpb::Snapshot, String> {
 }
 
 /// Writes a snapshot file so that it is there whole or not at all, and lasts.
-pub(crate) fn write(
+pub(crate) fn write<D: Disk>(
+    disk: &D,
     folder: &Path,
     index: u64,
     image: &[u8],
@@ -128,12 +131,14 @@ pub(crate) fn write(
 ) -> io::Result<()> {
     let path = path_of(folder, index);
     let partial = folder.join(format!("{NAME_PREFIX}{index}{PARTIAL_SUFFIX}"));
-    let mut file = File::create(&partial)?;
-    file.write_all(image)?;
-    file.sync_all()?;
+    let file = Arc::new(disk.create(&partial)?);
+    // One of an interrupted write may be there.
+    file.truncate(0)?;
+    disk.new_writer(Arc::clone(&file))?.write_all(image)?;
+    file.sync()?;
     failpoint("snapshot-write");
-    fs::rename(&partial, &path)?;
-    sync_folder(folder)?;
+    disk.rename(&partial, &path)?;
+    disk.sync_folder(folder)?;
     failpoint("snapshot-written");
     Ok(())
 }
@@ -215,6 +220,8 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use raft_engine::env::DefaultFileSystem;
+
     use super::*;
 
     fn example() -> Snapshot<'static> {
@@ -260,7 +267,14 @@ mod tests {
     fn the_newest_file_is_read_and_the_others_go() {
         let folder = tempfile::tempdir().unwrap();
         for index in [9, 10] {
-            write(folder.path(), index, &[index as u8], |_| {}).unwrap();
+            write(
+                &DefaultFileSystem,
+                folder.path(),
+                index,
+                &[index as u8],
+                |_| {},
+            )
+            .unwrap();
         }
         fs::write(folder.path().join("snapshot-11.partial"), b"half").unwrap();
         let (_, image) = read_newest(folder.path()).unwrap().unwrap();

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use raft::{RawNode, ReadOnlyOption};
+use raft_engine::env::DefaultFileSystem;
 use tokio::sync::{Semaphore, watch};
 
-use crate::disk::{panic_text, sync_folder};
+use crate::disk::{Disk, panic_text, sync_folder};
 use crate::error::Error;
 use crate::handle::{Handle, Outcome, Shared, Status};
 use crate::log::Log;
@@ -41,14 +42,47 @@ const MAX_COMMITTED_BYTES: u64 = 8 << 20;
 /// at the head of a write to the newest file looks like a write that a crash cut off, and is not noticed.
 pub fn start<S: StateMachine, T: Transport>(
     settings: Settings,
-    mut state_machine: S,
+    state_machine: S,
     transport: T,
 ) -> Result<Handle, Error> {
+    let (id, folder) = (settings.id, settings.folder.clone());
+    let disk = Arc::new(DefaultFileSystem);
+    let Made {
+        member,
+        mut shared,
+        status,
+        outcome,
+    } = make(settings, state_machine, transport, disk)?;
+    let thread = thread::Builder::new()
+        .name(format!("raft-{id}"))
+        .spawn(move || run(member, &status, &outcome))
+        .map_err(|error| Error::io(&folder, error))?;
+    shared.thread = Mutex::new(Some(thread));
+    Ok(Handle {
+        shared: Arc::new(shared),
+    })
+}
+
+/// A member that was read from its disk, and both sides of the channels to it.
+pub(crate) struct Made<S, T, D: Disk> {
+    pub(crate) member: Member<S, T, D>,
+    pub(crate) shared: Shared,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// Reads a member from its disk. It does nothing before somebody makes its turns.
+pub(crate) fn make<S: StateMachine, T: Transport, D: Disk>(
+    settings: Settings,
+    mut state_machine: S,
+    transport: T,
+    disk: Arc<D>,
+) -> Result<Made<S, T, D>, Error> {
     settings.validate()?;
     make_folder(&settings.folder)?;
     let snapshot = restore_newest(&settings, &mut state_machine)?;
     let (applied, pace) = snapshot.unwrap_or_default();
-    let log = Log::open(&settings, snapshot.map(|(position, _)| position))?;
+    let log = Log::open(&settings, &disk, snapshot.map(|(position, _)| position))?;
     let node = RawNode::new(&node_config(&settings, applied), log, &tracing_logger())
         .map_err(Error::raft)?;
     let (inputs, receiver) =
@@ -58,42 +92,43 @@ pub fn start<S: StateMachine, T: Transport>(
         snapshot_index: applied.index,
         ..Status::default()
     });
+    let (outcome, outcome_receiver) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
+    let shared = Shared {
+        id: settings.id,
+        inputs,
+        stop: stop.clone(),
+        permits: Arc::new(Semaphore::new(settings.max_queued_proposals)),
+        max_queued_proposals: settings.max_queued_proposals,
+        max_command_bytes: settings.max_command_bytes,
+        status: status_receiver,
+        outcome: outcome_receiver,
+        thread: Mutex::new(None),
+    };
     let member = Member {
         running: Running::new(&settings),
-        settings: settings.clone(),
+        settings,
         node,
+        disk,
         state_machine,
         transport,
         inputs: receiver,
-        stop: stop.clone(),
+        stop,
         status: status.clone(),
         applied,
         pace,
     };
-    let (outcome, outcome_receiver) = watch::channel(None);
-    let thread = thread::Builder::new()
-        .name(format!("raft-{}", settings.id))
-        .spawn(move || run(member, &status, &outcome))
-        .map_err(|error| Error::io(&settings.folder, error))?;
-    Ok(Handle {
-        shared: Arc::new(Shared {
-            id: settings.id,
-            inputs,
-            stop,
-            permits: Arc::new(Semaphore::new(settings.max_queued_proposals)),
-            max_queued_proposals: settings.max_queued_proposals,
-            max_command_bytes: settings.max_command_bytes,
-            status: status_receiver,
-            outcome: outcome_receiver,
-            thread: Mutex::new(Some(thread)),
-        }),
+    Ok(Made {
+        member,
+        shared,
+        status,
+        outcome,
     })
 }
 
 /// The body of the thread: whatever ends the member, its folder is closed before anybody hears that it stopped.
-fn run<S: StateMachine, T: Transport>(
-    member: Member<S, T>,
+fn run<S: StateMachine, T: Transport, D: Disk>(
+    member: Member<S, T, D>,
     status: &watch::Sender<Status>,
     outcome: &watch::Sender<Option<Outcome>>,
 ) {

@@ -7,6 +7,7 @@
 
 mod api;
 mod archive;
+mod clock;
 mod components;
 mod controller;
 mod folders;
@@ -17,6 +18,8 @@ mod nodes;
 mod packed;
 mod replica;
 mod scheduler;
+#[cfg(test)]
+mod simulation;
 mod stamp;
 mod sweep;
 mod traces;

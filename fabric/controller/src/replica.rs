@@ -11,13 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 use weft_consensus::{ErrorKind, Handle, StateMachine};
 use weft_control::{Answer, COMMAND_VERSION, Command, Effect, Envelope, Origin, State};
 use weft_core::{ErrorCode, Incarnation, Problem, TenantId, lock};
-use weft_runtime::clock::unix_ms;
 use weft_runtime::link::Peers;
 
+use crate::clock::Clock;
 use crate::group::{self, Question, RaftTransport, Reply};
 use crate::packed;
 use crate::stamp::Stamp;
@@ -40,7 +39,8 @@ pub(crate) struct Signals {
     pub(crate) effects: mpsc::Receiver<(TenantId, Effect)>,
 }
 
-struct Machine {
+/// The state as Raft sees it.
+pub(crate) struct Machine {
     state: Arc<RwLock<State>>,
     effects: mpsc::Sender<(TenantId, Effect)>,
     leadership: watch::Sender<Option<u64>>,
@@ -52,6 +52,10 @@ struct Machine {
 }
 
 impl Machine {
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn signal(&self, tenant: &TenantId, effects: Vec<Effect>) {
         for effect in effects {
             if self.effects.try_send((tenant.clone(), effect)).is_err() {
@@ -92,8 +96,7 @@ impl StateMachine for Machine {
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        packed::pack(&*self.state.read().unwrap_or_else(PoisonError::into_inner))
-            .expect("the state is plain data")
+        packed::pack(&*self.state()).expect("the state is plain data")
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
@@ -128,6 +131,7 @@ pub(crate) struct Replica {
     endings: watch::Receiver<u64>,
     behind: Arc<AtomicBool>,
     stamp: Arc<Mutex<Stamp>>,
+    clock: Clock,
     incarnation: Incarnation,
     numbers: Arc<Mutex<Numbers>>,
     /// The other members, if there are any.
@@ -153,13 +157,24 @@ impl Replica {
         incarnation: Incarnation,
         peers: Option<Arc<dyn Peers>>,
     ) -> Result<(Self, Signals), weft_consensus::Error> {
+        let start = |machine, transport| weft_consensus::start(settings, machine, transport);
+        Self::start_by(incarnation, peers, Clock::Machine, start)
+    }
+
+    /// The same on a member that `start` starts, in the time of `clock`.
+    pub(crate) fn start_by(
+        incarnation: Incarnation,
+        peers: Option<Arc<dyn Peers>>,
+        clock: Clock,
+        start: impl FnOnce(Machine, RaftTransport) -> Result<Handle, weft_consensus::Error>,
+    ) -> Result<(Self, Signals), weft_consensus::Error> {
         let state: Arc<RwLock<State>> = Arc::default();
         let (effects, waiting) = mpsc::channel(MAX_EFFECTS);
         let (leadership, led) = watch::channel(None);
         let (version, watched) = watch::channel(0);
         let (endings, watched_endings) = watch::channel(0);
         let behind: Arc<AtomicBool> = Arc::default();
-        let stamp: Arc<Mutex<Stamp>> = Arc::default();
+        let stamp = Arc::new(Mutex::new(Stamp::new(clock.clone())));
         let machine = Machine {
             state: Arc::clone(&state),
             effects,
@@ -171,7 +186,7 @@ impl Replica {
             leads: false,
         };
         let transport = RaftTransport(peers.clone());
-        let handle = weft_consensus::start(settings, machine, transport)?;
+        let handle = start(machine, transport)?;
         Ok((
             Self {
                 handle,
@@ -180,6 +195,7 @@ impl Replica {
                 endings: watched_endings,
                 behind,
                 stamp,
+                clock,
                 incarnation,
                 numbers: Arc::default(),
                 peers,
@@ -255,7 +271,7 @@ impl Replica {
             let index = self.handle.read_index().await?;
             self.handle.applied(index).await
         };
-        let caught_up = tokio::time::timeout(CATCH_UP_PATIENCE, catching_up).await;
+        let caught_up = self.clock.timeout(CATCH_UP_PATIENCE, catching_up).await;
         caught_up
             .map_err(|_| Problem::new(ErrorCode::Busy, "this controller lags behind; try again"))?
             .map_err(|error| problem(&error))
@@ -270,11 +286,12 @@ impl Replica {
         tenant: &TenantId,
         command: Command,
     ) -> Result<Answer, Problem> {
-        let until = Instant::now() + LEADER_PATIENCE;
+        let until_ms = self.clock.boot_ms() + LEADER_PATIENCE.as_millis() as u64;
+        let left = || Duration::from_millis(until_ms.saturating_sub(self.clock.boot_ms()));
         let (origin, _open) = self.next_origin();
         let mut envelope = self.envelope(tenant, origin, command);
         loop {
-            envelope.at_ms = lock(&self.stamp).next(unix_ms());
+            envelope.at_ms = lock(&self.stamp).next();
             let tried = match (self.leader_elsewhere(), &self.peers) {
                 (Some(leader), Some(peers)) => {
                     let forwarded = self.forward(&**peers, leader, &envelope);
@@ -282,7 +299,7 @@ impl Replica {
                         let detail = "the controller that leads does not answer; try again";
                         Tried::Again(Problem::new(ErrorCode::Busy, detail))
                     };
-                    let forwarded = tokio::time::timeout_at(until, forwarded).await;
+                    let forwarded = self.clock.timeout(left(), forwarded).await;
                     forwarded.map_err(late).flatten()
                 }
                 _ => self.propose_here(&envelope).await,
@@ -292,12 +309,12 @@ impl Replica {
                 Err(Tried::Refused(problem)) => return Err(problem),
                 Err(Tried::Again(problem)) => problem,
             };
-            if Instant::now() >= until {
+            if left().is_zero() {
                 return Err(problem);
             }
             if self.peers.is_some() {
-                tokio::time::sleep(LEADER_PAUSE).await;
-            } else if tokio::time::timeout_at(until, self.leads()).await.is_err() {
+                self.clock.sleep(LEADER_PAUSE).await;
+            } else if self.clock.timeout(left(), self.leads()).await.is_err() {
                 return Err(problem);
             }
         }
@@ -312,7 +329,7 @@ impl Replica {
             );
             return Err(Problem::new(ErrorCode::Internal, detail));
         }
-        let at_ms = lock(&self.stamp).next(unix_ms());
+        let at_ms = lock(&self.stamp).next();
         match self.propose_here(&Envelope { at_ms, ..envelope }).await {
             Ok((answer, index)) => Ok(Reply::Proposed { answer, index }),
             Err(Tried::Again(_)) => Ok(Reply::NotLeader),
@@ -350,6 +367,7 @@ impl Replica {
         let question = Question::Propose(Box::new(envelope.clone()));
         let mut status = self.handle.watch_status();
         let reply = tokio::select! {
+            biased;
             reply = group::ask(peers, leader, &question) => reply,
             // One that is cut off or stopped may not answer for long: another one leads by then.
             _ = status.wait_for(|status| status.leader_id != Some(leader)) => Ok(Reply::NotLeader),
@@ -358,7 +376,7 @@ impl Replica {
             Ok(Reply::Proposed { answer, index }) => {
                 let applied = self.handle.applied(index);
                 // If this member lags, the answer is true all the same.
-                let _ = tokio::time::timeout(CATCH_UP_PATIENCE, applied).await;
+                let _ = self.clock.timeout(CATCH_UP_PATIENCE, applied).await;
                 Ok((answer, index))
             }
             Ok(_) => {
@@ -402,7 +420,7 @@ impl Replica {
 
     /// The time that the next command would bring, in Unix milliseconds.
     pub(crate) fn now_ms(&self) -> u64 {
-        let stamp = lock(&self.stamp).next(unix_ms());
+        let stamp = lock(&self.stamp).next();
         self.state().now_ms.max(stamp)
     }
 
@@ -426,7 +444,7 @@ impl Replica {
     fn envelope(&self, tenant: &TenantId, origin: Origin, command: Command) -> Envelope {
         Envelope {
             version: COMMAND_VERSION,
-            at_ms: lock(&self.stamp).next(unix_ms()),
+            at_ms: lock(&self.stamp).next(),
             tenant: tenant.clone(),
             origin,
             command,

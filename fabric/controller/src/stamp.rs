@@ -4,14 +4,15 @@
 //! Every member knows when the last command was applied by a clock that nobody sets, and what time it
 //! brought: a leader's stamp is ahead of that by what has passed since, and by [`STEP_MS`] at most.
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::clock::Clock;
 
 /// How far one command may bring the time ahead of what has passed.
 const STEP_MS: u64 = 10_000;
 
 /// Clock for stamps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stamp {
+    clock: Clock,
     /// The time that the last applied command brought, and when it was applied, by the time since
     /// the machine was started. None before the first.
     reference: Option<(u64, u64)>,
@@ -19,23 +20,23 @@ pub(crate) struct Stamp {
     reported: bool,
 }
 
-/// Milliseconds since the machine was started, sleep included.
-fn boot_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanoseconds) = (now.tv_sec, now.tv_nsec);
-    u64::try_from(seconds).unwrap_or(0) * 1_000
-        + u64::try_from(nanoseconds).unwrap_or(0) / 1_000_000
-}
-
 impl Stamp {
-    /// A command was applied, and time is `now_ms`, in Unix milliseconds.
-    pub(crate) fn applied(&mut self, now_ms: u64) {
-        self.reference = Some((now_ms, boot_ms()));
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            reference: None,
+            reported: false,
+        }
     }
 
-    /// The stamp of the next command, in Unix milliseconds, where the wall clock shows `wall_ms`.
-    pub(crate) fn next(&mut self, wall_ms: u64) -> u64 {
-        self.next_at(wall_ms, boot_ms())
+    /// A command was applied, and time is `now_ms`, in Unix milliseconds.
+    pub(crate) fn applied(&mut self, now_ms: u64) {
+        self.reference = Some((now_ms, self.clock.boot_ms()));
+    }
+
+    /// The stamp of the next command, in Unix milliseconds.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.next_at(self.clock.unix_ms(), self.clock.boot_ms())
     }
 
     fn next_at(&mut self, wall_ms: u64, boot_ms: u64) -> u64 {
@@ -65,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumps_ahead_is_followed_step_by_step() {
-        let mut stamp = Stamp::default();
+        let mut stamp = Stamp::new(Clock::Machine);
         assert_eq!(
             stamp.next_at(1_000_000, 5),
             1_000_000,
@@ -84,10 +85,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_gives_old_stamps_and_is_reported() {
-        let mut stamp = Stamp {
-            reference: Some((1_000_000, 100)),
-            reported: false,
-        };
+        let mut stamp = Stamp::new(Clock::Machine);
+        stamp.reference = Some((1_000_000, 100));
         // The state never goes back behind the latest time that it saw.
         assert_eq!(stamp.next_at(400_000, 200), 400_000);
         assert!(stamp.reported);

@@ -59,6 +59,11 @@ impl Kept {
         kept
     }
 
+    /// Returns whether the folder of a job is kept.
+    pub(crate) fn keeps_job(&self, id: &str) -> bool {
+        self.jobs.contains(id)
+    }
+
     /// Keeps these components, too: somebody is about to register them.
     pub(crate) fn components(&mut self, digests: impl Iterator<Item = Digest>) {
         self.components
@@ -117,7 +122,7 @@ impl Sweep {
     pub(crate) fn sweep(&self, kept: &Kept) -> anyhow::Result<usize> {
         let mut all = |_: &fs::DirEntry| true;
         let mut removed = self.sweep_store(kept, &mut all)? + self.sweep_own()?;
-        let jobs = |name: &str| kept.jobs.contains(name);
+        let jobs = |name: &str| kept.keeps_job(name);
         removed += remove(&self.folders.store.join("jobs"), &jobs, &mut all)?;
         Ok(removed)
     }
@@ -146,7 +151,7 @@ impl Sweep {
         };
         let removed = self.sweep_store(kept, &mut stale)?;
         // Of jobs whose clean-up was lost with a leader.
-        let jobs = |name: &str| kept.jobs.contains(name);
+        let jobs = |name: &str| kept.keeps_job(name);
         Ok(removed + remove(&self.folders.store.join("jobs"), &jobs, &mut stale)?)
     }
 

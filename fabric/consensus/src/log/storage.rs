@@ -5,11 +5,12 @@ use std::path::Path;
 use raft::eraftpb::{Entry, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::log::{EntryFormat, GROUP, Log};
 use crate::snapshot;
 
-impl Storage for Log {
+impl<D: Disk> Storage for Log<D> {
     fn initial_state(&self) -> raft::Result<RaftState> {
         Ok(RaftState::new(self.hard_state.clone(), self.voters.clone()))
     }

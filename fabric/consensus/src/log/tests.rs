@@ -1,6 +1,12 @@
 use raft::{GetEntriesContext, StorageError};
 
+use raft_engine::env::DefaultFileSystem;
+
 use super::*;
+
+fn open(settings: &Settings, snapshot: Option<Position>) -> Result<Log<DefaultFileSystem>, Error> {
+    Log::open(settings, &Arc::new(DefaultFileSystem), snapshot)
+}
 
 fn settings(folder: &Path) -> Settings {
     Settings::single(folder)
@@ -17,13 +23,13 @@ fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
         .collect()
 }
 
-fn append(log: &mut Log, entries: &[Entry]) {
+fn append(log: &mut Log<DefaultFileSystem>, entries: &[Entry]) {
     let mut batch = LogBatch::default();
     log.append(&mut batch, entries);
     log.write(&mut batch, true);
 }
 
-fn read(log: &Log, low: u64, high: u64) -> raft::Result<Vec<Entry>> {
+fn read(log: &Log<DefaultFileSystem>, low: u64, high: u64) -> raft::Result<Vec<Entry>> {
     log.entries(low, high, None, GetEntriesContext::empty(false))
 }
 
@@ -31,12 +37,12 @@ fn read(log: &Log, low: u64, high: u64) -> raft::Result<Vec<Entry>> {
 fn entries_and_terms_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
-    let mut log = Log::open(&settings, None).unwrap();
+    let mut log = open(&settings, None).unwrap();
     assert_eq!((log.first_index(), log.last_index()), (Ok(1), Ok(0)));
     append(&mut log, &entries(1..=3, 1));
     append(&mut log, &entries(3..=5, 2));
     drop(log);
-    let log = Log::open(&settings, None).unwrap();
+    let log = open(&settings, None).unwrap();
     assert_eq!(log.last_index(), Ok(5));
     assert_eq!(
         (log.term(0), log.term(2), log.term(3)),
@@ -50,13 +56,13 @@ fn entries_and_terms_survive_a_restart() {
 fn a_compacted_log_keeps_the_term_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
-    let mut log = Log::open(&settings, None).unwrap();
+    let mut log = open(&settings, None).unwrap();
     append(&mut log, &entries(1..=5, 7));
     log.compact(5).unwrap();
     append(&mut log, &entries(6..=6, 8));
     drop(log);
     let snapshot = Position { index: 5, term: 7 };
-    let log = Log::open(&settings, Some(snapshot)).unwrap();
+    let log = open(&settings, Some(snapshot)).unwrap();
     assert_eq!((log.first_index(), log.last_index()), (Ok(6), Ok(6)));
     assert_eq!((log.term(5), log.term(6)), (Ok(7), Ok(8)));
     assert_eq!(read(&log, 5, 6), Err(StorageError::Compacted.into()));
@@ -67,11 +73,11 @@ fn a_compacted_log_keeps_the_term_before_it() {
 fn a_compacted_log_without_its_snapshot_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
-    let mut log = Log::open(&settings, None).unwrap();
+    let mut log = open(&settings, None).unwrap();
     append(&mut log, &entries(1..=5, 1));
     log.compact(3).unwrap();
     drop(log);
-    let refusal = Log::open(&settings, None).err().unwrap();
+    let refusal = open(&settings, None).err().unwrap();
     assert_eq!(refusal.kind(), crate::ErrorKind::Damaged, "{refusal}");
 }
 
@@ -79,12 +85,12 @@ fn a_compacted_log_without_its_snapshot_is_refused() {
 fn a_snapshot_that_contradicts_the_log_replaces_it() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
-    let mut log = Log::open(&settings, None).unwrap();
+    let mut log = open(&settings, None).unwrap();
     append(&mut log, &entries(1..=9, 1));
     drop(log);
     let snapshot = Position { index: 6, term: 4 };
     for _ in 0..2 {
-        let log = Log::open(&settings, Some(snapshot)).unwrap();
+        let log = open(&settings, Some(snapshot)).unwrap();
         assert_eq!((log.first_index(), log.last_index()), (Ok(7), Ok(6)));
         assert_eq!(log.term(6), Ok(4));
         let state = log.initial_state().unwrap();
@@ -96,14 +102,14 @@ fn a_snapshot_that_contradicts_the_log_replaces_it() {
 fn a_snapshot_behind_the_end_of_the_log_replaces_it_and_entries_follow() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
-    let mut log = Log::open(&settings, None).unwrap();
+    let mut log = open(&settings, None).unwrap();
     append(&mut log, &entries(1..=2, 1));
     drop(log);
     let snapshot = Position { index: 50, term: 2 };
-    let mut log = Log::open(&settings, Some(snapshot)).unwrap();
+    let mut log = open(&settings, Some(snapshot)).unwrap();
     append(&mut log, &entries(51..=52, 3));
     drop(log);
-    let log = Log::open(&settings, Some(snapshot)).unwrap();
+    let log = open(&settings, Some(snapshot)).unwrap();
     assert_eq!(read(&log, 51, 53), Ok(entries(51..=52, 3)));
 }
 
@@ -111,18 +117,18 @@ fn a_snapshot_behind_the_end_of_the_log_replaces_it_and_entries_follow() {
 fn the_folder_of_another_member_or_group_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
-    drop(Log::open(&settings, None).unwrap());
+    drop(open(&settings, None).unwrap());
     let mut other = settings.clone();
     other.id = 2;
     other.voters = vec![2];
     assert!(matches!(
-        Log::open(&other, None),
+        open(&other, None),
         Err(Error::Setting { setting: "id", .. })
     ));
     let mut larger = settings;
     larger.voters = vec![1, 2, 3];
     assert!(matches!(
-        Log::open(&larger, None),
+        open(&larger, None),
         Err(Error::Setting {
             setting: "voters",
             ..
@@ -134,6 +140,6 @@ fn the_folder_of_another_member_or_group_is_refused() {
 fn a_folder_is_open_once() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
-    let _log = Log::open(&settings, None).unwrap();
-    assert!(Log::open(&settings, None).is_err());
+    let _log = open(&settings, None).unwrap();
+    assert!(open(&settings, None).is_err());
 }

@@ -5,6 +5,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use raft::eraftpb::{Message, MessageType};
 use raft::{SnapshotStatus, StateRole};
 
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::handle::Input;
 use crate::member::Member;
@@ -22,7 +23,7 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Election timeouts that a question for the read index may take before it counts as lost.
 const READ_PATIENCE: usize = 2;
 
-impl<S: StateMachine, T: Transport> Member<S, T> {
+impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
     /// Waits for an input or the next tick, and takes all that wait; returns false when nobody can send any more.
     pub(super) fn take_inputs(&mut self) -> bool {
         let first = match self.inputs.recv_timeout(self.running.ticker.wait()) {
@@ -30,6 +31,18 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         };
+        self.take_batch(first);
+        true
+    }
+
+    /// Takes all inputs that wait, without waiting for one.
+    pub(crate) fn take_waiting(&mut self) {
+        while let Ok(first) = self.inputs.try_recv() {
+            self.take_batch(first);
+        }
+    }
+
+    fn take_batch(&mut self, first: Input) {
         let mut bytes = self.take_input(first);
         for _ in 1..MAX_BATCH_INPUTS {
             if bytes > MAX_BATCH_BYTES {
@@ -40,7 +53,6 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             };
             bytes += self.take_input(input);
         }
-        true
     }
 
     /// Takes one input and returns about how many bytes it adds to the log.
@@ -117,6 +129,7 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             // Nobody would hear the answer.
             MessageType::MsgPropose => Err("proposals are not forwarded".to_owned()),
             MessageType::MsgSnapshot => self.check_snapshot(message),
+            MessageType::MsgAppend => check_entries(message),
             _ => Ok(()),
         }
     }
@@ -129,10 +142,13 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
         Ok(())
     }
 
-    pub(super) fn tick(&mut self) {
-        if !self.running.ticker.take() {
-            return;
+    pub(super) fn tick_if_due(&mut self) {
+        if self.running.ticker.take() {
+            self.tick();
         }
+    }
+
+    pub(crate) fn tick(&mut self) {
         self.node.tick();
         self.running.reads.tick();
         let mut lost = Vec::new();
@@ -147,5 +163,16 @@ impl<S: StateMachine, T: Transport> Member<S, T> {
             // Without this, Raft waits for ever for a member that never got its snapshot; if it did, nothing happens.
             self.node.report_snapshot(member, SnapshotStatus::Failure);
         }
+    }
+}
+
+/// Entries follow the place that their message names. raft 0.7 can add entries of an earlier place to an empty message that
+/// waits (`try_batching`): a follower would acknowledge as many entries behind the wrong place, which it does not have. Dropped,
+/// the message counts as lost, and is sent again.
+fn check_entries(message: &Message) -> Result<(), String> {
+    let mut entries = message.get_entries().iter().zip(message.index + 1..);
+    match entries.find(|(entry, index)| entry.index != *index) {
+        Some((entry, index)) => Err(format!("entry {} is at the place of {index}", entry.index)),
+        None => Ok(()),
     }
 }

@@ -17,14 +17,14 @@ mod dispatch;
 pub(crate) mod driver;
 mod ending;
 mod executors;
-mod io;
+pub(crate) mod io;
 mod leadership;
 mod nodes;
 mod queue;
 mod requests;
 mod results;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod why;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -3,9 +3,9 @@
 //!
 //! Nothing here depends on anything but the seed. `WEFT_SEED` repeats one.
 
-mod node;
-mod random;
-mod world;
+pub(crate) mod node;
+pub(crate) mod random;
+pub(crate) mod world;
 
 use world::World;
 

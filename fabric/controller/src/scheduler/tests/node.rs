@@ -14,7 +14,7 @@ use weft_protocol::{
 
 use super::random::Random;
 
-pub(super) const SLOTS: u32 = 3;
+pub(crate) const SLOTS: u32 = 3;
 
 /// Work that an executor has not answered.
 #[derive(Debug)]
@@ -30,25 +30,25 @@ struct Executor {
     stages: BTreeMap<(JobId, u32), StageContext>,
 }
 
-pub(super) struct Node {
-    pub(super) id: NodeId,
-    pub(super) incarnation: Incarnation,
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) incarnation: Incarnation,
     agent: AgentState,
     executors: BTreeMap<Epoch, Executor>,
     /// Messages on their way to the agent.
-    pub(super) inbox: VecDeque<ToAgent>,
+    pub(crate) inbox: VecDeque<ToAgent>,
     /// Messages on their way to the leader.
-    pub(super) outbox: VecDeque<FromAgent>,
-    pub(super) link_up: bool,
+    pub(crate) outbox: VecDeque<FromAgent>,
+    pub(crate) link_up: bool,
 }
 
 /// News of a node for the world's books.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(crate) struct News {
     /// Attempts that ended with a commit: task, and lease.
-    pub(super) finished: Vec<(weft_core::TaskId, Epoch)>,
+    pub(crate) finished: Vec<(weft_core::TaskId, Epoch)>,
     /// Attempts that were given to an executor.
-    pub(super) begun: Vec<TaskRequest>,
+    pub(crate) begun: Vec<TaskRequest>,
 }
 
 fn json<T: serde::Serialize + serde::de::DeserializeOwned>(message: &T) -> T {
@@ -57,7 +57,7 @@ fn json<T: serde::Serialize + serde::de::DeserializeOwned>(message: &T) -> T {
 }
 
 impl Node {
-    pub(super) fn new(name: &str, life: u64) -> Node {
+    pub(crate) fn new(name: &str, life: u64) -> Node {
         let id: NodeId = name.parse().expect("it is a node's id");
         let life = format!("{life:032x}");
         let incarnation: Incarnation = life.parse().expect("32 digits");
@@ -79,7 +79,7 @@ impl Node {
     }
 
     /// A message of the scheduler: over a wire it would be bytes.
-    pub(super) fn send(&mut self, message: &ToAgent) {
+    pub(crate) fn send(&mut self, message: &ToAgent) {
         if self.link_up {
             self.inbox.push_back(json(message));
         }
@@ -136,7 +136,7 @@ impl Node {
     }
 
     /// The agent takes its next message.
-    pub(super) fn listen(&mut self, news: &mut News) {
+    pub(crate) fn listen(&mut self, news: &mut News) {
         if let Some(message) = self.inbox.pop_front() {
             let actions = self.agent.on_command(message);
             self.perform(actions, news);
@@ -144,7 +144,7 @@ impl Node {
     }
 
     /// An executor answers for some of its work.
-    pub(super) fn work(&mut self, random: &mut Random, faults: bool, news: &mut News) {
+    pub(crate) fn work(&mut self, random: &mut Random, faults: bool, news: &mut News) {
         let epochs: Vec<Epoch> = self.executors.keys().copied().collect();
         if epochs.is_empty() {
             return;
@@ -214,7 +214,7 @@ impl Node {
     }
 
     /// An executor dies.
-    pub(super) fn kill_some(&mut self, random: &mut Random, news: &mut News) {
+    pub(crate) fn kill_some(&mut self, random: &mut Random, news: &mut News) {
         let epochs: Vec<Epoch> = self.executors.keys().copied().collect();
         if !epochs.is_empty() {
             self.kill(epochs[random.below(epochs.len())], news);
@@ -229,7 +229,7 @@ impl Node {
     }
 
     /// Invocations have used something, if it may be reported. Returns the name of the usage.
-    pub(super) fn meter(&mut self, tenant: &TenantId, number: u64) -> Option<String> {
+    pub(crate) fn meter(&mut self, tenant: &TenantId, number: u64) -> Option<String> {
         if !self.agent.may_report_usage(tenant) {
             return None;
         }
@@ -239,7 +239,7 @@ impl Node {
         Some(name)
     }
 
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.agent.n_unacknowledged() == 0
             && self.inbox.is_empty()
             && self.outbox.is_empty()
@@ -252,7 +252,7 @@ fn platform() -> Problem {
 }
 
 /// One attempt's usage, under a name that only this attempt has.
-pub(super) fn usage(function: &str) -> FunctionUsage {
+pub(crate) fn usage(function: &str) -> FunctionUsage {
     FunctionUsage {
         stage: "s".into(),
         function: function.into(),

@@ -124,7 +124,7 @@ fn incarnation(number: u64) -> Incarnation {
     format!("ffff{number:028x}").parse().expect("32 digits")
 }
 
-fn component() -> ComponentRecord {
+pub(crate) fn component() -> ComponentRecord {
     let function = |name: &str, kind| FunctionRecord {
         name: name.into(),
         kind,
@@ -142,7 +142,7 @@ fn component() -> ComponentRecord {
     }
 }
 
-fn spec() -> JobSpec {
+pub(crate) fn spec() -> JobSpec {
     let document = json!({
         "name": "parse",
         "limits": { "wall": "1h" },
@@ -153,7 +153,7 @@ fn spec() -> JobSpec {
     decode(&document).expect("the document is right")
 }
 
-fn new_scheduler() -> Scheduler {
+pub(crate) fn new_scheduler() -> Scheduler {
     let settings = SchedulerSettings {
         run_tasks_twice: false,
         eager: vec![TenantId::default_tenant()],

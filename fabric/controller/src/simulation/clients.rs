@@ -1,0 +1,172 @@
+//! Clients: they ask any controller, and ask again until they have an answer.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use weft_control::{Answer, Begun, CallOutcome, Command, ComponentRecord};
+use weft_core::{Digest, JobId, Meters, Problem, TenantId};
+
+use crate::clock::Clock;
+use crate::replica::Replica;
+use crate::scheduler::tests::world::{component, spec};
+use crate::simulation::books::SharedBooks;
+use crate::simulation::bugs::Bug;
+
+/// Something that a client wants.
+#[derive(Debug, Clone)]
+pub(super) enum Wish {
+    /// A version of the component, with its artefact.
+    Register(String),
+    /// A job, under a key.
+    Submit { tenant: TenantId, key: String },
+    /// An end of a job, if it is there.
+    Cancel { tenant: TenantId, job: JobId },
+    /// An invocation, under a key.
+    Call(String),
+    /// All that was acknowledged.
+    Read,
+}
+
+/// What a client needs to ask one controller once.
+pub(super) struct Try {
+    pub(super) replica: Replica,
+    pub(super) member: u64,
+    pub(super) clock: Clock,
+    pub(super) books: SharedBooks,
+    pub(super) bug: Option<Bug>,
+    /// Different for each try.
+    pub(super) number: u64,
+}
+
+fn version_record(version: &str) -> ComponentRecord {
+    ComponentRecord {
+        version: version.to_owned(),
+        ..component()
+    }
+}
+
+impl Try {
+    /// Asks once. Errors: the client asks again.
+    pub(super) async fn ask(self, wish: Wish) -> Result<(), Problem> {
+        match wish {
+            Wish::Register(version) => self.register(version).await,
+            Wish::Submit { tenant, key } => self.submit(tenant, key).await,
+            Wish::Cancel { tenant, job } => {
+                // It may have ended, and been forgotten.
+                let _ = self
+                    .replica
+                    .propose(&tenant, Command::CancelJob { job })
+                    .await;
+                Ok(())
+            }
+            Wish::Call(key) => self.call(key).await,
+            Wish::Read => self.read().await,
+        }
+    }
+
+    async fn propose(&self, tenant: &TenantId, command: Command) -> Result<Answer, Problem> {
+        self.replica.propose(tenant, command).await
+    }
+
+    async fn register(&self, version: String) -> Result<(), Problem> {
+        for tenant in ["default", "other"] {
+            let tenant: TenantId = tenant.parse().expect("it is a tenant's id");
+            let component = version_record(&version);
+            self.propose(&tenant, Command::RegisterComponent { component })
+                .await?;
+            let artefact = Command::RecordArtefact {
+                digest: Digest::from_sha256(&[1; 32]),
+                compatibility: "engine".into(),
+                artefact: Digest::from_sha256(&[2; 32]),
+            };
+            self.propose(&tenant, artefact).await?;
+        }
+        self.books.lock().registered(version);
+        Ok(())
+    }
+
+    async fn submit(&self, tenant: TenantId, key: String) -> Result<(), Problem> {
+        let job = JobId::new(self.clock.unix_ms(), u128::from(self.number));
+        let submit = Command::SubmitJob {
+            job: job.clone(),
+            spec: spec(),
+            idempotency: Some((key.clone(), "request".into())),
+        };
+        if self.bug == Some(Bug::AcknowledgeEarly) {
+            drop(self.replica.begin(&tenant, None, submit));
+            self.books.lock().submitted(&key, job);
+            return Ok(());
+        }
+        let Answer::Job { job, .. } = self.propose(&tenant, submit).await? else {
+            panic!("a job is answered by its id");
+        };
+        self.books.lock().submitted(&key, job);
+        Ok(())
+    }
+
+    async fn call(&self, key: String) -> Result<(), Problem> {
+        let tenant = TenantId::default_tenant();
+        let by = format!("{}:{}", self.member, self.replica.incarnation());
+        let begin = Command::BeginCall {
+            key: key.clone(),
+            request: "request".into(),
+            by: by.clone(),
+            ttl_s: None,
+        };
+        let Answer::Call { begun } = self.propose(&tenant, begin).await? else {
+            panic!("a call is answered by what is known of it");
+        };
+        let again = Problem::new(weft_core::ErrorCode::Busy, "it is being made");
+        let outcome = match begun {
+            Begun::Running | Begun::Elsewhere => return Err(again),
+            Begun::Ended(outcome) => outcome.label,
+            Begun::New => {
+                let label = format!("run {} of {key}", self.number);
+                self.clock
+                    .sleep(Duration::from_millis(self.number % 200))
+                    .await;
+                let outcome = CallOutcome {
+                    label: label.clone(),
+                    problem: None,
+                    output: None,
+                    output_bytes: 0,
+                    inline: None,
+                    meters: Meters::default(),
+                };
+                let end = Command::EndCall {
+                    key: key.clone(),
+                    by,
+                    outcome: Some(outcome),
+                };
+                self.propose(&tenant, end).await?;
+                label
+            }
+        };
+        self.books.lock().called(&key, outcome);
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<(), Problem> {
+        let acknowledged = self.books.lock().acknowledged.clone();
+        if self.bug != Some(Bug::ReadWithoutIndex) {
+            self.replica.catch_up().await?;
+        }
+        acknowledged.check(&self.replica.state());
+        Ok(())
+    }
+}
+
+/// A client, and when it asks again.
+pub(super) struct Client {
+    pub(super) wish: Wish,
+    pub(super) state: ClientState,
+}
+
+/// Where a client is.
+pub(super) enum ClientState {
+    /// It asks at this time, in milliseconds.
+    AsksAt(u64),
+    /// Until when, and for what.
+    Waits(u64, oneshot::Receiver<Result<(), Problem>>),
+    Done,
+}
