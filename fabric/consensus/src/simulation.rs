@@ -7,6 +7,7 @@
 //!
 //! All that happens depends on the seed and on what the test calls, so that a run can be repeated.
 
+mod decoy;
 mod fragile_disk;
 
 pub use fragile_disk::{FragileDisk, Sync};
@@ -40,6 +41,7 @@ impl<S: StateMachine, T: Transport> Stepped<S, T> {
         disk: &FragileDisk,
         seed: u64,
     ) -> Result<(Handle, Stepped<S, T>), Error> {
+        decoy::read();
         let disk = Arc::new(disk.clone());
         let Made { member, shared, .. } = make(settings, state_machine, transport, disk)?;
         let mut stepped = Stepped { member, seed };
@@ -52,6 +54,7 @@ impl<S: StateMachine, T: Transport> Stepped<S, T> {
     ///
     /// Errors: what would have ended the member's thread.
     pub fn turn(&mut self) -> Result<(), Error> {
+        decoy::read();
         self.member.take_steps()?;
         self.member.take_waiting();
         self.member.take_steps()?;
@@ -61,6 +64,7 @@ impl<S: StateMachine, T: Transport> Stepped<S, T> {
 
     /// Lets one tick pass.
     pub fn tick(&mut self) {
+        decoy::read();
         self.member.tick();
     }
 

@@ -228,20 +228,33 @@ impl KeyedCalls {
     }
 
     /// Records how a call ended. Without an outcome it may be made again; a call of another process stays.
+    /// Returns the outcome that stands instead, if another one was recorded before.
     ///
-    /// Errors: `busy` if there is no room for its output; the call goes on running.
+    /// Errors: `busy` if there is no room for its output; the call goes on running. `busy` as well if
+    /// another process makes it by now: what this one has is nobody's answer.
     pub(crate) fn end(
         &mut self,
         key: &str,
         by: &str,
         outcome: Option<CallOutcome>,
         at_ms: u64,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<Box<CallOutcome>>, Problem> {
         let Some(call) = self.calls.get(key) else {
-            return Ok(());
+            return Ok(None);
         };
-        if call.by != by || call.outcome.is_some() {
-            return Ok(());
+        if let (Some(stands), Some(_)) = (&call.outcome, &outcome) {
+            return Ok(Some(stands.clone()));
+        }
+        if call.by != by {
+            return match outcome {
+                Some(_) => Err(Problem::new(
+                    ErrorCode::Busy,
+                    format!(
+                        "another controller makes the call with the key `{key}` by now; try again"
+                    ),
+                )),
+                None => Ok(None),
+            };
         }
         if let Some(outcome) = &outcome {
             self.check_output(outcome.output_bytes, at_ms)?;
@@ -258,7 +271,7 @@ impl KeyedCalls {
             };
             self.insert(key.to_owned(), ended);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Forgets keys whose time is over.
@@ -373,7 +386,7 @@ mod tests {
 
     fn end(calls: &mut KeyedCalls, by: &str, outcome: Option<CallOutcome>, at_ms: u64) {
         let ended = calls.end("key", by, outcome, at_ms);
-        assert_eq!(ended, Ok(()));
+        assert_eq!(ended, Ok(None));
     }
 
     fn outcome() -> CallOutcome {
@@ -396,6 +409,12 @@ mod tests {
         assert_eq!(conflict.code, ErrorCode::VersionConflict);
         end(&mut calls, "me", Some(outcome()), 2);
         end(&mut calls, "me", None, 3);
+        let second = CallOutcome {
+            label: "b@1.0.0/c".into(),
+            ..outcome()
+        };
+        let stands = calls.end("key", "me", Some(second), 3);
+        assert_eq!(stands, Ok(Some(Box::new(outcome()))), "the first stays");
         for at_ms in [3, 1 + IDEMPOTENCY_MS] {
             assert_eq!(
                 begin(&mut calls, "r", "me", at_ms),
@@ -417,7 +436,8 @@ mod tests {
         let mut calls = KeyedCalls::default();
         assert_eq!(begin(&mut calls, "r", "dead", 1), Ok(Begun::New));
         assert_eq!(begin(&mut calls, "r", "me", 2), Ok(Begun::New));
-        end(&mut calls, "dead", Some(outcome()), 2);
+        let late = calls.end("key", "dead", Some(outcome()), 2);
+        assert_eq!(late.expect_err("it is fenced").code, ErrorCode::Busy);
         assert_eq!(
             begin(&mut calls, "r", "me", 3),
             Ok(Begun::Running),

@@ -54,7 +54,8 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ttl_s: Option<u32>,
     },
-    /// Says how it ended, or that it did not and may be made again.
+    /// Says how it ended, or that it did not and may be made again. Answered by the outcome that stands, if
+    /// another one was recorded before.
     EndCall {
         /// The client's key.
         key: String,

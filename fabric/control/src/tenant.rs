@@ -9,7 +9,7 @@ use weft_protocol::{Plan, TaskCommit, TaskFailure};
 
 use crate::attempt::{Attempt, PLANNING};
 use crate::bounds::{MAX_ENDED_JOBS, MAX_RUNNING_JOBS};
-use crate::calls::KeyedCalls;
+use crate::calls::{Begun, KeyedCalls};
 use crate::catalog::Catalog;
 use crate::command::{Answer, Command, CommitAnswer, Effect, Step};
 use crate::event::JobEvent;
@@ -104,7 +104,11 @@ impl Tenant {
             },
             Command::EndCall { key, by, outcome } => {
                 match self.calls.end(&key, &by, outcome, at_ms) {
-                    Ok(()) => (Answer::Done, Vec::new()),
+                    Ok(None) => (Answer::Done, Vec::new()),
+                    Ok(Some(stands)) => {
+                        let begun = Begun::Ended(stands);
+                        (Answer::Call { begun }, Vec::new())
+                    }
                     Err(problem) => refuse(problem),
                 }
             }

@@ -259,8 +259,13 @@ async fn once(
     let end = |outcome| Command::EndCall { key, by, outcome };
     match outcome {
         Ok(outcome) => {
-            api.replica.propose(&tenant, end(outcome)).await?;
-            answer
+            match api.replica.propose(&tenant, end(outcome)).await? {
+                // An earlier try had been recorded without our hearing of it: the answer is one.
+                Answer::Call {
+                    begun: Begun::Ended(stands),
+                } => replay(&api, *stands, deadline).await,
+                _ => answer,
+            }
         }
         Err(problem) => {
             api.replica.propose(&tenant, end(None)).await?;

@@ -1,10 +1,12 @@
 //! Clients: they ask any controller, and ask again until they have an answer.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use weft_control::{Answer, Begun, CallOutcome, Command, ComponentRecord};
-use weft_core::{Digest, JobId, Meters, Problem, TenantId};
+use weft_core::{Digest, ErrorCode, JobId, Meters, Problem, TenantId, lock};
 
 use crate::clock::Clock;
 use crate::replica::Replica;
@@ -36,6 +38,30 @@ pub(super) struct Try {
     pub(super) bug: Option<Bug>,
     /// Different for each try.
     pub(super) number: u64,
+    /// Keys of calls that are being made by this process.
+    pub(super) keyed: Keyed,
+}
+
+/// Keys of calls.
+pub(super) type Keyed = Arc<Mutex<BTreeSet<String>>>;
+
+/// A call is being made here until this is dropped.
+struct Mark<'a> {
+    keyed: &'a Keyed,
+    key: String,
+}
+
+impl<'a> Mark<'a> {
+    fn new(keyed: &'a Keyed, key: &str) -> Option<Mark<'a>> {
+        let key = key.to_owned();
+        lock(keyed).insert(key.clone()).then(|| Mark { keyed, key })
+    }
+}
+
+impl Drop for Mark<'_> {
+    fn drop(&mut self) {
+        lock(self.keyed).remove(&self.key);
+    }
 }
 
 fn version_record(version: &str) -> ComponentRecord {
@@ -105,6 +131,10 @@ impl Try {
     }
 
     async fn call(&self, key: String) -> Result<(), Problem> {
+        let again = || Problem::new(ErrorCode::Busy, "it is being made");
+        let Some(_mark) = Mark::new(&self.keyed, &key) else {
+            return Err(again());
+        };
         let tenant = TenantId::default_tenant();
         let by = format!("{}:{}", self.member, self.replica.incarnation());
         let begin = Command::BeginCall {
@@ -116,11 +146,11 @@ impl Try {
         let Answer::Call { begun } = self.propose(&tenant, begin).await? else {
             panic!("a call is answered by what is known of it");
         };
-        let again = Problem::new(weft_core::ErrorCode::Busy, "it is being made");
         let outcome = match begun {
-            Begun::Running | Begun::Elsewhere => return Err(again),
+            Begun::Elsewhere => return Err(again()),
             Begun::Ended(outcome) => outcome.label,
-            Begun::New => {
+            // Running, and not here: an earlier try did not end it.
+            Begun::New | Begun::Running => {
                 let label = format!("run {} of {key}", self.number);
                 self.clock
                     .sleep(Duration::from_millis(self.number % 200))
@@ -138,8 +168,12 @@ impl Try {
                     by,
                     outcome: Some(outcome),
                 };
-                self.propose(&tenant, end).await?;
-                label
+                match self.propose(&tenant, end).await? {
+                    Answer::Call {
+                        begun: Begun::Ended(stands),
+                    } => stands.label,
+                    _ => label,
+                }
             }
         };
         self.books.lock().called(&key, outcome);

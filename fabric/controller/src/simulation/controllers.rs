@@ -19,6 +19,7 @@ use crate::scheduler::tests::random::Random;
 use crate::scheduler::tests::world::new_scheduler;
 use crate::simulation::books::SharedBooks;
 use crate::simulation::bugs::{Bug, Planted};
+use crate::simulation::clients::Keyed;
 use crate::simulation::network::{End, Network, Packet};
 use crate::simulation::time::Time;
 
@@ -38,6 +39,7 @@ pub(super) struct Process {
     pub(super) scheduler: Scheduler,
     /// Answers and work that is done.
     pub(super) inbox: Inbox,
+    pub(super) keyed: Keyed,
     /// Links that came up or went down, in order.
     pub(super) link_news: VecDeque<Input>,
     /// What has arrived.
@@ -142,6 +144,7 @@ impl Controller {
             signals,
             scheduler: new_scheduler(),
             inbox: Inbox::default(),
+            keyed: Keyed::default(),
             link_news: VecDeque::new(),
             packets: VecDeque::new(),
             next_tick_ms: now_ms + random.next() % TICK_MS,

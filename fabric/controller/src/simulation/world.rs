@@ -98,6 +98,8 @@ pub(super) struct World {
     random: Random,
     bug: Option<Bug>,
     faults: bool,
+    /// How soon partitions end, in percent of the shortest.
+    healing: u64,
     time: Time,
     tasks: Tasks,
     network: Network,
@@ -140,6 +142,7 @@ impl World {
         let controllers = (1..=N_CONTROLLERS).map(controller).collect();
         let mut world = World {
             network: Network::new(random.next()),
+            healing: [5, 30, 100][random.below(3)],
             random,
             bug,
             faults: true,
@@ -576,6 +579,7 @@ impl World {
             books: self.books.clone(),
             bug: self.bug,
             number: self.seen.tries,
+            keyed: Arc::clone(&process.keyed),
         };
         let wish = self.clients[number].wish.clone();
         let (answer, answered) = oneshot::channel();
@@ -594,7 +598,9 @@ impl World {
             0..4 => self.crash(position),
             4..8 => self.pause(position),
             8..12 => self.partition(),
-            12..30 if !self.network.is_healed() => self.network.heal(),
+            12..30 if !self.network.is_healed() && self.random.percent(self.healing) => {
+                self.network.heal();
+            }
             30..34 => {
                 let node = self.some_node();
                 self.seen.links_lost += 1;
@@ -751,6 +757,9 @@ impl World {
         self.with_newest_state(|state| {
             settled &= state.tenants.values().all(|one| one.jobs.is_empty());
             settled &= state.leases.iter().count() >= NODES.len();
+            let lives = |of: &NodeId| self.nodes[of].incarnation;
+            let mut leases = state.leases.iter();
+            settled &= leases.all(|(_, lease)| lease.incarnation == lives(&lease.node));
         });
         settled
     }
@@ -802,12 +811,11 @@ impl World {
         let books = self.books.lock();
         let ended: usize = state.tenants.values().map(|one| one.ended.len()).sum();
         assert_eq!(ended as u64, self.seen.jobs, "jobs that have ended");
-        // One lease for each node and tenant, of agents that live.
+        // One lease for each node and tenant.
         let mut held = BTreeSet::new();
         for (_, lease) in state.leases.iter() {
             let key = (lease.node.clone(), lease.tenant.clone());
             assert!(held.insert(key), "{lease:?} is there twice");
-            assert_eq!(lease.incarnation, self.nodes[&lease.node].incarnation);
         }
         let minutes = state.tenants.values().flat_map(|one| {
             let usage = &one.usage;
