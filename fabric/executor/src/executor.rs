@@ -24,6 +24,8 @@ use weft_runtime::{frames, process};
 use weft_sandbox::{Engine, Role};
 use weft_store::Blobs;
 
+use crate::calls::{Call, Calls};
+
 /// Work of a kind that may wait for a thread. Of tasks the controller sends little beyond the number of slots.
 const QUEUE_MAX: usize = 4096;
 const REPLIES_MAX: usize = 4096;
@@ -42,8 +44,6 @@ enum Assignment {
     Publish(PublishRequest),
 }
 
-/// An invocation with its input.
-type Call = (Box<InvokeRequest>, Vec<u8>);
 /// What goes back to the agent, with its payload.
 type Reply = (FromExecutor, Vec<u8>);
 
@@ -143,8 +143,7 @@ async fn read_messages(
             }
             ToExecutor::Invoke(request) => {
                 executor.expect(request.request);
-                let sent = queues.calls.send((request, payload)).await;
-                sent.map_err(|_| anyhow::anyhow!("the slots are gone"))?;
+                call(executor, &queues.calls, (request, payload), replies)?;
             }
             ToExecutor::Input { request } => executor.input(request, payload),
             ToExecutor::OutputTaken { request, bytes } => executor.output_taken(request, bytes),
@@ -181,7 +180,7 @@ struct Queues {
     plans: mpsc::Sender<Assignment>,
     publishes: mpsc::Sender<Assignment>,
     describes: mpsc::Sender<Assignment>,
-    calls: mpsc::Sender<Call>,
+    calls: Calls,
 }
 
 impl Queues {
@@ -197,7 +196,7 @@ impl Queues {
             publishes: workers("publish", slots.min(STEPS_MAX), executor, replies)?,
             // One: a component that sleeps while it describes itself keeps no job waiting.
             describes: workers("describe", 1, executor, replies)?,
-            calls: callers(slots, executor, replies)?,
+            calls: Calls::new(slots),
         })
     }
 }
@@ -225,21 +224,22 @@ fn workers(
     Ok(work)
 }
 
-/// Starts the threads that invocations wait for.
-fn callers(
-    slots: u32,
+/// Has a call wait for a thread, and starts one for it if there are not enough.
+fn call(
     executor: &Executor,
+    calls: &Calls,
+    call: Call,
     replies: &mpsc::Sender<Reply>,
-) -> std::io::Result<mpsc::Sender<Call>> {
-    let (calls, called) = mpsc::channel(QUEUE_MAX);
-    let called = Arc::new(Mutex::new(called));
-    for slot in 0..slots {
-        let (executor, called, replies) = (executor.clone(), Arc::clone(&called), replies.clone());
-        std::thread::Builder::new()
-            .name(format!("weft-call-{slot}"))
-            .spawn(move || run_calls(&executor, &called, &replies))?;
+) -> std::io::Result<()> {
+    if !calls.push(call) {
+        return Ok(());
     }
-    Ok(calls)
+    calls.thread_started();
+    let (executor, calls, replies) = (executor.clone(), calls.clone(), replies.clone());
+    std::thread::Builder::new()
+        .name("weft-call".into())
+        .spawn(move || run_calls(&executor, &calls, &replies))?;
+    Ok(())
 }
 
 async fn take(executor: &Executor, queues: &Queues, work: Work) -> anyhow::Result<()> {
@@ -299,21 +299,15 @@ fn slot_runtime() -> tokio::runtime::Runtime {
     runtime.expect("a runtime of one thread starts wherever the process did")
 }
 
-/// One slot for invocations: beside those for tasks, so that a call need not wait until a task has ended.
-fn run_calls(
-    executor: &Executor,
-    queue: &Mutex<mpsc::Receiver<Call>>,
-    replies: &mpsc::Sender<Reply>,
-) {
+/// A thread for calls, beside the slots for tasks, so that a call need not wait until a task has ended.
+fn run_calls(executor: &Executor, calls: &Calls, replies: &mpsc::Sender<Reply>) {
     let runtime = slot_runtime();
-    loop {
-        let call = lock(queue).blocking_recv();
-        let Some((request, input)) = call else { return };
-        let (reply, output) = runtime.block_on(executor.invoke(&request, &input));
-        if replies
-            .blocking_send((FromExecutor::Invoked(Box::new(reply)), output))
-            .is_err()
-        {
+    while let Some(running) = calls.take() {
+        let (request, input) = &running.call;
+        let (reply, output) = runtime.block_on(executor.invoke(request, input));
+        drop(running);
+        let reply = FromExecutor::Invoked(Box::new(reply));
+        if replies.blocking_send((reply, output)).is_err() {
             return;
         }
     }

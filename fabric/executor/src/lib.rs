@@ -6,6 +6,7 @@
 //! agent ──arguments──▶ compiler: one component, under limits ──verdict──▶ agent
 //! ```
 
+mod calls;
 mod compiler;
 mod executor;
 

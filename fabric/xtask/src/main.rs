@@ -1,4 +1,4 @@
-//! The verbs of the repository, as `cargo xtask VERB`: demo, test, guests, lint, logs, conformance, bench.
+//! The verbs of the repository, as `cargo xtask VERB`: demo, test, guests, lint, and others that `help` lists.
 //!
 //! They need what a checkout needs anyway: cargo, a C compiler, and for guests a Rust toolchain with a Wasm target, which
 //! [`toolchain`] finds or installs. Everything that is built goes outside the checkout, see [`places`].
@@ -21,6 +21,7 @@ mod prose;
 mod python;
 mod run;
 mod server;
+mod simulate;
 mod supervise;
 mod tests;
 mod toolchain;
@@ -39,6 +40,7 @@ Usage: cargo xtask VERB
   conformance
            compare what Weft reads and writes with others: --files DIR (suites of files), --tables 1000 (random ones), --seed N
   chaos    kill and pause processes of a cluster while clients use it: [--minutes 5] [--seed N]
+  simulate run controllers and nodes from seeds, on disks and networks that fail: [--seeds 20000] [--first 0]
   failover time what clients see when the leader of a cluster is killed or paused
   bench    measure a clean checkout and write bench/RESULTS.md: [--peers] [--scale 1] [--runs 5] [--only NAME]
 
@@ -74,6 +76,7 @@ fn verb(arguments: &[String]) -> Result<ExitCode> {
         (demo::WORKER, []) => demo::work(&Places::find()?)?,
         ("conformance", flags) => conformance::start(&Places::find()?, flags)?,
         ("chaos", flags) => chaos::start(&Places::find()?, flags)?,
+        ("simulate", flags) => simulate::start(&Places::find()?, flags)?,
         ("failover", []) => chaos::failover(&Places::find()?)?,
         ("bench", flags) => return bench::start(flags),
         (bench::WORKER, flags) => bench::work(&Places::find()?, flags)?,

@@ -1,0 +1,221 @@
+//! Calls that wait for a thread. One function holds as many threads as the executor has slots, while others have theirs:
+//! what waits or spins in one function does not keep another one's calls.
+//!
+//! ```text
+//! agent ──push──▶ by function, in order ──take, functions in turn──▶ threads, [`THREADS_PER_SLOT`] for each slot
+//! ```
+//!
+//! The agent bounds what waits: a few calls of each function. Threads are started when they are needed, and stay; what
+//! runs shares the cores as the system sees fit.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use weft_core::lock;
+use weft_protocol::InvokeRequest;
+
+/// Threads for calls, for each slot: so many functions may have all of theirs at work.
+const THREADS_PER_SLOT: u32 = 8;
+/// All of them. Each runs a sandbox, of which an executor has 512.
+const THREADS_MAX: u32 = 64;
+
+/// An invocation with its input.
+pub(crate) type Call = (Box<InvokeRequest>, Vec<u8>);
+
+#[derive(Default)]
+struct State {
+    waiting: BTreeMap<String, VecDeque<Call>>,
+    /// Functions of which calls wait and more may run; each is there once.
+    turns: VecDeque<String>,
+    /// Calls that run, by function.
+    running: HashMap<String, u32>,
+    threads: u32,
+    idle: u32,
+    closed: bool,
+}
+
+/// Calls that wait. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    slots: u32,
+    threads_max: u32,
+    state: Arc<Mutex<State>>,
+    pushed: Arc<Condvar>,
+}
+
+/// A call that was taken: its function holds a thread until this is dropped.
+pub(crate) struct Running {
+    pub(crate) call: Call,
+    calls: Calls,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.calls.ended(&self.call.0.label);
+    }
+}
+
+impl Calls {
+    pub(crate) fn new(slots: u32) -> Calls {
+        Calls {
+            slots,
+            threads_max: (slots * THREADS_PER_SLOT).min(THREADS_MAX).max(slots),
+            state: Arc::default(),
+            pushed: Arc::default(),
+        }
+    }
+
+    /// Adds a call. Returns whether another thread is wanted for it: whoever starts it says so by
+    /// [`Calls::thread_started`].
+    pub(crate) fn push(&self, call: Call) -> bool {
+        let mut state = lock(&self.state);
+        let label = call.0.label.clone();
+        state
+            .waiting
+            .entry(label.clone())
+            .or_default()
+            .push_back(call);
+        self.give_turn(&mut state, &label);
+        self.pushed.notify_one();
+        (state.idle as usize) < state.turns.len() && state.threads < self.threads_max
+    }
+
+    /// A thread takes calls from now on.
+    pub(crate) fn thread_started(&self) {
+        lock(&self.state).threads += 1;
+    }
+
+    /// Waits for a call that may run. Nothing comes once the calls are closed.
+    pub(crate) fn take(&self) -> Option<Running> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(label) = state.turns.pop_front() {
+                return Some(self.start(&mut state, &label));
+            }
+            state.idle += 1;
+            let waited = self.pushed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+
+    fn start(&self, state: &mut State, label: &str) -> Running {
+        let waiting = state.waiting.get_mut(label);
+        let waiting = waiting.expect("a function with a turn has calls");
+        let call = waiting
+            .pop_front()
+            .expect("a function with a turn has calls");
+        if waiting.is_empty() {
+            state.waiting.remove(label);
+        }
+        *state.running.entry(label.to_owned()).or_default() += 1;
+        self.give_turn(state, label);
+        Running {
+            call,
+            calls: self.clone(),
+        }
+    }
+
+    /// Lets a function have its turn, behind the others, if calls wait and more may run.
+    fn give_turn(&self, state: &mut State, label: &str) {
+        let runs = state.running.get(label).copied().unwrap_or(0);
+        let waits = state.waiting.contains_key(label);
+        if waits && runs < self.slots && !state.turns.iter().any(|of| of == label) {
+            state.turns.push_back(label.to_owned());
+        }
+    }
+
+    fn ended(&self, label: &str) {
+        let mut state = lock(&self.state);
+        if let Some(running) = state.running.get_mut(label) {
+            *running -= 1;
+            if *running == 0 {
+                state.running.remove(label);
+            }
+        }
+        self.give_turn(&mut state, label);
+        self.pushed.notify_one();
+    }
+
+    /// Nothing is taken any more.
+    pub(crate) fn close(&self) {
+        lock(&self.state).closed = true;
+        self.pushed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::{Digest, Limits};
+
+    use super::*;
+
+    fn call(label: &str) -> Call {
+        let request = InvokeRequest {
+            request: 0,
+            digest: Digest::from_sha256(&[0; 32]),
+            artefact: Digest::from_sha256(&[1; 32]),
+            function: "f".into(),
+            label: label.into(),
+            params: Vec::new(),
+            limits: Limits::default(),
+            seed: 0,
+            started_ms: 0,
+            stream: None,
+        };
+        (Box::new(request), Vec::new())
+    }
+
+    fn label(running: &Running) -> &str {
+        &running.call.0.label
+    }
+
+    #[test]
+    fn a_function_holds_its_share_and_others_have_theirs() {
+        let calls = Calls::new(2);
+        for _ in 0..8 {
+            calls.push(call("spin"));
+        }
+        let spinning: Vec<Running> = (0..2).filter_map(|_| calls.take()).collect();
+        assert!(
+            lock(&calls.state).turns.is_empty(),
+            "two of one function run"
+        );
+        calls.push(call("other"));
+        let other = calls.take().expect("it waits");
+        assert_eq!(label(&other), "other");
+        drop(spinning);
+        // Those that wait come when others end.
+        let next = calls.take().expect("it waits");
+        assert_eq!(label(&next), "spin");
+    }
+
+    #[test]
+    fn functions_take_turns() {
+        let calls = Calls::new(2);
+        for of in ["a", "a", "b", "a", "b"] {
+            calls.push(call(of));
+        }
+        let taken: Vec<Running> = (0..4).filter_map(|_| calls.take()).collect();
+        let order: Vec<&str> = taken.iter().map(label).collect();
+        assert_eq!(order, ["a", "b", "a", "b"]);
+        calls.close();
+        assert!(calls.take().is_none());
+    }
+
+    #[test]
+    fn threads_are_wanted_until_there_are_enough() {
+        let calls = Calls::new(1);
+        let mut threads = 0;
+        for number in 0..20 {
+            if calls.push(call(&number.to_string())) {
+                calls.thread_started();
+                threads += 1;
+            }
+        }
+        assert_eq!(threads, THREADS_PER_SLOT);
+    }
+}

@@ -1,0 +1,30 @@
+//! `cargo xtask simulate`: controllers and nodes in one thread, from seeds; see `fabric/controller/src/simulation.rs`. The
+//! test run has a slice of it.
+
+use anyhow::{Result, bail};
+
+use crate::flags;
+use crate::places::Places;
+use crate::run::{cargo, run, step};
+
+/// Seeds, if not said otherwise: some ten minutes on two cores.
+const SEEDS: u64 = 20_000;
+
+/// Runs seeds; the lowest that fails is named, with what to set to repeat it.
+pub(crate) fn start(places: &Places, flags: &[String]) -> Result<()> {
+    let (mut seeds, mut first) = (SEEDS, 0);
+    for flag in flags::read(flags, &[])? {
+        match flag.name {
+            "--seeds" => seeds = flag.parse()?,
+            "--first" => first = flag.parse::<u64>()?,
+            name => bail!("`simulate` has no `{name}`, but --seeds, --first"),
+        }
+    }
+    let mut test = cargo(places);
+    // The whole workspace, so that what other verbs have built fits.
+    test.args(["test", "--workspace", "--release", "--lib", "--"]);
+    test.args(["simulation::whatever", "--nocapture"]);
+    test.env("WEFT_SEEDS", seeds.to_string());
+    test.env("WEFT_FIRST_SEED", first.to_string());
+    step("simulate", || run(&mut test))
+}
