@@ -72,8 +72,27 @@ pub enum Error {
         /// In the state machine's words.
         reason: String,
     },
+    /// Another change of the members is under way, or too much waits for a majority.
+    #[error("another change of the members is under way, retry later")]
+    ChangeUnderWay,
+    /// The leader cannot remove itself.
+    #[error("member {member} leads: stop it, and remove it once another one leads")]
+    RemovesLeader {
+        /// The leader.
+        member: u64,
+    },
+    /// After a change no majority would be alive.
+    #[error(
+        "only {alive} of {voters} voters would be alive after the change: start the others first"
+    )]
+    NoMajority {
+        /// Voters that have been heard lately.
+        alive: usize,
+        /// Voters after the change.
+        voters: usize,
+    },
     /// The log holds an entry that this version does not understand.
-    #[error("entry {index} changes the membership, which this version cannot do")]
+    #[error("entry {index} changes the membership in a way that this version does not know")]
     MembershipEntry {
         /// Index of the entry.
         index: u64,
@@ -129,13 +148,16 @@ impl Error {
     /// Says what the caller does next.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Setting { .. } | Error::EmptyCommand | Error::CommandTooLarge { .. } => {
-                ErrorKind::Invalid
-            }
+            Error::Setting { .. }
+            | Error::EmptyCommand
+            | Error::CommandTooLarge { .. }
+            | Error::RemovesLeader { .. }
+            | Error::NoMajority { .. } => ErrorKind::Invalid,
             Error::NotLeader { .. } => ErrorKind::NotLeader,
-            Error::QueueFull { .. } | Error::Backlog | Error::LeadershipLost => {
-                ErrorKind::Unavailable
-            }
+            Error::QueueFull { .. }
+            | Error::Backlog
+            | Error::LeadershipLost
+            | Error::ChangeUnderWay => ErrorKind::Unavailable,
             Error::Closed => ErrorKind::Closed,
             Error::SnapshotDamaged { .. } | Error::LogDamaged { .. } => ErrorKind::Damaged,
             Error::Restore { .. }

@@ -9,6 +9,7 @@ use raft::eraftpb::Message;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::error::Error;
+use crate::membership::{Change, Membership};
 use crate::proposals::{Asker, Proposal};
 use crate::reads::ReadAsker;
 
@@ -46,12 +47,16 @@ pub(crate) struct Shared {
     pub(crate) max_queued_proposals: usize,
     pub(crate) max_command_bytes: usize,
     pub(crate) status: watch::Receiver<Status>,
+    pub(crate) members: watch::Receiver<Membership>,
     pub(crate) outcome: watch::Receiver<Option<Outcome>>,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// How the thread of a member ended; an error is its text, because every handle gets it.
 pub(crate) type Outcome = Result<(), String>;
+
+/// Whoever waits for a change of the members.
+pub(crate) type ChangeAsker = oneshot::Sender<Result<Vec<u8>, Error>>;
 
 /// What the thread of a member takes in.
 pub(crate) enum Input {
@@ -61,6 +66,10 @@ pub(crate) enum Input {
     Deliver(Box<Message>),
     /// A question up to which entry the group has committed.
     Read(ReadAsker),
+    /// A change of the members.
+    Change(Change, ChangeAsker),
+    /// A question how many entries a member lacks.
+    Lag(u64, oneshot::Sender<Option<u64>>),
     /// Nothing, but a look at the stop flag.
     Wake,
 }
@@ -88,11 +97,8 @@ impl Handle {
     /// Errors: `NotLeader` if no leader confirms it in time, `Unavailable` if the queue is full.
     pub async fn read_index(&self) -> Result<u64, Error> {
         let (asker, answered) = oneshot::channel();
-        match self.shared.inputs.try_send(Input::Read(asker)) {
-            Ok(()) => answered.await.unwrap_or(Err(Error::Closed)),
-            Err(TrySendError::Full(_)) => Err(self.shared.queue_full()),
-            Err(TrySendError::Disconnected(_)) => Err(Error::Closed),
-        }
+        self.send(Input::Read(asker))?;
+        answered.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Waits until the state machine here has applied an entry. Errors: the member stopped.
@@ -102,6 +108,32 @@ impl Handle {
             .wait_for(|status| status.applied_index >= index)
             .await;
         applied.map(|_| ()).map_err(|_| Error::Closed)
+    }
+
+    /// Changes the members, and returns once the change is applied here.
+    ///
+    /// Errors: `NotLeader`; `Invalid` where the change would leave the group without a majority that is alive, or the leader is
+    /// to remove itself; `Unavailable` where another change is under way (nothing happened) or leadership was lost (the outcome is unknown).
+    pub async fn change_members(&self, change: Change) -> Result<(), Error> {
+        let (asker, answered) = oneshot::channel();
+        self.send(Input::Change(change, asker))?;
+        let answer = answered.await.unwrap_or(Err(Error::Closed));
+        answer.map(drop)
+    }
+
+    /// Returns how many entries a member lacks, as far as this one knows: nothing if this one does not lead, or the other is no
+    /// member.
+    ///
+    /// Errors: the queue is full, or the member has stopped.
+    pub async fn lag(&self, member: u64) -> Result<Option<u64>, Error> {
+        let (asker, answered) = oneshot::channel();
+        self.send(Input::Lag(member, asker))?;
+        answered.await.map_err(|_| Error::Closed)
+    }
+
+    /// Returns a receiver that sees who belongs to the group, as far as this member knows.
+    pub fn watch_members(&self) -> watch::Receiver<Membership> {
+        self.shared.members.clone()
     }
 
     /// Hands over a message of another member, or drops it where the queue is full or the member has stopped.
@@ -176,10 +208,14 @@ impl Handle {
             answer,
             _permit: permit,
         };
-        let proposal = Input::Propose(Proposal { command, asker });
-        match shared.inputs.try_send(proposal) {
-            Ok(()) => Ok(receiver),
-            Err(TrySendError::Full(_)) => Err(shared.queue_full()),
+        self.send(Input::Propose(Proposal { command, asker }))?;
+        Ok(receiver)
+    }
+
+    fn send(&self, input: Input) -> Result<(), Error> {
+        match self.shared.inputs.try_send(input) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(self.shared.queue_full()),
             Err(TrySendError::Disconnected(_)) => Err(Error::Closed),
         }
     }

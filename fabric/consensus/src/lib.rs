@@ -24,6 +24,7 @@ mod transport;
 
 mod disk;
 mod log;
+mod membership;
 mod pace;
 mod position;
 mod snapshot;
@@ -42,6 +43,7 @@ pub mod simulation;
 pub use codec::{decode_message, encode_message};
 pub use error::{Error, ErrorKind};
 pub use handle::{Handle, Status};
+pub use membership::{Change, Membership};
 pub use raft::eraftpb::Message;
 pub use settings::Settings;
 pub use start::start;

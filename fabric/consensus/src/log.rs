@@ -1,4 +1,4 @@
-//! The log of a member on raft-engine: entries, vote and term, voters, and where the compacted part ends.
+//! The log of a member on raft-engine: entries, vote and term, members, and where the compacted part ends.
 //!
 //! ```text
 //!   compacted ┐            ┌ snapshot                ┌ last
@@ -18,6 +18,7 @@ use raft_engine::{Command, Engine, LogBatch, MessageExt, ReadableSize};
 
 use crate::disk::{Disk, panic_text, written};
 use crate::error::Error;
+use crate::membership::Membership;
 use crate::position::Position;
 use crate::settings::Settings;
 
@@ -27,7 +28,8 @@ mod storage;
 const GROUP: u64 = 1;
 const MEMBER_KEY: &[u8] = b"member";
 const HARD_STATE_KEY: &[u8] = b"hard-state";
-const VOTERS_KEY: &[u8] = b"voters";
+/// Who belonged to the group when the folder was new, or by the snapshot that the log begins behind.
+const MEMBERS_KEY: &[u8] = b"voters";
 const COMPACTED_KEY: &[u8] = b"compacted";
 
 /// Small files, so that space comes back soon after a snapshot.
@@ -39,7 +41,7 @@ pub(crate) struct Log<D: Disk> {
     engine: Engine<D>,
     settings: Settings,
     hard_state: HardState,
-    voters: ConfState,
+    members: ConfState,
     compacted: Position,
     last: Position,
 }
@@ -58,11 +60,11 @@ impl MessageExt for EntryFormat {
 impl<D: Disk> Log<D> {
     /// Opens the log below the folder of `settings`, or makes it; `snapshot` is where the newest snapshot ends.
     ///
-    /// Errors: `Invalid` where the folder belongs to another member or group, `Damaged` where entries are missing.
+    /// Errors: `Invalid` where the folder belongs to another member, `Damaged` where entries are missing.
     pub(crate) fn open(
         settings: &Settings,
         disk: &Arc<D>,
-        snapshot: Option<Position>,
+        snapshot: Option<(Position, Membership)>,
     ) -> Result<Self, Error> {
         let path = settings.folder.join("log");
         let engine = open_engine(&path, disk)?;
@@ -70,7 +72,7 @@ impl<D: Disk> Log<D> {
             engine,
             settings: settings.clone(),
             hard_state: HardState::default(),
-            voters: ConfState::from((settings.sorted_voters(), vec![])),
+            members: ConfState::from((settings.sorted_voters(), vec![])),
             compacted: Position::default(),
             last: Position::default(),
         };
@@ -82,7 +84,12 @@ impl<D: Disk> Log<D> {
             log.write_all_state();
         }
         log.check_entries()?;
-        log.align_with(snapshot.unwrap_or_default())?;
+        let (position, members) = match snapshot {
+            Some((position, members)) => (position, ConfState::from(&members)),
+            None => (Position::default(), log.members.clone()),
+        };
+        log.members = members;
+        log.align_with(position)?;
         Ok(log)
     }
 
@@ -136,7 +143,7 @@ impl<D: Disk> Log<D> {
     fn restart_behind(&mut self, batch: &mut LogBatch, snapshot: &SnapshotMetadata) {
         self.compacted = Position::from(snapshot);
         self.last = self.compacted;
-        self.voters = snapshot.get_conf_state().clone();
+        self.members = snapshot.get_conf_state().clone();
         self.hard_state.term = self.hard_state.term.max(snapshot.term);
         self.hard_state.commit = self.hard_state.commit.max(snapshot.index);
         batch.add_command(GROUP, Command::Clean);
@@ -146,6 +153,7 @@ impl<D: Disk> Log<D> {
 
     fn load(&mut self) -> Result<(), Error> {
         self.check_identity()?;
+        self.load_members()?;
         self.hard_state = self
             .engine
             .get_message(GROUP, HARD_STATE_KEY)
@@ -172,17 +180,16 @@ impl<D: Disk> Log<D> {
                 reason: "the folder belongs to another member".to_owned(),
             });
         }
-        let voters: Option<ConfState> = self
+        Ok(())
+    }
+
+    /// What the settings name counts for a new folder only: members have come and gone since.
+    fn load_members(&mut self) -> Result<(), Error> {
+        let members = self
             .engine
-            .get_message(GROUP, VOTERS_KEY)
+            .get_message(GROUP, MEMBERS_KEY)
             .map_err(|error| self.failed(error))?;
-        let voters = voters.ok_or_else(|| self.damaged("it does not name the voters"))?;
-        if voters.voters != self.voters.voters {
-            return Err(Error::Setting {
-                setting: "voters",
-                reason: format!("the folder belongs to the group {:?}", voters.voters),
-            });
-        }
+        self.members = members.ok_or_else(|| self.damaged("it does not name the members"))?;
         Ok(())
     }
 
@@ -216,7 +223,7 @@ impl<D: Disk> Log<D> {
             let metadata = SnapshotMetadata {
                 index: snapshot.index,
                 term: snapshot.term,
-                conf_state: Some(self.voters.clone()).into(),
+                conf_state: Some(self.members.clone()).into(),
                 ..SnapshotMetadata::default()
             };
             let mut batch = LogBatch::default();
@@ -237,7 +244,7 @@ impl<D: Disk> Log<D> {
 
     fn put_all_state(&self, batch: &mut LogBatch) {
         put_bytes(batch, MEMBER_KEY, self.settings.id.to_le_bytes().to_vec());
-        put(batch, VOTERS_KEY, &self.voters);
+        put(batch, MEMBERS_KEY, &self.members);
         put(batch, HARD_STATE_KEY, &self.hard_state);
         self.put_compacted(batch);
     }

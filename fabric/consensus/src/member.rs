@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 
-use raft::eraftpb::{self, Entry, EntryType, Message, MessageType};
+use protobuf::Message as _;
+use raft::eraftpb::{self, ConfChange, Entry, EntryType, Message, MessageType};
 use raft::{RawNode, StateRole};
 use tokio::sync::watch;
 
 use crate::disk::{Disk, written};
 use crate::error::Error;
-use crate::handle::{Input, Status};
+use crate::handle::{ChangeAsker, Input, Status};
 use crate::log::Log;
+use crate::membership::Membership;
 use crate::pace::Pace;
 use crate::position::Position;
 use crate::proposals::{Asker, Proposals};
@@ -40,6 +42,7 @@ pub(crate) struct Member<S, T, D: Disk> {
     pub(crate) inputs: Receiver<Input>,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) status: watch::Sender<Status>,
+    pub(crate) members: watch::Sender<Membership>,
     pub(crate) applied: Position,
     pub(crate) pace: Pace,
     pub(crate) running: Running,
@@ -54,6 +57,12 @@ pub(crate) struct Running {
     answers: Vec<(Asker, Vec<u8>)>,
     /// The term for which the state machine was told that this member leads.
     leads_in_term: Option<u64>,
+    /// Changes of the members in the log of a leader, whose outcome is open.
+    pub(crate) changes: BTreeMap<Position, ChangeAsker>,
+    /// Whoever asked for changes that are applied.
+    changed: Vec<ChangeAsker>,
+    /// A snapshot is due, whatever its pace.
+    snapshot_wanted: bool,
     /// Ticks left for the snapshots that are on their way, per member.
     snapshots_under_way: BTreeMap<u64, usize>,
 }
@@ -66,6 +75,9 @@ impl Running {
             reads: Reads::new(settings.id),
             answers: Vec::new(),
             leads_in_term: None,
+            changes: BTreeMap::new(),
+            changed: Vec::new(),
+            snapshot_wanted: false,
             snapshots_under_way: BTreeMap::new(),
         }
     }
@@ -78,7 +90,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
     pub(crate) fn run(mut self) -> Result<(), Error> {
         // What is known to be committed comes first: a candidate reads all that it has not applied at once.
         self.take_steps()?;
-        if self.settings.is_group_of_one() {
+        if self.members.borrow().voters == [self.settings.id] {
             // Nobody else can be leader, so there is no election timeout to wait for.
             self.node.campaign().map_err(Error::raft)?;
         }
@@ -161,6 +173,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
             .restore(snapshot.state)
             .map_err(|reason| Error::Restore { index, reason })?;
         self.write_snapshot(index, message.get_data());
+        self.members.send_replace(snapshot.members);
         self.applied = snapshot.position;
         tracing::info!(index, "installed a snapshot of the leader");
         Ok(())
@@ -177,12 +190,39 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
             self.pace.entry(entry.data.len());
             match entry.get_entry_type() {
                 // A new leader begins its term with an empty entry, which is Raft's own.
-                EntryType::EntryNormal if entry.data.is_empty() => {}
+                EntryType::EntryNormal if entry.data.is_empty() => self.apply_nothing(&entry),
                 EntryType::EntryNormal => self.apply_command(&entry)?,
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                EntryType::EntryConfChange => self.apply_change(&entry)?,
+                EntryType::EntryConfChangeV2 => {
                     return Err(Error::MembershipEntry { index: entry.index });
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// An entry of Raft's own: also what it makes of a change while another one is under way.
+    fn apply_nothing(&mut self, entry: &Entry) {
+        if let Some(asker) = self.running.changes.remove(&Position::from(entry)) {
+            let _ = asker.send(Err(Error::ChangeUnderWay));
+        }
+    }
+
+    fn apply_change(&mut self, entry: &Entry) -> Result<(), Error> {
+        let unreadable = |error: protobuf::ProtobufError| Error::Unreadable {
+            index: entry.index,
+            reason: error.to_string(),
+        };
+        let mut change = ConfChange::default();
+        change.merge_from_bytes(&entry.data).map_err(unreadable)?;
+        let conf = self.node.apply_conf_change(&change).map_err(Error::raft)?;
+        let members = Membership::from(&conf);
+        tracing::info!(?members, "the members have changed");
+        self.members.send_replace(members);
+        // Whoever is added gets a snapshot first, which names the members.
+        self.running.snapshot_wanted = true;
+        if let Some(asker) = self.running.changes.remove(&Position::from(entry)) {
+            self.running.changed.push(asker);
         }
         Ok(())
     }
@@ -215,8 +255,14 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         for (asker, answer) in self.running.answers.drain(..) {
             asker.answer(Ok(answer));
         }
+        for asker in self.running.changed.drain(..) {
+            let _ = asker.send(Ok(Vec::new()));
+        }
         if self.term_led().is_none() {
             self.running.proposals.leadership_lost();
+            for (_, asker) in std::mem::take(&mut self.running.changes) {
+                let _ = asker.send(Err(Error::LeadershipLost));
+            }
         }
     }
 
@@ -256,15 +302,15 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
 
     fn snapshot_if_due(&mut self) -> Result<(), Error> {
         let index = self.applied.index;
-        if !self
-            .pace
-            .is_due(index, self.settings.snapshot_every_entries)
-        {
+        let wanted = std::mem::take(&mut self.running.snapshot_wanted);
+        let every = self.settings.snapshot_every_entries;
+        if !wanted && !self.pace.is_due(index, every) {
             return Ok(());
         }
         let image = self.snapshot_image();
         self.write_snapshot(index, &image);
-        let keep_from = index.saturating_sub(self.settings.keep_entries);
+        // Not the first one: a new member is to need a snapshot.
+        let keep_from = index.saturating_sub(self.settings.keep_entries).max(1);
         self.node.mut_store().compact(keep_from)?;
         snapshot::remove_older(&self.settings.folder, index);
         tracing::debug!(index, bytes = image.len(), "wrote a snapshot");
@@ -274,7 +320,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
     fn snapshot_image(&self) -> Vec<u8> {
         let snapshot = Snapshot {
             position: self.applied,
-            voters: self.settings.sorted_voters(),
+            members: self.members.borrow().clone(),
             state: &self.state_machine.snapshot(),
         };
         snapshot.encode()

@@ -8,12 +8,13 @@ use crate::error::Error;
 /// Above this a single command would hold up heartbeats while it is written and sent.
 const COMMAND_BYTES_CEILING: usize = 64 << 20;
 
-/// How one member runs. `id` and `voters` must be what they were when `folder` was first used.
+/// How one member runs. `id` must be what it was when `folder` was first used.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// This member, not zero, unique in the group.
     pub id: u64,
-    /// All members of the group, this one included.
+    /// Members of the group when it begins, this one included. Empty for a member that joins a group, and waits until it is
+    /// added. Where the folder is not new, it says who the members are.
     pub voters: Vec<u64>,
     /// Where log and snapshots lie; made if missing. Nothing else may write there.
     pub folder: PathBuf,
@@ -60,7 +61,7 @@ impl Settings {
     pub(crate) fn validate(&self) -> Result<(), Error> {
         check(self.id != 0, "id", "it is zero")?;
         check(
-            self.voters.contains(&self.id),
+            self.voters.is_empty() || self.voters.contains(&self.id),
             "voters",
             "this member is not among them",
         )?;
@@ -100,10 +101,6 @@ impl Settings {
         let mut voters = self.voters.clone();
         voters.sort_unstable();
         voters
-    }
-
-    pub(crate) fn is_group_of_one(&self) -> bool {
-        self.voters == [self.id]
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! snapshot-<index>:  magic "WEFTSNAP" │ format u32 │ index u64 │ term u64 │ n_voters u32 │ voters u64 each
-//!                    │ state_bytes u64 │ state │ xxh3 of all before u64          (integers little-endian)
+//!                    │ n_learners u32 │ learners u64 each │ state_bytes u64 │ state
+//!                    │ xxh3 of all before u64                                  (integers little-endian)
 //! ```
 //!
 //! A file gets its name only when it is whole and synced, so one that does not decode was damaged later and is refused, never
@@ -13,16 +14,19 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raft::eraftpb;
+use raft::eraftpb::{self, ConfState};
 use raft_engine::env::Handle;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::membership::Membership;
 use crate::position::Position;
 
 const MAGIC: &[u8; 8] = b"WEFTSNAP";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The format without learners, which is still read.
+const FORMAT_WITHOUT_LEARNERS: u32 = 1;
 const CHECKSUM_BYTES: usize = 8;
 const NAME_PREFIX: &str = "snapshot-";
 const PARTIAL_SUFFIX: &str = ".partial";
@@ -31,21 +35,25 @@ const PARTIAL_SUFFIX: &str = ".partial";
 #[derive(Debug, PartialEq)]
 pub(crate) struct Snapshot<'a> {
     pub(crate) position: Position,
-    pub(crate) voters: Vec<u64>,
+    pub(crate) members: Membership,
     pub(crate) state: &'a [u8],
 }
 
 impl Snapshot<'_> {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let header_bytes = MAGIC.len() + 4 + 8 + 8 + 4 + 8 * self.voters.len() + 8;
+        let Membership { voters, learners } = &self.members;
+        let members_bytes = 4 + 8 * voters.len() + 4 + 8 * learners.len();
+        let header_bytes = MAGIC.len() + 4 + 8 + 8 + members_bytes + 8;
         let mut image = Vec::with_capacity(header_bytes + self.state.len() + CHECKSUM_BYTES);
         image.extend_from_slice(MAGIC);
         image.extend_from_slice(&FORMAT.to_le_bytes());
         image.extend_from_slice(&self.position.to_bytes());
-        let n_voters = u32::try_from(self.voters.len()).expect("a group has few voters");
-        image.extend_from_slice(&n_voters.to_le_bytes());
-        for voter in &self.voters {
-            image.extend_from_slice(&voter.to_le_bytes());
+        for members in [voters, learners] {
+            let n = u32::try_from(members.len()).expect("a group has few members");
+            image.extend_from_slice(&n.to_le_bytes());
+            for member in members {
+                image.extend_from_slice(&member.to_le_bytes());
+            }
         }
         image.extend_from_slice(&(self.state.len() as u64).to_le_bytes());
         image.extend_from_slice(self.state);
@@ -61,9 +69,9 @@ pub(crate) fn decode(image: &[u8]) -> Result<Snapshot<'_>, String> {
         return Err("it does not begin like a snapshot".to_owned());
     }
     let format = reader.u32()?;
-    if format != FORMAT {
+    if ![FORMAT, FORMAT_WITHOUT_LEARNERS].contains(&format) {
         return Err(format!(
-            "its format is {format}, this version reads {FORMAT}"
+            "its format is {format}, this version reads formats up to {FORMAT}"
         ));
     }
     check_sum(image)?;
@@ -71,10 +79,11 @@ pub(crate) fn decode(image: &[u8]) -> Result<Snapshot<'_>, String> {
         index: reader.u64()?,
         term: reader.u64()?,
     };
-    let n_voters = reader.u32()?;
-    let voters = (0..n_voters)
-        .map(|_| reader.u64())
-        .collect::<Result<_, _>>()?;
+    let voters = reader.members()?;
+    let learners = match format {
+        FORMAT => reader.members()?,
+        _ => Vec::new(),
+    };
     let state_bytes = usize::try_from(reader.u64()?).map_err(|_| "its size is absurd")?;
     let state = reader.take(state_bytes)?;
     if reader.rest.len() != CHECKSUM_BYTES {
@@ -82,7 +91,7 @@ pub(crate) fn decode(image: &[u8]) -> Result<Snapshot<'_>, String> {
     }
     Ok(Snapshot {
         position,
-        voters,
+        members: Membership { voters, learners },
         state,
     })
 }
@@ -101,9 +110,8 @@ fn check_sum(image: &[u8]) -> Result<(), String> {
 pub(crate) fn decode_message(message: &eraftpb::Snapshot) -> Result<Snapshot<'_>, String> {
     let snapshot = decode(message.get_data())?;
     let metadata = message.get_metadata();
-    let mut voters = metadata.get_conf_state().get_voters().to_vec();
-    voters.sort_unstable();
-    if snapshot.position != Position::from(metadata) || snapshot.voters != voters {
+    let members = Membership::from(metadata.get_conf_state());
+    if snapshot.position != Position::from(metadata) || snapshot.members != members {
         return Err("it is not the snapshot that its message announces".to_owned());
     }
     Ok(snapshot)
@@ -116,7 +124,7 @@ pub(crate) fn to_message(image: Vec<u8>) -> Result<eraftpb::Snapshot, String> {
     let metadata = message.mut_metadata();
     metadata.index = snapshot.position.index;
     metadata.term = snapshot.position.term;
-    metadata.mut_conf_state().set_voters(snapshot.voters);
+    metadata.conf_state = Some(ConfState::from(&snapshot.members)).into();
     message.data = image.into();
     Ok(message)
 }
@@ -207,6 +215,11 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    fn members(&mut self) -> Result<Vec<u64>, String> {
+        let n = self.u32()?;
+        (0..n).map(|_| self.u64()).collect()
+    }
+
     fn u32(&mut self) -> Result<u32, String> {
         let bytes = self.take(4)?.try_into().expect("four bytes were taken");
         Ok(u32::from_le_bytes(bytes))
@@ -227,7 +240,10 @@ mod tests {
     fn example() -> Snapshot<'static> {
         Snapshot {
             position: Position { index: 7, term: 3 },
-            voters: vec![1, 2, 3],
+            members: Membership {
+                voters: vec![1, 2, 3],
+                learners: vec![4],
+            },
             state: b"the state",
         }
     }
@@ -235,6 +251,25 @@ mod tests {
     #[test]
     fn decodes_what_it_encodes() {
         assert_eq!(decode(&example().encode()), Ok(example()));
+    }
+
+    #[test]
+    fn a_file_without_learners_is_read() {
+        let members = Membership {
+            voters: vec![1, 2, 3],
+            learners: Vec::new(),
+        };
+        let without = Snapshot {
+            members,
+            ..example()
+        };
+        let mut image = without.encode();
+        image.truncate(image.len() - CHECKSUM_BYTES);
+        image[MAGIC.len()..MAGIC.len() + 4].copy_from_slice(&1u32.to_le_bytes());
+        let n_learners_at = MAGIC.len() + 4 + 8 + 8 + 4 + 3 * 8;
+        image.drain(n_learners_at..n_learners_at + 4);
+        image.extend_from_slice(&xxh3_64(&image).to_le_bytes());
+        assert_eq!(decode(&image), Ok(without));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::handle::{Handle, Outcome, Shared, Status};
 use crate::log::Log;
 use crate::logger::tracing_logger;
 use crate::member::{Member, Running};
+use crate::membership::Membership;
 use crate::pace::Pace;
 use crate::position::Position;
 use crate::settings::Settings;
@@ -81,8 +82,12 @@ pub(crate) fn make<S: StateMachine, T: Transport, D: Disk>(
     settings.validate()?;
     make_folder(&settings.folder)?;
     let snapshot = restore_newest(&settings, &mut state_machine)?;
-    let (applied, pace) = snapshot.unwrap_or_default();
-    let log = Log::open(&settings, &disk, snapshot.map(|(position, _)| position))?;
+    let (applied, pace) = match &snapshot {
+        Some((position, _, pace)) => (*position, *pace),
+        None => Default::default(),
+    };
+    let snapshot = snapshot.map(|(position, members, _)| (position, members));
+    let log = Log::open(&settings, &disk, snapshot)?;
     let node = RawNode::new(&node_config(&settings, applied), log, &tracing_logger())
         .map_err(Error::raft)?;
     let (inputs, receiver) =
@@ -92,6 +97,8 @@ pub(crate) fn make<S: StateMachine, T: Transport, D: Disk>(
         snapshot_index: applied.index,
         ..Status::default()
     });
+    let conf = node.raft.prs().conf().to_conf_state();
+    let (members, members_receiver) = watch::channel(Membership::from(&conf));
     let (outcome, outcome_receiver) = watch::channel(None);
     let stop = Arc::new(AtomicBool::new(false));
     let shared = Shared {
@@ -102,6 +109,7 @@ pub(crate) fn make<S: StateMachine, T: Transport, D: Disk>(
         max_queued_proposals: settings.max_queued_proposals,
         max_command_bytes: settings.max_command_bytes,
         status: status_receiver,
+        members: members_receiver,
         outcome: outcome_receiver,
         thread: Mutex::new(None),
     };
@@ -115,6 +123,7 @@ pub(crate) fn make<S: StateMachine, T: Transport, D: Disk>(
         inputs: receiver,
         stop,
         status: status.clone(),
+        members,
         applied,
         pace,
     };
@@ -163,25 +172,19 @@ fn make_folder(folder: &Path) -> Result<(), Error> {
 fn restore_newest<S: StateMachine>(
     settings: &Settings,
     state_machine: &mut S,
-) -> Result<Option<(Position, Pace)>, Error> {
+) -> Result<Option<(Position, Membership, Pace)>, Error> {
     let Some((path, image)) = snapshot::read_newest(&settings.folder)? else {
         return Ok(None);
     };
     let snapshot =
         snapshot::decode(&image).map_err(|reason| Error::SnapshotDamaged { path, reason })?;
     let index = snapshot.position.index;
-    if snapshot.voters != settings.sorted_voters() {
-        return Err(Error::Setting {
-            setting: "voters",
-            reason: format!("the snapshot is of the group {:?}", snapshot.voters),
-        });
-    }
     state_machine
         .restore(snapshot.state)
         .map_err(|reason| Error::Restore { index, reason })?;
     snapshot::remove_older(&settings.folder, index);
     let pace = Pace::new(index, image.len());
-    Ok(Some((snapshot.position, pace)))
+    Ok(Some((snapshot.position, snapshot.members, pace)))
 }
 
 fn node_config(settings: &Settings, applied: Position) -> raft::Config {

@@ -12,7 +12,10 @@ use crate::snapshot;
 
 impl<D: Disk> Storage for Log<D> {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard_state.clone(), self.voters.clone()))
+        Ok(RaftState::new(
+            self.hard_state.clone(),
+            self.members.clone(),
+        ))
     }
 
     fn entries(

@@ -2,13 +2,14 @@
 
 use std::sync::mpsc::RecvTimeoutError;
 
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{ConfChange, Message, MessageType};
 use raft::{SnapshotStatus, StateRole};
 
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::handle::Input;
+use crate::handle::{ChangeAsker, Input};
 use crate::member::Member;
+use crate::membership::Change;
 use crate::position::Position;
 use crate::proposals::Proposal;
 use crate::reads::ReadAsker;
@@ -72,6 +73,14 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
                 self.read(asker);
                 0
             }
+            Input::Change(change, asker) => {
+                self.change(change, asker);
+                0
+            }
+            Input::Lag(member, asker) => {
+                let _ = asker.send(self.lag(member));
+                0
+            }
             Input::Wake => 0,
         }
     }
@@ -96,6 +105,61 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
             Err(raft::Error::ProposalDropped) => asker.answer(Err(Error::Backlog)),
             Err(error) => asker.answer(Err(Error::raft(error))),
         }
+    }
+
+    fn change(&mut self, change: Change, asker: ChangeAsker) {
+        let began = self.check_change(change).and_then(|()| {
+            let proposed = self
+                .node
+                .propose_conf_change(Vec::new(), ConfChange::from(change));
+            proposed.map_err(|_| Error::ChangeUnderWay)
+        });
+        if let Err(error) = began {
+            let _ = asker.send(Err(error));
+            return;
+        }
+        let position = Position {
+            index: self.node.raft.raft_log.last_index(),
+            term: self.node.raft.term,
+        };
+        self.running.changes.insert(position, asker);
+    }
+
+    /// Refuses a change that this member cannot make, or after which no majority would be alive.
+    fn check_change(&self, change: Change) -> Result<(), Error> {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            let leader = self.leader_id();
+            return Err(Error::NotLeader { leader });
+        }
+        let mut voters = self.members.borrow().voters.clone();
+        match change {
+            Change::AddLearner(_) => return Ok(()),
+            Change::AddVoter(member) => voters.push(member),
+            Change::Remove(member) if member == self.settings.id => {
+                return Err(Error::RemovesLeader { member });
+            }
+            Change::Remove(member) => voters.retain(|voter| *voter != member),
+        }
+        let is_alive = |voter: &&u64| {
+            **voter == self.settings.id
+                || raft.prs().get(**voter).is_some_and(|of| of.recent_active)
+        };
+        let alive = voters.iter().filter(is_alive).count();
+        match alive > voters.len() / 2 {
+            true => Ok(()),
+            false => Err(Error::NoMajority {
+                alive,
+                voters: voters.len(),
+            }),
+        }
+    }
+
+    fn lag(&self, member: u64) -> Option<u64> {
+        let raft = &self.node.raft;
+        let progress = raft.prs().get(member)?;
+        let leads = raft.state == StateRole::Leader;
+        leads.then(|| raft.raft_log.last_index().saturating_sub(progress.matched))
     }
 
     fn read(&mut self, asker: ReadAsker) {
@@ -128,18 +192,10 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         match message.get_msg_type() {
             // Nobody would hear the answer.
             MessageType::MsgPropose => Err("proposals are not forwarded".to_owned()),
-            MessageType::MsgSnapshot => self.check_snapshot(message),
+            MessageType::MsgSnapshot => check_snapshot(message),
             MessageType::MsgAppend => check_entries(message),
             _ => Ok(()),
         }
-    }
-
-    fn check_snapshot(&self, message: &Message) -> Result<(), String> {
-        let snapshot = snapshot::decode_message(message.get_snapshot())?;
-        if snapshot.voters != self.settings.sorted_voters() {
-            return Err(format!("it is of the group {:?}", snapshot.voters));
-        }
-        Ok(())
     }
 
     pub(super) fn tick_if_due(&mut self) {
@@ -175,4 +231,8 @@ fn check_entries(message: &Message) -> Result<(), String> {
         Some((entry, index)) => Err(format!("entry {} is at the place of {index}", entry.index)),
         None => Ok(()),
     }
+}
+
+fn check_snapshot(message: &Message) -> Result<(), String> {
+    snapshot::decode_message(message.get_snapshot()).map(drop)
 }

@@ -83,6 +83,11 @@ impl Books {
         assert_eq!(first, member, "two members lead in term {term}");
     }
 
+    /// Index of the last command that any member has applied.
+    pub(super) fn last_applied(&self) -> u64 {
+        self.applied.keys().next_back().copied().unwrap_or(0)
+    }
+
     pub(super) fn n_leaders(&self) -> u64 {
         self.leaders.len() as u64
     }
