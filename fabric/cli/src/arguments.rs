@@ -102,6 +102,8 @@ pub(crate) enum Command {
     Receipt(IdArguments),
     /// List the nodes
     Nodes,
+    /// List the controllers of the group, add one, or remove one
+    Members(MembersArguments),
     /// Have a node take no new work, and end once what it has is done
     Drain(DrainArguments),
     /// Show the usage and cost of all jobs and invocations, by function
@@ -395,6 +397,30 @@ pub(crate) struct WhyArguments {
     /// Explain all that waits
     #[arg(long)]
     pub(crate) queue: bool,
+}
+
+/// Arguments of `weft members`.
+#[derive(Debug, Args)]
+pub(crate) struct MembersArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<MembersCommand>,
+}
+
+/// Changes of `weft members`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MembersCommand {
+    /// Add a controller that runs with `join = true`, and wait until it votes
+    Add {
+        /// Its number
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        member: u64,
+    },
+    /// Remove a controller for good
+    Remove {
+        /// Its number
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        member: u64,
+    },
 }
 
 /// Arguments of `weft drain`.

@@ -37,7 +37,8 @@ use arguments::{Arguments, Command, GlobalArguments, UpArguments};
 use failure::Failure;
 use terminal::Output;
 use verbs::{
-    certs, cluster, components, doctor, invoke, jobs, nodes, receipt, run, show, usage, why,
+    certs, cluster, components, doctor, invoke, jobs, members, nodes, receipt, run, show, usage,
+    why,
 };
 
 /// The binary that the command line belongs to: the parts of it that the command line starts and
@@ -277,6 +278,7 @@ async fn remote(command: &Command, client: &Client, output: &mut Output) -> Resu
         Command::Receipt(receipt) => receipt::receipt(client, &receipt.id, output).await,
         Command::Nodes => nodes::nodes(client, output).await,
         Command::Why(of) => why::why(client, of.id.as_deref(), output).await,
+        Command::Members(of) => members::members(client, of.command.as_ref(), output).await,
         Command::Drain(of) => nodes::drain(client, &of.node, output).await,
         Command::Usage(of) => usage::usage(client, of.hours, output).await,
         Command::Components(components) => {

@@ -7,6 +7,7 @@
 //!   usage:       usage, of all jobs        doctor:   doctor, of this machine and the server
 //!   cluster:     cluster, on this machine  nodes:    nodes, drain
 //!   certs:       certs, on this machine    why:      why, of a job or of the queue
+//!   members:     members, of the group of controllers
 //! ```
 
 pub(crate) mod certs;
@@ -15,6 +16,7 @@ pub(crate) mod components;
 pub(crate) mod doctor;
 pub(crate) mod invoke;
 pub(crate) mod jobs;
+pub(crate) mod members;
 pub(crate) mod nodes;
 pub(crate) mod receipt;
 pub(crate) mod run;

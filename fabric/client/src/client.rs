@@ -84,6 +84,16 @@ impl Call {
         Self::new(Method::POST, path, Payload::Nothing)
     }
 
+    /// Puts without a body.
+    pub fn put(path: String) -> Self {
+        Self::new(Method::PUT, path, Payload::Nothing)
+    }
+
+    /// Deletes.
+    pub fn delete(path: String) -> Self {
+        Self::new(Method::DELETE, path, Payload::Nothing)
+    }
+
     /// Posts a JSON document.
     pub fn post_json(path: String, document: &Value) -> Self {
         let json = Bytes::from(document.to_string());

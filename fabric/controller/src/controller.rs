@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use weft_consensus::Membership;
 use weft_core::{Incarnation, TenantId};
 use weft_protocol::FromAgent;
 use weft_runtime::link::{LinkChange, Member, Peers, WorkChange};
@@ -20,6 +21,7 @@ use crate::components::Components;
 use crate::folders::Folders;
 use crate::group::Answerer;
 use crate::invocations::Invocations;
+use crate::membership;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::replica::{Replica, Signals};
@@ -70,7 +72,7 @@ impl ControllerSettings {
 pub struct Group {
     /// Number of this controller.
     pub member: u64,
-    /// Numbers of all members.
+    /// Numbers of all members of a group that begins; none if this one joins a group, and waits to be added.
     pub voters: Vec<u64>,
     /// The other members.
     pub peers: Arc<dyn Peers>,
@@ -135,6 +137,8 @@ impl Controller {
         tasks.spawn("scheduler", OnError::Stop, Box::pin(scheduling));
         let sweeping = sweep.keep_sweeping(replica.clone(), Arc::clone(&components));
         tasks.spawn("sweep", OnError::Log, sweeping);
+        let promoting = membership::keep_promoting(replica.clone());
+        tasks.spawn("learners", OnError::Log, promoting);
         let invocations = Invocations::new(workers.clone(), requests.clone(), Arc::clone(&metrics));
         let member = Answerer::new(&replica, &components, &requests);
         let api = Api {
@@ -146,7 +150,6 @@ impl Controller {
             nodes: workers,
             requests,
             member: settings.member(),
-            voters: settings.voters(),
             invocations,
             bodies: api::body::Bodies::new(&metrics),
             tasks: tasks.clone(),
@@ -169,6 +172,11 @@ impl Controller {
     /// This controller, as the others of its group reach it.
     pub fn member(&self) -> Arc<dyn Member> {
         Arc::clone(&self.member)
+    }
+
+    /// Sees who belongs to the group, as far as this controller knows.
+    pub fn members(&self) -> watch::Receiver<Membership> {
+        self.replica.handle().watch_members()
     }
 
     /// Returns when the Raft member has stopped by itself, with the reason.

@@ -18,6 +18,7 @@ use weft_protocol::{PlanReply, PlanRequest};
 use weft_runtime::link::{Member, Peers};
 
 use crate::components::Components;
+use crate::membership::{self, Wanted};
 use crate::replica::Replica;
 use crate::scheduler::why::Why;
 use crate::scheduler::{Request, Requests};
@@ -49,6 +50,8 @@ pub(crate) enum Question {
     },
     /// Have a node take no new work, and end.
     Drain(NodeId),
+    /// Change the members.
+    Members(Wanted),
 }
 
 /// Answer of whoever was asked.
@@ -252,6 +255,10 @@ impl Answerer {
             }
             Question::Drain(node) => {
                 self.requests.drain(node).await?;
+                Ok(Reply::Done)
+            }
+            Question::Members(wanted) => {
+                membership::change_here(&self.replica, wanted).await?;
                 Ok(Reply::Done)
             }
             Question::Want(tenant) => {

@@ -258,6 +258,11 @@ impl Replica {
         &self.handle
     }
 
+    /// Time as it is seen here.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The other members, if this one is of a group.
     pub(crate) fn peers(&self) -> Option<&Arc<dyn Peers>> {
         self.peers.as_ref()

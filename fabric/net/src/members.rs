@@ -16,16 +16,17 @@ use crate::handshake::Party;
 /// The members of a group, and their folders. Clones share them.
 #[derive(Clone)]
 pub struct Members {
-    voters: Vec<u64>,
+    /// Who belongs to the group now.
+    current: Arc<Mutex<Vec<u64>>>,
     known: Arc<Mutex<BTreeMap<u64, String>>>,
     path: PathBuf,
 }
 
 impl Members {
-    /// The members with these numbers; their folders are kept in the file at `path`.
+    /// The members with these numbers, until others are set; their folders are kept in the file at `path`.
     ///
     /// Errors: the file cannot be read, or holds something else.
-    pub fn open(path: PathBuf, voters: Vec<u64>) -> anyhow::Result<Self> {
+    pub fn open(path: PathBuf, members: Vec<u64>) -> anyhow::Result<Self> {
         let known = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text)
                 .with_context(|| format!("`{}` is damaged; restore it", path.display()))?,
@@ -33,10 +34,15 @@ impl Members {
             Err(error) => return Err(error).with_context(|| format!("`{}`", path.display())),
         };
         Ok(Self {
-            voters,
+            current: Arc::new(Mutex::new(members)),
             known: Arc::new(Mutex::new(known)),
             path,
         })
+    }
+
+    /// Members have come or gone.
+    pub fn set(&self, members: Vec<u64>) {
+        *lock(&self.current) = members;
     }
 
     /// Checks that a controller is a member, and has the folder that it had when it was first seen, which
@@ -45,10 +51,10 @@ impl Members {
         let Party::Controller { member, folder, .. } = party else {
             return Ok(());
         };
-        if !self.voters.contains(member) {
+        let current = lock(&self.current).clone();
+        if !current.contains(member) {
             let detail = format!(
-                "controller {member} is not a member: the members are {:?}; compare `peers` in their settings",
-                self.voters
+                "controller {member} is not a member: the members are {current:?}; one that is new is added by `weft members add {member}`"
             );
             return Err(Problem::new(ErrorCode::Unauthorized, detail));
         }

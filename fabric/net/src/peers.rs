@@ -134,6 +134,10 @@ async fn send_messages(wire: Wire, waiting: &mut mpsc::Receiver<Vec<u8>>) -> any
 
 #[async_trait]
 impl Peers for PeerLinks {
+    fn knows(&self, member: u64) -> bool {
+        self.links.contains_key(&member)
+    }
+
     fn send(&self, member: u64, message: Vec<u8>) {
         if let Some(link) = self.links.get(&member) {
             // If the queue is full, Raft repeats what matters.

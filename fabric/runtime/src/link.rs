@@ -93,6 +93,9 @@ pub enum WorkChange {
 /// The other controllers of a group, as a controller reaches them.
 #[async_trait]
 pub trait Peers: Send + Sync {
+    /// Returns whether there is an address for a member.
+    fn knows(&self, member: u64) -> bool;
+
     /// Sends a Raft message to a member, or drops it. Does not wait.
     fn send(&self, member: u64, message: Vec<u8>);
 

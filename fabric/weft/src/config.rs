@@ -34,6 +34,8 @@ pub(crate) struct ControllerConfig {
     pub(crate) store: PathBuf,
     pub(crate) token_file: PathBuf,
     #[serde(default)]
+    pub(crate) join: bool,
+    #[serde(default)]
     pub(crate) allow_host: Vec<String>,
     #[serde(default)]
     pub(crate) allow_origin: Vec<String>,

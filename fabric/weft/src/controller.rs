@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weft_controller::{AllowedSources, Controller, ControllerSettings, Folders, Group, NodeInputs};
+use weft_controller::{
+    AllowedSources, Controller, ControllerSettings, Folders, Group, Membership, NodeInputs,
+};
 use weft_core::Incarnation;
 use weft_net::{Arrivals, Cluster, Members, Party, PeerLinks};
 use weft_runtime::link::MAX_LINK_MESSAGES;
@@ -49,12 +51,12 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
             folder: folder.identity.folder.clone(),
         },
     };
-    let voters: Vec<u64> = peers.keys().copied().collect();
-    let members = Members::open(config.data.join("members.json"), voters.clone())?;
+    let numbers: Vec<u64> = peers.keys().copied().collect();
+    let members = Members::open(config.data.join("members.json"), numbers.clone())?;
     let links = PeerLinks::new(&cluster, &security, config.member, &peers, &members, &tasks);
     let group = Group {
         member: config.member,
-        voters,
+        voters: if config.join { Vec::new() } else { numbers },
         peers: Arc::new(links),
     };
     let settings = settings(&config, &folder, incarnation, group)?;
@@ -69,6 +71,12 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
     let registry = Registry::new();
     let starting = Controller::start(settings, api, nodes, &registry, &tasks, cancel.clone());
     let controller = starting.await?;
+    let known = members.clone();
+    tasks.spawn(
+        "members",
+        OnError::Stop,
+        keep_members(controller.members(), known),
+    );
     let arrivals = Arrivals {
         links: changes,
         reports,
@@ -87,6 +95,21 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         config.data.display()
     );
     crate::serving::until_stopped(&controller, &cancel, &tasks).await
+}
+
+/// Has connections of those refused that are no members any more.
+async fn keep_members(
+    mut membership: watch::Receiver<Membership>,
+    members: Members,
+) -> anyhow::Result<()> {
+    loop {
+        let Membership { voters, learners } = membership.borrow_and_update().clone();
+        // One that waits to be added knows nobody: it takes whom its settings name.
+        if !voters.is_empty() {
+            members.set(voters.into_iter().chain(learners).collect());
+        }
+        membership.changed().await?;
+    }
 }
 
 fn settings(

@@ -21,7 +21,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -74,9 +74,8 @@ pub(crate) struct Api {
     pub(crate) folders: Folders,
     pub(crate) nodes: Nodes,
     pub(crate) requests: Requests,
-    /// Number of this controller, and of all of its group.
+    /// Number of this controller.
     pub(crate) member: u64,
-    pub(crate) voters: Vec<u64>,
     pub(crate) invocations: Invocations,
     pub(crate) bodies: Bodies,
     pub(crate) tasks: Tasks,
@@ -125,6 +124,10 @@ fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/why", get(operations::why_job))
         .route("/v1/queue", get(operations::why_queue))
         .route("/v1/nodes/{id}/drain", post(operations::drain))
+        .route(
+            "/v1/cluster/members/{member}",
+            put(operations::add_member).delete(operations::remove_member),
+        )
         .route("/v1/cluster", get(operations::cluster))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/metrics", get(operations::metrics))

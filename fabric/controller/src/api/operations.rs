@@ -20,6 +20,7 @@ use weft_core::{
 use super::auth::Principal;
 use super::reply::{ApiResult, Failure};
 use super::{Api, jobs, views};
+use crate::membership::{self, Wanted};
 use crate::metrics::{RequestLabels, RouteLabels, StatusLabels};
 use crate::scheduler::why::Why;
 use crate::traces::RequestTrace;
@@ -261,6 +262,34 @@ pub(crate) async fn drain(
     ))
 }
 
+/// Adds a controller to the group, without a vote until it has caught up.
+pub(crate) async fn add_member(
+    State(api): State<Api>,
+    Path(member): Path<String>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let member = member_number(&member)?;
+    membership::change(&api.replica, Wanted::Add(member)).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "member": member }))))
+}
+
+/// Removes a controller from the group.
+pub(crate) async fn remove_member(
+    State(api): State<Api>,
+    Path(member): Path<String>,
+) -> ApiResult<Json<Value>> {
+    let member = member_number(&member)?;
+    membership::change(&api.replica, Wanted::Remove(member)).await?;
+    Ok(Json(json!({ "member": member })))
+}
+
+fn member_number(text: &str) -> Result<u64, Problem> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| {
+        let detail = format!("there is no controller `{}`", text.escape_debug());
+        Problem::new(ErrorCode::NotFound, detail)
+    })
+}
+
 fn node_views(api: &Api) -> Vec<Value> {
     let state = api.replica.state();
     let node = |(id, record): (&NodeId, &NodeRecord)| {
@@ -278,9 +307,11 @@ fn node_views(api: &Api) -> Vec<Value> {
 /// The group of controllers as this one sees it, and the nodes.
 pub(crate) async fn cluster(State(api): State<Api>) -> Json<Value> {
     let status = api.replica.status();
+    let members = api.replica.handle().watch_members().borrow().clone();
     Json(json!({
         "member": api.member,
-        "members": api.voters,
+        "members": members.voters,
+        "learners": members.learners,
         "leader": status.leader_id,
         "leads": status.is_leader,
         "term": status.term,
