@@ -9,6 +9,7 @@ use weft_control::{Answer, Begun, CallOutcome, Command, ComponentRecord};
 use weft_core::{Digest, ErrorCode, JobId, Meters, Problem, TenantId, lock};
 
 use crate::clock::Clock;
+use crate::membership::{self, Wanted};
 use crate::replica::Replica;
 use crate::scheduler::tests::world::{component, spec};
 use crate::simulation::books::SharedBooks;
@@ -27,6 +28,8 @@ pub(super) enum Wish {
     Call(String),
     /// All that was acknowledged.
     Read,
+    /// A controller in the place of one that has lost its disk.
+    Replace { old: u64, new: u64 },
 }
 
 /// What a client needs to ask one controller once.
@@ -87,6 +90,7 @@ impl Try {
             }
             Wish::Call(key) => self.call(key).await,
             Wish::Read => self.read().await,
+            Wish::Replace { old, new } => self.replace(old, new).await,
         }
     }
 
@@ -178,6 +182,27 @@ impl Try {
         };
         self.books.lock().called(&key, outcome);
         Ok(())
+    }
+
+    async fn replace(&self, old: u64, new: u64) -> Result<(), Problem> {
+        membership::change(&self.replica, Wanted::Add(new)).await?;
+        let votes = || {
+            let members = self.replica.handle().watch_members();
+            members.borrow().voters.contains(&new)
+        };
+        for _ in 0..40 {
+            if votes() {
+                break;
+            }
+            self.clock.sleep(Duration::from_millis(200)).await;
+        }
+        if !votes() {
+            return Err(Problem::new(ErrorCode::Busy, "it has not caught up"));
+        }
+        match membership::change(&self.replica, Wanted::Remove(old)).await {
+            Err(problem) if problem.code != ErrorCode::NotFound => Err(problem),
+            _ => Ok(()),
+        }
     }
 
     async fn read(&self) -> Result<(), Problem> {

@@ -56,6 +56,8 @@ pub(super) struct Controller {
     pub(super) process: Option<Process>,
     pub(super) starts_at_ms: u64,
     pub(super) paused_until_ms: u64,
+    /// Members of the group when it begins; none for a controller that joins it.
+    founders: Vec<u64>,
     n_lives: u64,
 }
 
@@ -64,11 +66,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) network: &'a Network,
     pub(super) books: &'a SharedBooks,
     pub(super) bug: Option<Bug>,
-    pub(super) n_members: u64,
 }
 
 impl Controller {
-    pub(super) fn new(id: u64, folder: &Path, time: Time) -> Controller {
+    pub(super) fn new(id: u64, folder: &Path, time: Time, founders: Vec<u64>) -> Controller {
         Controller {
             id,
             time,
@@ -76,6 +77,7 @@ impl Controller {
             process: None,
             starts_at_ms: 0,
             paused_until_ms: 0,
+            founders,
             n_lives: 0,
         }
     }
@@ -125,7 +127,7 @@ impl Controller {
                 books: around.books.clone(),
                 last_index: Cell::new(0),
             };
-            let settings = self.settings(around.n_members);
+            let settings = self.settings();
             let seed = random.next();
             let (handle, stepped) = Stepped::start(settings, planted, transport, &disk, seed)?;
             member = Some(stepped);
@@ -152,10 +154,10 @@ impl Controller {
         });
     }
 
-    fn settings(&self, n_members: u64) -> Settings {
+    fn settings(&self) -> Settings {
         Settings {
             id: self.id,
-            voters: (1..=n_members).collect(),
+            voters: self.founders.clone(),
             tick: Duration::from_millis(TICK_MS),
             snapshot_every_entries: SNAPSHOT_EVERY,
             keep_entries: KEPT_ENTRIES,

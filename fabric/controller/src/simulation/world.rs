@@ -1,5 +1,10 @@
 //! The world: three controllers, two nodes, some clients, and what goes wrong.
 
+mod checks;
+mod clients;
+mod faults;
+mod nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +17,8 @@ use weft_protocol::{AgentCommand, AgentReport, FromAgent, ToAgent, Work};
 
 use crate::clock::Clock;
 use crate::group::{Question, Reply};
+use crate::membership;
+use crate::replica::Replica;
 use crate::scheduler::io::{Done, Input, Now, Output};
 use crate::scheduler::tests::node::{News, Node};
 use crate::scheduler::tests::random::Random;
@@ -31,7 +38,11 @@ const TENANTS: [&str; 2] = ["default", "other"];
 /// Steps with faults; each takes some 13 ms of the world's time.
 const N_STEPS: usize = 2_000;
 /// Steps within which a world without faults comes to rest.
-const N_STEPS_TO_REST: usize = 20_000;
+const N_STEPS_TO_REST: usize = 6_000;
+/// Controllers that there ever are.
+const MAX_ID: u64 = 6;
+/// Longer than the state leaves a call to a controller that does not end it.
+const TAKEN_OVER_MS: u64 = 700_000;
 const MAX_JOBS: u64 = 5;
 const MAX_CALLS: u64 = 12;
 /// Time for which a client waits for one controller.
@@ -51,6 +62,7 @@ pub(super) struct Seen {
     agents_lost: u64,
     executors_lost: u64,
     restored: u64,
+    replaced: u64,
     jobs: u64,
     attempts: u64,
     calls: u64,
@@ -61,7 +73,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    fn numbers(&mut self) -> [&mut u64; 14] {
+    fn numbers(&mut self) -> [&mut u64; 15] {
         [
             &mut self.leaders,
             &mut self.crashes,
@@ -72,6 +84,7 @@ impl Seen {
             &mut self.agents_lost,
             &mut self.executors_lost,
             &mut self.restored,
+            &mut self.replaced,
             &mut self.jobs,
             &mut self.attempts,
             &mut self.calls,
@@ -116,7 +129,9 @@ pub(super) struct World {
     n_versions: u64,
     n_usage: u64,
     pub(super) seen: Seen,
-    _folder: TempDir,
+    folder: TempDir,
+    /// Number of the next controller.
+    next_id: u64,
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -137,7 +152,12 @@ impl World {
         let controller = |id| {
             // Wall clocks differ by less than what connections refuse.
             let ahead_ms = 300 * id;
-            Controller::new(id, folder.path(), time.ahead(ahead_ms))
+            Controller::new(
+                id,
+                folder.path(),
+                time.ahead(ahead_ms),
+                (1..=N_CONTROLLERS).collect(),
+            )
         };
         let controllers = (1..=N_CONTROLLERS).map(controller).collect();
         let mut world = World {
@@ -159,7 +179,8 @@ impl World {
             n_versions: 0,
             n_usage: 0,
             seen: Seen::default(),
-            _folder: folder,
+            folder,
+            next_id: N_CONTROLLERS + 1,
         };
         for name in NODES {
             world.start_node(name);
@@ -191,8 +212,8 @@ impl World {
         self.time.advance(1 + self.random.next() % 25);
         let now_ms = self.time.now_ms();
         for (to, packet) in self.network.arrived(now_ms) {
-            let process = self.controllers[to as usize - 1].process.as_mut();
-            if let Some(process) = process {
+            let controller = self.controllers.iter_mut().find(|one| one.id == to);
+            if let Some(process) = controller.and_then(|one| one.process.as_mut()) {
                 process.packets.push_back(packet);
             }
         }
@@ -206,7 +227,7 @@ impl World {
             }
         }
         let controllers = &self.controllers;
-        let runs = |owner: u64| controllers[owner as usize - 1].runs();
+        let runs = |owner: u64| controllers.iter().any(|one| one.id == owner && one.runs());
         self.tasks.poll(&mut self.random, runs);
         self.drive_clients();
         self.drive_links();
@@ -225,9 +246,15 @@ impl World {
             network: &self.network,
             books: &self.books,
             bug: self.bug,
-            n_members: N_CONTROLLERS,
         };
         self.controllers[position].start(&around, &mut self.random);
+        let process = self.controllers[position].process.as_ref();
+        let replica = process.expect("it was started").replica.clone();
+        let id = self.controllers[position].id;
+        self.tasks.spawn(id, async move {
+            let never = membership::keep_promoting(replica).await;
+            drop(never);
+        });
     }
 
     fn crash(&mut self, position: usize) {
@@ -266,11 +293,16 @@ impl World {
                     let (replica, network) = (process.replica.clone(), self.network.clone());
                     self.tasks.spawn(id, async move {
                         let question = serde_json::from_slice(&question).expect("it was encoded");
-                        let Question::Propose(envelope) = question else {
-                            panic!("nothing else is asked here");
+                        let reply: Result<Reply, Problem> = match question {
+                            Question::Propose(envelope) => {
+                                replica.propose_for_other(*envelope).await
+                            }
+                            Question::Members(wanted) => {
+                                let changed = membership::change_here(&replica, wanted).await;
+                                changed.map(|()| Reply::Done)
+                            }
+                            _ => panic!("nothing else is asked here"),
                         };
-                        let reply: Result<Reply, Problem> =
-                            replica.propose_for_other(*envelope).await;
                         let encode = |reply| serde_json::to_vec(&reply).expect("it is plain data");
                         network.answer(number, reply.map(|reply| encode(reply).into()));
                     });
@@ -380,460 +412,5 @@ impl World {
                 books.lock().swept.push(job.clone());
             }
         });
-    }
-
-    // ---- nodes
-
-    fn send(&mut self, member: u64, node: NodeId, message: ToAgent) {
-        if let AgentCommand::Work {
-            work: Work::Plan(request),
-            ..
-        } = &message.command
-        {
-            lock(&self.folders).insert(request.job.to_string());
-        }
-        let due_ms = self.time.now_ms() + 1 + self.random.next() % 10;
-        if let Some(link) = self.links.get_mut(&(member, node))
-            && link.up
-        {
-            link.to_node.push_back((due_ms, message));
-        }
-    }
-
-    fn start_node(&mut self, name: &str) {
-        self.n_lives += 1;
-        let node = Node::new(name, self.n_lives);
-        let id = node.id.clone();
-        self.leaders.remove(&id);
-        if let Some(before) = self.nodes.insert(id.clone(), node) {
-            self.seen.agents_lost += 1;
-            self.books.lock().lost_lives.insert(before.incarnation);
-            for member in 1..=N_CONTROLLERS {
-                self.break_link(member, &id);
-            }
-        }
-    }
-
-    /// A link breaks, and is dialled again by and by.
-    fn break_link(&mut self, member: u64, node: &NodeId) {
-        let link = self
-            .links
-            .get_mut(&(member, node.clone()))
-            .expect("all are there");
-        link.clear();
-        if std::mem::take(&mut link.up) {
-            let process = self.controllers[member as usize - 1].process.as_mut();
-            if let Some(process) = process {
-                let down = Input::LinkDown(node.clone(), Duration::ZERO);
-                process.link_news.push_back(down);
-            }
-        }
-    }
-
-    fn drive_links(&mut self) {
-        let now_ms = self.time.now_ms();
-        let keys: Vec<(u64, NodeId)> = self.links.keys().cloned().collect();
-        for (member, node) in keys {
-            let position = member as usize - 1;
-            let runs = self.controllers[position].runs();
-            let link = self
-                .links
-                .get_mut(&(member, node.clone()))
-                .expect("it is there");
-            if !link.up {
-                // A dialler tries again after a pause.
-                if runs && (!self.faults || self.random.percent(10)) {
-                    link.up = true;
-                    let process = self.controllers[position].process.as_mut();
-                    let process = process.expect("it runs");
-                    process.link_news.push_back(Input::LinkUp(node));
-                }
-                continue;
-            }
-            if let Some(message) = arrived(&mut link.to_node, now_ms) {
-                let leader = self.leaders.entry(node.clone()).or_insert((0, 0));
-                if message.term >= leader.0 {
-                    *leader = (message.term, member);
-                }
-                self.nodes
-                    .get_mut(&node)
-                    .expect("it is there")
-                    .send(&message);
-            }
-            let process = self.controllers[position].process.as_ref();
-            let hears = runs && process.is_some_and(|process| process.link_news.is_empty());
-            let link = self.links.get_mut(&(member, node)).expect("it is there");
-            if hears && let Some(report) = arrived(&mut link.to_controller, now_ms) {
-                self.schedule(position, vec![Input::Report(Box::new(report))]);
-            }
-        }
-    }
-
-    fn some_node(&mut self) -> NodeId {
-        let position = self.random.below(self.nodes.len());
-        let id = self.nodes.keys().nth(position);
-        id.expect("it is within").clone()
-    }
-
-    fn with_node(&mut self, act: impl FnOnce(&mut Node, &mut Random, bool, &mut News)) {
-        let id = self.some_node();
-        let mut news = News::default();
-        let node = self.nodes.get_mut(&id).expect("it is there");
-        act(node, &mut self.random, self.faults, &mut news);
-        self.after_node(&id, news);
-    }
-
-    /// Reports go to the leader that the node knows.
-    fn after_node(&mut self, id: &NodeId, news: News) {
-        {
-            let mut books = self.books.lock();
-            for request in news.begun {
-                let new = books.attempts.insert(request.attempt_id());
-                assert!(new, "{:?} came twice", request.attempt_id());
-            }
-            for (task, epoch) in news.finished {
-                books.finished.entry(task).or_default().insert(epoch);
-            }
-        }
-        let node = self.nodes.get_mut(id).expect("it is there");
-        let reports: Vec<FromAgent> = node.outbox.drain(..).collect();
-        let Some((term, member)) = self.leaders.get(id).copied() else {
-            return;
-        };
-        if self.bug == Some(Bug::AcknowledgeBeforeRecorded) {
-            for report in &reports {
-                if let AgentReport::Result(result) = &report.report {
-                    let numbers = vec![result.number];
-                    let acknowledge = AgentCommand::Acknowledge { numbers };
-                    node.send(&ToAgent::new(term, Some(report.incarnation), acknowledge));
-                }
-            }
-        }
-        let due_ms = self.time.now_ms() + 1 + self.random.next() % 10;
-        let link = self
-            .links
-            .get_mut(&(member, id.clone()))
-            .expect("all are there");
-        if link.up {
-            let reports = reports.into_iter().map(|report| (due_ms, report));
-            link.to_controller.extend(reports);
-        }
-    }
-
-    fn meter(&mut self) {
-        self.n_usage += 1;
-        let number = self.n_usage;
-        let of = tenant(TENANTS[self.random.below(TENANTS.len())]);
-        let id = self.some_node();
-        let node = self.nodes.get_mut(&id).expect("it is there");
-        if let Some(name) = node.meter(&of, number) {
-            let life = node.incarnation;
-            self.books.lock().reported.insert(name, life);
-        }
-        self.after_node(&id, News::default());
-    }
-
-    // ---- clients
-
-    fn wish(&mut self, wish: Wish) {
-        let state = ClientState::AsksAt(self.time.now_ms());
-        self.clients.push(Client { wish, state });
-    }
-
-    fn drive_clients(&mut self) {
-        let now_ms = self.time.now_ms();
-        for number in 0..self.clients.len() {
-            match &mut self.clients[number].state {
-                ClientState::Done => {}
-                ClientState::AsksAt(at_ms) if now_ms >= *at_ms => self.ask(number),
-                ClientState::AsksAt(_) => {}
-                ClientState::Waits(until_ms, answered) => {
-                    let again = match answered.try_recv() {
-                        Ok(Ok(())) => {
-                            self.clients[number].state = ClientState::Done;
-                            continue;
-                        }
-                        Ok(Err(_)) | Err(oneshot::error::TryRecvError::Closed) => true,
-                        Err(oneshot::error::TryRecvError::Empty) => now_ms >= *until_ms,
-                    };
-                    if again {
-                        let at_ms = now_ms + 50 + self.random.next() % 500;
-                        self.clients[number].state = ClientState::AsksAt(at_ms);
-                    }
-                }
-            }
-        }
-    }
-
-    fn ask(&mut self, number: usize) {
-        let position = self.random.below(self.controllers.len());
-        let controller = &self.controllers[position];
-        let Some(process) = &controller.process else {
-            return;
-        };
-        self.seen.tries += 1;
-        let ask = Try {
-            replica: process.replica.clone(),
-            member: controller.id,
-            clock: Clock::Simulated(controller.time.clone()),
-            books: self.books.clone(),
-            bug: self.bug,
-            number: self.seen.tries,
-            keyed: Arc::clone(&process.keyed),
-        };
-        let wish = self.clients[number].wish.clone();
-        let (answer, answered) = oneshot::channel();
-        self.tasks.spawn(controller.id, async move {
-            let _ = answer.send(ask.ask(wish).await);
-        });
-        let until_ms = self.time.now_ms() + CLIENT_PATIENCE_MS;
-        self.clients[number].state = ClientState::Waits(until_ms, answered);
-    }
-
-    // ---- what goes wrong, and what is wanted
-
-    fn disturb(&mut self) {
-        let position = self.random.below(self.controllers.len());
-        match self.random.below(1_000) {
-            0..4 => self.crash(position),
-            4..8 => self.pause(position),
-            8..12 => self.partition(),
-            12..30 if !self.network.is_healed() && self.random.percent(self.healing) => {
-                self.network.heal();
-            }
-            30..34 => {
-                let node = self.some_node();
-                self.seen.links_lost += 1;
-                self.break_link(position as u64 + 1, &node);
-            }
-            34..38 => {
-                self.seen.executors_lost += 1;
-                self.with_node(|node, random, _, news| node.kill_some(random, news));
-            }
-            38..40 => {
-                let name = NODES[self.random.below(NODES.len())];
-                self.start_node(name);
-            }
-            40..46 => self.submit(),
-            46..48 => self.cancel(),
-            48..60 => self.call(),
-            60..64 => {
-                self.n_versions += 1;
-                self.wish(Wish::Register(format!("0.2.{}", self.n_versions)));
-            }
-            64..84 => {
-                self.seen.reads += 1;
-                self.wish(Wish::Read);
-            }
-            84..100 => self.meter(),
-            100..110 => self.sweep(position),
-            110..115 => self.check(),
-            _ => {}
-        }
-    }
-
-    fn pause(&mut self, position: usize) {
-        self.seen.pauses += 1;
-        let length_ms = 100 + self.random.next() % 4_000;
-        self.controllers[position].paused_until_ms = self.time.now_ms() + length_ms;
-        if length_ms > 1_200 {
-            // Both ends have not heard of each other for too long.
-            let nodes: Vec<NodeId> = self.nodes.keys().cloned().collect();
-            for node in nodes {
-                self.break_link(position as u64 + 1, &node);
-            }
-        }
-    }
-
-    fn partition(&mut self) {
-        self.seen.partitions += 1;
-        let alone = 1 + self.random.below(self.controllers.len()) as u64;
-        let one_way = self.random.percent(30);
-        let others = (1..=N_CONTROLLERS).filter(|other| *other != alone);
-        let pairs = others.flat_map(|other| {
-            let back = (other, alone);
-            [(alone, other), if one_way { (alone, other) } else { back }]
-        });
-        self.network.cut(pairs);
-    }
-
-    fn submit(&mut self) {
-        if self.seen.jobs == MAX_JOBS {
-            return;
-        }
-        self.seen.jobs += 1;
-        let tenant = tenant(TENANTS[self.random.below(TENANTS.len())]);
-        let key = format!("job {}", self.seen.jobs);
-        let wish = Wish::Submit { tenant, key };
-        // Sometimes two clients have the same key.
-        if self.random.percent(20) {
-            self.wish(wish.clone());
-        }
-        self.wish(wish);
-    }
-
-    fn cancel(&mut self) {
-        let jobs = self.books.lock().acknowledged.jobs.clone();
-        if !jobs.is_empty() {
-            let position = self.random.below(jobs.len());
-            let job = jobs.into_values().nth(position).expect("it is within");
-            let tenant = tenant(TENANTS[self.random.below(TENANTS.len())]);
-            self.wish(Wish::Cancel { tenant, job });
-        }
-    }
-
-    fn call(&mut self) {
-        if self.seen.calls == MAX_CALLS {
-            return;
-        }
-        self.seen.calls += 1;
-        let wish = Wish::Call(format!("call {}", self.seen.calls));
-        if self.random.percent(30) {
-            self.wish(wish.clone());
-        }
-        self.wish(wish);
-    }
-
-    // ---- checks
-
-    /// The state of the member that has applied the most.
-    fn with_newest_state(&self, act: impl FnOnce(&State, u64)) {
-        let processes = self
-            .controllers
-            .iter()
-            .filter_map(|one| one.process.as_ref());
-        let newest = processes.max_by_key(|process| process.replica.status().applied_index);
-        if let Some(process) = newest {
-            act(
-                &process.replica.state(),
-                process.replica.status().applied_index,
-            );
-        }
-    }
-
-    fn check(&self) {
-        let books = self.books.lock();
-        let (swept, newest) = (books.swept.clone(), books.last_applied());
-        drop(books);
-        self.with_newest_state(|state, applied| {
-            check_usage(state);
-            if applied < newest {
-                // Whoever has seen more is dead: a job that is here may have ended.
-                return;
-            }
-            let jobs = || state.tenants.values().flat_map(|of| of.jobs.keys());
-            let lost = jobs().find(|job| swept.contains(&job.to_string()));
-            assert!(lost.is_none(), "the folder of job {lost:?} was swept away");
-        });
-    }
-
-    /// Nothing goes wrong any more: everything that is wanted comes to its end.
-    fn settle(&mut self) {
-        self.check();
-        self.faults = false;
-        self.seen.packets_lost = self.network.end_faults();
-        self.network.heal();
-        for controller in &mut self.controllers {
-            controller.starts_at_ms = 0;
-            controller.paused_until_ms = 0;
-        }
-        for _ in 0..N_STEPS_TO_REST {
-            if self.is_settled() {
-                return self.check_end();
-            }
-            self.step();
-        }
-        panic!("it does not come to rest: {}", self.describe());
-    }
-
-    fn is_settled(&self) -> bool {
-        let clients = self.clients.iter();
-        let mut open = clients.filter(|client| !matches!(client.state, ClientState::Done));
-        if open.next().is_some() {
-            return false;
-        }
-        let applied = self.controllers.iter().map(|controller| {
-            let process = controller.process.as_ref()?;
-            let idle = lock(&process.inbox).is_empty() && process.link_news.is_empty();
-            let status = process.replica.status();
-            let is_still = status.applied_index == status.commit_index;
-            (idle && is_still).then_some(status.applied_index)
-        });
-        let applied: BTreeSet<Option<u64>> = applied.collect();
-        let mut settled = applied.len() == 1 && !applied.contains(&None);
-        settled &= self.nodes.values().all(Node::is_quiet);
-        settled &= self.links.values().all(Link::is_quiet);
-        self.with_newest_state(|state, _| {
-            settled &= state.tenants.values().all(|one| one.jobs.is_empty());
-            settled &= state.leases.iter().count() >= NODES.len();
-            let lives = |of: &NodeId| self.nodes[of].incarnation;
-            let mut leases = state.leases.iter();
-            settled &= leases.all(|(_, lease)| lease.incarnation == lives(&lease.node));
-        });
-        settled
-    }
-
-    fn describe(&self) -> String {
-        let clients = self.clients.iter();
-        let open = clients.filter(|client| !matches!(client.state, ClientState::Done));
-        let open: Vec<String> = open.map(|client| format!("{:?}", client.wish)).collect();
-        let controllers = self.controllers.iter().map(|controller| {
-            let status = controller
-                .process
-                .as_ref()
-                .map(|process| process.replica.status());
-            format!("{}: {status:?}", controller.id)
-        });
-        let controllers: Vec<String> = controllers.collect();
-        let nodes: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|(id, node)| format!("{id} quiet {}", node.is_quiet()))
-            .collect();
-        let mut jobs = Vec::new();
-        self.with_newest_state(|state, _| {
-            for of in state.tenants.values() {
-                jobs.extend(
-                    of.jobs
-                        .values()
-                        .map(|job| format!("{}: {:?}", job.id, job.state)),
-                );
-            }
-        });
-        format!("clients {open:?}, {controllers:?}, {nodes:?}, jobs {jobs:.300?}")
-    }
-
-    fn check_end(&mut self) {
-        self.check();
-        let mut snapshots = BTreeSet::new();
-        for controller in &self.controllers {
-            let process = controller.process.as_ref().expect("all run");
-            let state = process.replica.state();
-            self.books.lock().acknowledged.check(&state);
-            snapshots.insert(serde_json::to_vec(&*state).expect("it is plain data"));
-        }
-        assert_eq!(snapshots.len(), 1, "states of members differ");
-        self.with_newest_state(|state, _| self.check_books(state));
-    }
-
-    fn check_books(&self, state: &State) {
-        let books = self.books.lock();
-        let ended: usize = state.tenants.values().map(|one| one.ended.len()).sum();
-        assert_eq!(ended as u64, self.seen.jobs, "jobs that have ended");
-        // One lease for each node and tenant.
-        let mut held = BTreeSet::new();
-        for (_, lease) in state.leases.iter() {
-            let key = (lease.node.clone(), lease.tenant.clone());
-            assert!(held.insert(key), "{lease:?} is there twice");
-        }
-        let minutes = state.tenants.values().flat_map(|one| {
-            let usage = &one.usage;
-            usage.minutes.values().chain([&usage.older])
-        });
-        let counted: BTreeSet<&String> = minutes.flat_map(BTreeMap::keys).collect();
-        for (name, life) in &books.reported {
-            let lost = books.lost_lives.contains(life);
-            assert!(lost || counted.contains(name), "usage `{name}` is lost");
-        }
     }
 }
