@@ -91,7 +91,9 @@ impl Controller {
         if let Some(process) = self.process.take() {
             process.disk.crash(random.next());
             self.paused_until_ms = 0;
-            self.starts_at_ms = self.time.now_ms() + 200 + random.next() % 5_000;
+            // At once, or after others have gone on without it.
+            let pause_ms = [20, 20, 5_000][random.below(3)];
+            self.starts_at_ms = self.time.now_ms() + random.next() % pause_ms;
         }
     }
 

@@ -33,6 +33,8 @@ enum Sent {
 struct State {
     random: Random,
     faults: bool,
+    /// How long Raft messages take at most, in milliseconds.
+    delay_ms: u64,
     now_ms: u64,
     next: u64,
     /// By when they arrive.
@@ -61,6 +63,7 @@ impl State {
     fn send(&mut self, sent: Sent, reordered: bool) {
         let delay_ms = match self.random.below(100) {
             0..3 if reordered && self.faults => 50 + self.random.next() % 1_000,
+            _ if reordered => 1 + self.random.next() % self.delay_ms,
             _ => 1 + self.random.next() % 10,
         };
         self.next += 1;
@@ -80,8 +83,11 @@ impl State {
 
 impl Network {
     pub(super) fn new(seed: u64) -> Network {
+        let mut random = Random::new(seed);
         Network(Arc::new(Mutex::new(State {
-            random: Random::new(seed),
+            // Where messages take as long as half an election, two candidates meet.
+            delay_ms: [10, 10, 10, 300][random.below(4)],
+            random,
             faults: true,
             now_ms: 0,
             next: 0,
@@ -146,6 +152,7 @@ impl Network {
     pub(super) fn end_faults(&self) -> u64 {
         let mut state = lock(&self.0);
         state.faults = false;
+        state.delay_ms = 10;
         state.lost
     }
 }

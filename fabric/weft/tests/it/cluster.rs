@@ -14,15 +14,15 @@ use crate::server::{guard, weft};
 use crate::{guests, job, outputs};
 
 /// A cluster on this machine, that never outlives the test.
-struct Cluster {
-    root: TempDir,
-    controllers: Vec<SocketAddr>,
-    token: String,
+pub(crate) struct Cluster {
+    pub(crate) root: TempDir,
+    pub(crate) controllers: Vec<SocketAddr>,
+    pub(crate) token: String,
     guard: Option<Child>,
 }
 
 impl Cluster {
-    fn start(controllers: u32, nodes: u32) -> Cluster {
+    pub(crate) fn start(controllers: u32, nodes: u32) -> Cluster {
         let mut cluster = Cluster {
             root: tempfile::tempdir().expect("a folder"),
             controllers: Vec::new(),
@@ -41,7 +41,7 @@ impl Cluster {
         cluster
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.root.path().join("cluster")
     }
 
@@ -54,7 +54,7 @@ impl Cluster {
     }
 
     /// Starts what does not run, and waits until the cluster is ready.
-    fn up(&mut self, arguments: &[&str]) {
+    pub(crate) fn up(&mut self, arguments: &[&str]) {
         let output = self
             .command("up")
             .args(arguments)
@@ -87,7 +87,7 @@ impl Cluster {
         }
     }
 
-    fn run(&self, verb: &str, arguments: &[&str]) -> Value {
+    pub(crate) fn run(&self, verb: &str, arguments: &[&str]) -> Value {
         let output = self
             .command(verb)
             .args(arguments)
@@ -98,7 +98,7 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let mut logs = String::new();
         for name in crate::folder::names(&self.dir()) {
             if name.ends_with(".log") {
@@ -110,13 +110,13 @@ impl Cluster {
     }
 
     /// Asks one controller.
-    fn ask(&self, controller: usize, request: &Request) -> Response {
+    pub(crate) fn ask(&self, controller: usize, request: &Request) -> Response {
         let asked = request.send(self.controllers[controller], &self.token);
         asked.unwrap_or_else(|error| panic!("{request:?}: {error}\n{}", self.logs()))
     }
 
     /// Asks one controller after the other until one answers, and does not ask to try again.
-    fn ask_any(&self, request: &Request) -> Response {
+    pub(crate) fn ask_any(&self, request: &Request) -> Response {
         eventually("a controller answers", || {
             let mut answers = self.controllers.iter().filter_map(|address| {
                 let answer = request.send(*address, &self.token).ok()?;
@@ -127,7 +127,7 @@ impl Cluster {
     }
 
     /// The member that leads, as a controller sees it.
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         eventually("somebody leads", || {
             let answers = self.controllers.iter().filter_map(|address| {
                 let answer = Request::get("/v1/cluster").send(*address, &self.token);
@@ -137,7 +137,7 @@ impl Cluster {
         })
     }
 
-    fn deploy(&self, controller: usize, guest: &str) {
+    pub(crate) fn deploy(&self, controller: usize, guest: &str) {
         let upload = Request::component(guests::bytes(guest));
         let accepted = |answer: &Response| answer.status != 429;
         let deployed = eventually("the component is described", || {
@@ -146,7 +146,7 @@ impl Cluster {
         assert!(deployed.status < 300, "{deployed:?}\n{}", self.logs());
     }
 
-    fn wait(&self, id: &str) -> Value {
+    pub(crate) fn wait(&self, id: &str) -> Value {
         let show = Request::get(format!("/v1/jobs/{id}"));
         eventually("the job ends", || {
             Some(self.ask_any(&show).ok()).filter(job::has_ended)

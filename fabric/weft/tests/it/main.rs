@@ -25,6 +25,7 @@ mod http;
 mod invoke;
 mod job;
 mod kept_folder;
+mod members;
 mod openapi;
 mod outputs;
 mod python;

@@ -7,6 +7,8 @@ impl World {
         let position = self.random.below(self.controllers.len());
         match self.random.below(1_000) {
             0..4 => self.crash(position),
+            // In the middle of an election, say.
+            110..120 if !self.has_leader() => self.crash(position),
             4..8 => self.pause(position),
             8..12 => self.partition(),
             12..30 if !self.network.is_healed() && self.random.percent(self.healing) => {
@@ -39,9 +41,17 @@ impl World {
             84..98 => self.meter(),
             98..100 if self.random.percent(30) => self.replace(position),
             100..110 => self.sweep(position),
-            110..115 => self.check(),
+            140..145 => self.check(),
             _ => {}
         }
+    }
+
+    fn has_leader(&self) -> bool {
+        let mut processes = self
+            .controllers
+            .iter()
+            .filter_map(|one| one.process.as_ref());
+        processes.any(|process| process.replica.status().is_leader)
     }
 
     /// A disk is lost for good: another controller takes its place, under a new number.
