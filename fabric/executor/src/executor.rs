@@ -302,7 +302,8 @@ fn slot_runtime() -> tokio::runtime::Runtime {
 /// A thread for calls, beside the slots for tasks, so that a call need not wait until a task has ended.
 fn run_calls(executor: &Executor, calls: &Calls, replies: &mpsc::Sender<Reply>) {
     let runtime = slot_runtime();
-    while let Some(running) = calls.take() {
+    loop {
+        let running = calls.take();
         let (request, input) = &running.call;
         let (reply, output) = runtime.block_on(executor.invoke(request, input));
         drop(running);

@@ -65,6 +65,11 @@ impl Request {
         self
     }
 
+    pub(crate) fn method(mut self, method: &'static str) -> Request {
+        self.method = method;
+        self
+    }
+
     /// Closes its side of the connection behind the body.
     pub(crate) fn and_hang_up(mut self) -> Request {
         self.hangs_up = true;

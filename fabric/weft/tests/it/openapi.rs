@@ -341,9 +341,23 @@ fn answers_are_those_of_the_document() {
         404,
         &Request::post("/v1/nodes/none/drain", "", Vec::new()),
     );
+    // `members.rs` removes a member of a group.
+    let member = |member: u64, method: &'static str| {
+        let path = format!("/v1/cluster/members/{member}");
+        Request::get(path).method(method)
+    };
+    for (id, status, request) in [
+        ("addMember", 202, member(1, "PUT")),
+        ("addMember", 409, member(2, "PUT")),
+        ("removeMember", 409, member(1, "DELETE")),
+        ("removeMember", 404, member(2, "DELETE")),
+    ] {
+        walk.ask(id, status, &request);
+    }
+    let elsewhere = ["drainNode", "removeMember"];
     let all = operations()
         .map(|(_, _, id, _)| id)
-        .filter(|id| *id != "drainNode");
+        .filter(|id| !elsewhere.contains(id));
     assert_eq!(walk.1, all.collect(), "each has succeeded once");
 }
 
