@@ -184,6 +184,9 @@ pub(crate) struct ClusterUpArguments {
     /// Tasks that run at the same time on each node [default: number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: Option<u32>,
+    /// Let the processes of a new cluster find each other by etcd, say at http://127.0.0.1:2379
+    #[arg(long, value_name = "URL")]
+    pub(crate) etcd: Option<String>,
 }
 
 /// A process of a cluster.

@@ -23,6 +23,7 @@ use weft_protocol::{FromAgent, ToAgent};
 use weft_runtime::link::{LinkChange, MAX_LINK_MESSAGES, NodeLink};
 use weft_runtime::{OnError, Tasks, frames};
 
+use crate::book::Book;
 use crate::dial::Dialler;
 use crate::handshake::{Cluster, Purpose};
 use crate::security::{Security, Wire};
@@ -57,17 +58,27 @@ pub struct ToControllers {
     pub cluster: Cluster,
     /// Protection of the connections.
     pub security: Security,
-    /// Members and their addresses.
-    pub controllers: BTreeMap<u64, String>,
+    /// Addresses of the controllers.
+    pub book: Book,
 }
 
 impl ToControllers {
-    /// Diallers of all controllers, for a purpose.
-    pub(crate) fn diallers(&self, purpose: Purpose) -> impl Iterator<Item = Dialler> {
-        self.controllers.iter().map(move |(member, address)| {
-            let to = (*member, address.as_str());
-            Dialler::new(&self.cluster, &self.security, to, purpose, None)
-        })
+    /// Does something with a dialler of each controller, as soon as its address is known.
+    pub(crate) async fn dial_each(
+        self,
+        purpose: Purpose,
+        mut act: impl FnMut(Dialler),
+    ) -> anyhow::Result<()> {
+        let mut members = self.book.members();
+        loop {
+            for member in members.known() {
+                let (cluster, security) = (&self.cluster, &self.security);
+                act(Dialler::new(
+                    cluster, security, member, &self.book, purpose, None,
+                ));
+            }
+            members.changed().await?;
+        }
     }
 }
 
@@ -211,15 +222,17 @@ pub fn follow_controllers(to: &ToControllers, end: NodeLink, tasks: &Tasks) {
         mut reports,
     } = end;
     let links: Arc<Mutex<Links>> = Arc::default();
-    for mut dialler in to.diallers(Purpose::Control) {
-        let (commands, links) = (commands.clone(), Arc::clone(&links));
-        tasks.spawn("control link", OnError::Stop, async move {
+    let (shared, spawner) = (Arc::clone(&links), tasks.clone());
+    let linking = to.clone().dial_each(Purpose::Control, move |mut dialler| {
+        let (commands, links) = (commands.clone(), Arc::clone(&shared));
+        spawner.spawn("control link", OnError::Stop, async move {
             loop {
                 let wire = dialler.reach().await;
                 run_link(wire, dialler.member(), &commands, &links).await;
             }
         });
-    }
+    });
+    tasks.spawn("control links", OnError::Stop, linking);
     tasks.spawn("reports", OnError::Stop, async move {
         while let Some(report) = reports.recv().await {
             lock(&links).report(report);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::book::Book;
 use crate::handshake::{Cluster, HANDSHAKE_TIMEOUT, Purpose, Refusal, introduce};
 use crate::members::Members;
 use crate::security::{Security, Wire};
@@ -19,7 +20,7 @@ pub(crate) struct Dialler {
     cluster: Cluster,
     security: Security,
     member: u64,
-    address: String,
+    book: Book,
     purpose: Purpose,
     /// Controllers check each other's data folders.
     members: Option<Members>,
@@ -33,7 +34,8 @@ impl Dialler {
     pub(crate) fn new(
         cluster: &Cluster,
         security: &Security,
-        (member, address): (u64, &str),
+        member: u64,
+        book: &Book,
         purpose: Purpose,
         members: Option<Members>,
     ) -> Self {
@@ -41,7 +43,7 @@ impl Dialler {
             cluster: cluster.clone(),
             security: security.clone(),
             member,
-            address: address.to_owned(),
+            book: book.clone(),
             purpose,
             members,
             pause: None,
@@ -84,9 +86,10 @@ impl Dialler {
 
     /// Dials once, and introduces this process.
     async fn dial(&self) -> Result<Wire, Refusal> {
-        let address = &self.address;
+        let unknown = || anyhow::anyhow!("no address of controller {} is known", self.member);
+        let address = self.book.address(self.member).ok_or_else(unknown)?;
         let dialling = async {
-            let stream = TcpStream::connect(address).await;
+            let stream = TcpStream::connect(&address).await;
             let stream = stream.map_err(|error| anyhow::anyhow!("`{address}`: {error}"))?;
             let mut wire = self.security.dialled(stream, self.member).await?;
             let party = introduce(&mut wire, &self.cluster, self.member, self.purpose).await?;

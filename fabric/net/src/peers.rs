@@ -14,6 +14,7 @@ use weft_core::{ErrorCode, Problem, lock};
 use weft_runtime::link::{Member, Peers};
 use weft_runtime::{OnError, Tasks, frames};
 
+use crate::book::{Book, NewMembers};
 use crate::dial::Dialler;
 use crate::handshake::{Cluster, Purpose};
 use crate::members::Members;
@@ -39,33 +40,45 @@ struct Link {
     asker: Arc<Mutex<Option<Asker>>>,
 }
 
-/// The other controllers. Connections are dialled as long as this lives.
+/// The other controllers. Connections are dialled as long as the process runs.
 pub struct PeerLinks {
-    links: BTreeMap<u64, Link>,
+    links: Arc<Mutex<BTreeMap<u64, Link>>>,
 }
 
 impl PeerLinks {
-    /// Links to members at these addresses; this process' own is passed over.
+    /// Links to the controllers of a book, as soon as their addresses are known; this process is passed over.
     pub fn new(
         cluster: &Cluster,
         security: &Security,
         me: u64,
-        addresses: &BTreeMap<u64, String>,
+        book: &Book,
         members: &Members,
         tasks: &Tasks,
     ) -> Self {
-        let others = addresses.iter().filter(|(member, _)| **member != me);
-        let link = |(member, address): (&u64, &String)| {
-            let dialler = |purpose| {
-                let to = (*member, address.as_str());
-                Dialler::new(cluster, security, to, purpose, Some(members.clone()))
-            };
-            let link = Link::new(dialler(Purpose::Raft), dialler(Purpose::Ask), tasks);
-            (*member, link)
+        let links: Arc<Mutex<BTreeMap<u64, Link>>> = Arc::default();
+        let (cluster, security, book) = (cluster.clone(), security.clone(), book.clone());
+        let (shared, spawner) = (Arc::clone(&links), tasks.clone());
+        let members = members.clone();
+        let mut new = book.members();
+        let mut link_known = move |new: &mut NewMembers| {
+            for member in new.known().into_iter().filter(|member| *member != me) {
+                let dialler = |purpose| {
+                    let members = Some(members.clone());
+                    Dialler::new(&cluster, &security, member, &book, purpose, members)
+                };
+                let link = Link::new(dialler(Purpose::Raft), dialler(Purpose::Ask), &spawner);
+                lock(&shared).insert(member, link);
+            }
         };
-        Self {
-            links: others.map(link).collect(),
-        }
+        // Those of the settings are there when this returns.
+        link_known(&mut new);
+        tasks.spawn("links to controllers", OnError::Stop, async move {
+            loop {
+                new.changed().await?;
+                link_known(&mut new);
+            }
+        });
+        Self { links }
     }
 }
 
@@ -135,11 +148,11 @@ async fn send_messages(wire: Wire, waiting: &mut mpsc::Receiver<Vec<u8>>) -> any
 #[async_trait]
 impl Peers for PeerLinks {
     fn knows(&self, member: u64) -> bool {
-        self.links.contains_key(&member)
+        lock(&self.links).contains_key(&member)
     }
 
     fn send(&self, member: u64, message: Vec<u8>) {
-        if let Some(link) = self.links.get(&member) {
+        if let Some(link) = lock(&self.links).get(&member) {
             // If the queue is full, Raft repeats what matters.
             let _ = link.messages.try_send(message);
         }
@@ -150,8 +163,11 @@ impl Peers for PeerLinks {
             let detail = format!("controller {member} is not reached; try again");
             Problem::new(ErrorCode::Busy, detail)
         };
-        let link = self.links.get(&member).ok_or_else(unreached)?;
-        let asker = lock(&link.asker).clone().ok_or_else(unreached)?;
+        let asker = {
+            let links = lock(&self.links);
+            let link = links.get(&member).ok_or_else(unreached)?;
+            lock(&link.asker).clone().ok_or_else(unreached)?
+        };
         let (outcome, answer) = asker.ask::<Outcome>(PATH, &(), &question).await?;
         match outcome {
             Outcome::Answered => Ok(answer),

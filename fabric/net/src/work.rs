@@ -93,14 +93,17 @@ pub struct WorkSettings {
 
 /// Offers a node's work to all controllers.
 pub fn offer_work(settings: &WorkSettings, tasks: &Tasks) {
-    for mut dialler in settings.to.diallers(Purpose::Work) {
+    let (settings, spawner) = (settings.clone(), tasks.clone());
+    let to = settings.to.clone();
+    let offering = to.dial_each(Purpose::Work, move |mut dialler| {
         let settings = settings.clone();
-        tasks.spawn("work connection", OnError::Stop, async move {
+        spawner.spawn("work connection", OnError::Stop, async move {
             loop {
                 serve_work(dialler.reach().await, &settings).await;
             }
         });
-    }
+    });
+    tasks.spawn("work connections", OnError::Stop, offering);
 }
 
 async fn serve_work(wire: Wire, settings: &WorkSettings) {

@@ -41,7 +41,14 @@ pub(crate) struct ControllerConfig {
     pub(crate) allow_origin: Vec<String>,
     #[serde(default)]
     plain_text: bool,
+    #[serde(default)]
+    pub(crate) members: Vec<u64>,
+    #[serde(default)]
+    address: Option<String>,
+    #[serde(default)]
     peers: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) etcd: Option<EtcdConfig>,
     #[serde(default)]
     tls: Option<TlsConfig>,
     #[serde(default)]
@@ -64,13 +71,23 @@ pub(crate) struct NodeConfig {
     pub(crate) drain_seconds: u64,
     #[serde(default)]
     plain_text: bool,
+    #[serde(default)]
     controllers: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) etcd: Option<EtcdConfig>,
     #[serde(default)]
     tls: Option<TlsConfig>,
 }
 
 fn drain_seconds() -> u64 {
     DRAIN_SECONDS
+}
+
+/// Where addresses of controllers are found.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EtcdConfig {
+    pub(crate) endpoints: Vec<String>,
 }
 
 /// Files with certificates.
@@ -108,10 +125,11 @@ impl ControllerConfig {
     /// Reads settings of a controller. Errors: what is wrong with them, and where.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let config: Self = read(path)?;
-        let peers = config.peers()?;
-        if !peers.contains_key(&config.member) {
+        config.address()?;
+        let founders = config.founders()?;
+        if !config.join && !founders.contains(&config.member) {
             bail!(
-                "`{}`: `member` is {}, and `peers` has no address for it",
+                "`{}`: `member` is {}, and the members of the group are {founders:?}",
                 path.display(),
                 config.member
             );
@@ -119,9 +137,37 @@ impl ControllerConfig {
         Ok(config)
     }
 
-    /// Addresses of the members.
+    /// Addresses of the controllers that the settings name.
     pub(crate) fn peers(&self) -> anyhow::Result<BTreeMap<u64, String>> {
-        numbered("peers", &self.peers)
+        numbered("peers", &self.peers, self.etcd.is_some())
+    }
+
+    /// Address on which this controller listens for nodes and other controllers, and which it tells.
+    pub(crate) fn address(&self) -> anyhow::Result<String> {
+        let named = self.address.clone();
+        let address = named.or_else(|| self.peers.get(&self.member.to_string()).cloned());
+        address.with_context(|| {
+            format!(
+                "`member` is {}, and `peers` has no address for it; with etcd, `address` is it",
+                self.member
+            )
+        })
+    }
+
+    /// Members of a group that begins; none if this controller joins one.
+    pub(crate) fn founders(&self) -> anyhow::Result<Vec<u64>> {
+        if self.join {
+            return Ok(Vec::new());
+        }
+        if !self.members.is_empty() {
+            return Ok(self.members.clone());
+        }
+        if self.etcd.is_some() {
+            bail!(
+                "`members` is missing: with etcd, it lists the controllers of a group that begins"
+            );
+        }
+        Ok(self.peers()?.into_keys().collect())
     }
 
     /// Protection of connections.
@@ -140,7 +186,7 @@ impl NodeConfig {
 
     /// Addresses of the controllers.
     pub(crate) fn controllers(&self) -> anyhow::Result<BTreeMap<u64, String>> {
-        numbered("controllers", &self.controllers)
+        numbered("controllers", &self.controllers, self.etcd.is_some())
     }
 
     /// Protection of connections.
@@ -167,8 +213,9 @@ fn security(plain_text: bool, tls: Option<&TlsConfig>) -> anyhow::Result<Securit
 fn numbered(
     key: &str,
     addresses: &BTreeMap<String, String>,
+    may_be_empty: bool,
 ) -> anyhow::Result<BTreeMap<u64, String>> {
-    if addresses.is_empty() {
+    if addresses.is_empty() && !may_be_empty {
         bail!("`{key}` is empty");
     }
     let numbered = addresses.iter().map(|(number, address)| {

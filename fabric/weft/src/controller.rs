@@ -10,13 +10,14 @@ use weft_controller::{
     AllowedSources, Controller, ControllerSettings, Folders, Group, Membership, NodeInputs,
 };
 use weft_core::Incarnation;
-use weft_net::{Arrivals, Cluster, Members, Party, PeerLinks};
+use weft_net::{Arrivals, Book, Cluster, Members, Party, PeerLinks};
 use weft_runtime::link::MAX_LINK_MESSAGES;
 use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
 
 use crate::config::ControllerConfig;
 use crate::data_folder::{DataFolder, read_token};
+use crate::discovery;
 use crate::identity::Owner;
 use crate::serving::{check_store, listen, run_until_stopped};
 
@@ -38,8 +39,8 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
     let data = config.data.clone();
     let folder = tokio::task::spawn_blocking(move || DataFolder::open(&data, &owner)).await??;
     let api = listen(config.listen, "`listen` of its settings").await?;
-    let address = &peers[&config.member];
-    let arriving = listen(address.as_str(), "`peers` of its settings").await?;
+    let address = config.address()?;
+    let arriving = listen(address.as_str(), "its address in the settings").await?;
     let cancel = CancellationToken::new();
     let tasks = Tasks::new(cancel.clone());
     let incarnation = Incarnation::from_random(random::bytes()?);
@@ -51,12 +52,19 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
             folder: folder.identity.folder.clone(),
         },
     };
-    let numbers: Vec<u64> = peers.keys().copied().collect();
-    let members = Members::open(config.data.join("members.json"), numbers.clone())?;
-    let links = PeerLinks::new(&cluster, &security, config.member, &peers, &members, &tasks);
+    let founders = config.founders()?;
+    // Until it knows the group, one that joins takes whom its settings name.
+    let mut trusted = founders.clone();
+    trusted.extend(peers.keys().filter(|_| config.join));
+    let members = Members::open(config.data.join("members.json"), trusted)?;
+    let book = Book::new(peers);
+    let me = Some((config.member, address.clone()));
+    let (etcd, id) = (config.etcd.as_ref(), &config.cluster);
+    discovery::begin(etcd, id, me, &config.data, &book, &tasks).await?;
+    let links = PeerLinks::new(&cluster, &security, config.member, &book, &members, &tasks);
     let group = Group {
         member: config.member,
-        voters: if config.join { Vec::new() } else { numbers },
+        voters: founders,
         peers: Arc::new(links),
     };
     let settings = settings(&config, &folder, incarnation, group)?;

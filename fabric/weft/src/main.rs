@@ -18,6 +18,7 @@ use weft_sandbox::{Engine, Role};
 mod config;
 mod controller;
 mod data_folder;
+mod discovery;
 mod identity;
 mod node;
 mod serving;

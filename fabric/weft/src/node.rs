@@ -8,13 +8,14 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use weft_agent::{Agent, AgentSettings, NodeSettings};
 use weft_core::Incarnation;
-use weft_net::{Cluster, Party, ToControllers, WorkSettings};
+use weft_net::{Book, Cluster, Party, ToControllers, WorkSettings};
 use weft_runtime::link::local_link;
 use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
 
 use crate::config::NodeConfig;
 use crate::data_folder::DataFolder;
+use crate::discovery;
 use crate::identity::Owner;
 use crate::serving::{check_store, run_until_stopped, slots, stop_signal};
 
@@ -49,6 +50,9 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     let registry = Registry::new();
     let metrics = weft_agent::Metrics::new(&registry);
     let agent = Agent::new(settings, tasks.clone(), metrics).context("the agent does not start")?;
+    let book = Book::new(controllers);
+    let (etcd, id) = (config.etcd.as_ref(), &config.cluster);
+    discovery::begin(etcd, id, None, &config.data, &book, &tasks).await?;
     let to = ToControllers {
         cluster: Cluster {
             id: config.cluster.clone(),
@@ -58,7 +62,7 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
             },
         },
         security,
-        controllers,
+        book,
     };
     let (link, to_controllers) = local_link();
     let work = WorkSettings {

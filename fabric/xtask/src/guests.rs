@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::places::Places;
 use crate::python;
-use crate::run::{answer, cargo, guest_program, run, step};
+use crate::run::{FEATURES, answer, cargo, guest_program, run, step};
+use crate::toolchain;
 
 /// What lies in a guest's folder beside its sources, and in any folder of it.
 const BESIDE_SOURCES: [&str; 5] = ["target", "out", "data", ".venv", "__pycache__"];
@@ -19,8 +20,10 @@ const AMONG_SOURCES: [&str; 1] = ["__pycache__"];
 
 /// Builds the `weft` binary, in release as everything.
 pub(crate) fn build_weft(places: &Places) -> Result<()> {
+    toolchain::ensure_protoc()?;
     let mut command = cargo(places);
     command.args(["build", "--release", "-p", "weft", "--bin", "weft"]);
+    command.args(FEATURES);
     run(&mut command)
 }
 

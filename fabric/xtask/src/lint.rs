@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use crate::places::Places;
 use crate::prose;
-use crate::run::{cargo, run, step};
+use crate::run::{FEATURES, cargo, run, step};
+use crate::toolchain;
 
 pub(crate) fn all(places: &Places) -> Result<()> {
     let guests = guest_crates(places)?;
@@ -38,16 +39,10 @@ fn formatting(places: &Places, guests: &[PathBuf]) -> Result<()> {
 }
 
 fn workspace(places: &Places) -> Result<()> {
+    toolchain::ensure_protoc()?;
     let mut clippy = cargo(places);
-    run(clippy.args([
-        "clippy",
-        "--release",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))
+    clippy.args(["clippy", "--release", "--workspace", "--all-targets"]);
+    run(clippy.args(FEATURES).args(["--", "-D", "warnings"]))
 }
 
 fn guest(places: &Places, folder: &Path) -> Result<()> {

@@ -40,6 +40,9 @@ const KEPT_FOR_GUESTS: [&str; 11] = [
     "RUST_LOG",
 ];
 
+/// Features of what the verbs build: all of them, the same everywhere, so that nothing is built twice.
+pub(crate) const FEATURES: [&str; 2] = ["--features", "weft/etcd"];
+
 /// Cargo on the workspace, building to our target folder.
 pub(crate) fn cargo(places: &Places) -> Command {
     let mut command = program(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

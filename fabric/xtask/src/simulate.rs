@@ -3,9 +3,9 @@
 
 use anyhow::{Result, bail};
 
-use crate::flags;
 use crate::places::Places;
-use crate::run::{cargo, run, step};
+use crate::run::{FEATURES, cargo, run, step};
+use crate::{flags, toolchain};
 
 /// Seeds, if not said otherwise: some ten minutes on two cores.
 const SEEDS: u64 = 20_000;
@@ -22,7 +22,9 @@ pub(crate) fn start(places: &Places, flags: &[String]) -> Result<()> {
     }
     let mut test = cargo(places);
     // The whole workspace, so that what other verbs have built fits.
-    test.args(["test", "--workspace", "--release", "--lib", "--"]);
+    toolchain::ensure_protoc()?;
+    test.args(["test", "--workspace", "--release", "--lib"]);
+    test.args(FEATURES).arg("--");
     test.args(["simulation::whatever", "--nocapture"]);
     test.env("WEFT_SEEDS", seeds.to_string());
     test.env("WEFT_FIRST_SEED", first.to_string());

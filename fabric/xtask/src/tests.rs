@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::places::Places;
-use crate::run::{cargo, program, run, run_lines, step};
+use crate::run::{FEATURES, cargo, program, run, run_lines, step};
 use crate::{conformance, guests, toolchain};
 
 /// Tests of all steps together, as cargo's harness counts them.
@@ -106,7 +106,10 @@ fn python_tested(places: &Places) -> Result<Vec<std::path::PathBuf>> {
 
 fn workspace(places: &Places, guests: &Path, sums: &mut Sums) -> Result<()> {
     let mut command = cargo(places);
-    command.args(["test", "--release", "--workspace"]);
+    toolchain::ensure_etcd()?;
+    command
+        .args(["test", "--release", "--workspace"])
+        .args(FEATURES);
     for reason in reasons() {
         println!("skipped: {reason}");
     }

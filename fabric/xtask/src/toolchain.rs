@@ -63,6 +63,22 @@ fn install_debian() -> Result<()> {
     install(&[package.unwrap_or("lld")], "the linker of this toolchain")
 }
 
+/// Finds the compiler of protocol buffers, which discovery by etcd is built with, or installs it.
+pub(crate) fn ensure_protoc() -> Result<()> {
+    match has("protoc") || std::env::var_os("PROTOC").is_some() {
+        true => Ok(()),
+        false => install(&["protobuf-compiler"], "`protoc`, for discovery by etcd,"),
+    }
+}
+
+/// Finds etcd, which tests of discovery start, or installs it.
+pub(crate) fn ensure_etcd() -> Result<()> {
+    match has("etcd") {
+        true => Ok(()),
+        false => install(&["etcd-server"], "etcd, for tests of discovery,"),
+    }
+}
+
 fn ensure_c_compiler() -> Result<()> {
     if !has_c_compiler() {
         install(&["build-essential"], "a C compiler with its headers")?;

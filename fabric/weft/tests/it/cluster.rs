@@ -23,6 +23,10 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start(controllers: u32, nodes: u32) -> Cluster {
+        Cluster::start_with(controllers, nodes, &[])
+    }
+
+    pub(crate) fn start_with(controllers: u32, nodes: u32, arguments: &[&str]) -> Cluster {
         let mut cluster = Cluster {
             root: tempfile::tempdir().expect("a folder"),
             controllers: Vec::new(),
@@ -30,14 +34,8 @@ impl Cluster {
             guard: None,
         };
         let sizes = [controllers.to_string(), nodes.to_string()];
-        cluster.up(&[
-            "--controllers",
-            &sizes[0],
-            "--nodes",
-            &sizes[1],
-            "--slots",
-            "1",
-        ]);
+        let sizes = ["--controllers", &sizes[0], "--nodes", &sizes[1]];
+        cluster.up(&[&sizes[..], &["--slots", "1"], arguments].concat());
         cluster
     }
 

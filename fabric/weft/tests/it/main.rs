@@ -14,6 +14,8 @@ mod conservation;
 mod corpora;
 mod crash;
 mod determinism;
+#[cfg(feature = "etcd")]
+mod discovery;
 mod examples;
 mod fixture;
 mod folder;

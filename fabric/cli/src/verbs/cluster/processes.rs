@@ -145,6 +145,7 @@ impl Processes {
             token_file: &token_file,
             certs: &certs,
             ports: ports(2 * arguments.controllers as usize)?,
+            etcd: arguments.etcd.as_deref(),
         };
         let mut processes = Vec::new();
         for member in 1..=u64::from(arguments.controllers) {
@@ -169,6 +170,8 @@ struct Layout<'a> {
     certs: &'a Path,
     /// Two for each controller: of its API, and for nodes and other controllers.
     ports: Vec<u16>,
+    /// Where addresses are found, unless all settings name them.
+    etcd: Option<&'a str>,
 }
 
 impl Layout<'_> {
@@ -185,20 +188,33 @@ impl Layout<'_> {
         ports.map(peer).collect()
     }
 
+    /// Says how a process finds the controllers: `key` names those of its settings.
+    fn find_controllers(&self, settings: &mut serde_json::Value, key: &str) {
+        match self.etcd {
+            Some(url) => settings["etcd"] = serde_json::json!({ "endpoints": [url] }),
+            None => settings[key] = serde_json::json!(self.peers()),
+        }
+    }
+
     fn controller(&self, program: &dyn Program, member: u64) -> Result<Entry, Failure> {
         let name = format!("controller-{member}");
         let files =
             program.issue_certificate(self.certs, ServerRole::Controller, &member.to_string())?;
-        let settings = serde_json::json!({
+        let mut settings = serde_json::json!({
             "cluster": self.cluster,
             "member": member,
             "listen": self.api(member),
             "data": self.dir.join(&name),
             "store": self.dir.join("store"),
             "token_file": self.token_file,
-            "peers": self.peers(),
             "tls": files,
         });
+        self.find_controllers(&mut settings, "peers");
+        if self.etcd.is_some() {
+            let members: Vec<u64> = (1..=self.ports.len() as u64 / 2).collect();
+            settings["members"] = serde_json::json!(members);
+            settings["address"] = self.peers()[&member.to_string()].clone().into();
+        }
         let endpoint = Some(format!("http://{}", self.api(member)));
         self.entry(
             name,
@@ -217,16 +233,16 @@ impl Layout<'_> {
     ) -> Result<Entry, Failure> {
         let name = format!("node-{number}");
         let files = program.issue_certificate(self.certs, ServerRole::Node, &name)?;
-        let settings = serde_json::json!({
+        let mut settings = serde_json::json!({
             "cluster": self.cluster,
             "node": name,
             "data": self.dir.join(&name),
             "store": self.dir.join("store"),
             "slots": slots.unwrap_or(0),
             "drain_seconds": DRAIN_SECONDS,
-            "controllers": self.peers(),
             "tls": files,
         });
+        self.find_controllers(&mut settings, "controllers");
         self.entry(name, ServerRole::Node, None, None, settings)
     }
 
