@@ -10,8 +10,9 @@ use weft_protocol::{
     StageContext, Work,
 };
 
-use super::io::Request;
+use super::io::{Now, Request};
 use super::nodes::{ExecutorView, NodeView};
+use super::quarantine::is_trusted;
 use super::queue::Describe;
 use super::{AHEAD, Output, Scheduler, Turn, job};
 
@@ -177,9 +178,11 @@ impl Scheduler {
         view.executors.get_mut(&target.epoch)
     }
 
-    /// The ready executor of the tenant whose node does least, among those that `fits`.
+    /// The ready executor of the tenant whose node does least, among those that `fits`. Of a node on which attempts
+    /// keep failing only if there is no other.
     fn ready(
         &self,
+        now: Now,
         tenant: &TenantId,
         fits: impl Fn(&NodeView, &ExecutorView) -> bool,
     ) -> Option<Target> {
@@ -187,13 +190,17 @@ impl Scheduler {
             let executors = view.executors.iter();
             executors.map(move |(epoch, executor)| (node, view, *epoch, executor))
         });
+        let takes_work = |(_, view, _, executor): &(&NodeId, &NodeView, Epoch, &ExecutorView)| {
+            executor.ready && executor.is_of(tenant) && view.takes_commands() && !view.draining
+        };
+        let candidates: Vec<_> = candidates.filter(takes_work).collect();
+        let trusted = |view: &NodeView| is_trusted(view, now.monotonic_ms);
+        // Also if it is full: what fails at once would be given all that the others have no room for.
+        let any_trusted = candidates.iter().any(|(_, view, _, _)| trusted(view));
         candidates
+            .into_iter()
             .filter(|(_, view, _, executor)| {
-                executor.ready
-                    && executor.is_of(tenant)
-                    && view.takes_commands()
-                    && !view.draining
-                    && fits(view, executor)
+                (trusted(view) || !any_trusted) && fits(view, executor)
             })
             // In thousandths of a slot: nodes differ in size.
             .min_by_key(|(_, view, _, _)| view.n_running() * 1_000 / (view.slots.max(1) as usize))
@@ -232,7 +239,7 @@ impl Scheduler {
             let fits = |view: &NodeView, one: &ExecutorView| {
                 one.describing.is_empty() && view.compatibility == engine
             };
-            let Some(target) = self.ready(tenant, fits) else {
+            let Some(target) = self.ready(turn.now, tenant, fits) else {
                 return;
             };
             let request = self.next_request;
@@ -252,7 +259,7 @@ impl Scheduler {
 
     fn dispatch_checks(&mut self, turn: &mut Turn<'_>, tenant: &TenantId) {
         while !self.queue.of(tenant).checks.is_empty() {
-            let Some(target) = self.ready(tenant, |_, _| true) else {
+            let Some(target) = self.ready(turn.now, tenant, |_, _| true) else {
                 return;
             };
             let Some((mut request, answer)) = self.queue.of(tenant).checks.pop_front() else {
@@ -270,7 +277,7 @@ impl Scheduler {
 
     fn dispatch_steps(&mut self, turn: &mut Turn<'_>, tenant: &TenantId) {
         while !self.queue.of(tenant).steps.is_empty() {
-            let Some(target) = self.ready(tenant, |_, _| true) else {
+            let Some(target) = self.ready(turn.now, tenant, |_, _| true) else {
                 return;
             };
             if let Some(step) = self.queue.of(tenant).steps.pop_front() {
@@ -337,7 +344,7 @@ impl Scheduler {
                 false => view.n_running() < view.slots as usize + AHEAD,
             }
         };
-        let Some(target) = self.ready(tenant, has_room) else {
+        let Some(target) = self.ready(turn.now, tenant, has_room) else {
             return false;
         };
         if let Some(id) = self.queue.pop(tenant) {

@@ -20,6 +20,7 @@ mod executors;
 pub(crate) mod io;
 mod leadership;
 mod nodes;
+mod quarantine;
 mod queue;
 mod requests;
 mod results;

@@ -12,6 +12,7 @@ use weft_protocol::{
 
 use super::io::{CheckAnswer, Marks, Pending};
 use super::leadership::Phase;
+use super::quarantine::Record;
 use super::{LEASE_MS, Scheduler, Turn, job};
 
 /// An executor, and what it was given.
@@ -66,6 +67,8 @@ pub(super) struct NodeView {
     pub(super) executors: BTreeMap<Epoch, ExecutorView>,
     /// Tenants for which a lease is being proposed.
     pub(super) granting: BTreeSet<TenantId>,
+    /// What its attempts came to lately.
+    pub(super) record: Record,
     /// Since when its link is down.
     pub(super) down_since_ms: Option<u64>,
     /// The question for its status that has no answer.
@@ -221,6 +224,7 @@ impl Scheduler {
             slots: status.slots,
             compatibility: status.compatibility.clone(),
             granting: std::mem::take(&mut before.granting),
+            record: before.record,
             ..NodeView::default()
         };
         let joined = view.joined;

@@ -51,6 +51,21 @@ fn whoever_leads_nothing_finished_is_redone_and_nothing_is_lost() {
     }
 }
 
+/// A node on which everything fails at once is idle, and yet not given every task.
+#[test]
+fn a_broken_node_does_not_fail_jobs() {
+    for seed in 0..20 {
+        let seed = Seed(seed);
+        let mut world = World::without_faults(seed.0);
+        world.break_node("a");
+        for _ in 0..N_STEPS {
+            world.step();
+        }
+        world.settle();
+        assert_eq!(world.n_failed(), 0, "jobs that failed");
+    }
+}
+
 /// A leader that is never lost, and executors that never die: nothing is done twice.
 #[test]
 fn without_faults_each_task_has_one_attempt() {

@@ -7,6 +7,7 @@ use weft_core::{ErrorCode, JobId, NodeId, Problem, TenantId};
 use super::dispatch::MAX_RECORDING;
 use super::leadership::Phase;
 use super::nodes::NodeView;
+use super::quarantine::is_trusted;
 use super::{AHEAD, Scheduler, Turn, job};
 
 /// Knowledge of the leader's scheduler of a job, or of a tenant's queue.
@@ -197,6 +198,9 @@ impl Scheduler {
                 (true, false) => Err(format!(
                     "it has {tasks} tasks: as many as it has slots, and {AHEAD} more"
                 )),
+                (true, true) if !is_trusted(view, turn.now.monotonic_ms) => Ok(
+                    "attempts on it kept failing: it takes work if no other node does".to_owned(),
+                ),
                 (true, true) => Ok("it takes work".to_owned()),
             }
         } else if let Some(at_ms) = paused {

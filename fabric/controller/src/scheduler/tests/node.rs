@@ -40,6 +40,8 @@ pub(crate) struct Node {
     /// Messages on their way to the leader.
     pub(crate) outbox: VecDeque<FromAgent>,
     pub(crate) link_up: bool,
+    /// Every task fails on it at once.
+    pub(crate) broken: bool,
 }
 
 /// News of a node for the world's books.
@@ -75,6 +77,7 @@ impl Node {
             inbox: VecDeque::new(),
             outbox: VecDeque::new(),
             link_up: true,
+            broken: false,
         }
     }
 
@@ -194,7 +197,7 @@ impl Node {
             Doing::Task(request) => {
                 let key = (request.id.job.clone(), request.id.stage);
                 let context = &executor.stages[&key];
-                let fails = faults && random.percent(7);
+                let fails = self.broken || (faults && random.percent(7));
                 let result = match fails {
                     true => Err(failure(&request)),
                     false => Ok(commit(&request, &context.inputs)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use weft_control::{COMMAND_VERSION, Command, ComponentRecord, Envelope, Origin, State};
+use weft_control::{COMMAND_VERSION, Command, ComponentRecord, Envelope, Origin, Outcome, State};
 use weft_core::job::{JobSpec, decode};
 use weft_core::{
     AttemptId, Digest, Epoch, ErrorCode, FunctionKind, FunctionRecord, FunctionUsage, Incarnation,
@@ -468,6 +468,21 @@ impl World {
     }
 
     // ---- what may happen
+
+    /// From now on every task fails on a node.
+    pub(super) fn break_node(&mut self, name: &str) {
+        let id: NodeId = name.parse().expect("it is a node's id");
+        self.nodes.get_mut(&id).expect("it is there").broken = true;
+    }
+
+    /// Jobs that have ended, and not succeeded.
+    pub(super) fn n_failed(&self) -> usize {
+        let tenants = self.state.tenants.values();
+        let ended = tenants.flat_map(|of| of.ended.values());
+        ended
+            .filter(|job| job.outcome != Outcome::Succeeded)
+            .count()
+    }
 
     pub(super) fn step(&mut self) {
         self.now_ms += self.random.next() % 40;
