@@ -60,7 +60,7 @@ impl PeerLinks {
         let (shared, spawner) = (Arc::clone(&links), tasks.clone());
         let members = members.clone();
         let mut new = book.members();
-        let mut link_known = move |new: &mut NewMembers| {
+        let link_known = move |new: &mut NewMembers| {
             for member in new.known().into_iter().filter(|member| *member != me) {
                 let dialler = |purpose| {
                     let members = Some(members.clone());
