@@ -7,7 +7,7 @@ A history is a list of events, one for each request. What is checked are registe
 is its id, the answer of an invocation under its key, a version of a component. For these the check is exact, and needs no search:
 
     two values       a key has two values, or two keys have one job
-    lost             a read finds nothing, and began after the write was acknowledged, or after another read that saw it had ended
+    lost             a read finds nothing, and began after the write was acknowledged, or after another read that saw it had ended; told once a key
     too early        a read sees a value, and had ended before the first request to write it began
     two endings      a job has ended in two ways
     went back        a read shows an earlier status of a job than one that had ended before it began: through the same life of the same controller,
@@ -34,8 +34,10 @@ class Event(typing.NamedTuple):
     asked: str
     # Which life of it answered: another after each kill. None if it was killed meanwhile.
     life: typing.Optional[int]
-    # Value of a write: the job's id, the answer; of a read MISSING, a job's status, or another value. None if the request says nothing.
+    # Value of a write: the job's id, the answer, the component's digest; of a read MISSING, the job's status, or the digest. None if it says nothing.
     result: typing.Optional[str]
+    # For whoever looks for the reason.
+    note: str = ""
 
 
 class Violation(typing.NamedTuple):
@@ -55,6 +57,11 @@ def two_values(events):
             values[event.kind, event.key].setdefault(event.result, event)
             if event.kind == "job":
                 keys[event.result].setdefault(event.key, event)
+    components = {event.key for event in events if event.kind == "component"}
+    for read in reads(events):
+        # Reads of jobs tell a status.
+        if read.result != MISSING and read.key in components:
+            values["component", read.key].setdefault(read.result, read)
     found = [Violation("two values", f"{kind} {key} has several values: {all_of(given)}") for (kind, key), given in values.items() if len(given) > 1]
     return found + [Violation("two values", f"job {id} has several keys: {all_of(given)}") for id, given in keys.items() if len(given) > 1]
 
@@ -65,8 +72,16 @@ def lost(events):
         name = written(event) if event.kind != "read" else event.key if event.result != MISSING else None
         if name is not None and event.result is not None and (name not in known or event.ended < known[name].ended):
             known[name] = event
-    return [Violation("lost", f"{told(read)}, after {told(known[read.key])}")
-            for read in reads(events) if read.result == MISSING and read.key in known and known[read.key].ended < read.began]
+    missing = collections.defaultdict(list)
+    for read in reads(events):
+        if read.result == MISSING and read.key in known and known[read.key].ended < read.began:
+            missing[read.key].append(read)
+    found = []
+    for key, late in missing.items():
+        first = min(late, key=lambda read: read.began)
+        more = f"; so did {len(late) - 1} more" if len(late) > 1 else ""
+        found.append(Violation("lost", f"{told(first)}, after {told(known[key])}{more}"))
+    return found
 
 
 def too_early(events):
@@ -121,7 +136,8 @@ def written(event):
 
 def told(event):
     life = "" if event.life is None else f" (life {event.life})"
-    return f"{event.kind} of {event.key} at {event.asked}{life} told `{event.result}`, {event.began:.3f} to {event.ended:.3f} s"
+    note = f" ({event.note})" if event.note else ""
+    return f"{event.kind} of {event.key} at {event.asked}{life} told `{event.result}`, {event.began:.3f} to {event.ended:.3f} s{note}"
 
 
 def all_of(events):
@@ -152,10 +168,10 @@ def planted(draw):
             moment = draw.uniform(at - 2, at + 8)
             passed = sum(step <= moment for step in steps)
             event("read", id, moment, [MISSING, "planning", "running", "publishing", "succeeded"][passed])
-        event("component", f"c@{number}", at, "stored")
+        event("component", f"c@{number}", at, f"digest-{number}")
         for _ in range(draw.randint(0, 5)):
             moment = draw.uniform(at - 2, at + 8)
-            event("read", f"c@{number}", moment, "stored" if moment >= at else MISSING)
+            event("read", f"c@{number}", moment, f"digest-{number}" if moment >= at else MISSING)
     draw.shuffle(events)
     return events
 
@@ -184,9 +200,10 @@ def _test():
         (["lost"], acknowledged + [of("read", "id", 3, 4, MISSING, "y", None)]),
         # Nobody was told that it is written, but it was seen.
         (["lost"], [unanswered, of("job", "k", 9, 10, "id"), of("read", "id", 3, 4, "planning"), of("read", "id", 5, 6, MISSING)]),
-        (["lost"], [of("component", "c@1", 1, 2, "stored"), of("read", "c@1", 3, 4, MISSING)]),
+        (["lost"], [of("component", "c@1", 1, 2, "digest"), of("read", "c@1", 3, 4, MISSING)]),
         (["two values"], acknowledged + [of("job", "k", 3, 4, "other")]),
         (["two values"], acknowledged + [of("job", "l", 3, 4, "id")]),
+        (["two values"], [of("component", "c@1", 1, 2, "digest"), of("read", "c@1", 1, 2, "another")]),
         (["two values"], [of("invocation", "k", 1, 2, "one"), of("invocation", "k", 1, 2, "two")]),
         (["too early"], acknowledged + [of("read", "id", 0, 0.5, "planning")]),
         (["two endings"], acknowledged + [of("read", "id", 3, 6, "succeeded"), of("read", "id", 3, 6, "failed", "y")]),
@@ -221,7 +238,7 @@ def _some(draw, events, is_wanted):
 
 
 def _another_value(draw, events):
-    write = _some(draw, events, lambda event: event.kind in ("job", "invocation"))
+    write = _some(draw, events, lambda event: event.kind != "read" or event.key.startswith("c@") and event.result != MISSING)
     return write and write._replace(result="another")
 
 
@@ -232,7 +249,8 @@ def _lose(draw, events):
 
 def _see_early(draw, events):
     write = _some(draw, events, lambda event: event.kind in ("job", "component"))
-    return write and Event("read", written(write), -10, min(event.began for event in events) - 0.01, "y", None, "planning")
+    result = write and ("planning" if write.kind == "job" else write.result)
+    return write and Event("read", written(write), -10, min(event.began for event in events) - 0.01, "y", None, result)
 
 
 def _end_twice(draw, events):
@@ -241,7 +259,7 @@ def _end_twice(draw, events):
 
 
 def _go_back(draw, events):
-    read = _some(draw, events, lambda event: event.kind == "read" and event.result in ("running", "publishing", "succeeded") and event.life is not None)
+    read = _some(draw, events, lambda event: event.kind == "read" and STATUSES.get(event.result, 0) > 0 and event.life is not None)
     return read and read._replace(began=read.ended + 0.01, ended=read.ended + 1, result="planning")
 
 
