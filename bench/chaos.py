@@ -10,7 +10,7 @@ has no answer; others deploy components, and read jobs and components, each thro
 few seconds there is a fault of `nemesis.py`. After a round the cluster heals, and must show:
 
     every job that was acknowledged has succeeded, under one id for each key
-    every weblog job has published the bytes of the first, undisturbed one
+    every weblog job has published the bytes of the first, undisturbed one, and has its log
     every key has one answer, however often it is asked for
     every component that was acknowledged can be invoked at once
     answers fit together, as `histories.py` says: what was acknowledged or seen is found through any controller, and is the same
@@ -22,7 +22,7 @@ wrong, too. A round without faults comes first, and is no part of --rounds. The 
 printed, and so are the faults. With --ledger, a line for each round goes to the end of that file. After a round with something wrong, settings and
 logs of all processes, events and faults are kept in a folder that is printed.
 """
-import argparse, hashlib, http.client, itertools, json, os, random, re, shutil, subprocess, sys, tempfile, threading, time
+import argparse, collections, hashlib, http.client, itertools, json, os, random, re, shutil, subprocess, sys, tempfile, threading, time
 
 import histories, measure
 from histories import Event
@@ -35,6 +35,8 @@ HEAL_S = 60
 READ_TIMEOUT_S = 4
 READ_PAUSE_S = 0.02
 DEPLOY_PAUSE_S = 1
+# Data folders of controllers grow to 100 MB each: they are kept for so many rounds with something wrong.
+KEPT_WITH_DATA = 3
 # Name and version of a component, as they stand beside each other in its data, and the number of those that were deployed under other names.
 NAMED = b"hello0.1.0"
 DEPLOYED = itertools.count()
@@ -302,6 +304,14 @@ def digest(folder):
     return found
 
 
+def published(cluster, draw, id, folder, until):
+    """Digests of the files of a job, and how often it has which line in its log, or None."""
+    answer = cluster.insist(draw, until, "GET", f"/v1/jobs/{id}/logs")
+    told = json.loads(answer[1]) if answer and answer[0] == 200 else {"items": [], "dropped": None}
+    lines = collections.Counter((line["stage"], line["task"], line["message"]) for line in told["items"])
+    return digest(folder), lines if told["dropped"] is not None else None
+
+
 def round_of(cluster, seed, number, job, wasm, expected, out, deck):
     draw = random.Random(f"{seed} {number}")
     history = History(cluster)
@@ -330,8 +340,13 @@ def round_of(cluster, seed, number, job, wasm, expected, out, deck):
         ended = wait(cluster, draw, id, heal)
         if ended != "succeeded":
             history.fault(f"weblog {id} is: {ended}")
-        elif digest(folder) != expected:
-            history.fault(f"weblog {id} has other bytes")
+        else:
+            files, log = published(cluster, draw, id, folder, heal)
+            if files != expected[0]:
+                history.fault(f"weblog {id} has other bytes")
+            # Attempts that failed may have logged, too.
+            if log is None or expected[1] - log:
+                history.fault(f"weblog {id} has another log: {log and f'{log.total()} lines of {expected[1].total()}'}")
         shutil.rmtree(folder, ignore_errors=True)
     for written in history.written:
         for address in cluster.addresses:
@@ -342,9 +357,10 @@ def round_of(cluster, seed, number, job, wasm, expected, out, deck):
     return history, nemesis, rate, time.monotonic() - began
 
 
-def keep(cluster, history, nemesis, folder):
+def keep(cluster, history, nemesis, folder, with_data):
     """Keeps what shows how a round went wrong. Moments are in seconds, as the violations have them, and in the time of the logs."""
-    shutil.copytree(cluster.dir, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("store"))
+    data = () if with_data else cluster.processes
+    shutil.copytree(cluster.dir, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("store", *data))
     offset = time.time() - time.monotonic()
     clock = lambda at: at and time.strftime("%H:%M:%S", time.gmtime(at + offset)) + f"{(at + offset) % 1:.3f}"[1:]
     with open(os.path.join(folder, "events.jsonl"), "w") as events:
@@ -392,9 +408,9 @@ def main():
                    "output": {"daily": {"from": "daily", "format": "parquet", "uri": "OUT"}}}
             first = json.loads(json.dumps(job).replace("OUT", os.path.join(folder, "first")))
             answer = cluster.insist(draw, time.monotonic() + 60, "POST", "/v1/jobs", json.dumps(first), {"content-type": "application/json"})
-            if answer is None or wait(cluster, draw, json.loads(answer[1])["id"], time.monotonic() + 60) != "succeeded":
+            if answer is None or wait(cluster, draw, id_of(answer[1]), time.monotonic() + 60) != "succeeded":
                 raise SystemExit(f"the undisturbed job does not succeed: {answer}")
-            expected = digest(os.path.join(folder, "first"))
+            expected = published(cluster, draw, id_of(answer[1]), os.path.join(folder, "first"), time.monotonic() + 60)
             until, number, undisturbed, deck = time.monotonic() + 60 * a.minutes, 0, None, Deck(random.Random(f"{seed} faults"))
             while number == 0 or (number <= a.rounds if a.rounds else time.monotonic() < until):
                 history, nemesis, rate, took = round_of(cluster, seed, number, job, wasm, expected, os.path.join(folder, "out"),
@@ -421,7 +437,7 @@ def main():
                         ledger.write(json.dumps(line) + "\n")
                 if history.wrong:
                     kept = os.path.join(tempfile.gettempdir(), f"weft-chaos-{seed}-{number}")
-                    keep(cluster, history, nemesis, kept)
+                    keep(cluster, history, nemesis, kept, failed <= KEPT_WITH_DATA)
                     print(f"kept {kept}", flush=True)
                 number += 1
         finally:
