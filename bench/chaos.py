@@ -150,7 +150,6 @@ class History:
         with self.lock:
             self.wrong.append(what)
 
-
     def write(self, kind, key, result_of):
         """Hears of the attempts of a write; `result_of` finds in an answer what was written."""
         def told(address, began, answer):

@@ -12,7 +12,7 @@ place of the real one. It passes bytes on, and looks at none of them: TLS goes t
     heal       carry all again. What has waited arrives first, even that of connections which their dialler has given up.
 
 An end of a connection that dies behind a cut is not known on the other side before it heals. What waits is bounded by the buffers of sockets: a
-sender that fills them waits, too.
+sender that fills them waits, too. The mesh acknowledges what it has read, so nothing comes of time-outs of TCP itself; resets stand for these.
 
 The ports are served by a process of their own, so that the test's threads do not delay them. It ends with the mesh, or with the test.
 """
