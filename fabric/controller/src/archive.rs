@@ -153,19 +153,29 @@ async fn read_lines(blobs: &Blobs, key: &str) -> Result<Vec<LogLine>, weft_store
 }
 
 /// Writes the archive objects of a job whose outcome stands, then removes what it left behind. Can be repeated from the start.
-pub(crate) async fn archive(blobs: &Blobs, job: &Job) -> Result<String, Problem> {
+///
+/// What is archived stays: a leader that was paused here finds that the next one has archived the job, and removed the logs
+/// of its tasks. `still_leads` is asked before anything is written. Errors: it says no, the store fails.
+pub(crate) async fn archive(
+    blobs: &Blobs,
+    job: &Job,
+    still_leads: impl Future<Output = Result<(), Problem>>,
+) -> Result<String, Problem> {
     let key = archive_key(&job.id);
     let failed = |error: weft_store::Error| error.problem();
     if !blobs.exists(&key).await.map_err(failed)? {
         let collected = collect_log(blobs, job).await;
+        still_leads.await?;
         if collected.lines_lost > 0 {
             let lines = collected.lines_lost;
             tracing::warn!(job = %job.id, lines, "logs of tasks are gone, and their lines with them");
         }
         let (log, whole) = (encode(&collected.log()?)?, encode(job)?);
-        let put = blobs.put_durable(&log_key(&job.id), log).await;
-        put.map_err(failed)?;
-        blobs.put_durable(&key, whole).await.map_err(failed)?;
+        let log_key = log_key(&job.id);
+        for (key, object) in [(&log_key, log), (&key, whole)] {
+            let created = blobs.create_durable(key, object).await;
+            created.map_err(failed)?;
+        }
     }
     let succeeded =
         matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded);

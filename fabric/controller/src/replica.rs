@@ -282,6 +282,27 @@ impl Replica {
             .map_err(|error| problem(&error))
     }
 
+    /// Makes sure that this member leads in `term`, now: it may have been paused, or cut off.
+    ///
+    /// Errors: `busy` if it does not, or nobody knows.
+    pub(crate) async fn still_leads(&self, term: u64) -> Result<(), Problem> {
+        self.catch_up().await?;
+        let status = self.status();
+        match status.is_leader && status.term == term {
+            true => Ok(()),
+            false => {
+                let detail = "this controller leads no more; try again";
+                Err(Problem::new(ErrorCode::Busy, detail))
+            }
+        }
+    }
+
+    /// Whether what this member does not have may have been acknowledged by another one: also if it leads,
+    /// or believes so, or knows of no leader.
+    pub(crate) fn may_lag(&self) -> bool {
+        self.peers.is_some()
+    }
+
     /// Has a command replicated; returns when it is on disk of a majority and applied here. A command
     /// whose leadership was lost is proposed again, within [`LEADER_PATIENCE`], and applied once.
     ///

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 
 use crate::durable::sync_file_and_folder;
 use crate::error::{Error, Result};
@@ -87,6 +87,27 @@ impl Blobs {
         tokio::task::spawn_blocking(sync)
             .await
             .map_err(|error| Error::Encoding(error.to_string()))?
+    }
+
+    /// Writes a blob that is not there yet, and makes sure that it outlives the machine. Returns false if it is
+    /// there: then nothing is changed.
+    pub async fn create_durable(&self, key: &str, bytes: Bytes) -> Result<bool> {
+        self.puts.fetch_add(1, Ordering::Relaxed);
+        let created = self
+            .store
+            .put_opts(&Path::from(key), bytes.into(), PutMode::Create.into())
+            .await;
+        let is_new = match created {
+            Ok(_) => true,
+            Err(object_store::Error::AlreadyExists { .. }) => false,
+            Err(source) => return Err(fail(key)(source)),
+        };
+        let path = self.local_path(key);
+        let sync = move || sync_file_and_folder(&path);
+        tokio::task::spawn_blocking(sync)
+            .await
+            .map_err(|error| Error::Encoding(error.to_string()))??;
+        Ok(is_new)
     }
 
     /// Starts an object that is written piece by piece; it appears when the writer is shut down.

@@ -1,4 +1,4 @@
-//! `cargo xtask chaos`: a cluster of real processes is killed and paused while clients use it, and
+//! `cargo xtask chaos`: processes of a real cluster are killed, paused and cut off while clients use it, and it
 //! must keep its word; see `bench/chaos.py`. `cargo xtask failover` times what clients see of it.
 
 use std::process::Command;
@@ -18,12 +18,13 @@ const LOG_FILES: u32 = 6;
 
 /// Runs rounds of faults. Lines of the rounds go to the end of `bench/chaos.jsonl`.
 pub(crate) fn start(places: &Places, flags: &[String]) -> Result<()> {
-    let (mut minutes, mut seed) = (MINUTES, None);
+    let (mut length, mut seed) = (("--minutes", MINUTES), None);
     for flag in flags::read(flags, &[])? {
         match flag.name {
-            "--minutes" => minutes = flag.parse()?,
+            "--minutes" => length = ("--minutes", flag.parse()?),
+            "--rounds" => length = ("--rounds", flag.parse()?),
             "--seed" => seed = Some(flag.parse::<u64>()?),
-            name => bail!("`chaos` has no `{name}`, but --minutes, --seed"),
+            name => bail!("`chaos` has no `{name}`, but --minutes, --rounds, --seed"),
         }
     }
     build(places)?;
@@ -36,7 +37,8 @@ pub(crate) fn start(places: &Places, flags: &[String]) -> Result<()> {
     })?;
     let mut chaos = script(places, "chaos.py");
     chaos.arg("--logs").arg(&folder.0);
-    chaos.args(["--minutes", &minutes.to_string()]);
+    let (name, number) = length;
+    chaos.args([name, &number.to_string()]);
     chaos
         .arg("--ledger")
         .arg(places.root.join("bench/chaos.jsonl"));

@@ -39,7 +39,7 @@ Usage: cargo xtask VERB
   logs     make access logs: --bytes 256MB --out DIR [--files 8] [--seed 1]
   conformance
            compare what Weft reads and writes with others: --files DIR (suites of files), --tables 1000 (random ones), --seed N
-  chaos    kill and pause processes of a cluster while clients use it: [--minutes 5] [--seed N]
+  chaos    kill, pause and cut off processes of a cluster while clients use it: [--minutes 5 | --rounds 60] [--seed N]
   simulate run controllers and nodes from seeds, on disks and networks that fail: [--seeds 20000] [--first 0]
   failover time what clients see when the leader of a cluster is killed or paused
   bench    measure a clean checkout and write bench/RESULTS.md: [--peers] [--scale 1] [--runs 5] [--only NAME]

@@ -116,15 +116,16 @@ pub(crate) async fn invoke(
     Ok(respond(answer?))
 }
 
-/// The function that a reference means now. On a follower it may have been deployed a moment ago, through
-/// another controller.
+/// The function that a reference means now. It may have been deployed a moment ago, through another controller.
+///
+/// Errors: `busy` if nobody can say.
 async fn pin(api: &Api, tenant: &TenantId, reference: &str) -> Result<PinnedFunction, Problem> {
     let pin = || match api.replica.state().tenant(tenant) {
         Some(tenant) => tenant.pin_call(reference),
         None => Tenant::default().pin_call(reference),
     };
     match pin() {
-        Err(_) if api.replica.leader_elsewhere().is_some() => {
+        Err(_) if api.replica.may_lag() => {
             api.replica.catch_up().await?;
             pin()
         }

@@ -56,6 +56,15 @@ async fn look_where<T>(
         )
     };
     let id: JobId = id.parse().map_err(|_| missing())?;
+    let is_here = || {
+        let state = api.replica.state();
+        let of = state.tenant(tenant);
+        of.is_some_and(|of| of.jobs.contains_key(&id) || of.ended.contains_key(&id))
+    };
+    if !is_here() && api.replica.may_lag() {
+        // Another controller may have accepted it a moment ago.
+        api.replica.catch_up().await?;
+    }
     let archived = {
         let state = api.replica.state();
         let tenant = state.tenant(tenant).ok_or_else(missing)?;

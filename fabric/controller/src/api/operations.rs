@@ -320,10 +320,10 @@ pub(crate) async fn cluster(State(api): State<Api>) -> Json<Value> {
     }))
 }
 
-/// On a follower, asks again what was not found, once everything shows that any member has acknowledged:
-/// a client may have made it a moment ago on another.
+/// Of a group, asks again what was not found, once everything shows that any member has acknowledged: a client may have
+/// made it a moment ago on another. If nobody can say what was, the answer is `busy`: a 404 is taken for the truth.
 pub(crate) async fn look_again(State(api): State<Api>, request: Request, next: Next) -> Response {
-    if request.method() != Method::GET || api.replica.leader_elsewhere().is_none() {
+    if request.method() != Method::GET || !api.replica.may_lag() {
         return next.run(request).await;
     }
     let mut again = Request::new(Body::empty());
@@ -332,8 +332,11 @@ pub(crate) async fn look_again(State(api): State<Api>, request: Request, next: N
     *again.headers_mut() = request.headers().clone();
     *again.extensions_mut() = request.extensions().clone();
     let found = next.clone().run(request).await;
-    if found.status() != StatusCode::NOT_FOUND || api.replica.catch_up().await.is_err() {
+    if found.status() != StatusCode::NOT_FOUND {
         return found;
     }
-    next.run(again).await
+    match api.replica.catch_up().await {
+        Ok(()) => next.run(again).await,
+        Err(problem) => Failure::from(problem).into_response(),
+    }
 }

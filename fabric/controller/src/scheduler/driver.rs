@@ -189,8 +189,11 @@ impl Driver {
             }
             Output::Archive(tenant, job) => {
                 let (blobs, done) = (self.blobs.clone(), self.done.clone());
+                let replica = self.replica.clone();
+                let term = replica.status().term;
                 self.tasks.spawn("archive", OnError::Log, async move {
-                    let result = archive::archive(&blobs, &job).await;
+                    let still_leads = replica.still_leads(term);
+                    let result = archive::archive(&blobs, &job, still_leads).await;
                     if result.is_ok() {
                         weft_failpoint::hit("archived");
                     }

@@ -39,11 +39,10 @@ impl World {
         let key = (controller.id, node.clone());
         let link = self.links.get_mut(&key).expect("all are there");
         link.clear();
-        if std::mem::take(&mut link.up) {
-            if let Some(process) = &mut controller.process {
-                let down = Input::LinkDown(node.clone(), Duration::ZERO);
-                process.link_news.push_back(down);
-            }
+        let was_up = std::mem::take(&mut link.up);
+        if let Some(process) = controller.process.as_mut().filter(|_| was_up) {
+            let down = Input::LinkDown(node.clone(), Duration::ZERO);
+            process.link_news.push_back(down);
         }
     }
 
