@@ -414,13 +414,13 @@ pub(crate) struct MembersArguments {
 pub(crate) enum MembersCommand {
     /// Add a controller that runs with `join = true`, and wait until it votes
     Add {
-        /// Its number
+        /// Number of the controller
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         member: u64,
     },
     /// Remove a controller for good
     Remove {
-        /// Its number
+        /// Number of the controller
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         member: u64,
     },

@@ -77,9 +77,10 @@ pub(crate) enum Input {
 impl Handle {
     /// Puts a command into the log and returns the state machine's answer, once it is committed and applied here.
     ///
-    /// Errors: `NotLeader` names the member to ask; `Invalid` where the command is empty or too large; `Unavailable` where the
-    /// queue is full (nothing happened) or leadership was lost (the outcome is unknown); `Closed` after the member stopped (the
-    /// outcome is unknown). A dropped future leaves the outcome unknown as well, and nothing behind.
+    /// Errors: `NotLeader` names the member to ask; `Invalid` where the command is empty or too large;
+    /// `Unavailable` where the queue is full (nothing happened) or leadership was lost (the outcome is
+    /// unknown); `Closed` after the member stopped (the outcome is unknown). A dropped future leaves the
+    /// outcome unknown as well, and nothing behind.
     pub async fn propose(&self, command: Vec<u8>) -> Result<Vec<u8>, Error> {
         let answer = self.enqueue(command)?;
         answer.await.unwrap_or(Err(Error::Closed))
@@ -112,8 +113,9 @@ impl Handle {
 
     /// Changes the members, and returns once the change is applied here.
     ///
-    /// Errors: `NotLeader`; `Invalid` where the change would leave the group without a majority that is alive, or the leader is
-    /// to remove itself; `Unavailable` where another change is under way (nothing happened) or leadership was lost (the outcome is unknown).
+    /// Errors: `NotLeader`; `Invalid` where the change would leave the group without a majority that is
+    /// alive, or the leader is to remove itself; `Unavailable` where another change is under way (nothing
+    /// happened) or leadership was lost (the outcome is unknown).
     pub async fn change_members(&self, change: Change) -> Result<(), Error> {
         let (asker, answered) = oneshot::channel();
         self.send(Input::Change(change, asker))?;
@@ -121,8 +123,8 @@ impl Handle {
         answer.map(drop)
     }
 
-    /// Returns how many entries a member lacks, as far as this one knows: nothing if this one does not lead, or the other is no
-    /// member.
+    /// Returns how many entries a member lacks, as far as this one knows: nothing if this one does not lead,
+    /// or the other is no member.
     ///
     /// Errors: the queue is full, or the member has stopped.
     pub async fn lag(&self, member: u64) -> Result<Option<u64>, Error> {

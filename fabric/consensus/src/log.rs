@@ -28,7 +28,7 @@ mod storage;
 const GROUP: u64 = 1;
 const MEMBER_KEY: &[u8] = b"member";
 const HARD_STATE_KEY: &[u8] = b"hard-state";
-/// Who belonged to the group when the folder was new, or by the snapshot that the log begins behind.
+/// The members of the group when the folder was new, or by the snapshot that the log begins behind.
 const MEMBERS_KEY: &[u8] = b"voters";
 const COMPACTED_KEY: &[u8] = b"compacted";
 
@@ -183,7 +183,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// What the settings name counts for a new folder only: members have come and gone since.
+    /// Reads the members. Those of the settings count for a new folder only: members have come and gone since.
     fn load_members(&mut self) -> Result<(), Error> {
         let members = self
             .engine

@@ -1,11 +1,12 @@
-//! Who belongs to a group, and how that changes.
+//! The members of a group, and how they change.
 //!
 //! ```text
-//!   add_learner ──▶ learner: gets the log, has no vote ──add_voter, once it has caught up──▶ voter ──remove──▶ gone
+//!   add ──▶ learner: gets the log, no vote ──once it has caught up──▶ voter ──remove──▶ gone
 //! ```
 //!
-//! A change is an entry of the log. A member that is added knows nothing of the group: what it gets first must be a snapshot,
-//! which names the members. So whoever applies a change writes one, and forgets the first entry.
+//! A change is an entry of the log. A member that is added knows nothing of the group: what it gets first
+//! must be a snapshot, which names the members. So whoever applies a change writes one, and forgets the
+//! first entry.
 
 use raft::eraftpb::{ConfChange, ConfChangeType, ConfState};
 

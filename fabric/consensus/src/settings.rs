@@ -13,8 +13,8 @@ const COMMAND_BYTES_CEILING: usize = 64 << 20;
 pub struct Settings {
     /// This member, not zero, unique in the group.
     pub id: u64,
-    /// Members of the group when it begins, this one included. Empty for a member that joins a group, and waits until it is
-    /// added. Where the folder is not new, it says who the members are.
+    /// Members of the group when it begins, this one included. Empty for a member that joins a group, and
+    /// waits until it is added. Where the folder is not new, it says who the members are.
     pub voters: Vec<u64>,
     /// Where log and snapshots lie; made if missing. Nothing else may write there.
     pub folder: PathBuf,
@@ -34,9 +34,9 @@ pub struct Settings {
     pub max_command_bytes: usize,
     /// Called with the name of the place reached, so that a test can stop or kill the process there.
     ///
-    /// `raft-append`: before log entries are written and synced. `raft-appended`: after it, before anybody hears of them.
-    /// `snapshot-write`: a snapshot lies under its temporary name. `snapshot-written`: it has its final name, the log is
-    /// not compacted yet.
+    /// `raft-append`: before log entries are written and synced. `raft-appended`: after it, before anybody
+    /// hears of them. `snapshot-write`: a snapshot lies under its temporary name. `snapshot-written`: it has
+    /// its final name, the log is not compacted yet.
     pub failpoint: fn(&'static str),
 }
 

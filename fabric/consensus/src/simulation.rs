@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   test ──turn, tick──▶ Stepped ──real member, real log──▶ FragileDisk ──▶ files
-//!     └───crash──────────────────────────────────────────────▲  takes back what was not synced
+//!     └───crash──────────────────────────────────▲  takes back what was not synced
 //! ```
 //!
 //! All that happens depends on the seed and on what the test calls, so that a run can be repeated.
@@ -68,7 +68,8 @@ impl<S: StateMachine, T: Transport> Stepped<S, T> {
         self.member.tick();
     }
 
-    /// Forgets for whom it has voted, as a member would that does not write it down. For tests that such a fault is found.
+    /// Forgets for whom it has voted, as a member would that does not write it down. For tests that such a
+    /// fault is found.
     pub fn forget_vote(&mut self) {
         self.member.node.raft.vote = raft::INVALID_ID;
     }

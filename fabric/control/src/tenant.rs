@@ -9,7 +9,7 @@ use weft_protocol::{Plan, TaskCommit, TaskFailure};
 
 use crate::attempt::{Attempt, PLANNING};
 use crate::bounds::{MAX_ENDED_JOBS, MAX_RUNNING_JOBS};
-use crate::calls::{Begun, KeyedCalls};
+use crate::calls::{Begun, CallOutcome, KeyedCalls};
 use crate::catalog::Catalog;
 use crate::command::{Answer, Command, CommitAnswer, Effect, Step};
 use crate::event::JobEvent;
@@ -75,6 +75,23 @@ fn places(work: &Work) -> Vec<(&str, &'static [FunctionKind])> {
 }
 
 impl Tenant {
+    fn end_call(
+        &mut self,
+        key: &str,
+        by: &str,
+        outcome: Option<CallOutcome>,
+        at_ms: u64,
+    ) -> Applied {
+        match self.calls.end(key, by, outcome, at_ms) {
+            Ok(None) => (Answer::Done, Vec::new()),
+            Ok(Some(stands)) => {
+                let begun = Begun::Ended(stands);
+                (Answer::Call { begun }, Vec::new())
+            }
+            Err(problem) => refuse(problem),
+        }
+    }
+
     /// Applies a command that concerns this tenant alone.
     pub(crate) fn command(&mut self, command: Command, at_ms: u64) -> Applied {
         match command {
@@ -102,16 +119,7 @@ impl Tenant {
                 Ok(begun) => (Answer::Call { begun }, Vec::new()),
                 Err(problem) => refuse(problem),
             },
-            Command::EndCall { key, by, outcome } => {
-                match self.calls.end(&key, &by, outcome, at_ms) {
-                    Ok(None) => (Answer::Done, Vec::new()),
-                    Ok(Some(stands)) => {
-                        let begun = Begun::Ended(stands);
-                        (Answer::Call { begun }, Vec::new())
-                    }
-                    Err(problem) => refuse(problem),
-                }
-            }
+            Command::EndCall { key, by, outcome } => self.end_call(&key, &by, outcome, at_ms),
             Command::SubmitJob {
                 job,
                 spec,

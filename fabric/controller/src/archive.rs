@@ -1,4 +1,5 @@
-//! What stays of a job when it has ended: one object with all that was known of it, one with its log; the rest is removed.
+//! What stays of a job when it has ended: one object with all that was known of it, one with its log; the
+//! rest is removed.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -152,10 +153,12 @@ async fn read_lines(blobs: &Blobs, key: &str) -> Result<Vec<LogLine>, weft_store
         .collect())
 }
 
-/// Writes the archive objects of a job whose outcome stands, then removes what it left behind. Can be repeated from the start.
+/// Writes the archive objects of a job whose outcome stands, then removes what it left behind. Can be
+/// repeated from the start.
 ///
-/// What is archived stays: a leader that was paused here finds that the next one has archived the job, and removed the logs
-/// of its tasks. `still_leads` is asked before anything is written. Errors: it says no, the store fails.
+/// An archive is written once: a leader that was paused here finds that the next one has archived the job,
+/// and removed the logs of its tasks. `still_leads` is asked before anything is written. Errors: it says no,
+/// the store fails.
 pub(crate) async fn archive(
     blobs: &Blobs,
     job: &Job,

@@ -1,5 +1,5 @@
-//! Controllers that join the group and leave it. One that is added gets the log first, and its vote once it has caught up: until
-//! then the group needs no answer of it.
+//! Controllers that join the group and leave it. One that is added gets the log first, and its vote once it
+//! has caught up: until then the group needs no answer of it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const MEMBERS_MAX: usize = 9;
 /// Pause between two tries.
 const TRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What an operator wants of the group.
+/// A wish of an operator.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Wanted {
@@ -32,7 +32,8 @@ pub(crate) enum Wanted {
 
 /// Has the leader change the members. One that is added has no vote yet when this returns.
 ///
-/// Errors: `not_found` for a member that is none, `version_conflict` for a change that would cost the group its majority, `busy`.
+/// Errors: `not_found` for a member that is none, `version_conflict` for a change that would cost the group
+/// its majority, `busy`.
 pub(crate) async fn change(replica: &Replica, wanted: Wanted) -> Result<(), Problem> {
     let (Some(leader), Some(peers)) = (replica.leader_elsewhere(), replica.peers()) else {
         return change_here(replica, wanted).await;

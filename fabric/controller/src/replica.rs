@@ -297,8 +297,8 @@ impl Replica {
         }
     }
 
-    /// Whether what this member does not have may have been acknowledged by another one: also if it leads,
-    /// or believes so, or knows of no leader.
+    /// Returns whether another member may have acknowledged things that this one does not have: also if it
+    /// leads, or believes so, or knows of no leader.
     pub(crate) fn may_lag(&self) -> bool {
         self.peers.is_some()
     }

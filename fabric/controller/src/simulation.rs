@@ -1,15 +1,16 @@
-//! Controllers and nodes in one thread, from a seed: members of Raft with their logs, replicas, states, schedulers and agents
-//! are the real ones; network, disks, clocks and clients are made here, and fail as real ones do.
+//! Controllers and nodes in one thread, from a seed: members of Raft with their logs, replicas, states,
+//! schedulers and agents are the real ones; network, disks, clocks and clients are made here, and fail as
+//! real ones do.
 //!
 //! ```text
-//!   clients ──▶ Replica ──▶ Stepped (Raft, log) ──▶ FragileDisk      a crash loses what was not synced
+//!   clients ──▶ Replica ──▶ Stepped (Raft, log) ──▶ FragileDisk   a crash loses what was not synced
 //!                  │  ▲            │
 //!                  │  └─ Network ──┘                                 loses, doubles, delays, partitions
 //!               Scheduler ◀──links──▶ AgentState                     break, and lose what is on the way
 //! ```
 //!
-//! [`books::Books`] writes down what was acknowledged and applied, and is asked after each step. Planted [`bugs`] show that it
-//! would see them. `WEFT_SEED` repeats a seed, `WEFT_SEEDS` says how many are run.
+//! [`books::Books`] writes down what was acknowledged and applied, and is asked after each step. Planted
+//! [`bugs`] show that it would see them. `WEFT_SEED` repeats a seed, `WEFT_SEEDS` says how many are run.
 
 mod books;
 mod bugs;
@@ -44,7 +45,7 @@ fn variable(name: &str) -> Option<u64> {
     )
 }
 
-/// What a run came to: how often things happened, or what was violated.
+/// Runs a seed. Returns how often things happened, or the reason why it failed.
 fn run(seed: u64, bug: Option<Bug>) -> Result<Seen, String> {
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, bug);

@@ -1,8 +1,8 @@
-//! Calls that wait for a thread. One function holds as many threads as the executor has slots, while others have theirs:
-//! what waits or spins in one function does not keep another one's calls.
+//! Calls that wait for a thread. One function holds as many threads as the executor has slots, while others
+//! have theirs: what waits or spins in one function does not keep another one's calls.
 //!
 //! ```text
-//! agent ──push──▶ by function, in order ──take, functions in turn──▶ threads, [`THREADS_PER_SLOT`] for each slot
+//! agent ──push──▶ by function, in order ──take, functions in turn──▶ [`THREADS_PER_SLOT`] a slot
 //! ```
 //!
 //! The agent bounds what waits: a few calls of each function. Threads are started when they are needed, and stay; what

@@ -1,12 +1,13 @@
 //! Discovery by etcd: every controller tells its address there, and all processes read them.
 //!
 //! ```text
-//! controller ──put, under a lease──▶ weft/CLUSTER/controllers/NUMBER ──read once a second──▶ book of each process
-//!                                                                                     └─▶ addresses.json
+//! controller ──put, under a lease──▶ weft/CLUSTER/controllers/NUMBER ──once a second──▶ book of a process
+//!                                                                                └─▶ addresses.json
 //! ```
 //!
-//! etcd holds hints and nothing else: who belongs to the group is in the Raft log, and whoever is dialled shows its certificate.
-//! It may be gone for as long as it likes: addresses that were found stay, also for the next start.
+//! etcd holds hints and nothing else: who belongs to the group is in the Raft log, and whoever is dialled
+//! shows its certificate. It may be gone for as long as it likes: addresses that were found stay, also for
+//! the next start.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +30,7 @@ const LEASE_SECONDS: i64 = 30;
 /// Controllers that are read.
 const CONTROLLERS_MAX: usize = 64;
 
-/// What is looked for, and what is told.
+/// Settings of the discovery.
 #[derive(Debug, Clone)]
 pub struct Discovery {
     /// Addresses of etcd's members: `http://10.0.0.5:2379`.

@@ -83,7 +83,7 @@ fn drain_seconds() -> u64 {
     DRAIN_SECONDS
 }
 
-/// Where addresses of controllers are found.
+/// The etcd that knows addresses of controllers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EtcdConfig {

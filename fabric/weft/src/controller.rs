@@ -11,7 +11,7 @@ use weft_controller::{
 };
 use weft_core::Incarnation;
 use weft_net::{Arrivals, Book, Cluster, Members, Party, PeerLinks};
-use weft_runtime::link::MAX_LINK_MESSAGES;
+use weft_runtime::link::{MAX_LINK_MESSAGES, Member};
 use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
 
@@ -68,14 +68,7 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         peers: Arc::new(links),
     };
     let settings = settings(&config, &folder, incarnation, group)?;
-    let (changes, links) = mpsc::channel(CHANGES_MAX);
-    let (reports, reported) = mpsc::channel(MAX_LINK_MESSAGES);
-    let (workers, working) = mpsc::channel(CHANGES_MAX);
-    let nodes = NodeInputs {
-        links,
-        reports: reported,
-        workers: working,
-    };
+    let (arrive, nodes) = channels();
     let registry = Registry::new();
     let starting = Controller::start(settings, api, nodes, &registry, &tasks, cancel.clone());
     let controller = starting.await?;
@@ -85,13 +78,7 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         OnError::Stop,
         keep_members(controller.members(), known),
     );
-    let arrivals = Arrivals {
-        links: changes,
-        reports,
-        workers,
-        member: controller.member(),
-        members,
-    };
+    let arrivals = arrive(controller.member(), members);
     let arriving = weft_net::listen(arriving, cluster, security, arrivals, tasks.clone());
     tasks.spawn("arrivals", OnError::Stop, arriving);
     tracing::info!(listen = %config.listen, member = config.member, "serving");
@@ -103,6 +90,29 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         config.data.display()
     );
     crate::serving::until_stopped(&controller, &cancel, &tasks).await
+}
+
+/// Channels on which nodes come and go, and report: both of their ends.
+fn channels() -> (
+    impl FnOnce(Arc<dyn Member>, Members) -> Arrivals,
+    NodeInputs,
+) {
+    let (changes, links) = mpsc::channel(CHANGES_MAX);
+    let (reports, reported) = mpsc::channel(MAX_LINK_MESSAGES);
+    let (workers, working) = mpsc::channel(CHANGES_MAX);
+    let nodes = NodeInputs {
+        links,
+        reports: reported,
+        workers: working,
+    };
+    let arrive = move |member, members| Arrivals {
+        links: changes,
+        reports,
+        workers,
+        member,
+        members,
+    };
+    (arrive, nodes)
 }
 
 /// Has connections of those refused that are no members any more.

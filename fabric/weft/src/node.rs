@@ -25,8 +25,16 @@ pub(crate) fn run(config: &Path) -> anyhow::Result<()> {
     run_until_stopped("weft-node", serve(config))
 }
 
+/// Addresses of the controllers: those of the settings, and those that are found.
+async fn book(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Book> {
+    let book = Book::new(config.controllers()?);
+    let (etcd, id) = (config.etcd.as_ref(), &config.cluster);
+    discovery::begin(etcd, id, None, &config.data, &book, tasks).await?;
+    Ok(book)
+}
+
 async fn serve(config: NodeConfig) -> anyhow::Result<()> {
-    let (controllers, security) = (config.controllers()?, config.security()?);
+    let security = config.security()?;
     let owner = Owner::Node {
         cluster: config.cluster.clone(),
         node: config.node.clone(),
@@ -50,9 +58,7 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     let registry = Registry::new();
     let metrics = weft_agent::Metrics::new(&registry);
     let agent = Agent::new(settings, tasks.clone(), metrics).context("the agent does not start")?;
-    let book = Book::new(controllers);
-    let (etcd, id) = (config.etcd.as_ref(), &config.cluster);
-    discovery::begin(etcd, id, None, &config.data, &book, &tasks).await?;
+    let book = book(&config, &tasks).await?;
     let to = ToControllers {
         cluster: Cluster {
             id: config.cluster.clone(),

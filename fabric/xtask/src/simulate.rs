@@ -1,5 +1,5 @@
-//! `cargo xtask simulate`: controllers and nodes in one thread, from seeds; see `fabric/controller/src/simulation.rs`. The
-//! test run has a slice of it.
+//! `cargo xtask simulate`: controllers and nodes in one thread, from seeds; see
+//! `fabric/controller/src/simulation.rs`. The test run has a slice of it.
 
 use anyhow::{Result, bail};
 

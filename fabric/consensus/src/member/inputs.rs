@@ -222,9 +222,9 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
     }
 }
 
-/// Entries follow the place that their message names. raft 0.7 can add entries of an earlier place to an empty message that
-/// waits (`try_batching`): a follower would acknowledge as many entries behind the wrong place, which it does not have. Dropped,
-/// the message counts as lost, and is sent again.
+/// Entries follow the place that their message names. raft 0.7 can add entries of an earlier place to an
+/// empty message that waits (`try_batching`): a follower would acknowledge as many entries behind the wrong
+/// place, which it does not have. Dropped, the message counts as lost, and is sent again.
 fn check_entries(message: &Message) -> Result<(), String> {
     let mut entries = message.get_entries().iter().zip(message.index + 1..);
     match entries.find(|(entry, index)| entry.index != *index) {

@@ -1,8 +1,8 @@
 //! A log of no member, whose only use is that a thread reads it.
 //!
-//! raft-engine keeps the block that a thread has read last, by file number, offset and length. Several members of one thread
-//! have such blocks in common, and a member that starts again has other bytes at the same place. Reading another block in
-//! between makes the thread forget the one before.
+//! raft-engine keeps the block that a thread has read last, by file number, offset and length. Several
+//! members of one thread have such blocks in common, and a member that starts again has other bytes at the
+//! same place. Reading another block in between makes the thread forget the one before.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

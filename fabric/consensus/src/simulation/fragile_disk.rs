@@ -16,10 +16,10 @@ use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 use crate::disk::Disk;
 use crate::simulation::Random;
 
-/// How a disk keeps its word.
+/// The worth of a disk's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sync {
-    /// What was synced stays.
+    /// Synced writes stay.
     #[default]
     Kept,
     /// A planted fault: nothing is ever synced.
@@ -40,7 +40,7 @@ struct State {
     renames: Vec<Rename>,
 }
 
-/// What a write replaced.
+/// A write, and the bytes that it replaced.
 struct Unsynced {
     offset: u64,
     old: Vec<u8>,

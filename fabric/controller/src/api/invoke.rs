@@ -259,15 +259,13 @@ async fn once(
     };
     let end = |outcome| Command::EndCall { key, by, outcome };
     match outcome {
-        Ok(outcome) => {
-            match api.replica.propose(&tenant, end(outcome)).await? {
-                // An earlier try had been recorded without our hearing of it: the answer is one.
-                Answer::Call {
-                    begun: Begun::Ended(stands),
-                } => replay(&api, *stands, deadline).await,
-                _ => answer,
-            }
-        }
+        Ok(outcome) => match api.replica.propose(&tenant, end(outcome)).await? {
+            // An earlier try had been recorded without our hearing of it: the answer is one.
+            Answer::Call {
+                begun: Begun::Ended(stands),
+            } => replay(&api, *stands, deadline).await,
+            _ => answer,
+        },
         Err(problem) => {
             api.replica.propose(&tenant, end(None)).await?;
             Err(problem)

@@ -139,7 +139,8 @@ pub(crate) struct UsageQuery {
     to_ms: Option<u64>,
 }
 
-/// What was used and what it costs, by function. Minutes are kept for 31 days; what is older is in the sums without `from_ms`.
+/// What was used and what it costs, by function. Minutes are kept for 31 days; what is older is in the sums
+/// without `from_ms`.
 pub(crate) async fn usage(
     State(api): State<Api>,
     principal: Principal,
@@ -320,8 +321,9 @@ pub(crate) async fn cluster(State(api): State<Api>) -> Json<Value> {
     }))
 }
 
-/// Of a group, asks again what was not found, once everything shows that any member has acknowledged: a client may have
-/// made it a moment ago on another. If nobody can say what was, the answer is `busy`: a 404 is taken for the truth.
+/// Asks again for what a member of a group did not find, once everything shows that any member has
+/// acknowledged: a client may have made it a moment ago on another. If nobody can say what was, the answer
+/// is `busy`: a 404 is taken for the truth.
 pub(crate) async fn look_again(State(api): State<Api>, request: Request, next: Next) -> Response {
     if request.method() != Method::GET || !api.replica.may_lag() {
         return next.run(request).await;

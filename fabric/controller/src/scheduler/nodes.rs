@@ -67,7 +67,7 @@ pub(super) struct NodeView {
     pub(super) executors: BTreeMap<Epoch, ExecutorView>,
     /// Tenants for which a lease is being proposed.
     pub(super) granting: BTreeSet<TenantId>,
-    /// What its attempts came to lately.
+    /// Outcomes of its attempts, lately.
     pub(super) record: Record,
     /// Since when its link is down.
     pub(super) down_since_ms: Option<u64>,

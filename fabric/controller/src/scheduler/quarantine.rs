@@ -1,14 +1,19 @@
-//! Nodes on which attempts keep failing for the platform's reasons: a broken disk, say. Such a node fails fast, is idle, and
-//! would be given every task next; so it is left alone for a while, as long as another one takes work.
+//! Nodes on which attempts keep failing for the platform's reasons: a broken disk, say. Such a node fails
+//! fast, is idle, and would be given every task next; so it is left alone for a while, as long as another
+//! one takes work.
+
+use weft_core::NodeId;
+use weft_protocol::TaskFailure;
 
 use super::nodes::NodeView;
+use super::{Scheduler, Turn};
 
 /// Failures in a row after which a node is left alone.
 const FAULTS_MAX: u32 = 3;
 /// Time for which it is left alone. A success ends its row; one more failure after it begins the time anew.
-pub(super) const QUARANTINE_MS: u64 = 30_000;
+const QUARANTINE_MS: u64 = 30_000;
 
-/// What a node's attempts came to lately.
+/// Outcomes of a node's attempts, lately.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Record {
     faults: u32,
@@ -39,6 +44,30 @@ impl Record {
 /// Returns whether a node takes work that another one can take as well.
 pub(super) fn is_trusted(view: &NodeView, now_ms: u64) -> bool {
     !view.record.is_quarantined(now_ms)
+}
+
+impl Scheduler {
+    /// Remembers how an attempt on a node ended.
+    pub(super) fn note_attempt(
+        &mut self,
+        turn: &Turn<'_>,
+        node: &NodeId,
+        failure: Option<&TaskFailure>,
+    ) {
+        let Some(view) = self.nodes.get_mut(node) else {
+            return;
+        };
+        match failure {
+            Some(failure) if failure.cancelled => {}
+            Some(TaskFailure { problem, .. }) if problem.code.is_platform_fault() => {
+                if view.record.failed(turn.now.monotonic_ms) {
+                    let for_s = QUARANTINE_MS / 1_000;
+                    tracing::warn!(%node, for_s, %problem, "attempts on a node keep failing: others are preferred");
+                }
+            }
+            _ => view.record.succeeded(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use weft_protocol::{
 use super::commits::Reported;
 use super::io::{Later, Marks, Pending, Ticket};
 use super::nodes::NodeView;
-use super::quarantine::QUARANTINE_MS;
 use super::{Scheduler, Turn};
 use crate::metrics::OutcomeLabels;
 
@@ -273,23 +272,6 @@ impl Scheduler {
         match reply.result {
             Ok(commit) => self.add_commit(of, reply.job, commit),
             Err(failure) => self.on_failure(turn, of, reply.job, failure),
-        }
-    }
-
-    /// Remembers how an attempt on a node ended.
-    fn note_attempt(&mut self, turn: &Turn<'_>, node: &NodeId, failure: Option<&TaskFailure>) {
-        let Some(view) = self.nodes.get_mut(node) else {
-            return;
-        };
-        match failure {
-            Some(failure) if failure.cancelled => {}
-            Some(TaskFailure { problem, .. }) if problem.code.is_platform_fault() => {
-                if view.record.failed(turn.now.monotonic_ms) {
-                    let for_s = QUARANTINE_MS / 1_000;
-                    tracing::warn!(%node, for_s, %problem, "attempts on a node keep failing: others are preferred");
-                }
-            }
-            _ => view.record.succeeded(),
         }
     }
 

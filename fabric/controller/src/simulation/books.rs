@@ -1,4 +1,4 @@
-//! What is written down of a run, by which it is judged.
+//! The books of a run, by which it is judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,7 +17,7 @@ impl SharedBooks {
     }
 }
 
-/// What clients were told.
+/// Answers that clients have got.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Acknowledged {
     /// Versions of the component.
@@ -34,7 +34,7 @@ pub(super) struct Books {
     applied: BTreeMap<u64, u64>,
     /// Hash of the state, by index.
     snapshots: BTreeMap<u64, u64>,
-    /// Who led, by term.
+    /// Leaders, by term.
     leaders: BTreeMap<u64, u64>,
     /// Snapshots that members took over or started from.
     pub(super) n_restored: u64,

@@ -15,7 +15,7 @@ use crate::simulation::time::Time;
 pub(super) enum Bug {
     /// The log is never synced.
     SkipSync,
-    /// What is written counts as synced one sync too early.
+    /// Writes count as synced one sync too early.
     SyncLate,
     /// A member forgets for whom it has voted when it starts again.
     ForgetVote,

@@ -26,13 +26,13 @@ pub(super) enum Wish {
     Cancel { tenant: TenantId, job: JobId },
     /// An invocation, under a key.
     Call(String),
-    /// All that was acknowledged.
+    /// A look at all that was acknowledged.
     Read,
     /// A controller in the place of one that has lost its disk.
     Replace { old: u64, new: u64 },
 }
 
-/// What a client needs to ask one controller once.
+/// The means of a client that asks one controller once.
 pub(super) struct Try {
     pub(super) replica: Replica,
     pub(super) member: u64,
@@ -221,7 +221,7 @@ pub(super) struct Client {
     pub(super) state: ClientState,
 }
 
-/// Where a client is.
+/// The state of a client.
 pub(super) enum ClientState {
     /// It asks at this time, in milliseconds.
     AsksAt(u64),

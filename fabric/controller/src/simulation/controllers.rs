@@ -42,7 +42,7 @@ pub(super) struct Process {
     pub(super) keyed: Keyed,
     /// Links that came up or went down, in order.
     pub(super) link_news: VecDeque<Input>,
-    /// What has arrived.
+    /// Packets that have arrived.
     pub(super) packets: VecDeque<Packet>,
     pub(super) next_tick_ms: u64,
     pub(super) next_look_ms: u64,

@@ -1,5 +1,5 @@
-//! What controllers send each other: Raft messages, which may be lost, doubled and reordered, and questions, whose connections
-//! break.
+//! The network between controllers: Raft messages, which may be lost, doubled and reordered, and questions,
+//! whose connections break.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

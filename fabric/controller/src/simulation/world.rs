@@ -68,7 +68,7 @@ pub(super) struct Seen {
     calls: u64,
     reads: u64,
     tries: u64,
-    /// Of all that was applied.
+    /// Hash of all that was applied.
     trace: u64,
 }
 

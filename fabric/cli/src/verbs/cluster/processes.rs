@@ -170,7 +170,7 @@ struct Layout<'a> {
     certs: &'a Path,
     /// Two for each controller: of its API, and for nodes and other controllers.
     ports: Vec<u16>,
-    /// Where addresses are found, unless all settings name them.
+    /// The etcd that knows addresses, unless all settings name them.
     etcd: Option<&'a str>,
 }
 

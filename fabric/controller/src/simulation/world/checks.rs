@@ -1,4 +1,4 @@
-//! What must hold, now and at the end.
+//! Checks of the books and states, now and at the end.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What goes wrong, and what is wanted meanwhile.
+//! Faults of the world, and wishes meanwhile.
 
 use super::*;
 
