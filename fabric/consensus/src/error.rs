@@ -72,6 +72,12 @@ pub enum Error {
         /// In the state machine's words.
         reason: String,
     },
+    /// A change that does not fit the members as they are.
+    #[error("the members cannot be changed: {reason}")]
+    WrongChange {
+        /// What does not fit.
+        reason: String,
+    },
     /// Another change of the members is under way, or too much waits for a majority.
     #[error("another change of the members is under way, retry later")]
     ChangeUnderWay,
@@ -151,6 +157,7 @@ impl Error {
             Error::Setting { .. }
             | Error::EmptyCommand
             | Error::CommandTooLarge { .. }
+            | Error::WrongChange { .. }
             | Error::RemovesLeader { .. }
             | Error::NoMajority { .. } => ErrorKind::Invalid,
             Error::NotLeader { .. } => ErrorKind::NotLeader,

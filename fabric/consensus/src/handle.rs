@@ -56,7 +56,7 @@ pub(crate) struct Shared {
 pub(crate) type Outcome = Result<(), String>;
 
 /// Whoever waits for a change of the members.
-pub(crate) type ChangeAsker = oneshot::Sender<Result<Vec<u8>, Error>>;
+pub(crate) type ChangeAsker = oneshot::Sender<Result<(), Error>>;
 
 /// What the thread of a member takes in.
 pub(crate) enum Input {
@@ -119,8 +119,7 @@ impl Handle {
     pub async fn change_members(&self, change: Change) -> Result<(), Error> {
         let (asker, answered) = oneshot::channel();
         self.send(Input::Change(change, asker))?;
-        let answer = answered.await.unwrap_or(Err(Error::Closed));
-        answer.map(drop)
+        answered.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Returns how many entries a member lacks, as far as this one knows: nothing if this one does not lead,

@@ -218,6 +218,13 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         let conf = self.node.apply_conf_change(&change).map_err(Error::raft)?;
         let members = Membership::from(&conf);
         tracing::info!(?members, "the members have changed");
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !members.voters.contains(&self.settings.id) {
+            // The change was another leader's. Raft would let this one lead without a vote.
+            raft.msgs.clear();
+            let term = raft.term;
+            raft.become_follower(term, raft::INVALID_ID);
+        }
         self.members.send_replace(members);
         // Whoever is added gets a snapshot first, which names the members.
         self.running.snapshot_wanted = true;
@@ -256,7 +263,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
             asker.answer(Ok(answer));
         }
         for asker in self.running.changed.drain(..) {
-            let _ = asker.send(Ok(Vec::new()));
+            let _ = asker.send(Ok(()));
         }
         if self.term_led().is_none() {
             self.running.proposals.leadership_lost();

@@ -87,7 +87,11 @@ pub(crate) fn make<S: StateMachine, T: Transport, D: Disk>(
         None => Default::default(),
     };
     let snapshot = snapshot.map(|(position, members, _)| (position, members));
-    let log = Log::open(&settings, &disk, snapshot)?;
+    let mut log = Log::open(&settings, &disk, snapshot)?;
+    if applied.index > 0 {
+        // A crash may have come between the snapshot and this: a new member is to need a snapshot.
+        log.compact(1)?;
+    }
     let node = RawNode::new(&node_config(&settings, applied), log, &tracing_logger())
         .map_err(Error::raft)?;
     let (inputs, receiver) =

@@ -49,21 +49,7 @@ pub(crate) async fn change(replica: &Replica, wanted: Wanted) -> Result<(), Prob
 
 /// [`change`], on the leader.
 pub(crate) async fn change_here(replica: &Replica, wanted: Wanted) -> Result<(), Problem> {
-    let members = replica.handle().watch_members().borrow().clone();
-    let change = match wanted {
-        Wanted::Add(member) if members.contains(member) => return Ok(()),
-        Wanted::Add(member) => {
-            check_number(&members)?;
-            check_address(replica, member)?;
-            Change::AddLearner(member)
-        }
-        Wanted::Remove(member) if !members.contains(member) => {
-            let detail = format!("controller {member} is not a member");
-            return Err(Problem::new(ErrorCode::NotFound, detail));
-        }
-        Wanted::Remove(member) => Change::Remove(member),
-    };
-    let mut tried = try_once(replica, change).await;
+    let mut tried = try_once(replica, wanted).await;
     for _ in 1..TRIES {
         // A member counts as alive when it was heard a moment ago.
         let again = tried.as_ref().is_err_and(|(_, again)| *again);
@@ -71,9 +57,31 @@ pub(crate) async fn change_here(replica: &Replica, wanted: Wanted) -> Result<(),
             break;
         }
         replica.clock().sleep(TRY_PAUSE).await;
-        tried = try_once(replica, change).await;
+        tried = try_once(replica, wanted).await;
     }
     tried.map_err(|(problem, _)| problem)
+}
+
+/// The change that brings what is wanted; none if it is there.
+fn change_for(replica: &Replica, wanted: Wanted) -> Result<Option<Change>, Problem> {
+    if !replica.status().is_leader {
+        let detail = "nobody leads the group, as far as this controller knows; try again";
+        return Err(Problem::new(ErrorCode::Busy, detail));
+    }
+    let members = replica.handle().watch_members().borrow().clone();
+    match wanted {
+        Wanted::Add(member) if members.contains(member) => Ok(None),
+        Wanted::Add(member) => {
+            check_number(&members)?;
+            check_address(replica, member)?;
+            Ok(Some(Change::AddLearner(member)))
+        }
+        Wanted::Remove(member) if !members.contains(member) => {
+            let detail = format!("controller {member} is not a member");
+            Err(Problem::new(ErrorCode::NotFound, detail))
+        }
+        Wanted::Remove(member) => Ok(Some(Change::Remove(member))),
+    }
 }
 
 fn check_number(members: &Membership) -> Result<(), Problem> {
@@ -90,13 +98,16 @@ fn check_address(replica: &Replica, member: u64) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!(
-        "the leader has no address of controller {member}: name it in `peers` of the settings of all controllers, and start them again one by one"
+        "the leader has no address of controller {member}: name it in `peers` of the settings of all controllers, and start them again one by one; with etcd, start it"
     );
     Err(Problem::new(ErrorCode::VersionConflict, detail))
 }
 
 /// Tries a change; an error says whether it is worth another try.
-async fn try_once(replica: &Replica, change: Change) -> Result<(), (Problem, bool)> {
+async fn try_once(replica: &Replica, wanted: Wanted) -> Result<(), (Problem, bool)> {
+    let Some(change) = change_for(replica, wanted).map_err(|problem| (problem, false))? else {
+        return Ok(());
+    };
     let changed = replica.handle().change_members(change).await;
     changed.map_err(|error| {
         let code = match error.kind() {

@@ -136,8 +136,8 @@ impl Executor {
         reply
     }
 
-    /// The answer to an invocation that streams and has not got a thread.
-    pub fn refuse_stream(&self, request: &InvokeRequest, problem: Problem) -> InvokeReply {
+    /// The answer to an invocation that has not got a thread.
+    pub fn refuse(&self, request: &InvokeRequest, problem: Problem) -> InvokeReply {
         self.invocations.forget(request.request);
         refused(request, problem).0
     }

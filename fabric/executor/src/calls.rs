@@ -16,8 +16,11 @@ use weft_protocol::InvokeRequest;
 
 /// Threads for calls, for each slot: so many functions may have all of theirs at work.
 const THREADS_PER_SLOT: u32 = 8;
-/// All of them. Each runs a sandbox, of which an executor has 512.
+/// All of them, but for twice as many as there are slots: two functions have theirs. Each runs a sandbox, of which an
+/// executor has 512.
 const THREADS_MAX: u32 = 64;
+/// Calls that wait. The agent sends a few of each function, and more only of those that clients give up.
+const WAITING_MAX: usize = 4096;
 
 /// An invocation with its input.
 pub(crate) type Call = (Box<InvokeRequest>, Vec<u8>);
@@ -25,6 +28,7 @@ pub(crate) type Call = (Box<InvokeRequest>, Vec<u8>);
 #[derive(Default)]
 struct State {
     waiting: BTreeMap<String, VecDeque<Call>>,
+    n_waiting: usize,
     /// Functions of which calls wait and more may run; each is there once.
     turns: VecDeque<String>,
     /// Calls that run, by function.
@@ -58,16 +62,20 @@ impl Calls {
     pub(crate) fn new(slots: u32) -> Calls {
         Calls {
             slots,
-            threads_max: (slots * THREADS_PER_SLOT).min(THREADS_MAX).max(slots),
+            threads_max: (slots * THREADS_PER_SLOT).min(THREADS_MAX.max(2 * slots)),
             state: Arc::default(),
             pushed: Arc::default(),
         }
     }
 
     /// Adds a call. Returns whether another thread is wanted for it: whoever starts it says so by
-    /// [`Calls::thread_started`].
-    pub(crate) fn push(&self, call: Call) -> bool {
+    /// [`Calls::thread_started`]. Errors: the call, if too many wait.
+    pub(crate) fn push(&self, call: Call) -> Result<bool, Call> {
         let mut state = lock(&self.state);
+        if state.n_waiting >= WAITING_MAX {
+            return Err(call);
+        }
+        state.n_waiting += 1;
         let label = call.0.label.clone();
         state
             .waiting
@@ -76,7 +84,31 @@ impl Calls {
             .push_back(call);
         self.give_turn(&mut state, &label);
         self.pushed.notify_one();
-        (state.idle as usize) < state.turns.len() && state.threads < self.threads_max
+        let wanted = state.idle < self.runnable(&state) && state.threads < self.threads_max;
+        Ok(wanted)
+    }
+
+    /// Calls that could run now, if there were threads.
+    fn runnable(&self, state: &State) -> u32 {
+        let of = |label: &String| {
+            let waiting = state.waiting.get(label).map_or(0, VecDeque::len);
+            let running = state.running.get(label).copied().unwrap_or(0);
+            let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+            waiting.min(self.slots.saturating_sub(running))
+        };
+        state.turns.iter().map(of).sum()
+    }
+
+    /// Takes a call back that no thread will take: there is none, and none can be started.
+    pub(crate) fn take_back(&self) -> Option<Call> {
+        let mut state = lock(&self.state);
+        if state.threads > 0 {
+            return None;
+        }
+        let label = state.turns.pop_front()?;
+        let running = self.start(&mut state, &label);
+        drop(state);
+        Some(running.call.clone())
     }
 
     /// A thread takes calls from now on.
@@ -107,6 +139,7 @@ impl Calls {
         if waiting.is_empty() {
             state.waiting.remove(label);
         }
+        state.n_waiting -= 1;
         *state.running.entry(label.to_owned()).or_default() += 1;
         self.give_turn(state, label);
         Running {
@@ -167,14 +200,14 @@ mod tests {
     fn a_function_holds_its_share_and_others_have_theirs() {
         let calls = Calls::new(2);
         for _ in 0..8 {
-            calls.push(call("spin"));
+            calls.push(call("spin")).expect("there is room");
         }
         let spinning: Vec<Running> = (0..2).map(|_| calls.take()).collect();
         assert!(
             lock(&calls.state).turns.is_empty(),
             "two of one function run"
         );
-        calls.push(call("other"));
+        calls.push(call("other")).expect("there is room");
         let other = calls.take();
         assert_eq!(label(&other), "other");
         drop(spinning);
@@ -187,7 +220,7 @@ mod tests {
     fn functions_take_turns() {
         let calls = Calls::new(2);
         for of in ["a", "a", "b", "a", "b"] {
-            calls.push(call(of));
+            calls.push(call(of)).expect("there is room");
         }
         let taken: Vec<Running> = (0..4).map(|_| calls.take()).collect();
         let order: Vec<&str> = taken.iter().map(label).collect();
@@ -199,11 +232,34 @@ mod tests {
         let calls = Calls::new(1);
         let mut threads = 0;
         for number in 0..20 {
-            if calls.push(call(&number.to_string())) {
+            if calls
+                .push(call(&number.to_string()))
+                .expect("there is room")
+            {
                 calls.thread_started();
                 threads += 1;
             }
         }
         assert_eq!(threads, THREADS_PER_SLOT);
+    }
+
+    #[test]
+    fn a_thread_that_waits_does_not_stand_for_all_calls_of_a_function() {
+        let calls = Calls::new(4);
+        lock(&calls.state).idle = 1;
+        calls.thread_started();
+        let pushed = (0..6).map(|_| calls.push(call("a")).expect("there is room"));
+        let wanted: Vec<bool> = pushed.collect();
+        assert_eq!(wanted, [false, true, true, true, true, true]);
+    }
+
+    #[test]
+    fn more_calls_than_may_wait_come_back() {
+        let calls = Calls::new(1);
+        for _ in 0..WAITING_MAX {
+            calls.push(call("a")).expect("there is room");
+        }
+        let (request, _) = calls.push(call("b")).expect_err("too many wait");
+        assert_eq!(request.label, "b");
     }
 }

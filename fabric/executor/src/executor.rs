@@ -143,7 +143,10 @@ async fn read_messages(
             }
             ToExecutor::Invoke(request) => {
                 executor.expect(request.request);
-                call(executor, &queues.calls, (request, payload), replies)?;
+                let refused = call(executor, &queues.calls, (request, payload), replies);
+                if let Some(refused) = refused {
+                    replies.send(refused).await?;
+                }
             }
             ToExecutor::Input { request } => executor.input(request, payload),
             ToExecutor::OutputTaken { request, bytes } => executor.output_taken(request, bytes),
@@ -224,22 +227,40 @@ fn workers(
     Ok(work)
 }
 
-/// Has a call wait for a thread, and starts one for it if there are not enough.
+/// Has a call wait for a thread, and starts one for it if there are not enough. Returns the answer to one that
+/// cannot wait.
 fn call(
     executor: &Executor,
     calls: &Calls,
     call: Call,
     replies: &mpsc::Sender<Reply>,
-) -> std::io::Result<()> {
-    if !calls.push(call) {
-        return Ok(());
+) -> Option<Reply> {
+    let refuse = |(request, _): Call, detail: String| {
+        let reply = executor.refuse(&request, Problem::new(ErrorCode::Busy, detail));
+        Some((FromExecutor::Invoked(Box::new(reply)), Vec::new()))
+    };
+    match calls.push(call) {
+        Ok(false) => return None,
+        Ok(true) => {}
+        Err(call) => return refuse(call, "too many calls wait; try again".into()),
     }
-    calls.thread_started();
-    let (executor, calls, replies) = (executor.clone(), calls.clone(), replies.clone());
-    std::thread::Builder::new()
-        .name("weft-call".into())
-        .spawn(move || run_calls(&executor, &calls, &replies))?;
-    Ok(())
+    let started = {
+        let (executor, calls, replies) = (executor.clone(), calls.clone(), replies.clone());
+        let thread = std::thread::Builder::new().name("weft-call".into());
+        thread.spawn(move || run_calls(&executor, &calls, &replies))
+    };
+    match started {
+        Ok(_) => {
+            calls.thread_started();
+            None
+        }
+        // Other threads take it, if there are any.
+        Err(error) => {
+            let call = calls.take_back()?;
+            let detail = format!("no thread can be started for the call: {error}; try again");
+            refuse(call, detail)
+        }
+    }
 }
 
 async fn take(executor: &Executor, queues: &Queues, work: Work) -> anyhow::Result<()> {
@@ -331,7 +352,7 @@ async fn start_stream(
     };
     if let Err(error) = started {
         let detail = format!("no thread can be started for the call: {error}; try again");
-        let reply = executor.refuse_stream(&request, Problem::new(ErrorCode::Busy, detail));
+        let reply = executor.refuse(&request, Problem::new(ErrorCode::Busy, detail));
         let reply = FromExecutor::Invoked(Box::new(reply));
         replies.send((reply, Vec::new())).await?;
     }

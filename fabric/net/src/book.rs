@@ -30,6 +30,12 @@ impl Book {
         });
     }
 
+    /// Returns whether there is an address of a controller other than this one.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn has_others(&self, me: Option<u64>) -> bool {
+        self.0.borrow().keys().any(|member| Some(*member) != me)
+    }
+
     /// The address of a controller.
     pub(crate) fn address(&self, member: u64) -> Option<String> {
         self.0.borrow().get(&member).cloned()

@@ -54,16 +54,18 @@ impl Discovery {
     ///
     /// Errors: etcd is not reached, and no addresses are kept of earlier.
     pub async fn begin(self, book: Book, tasks: &Tasks) -> anyhow::Result<()> {
-        let kept = read(&self.kept)?;
+        let kept = self.read_kept();
+        book.learn(kept);
+        let me = self.me.as_ref().map(|(member, _)| *member);
         let session = match self.open().await {
             Ok((session, found)) => {
-                self.learn(&book, found)?;
+                self.learn(&book, found);
                 Some(session)
             }
-            Err(error) if kept.is_empty() => {
+            Err(error) if !book.has_others(me) => {
                 let endpoints = self.endpoints.join(", ");
                 return Err(error.context(format!(
-                    "etcd at {endpoints} is not reached, and no addresses of controllers are kept of earlier: start it, or name the controllers in the settings"
+                    "etcd at {endpoints} is not reached, and no addresses of controllers are known: start it, or name the controllers in the settings"
                 )));
             }
             Err(error) => {
@@ -75,7 +77,6 @@ impl Discovery {
                 None
             }
         };
-        book.learn(kept);
         tasks.spawn("discovery", OnError::Stop, self.keep_looking(session, book));
         Ok(())
     }
@@ -96,10 +97,7 @@ impl Discovery {
                     if std::mem::take(&mut reported) {
                         tracing::info!("etcd is reached");
                     }
-                    if let Err(error) = self.learn(&book, found) {
-                        let error = format!("{error:#}");
-                        tracing::warn!(error, "addresses of controllers are not kept");
-                    }
+                    self.learn(&book, found);
                 }
                 Err(error) => {
                     session = None;
@@ -174,22 +172,34 @@ impl Discovery {
     }
 
     /// Takes what was found into the book, and keeps it for the next start.
-    fn learn(&self, book: &Book, found: BTreeMap<u64, String>) -> anyhow::Result<()> {
-        let mut kept = read(&self.kept)?;
-        let before = kept.clone();
-        kept.extend(found.clone());
-        book.learn(found);
+    fn learn(&self, book: &Book, found: BTreeMap<u64, String>) {
+        book.learn(found.clone());
+        let before = self.read_kept();
+        let mut kept = before.clone();
+        kept.extend(found);
         if kept == before {
-            return Ok(());
+            return;
         }
-        write(&self.kept, &kept).with_context(|| format!("`{}`", self.kept.display()))
+        if let Err(error) = write(&self.kept, &kept) {
+            let path = self.kept.display().to_string();
+            tracing::warn!(path, %error, "addresses of controllers are not kept");
+        }
+    }
+
+    /// Addresses that were found earlier. They are hints: a file that cannot be read is as good as none.
+    fn read_kept(&self) -> BTreeMap<u64, String> {
+        read(&self.kept).unwrap_or_else(|error| {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "addresses of earlier are not known");
+            BTreeMap::new()
+        })
     }
 }
 
 fn read(path: &Path) -> anyhow::Result<BTreeMap<u64, String>> {
     match fs::read(path) {
         Ok(text) => serde_json::from_slice(&text)
-            .with_context(|| format!("`{}` is damaged; remove it", path.display())),
+            .with_context(|| format!("`{}` is damaged", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(error) => Err(error).with_context(|| format!("`{}`", path.display())),
     }
@@ -197,7 +207,9 @@ fn read(path: &Path) -> anyhow::Result<BTreeMap<u64, String>> {
 
 fn write(path: &Path, addresses: &BTreeMap<u64, String>) -> anyhow::Result<()> {
     let draft = path.with_extension("draft");
-    fs::write(&draft, serde_json::to_vec_pretty(addresses)?)?;
+    let mut file = fs::File::create(&draft)?;
+    serde_json::to_writer_pretty(&mut file, addresses)?;
+    file.sync_all()?;
     fs::rename(&draft, path)?;
     Ok(())
 }

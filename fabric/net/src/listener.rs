@@ -90,7 +90,11 @@ async fn serve(
             return Ok(());
         }
     };
-    dispatch(wire, from, purpose, arrivals).await
+    let party = from.clone();
+    tokio::select! {
+        ended = dispatch(wire, from, purpose, arrivals) => ended,
+        () = arrivals.members.excluded(&party) => anyhow::bail!("{party} is no member any more"),
+    }
 }
 
 async fn dispatch(

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
+use tokio::sync::watch;
 use weft_core::{ErrorCode, Problem, lock};
 
 use crate::handshake::Party;
@@ -16,14 +17,15 @@ use crate::handshake::Party;
 /// The members of a group, and their folders. Clones share them.
 #[derive(Clone)]
 pub struct Members {
-    /// Who belongs to the group now.
-    current: Arc<Mutex<Vec<u64>>>,
+    /// Members of the group now. Nothing for a controller that joins, before it knows: it takes any of the cluster.
+    current: Arc<watch::Sender<Option<Vec<u64>>>>,
     known: Arc<Mutex<BTreeMap<u64, String>>>,
     path: PathBuf,
 }
 
 impl Members {
-    /// The members with these numbers, until others are set; their folders are kept in the file at `path`.
+    /// The members with these numbers, until others are set; none for a controller that joins a group. Their folders
+    /// are kept in the file at `path`.
     ///
     /// Errors: the file cannot be read, or holds something else.
     pub fn open(path: PathBuf, members: Vec<u64>) -> anyhow::Result<Self> {
@@ -34,7 +36,7 @@ impl Members {
             Err(error) => return Err(error).with_context(|| format!("`{}`", path.display())),
         };
         Ok(Self {
-            current: Arc::new(Mutex::new(members)),
+            current: Arc::new(watch::Sender::new((!members.is_empty()).then_some(members))),
             known: Arc::new(Mutex::new(known)),
             path,
         })
@@ -42,7 +44,21 @@ impl Members {
 
     /// Members have come or gone.
     pub fn set(&self, members: Vec<u64>) {
-        *lock(&self.current) = members;
+        self.current.send_replace(Some(members));
+    }
+
+    /// Returns once a controller is no member: its connections end then. Never for a node.
+    pub(crate) async fn excluded(&self, party: &Party) {
+        let Party::Controller { member, .. } = party else {
+            return std::future::pending().await;
+        };
+        let mut current = self.current.subscribe();
+        let excludes = |current: &Option<Vec<u64>>| {
+            let members = current.as_ref();
+            members.is_some_and(|members| !members.contains(member))
+        };
+        // The sender is ours.
+        let _ = current.wait_for(excludes).await;
     }
 
     /// Checks that a controller is a member, and has the folder that it had when it was first seen, which
@@ -51,8 +67,8 @@ impl Members {
         let Party::Controller { member, folder, .. } = party else {
             return Ok(());
         };
-        let current = lock(&self.current).clone();
-        if !current.contains(member) {
+        let current = self.current.borrow().clone();
+        if let Some(current) = current.filter(|current| !current.contains(member)) {
             let detail = format!(
                 "controller {member} is not a member: the members are {current:?}; one that is new is added by `weft members add {member}`"
             );

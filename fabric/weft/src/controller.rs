@@ -53,10 +53,7 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         },
     };
     let founders = config.founders()?;
-    // Until it knows the group, one that joins takes whom its settings name.
-    let mut trusted = founders.clone();
-    trusted.extend(peers.keys().filter(|_| config.join));
-    let members = Members::open(config.data.join("members.json"), trusted)?;
+    let members = Members::open(config.data.join("members.json"), founders.clone())?;
     let book = Book::new(peers);
     let me = Some((config.member, address.clone()));
     let (etcd, id) = (config.etcd.as_ref(), &config.cluster);
@@ -122,7 +119,7 @@ async fn keep_members(
 ) -> anyhow::Result<()> {
     loop {
         let Membership { voters, learners } = membership.borrow_and_update().clone();
-        // One that waits to be added knows nobody: it takes whom its settings name.
+        // One that waits to be added knows nobody, and takes any controller of the cluster.
         if !voters.is_empty() {
             members.set(voters.into_iter().chain(learners).collect());
         }

@@ -2,8 +2,8 @@
 
 use std::sync::mpsc::RecvTimeoutError;
 
-use raft::eraftpb::{ConfChange, Message, MessageType};
-use raft::{SnapshotStatus, StateRole};
+use raft::eraftpb::{ConfChange, Entry, Message, MessageType};
+use raft::{ProgressState, SnapshotStatus, StateRole};
 
 use crate::disk::Disk;
 use crate::error::Error;
@@ -107,12 +107,21 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         }
     }
 
+    fn check_append(&self, message: &Message) -> Result<(), String> {
+        let knows_nobody = self.members.borrow().voters.is_empty();
+        if knows_nobody && message.index == 0 && !message.entries.is_empty() {
+            // The log does not say who began the group: only a snapshot does.
+            return Err("this member joins a group, and waits for a snapshot".to_owned());
+        }
+        check_entries(message)
+    }
+
     fn change(&mut self, change: Change, asker: ChangeAsker) {
         let began = self.check_change(change).and_then(|()| {
             let proposed = self
                 .node
                 .propose_conf_change(Vec::new(), ConfChange::from(change));
-            proposed.map_err(|_| Error::ChangeUnderWay)
+            proposed.map_err(|_| Error::Backlog)
         });
         if let Err(error) = began {
             let _ = asker.send(Err(error));
@@ -132,10 +141,25 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
             let leader = self.leader_id();
             return Err(Error::NotLeader { leader });
         }
-        let mut voters = self.members.borrow().voters.clone();
+        let members = self.members.borrow().clone();
+        let wrong = |reason: String| Err(Error::WrongChange { reason });
+        let mut voters = members.voters.clone();
         match change {
+            Change::AddLearner(member) if members.contains(member) => {
+                return wrong(format!("member {member} is there already"));
+            }
             Change::AddLearner(_) => return Ok(()),
+            Change::AddVoter(member) if !members.learners.contains(&member) => {
+                return wrong(format!("member {member} is no learner"));
+            }
+            // Raft takes a new member for alive until it finds out.
+            Change::AddVoter(member) if self.lag(member).is_none() => {
+                return wrong(format!("member {member} has not been heard"));
+            }
             Change::AddVoter(member) => voters.push(member),
+            Change::Remove(member) if !members.contains(member) => {
+                return wrong(format!("member {member} is none"));
+            }
             Change::Remove(member) if member == self.settings.id => {
                 return Err(Error::RemovesLeader { member });
             }
@@ -155,11 +179,14 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         }
     }
 
+    /// Entries that a member lacks. Nothing if it has not answered lately, or has not been given what it needs.
     fn lag(&self, member: u64) -> Option<u64> {
         let raft = &self.node.raft;
         let progress = raft.prs().get(member)?;
+        let is_heard = progress.recent_active && progress.matched > 0;
+        let follows = is_heard && progress.state == ProgressState::Replicate;
         let leads = raft.state == StateRole::Leader;
-        leads.then(|| raft.raft_log.last_index().saturating_sub(progress.matched))
+        (leads && follows).then(|| raft.raft_log.last_index().saturating_sub(progress.matched))
     }
 
     fn read(&mut self, asker: ReadAsker) {
@@ -193,7 +220,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
             // Nobody would hear the answer.
             MessageType::MsgPropose => Err("proposals are not forwarded".to_owned()),
             MessageType::MsgSnapshot => check_snapshot(message),
-            MessageType::MsgAppend => check_entries(message),
+            MessageType::MsgAppend => self.check_append(message),
             _ => Ok(()),
         }
     }
@@ -226,13 +253,42 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
 /// empty message that waits (`try_batching`): a follower would acknowledge as many entries behind the wrong
 /// place, which it does not have. Dropped, the message counts as lost, and is sent again.
 fn check_entries(message: &Message) -> Result<(), String> {
-    let mut entries = message.get_entries().iter().zip(message.index + 1..);
-    match entries.find(|(entry, index)| entry.index != *index) {
-        Some((entry, index)) => Err(format!("entry {} is at the place of {index}", entry.index)),
+    let mut entries = message.get_entries().iter().zip(1..);
+    let is_wrong = |entry: &Entry, nth| message.index.checked_add(nth) != Some(entry.index);
+    match entries.find(|(entry, nth)| is_wrong(entry, *nth)) {
+        Some((entry, nth)) => Err(format!(
+            "entry {} comes as number {nth} behind {}",
+            entry.index, message.index
+        )),
         None => Ok(()),
     }
 }
 
 fn check_snapshot(message: &Message) -> Result<(), String> {
     snapshot::decode_message(message.get_snapshot()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_that_do_not_follow_their_message_are_refused() {
+        let message = |index: u64, entries: &[u64]| {
+            let entry = |index: &u64| Entry {
+                index: *index,
+                ..Entry::default()
+            };
+            Message {
+                index,
+                entries: entries.iter().map(entry).collect::<Vec<_>>().into(),
+                ..Message::default()
+            }
+        };
+        assert_eq!(check_entries(&message(116, &[117, 118])), Ok(()));
+        assert_eq!(check_entries(&message(116, &[])), Ok(()));
+        assert!(check_entries(&message(116, &[106, 107])).is_err());
+        assert!(check_entries(&message(116, &[117, 119])).is_err());
+        assert!(check_entries(&message(u64::MAX, &[0])).is_err());
+    }
 }

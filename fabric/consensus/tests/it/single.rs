@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use raft_engine::Engine;
-use weft_consensus::{ErrorKind, NoTransport, Settings, start};
+use weft_consensus::{Change, Error, ErrorKind, NoTransport, Settings, start};
 
 use crate::support::{Journal, UNREADABLE, command, commands, settings, start_single};
 
@@ -393,4 +393,36 @@ async fn a_leader_hears_the_term_in_which_it_leads() {
         before = term;
         handle.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_member_that_nobody_has_heard_gets_no_vote() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, _) = start_single(settings(folder.path())).await;
+    handle.propose(command(1)).await.unwrap();
+    handle.change_members(Change::AddLearner(2)).await.unwrap();
+    assert_eq!(handle.lag(2).await.unwrap(), None);
+    for wrong in [
+        Change::AddVoter(2),
+        Change::AddLearner(2),
+        Change::AddVoter(3),
+        Change::Remove(3),
+    ] {
+        let refused = handle.change_members(wrong).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid, "{wrong:?}: {refused}");
+    }
+    let refused = handle.change_members(Change::Remove(1)).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::RemovesLeader { member: 1 }),
+        "{refused}"
+    );
+    handle.propose(command(2)).await.unwrap();
+    handle.shutdown().await.unwrap();
+    // Also after a start, the log says who the members are.
+    let (handle, _) = start_single(settings(folder.path())).await;
+    let members = handle.watch_members().borrow().clone();
+    assert_eq!((members.voters, members.learners), (vec![1], vec![2]));
+    handle.change_members(Change::Remove(2)).await.unwrap();
+    handle.propose(command(3)).await.unwrap();
+    handle.shutdown().await.unwrap();
 }

@@ -9,6 +9,7 @@ use crate::clock::eventually;
 use crate::cluster::Cluster;
 use crate::http::Request;
 use crate::job;
+use crate::members::{Process, members, settings_of_new};
 use crate::server::{guard, weft};
 
 /// An etcd of one member, which never outlives the test.
@@ -93,6 +94,15 @@ fn a_cluster_finds_itself_by_etcd_and_goes_on_without_it() {
         assert_eq!(ended["status"], "succeeded", "{ended:#}");
     };
     run_job(&cluster);
+
+    // A new controller needs nobody's settings to change.
+    let (settings, _) = settings_of_new(&cluster, 1, 4);
+    let _fourth = Process::start("controller", &settings);
+    let added = eventually("its address is known", || {
+        members(&cluster, &["add", "4"]).ok()
+    });
+    assert_eq!(added["status"], "votes", "{added}");
+    members(&cluster, &["remove", "4"]).expect("the others are a majority");
 
     // Without etcd nothing changes, whoever leads, and whoever starts again.
     etcd.kill();

@@ -15,13 +15,13 @@ use crate::job;
 use crate::server::{guard, weft};
 
 /// A controller or node that the test has started itself.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     guard: Child,
 }
 
 impl Process {
-    fn start(role: &str, settings: &Path) -> Process {
+    pub(crate) fn start(role: &str, settings: &Path) -> Process {
         let log = File::options()
             .create(true)
             .append(true)
@@ -75,7 +75,7 @@ fn name_controller(settings: &Path, of: &str, member: u64, address: &str) {
 }
 
 /// Settings of a new controller in the place of `old`; returns their file, and the address of its API.
-fn settings_of_new(cluster: &Cluster, old: u64, new: u64) -> (PathBuf, String) {
+pub(crate) fn settings_of_new(cluster: &Cluster, old: u64, new: u64) -> (PathBuf, String) {
     let dir = cluster.dir();
     let issued = weft()
         .args(["certs", "issue", "controller", &new.to_string(), "--dir"])
@@ -90,6 +90,9 @@ fn settings_of_new(cluster: &Cluster, old: u64, new: u64) -> (PathBuf, String) {
     table.insert("listen".into(), api.clone().into());
     table.insert("data".into(), data.into());
     table.insert("join".into(), true.into());
+    if table.contains_key("address") {
+        table.insert("address".into(), format!("127.0.0.1:{}", port()).into());
+    }
     for (key, ending) in [("certificate", "pem"), ("key", "key")] {
         let file = dir.join("certs").join(format!("{name}.{ending}"));
         table["tls"][key] = file.display().to_string().into();
@@ -99,7 +102,7 @@ fn settings_of_new(cluster: &Cluster, old: u64, new: u64) -> (PathBuf, String) {
     (settings, api)
 }
 
-fn members(cluster: &Cluster, arguments: &[&str]) -> Result<Value, String> {
+pub(crate) fn members(cluster: &Cluster, arguments: &[&str]) -> Result<Value, String> {
     let endpoints: Vec<String> = cluster
         .controllers
         .iter()
