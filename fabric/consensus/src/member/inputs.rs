@@ -3,7 +3,7 @@
 use std::sync::mpsc::RecvTimeoutError;
 
 use raft::eraftpb::{ConfChange, Entry, Message, MessageType};
-use raft::{ProgressState, SnapshotStatus, StateRole};
+use raft::{SnapshotStatus, StateRole};
 
 use crate::disk::Disk;
 use crate::error::Error;
@@ -179,14 +179,13 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         }
     }
 
-    /// Entries that a member lacks. Nothing if it has not answered lately, or has not been given what it needs.
+    /// Entries that a member lacks. Nothing if it has not answered lately, or has none.
     fn lag(&self, member: u64) -> Option<u64> {
         let raft = &self.node.raft;
         let progress = raft.prs().get(member)?;
         let is_heard = progress.recent_active && progress.matched > 0;
-        let follows = is_heard && progress.state == ProgressState::Replicate;
         let leads = raft.state == StateRole::Leader;
-        (leads && follows).then(|| raft.raft_log.last_index().saturating_sub(progress.matched))
+        (leads && is_heard).then(|| raft.raft_log.last_index().saturating_sub(progress.matched))
     }
 
     fn read(&mut self, asker: ReadAsker) {
