@@ -75,7 +75,7 @@ pub enum Error {
     /// A change that does not fit the members as they are.
     #[error("the members cannot be changed: {reason}")]
     WrongChange {
-        /// What does not fit.
+        /// The reason.
         reason: String,
     },
     /// Another change of the members is under way, or too much waits for a majority.
