@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use weft_control::{Command, CommitReport, Envelope, State};
-use weft_core::{AttemptId, Epoch, FunctionUsage, Incarnation, JobId, TaskId, lock};
+use weft_core::{AttemptId, Incarnation, JobId, TaskId, lock};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Books that replicas, clients and the world write in.
@@ -41,8 +41,6 @@ pub(super) struct Books {
     pub(super) acknowledged: Acknowledged,
     /// Attempts that ever began.
     pub(super) attempts: BTreeSet<AttemptId>,
-    /// Tasks with an attempt that finished under a lease, whether it is recorded or not.
-    pub(super) finished: BTreeMap<TaskId, BTreeSet<Epoch>>,
     /// Usage of invocations that was reported, by life of its agent.
     pub(super) reported: BTreeMap<String, Incarnation>,
     pub(super) lost_lives: BTreeSet<Incarnation>,
@@ -155,27 +153,4 @@ pub(super) fn is_committed(state: &State, id: &TaskId) -> bool {
     let job = state.tenants.values().find_map(|of| of.jobs.get(&id.job));
     let stage = job.and_then(|job| job.stages().get(id.stage as usize));
     stage.is_some_and(|stage| stage.commits.contains_key(&id.task))
-}
-
-/// Nothing that was used counts twice.
-pub(super) fn check_usage(state: &State) {
-    for (id, of) in &state.tenants {
-        let minutes = of.usage.minutes.values().chain([&of.usage.older]);
-        let mut counted: BTreeMap<&str, u64> = BTreeMap::new();
-        for one in minutes.flat_map(BTreeMap::values) {
-            let FunctionUsage {
-                function,
-                billed_attempts,
-                platform_attempts,
-                ..
-            } = one;
-            *counted.entry(function).or_default() += billed_attempts + platform_attempts;
-        }
-        counted.remove("-");
-        let twice: Vec<_> = counted.iter().filter(|(_, n)| **n > 1).collect();
-        assert!(
-            twice.is_empty(),
-            "usage counts twice, tenant {id}: {twice:?}"
-        );
-    }
 }

@@ -165,6 +165,29 @@ pub(crate) fn new_scheduler() -> Scheduler {
     Scheduler::new(settings, watch)
 }
 
+/// Nothing that was used counts twice.
+pub(crate) fn check_usage(state: &State) {
+    for (id, of) in &state.tenants {
+        let minutes = of.usage.minutes.values().chain([&of.usage.older]);
+        let mut counted: BTreeMap<&str, u64> = BTreeMap::new();
+        for one in minutes.flat_map(BTreeMap::values) {
+            let FunctionUsage {
+                function,
+                billed_attempts,
+                platform_attempts,
+                ..
+            } = one;
+            *counted.entry(function).or_default() += billed_attempts + platform_attempts;
+        }
+        counted.remove("-");
+        let twice: Vec<_> = counted.iter().filter(|(_, n)| **n > 1).collect();
+        assert!(
+            twice.is_empty(),
+            "usage counts twice, tenant {id}: {twice:?}"
+        );
+    }
+}
+
 impl World {
     pub(super) fn new(seed: u64) -> World {
         Self::with_faults(seed, true)
@@ -270,27 +293,7 @@ impl World {
         {
             self.answers.push_back(Input::Answered(ticket, Ok(answer)));
         }
-        self.check_usage();
-    }
-
-    /// Nothing that was used counts twice.
-    fn check_usage(&self) {
-        for (id, of) in &self.state.tenants {
-            let minutes = of.usage.minutes.values().chain([&of.usage.older]);
-            let mut counted: BTreeMap<&str, u64> = BTreeMap::new();
-            for one in minutes.flat_map(BTreeMap::values) {
-                let FunctionUsage {
-                    function,
-                    billed_attempts,
-                    platform_attempts,
-                    ..
-                } = one;
-                *counted.entry(function).or_default() += billed_attempts + platform_attempts;
-            }
-            counted.remove("-");
-            let twice: Vec<_> = counted.iter().filter(|(_, n)| **n > 1).collect();
-            assert!(twice.is_empty(), "tenant {id}: {twice:?}");
-        }
+        check_usage(&self.state);
     }
 
     // ---- leadership

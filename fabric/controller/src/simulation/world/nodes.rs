@@ -108,9 +108,6 @@ impl World {
                 let new = books.attempts.insert(request.attempt_id());
                 assert!(new, "{:?} came twice", request.attempt_id());
             }
-            for (task, epoch) in news.finished {
-                books.finished.entry(task).or_default().insert(epoch);
-            }
         }
         let node = self.nodes.get_mut(id).expect("it is there");
         let reports: Vec<FromAgent> = node.outbox.drain(..).collect();
