@@ -193,12 +193,11 @@ impl Scheduler {
         let takes_work = |(_, view, _, executor): &(&NodeId, &NodeView, Epoch, &ExecutorView)| {
             executor.ready && executor.is_of(tenant) && view.takes_commands() && !view.draining
         };
-        let candidates: Vec<_> = candidates.filter(takes_work).collect();
+        let candidates = candidates.filter(takes_work);
         let trusted = |view: &NodeView| is_trusted(view, now.monotonic_ms);
         // Also if it is full: what fails at once would be given all that the others have no room for.
-        let any_trusted = candidates.iter().any(|(_, view, _, _)| trusted(view));
+        let any_trusted = candidates.clone().any(|(_, view, _, _)| trusted(view));
         candidates
-            .into_iter()
             .filter(|(_, view, _, executor)| {
                 (trusted(view) || !any_trusted) && fits(view, executor)
             })
