@@ -42,6 +42,21 @@ pub(crate) async fn look<T>(
     look_where(api, tenant, id, |job, _| look(job)).await
 }
 
+/// Makes sure that a job is known here, if any member has accepted it. Requests that read have the same by
+/// [`look_again`](super::operations::look_again).
+async fn catch_up_on(api: &Api, tenant: &TenantId, id: &str) -> Result<(), Problem> {
+    let is_here = || {
+        let id: JobId = id.parse().ok()?;
+        let state = api.replica.state();
+        let of = state.tenant(tenant)?;
+        (of.jobs.contains_key(&id) || of.ended.contains_key(&id)).then_some(())
+    };
+    match is_here().is_none() && api.replica.may_lag() {
+        true => api.replica.catch_up().await,
+        false => Ok(()),
+    }
+}
+
 /// As [`look`], which is also told whether the job was archived: it has ended, and nothing of it runs any more.
 async fn look_where<T>(
     api: &Api,
@@ -56,15 +71,6 @@ async fn look_where<T>(
         )
     };
     let id: JobId = id.parse().map_err(|_| missing())?;
-    let is_here = || {
-        let state = api.replica.state();
-        let of = state.tenant(tenant);
-        of.is_some_and(|of| of.jobs.contains_key(&id) || of.ended.contains_key(&id))
-    };
-    if !is_here() && api.replica.may_lag() {
-        // Another controller may have accepted it a moment ago.
-        api.replica.catch_up().await?;
-    }
     let archived = {
         let state = api.replica.state();
         let tenant = state.tenant(tenant).ok_or_else(missing)?;
@@ -141,6 +147,7 @@ pub(crate) async fn submit(
         )
         .into());
     };
+    catch_up_on(&api, &principal.tenant, id.as_str()).await?;
     let view = look(&api, &principal.tenant, id.as_str(), views::job).await?;
     Ok((
         if new {
@@ -295,6 +302,7 @@ pub(crate) async fn cancel(
     principal: Principal,
     Path(id): Path<String>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
+    catch_up_on(&api, &principal.tenant, &id).await?;
     let (job, ended) = look(&api, &principal.tenant, &id, |job| {
         (job.id.clone(), views::has_ended(job))
     })
