@@ -1,7 +1,7 @@
 //! Clusters whose processes find each other by a real etcd, which may go away.
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -9,13 +9,12 @@ use crate::clock::eventually;
 use crate::cluster::Cluster;
 use crate::http::Request;
 use crate::job;
-use crate::members::{Process, members, settings_of_new};
-use crate::server::{guard, weft};
+use crate::members::{members, settings_of_new, start};
+use crate::server::{Guarded, weft};
 
 /// An etcd of one member, which never outlives the test.
 struct Etcd {
-    child: Child,
-    guard: Child,
+    process: Guarded,
     url: String,
     _data: TempDir,
 }
@@ -44,13 +43,10 @@ impl Etcd {
         ]);
         command.args(["--initial-cluster", &format!("default={peers}")]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command
-            .spawn()
-            .expect("etcd is installed: `cargo xtask test` does it");
-        let guard = guard([child.id().to_string()]);
+        let process = Guarded::start(&mut command);
+        let process = process.expect("etcd is installed: `cargo xtask test` does it");
         let etcd = Etcd {
-            child,
-            guard,
+            process,
             url: clients,
             _data: data,
         };
@@ -59,20 +55,6 @@ impl Etcd {
             std::net::TcpStream::connect(&address).ok()
         });
         etcd
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().expect("it is our child");
-        self.child.wait().expect("it ends");
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = self.guard.kill();
-        let _ = self.guard.wait();
     }
 }
 
@@ -97,7 +79,7 @@ fn a_cluster_finds_itself_by_etcd_and_goes_on_without_it() {
 
     // A new controller needs nobody's settings to change.
     let (settings, _) = settings_of_new(&cluster, 1, 4);
-    let _fourth = Process::start("controller", &settings);
+    let _fourth = start("controller", &settings);
     let added = eventually("its address is known", || {
         members(&cluster, &["add", "4"]).ok()
     });
@@ -105,7 +87,7 @@ fn a_cluster_finds_itself_by_etcd_and_goes_on_without_it() {
     members(&cluster, &["remove", "4"]).expect("the others are a majority");
 
     // Without etcd nothing changes, whoever leads, and whoever starts again.
-    etcd.kill();
+    etcd.process.kill();
     run_job(&cluster);
     let leader = cluster.leader();
     cluster.run("kill", &["leader"]);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use toml::Table;
@@ -12,43 +12,20 @@ use crate::clock::eventually;
 use crate::cluster::Cluster;
 use crate::http::Request;
 use crate::job;
-use crate::server::{guard, weft};
+use crate::server::{Guarded, weft};
 
-/// A controller or node that the test has started itself.
-pub(crate) struct Process {
-    child: Child,
-    guard: Child,
-}
-
-impl Process {
-    pub(crate) fn start(role: &str, settings: &Path) -> Process {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(settings.with_extension("log"));
-        let mut command = weft();
-        command.args([role, "--config"]).arg(settings);
-        command
-            .stdout(Stdio::null())
-            .stderr(log.expect("a log is made"));
-        let child = command.spawn().expect("it starts");
-        let guard = guard([child.id().to_string()]);
-        Process { child, guard }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().expect("it is our child");
-        self.child.wait().expect("it ends");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = self.guard.kill();
-        let _ = self.guard.wait();
-    }
+/// Starts a controller or node.
+pub(crate) fn start(role: &str, settings: &Path) -> Guarded {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(settings.with_extension("log"));
+    let mut command = weft();
+    command.args([role, "--config"]).arg(settings);
+    command
+        .stdout(Stdio::null())
+        .stderr(log.expect("a log is made"));
+    Guarded::start(&mut command).expect("it starts")
 }
 
 /// A port that nobody listens on now.
@@ -146,11 +123,11 @@ fn a_controller_that_lost_its_disk_is_replaced_and_nothing_is_lost() {
     for member in (1..=3).filter(|member| *member != lost).chain([4]) {
         let settings = dir.join(format!("controller-{member}.toml"));
         name_controller(&settings, "peers", 4, &address);
-        processes.push((member, Process::start("controller", &settings)));
+        processes.push((member, start("controller", &settings)));
     }
     let node = dir.join("node-1.toml");
     name_controller(&node, "controllers", 4, &address);
-    let _node = Process::start("node", &node);
+    let _node = start("node", &node);
     assert_eq!(new, dir.join("controller-4.toml"));
 
     // The other two are a majority; the new one waits until it is added.
@@ -172,7 +149,7 @@ fn a_controller_that_lost_its_disk_is_replaced_and_nothing_is_lost() {
 
     // The one with the empty folder is refused under its old number.
     let old = dir.join(format!("controller-{lost}.toml"));
-    let _refused = Process::start("controller", &old);
+    let _refused = start("controller", &old);
     eventually("it hears that it is no member", || {
         let log = fs::read_to_string(old.with_extension("log")).unwrap_or_default();
         log.contains("is not a member").then_some(())

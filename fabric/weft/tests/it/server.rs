@@ -243,6 +243,34 @@ pub(crate) fn guard(pids: impl IntoIterator<Item = String>) -> Child {
     guard.spawn().expect("there is a shell")
 }
 
+/// A process that never outlives the test.
+pub(crate) struct Guarded {
+    child: Child,
+    guard: Child,
+}
+
+impl Guarded {
+    pub(crate) fn start(command: &mut Command) -> std::io::Result<Guarded> {
+        let child = command.spawn()?;
+        let guard = guard([child.id().to_string()]);
+        Ok(Guarded { child, guard })
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        for process in [&mut self.child, &mut self.guard] {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
 /// Children of a process whose first argument is `role`, as `/proc` tells.
 fn children_of(parent: Pid, role: &str) -> Vec<Pid> {
     let mut found = Vec::new();
