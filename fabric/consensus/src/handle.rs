@@ -113,9 +113,9 @@ impl Handle {
 
     /// Changes the members, and returns once the change is applied here.
     ///
-    /// Errors: `NotLeader`; `Invalid` where the change would leave the group without a majority that is
-    /// alive, or the leader is to remove itself; `Unavailable` where another change is under way (nothing
-    /// happened) or leadership was lost (the outcome is unknown).
+    /// Errors: `NotLeader`; `Invalid` where the change does not fit the members, would leave the group
+    /// without a majority that is alive, or has the leader remove itself; `Unavailable` where another change
+    /// is under way (nothing happened) or leadership was lost (the outcome is unknown).
     pub async fn change_members(&self, change: Change) -> Result<(), Error> {
         let (asker, answered) = oneshot::channel();
         self.send(Input::Change(change, asker))?;
@@ -123,7 +123,7 @@ impl Handle {
     }
 
     /// Returns how many entries a member lacks, as far as this one knows: nothing if this one does not lead,
-    /// or the other is no member.
+    /// or the other is no member, or has not answered lately.
     ///
     /// Errors: the queue is full, or the member has stopped.
     pub async fn lag(&self, member: u64) -> Result<Option<u64>, Error> {

@@ -1,4 +1,4 @@
-//! What stays of a job when it has ended: one object with all that was known of it, one with its log; the
+//! The remains of a job that has ended: one object with all that was known of it, one with its log; the
 //! rest is removed.
 
 use std::collections::VecDeque;

@@ -139,7 +139,7 @@ pub(crate) struct UsageQuery {
     to_ms: Option<u64>,
 }
 
-/// What was used and what it costs, by function. Minutes are kept for 31 days; what is older is in the sums
+/// Usage and its cost, by function. Minutes are kept for 31 days; what is older is in the sums
 /// without `from_ms`.
 pub(crate) async fn usage(
     State(api): State<Api>,
