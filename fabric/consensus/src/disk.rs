@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::thread;
 
 use raft_engine::env::{DefaultFileSystem, FileSystem};
 
@@ -13,11 +14,19 @@ use raft_engine::env::{DefaultFileSystem, FileSystem};
 pub(crate) trait Disk: FileSystem + 'static {
     /// Makes the names in `folder` last: a file's own sync does not cover the entry of its folder.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+
+    /// Does slow work while the member goes on, on another thread where there are threads.
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>);
 }
 
 impl Disk for DefaultFileSystem {
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         sync_folder(folder)
+    }
+
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
+        let thread = thread::Builder::new().name("raft-snapshot".into());
+        written("starting a thread", || thread.spawn(work));
     }
 }
 

@@ -72,6 +72,12 @@ pub enum Error {
         /// In the state machine's words.
         reason: String,
     },
+    /// A snapshot could not be made: the state machine panicked.
+    #[error("the snapshot at index {index} could not be made: the state machine panicked")]
+    SnapshotFailed {
+        /// Index of the last entry that it was to cover.
+        index: u64,
+    },
     /// A change that does not fit the members as they are.
     #[error("the members cannot be changed: {reason}")]
     WrongChange {
@@ -168,6 +174,7 @@ impl Error {
             Error::Closed => ErrorKind::Closed,
             Error::SnapshotDamaged { .. } | Error::LogDamaged { .. } => ErrorKind::Damaged,
             Error::Restore { .. }
+            | Error::SnapshotFailed { .. }
             | Error::MembershipEntry { .. }
             | Error::Unreadable { .. }
             | Error::Io { .. }

@@ -47,5 +47,5 @@ pub use membership::{Change, Membership};
 pub use raft::eraftpb::Message;
 pub use settings::Settings;
 pub use start::start;
-pub use state_machine::StateMachine;
+pub use state_machine::{Capture, StateMachine};
 pub use transport::{MemoryTransport, NoTransport, Transport};

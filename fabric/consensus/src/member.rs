@@ -17,18 +17,20 @@ use crate::disk::{Disk, written};
 use crate::error::Error;
 use crate::handle::{ChangeAsker, Input, Status};
 use crate::log::Log;
+use crate::member::snapshots::UnderWay;
 use crate::membership::Membership;
 use crate::pace::Pace;
 use crate::position::Position;
 use crate::proposals::{Asker, Proposals};
 use crate::reads::Reads;
 use crate::settings::Settings;
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot;
 use crate::state_machine::StateMachine;
 use crate::ticker::Ticker;
 use crate::transport::Transport;
 
 mod inputs;
+mod snapshots;
 
 /// Election timeouts that a snapshot may be on its way before it counts as lost.
 const SNAPSHOT_PATIENCE: usize = 20;
@@ -63,6 +65,8 @@ pub(crate) struct Running {
     changed: Vec<ChangeAsker>,
     /// A snapshot is due, whatever its pace.
     snapshot_wanted: bool,
+    /// The snapshot that is being written.
+    snapshot_under_way: Option<UnderWay>,
     /// Ticks left for the snapshots that are on their way, per member.
     snapshots_under_way: BTreeMap<u64, usize>,
 }
@@ -78,6 +82,7 @@ impl Running {
             changes: BTreeMap::new(),
             changed: Vec::new(),
             snapshot_wanted: false,
+            snapshot_under_way: None,
             snapshots_under_way: BTreeMap::new(),
         }
     }
@@ -96,6 +101,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         }
         loop {
             self.take_steps()?;
+            self.notice_written_snapshot()?;
             if !self.take_inputs() || self.stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -144,7 +150,9 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         self.node.advance_apply();
         // Then everybody outside may hear of it.
         self.tell_outside();
-        self.snapshot_if_due()
+        self.take_snapshot_if_due();
+        // One that is written at once is noticed at once.
+        self.notice_written_snapshot()
     }
 
     fn send(&mut self, messages: Vec<Message>) {
@@ -307,33 +315,10 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         (leader != raft::INVALID_ID).then_some(leader)
     }
 
-    fn snapshot_if_due(&mut self) -> Result<(), Error> {
-        let index = self.applied.index;
-        let wanted = std::mem::take(&mut self.running.snapshot_wanted);
-        let every = self.settings.snapshot_every_entries;
-        if !wanted && !self.pace.is_due(index, every) {
-            return Ok(());
-        }
-        let image = self.snapshot_image();
-        self.write_snapshot(index, &image);
-        // Not the first one: a new member is to need a snapshot.
-        let keep_from = index.saturating_sub(self.settings.keep_entries).max(1);
-        self.node.mut_store().compact(keep_from)?;
-        snapshot::remove_older(&self.settings.folder, index);
-        tracing::debug!(index, bytes = image.len(), "wrote a snapshot");
-        Ok(())
-    }
-
-    fn snapshot_image(&self) -> Vec<u8> {
-        let snapshot = Snapshot {
-            position: self.applied,
-            members: self.members.borrow().clone(),
-            state: &self.state_machine.snapshot(),
-        };
-        snapshot.encode()
-    }
-
+    /// Writes the snapshot of a leader, and waits for it: the log refers to it.
     fn write_snapshot(&mut self, index: u64, image: &[u8]) {
+        // One of this member's own would get its name after this one.
+        drop(self.running.snapshot_under_way.take());
         let (settings, disk) = (&self.settings, &*self.disk);
         written("writing a snapshot", || {
             snapshot::write(disk, &settings.folder, index, image, settings.failpoint)

@@ -29,6 +29,18 @@ impl Pace {
         }
     }
 
+    /// A snapshot was taken of the state as of now, and is being written: what is logged from here on is
+    /// behind it.
+    pub(crate) fn taken(&mut self) {
+        self.log_bytes = 0;
+    }
+
+    /// The snapshot that was taken is written: `bytes` bytes hold the entries up to `index`.
+    pub(crate) fn written(&mut self, index: u64, bytes: usize) {
+        self.snapshot_index = index;
+        self.snapshot_bytes = bytes as u64;
+    }
+
     /// Counts an applied entry of `bytes` bytes.
     pub(crate) fn entry(&mut self, bytes: usize) {
         self.log_bytes += bytes as u64;

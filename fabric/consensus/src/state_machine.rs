@@ -1,5 +1,8 @@
 //! What this crate needs from the state that it replicates.
 
+/// Makes the bytes of a state that a state machine took hold of.
+pub type Capture = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
 /// The replicated state: fed the same commands in the same order on every member.
 ///
 /// All methods run on the member's thread, so a slow one delays heartbeats. `apply` must depend on nothing but the state and
@@ -14,8 +17,9 @@ pub trait StateMachine: Send + 'static {
     /// state differ from that of the others.
     fn apply(&mut self, index: u64, command: &[u8]) -> Result<Vec<u8>, String>;
 
-    /// Returns the whole state as bytes.
-    fn snapshot(&self) -> Vec<u8>;
+    /// Takes hold of the whole state as it is now. What it returns makes bytes of it, on another thread,
+    /// while commands go on being applied.
+    fn snapshot(&self) -> Capture;
 
     /// Replaces the whole state by what `snapshot` returned, here or on another member.
     ///

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use weft_consensus::{ErrorKind, Handle, StateMachine};
+use weft_consensus::{Capture, ErrorKind, Handle, StateMachine};
 use weft_control::{Answer, COMMAND_VERSION, Command, Effect, Envelope, Origin, State};
 use weft_core::{ErrorCode, Incarnation, Problem, TenantId, lock};
 use weft_runtime::link::Peers;
@@ -95,8 +95,9 @@ impl StateMachine for Machine {
         Ok(serde_json::to_vec(&answer).expect("answers are plain data"))
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        packed::pack(&*self.state()).expect("the state is plain data")
+    fn snapshot(&self) -> Capture {
+        let state = self.state().clone();
+        Box::new(move || packed::pack(&state).expect("the state is plain data"))
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {

@@ -274,6 +274,11 @@ impl Disk for FragileDisk {
         }
         Ok(())
     }
+
+    /// At once, so that a seed repeats: a simulation has one thread.
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
 }
 
 impl FragileDisk {

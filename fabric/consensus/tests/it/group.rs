@@ -38,6 +38,11 @@ async fn the_group_goes_on_without_its_leader() {
     group.stop().await;
 }
 
+async fn wrote_snapshot<T: Transport + Clone>(group: &Group<T>, member: u64, index: u64) {
+    let handle = group.member(member).handle();
+    wait(handle, |status| status.snapshot_index >= index).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_lags_behind_the_log_gets_a_snapshot() {
     let mut group = Group::start(3);
@@ -52,6 +57,7 @@ async fn a_member_that_lags_behind_the_log_gets_a_snapshot() {
         group.propose(&others, &command(number)).await;
     }
     assert!(group.member(lagging).journal().record().n_applied <= 1);
+    wrote_snapshot(&group, leader, 150).await;
     group.network.reconnect(lagging);
     let agreed = group.agreed().await;
     assert!(
@@ -61,7 +67,7 @@ async fn a_member_that_lags_behind_the_log_gets_a_snapshot() {
     );
     let record = group.member(lagging).journal().record().n_restored;
     assert!(record >= 1, "no snapshot was installed");
-    assert!(group.member(lagging).handle().status().snapshot_index >= 150);
+    wrote_snapshot(&group, lagging, 150).await;
 
     // What it installed is what it starts from.
     group.stop_member(lagging).await;
@@ -181,6 +187,7 @@ async fn a_snapshot_that_is_lost_is_sent_again() {
     for number in 0..120 {
         group.propose(&others, &command(number)).await;
     }
+    wrote_snapshot(&group, leader, 50).await;
     group.network.reconnect(lagging);
     let agreed = group.agreed().await;
     assert!(

@@ -11,5 +11,6 @@ mod crash;
 mod disk;
 mod group;
 mod random;
+mod removal;
 mod single;
 mod support;

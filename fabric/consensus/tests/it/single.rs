@@ -4,14 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use raft_engine::Engine;
-use weft_consensus::{Change, Error, ErrorKind, NoTransport, Settings, start};
+use weft_consensus::{
+    Capture, Change, Error, ErrorKind, NoTransport, Settings, StateMachine, start,
+};
 
-use crate::support::{Journal, UNREADABLE, command, commands, settings, start_single};
+use crate::support::{Journal, UNREADABLE, command, commands, settings, start_single, wait};
 
 fn snapshot_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
@@ -74,6 +76,8 @@ async fn snapshots_compact_the_log_and_later_entries_replay() {
     let (handle, journal) = start_single(settings(folder.path())).await;
     for number in 0..130 {
         handle.propose(command(number)).await.unwrap();
+        let applied = handle.status().applied_index;
+        wait(&handle, |status| status.snapshot_index == applied / 50 * 50).await;
     }
     assert_eq!(journal.record().n_applied, 130);
     handle.shutdown().await.unwrap();
@@ -339,15 +343,86 @@ async fn a_full_queue_refuses_and_a_dropped_proposal_makes_room() {
     handle.shutdown().await.unwrap();
 }
 
+/// Keeps its snapshots back until it is told what to make of them.
+struct SlowSnapshots {
+    journal: Journal,
+    told: Arc<Mutex<mpsc::Receiver<Result<(), String>>>>,
+}
+
+impl StateMachine for SlowSnapshots {
+    fn apply(&mut self, index: u64, command: &[u8]) -> Result<Vec<u8>, String> {
+        self.journal.apply(index, command)
+    }
+
+    fn snapshot(&self) -> Capture {
+        let (capture, told) = (self.journal.snapshot(), Arc::clone(&self.told));
+        Box::new(move || {
+            let told = told.lock().unwrap().recv().unwrap();
+            told.expect("a snapshot that can be made");
+            capture()
+        })
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        self.journal.restore(snapshot)
+    }
+}
+
+#[tokio::test]
+async fn commands_do_not_wait_for_a_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tell, told) = mpsc::channel();
+    let machine = SlowSnapshots {
+        journal: Journal::default(),
+        told: Arc::new(Mutex::new(told)),
+    };
+    let handle = start(settings(folder.path()), machine, NoTransport).unwrap();
+    wait(&handle, |status| status.is_leader).await;
+    for number in 0..130 {
+        handle.propose(command(number)).await.unwrap();
+    }
+    assert_eq!(handle.status().snapshot_index, 0);
+    tell.send(Ok(())).unwrap();
+    wait(&handle, |status| status.snapshot_index == 50).await;
+    // The next one was due while the first was written, and holds what was applied since.
+    handle.propose(command(130)).await.unwrap();
+    tell.send(Ok(())).unwrap();
+    wait(&handle, |status| status.snapshot_index > 130).await;
+    handle.shutdown().await.unwrap();
+
+    let (handle, journal) = start_single(settings(folder.path())).await;
+    assert_eq!(journal.commands(), commands(0..131));
+    handle.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_made_stops_its_member() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tell, told) = mpsc::channel();
+    tell.send(Err("broken on purpose".into())).unwrap();
+    let machine = SlowSnapshots {
+        journal: Journal::default(),
+        told: Arc::new(Mutex::new(told)),
+    };
+    let handle = start(settings(folder.path()), machine, NoTransport).unwrap();
+    wait(&handle, |status| status.is_leader).await;
+    for number in 0..60 {
+        // The member may have stopped.
+        let _ = handle.propose(command(number)).await;
+    }
+    let error = handle.stopped().await.unwrap_err().to_string();
+    assert!(error.contains("the snapshot at index 50"), "{error}");
+}
+
 #[tokio::test]
 async fn a_state_machine_that_panics_stops_its_member() {
     struct Broken;
-    impl weft_consensus::StateMachine for Broken {
+    impl StateMachine for Broken {
         fn apply(&mut self, _index: u64, _command: &[u8]) -> Result<Vec<u8>, String> {
             panic!("broken on purpose")
         }
-        fn snapshot(&self) -> Vec<u8> {
-            Vec::new()
+        fn snapshot(&self) -> Capture {
+            Box::new(Vec::new)
         }
         fn restore(&mut self, _snapshot: &[u8]) -> Result<(), String> {
             Ok(())
@@ -355,7 +430,7 @@ async fn a_state_machine_that_panics_stops_its_member() {
     }
     let folder = tempfile::tempdir().unwrap();
     let handle = start(settings(folder.path()), Broken, NoTransport).unwrap();
-    crate::support::wait(&handle, |status| status.is_leader).await;
+    wait(&handle, |status| status.is_leader).await;
     let error = handle.propose(command(0)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     let error = handle.stopped().await.unwrap_err();

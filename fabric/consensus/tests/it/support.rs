@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use weft_consensus::{
-    Error, Handle, MemoryTransport, NoTransport, Settings, StateMachine, Status, Transport, start,
+    Capture, Error, Handle, MemoryTransport, NoTransport, Settings, StateMachine, Status,
+    Transport, start,
 };
 
 /// Long enough for a machine that does three things at once; a test that passes never waits for it.
@@ -51,14 +52,14 @@ impl StateMachine for Journal {
         Ok([b"did ", command].concat())
     }
 
-    fn snapshot(&self) -> Vec<u8> {
+    fn snapshot(&self) -> Capture {
         let record = self.record();
         let mut bytes = record.last_index.to_le_bytes().to_vec();
         for command in &record.commands {
             bytes.push(u8::try_from(command.len()).unwrap());
             bytes.extend_from_slice(command);
         }
-        bytes
+        Box::new(|| bytes)
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {

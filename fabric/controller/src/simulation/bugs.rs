@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use weft_consensus::StateMachine;
+use weft_consensus::{Capture, StateMachine};
 use weft_control::{Command, Envelope};
 use weft_core::Incarnation;
 
@@ -124,17 +124,18 @@ impl StateMachine for Planted {
         Ok(answer)
     }
 
-    fn snapshot(&self) -> Vec<u8> {
+    fn snapshot(&self) -> Capture {
         if self.bug == Some(Bug::SnapshotWithoutOrigins) {
             let mut state = self.machine.state().clone();
             state.origins = Default::default();
-            return crate::packed::pack(&state).expect("the state is plain data");
+            let packed = crate::packed::pack(&state).expect("the state is plain data");
+            return Box::new(|| packed);
         }
-        let snapshot = self.machine.snapshot();
+        let snapshot = self.machine.snapshot()();
         if self.last_index.get() > 0 {
             self.books.lock().snapshot(self.last_index.get(), &snapshot);
         }
-        snapshot
+        Box::new(|| snapshot)
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
