@@ -21,7 +21,7 @@ use crate::members::Members;
 use crate::security::Wire;
 
 /// Version of the handshake and of the framing of connections.
-const NET_VERSION: u32 = 1;
+const NET_VERSION: u32 = 2;
 /// Time for TLS and handshake of one connection.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest difference of two clocks. Time is the leader's stamp: a leader whose clock is off would

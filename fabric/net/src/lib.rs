@@ -23,6 +23,7 @@ mod discovery;
 mod handshake;
 mod listener;
 mod members;
+mod messages;
 mod peers;
 mod rpc;
 mod security;

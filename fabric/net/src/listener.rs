@@ -14,7 +14,7 @@ use weft_runtime::{OnError, Tasks};
 use crate::handshake::{Cluster, HANDSHAKE_TIMEOUT, Party, Purpose, Refusals, welcome};
 use crate::members::Members;
 use crate::security::{Security, Wire};
-use crate::{control, peers, work};
+use crate::{control, messages, peers, work};
 
 /// Connections at a time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -104,9 +104,7 @@ async fn dispatch(
     arrivals: &Arrivals,
 ) -> anyhow::Result<()> {
     match (from, purpose) {
-        (Party::Controller { .. }, Purpose::Raft) => {
-            peers::take_messages(wire, &*arrivals.member).await
-        }
+        (Party::Controller { .. }, Purpose::Raft) => messages::take(wire, &*arrivals.member).await,
         (Party::Controller { .. }, Purpose::Ask) => {
             peers::answer(wire, Arc::clone(&arrivals.member)).await
         }

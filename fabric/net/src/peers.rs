@@ -8,16 +8,16 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 use tokio::sync::mpsc;
 use weft_core::{ErrorCode, Problem, lock};
 use weft_runtime::link::{Member, Peers};
-use weft_runtime::{OnError, Tasks, frames};
+use weft_runtime::{OnError, Tasks};
 
 use crate::book::{Book, NewMembers};
 use crate::dial::Dialler;
 use crate::handshake::{Cluster, Purpose};
 use crate::members::Members;
+use crate::messages;
 use crate::rpc::{self, Asker, BoxBody};
 use crate::security::{Security, Wire};
 
@@ -90,7 +90,7 @@ impl Link {
                 let wire = raft.reach().await;
                 // What waited while the member was out of reach is of another time.
                 while waiting.try_recv().is_ok() {}
-                if let Err(error) = send_messages(wire, &mut waiting).await {
+                if let Err(error) = messages::send(wire, &mut waiting).await {
                     let (member, error) = (raft.member(), format!("{error:#}"));
                     tracing::warn!(member, error, "a Raft connection broke");
                 }
@@ -118,30 +118,6 @@ async fn serve_questions(wire: Wire, shared: &Mutex<Option<Asker>>) {
     *lock(shared) = None;
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection for questions broke");
-    }
-}
-
-async fn send_messages(wire: Wire, waiting: &mut mpsc::Receiver<Vec<u8>>) -> anyhow::Result<()> {
-    let (mut reader, writer) = tokio::io::split(wire);
-    let mut writer = BufWriter::with_capacity(64 << 10, writer);
-    loop {
-        let mut nothing = [0];
-        let message = tokio::select! {
-            message = waiting.recv() => match message {
-                Some(message) => message,
-                None => return Ok(()),
-            },
-            // Nothing comes this way, so this is the end of the connection.
-            ended = reader.read(&mut nothing) => {
-                ended?;
-                anyhow::bail!("the other side has closed it");
-            }
-        };
-        frames::write_unflushed(&mut writer, &(), &message).await?;
-        while let Ok(message) = waiting.try_recv() {
-            frames::write_unflushed(&mut writer, &(), &message).await?;
-        }
-        writer.flush().await?;
     }
 }
 
@@ -174,14 +150,6 @@ impl Peers for PeerLinks {
             Outcome::Refused(problem) => Err(problem),
         }
     }
-}
-
-/// Hands on the messages of another member, until its connection ends.
-pub(crate) async fn take_messages(mut wire: Wire, member: &dyn Member) -> anyhow::Result<()> {
-    while let Some(((), message)) = frames::read::<()>(&mut wire).await? {
-        member.deliver(&message);
-    }
-    Ok(())
 }
 
 /// Answers the questions of another member, until its connection ends.
