@@ -213,8 +213,9 @@ impl AgentState {
     fn begin_to_drain(&mut self) {
         if !std::mem::replace(&mut self.draining, true) {
             tracing::info!("draining: no new work is taken");
-            self.report(AgentReport::Draining);
         }
+        // Whoever asks again waits for this as well.
+        self.report(AgentReport::Draining);
     }
 
     /// Takes no new work from now on.

@@ -395,7 +395,8 @@ pub(crate) struct UsageArguments {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct WhyArguments {
-    /// Id of the job, or `last` for the newest
+    /// Id of the job, or `last` for the newest; `/STAGE` or `/STAGE/TASK` behind it for a part
+    #[arg(value_name = "JOB[/STAGE[/TASK]]")]
     pub(crate) id: Option<String>,
     /// Explain all that waits
     #[arg(long)]

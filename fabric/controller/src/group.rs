@@ -13,14 +13,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use weft_control::{Answer, Envelope};
-use weft_core::{Description, Digest, ErrorCode, JobId, NodeId, Problem, TenantId};
+use weft_core::{Description, Digest, ErrorCode, NodeId, Problem, TenantId};
 use weft_protocol::{PlanReply, PlanRequest};
 use weft_runtime::link::{Member, Peers};
 
 use crate::components::Components;
 use crate::membership::{self, Wanted};
 use crate::replica::Replica;
-use crate::scheduler::why::Why;
+use crate::scheduler::why::{Why, WhyOf};
 use crate::scheduler::{Request, Requests};
 
 /// Question of a follower to the leader.
@@ -43,11 +43,8 @@ pub(crate) enum Question {
     },
     /// Have an executor started for a tenant.
     Want(TenantId),
-    /// Explain where a job is, or the tenant's queue.
-    Why {
-        tenant: TenantId,
-        job: Option<JobId>,
-    },
+    /// Explain where a job, a stage or a task is, or the tenant's queue.
+    Why { tenant: TenantId, of: Option<WhyOf> },
     /// Have a node take no new work, and end.
     Drain(NodeId),
     /// Change the members.
@@ -136,12 +133,8 @@ pub(crate) async fn ask_request(peers: &dyn Peers, leader: u64, request: Request
         Request::Want(tenant) => {
             let _ = ask(peers, leader, &Question::Want(tenant)).await;
         }
-        Request::Why {
-            tenant,
-            job,
-            answer,
-        } => {
-            let question = Question::Why { tenant, job };
+        Request::Why { tenant, of, answer } => {
+            let question = Question::Why { tenant, of };
             let asked = ask(peers, leader, &question);
             pass_on(asked, answer, |reply| match reply {
                 Reply::Explained(why) => Some(why),
@@ -249,8 +242,8 @@ impl Answerer {
                 let planned = self.components.plan_only(&tenant, *request).await?;
                 Ok(Reply::Checked(Box::new(planned)))
             }
-            Question::Why { tenant, job } => {
-                let why = self.requests.why(&tenant, job).await?;
+            Question::Why { tenant, of } => {
+                let why = self.requests.why(&tenant, of).await?;
                 Ok(Reply::Explained(why))
             }
             Question::Drain(node) => {

@@ -33,15 +33,21 @@ pub(crate) async fn why(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let call = match id {
-        Some(id) => {
-            let id = id_of(client, id).await?;
-            Call::get(path(&["jobs", &id, "why"]))
-        }
+        Some(id) => of_job(client, id).await?,
         None => Call::get(path(&["queue"])),
     };
     let answer = client.send(&call).await?;
     let why: Why = answer.read()?;
     output.either(answer.text()?, || render(&why))
+}
+
+/// The call for `JOB`, `JOB/STAGE` or `JOB/STAGE/TASK`.
+async fn of_job(client: &Client, text: &str) -> Result<Call, Failure> {
+    let mut parts = text.splitn(3, '/');
+    let id = id_of(client, parts.next().unwrap_or_default()).await?;
+    let of = ["stage", "task"].into_iter().zip(parts);
+    let of: Vec<(&str, String)> = of.map(|(name, value)| (name, value.to_owned())).collect();
+    Ok(Call::get(path(&["jobs", &id, "why"])).query(&of))
 }
 
 fn render(why: &Why) -> String {

@@ -22,7 +22,7 @@ use super::reply::{ApiResult, Failure};
 use super::{Api, jobs, views};
 use crate::membership::{self, Wanted};
 use crate::metrics::{RequestLabels, RouteLabels, StatusLabels};
-use crate::scheduler::why::Why;
+use crate::scheduler::why::WhyOf;
 use crate::traces::RequestTrace;
 use weft_runtime::clock::{rfc3339, unix_ms};
 
@@ -219,19 +219,30 @@ pub(crate) async fn nodes(State(api): State<Api>) -> Json<Value> {
     Json(json!({ "items": node_views(&api), "next_cursor": null }))
 }
 
-/// Explains where a job is.
+/// Part of a job that is to be explained.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WhyQuery {
+    /// Name of a stage.
+    stage: Option<String>,
+    /// Number of a task of the stage.
+    task: Option<u32>,
+}
+
+/// Explains where a job is, or one of its stages or tasks.
 pub(crate) async fn why_job(
     State(api): State<Api>,
     principal: Principal,
     Path(id): Path<String>,
+    Query(WhyQuery { stage, task }): Query<WhyQuery>,
 ) -> ApiResult<Json<Value>> {
+    if task.is_some() && stage.is_none() {
+        let detail = "`task` is the number of a task of a stage: name the stage with `stage`";
+        return Err(Problem::new(ErrorCode::InvalidJob, detail).into());
+    }
     let status = jobs::look(&api, &principal.tenant, &id, views::status).await?;
     let job: Option<JobId> = id.parse().ok();
-    let explained = match api.requests.why(&principal.tenant, job).await {
-        // It has been archived, maybe since the look.
-        Err(problem) if problem.code == ErrorCode::NotFound => Why::of_archived(),
-        explained => explained?,
-    };
+    let of = job.map(|job| WhyOf { job, stage, task });
+    let explained = api.requests.why(&principal.tenant, of).await?;
     let mut document = json!(explained);
     document["status"] = status.into();
     Ok(Json(document))

@@ -102,24 +102,25 @@ impl Scheduler {
             } => self.queue.of(&tenant).checks.push_back((request, answer)),
             Request::Forget { job } => self.forget_check(turn, &job),
             Request::Want(tenant) => drop(self.wanted.insert(tenant)),
-            Request::Why {
-                tenant,
-                job,
-                answer,
-            } => {
-                let why = self.why(turn, &tenant, job.as_ref());
+            Request::Why { tenant, of, answer } => {
+                let why = self.why(turn, &tenant, of.as_ref());
                 let _ = answer.send(why);
             }
             Request::Drain { node, answer } => {
-                let drained = self.drain_node(turn, &node);
-                // The client may have gone.
-                let _ = answer.send(drained);
+                if let Err(problem) = self.check_drain(turn, &node) {
+                    // The client may have gone.
+                    let _ = answer.send(Err(problem));
+                } else if let Some(view) = self.nodes.get_mut(&node) {
+                    view.draining = true;
+                    view.drain_asked.push(answer);
+                    self.send(turn, &node, AgentCommand::Drain);
+                }
             }
         }
     }
 
-    /// Has a node take no new work. Errors: it is unknown, not reached, or the only one that takes work.
-    fn drain_node(&mut self, turn: &mut Turn<'_>, node: &NodeId) -> Result<(), Problem> {
+    /// Errors: a node that is to drain is unknown, not reached, or the only one that takes work.
+    fn check_drain(&self, turn: &Turn<'_>, node: &NodeId) -> Result<(), Problem> {
         if !turn.state.nodes.iter().any(|(known, _)| known == node) {
             let detail = format!("there is no node `{node}`");
             return Err(Problem::new(ErrorCode::NotFound, detail));
@@ -131,12 +132,8 @@ impl Scheduler {
                 format!("no other node than `{node}` takes work: add one before it drains");
             return Err(Problem::new(ErrorCode::Busy, detail));
         }
-        match self.nodes.get_mut(node) {
-            Some(view) if view.takes_commands() => {
-                view.draining = true;
-                self.send(turn, node, AgentCommand::Drain);
-                Ok(())
-            }
+        match self.nodes.get(node) {
+            Some(view) if view.takes_commands() => Ok(()),
             _ => {
                 let detail = format!("the node `{node}` is not reached now; try again");
                 Err(Problem::new(ErrorCode::Busy, detail))

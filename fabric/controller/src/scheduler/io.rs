@@ -11,7 +11,7 @@ use weft_core::{
 use weft_protocol::{FromAgent, PlanReply, PlanRequest, ToAgent};
 
 use super::commits::Reported;
-use super::why::Why;
+use super::why::{Why, WhyOf};
 
 /// Time, as the scheduler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,15 +86,15 @@ pub(crate) enum Request {
     /// Explain where a job is, or the tenant's queue without one.
     Why {
         tenant: TenantId,
-        job: Option<JobId>,
+        of: Option<WhyOf>,
         answer: oneshot::Sender<Result<Why, Problem>>,
     },
     /// Have a node take no new work, and end.
-    Drain {
-        node: NodeId,
-        answer: oneshot::Sender<Result<(), Problem>>,
-    },
+    Drain { node: NodeId, answer: DrainAnswer },
 }
+
+/// Answer to a request that a node drains, once the node has heard it.
+pub(crate) type DrainAnswer = oneshot::Sender<Result<(), Problem>>;
 
 /// Work beside the scheduler that is done.
 pub(crate) enum Done {

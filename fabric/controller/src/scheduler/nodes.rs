@@ -10,7 +10,7 @@ use weft_protocol::{
     AgentCommand, AgentReport, AgentStatus, ExecutorStatus, FromAgent, MESSAGE_VERSION, Work,
 };
 
-use super::io::{CheckAnswer, Marks, Pending};
+use super::io::{CheckAnswer, DrainAnswer, Marks, Pending};
 use super::leadership::Phase;
 use super::quarantine::Record;
 use super::{LEASE_MS, Scheduler, Turn, job};
@@ -60,8 +60,10 @@ pub(super) struct NodeView {
     /// The state knows its agent.
     pub(super) joined: bool,
     pub(super) incarnation: Option<Incarnation>,
-    /// It takes no new work.
+    /// It takes no new work, or was told so.
     pub(super) draining: bool,
+    /// Whoever waits until it has heard that it drains.
+    pub(super) drain_asked: Vec<DrainAnswer>,
     pub(super) slots: u32,
     pub(super) compatibility: String,
     pub(super) executors: BTreeMap<Epoch, ExecutorView>,
@@ -93,6 +95,13 @@ impl NodeView {
     /// Attempts that run on the node.
     pub(super) fn n_running(&self) -> usize {
         self.executors.values().map(|one| one.running.len()).sum()
+    }
+}
+
+fn answer_drain(asked: &mut Vec<DrainAnswer>) {
+    for answer in asked.drain(..) {
+        // The client may have gone.
+        let _ = answer.send(Ok(()));
     }
 }
 
@@ -181,6 +190,7 @@ impl Scheduler {
             AgentReport::Draining => {
                 tracing::info!(%node, "node drains");
                 view.draining = true;
+                answer_drain(&mut view.drain_asked);
             }
             AgentReport::Described { epoch, reply } => {
                 let executor = view.executors.get_mut(&epoch);
@@ -231,6 +241,11 @@ impl Scheduler {
         // The command to drain was lost with its link.
         let drains_again = same && before.draining && !view.draining;
         view.draining |= drains_again;
+        if same && status.draining {
+            answer_drain(&mut before.drain_asked);
+        } else if same {
+            view.drain_asked = std::mem::take(&mut before.drain_asked);
+        }
         let mut stopped = Vec::new();
         for executor in status.executors {
             let known = before.executors.remove(&executor.epoch);

@@ -2,10 +2,10 @@
 //! them on to the leader.
 
 use tokio::sync::{mpsc, oneshot};
-use weft_core::{Description, Digest, ErrorCode, JobId, NodeId, Problem, TenantId};
+use weft_core::{Description, Digest, ErrorCode, NodeId, Problem, TenantId};
 
 use super::io::Request;
-use super::why::Why;
+use super::why::{Why, WhyOf};
 
 /// The asking end of the scheduler. Clones share it.
 #[derive(Clone)]
@@ -38,11 +38,11 @@ impl Requests {
         self.ask(request).await?
     }
 
-    /// Explains where a job is, or the tenant's queue without one.
-    pub(crate) async fn why(&self, tenant: &TenantId, job: Option<JobId>) -> Result<Why, Problem> {
+    /// Explains where a job, a stage or a task is, or the tenant's queue.
+    pub(crate) async fn why(&self, tenant: &TenantId, of: Option<WhyOf>) -> Result<Why, Problem> {
         let request = |answer| Request::Why {
             tenant: tenant.clone(),
-            job,
+            of,
             answer,
         };
         self.ask(request).await?

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use weft_control::{Job, JobState, Running, Step};
-use weft_core::{ErrorCode, JobId, NodeId, Problem, TenantId};
+use weft_core::{ErrorCode, JobId, NodeId, Problem, TaskId, TenantId};
 
 use super::dispatch::MAX_RECORDING;
 use super::leadership::Phase;
@@ -36,9 +36,21 @@ pub(crate) struct WhyNode {
     pub(crate) reason: String,
 }
 
+/// A job, or one of its stages, or a task of that, to be explained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WhyOf {
+    pub(crate) job: JobId,
+    /// Name of the stage.
+    #[serde(default)]
+    pub(crate) stage: Option<String>,
+    /// Position of the task in the stage. Nothing without a stage.
+    #[serde(default)]
+    pub(crate) task: Option<u32>,
+}
+
 impl Why {
     /// The explanation of a job of which the scheduler knows nothing any more.
-    pub(crate) fn of_archived() -> Self {
+    fn of_archived() -> Self {
         Self {
             reasons: vec!["it has ended, and is archived".into()],
             tasks_waiting: 0,
@@ -51,24 +63,21 @@ impl Why {
 impl Scheduler {
     /// Explains where a job is, or the tenant's queue without one.
     ///
-    /// Errors: there is no such job here: it was archived, or never was.
+    /// A job that is not in the state has been archived: whoever asks has seen it. Errors: it has no such
+    /// stage or task.
     pub(super) fn why(
         &self,
         turn: &Turn<'_>,
         tenant: &TenantId,
-        id: Option<&JobId>,
+        of: Option<&WhyOf>,
     ) -> Result<Why, Problem> {
-        let mut reasons = Vec::new();
-        match id {
-            Some(id) => match job(turn.state, tenant, id) {
-                Some(job) => self.of_job(job, &mut reasons),
-                None => {
-                    let detail = format!("the job `{id}` has ended and is archived, or never was");
-                    return Err(Problem::new(ErrorCode::NotFound, detail));
-                }
+        let mut reasons = match of {
+            Some(of) => match job(turn.state, tenant, &of.job) {
+                Some(job) => self.of_job(job, of)?,
+                None => return Ok(Why::of_archived()),
             },
-            None => self.of_queue(tenant, &mut reasons),
-        }
+            None => self.of_queue(tenant),
+        };
         match &self.phase {
             Phase::Leading { .. } => {}
             Phase::Waiting(_) => reasons.push(
@@ -92,7 +101,8 @@ impl Scheduler {
         })
     }
 
-    fn of_queue(&self, tenant: &TenantId, reasons: &mut Vec<String>) {
+    fn of_queue(&self, tenant: &TenantId) -> Vec<String> {
+        let mut reasons = Vec::new();
         let (tasks, steps) = self.queue.waiting(tenant);
         reasons.push(match (tasks, steps) {
             (0, 0) => "nothing waits".into(),
@@ -104,22 +114,20 @@ impl Scheduler {
         if others > 0 {
             reasons.push(format!("{others} other tenants have work: they take turns"));
         }
+        reasons
     }
 
-    fn of_job(&self, job: &Job, reasons: &mut Vec<String>) {
-        match &job.state {
+    fn of_job(&self, job: &Job, of: &WhyOf) -> Result<Vec<String>, Problem> {
+        let reason = match &job.state {
             JobState::Planning(_) if self.preparing.contains(&job.id) => {
-                reasons.push("its components are being compiled for the nodes' engine".into());
+                "its components are being compiled for the nodes' engine".into()
             }
-            JobState::Planning(_) => reasons.push(self.of_step(&job.id, Step::Plan, "planned")),
-            JobState::Running(running) => self.of_stages(&job.id, running, reasons),
-            JobState::Publishing(_) => {
-                reasons.push(self.of_step(&job.id, Step::Publish, "published"));
-            }
-            JobState::Ending(_) => {
-                reasons.push("it has ended, and is being cleaned up and archived".into());
-            }
-        }
+            JobState::Planning(_) => self.of_step(&job.id, Step::Plan, "planned"),
+            JobState::Running(running) => return self.of_running(running, of),
+            JobState::Publishing(_) => self.of_step(&job.id, Step::Publish, "published"),
+            JobState::Ending(_) => "it has ended, and is being cleaned up and archived".into(),
+        };
+        Ok(vec![reason])
     }
 
     fn of_step(&self, id: &JobId, step: Step, done: &str) -> String {
@@ -137,45 +145,107 @@ impl Scheduler {
         }
     }
 
-    fn of_stages(&self, id: &JobId, running: &Running, reasons: &mut Vec<String>) {
-        let is_done = |stage: usize| {
-            let n_tasks = running.plan.stages[stage].n_tasks as usize;
-            running.stages[stage].commits.len() == n_tasks
+    fn of_running(&self, running: &Running, of: &WhyOf) -> Result<Vec<String>, Problem> {
+        let stages = &running.plan.stages;
+        let Some(name) = &of.stage else {
+            let open = (0..stages.len()).filter(|stage| !is_done(running, *stage));
+            let reasons = open.map(|stage| self.of_stage(&of.job, running, stage));
+            return Ok(reasons.collect());
         };
-        for (position, shape) in running.plan.stages.iter().enumerate() {
-            if is_done(position) {
-                continue;
+        let not_found = |detail| Problem::new(ErrorCode::NotFound, detail);
+        let Some(stage) = stages.iter().position(|shape| shape.name == *name) else {
+            let names: Vec<&str> = stages.iter().map(|shape| shape.name.as_str()).collect();
+            return Err(not_found(format!(
+                "the job has no stage `{}`; its stages: {}",
+                name.escape_debug(),
+                names.join(", ")
+            )));
+        };
+        let n_tasks = stages[stage].n_tasks;
+        match of.task {
+            None => Ok(vec![self.of_stage(&of.job, running, stage)]),
+            Some(task) if task >= n_tasks => Err(not_found(format!(
+                "the stage `{name}` has {n_tasks} tasks, numbered from 0: there is no task {task}"
+            ))),
+            Some(task) => {
+                let id = TaskId {
+                    job: of.job.clone(),
+                    stage: stage as u32,
+                    task,
+                };
+                Ok(self.of_task(running, &id))
             }
-            let mut reads = shape.reads.iter().map(|edge| edge.stage as usize);
-            if let Some(before) = reads.find(|stage| !is_done(*stage)) {
-                let before = &running.plan.stages[before].name;
-                reasons.push(format!("stage `{}` waits for stage `{before}`", shape.name));
-                continue;
-            }
-            let of_stage =
-                |task: &weft_core::TaskId| task.job == *id && task.stage as usize == position;
-            let done = running.stages[position].commits.len();
-            let sent = self.nodes.values().flat_map(|view| view.executors.values());
-            let sent = sent.flat_map(|one| &one.running);
-            let sent = sent.filter(|(task, _)| of_stage(task)).count();
-            let suspects = self.suspects.iter().filter(|task| of_stage(task)).count();
-            let mut reason = format!(
-                "stage `{}`: {done} of {} tasks are done, {sent} were sent to nodes, {} wait",
-                shape.name,
-                shape.n_tasks,
-                (shape.n_tasks as usize).saturating_sub(done + sent)
-            );
-            if suspects > 0 {
-                reason += &format!(
-                    "; {suspects} ran when their executor died, and run alone, one after the other"
-                );
-            }
-            let failures: u32 = running.stages[position].failures.values().sum();
-            if failures > 0 {
-                reason += &format!("; {failures} attempts were lost to the platform");
-            }
-            reasons.push(reason);
         }
+    }
+
+    fn of_stage(&self, id: &JobId, running: &Running, stage: usize) -> String {
+        let shape = &running.plan.stages[stage];
+        if let Some(before) = awaited(running, stage) {
+            return format!("stage `{}` waits for stage `{before}`", shape.name);
+        }
+        let is_of_stage = |task: &TaskId| task.job == *id && task.stage as usize == stage;
+        let done = running.stages[stage].commits.len();
+        let sent = self.nodes.values().flat_map(|view| view.executors.values());
+        let sent = sent.flat_map(|one| &one.running);
+        let sent = sent.filter(|(task, _)| is_of_stage(task)).count();
+        let suspects = self
+            .suspects
+            .iter()
+            .filter(|task| is_of_stage(task))
+            .count();
+        let mut reason = format!(
+            "stage `{}`: {done} of {} tasks are done, {sent} were sent to nodes, {} wait",
+            shape.name,
+            shape.n_tasks,
+            (shape.n_tasks as usize).saturating_sub(done + sent)
+        );
+        if suspects > 0 {
+            reason += &format!(
+                "; {suspects} ran when their executor died, and run alone, one after the other"
+            );
+        }
+        let failures: u32 = running.stages[stage].failures.values().sum();
+        if failures > 0 {
+            reason += &format!("; {failures} attempts were lost to the platform");
+        }
+        reason
+    }
+
+    fn of_task(&self, running: &Running, id: &TaskId) -> Vec<String> {
+        let stage = id.stage as usize;
+        let (shape, progress) = (&running.plan.stages[stage], &running.stages[stage]);
+        let mut reasons = Vec::new();
+        let mut say = |reason: String| {
+            reasons.push(format!(
+                "task {} of stage `{}` {reason}",
+                id.task, shape.name
+            ));
+        };
+        let is_committed = progress.commits.contains_key(&id.task);
+        if is_committed {
+            say("is done".into());
+        } else if let Some(before) = awaited(running, stage) {
+            say(format!("waits for stage `{before}`"));
+        } else if self.suspects.contains(id) {
+            say("ran when its executor died, and runs alone: nothing else runs beside it".into());
+        }
+        let mut is_sent = false;
+        for (node, view) in &self.nodes {
+            let attempts = view.executors.values().flat_map(|one| &one.running);
+            for (_, attempt) in attempts.filter(|(task, _)| task == id) {
+                is_sent = true;
+                say(format!("was sent to `{node}`, as attempt {attempt}"));
+            }
+        }
+        if self.queue.holds(id) {
+            say("waits for a slot".into());
+        } else if !is_committed && !is_sent && awaited(running, stage).is_none() {
+            say("has a result that is being recorded, or is about to be sent again".into());
+        }
+        if let Some(failures) = progress.failures.get(&id.task) {
+            say(format!("has lost {failures} attempts to the platform"));
+        }
+        reasons
     }
 
     fn of_node(&self, turn: &Turn<'_>, tenant: &TenantId, id: &NodeId, view: &NodeView) -> WhyNode {
@@ -221,4 +291,17 @@ impl Scheduler {
             reason: reason.unwrap_or_else(|reason| reason),
         }
     }
+}
+
+fn is_done(running: &Running, stage: usize) -> bool {
+    let n_tasks = running.plan.stages[stage].n_tasks as usize;
+    running.stages[stage].commits.len() == n_tasks
+}
+
+/// Name of a stage that is not done, and that this one reads.
+fn awaited(running: &Running, stage: usize) -> Option<&str> {
+    let stages = &running.plan.stages;
+    let mut reads = stages[stage].reads.iter().map(|edge| edge.stage as usize);
+    let before = reads.find(|before| !is_done(running, *before))?;
+    Some(&stages[before].name)
 }

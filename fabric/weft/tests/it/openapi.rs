@@ -314,6 +314,13 @@ fn answers_are_those_of_the_document() {
         ("showCluster", 200, "/v1/cluster"),
         ("whyQueue", 200, "/v1/queue"),
         ("whyJob", 200, &format!("/v1/jobs/{ended}/why")),
+        (
+            "whyJob",
+            200,
+            &format!("/v1/jobs/{ended}/why?stage=visits&task=0"),
+        ),
+        ("whyJob", 400, &format!("/v1/jobs/{ended}/why?task=0")),
+        ("whyJob", 400, &format!("/v1/jobs/{ended}/why?none=0")),
         ("whyJob", 404, "/v1/jobs/job-none/why"),
         ("listJobs", 200, "/v1/jobs"),
         ("listJobs", 400, "/v1/jobs?cursor=a&cursor=b"),

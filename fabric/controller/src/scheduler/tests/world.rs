@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use weft_control::{COMMAND_VERSION, Command, ComponentRecord, Envelope, Origin, Outcome, State};
+use tokio::sync::oneshot;
+use weft_control::{
+    COMMAND_VERSION, Command, ComponentRecord, Envelope, JobState, Origin, Outcome, State,
+};
 use weft_core::job::{JobSpec, decode};
 use weft_core::{
     AttemptId, Digest, Epoch, ErrorCode, FunctionKind, FunctionRecord, FunctionUsage, Incarnation,
@@ -19,7 +22,8 @@ use super::node::{News, Node};
 use super::random::Random;
 use crate::metrics::Metrics;
 use crate::scheduler::io::{Done, Input, Now, Output, Proposal, Ticket};
-use crate::scheduler::{Scheduler, SchedulerSettings, Watch};
+use crate::scheduler::why::WhyOf;
+use crate::scheduler::{Request, Scheduler, SchedulerSettings, Watch};
 use crate::traces::Traces;
 
 const TENANTS: [&str; 2] = ["default", "other"];
@@ -561,6 +565,58 @@ impl World {
             idempotency: None,
         };
         self.api(&tenant, submit);
+    }
+
+    /// Asks the leader, if there is one, for the reasons of every task of every job that runs. Returns the number of
+    /// tasks.
+    pub(super) fn explain_all(&mut self) -> usize {
+        if !self.leads {
+            // Nobody is answered.
+            return 0;
+        }
+        let tenants = self.state.tenants.iter();
+        let jobs = tenants.flat_map(|(tenant, of)| of.jobs.values().map(move |job| (tenant, job)));
+        let running = jobs.filter_map(|(tenant, job)| match &job.state {
+            JobState::Running(running) => Some((tenant.clone(), job.id.clone(), running.clone())),
+            _ => None,
+        });
+        let running: Vec<_> = running.collect();
+        let mut n_tasks = 0;
+        for (tenant, job, running) in running {
+            let why = |world: &mut World, stage: &str, task| {
+                let (answer, mut answered) = oneshot::channel();
+                let stage = Some(stage.to_owned());
+                let of = Some(WhyOf {
+                    job: job.clone(),
+                    stage,
+                    task,
+                });
+                let tenant = tenant.clone();
+                world.handle(vec![Input::Asked(Request::Why { tenant, of, answer })]);
+                answered.try_recv().expect("an answer")
+            };
+            for (shape, state) in running.plan.stages.iter().zip(&running.stages) {
+                for task in 0..shape.n_tasks {
+                    let why = why(self, &shape.name, Some(task)).expect("it is explained");
+                    let of_task = format!("task {task} of stage `{}` ", shape.name);
+                    let mut of_task = why
+                        .reasons
+                        .iter()
+                        .filter_map(|one| one.strip_prefix(&of_task));
+                    let is_done = state.commits.contains_key(&task);
+                    let first = of_task.next().expect("a reason");
+                    assert_eq!(first == "is done", is_done, "{:?}", why.reasons);
+                    n_tasks += 1;
+                }
+                let n = Some(shape.n_tasks);
+                let problem = why(self, &shape.name, n).expect_err("there is no such task");
+                assert_eq!(problem.code, ErrorCode::NotFound);
+                why(self, &shape.name, None).expect("it is explained");
+            }
+            let problem = why(self, "none", None).expect_err("there is no such stage");
+            assert_eq!(problem.code, ErrorCode::NotFound);
+        }
+        n_tasks
     }
 
     fn stop_some_job(&mut self) {
