@@ -69,18 +69,18 @@ fn a_broken_node_does_not_fail_jobs() {
 /// Each task of each job is explained, by what the state and the nodes say of it.
 #[test]
 fn every_task_is_explained() {
+    let mut n_explained = 0;
     for seed in 0..10 {
         let seed = Seed(seed);
         let mut world = World::new(seed.0);
-        let mut n_explained = 0;
         for _ in 0..N_STEPS / 50 {
             for _ in 0..50 {
                 world.step();
             }
             n_explained += world.explain_all();
         }
-        assert!(n_explained > 100, "{n_explained} tasks were explained");
     }
+    assert!(n_explained > 1_000, "{n_explained} tasks were explained");
 }
 
 /// A leader that is never lost, and executors that never die: nothing is done twice.
