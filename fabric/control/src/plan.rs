@@ -1,15 +1,15 @@
 //! Checks of plans: they come from executors, which are not trusted.
 
 use weft_core::job::TASKS_MAX;
-use weft_protocol::{EdgeRef, Plan, StageShape};
+use weft_protocol::{EdgeRead, MAX_PLAN_STAGES, Plan, ReadMode, StageShape};
 
-use crate::bounds::{MAX_EDGES, MAX_PLAN_TASKS, MAX_READS, MAX_STAGES};
+use crate::bounds::{MAX_EDGES, MAX_PLAN_TASKS, MAX_READS};
 
-/// Checks that stages read edges of stages before them, with a task for each partition.
+/// Checks that stages read edges of stages before them, whose partitions fit the tasks that read them.
 ///
 /// Errors say which stage is wrong.
 pub(crate) fn check(plan: &Plan) -> Result<(), String> {
-    let (n_stages, most) = (plan.stages.len(), MAX_STAGES);
+    let (n_stages, most) = (plan.stages.len(), MAX_PLAN_STAGES);
     if n_stages > most {
         return Err(format!(
             "the plan has {n_stages} stages; {most} are allowed"
@@ -45,24 +45,37 @@ pub(crate) fn check(plan: &Plan) -> Result<(), String> {
             ));
         }
         for edge in &stage.reads {
-            check_edge(&plan.stages[..position], stage, *edge)?;
+            check_edge(&plan.stages[..position], stage, edge)?;
         }
     }
     Ok(())
 }
 
-fn check_edge(before: &[StageShape], stage: &StageShape, read: EdgeRef) -> Result<(), String> {
-    let EdgeRef {
-        stage: writer,
-        edge,
-    } = read;
+/// Checks one read of `stage`, of an edge that a stage of `before` writes.
+fn check_edge(before: &[StageShape], stage: &StageShape, read: &EdgeRead) -> Result<(), String> {
+    let (name, n_tasks) = (&stage.name, stage.n_tasks);
+    let (writer, edge, readers) = (read.stage, read.edge, read.readers(stage));
+    if let Some(range) = read.tasks {
+        let end = range.first.checked_add(range.count);
+        if range.count == 0 || end.is_none_or(|end| end > n_tasks) {
+            return Err(format!(
+                "the plan's stage `{name}` has {n_tasks} tasks; {} from {} on cannot read edge {edge} of stage {writer}",
+                range.count, range.first
+            ));
+        }
+    }
+    let partitions = match read.mode {
+        ReadMode::Partitioned => readers.count,
+        ReadMode::Broadcast | ReadMode::Sliced => 1,
+    };
     let written = before.get(writer as usize);
     let written = written.and_then(|writer| writer.edges.get(edge as usize));
-    if written.is_some_and(|edge| edge.partitions == stage.n_tasks) {
+    if written.is_some_and(|edge| edge.partitions == partitions) {
         return Ok(());
     }
     Err(format!(
-        "the plan's stage `{}` has {} tasks and reads edge {edge} of stage {writer}, which does not fit",
-        stage.name, stage.n_tasks
+        "the plan's stage `{name}` has {n_tasks} tasks, and {} of them read edge {edge} of stage {writer}, which must be there \
+         with {partitions} partitions",
+        readers.count
     ))
 }

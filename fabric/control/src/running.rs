@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Meters, Problem};
-use weft_protocol::{EdgeRef, Plan, Sums, TaskCommit};
+use weft_protocol::{EdgeRef, Plan, ReadMode, Sums, TaskCommit};
 
 /// A job whose tasks run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,7 +137,7 @@ mod shared {
 }
 
 pub(crate) fn position(stage: usize) -> u32 {
-    u32::try_from(stage).expect("plans have at most MAX_STAGES stages")
+    u32::try_from(stage).expect("plans have at most MAX_PLAN_STAGES stages")
 }
 
 impl StageState {
@@ -193,25 +193,34 @@ impl Running {
         })
     }
 
-    /// Checks, edge by edge, that the stage read what was written (invariant 4).
+    /// Checks, edge by edge, that the stage read what was written, as often as it has tasks that read all
+    /// of it (invariant 4).
     pub(crate) fn check_conservation(&self, stage: usize) -> Result<(), Problem> {
         let shape = &self.plan.stages[stage];
         for (position, edge) in shape.reads.iter().enumerate() {
             let sums = self.stages[stage].read.get(position);
             let read = sums.copied().unwrap_or_default();
-            let written = edge_sums(&self.stages, *edge);
-            if written == read {
+            let written = edge_sums(&self.stages, edge.edge_ref());
+            let (due, for_each) = match edge.mode {
+                ReadMode::Partitioned | ReadMode::Sliced => (written, String::new()),
+                ReadMode::Broadcast => {
+                    let n_readers = edge.readers(shape).count;
+                    let for_each = format!(" for each of {n_readers} tasks");
+                    (written.times(n_readers), for_each)
+                }
+            };
+            if due == read {
                 continue;
             }
             let detail = format!(
-                "stage `{}` read {} rows in {} segments where stage `{}` wrote {} rows in {}; the checksums {}: rows were lost, doubled or changed on the way",
+                "stage `{}` read {} rows in {} segments where stage `{}` wrote {} rows in {}{for_each}; the checksums {}: rows were lost, doubled or changed on the way",
                 shape.name,
                 read.rows,
                 read.segments,
                 self.plan.stages[edge.stage as usize].name,
                 written.rows,
                 written.segments,
-                if written.xxh3 == read.xxh3 {
+                if due.xxh3 == read.xxh3 {
                     "agree"
                 } else {
                     "differ"

@@ -5,6 +5,7 @@ mod durations;
 mod jobs;
 mod keys;
 mod leases;
+mod reads;
 mod submissions;
 mod support;
 mod usage;

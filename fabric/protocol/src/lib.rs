@@ -24,7 +24,9 @@ pub use agent::{
 };
 pub use compile::{ARTEFACT_BYTES_MAX, COMPILE_CPU_SECONDS_MAX, COMPILE_MEMORY_BYTES_MAX, Verdict};
 pub use invocation::{DEADLINE_MAX, OUTPUT_BYTES_MAX};
-pub use keys::{FINGERPRINT, artefact_key, attempt_key, component_key, job_prefix};
+pub use keys::{
+    EARLIER_FINGERPRINTS, FINGERPRINT, artefact_key, attempt_key, component_key, job_prefix,
+};
 pub use messages::{
     Columns, DescribeReply, EdgeInput, FromExecutor, GuestTook, InvokeReply, InvokeRequest,
     MESSAGE_VERSION, PlanReply, PlanRequest, PublishRequest, StageContext, StreamFormats,
@@ -32,7 +34,8 @@ pub use messages::{
 };
 pub use outputs::ManifestOutput;
 pub use plan::{
-    EdgeKind, EdgeRef, EdgeShape, FailedLog, LogRef, ObjectRef, Plan, PublishedOutput, SinkFile,
-    SlotVector, StageShape, Sums, TaskCommit, TaskFailure,
+    EdgeKind, EdgeRead, EdgeRef, EdgeShape, FailedLog, LogRef, MAX_PLAN_STAGES, ObjectRef, Plan,
+    PublishedOutput, ReadMode, SinkFile, SlotVector, StageShape, Sums, TaskCommit, TaskFailure,
+    TaskRange,
 };
 pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};

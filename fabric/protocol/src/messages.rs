@@ -14,7 +14,7 @@ use crate::outputs::ManifestOutput;
 use crate::plan::{EdgeRef, ObjectRef, Plan, PublishedOutput, Sums, TaskCommit, TaskFailure};
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 3;
+pub const MESSAGE_VERSION: u32 = 4;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -320,7 +320,8 @@ pub struct StageContext {
 pub struct EdgeInput {
     /// The edge.
     pub edge: EdgeRef,
-    /// Sums over all that was written to it: readers together must read the same.
+    /// Sums over all that was written to it. Readers together must read the same; of a broadcast, each
+    /// of them.
     pub expected: Sums,
     /// Objects of the writing stage's tasks, by task.
     pub objects: Vec<Option<ObjectRef>>,

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use weft_core::{AttemptId, Epoch, FunctionUsage, Limits, PackedUsage, Problem};
 
+/// Stages of a plan. A job file has fewer, but SQL makes several out of one.
+pub const MAX_PLAN_STAGES: usize = 1_000;
+
 /// What a slot offers and a task asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -28,7 +31,7 @@ pub enum EdgeKind {
     Materialised,
 }
 
-/// Edge that a stage reads.
+/// Names an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EdgeRef {
     /// Position of the writing stage in the plan.
@@ -37,13 +40,97 @@ pub struct EdgeRef {
     pub edge: u32,
 }
 
+/// Tasks of a stage that stand side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRange {
+    /// Position of the first.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+impl TaskRange {
+    /// The position of a task of the stage within the range, if it is in there.
+    pub fn position(&self, task: u32) -> Option<u32> {
+        let position = task.checked_sub(self.first);
+        position.filter(|position| *position < self.count)
+    }
+}
+
+/// How the tasks that read an edge share its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadMode {
+    /// The task at position `p` of the range reads partition `p` of every writer. The edge has as many
+    /// partitions as the range has tasks.
+    #[default]
+    Partitioned,
+    /// Every task of the range reads all rows. The edge has one partition.
+    Broadcast,
+    /// The writers' objects are dealt out to the range in order, each to one task. The edge has one
+    /// partition.
+    Sliced,
+}
+
+impl ReadMode {
+    /// Returns whether each task reads a partition of its own.
+    pub fn is_partitioned(&self) -> bool {
+        matches!(self, ReadMode::Partitioned)
+    }
+}
+
+/// Edge that a stage reads, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeRead {
+    /// Position of the writing stage in the plan.
+    pub stage: u32,
+    /// Position of the edge among that stage's.
+    pub edge: u32,
+    /// How its rows are shared.
+    #[serde(default, skip_serializing_if = "ReadMode::is_partitioned")]
+    pub mode: ReadMode,
+    /// The tasks that read it; all of the stage's without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<TaskRange>,
+}
+
+impl From<EdgeRef> for EdgeRead {
+    /// A read of one partition by each task of the stage.
+    fn from(EdgeRef { stage, edge }: EdgeRef) -> Self {
+        Self {
+            stage,
+            edge,
+            mode: ReadMode::Partitioned,
+            tasks: None,
+        }
+    }
+}
+
+impl EdgeRead {
+    /// The edge.
+    pub fn edge_ref(&self) -> EdgeRef {
+        EdgeRef {
+            stage: self.stage,
+            edge: self.edge,
+        }
+    }
+
+    /// The tasks of `stage`, whose read this is, that read the edge.
+    pub fn readers(&self, stage: &StageShape) -> TaskRange {
+        self.tasks.unwrap_or(TaskRange {
+            first: 0,
+            count: stage.n_tasks,
+        })
+    }
+}
+
 /// One edge that a stage writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeShape {
     /// How.
     #[serde(default)]
     pub kind: EdgeKind,
-    /// Number of partitions, which is the reader's number of tasks.
+    /// Number of partitions: one for each task that reads it, or a single one ([`ReadMode`]).
     pub partitions: u32,
 }
 
@@ -58,7 +145,7 @@ pub struct StageShape {
     pub plan: String,
     /// The edges it reads, none for stages that read inputs or nothing. Edges that are materialised
     /// are complete before the stage starts.
-    pub reads: Vec<EdgeRef>,
+    pub reads: Vec<EdgeRead>,
     /// The edges it writes.
     pub edges: Vec<EdgeShape>,
     /// Limits of a task.
@@ -102,6 +189,17 @@ impl Sums {
         self.rows = self.rows.wrapping_add(other.rows);
         self.segments = self.segments.wrapping_add(other.segments);
         self.xxh3 = self.xxh3.wrapping_add(other.xxh3);
+    }
+
+    /// The sums of `n` readings of the same segments.
+    #[must_use]
+    pub fn times(&self, n: u32) -> Sums {
+        let n = u64::from(n);
+        Sums {
+            rows: self.rows.wrapping_mul(n),
+            segments: self.segments.wrapping_mul(n),
+            xxh3: self.xxh3.wrapping_mul(n),
+        }
     }
 }
 

@@ -132,7 +132,7 @@ fn stages_without_tasks_are_done_from_the_start() {
 fn a_plan_that_does_not_hold_together_is_a_failed_attempt() {
     let reading = |stage: u32, edge: u32| {
         let mut plan = two_stages();
-        plan.stages[1].reads = vec![EdgeRef { stage, edge }];
+        plan.stages[1].reads = vec![EdgeRef { stage, edge }.into()];
         plan
     };
     let mut uneven = two_stages();

@@ -13,8 +13,8 @@ use crate::{
 };
 use weft_core::{FunctionKind, FunctionRecord};
 use weft_protocol::{
-    EdgeKind, EdgeRef, EdgeShape, LogRef, Plan, SlotVector, StageShape, Sums, TaskCommit,
-    TaskFailure,
+    EdgeKind, EdgeRead, EdgeRef, EdgeShape, LogRef, Plan, ReadMode, SlotVector, StageShape, Sums,
+    TaskCommit, TaskFailure,
 };
 
 pub(crate) fn tenant_id() -> TenantId {
@@ -89,9 +89,11 @@ pub(crate) fn plan(stages: &[(u32, Option<u32>)]) -> Plan {
             plan: format!("plan/{position}.json"),
             reads: reads
                 .iter()
-                .map(|stage| EdgeRef {
-                    stage: *stage,
-                    edge: edge(*stage),
+                .map(|stage| {
+                    EdgeRead::from(EdgeRef {
+                        stage: *stage,
+                        edge: edge(*stage),
+                    })
                 })
                 .collect(),
             edges: readers(position)
@@ -153,8 +155,18 @@ pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCo
         total((0..shape.partitions).map(|partition| segment(stage, edge, task, partition)))
     });
     let read = shape.reads.iter().map(|edge| {
-        let n_writers = plan.stages[edge.stage as usize].n_tasks;
-        total((0..n_writers).map(|writer| segment(edge.stage, edge.edge, writer, task)))
+        let readers = edge.readers(shape);
+        let Some(position) = readers.position(task) else {
+            return Sums::default();
+        };
+        let is_sliced = edge.mode == ReadMode::Sliced;
+        let partition = match edge.mode {
+            ReadMode::Partitioned => position,
+            ReadMode::Broadcast | ReadMode::Sliced => 0,
+        };
+        let writers = 0..plan.stages[edge.stage as usize].n_tasks;
+        let read = writers.filter(|writer| !is_sliced || writer % readers.count == position);
+        total(read.map(|writer| segment(edge.stage, edge.edge, writer, partition)))
     });
     TaskCommit {
         stage,

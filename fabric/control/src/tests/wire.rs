@@ -171,7 +171,7 @@ fn commands_of_other_versions_are_not_read_but_named() {
         // Whatever else is in it.
         assert_eq!(decode(None), Err(Unreadable::Newer { found }));
         assert_eq!(decode(Some(1)), Err(Unreadable::Older { found: 1 }));
-        for readable in [2, COMMAND_VERSION] {
+        for readable in [2, 3, COMMAND_VERSION] {
             let damaged = decode(Some(readable));
             assert!(
                 matches!(damaged, Err(Unreadable::Damaged(_))),

@@ -7,6 +7,7 @@ use weft_control::{
     ComponentRecord, EndedJob, Job, JobEvent, JobState, Outcome, SlowestTask, StageState,
 };
 use weft_core::{FunctionUsage, PriceSheet, Receipt};
+use weft_protocol::{StageShape, TaskCommit};
 
 use super::reply::problem_json;
 use weft_runtime::clock::rfc3339;
@@ -154,7 +155,7 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
         };
         json!({
             "position": position,
-            "skew": (!shape.reads.is_empty()).then(|| skew(progress)).flatten(),
+            "skew": skew(shape, progress),
             "name": shape.name,
             "status": status,
             "tasks_total": shape.n_tasks,
@@ -195,30 +196,36 @@ fn slowest_task(slowest: SlowestTask) -> Value {
     json!({ "task": slowest.task, "wall_ms": milliseconds(slowest.wall_ns) })
 }
 
-/// The largest partition of a shuffle against the mean, in rows, once all tasks that read it are done.
-fn skew(progress: &StageState) -> Option<Value> {
-    let largest = progress
-        .commits
-        .values()
-        .max_by_key(|commit| (commit.read_total().rows, Reverse(commit.task)))?;
-    // Executors report the rows; whatever they say is to be reckoned with.
-    let read = progress
-        .commits
-        .values()
-        .map(|commit| commit.read_total().rows);
-    let rows = read.fold(0, u64::saturating_add);
+/// The largest partition of a shuffle against the mean, in rows, once all tasks that read it are done;
+/// nothing if the stage reads no partitions.
+fn skew(shape: &StageShape, progress: &StageState) -> Option<Value> {
+    if !shape.reads.iter().any(|edge| edge.mode.is_partitioned()) {
+        return None;
+    }
+    let commits = progress.commits.values();
+    let each = commits.map(|commit| (rows_of_partitions(shape, commit), Reverse(commit.task)));
+    let (rows_largest, Reverse(largest)) = each.clone().max()?;
+    let rows = each.fold(0, |sum: u64, (rows, _)| sum.saturating_add(rows));
     let partitions = progress.commits.len() as u64;
     // In thousandths: meters are integers.
-    let over_mean = (u128::from(largest.read_total().rows) * u128::from(partitions) * 1000)
+    let over_mean = (u128::from(rows_largest) * u128::from(partitions) * 1000)
         .checked_div(u128::from(rows))
         .map_or(1000, |milli| u64::try_from(milli).unwrap_or(u64::MAX));
     Some(json!({
-        "task": largest.task,
-        "rows_largest": largest.read_total().rows,
+        "task": largest,
+        "rows_largest": rows_largest,
         "rows_all": rows,
         "partitions": partitions,
         "over_mean_milli": over_mean,
     }))
+}
+
+/// Rows that a task read of partitions of its own, and not by a broadcast or in slices.
+fn rows_of_partitions(shape: &StageShape, commit: &TaskCommit) -> u64 {
+    let reads = shape.reads.iter().zip(&commit.read);
+    let partitions = reads.filter(|(edge, _)| edge.mode.is_partitioned());
+    // Executors report the rows; whatever they say is to be reckoned with.
+    partitions.fold(0, |sum: u64, (_, sums)| sum.saturating_add(sums.rows))
 }
 
 /// The committed tasks of a job.

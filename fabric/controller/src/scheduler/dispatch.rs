@@ -6,7 +6,7 @@ use weft_control::{Effect, Job, JobState, State, Step, edge_sums};
 use weft_core::job::OutputFormat;
 use weft_core::{Digest, Epoch, ErrorCode, JobId, NodeId, Problem, TaskId, TenantId};
 use weft_protocol::{
-    AgentCommand, EdgeInput, EdgeRef, ManifestOutput, PlanRequest, PublishRequest, SinkFile,
+    AgentCommand, EdgeInput, EdgeRead, ManifestOutput, PlanRequest, PublishRequest, SinkFile,
     StageContext, Work,
 };
 
@@ -486,13 +486,13 @@ fn publish_request(job: &Job) -> PublishRequest {
 fn stage_context(job: &Job, stage: u32) -> Option<StageContext> {
     let plan = job.plan()?;
     let shape = plan.stages.get(stage as usize)?;
-    let input = |edge: &EdgeRef| {
-        let commits = &job.stages().get(edge.stage as usize)?.commits;
-        let n_tasks = plan.stages.get(edge.stage as usize)?.n_tasks;
+    let input = |read: &EdgeRead| {
+        let commits = &job.stages().get(read.stage as usize)?.commits;
+        let n_tasks = plan.stages.get(read.stage as usize)?.n_tasks;
         let object = |task: u32| commits.get(&task).and_then(|commit| commit.object.clone());
         Some(EdgeInput {
-            edge: *edge,
-            expected: edge_sums(job.stages(), *edge),
+            edge: read.edge_ref(),
+            expected: edge_sums(job.stages(), read.edge_ref()),
             objects: (0..n_tasks).map(object).collect(),
         })
     };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 use weft_core::{Digest, ErrorCode, JobId, Problem, TaskId, lock};
-use weft_protocol::{FINGERPRINT, StageContext};
+use weft_protocol::{EARLIER_FINGERPRINTS, FINGERPRINT, StageContext};
 use weft_shuffle::ObjectReader;
 use weft_store::Blobs;
 
@@ -137,10 +137,11 @@ impl Stages {
     }
 }
 
-/// Fails if a job was planned with another partition hash, plan encoding or segment format than this executor has: what it
-/// wrote would not fit what others wrote.
+/// Fails if a job was planned with another partition hash, plan encoding, segment format or DataFusion than this
+/// executor has: what it wrote would not fit what others wrote. Plans of earlier releases that mean the same are
+/// taken.
 fn check_fingerprint(of_plan: &str) -> Result<(), Problem> {
-    if of_plan != FINGERPRINT {
+    if of_plan != FINGERPRINT && !EARLIER_FINGERPRINTS.contains(&of_plan) {
         let detail = format!(
             "the job was planned with the formats `{of_plan}`, and this executor has `{FINGERPRINT}`: run the job again once all \
              nodes run one release of Weft"

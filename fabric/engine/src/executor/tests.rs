@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use weft_core::{Epoch, Incarnation, Limits, TaskId};
-use weft_protocol::FINGERPRINT;
+use weft_protocol::{EARLIER_FINGERPRINTS, FINGERPRINT};
 use weft_sandbox::Role;
 
 use super::*;
@@ -96,11 +96,14 @@ async fn stages_of_other_formats_are_refused() {
     }
 }
 
+/// Artefacts come after the formats, so plans of earlier releases were taken if it is these that are missing.
 #[tokio::test]
 async fn components_without_an_artefact_are_refused() {
-    let problem = refused(FINGERPRINT, FINGERPRINT).await;
     let digest = Digest::from_sha256(&[1; 32]);
-    assert!(problem.detail.contains(digest.as_str()), "{problem}");
+    for planned in EARLIER_FINGERPRINTS.into_iter().chain([FINGERPRINT]) {
+        let problem = refused(planned, planned).await;
+        assert!(problem.detail.contains(digest.as_str()), "{problem}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use weft_core::Limits;
 use weft_core::job::StageSpec;
-use weft_protocol::{EdgeKind, EdgeShape, FINGERPRINT, PlanRequest, SlotVector, StageShape};
+use weft_protocol::{
+    EdgeKind, EdgeRead, EdgeShape, FINGERPRINT, PlanRequest, SlotVector, StageShape,
+};
 
 use crate::plan::{EdgePlan, Node, NodeWork, SinkPlan, Source, StagePlan};
 
@@ -45,7 +47,7 @@ impl Draft {
             n_tasks: self.n_tasks,
             plan: key,
             reads: match &self.source {
-                Source::Shuffle { edge, .. } => vec![*edge],
+                Source::Shuffle { edge, .. } => vec![EdgeRead::from(*edge)],
                 Source::Files(_) | Source::Nothing => Vec::new(),
             },
             edges: self.edges.iter().map(edge).collect(),

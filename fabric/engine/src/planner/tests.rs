@@ -5,7 +5,7 @@ use arrow::ipc::writer::StreamWriter;
 use serde_json::json;
 use weft_core::JobId;
 use weft_core::job::decode;
-use weft_protocol::EdgeRef;
+use weft_protocol::{EdgeRead, EdgeRef};
 
 use super::*;
 use crate::plan::StagePlan;
@@ -62,8 +62,8 @@ fn source(stage: &StagePlan) -> &SchemaRef {
 async fn stages_list_the_edges_that_they_read() {
     let (plan, stages) = planned(DataType::Utf8).await.expect("it is planned");
     let reads: Vec<_> = plan.stages.iter().map(|stage| &stage.reads).collect();
-    let edge = EdgeRef { stage: 0, edge: 0 };
-    assert_eq!(reads, [&Vec::new(), &vec![edge]]);
+    let read = EdgeRead::from(EdgeRef { stage: 0, edge: 0 });
+    assert_eq!(reads, [&Vec::new(), &vec![read]]);
     let prints = stages.iter().map(|stage| stage.fingerprint.as_str());
     for fingerprint in prints.chain([plan.fingerprint.as_str()]) {
         assert_eq!(fingerprint, FINGERPRINT);

@@ -7,9 +7,9 @@ use weft_core::{
     Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits, NodeId, Problem, TenantId,
 };
 use weft_protocol::{
-    EdgeInput, EdgeKind, EdgeRef, EdgeShape, FINGERPRINT, FromAgent, FromExecutor, LogRef, Plan,
-    PlanReply, PublishedOutput, SlotVector, StageContext, StageShape, Sums, TaskCommit,
-    TaskFailure, TaskReply, TaskRequest, ToAgent, ToExecutor, Took, Work,
+    EdgeInput, EdgeKind, EdgeRead, EdgeRef, EdgeShape, FINGERPRINT, FromAgent, FromExecutor,
+    LogRef, Plan, PlanReply, PublishedOutput, SlotVector, StageContext, StageShape, Sums,
+    TaskCommit, TaskFailure, TaskReply, TaskRequest, ToAgent, ToExecutor, Took, Work,
 };
 
 use super::random::Random;
@@ -335,10 +335,10 @@ fn plan(random: &mut Random) -> Plan {
                         kind: EdgeKind::Materialised,
                         partitions: n_tasks,
                     });
-                    reads.push(EdgeRef {
+                    reads.push(EdgeRead::from(EdgeRef {
                         stage: writer as u32,
                         edge,
-                    });
+                    }));
                 }
             }
         }
