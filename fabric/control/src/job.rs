@@ -193,13 +193,14 @@ impl Job {
                 })
                 .collect::<Vec<_>>()
         };
+        // The stages that SQL is cut into are called `revenue.1`, `revenue.2` and so on, the last one `revenue`.
         let is_under_way = |name: &str| match &self.state {
             JobState::Planning(_) => true,
             JobState::Running(running) => running.ready_stages().any(|stage| {
                 running.plan.stages[stage as usize]
                     .name
                     .split('+')
-                    .any(|one| one == name)
+                    .any(|one| one.split('.').next() == Some(name))
             }),
             JobState::Publishing(_) | JobState::Ending(_) => false,
         };

@@ -5,8 +5,10 @@
 
 mod decode;
 mod decode_files;
+mod decode_stages;
 mod document;
 mod expand;
+mod stage;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use decode::decode;
 pub use document::nearest;
 pub use expand::expand;
+pub use stage::{StageSpec, Work};
 
 use crate::limits::Limits;
 
@@ -30,8 +33,10 @@ pub const TASKS_MAX: u32 = 100_000;
 pub const INPUTS_MAX: usize = 256;
 /// Outputs of a job, dead letters included.
 pub const OUTPUTS_MAX: usize = 256;
-/// Most partitions of a shuffle.
+/// Most partitions of a shuffle, and of a SQL stage.
 pub const PARTITIONS_MAX: u32 = 10_000;
+/// Bytes of a SQL stage's statement.
+pub const MAX_SQL_BYTES: usize = 256 << 10;
 
 /// Spaces that do not belong to the name of a column.
 const SPACES: [char; 4] = [' ', '\t', '\n', '\r'];
@@ -412,62 +417,6 @@ pub enum BadRecords {
         /// The output, which the job has beside those of its document.
         output: String,
     },
-}
-
-/// One stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StageSpec {
-    /// Unique among inputs and stages.
-    pub name: String,
-    /// The input or stage it reads; none for a task set.
-    pub from: Option<String>,
-    /// What it does.
-    pub work: Work,
-    /// Its own params over the job's.
-    pub params: BTreeMap<String, String>,
-    /// Its limits, already narrowed to the job's.
-    pub limits: Limits,
-}
-
-/// What a stage does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Work {
-    /// Each batch goes through a function.
-    Map {
-        /// `component/function` or `component@version/function`.
-        function: String,
-    },
-    /// Rows are repartitioned by key, sorted, and each group goes through a function.
-    Reduce {
-        /// Columns that make the key.
-        keys: Vec<String>,
-        /// Number of partitions; chosen from the input's size where none is given.
-        partitions: Option<u32>,
-        /// Runs before and after the shuffle.
-        combine: Option<String>,
-        /// Ends the stage; without it the rows are only repartitioned and sorted by key.
-        reduce: Option<String>,
-    },
-    /// A set of tasks without input.
-    Tasks {
-        /// The task function.
-        function: String,
-        /// How many.
-        count: u32,
-    },
-}
-
-impl Work {
-    /// The functions that the stage names, in the order in which rows meet them.
-    pub fn functions(&self) -> Vec<&str> {
-        match self {
-            Work::Map { function } | Work::Tasks { function, .. } => vec![function],
-            Work::Reduce {
-                combine, reduce, ..
-            } => combine.iter().chain(reduce).map(String::as_str).collect(),
-        }
-    }
 }
 
 /// A folder of files that a stage's rows go to.

@@ -32,6 +32,8 @@ pub enum ErrorCode {
     GuestTrap,
     /// The guest's function returned an error.
     GuestError,
+    /// A SQL statement cannot be evaluated over its rows: a division by zero, a cast that fails, an overflow.
+    QueryError,
     /// The store failed and retries did not help.
     StoreUnavailable,
     /// Nothing is there.
@@ -56,7 +58,10 @@ impl ErrorCode {
             | ErrorCode::NoInput
             | ErrorCode::BadRecord
             | ErrorCode::SchemaMismatch => 422,
-            ErrorCode::LimitExceeded | ErrorCode::GuestTrap | ErrorCode::GuestError => 422,
+            ErrorCode::LimitExceeded
+            | ErrorCode::GuestTrap
+            | ErrorCode::GuestError
+            | ErrorCode::QueryError => 422,
             ErrorCode::NotFound => 404,
             ErrorCode::Unauthorized => 401,
             ErrorCode::TooLarge => 413,

@@ -103,6 +103,7 @@ fn the_platforms_faults_are_free_and_the_users_are_billed() {
         (ErrorCode::Internal, (0, 10)),
         (ErrorCode::GuestTrap, (10, 0)),
         (ErrorCode::GuestError, (10, 0)),
+        (ErrorCode::QueryError, (10, 0)),
         (ErrorCode::LimitExceeded, (10, 0)),
         (ErrorCode::SchemaMismatch, (10, 0)),
     ] {

@@ -5,11 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::decode_files::{inputs, outputs};
+use super::decode_stages::stages;
 use super::document::{Errors, Table, nearest};
-use super::{
-    FunctionRef, INPUTS_MAX, JobSpec, OUTPUTS_MAX, OutputSpec, PARTITIONS_MAX, STAGES_MAX,
-    StageSpec, TASKS_MAX, Work,
-};
+use super::{INPUTS_MAX, JobSpec, OUTPUTS_MAX, OutputSpec, StageSpec, Work};
 use crate::limits::Limits;
 use crate::problem::{ErrorCode, Problem};
 use crate::quantity::{parse_bytes, parse_duration};
@@ -50,7 +48,7 @@ fn job(document: &Value, errors: &mut Errors) -> Option<JobSpec> {
     let params = table.text_map("params", errors);
     let limits = limits_at(&mut table, &Limits::default(), true, errors);
     let (inputs, dead_letters) = inputs(&mut table, &params, errors);
-    let stages = stages(&mut table, &limits, errors);
+    let stages = stages(&mut table, &params, &limits, errors);
     let mut outputs = outputs(&mut table, &params, errors);
     outputs.extend(dead_letters);
     table.finish(errors);
@@ -84,7 +82,11 @@ fn job(document: &Value, errors: &mut Errors) -> Option<JobSpec> {
 }
 
 /// Names of jobs, inputs, stages and outputs: they become parts of paths.
-fn name_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option<String> {
+pub(super) fn name_at(
+    table: &mut Table<'_>,
+    key: &'static str,
+    errors: &mut Errors,
+) -> Option<String> {
     let name = table.required_text(key, errors)?;
     check_name(&table.at(key), name, errors).then(|| name.to_owned())
 }
@@ -106,7 +108,12 @@ pub(super) fn check_name(path: &str, name: &str, errors: &mut Errors) -> bool {
     fits
 }
 
-fn limits_at(table: &mut Table<'_>, within: &Limits, of_job: bool, errors: &mut Errors) -> Limits {
+pub(super) fn limits_at(
+    table: &mut Table<'_>,
+    within: &Limits,
+    of_job: bool,
+    errors: &mut Errors,
+) -> Limits {
     let mut limits = within.clone();
     let Some(value) = table.get("limits") else {
         return limits;
@@ -162,190 +169,6 @@ fn duration_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) ->
     duration.and_then(|duration| u64::try_from(duration.as_millis()).ok())
 }
 
-fn stages(table: &mut Table<'_>, limits: &Limits, errors: &mut Errors) -> Vec<StageSpec> {
-    let path = table.at("stage");
-    let items = match table.get("stage") {
-        Some(Value::Array(items)) => items,
-        None => return Vec::new(),
-        Some(_) => {
-            errors.add(&path, "must be a list of tables (`[[stage]]`)");
-            return Vec::new();
-        }
-    };
-    if items.len() > STAGES_MAX {
-        errors.add(
-            &path,
-            format!("{} stages; a job may have {STAGES_MAX}", items.len()),
-        );
-        return Vec::new();
-    }
-    let tables = items
-        .iter()
-        .enumerate()
-        .filter_map(|(position, item)| Table::open(&format!("{path}[{position}]"), item, errors))
-        .collect::<Vec<_>>();
-    tables
-        .into_iter()
-        .filter_map(|table| stage(table, limits, errors))
-        .collect()
-}
-
-fn stage(mut table: Table<'_>, limits: &Limits, errors: &mut Errors) -> Option<StageSpec> {
-    let name = name_at(&mut table, "name", errors);
-    let from = table.text("from", errors).map(str::to_owned);
-    let map = function_at(&mut table, "map", errors);
-    let combine = function_at(&mut table, "combine", errors);
-    let reduce = function_at(&mut table, "reduce", errors);
-    let task = function_at(&mut table, "task", errors);
-    let count = table.number("count", 1..=u64::from(TASKS_MAX), errors);
-    let shuffle = shuffle(&mut table, errors);
-    if table.get("sql").is_some() {
-        errors.add(
-            &table.at("sql"),
-            "SQL stages are not offered by this version",
-        );
-    }
-    if table.get("join").is_some() {
-        errors.add(&table.at("join"), "joins are not offered by this version");
-    }
-    let params = table.text_map("params", errors);
-    let limits = limits_at(&mut table, limits, false, errors);
-    let path = table.path.clone();
-    table.finish(errors);
-    if task.is_none() && from.is_none() {
-        let path = format!("{path}.from");
-        let is_told = errors.told.iter().any(|error| error.path == path);
-        if !is_told {
-            errors.add(
-                &path,
-                "is missing: name the input or stage that this stage reads",
-            );
-        }
-    }
-    if task.is_none() && count.is_some() {
-        errors.add(
-            &format!("{path}.count"),
-            "belongs to a set of tasks: this stage has no `task`",
-        );
-    }
-    let asked = (map, reduce, combine, shuffle, task);
-    let work = work(&path, asked, from.is_some(), count, errors);
-    Some(StageSpec {
-        name: name?,
-        from,
-        work,
-        params,
-        limits,
-    })
-}
-
-/// Partition keys and count.
-type Shuffle = (Vec<String>, Option<u32>);
-/// `map`, `reduce`, `combine`, `shuffle`, `task`.
-type Asked = (
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<Shuffle>,
-    Option<String>,
-);
-
-/// What a stage does, out of the keys that say so. `reads`: it has a `from`.
-fn work(
-    path: &str,
-    (map, reduce, combine, shuffle, task): Asked,
-    reads: bool,
-    count: Option<u64>,
-    errors: &mut Errors,
-) -> Work {
-    match (map, reduce, combine, shuffle, task) {
-        (Some(function), None, None, None, None) => Work::Map { function },
-        (None, reduce, combine, Some((keys, partitions)), None) => Work::Reduce {
-            keys,
-            partitions,
-            combine,
-            reduce,
-        },
-        (None, None, None, None, Some(function)) if !reads => {
-            if count.is_none() {
-                errors.add(
-                    &format!("{path}.count"),
-                    "is missing: how many tasks the set has",
-                );
-            }
-            Work::Tasks {
-                function,
-                count: count
-                    .and_then(|count| u32::try_from(count).ok())
-                    .unwrap_or(1),
-            }
-        }
-        (None, None, None, None, Some(_)) => {
-            errors.add(
-                &format!("{path}.from"),
-                "a task set reads nothing: leave `from` out",
-            );
-            unknown_work()
-        }
-        (None, Some(_), _, None, None) => {
-            errors.add(
-                &format!("{path}.shuffle"),
-                "is missing: `reduce` needs `shuffle = { keys = [..] }`",
-            );
-            unknown_work()
-        }
-        (None, None, _, None, None) => {
-            errors.add(
-                path,
-                "the stage does nothing: give it `map`, `shuffle` with `reduce`, or `task`",
-            );
-            unknown_work()
-        }
-        _ => {
-            errors.add(
-                path,
-                "a stage has one of `map`, `shuffle` (with `reduce`, `combine`) and `task`",
-            );
-            unknown_work()
-        }
-    }
-}
-
-/// Stands in for work that was reported as wrong, so that the stage's name stays known.
-fn unknown_work() -> Work {
-    Work::Map {
-        function: String::new(),
-    }
-}
-
-fn function_at(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Option<String> {
-    let text = table.text(key, errors)?;
-    if FunctionRef::parse(text).is_none() {
-        errors.add(
-            &table.at(key),
-            format!(
-                "`{}` is not `component/function` or `component@version/function`",
-                text.escape_debug()
-            ),
-        );
-    }
-    Some(text.to_owned())
-}
-
-fn shuffle(table: &mut Table<'_>, errors: &mut Errors) -> Option<Shuffle> {
-    let path = table.at("shuffle");
-    let mut table = Table::open(&path, table.get("shuffle")?, errors)?;
-    let keys = table.column_names("keys", errors);
-    if keys.is_empty() {
-        errors.add(&table.at("keys"), "names no column");
-    }
-    let partitions = table
-        .number("partitions", 1..=u64::from(PARTITIONS_MAX), errors)
-        .and_then(|count| u32::try_from(count).ok());
-    table.finish(errors);
-    Some((keys, partitions))
-}
-
 fn check_graph(spec: &JobSpec, errors: &mut Errors) {
     let mut names: BTreeMap<&str, String> = BTreeMap::new();
     let inputs = spec
@@ -362,23 +185,23 @@ fn check_graph(spec: &JobSpec, errors: &mut Errors) {
             errors.add(&path, format!("the name `{name}` is taken by `{first}`"));
         }
     }
+    let above = all_read(spec);
     for (position, stage) in spec.stages.iter().enumerate() {
-        let Some(from) = &stage.from else { continue };
-        if !names.contains_key(from.as_str()) {
-            let suggestion = nearest(from, names.keys().copied());
-            errors.add_with(
-                &format!("stage[{position}].from"),
-                format!("there is no input or stage `{from}`"),
-                suggestion,
-            );
-        } else if reads_itself(spec, stage) {
-            errors.add(
-                &format!("stage[{position}].from"),
-                format!(
-                    "the stage `{}` reads, by way of `{from}`, its own rows",
-                    stage.name
-                ),
-            );
+        let path = format!("stage[{position}].from");
+        let name = stage.name.as_str();
+        for from in stage.reads() {
+            if !names.contains_key(from) {
+                let message = format!("there is no input or stage `{}`", from.escape_debug());
+                // A document may have many thousands of wrong names, and the search takes time.
+                let suggestion = match errors.is_full() {
+                    true => None,
+                    false => nearest(from, names.keys().copied()),
+                };
+                errors.add_with(&path, message, suggestion);
+            } else if from == name || above.get(from).is_some_and(|read| read.contains(name)) {
+                let message = format!("the stage `{name}` reads, by way of `{from}`, its own rows");
+                errors.add(&path, message);
+            }
         }
     }
     check_outputs(spec, errors);
@@ -404,7 +227,7 @@ fn check_output_from(spec: &JobSpec, path: &str, output: &OutputSpec, errors: &m
             &format!("{path}.from"),
             format!("`{}` is a set of tasks and has no rows", output.from),
         ),
-        Some(Work::Map { .. } | Work::Reduce { .. }) => {}
+        Some(Work::Map { .. } | Work::Reduce { .. } | Work::Sql { .. }) => {}
     }
 }
 
@@ -443,7 +266,7 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
         let by_stage = spec
             .stages
             .iter()
-            .any(|other| other.from.as_deref() == Some(&stage.name));
+            .any(|other| other.reads().any(|from| from == stage.name));
         by_stage
             || spec.outputs.iter().any(|output| output.from == stage.name)
             || matches!(stage.work, Work::Tasks { .. })
@@ -464,19 +287,20 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
     }
 }
 
-fn reads_itself(spec: &JobSpec, stage: &StageSpec) -> bool {
-    let mut from = stage.from.as_deref();
-    for _ in 0..=spec.stages.len() {
-        let Some(name) = from else { return false };
-        if name == stage.name {
-            return true;
-        }
-        from = spec
-            .stages
-            .iter()
-            .find(|other| other.name == name)
-            .and_then(|other| other.from.as_deref());
+/// By stage, all that it reads, directly or by way of other stages: itself, too, if it is in a cycle.
+fn all_read(spec: &JobSpec) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut direct: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for stage in &spec.stages {
+        direct.entry(&stage.name).or_default().extend(stage.reads());
     }
-    // A cycle further up, which is reported for the stages that are in it.
-    false
+    let mut all = BTreeMap::new();
+    for stage in direct.keys().copied() {
+        let (mut read, mut waiting) = (BTreeSet::new(), vec![stage]);
+        while let Some(name) = waiting.pop() {
+            let new = direct.get(name).into_iter().flatten().copied();
+            waiting.extend(new.filter(|from| read.insert(*from)));
+        }
+        all.insert(stage, read);
+    }
+    all
 }

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The job's params, which paths name.
-type Params = BTreeMap<String, String>;
+pub(super) type Params = BTreeMap<String, String>;
 
 /// Columns of one schema in a job document.
 const COLUMNS_MAX: usize = 4096;
@@ -291,7 +291,12 @@ fn dead_letter(
 }
 
 /// An absolute local path out of a path or a `file://` URI, with the job's params in it.
-fn local_path(path: &str, uri: &str, params: &Params, errors: &mut Errors) -> Option<String> {
+pub(super) fn local_path(
+    path: &str,
+    uri: &str,
+    params: &Params,
+    errors: &mut Errors,
+) -> Option<String> {
     let is_pattern = path.starts_with("input.") && path.ends_with(".uri");
     let uri = match expand(uri, is_pattern, params) {
         Ok(uri) => uri,

@@ -31,6 +31,11 @@ impl Errors {
         self.told.is_empty()
     }
 
+    /// Returns whether further errors are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.told.len() == ERRORS_MAX
+    }
+
     pub(super) fn add(&mut self, path: &str, message: impl Into<String>) {
         self.add_with(path, message, None);
     }
@@ -41,7 +46,7 @@ impl Errors {
         message: impl Into<String>,
         suggestion: Option<String>,
     ) {
-        if self.told.len() == ERRORS_MAX {
+        if self.is_full() {
             self.untold += 1;
             return;
         }

@@ -232,6 +232,131 @@ fn graphs_that_cannot_run_are_refused() {
     );
 }
 
+/// Adds a stage that joins the rows of `daily` with an input, and writes them in its place.
+fn join(document: &mut Value) -> &mut Value {
+    document["input"]["users"] = json!({ "format": "parquet", "uri": "/data/users/*.parquet" });
+    document["output"]["daily"]["from"] = json!("joined");
+    let stages = document["stage"].as_array_mut().expect("a list");
+    stages.push(json!({ "name": "joined", "from": ["daily", "users"], "sql": "SELECT * FROM daily NATURAL JOIN users" }));
+    stages.last_mut().expect("it was added")
+}
+
+#[test]
+fn sql_stages_read_several() {
+    let mut document = weblog();
+    let stage = join(&mut document);
+    stage["folder"] = json!("file:///jobs/./daily");
+    stage["partitions"] = json!(4);
+    let spec = decode(&document).expect("it is right");
+    let expected = Work::Sql {
+        sql: "SELECT * FROM daily NATURAL JOIN users".into(),
+        from: vec!["daily".into(), "users".into()],
+        folder: Some("/jobs/daily".into()),
+        partitions: Some(4),
+    };
+    let joined = &spec.stages[2];
+    assert_eq!((&joined.work, &joined.from), (&expected, &None));
+    assert_eq!(joined.reads().collect::<Vec<_>>(), ["daily", "users"]);
+    assert_eq!(spec.stages[1].reads().collect::<Vec<_>>(), ["visits"]);
+    assert_eq!(spec.functions().len(), 3);
+    let bytes = serde_json::to_vec(&spec).expect("it serialises");
+    let read = serde_json::from_slice::<JobSpec>(&bytes);
+    assert_eq!(read.expect("and comes back"), spec);
+
+    // One name, or none: a statement may read files alone.
+    for from in [json!("daily"), json!([]), Value::Null] {
+        let mut document = weblog();
+        let stage = join(&mut document);
+        match from.is_null() {
+            true => drop(stage.as_object_mut().map(|stage| stage.remove("from"))),
+            false => stage["from"] = from.clone(),
+        }
+        // Something must read the rows of each stage.
+        document["output"]["visits"] =
+            json!({ "from": "daily", "format": "csv", "uri": "/out/visits" });
+        let spec = decode(&document).expect("it is right");
+        let n_read = usize::from(from.is_string());
+        assert_eq!(spec.stages[2].reads().count(), n_read, "{from}");
+    }
+}
+
+#[test]
+fn sql_stages_that_are_wrong_are_refused() {
+    let set = |key: &'static str, value: Value| move |d: &mut Value| join(d)[key] = value;
+    let check_set = |key: &'static str, value: Value, expected: (&str, &str)| {
+        check(set(key, value), &[expected]);
+    };
+    check_set("sql", json!(3), ("stage[2].sql", "must be text"));
+    check_set("sql", json!(" \n"), ("stage[2].sql", "is empty"));
+    let long = "x".repeat(MAX_SQL_BYTES + 1);
+    check_set("sql", json!(long), ("stage[2].sql", "262145 bytes"));
+    let path = "stage[2].folder";
+    check_set("folder", json!("jobs"), (path, "absolute path"));
+    let path = "stage[2].partitions";
+    check_set("partitions", json!(0), (path, "from 1 to 10000"));
+    for (key, value) in [
+        ("map", json!("weblog/parse")),
+        ("shuffle", json!({ "keys": ["day"] })),
+        ("combine", json!("weblog/daily-partial")),
+    ] {
+        check_set(key, value, ("stage[2]", "one of"));
+    }
+    // Keys of SQL stages in others.
+    check(
+        |d| d["stage"][0]["folder"] = json!("/jobs"),
+        &[("stage[0].folder", "with `sql`")],
+    );
+    check(
+        |d| d["stage"][1]["partitions"] = json!(8),
+        &[("stage[1].partitions", "belongs to `shuffle`")],
+    );
+    check(
+        |d| d["stage"][1]["join"] = json!("visits"),
+        &[("stage[1].join", "written in SQL")],
+    );
+}
+
+#[test]
+fn sql_stages_read_what_there_is() {
+    let from = |names: &'static [&'static str]| move |d: &mut Value| join(d)["from"] = json!(names);
+    let path = "stage[2].from";
+    check(
+        from(&["daly", "users", "usrs"]),
+        &[(path, "`daly` daily"), (path, "`usrs` users")],
+    );
+    check(
+        from(&["daily", "daily"]),
+        &[(path, "`daily` is there twice")],
+    );
+    check(
+        |d| join(d)["from"] = json!(vec!["x"; 321]),
+        &[(path, "321 names; a job has 320")],
+    );
+    check(
+        |d| join(d)["from"] = json!({ "daily": 1 }),
+        &[(path, "text or a list of texts")],
+    );
+    check(
+        from(&["daily", "joined"]),
+        &[(path, "by way of `joined`, its own rows")],
+    );
+    // Around, by way of one of several: the stages of the cycle are told, and the one behind it is not.
+    check(
+        |d| {
+            join(d)["from"] = json!(["users", "daily"]);
+            d["stage"][0] =
+                json!({ "name": "visits", "from": ["logs", "joined"], "sql": "SELECT 1" });
+            let behind = json!({ "name": "behind", "from": "joined", "sql": "SELECT 1" });
+            d["stage"].as_array_mut().expect("a list").push(behind);
+        },
+        &[
+            ("stage[0].from", "by way of `joined`, its own rows"),
+            ("stage[1].from", "by way of `visits`, its own rows"),
+            (path, "by way of `daily`, its own rows"),
+        ],
+    );
+}
+
 #[test]
 fn function_references() {
     assert_eq!(

@@ -21,9 +21,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use weft_core::job::{JobSpec, OutputSpec, STAGES_MAX, StageSpec, Work};
+use weft_core::job::{JobSpec, OutputSpec, StageSpec, Work};
 use weft_core::{Digest, ErrorCode, FunctionUsage, Problem};
-use weft_protocol::{Columns, FINGERPRINT, Plan, PlanRequest, job_prefix};
+use weft_protocol::{Columns, FINGERPRINT, MAX_PLAN_STAGES, Plan, PlanRequest, job_prefix};
 use weft_sandbox::{Component, type_name};
 use weft_store::{Blobs, Manifest, prepare_output};
 
@@ -77,7 +77,7 @@ impl<'a> Planner<'a> {
             let by_stage = spec
                 .stages
                 .iter()
-                .any(|stage| stage.from.as_deref() == Some(&input.name));
+                .any(|stage| stage.reads().any(|from| from == input.name));
             if by_stage || outputs_of(spec, &input.name).next().is_some() {
                 let outlet = self.input(input)?;
                 self.note_columns(&input.name, &outlet);
@@ -105,6 +105,11 @@ impl<'a> Planner<'a> {
                     .await?
                 }
                 Work::Tasks { function, count } => self.tasks(stage, function, *count)?,
+                // Placeholder: the planner of SQL stands here.
+                Work::Sql { .. } => {
+                    let detail = format!("stage `{}`: SQL is not planned yet", stage.name);
+                    return Err(Problem::new(ErrorCode::InvalidJob, detail));
+                }
             };
             self.note_columns(&stage.name, &outlet);
             self.sinks(&stage.name, &outlet)?;
@@ -151,9 +156,9 @@ impl<'a> Planner<'a> {
     /// Writes the stages' plans into the store. What remains is the shape that the control plane keeps.
     async fn write(&mut self) -> Result<Plan, Problem> {
         let drafts = std::mem::take(&mut self.stages);
-        if drafts.len() > STAGES_MAX {
+        if drafts.len() > MAX_PLAN_STAGES {
             let n = drafts.len();
-            let detail = format!("the job makes {n} stages; {STAGES_MAX} are allowed");
+            let detail = format!("the job makes {n} stages; {MAX_PLAN_STAGES} are allowed");
             return Err(Problem::new(ErrorCode::TooLarge, detail));
         }
         // Names of writing stages are complete only now.
@@ -186,7 +191,7 @@ fn outputs_of<'a>(spec: &'a JobSpec, from: &'a str) -> impl Iterator<Item = &'a 
     outputs.filter(move |output| output.from == from && !spec.is_dead_letters(output))
 }
 
-/// Stages in an order in which each comes after the one it reads; otherwise as in the document.
+/// Stages in an order in which each comes after those it reads; otherwise as in the document.
 fn in_order(spec: &JobSpec) -> Vec<&StageSpec> {
     let mut known: Vec<&str> = spec
         .inputs
@@ -196,12 +201,7 @@ fn in_order(spec: &JobSpec) -> Vec<&StageSpec> {
     let mut waiting: Vec<&StageSpec> = spec.stages.iter().collect();
     let mut ordered = Vec::new();
     while !waiting.is_empty() {
-        let ready = |stage: &&StageSpec| {
-            stage
-                .from
-                .as_deref()
-                .is_none_or(|from| known.contains(&from))
-        };
+        let ready = |stage: &&StageSpec| stage.reads().all(|from| known.contains(&from));
         let (now, later): (Vec<&StageSpec>, Vec<&StageSpec>) = waiting.into_iter().partition(ready);
         if now.is_empty() {
             // Cycles were refused when the job was decoded.

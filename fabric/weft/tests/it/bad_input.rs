@@ -14,7 +14,7 @@ use crate::server::{Server, Setup};
 use crate::{folder, guests, job};
 
 /// The closed list.
-const CODES: [&str; 18] = [
+const CODES: [&str; 19] = [
     "invalid_component",
     "unknown_import",
     "version_conflict",
@@ -27,6 +27,7 @@ const CODES: [&str; 18] = [
     "limit_exceeded",
     "guest_trap",
     "guest_error",
+    "query_error",
     "store_unavailable",
     "not_found",
     "unauthorized",

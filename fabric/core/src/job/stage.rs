@@ -1,0 +1,86 @@
+//! Stages of a job: where their rows come from, and what is done with them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Limits;
+
+/// One stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageSpec {
+    /// Unique among inputs and stages.
+    pub name: String,
+    /// The input or stage it reads; none for a task set, and for SQL, whose list is in `work`.
+    pub from: Option<String>,
+    /// What it does.
+    pub work: Work,
+    /// Its own params over the job's.
+    pub params: BTreeMap<String, String>,
+    /// Its limits, already narrowed to the job's.
+    pub limits: Limits,
+}
+
+/// What a stage does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Each batch goes through a function.
+    Map {
+        /// `component/function` or `component@version/function`.
+        function: String,
+    },
+    /// Rows are repartitioned by key, sorted, and each group goes through a function.
+    Reduce {
+        /// Columns that make the key.
+        keys: Vec<String>,
+        /// Number of partitions; chosen from the input's size where none is given.
+        partitions: Option<u32>,
+        /// Runs before and after the shuffle.
+        combine: Option<String>,
+        /// Ends the stage; without it the rows are only repartitioned and sorted by key.
+        reduce: Option<String>,
+    },
+    /// A set of tasks without input.
+    Tasks {
+        /// The task function.
+        function: String,
+        /// How many.
+        count: u32,
+    },
+    /// One statement over inputs, stages and files.
+    Sql {
+        /// The statement, which only executors parse.
+        sql: String,
+        /// The inputs and stages that it may name.
+        from: Vec<String>,
+        /// The folder that relative paths in the statement begin in: an absolute path.
+        folder: Option<String>,
+        /// Number of tasks that share the work; chosen from the size of what is read where none is given.
+        partitions: Option<u32>,
+    },
+}
+
+impl StageSpec {
+    /// The inputs and stages that it reads, in the order of the document.
+    pub fn reads(&self) -> impl Iterator<Item = &str> {
+        let tables: &[String] = match &self.work {
+            Work::Sql { from, .. } => from,
+            Work::Map { .. } | Work::Reduce { .. } | Work::Tasks { .. } => &[],
+        };
+        self.from.iter().chain(tables).map(String::as_str)
+    }
+}
+
+impl Work {
+    /// The functions that the stage names, in the order in which rows meet them.
+    pub fn functions(&self) -> Vec<&str> {
+        match self {
+            Work::Map { function } | Work::Tasks { function, .. } => vec![function],
+            Work::Reduce {
+                combine, reduce, ..
+            } => combine.iter().chain(reduce).map(String::as_str).collect(),
+            Work::Sql { .. } => Vec::new(),
+        }
+    }
+}
