@@ -1,8 +1,9 @@
 //! From a job file to the JSON document that the API takes.
 //!
 //! The document is the file's, word for word, but for paths: those of inputs and outputs are
-//! resolved against the file's folder, because the server works in another one. What the keys mean
-//! is checked by the server alone.
+//! resolved against the file's folder, because the server works in another one. Paths in the SQL of a
+//! stage are not looked at: the stage is told the folder. What the keys mean is checked by the server
+//! alone.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ pub(crate) fn read(
     let mut document = parsed.map_err(|wrong| invalid(path, wrong))?;
     let doubts = doubts(&document, params)?;
     set_params(&mut document, params);
+    set_folders(&mut document);
     // A param may make a path absolute.
     expand_paths(&mut document);
     resolve(&mut document, &folder);
@@ -232,6 +234,23 @@ fn each_path(document: &mut Value, mut change: impl FnMut(&mut String, bool)) {
     for output in entries(document, "output") {
         each_text(output.get_mut("uri"), |uri| change(uri, false));
     }
+    for stage in stages(document) {
+        each_text(stage.get_mut("folder"), |uri| change(uri, false));
+    }
+}
+
+/// Has paths in SQL begin in the job file's folder, unless the stage names another one.
+fn set_folders(document: &mut Value) {
+    for stage in stages(document).filter_map(Value::as_object_mut) {
+        if stage.contains_key("sql") {
+            stage.entry("folder").or_insert_with(|| ".".into());
+        }
+    }
+}
+
+fn stages(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let stages = document.get_mut("stage").and_then(Value::as_array_mut);
+    stages.into_iter().flatten()
 }
 
 fn entries<'a>(document: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> {
@@ -452,6 +471,30 @@ uri = "out/daily/"
         );
         assert_eq!(document["input"]["a"]["uri"][1], "/jobs/${none}");
         assert_eq!(document["output"]["b"]["uri"], "/out/b");
+    }
+
+    #[test]
+    fn paths_in_sql_begin_in_the_folder() {
+        let sql = "SELECT * FROM 'data/*.csv'";
+        let (folder, path) = in_file(
+            "job.toml",
+            &format!(
+                "params = {{ to = \"/abs\" }}\n\
+                 stage = [{{ sql = \"{sql}\" }}, {{ sql = \"{sql}\", folder = \"../b\" }}, \
+                 {{ sql = \"{sql}\", folder = \"${{to}}/c\" }}, {{ map = \"c/f\" }}]"
+            ),
+        );
+        let (document, _) = read(&path, &[]).expect("a job");
+        let base = folder.path().canonicalize().expect("there");
+        let base = base.to_str().expect("text");
+        let parent = base.rsplit_once('/').expect("absolute").0;
+        let expected = json!([
+            { "sql": sql, "folder": format!("{base}/") },
+            { "sql": sql, "folder": format!("{parent}/b") },
+            { "sql": sql, "folder": "/abs/c" },
+            { "map": "c/f" },
+        ]);
+        assert_eq!(document["stage"], expected);
     }
 
     #[track_caller]
