@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Deploy(DeployArguments),
     /// Run a job and follow it
     Run(RunArguments),
+    /// Run a SQL query over files, and show its rows
+    Sql(SqlArguments),
     /// Invoke a task function with standard input, or stream rows through a map function
     Invoke(InvokeArguments),
     /// List jobs, newest first
@@ -318,6 +320,49 @@ pub(crate) struct RunArguments {
     /// Parameter that replaces the one in the job file; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub(crate) param: Vec<(String, String)>,
+}
+
+/// Arguments of `weft sql`.
+#[derive(Debug, Args)]
+pub(crate) struct SqlArguments {
+    /// Query, or `-` for standard input
+    #[arg(
+        value_name = "SQL",
+        required_unless_present = "file",
+        conflicts_with = "file"
+    )]
+    pub(crate) statement: Option<String>,
+    /// File with the query
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Folder to keep the rows in [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<String>,
+    /// Format of the files in that folder [default: parquet]
+    #[arg(long, value_name = "FORMAT", requires = "output")]
+    pub(crate) format: Option<RowFormat>,
+    /// Maximum number of rows that are shown
+    #[arg(long, value_name = "N", default_value = "1000")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) rows: u32,
+    /// Tasks that share the work [default: chosen from the size of what is read]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) partitions: Option<u32>,
+    /// Parameter that the folder names as `${NAME}`; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) param: Vec<(String, String)>,
+    /// Plan the query and show its columns and tasks, without running it
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Formats of files with rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RowFormat {
+    Parquet,
+    Csv,
+    Json,
+    Arrow,
 }
 
 /// Arguments of `weft invoke`.
@@ -557,7 +602,9 @@ mod tests {
     #[test]
     fn help_lists_what_people_use_and_hides_the_children() {
         let help = Arguments::command().render_long_help().to_string();
-        for shown in ["up", "new", "build", "deploy", "run", "jobs", "receipt"] {
+        for shown in [
+            "up", "new", "build", "deploy", "run", "sql", "jobs", "receipt",
+        ] {
             assert!(help.contains(&format!("\n  {shown} ")), "{shown}: {help}");
         }
         assert!(
@@ -613,6 +660,42 @@ mod tests {
         assert!(!ttl(&["60"]), "no key whose answer would be stored");
         parse(&["weft", "up", "--data", "d"]).expect("it says where to keep things");
         parse(&["weft", "jobs", "--token", "x", "--data", "d"]).expect("they are of use");
+    }
+
+    #[test]
+    fn a_query_comes_from_one_place() {
+        let parse = |line: &[&str]| {
+            let line = [&["weft", "sql"][..], line].concat();
+            Arguments::try_parse_from(line).map(|arguments| arguments.command)
+        };
+        for line in [
+            &["SELECT 1"][..],
+            &["-"],
+            &["-f", "q.sql"],
+            &["--file", "-"],
+            &["SELECT 1", "--output", "out", "--format", "csv"],
+            &["SELECT 1", "--partitions", "10000", "--rows", "0"],
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        }
+        for line in [
+            &["SELECT 1", "-f", "q.sql"][..],
+            &[],
+            &["SELECT 1", "SELECT 2"],
+            &["SELECT 1", "--format", "csv"],
+            &["SELECT 1", "--output", "out", "--format", "text"],
+            &["SELECT 1", "--partitions", "0"],
+            &["SELECT 1", "--partitions", "10001"],
+            &["SELECT 1", "--rows", "100001"],
+            &["SELECT 1", "--param", "x"],
+        ] {
+            assert_eq!(parse(line).expect_err("wrong").exit_code(), 2, "{line:?}");
+        }
+        let Ok(Command::Sql(arguments)) = parse(&["-"]) else {
+            panic!("a query from standard input");
+        };
+        assert_eq!(arguments.statement.as_deref(), Some("-"));
+        assert_eq!((arguments.rows, arguments.partitions), (1_000, None));
     }
 
     #[test]

@@ -37,7 +37,19 @@ pub(crate) fn read(
     } else {
         parse_toml(&text)
     };
-    let mut document = parsed.map_err(|wrong| invalid(path, wrong))?;
+    let document = parsed.map_err(|wrong| invalid(path, wrong))?;
+    complete(document, params, folder)
+}
+
+/// Puts `params` over the document's own, and resolves its paths against `folder`. Returns the document with
+/// doubts about the params, as [`read`] does.
+///
+/// Errors: `Usage` if nothing of the job takes a param.
+pub(crate) fn complete(
+    mut document: Value,
+    params: &[(String, String)],
+    folder: Folder,
+) -> Result<(Value, Vec<String>), Failure> {
     let doubts = doubts(&document, params)?;
     set_params(&mut document, params);
     set_folders(&mut document);
@@ -136,12 +148,13 @@ fn json(value: toml::Value, path: &str) -> Result<Value, FieldError> {
 }
 
 /// The folder that relative paths begin in.
-struct Folder {
+pub(crate) struct Folder {
     parts: Vec<String>,
 }
 
 impl Folder {
-    fn new(folder: &Path) -> Result<Self, Failure> {
+    /// Errors: `Other` if the path is not UTF-8.
+    pub(crate) fn new(folder: &Path) -> Result<Self, Failure> {
         let Some(text) = folder.to_str() else {
             let shown = PathBuf::from(folder);
             return Err(Failure::other(format!(

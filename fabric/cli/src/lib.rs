@@ -5,6 +5,7 @@
 //!              ├─▶ cluster, certs, config:  this machine, with the Program's certificates and settings
 //!              ├─▶ show, doctor:           this machine; what needs an engine, the Program does
 //!              ├─▶ new, build:             this machine, with the SDK embedded in the binary
+//!              ├─▶ sql:                    calls of the API; the Program reads the rows
 //!              └─▶ all others:             calls of the API, by way of `weft-client`
 //! ```
 //!
@@ -37,8 +38,8 @@ use arguments::{Arguments, Command, GlobalArguments, UpArguments};
 use failure::Failure;
 use terminal::Output;
 use verbs::{
-    certs, cluster, components, doctor, invoke, jobs, members, nodes, receipt, run, show, usage,
-    why,
+    certs, cluster, components, doctor, invoke, jobs, members, nodes, receipt, run, show, sql,
+    usage, why,
 };
 
 /// The binary that the command line belongs to: the parts of it that the command line starts and
@@ -210,7 +211,7 @@ fn dispatch(
         Command::Build(build) => project::build(build, output),
         Command::Show(show) => show::show(program, show, output),
         Command::Doctor => doctor::doctor(program, &arguments.global, output),
-        remote => call_server(remote, &arguments.global, output),
+        remote => call_server(program, remote, &arguments.global, output),
     }
 }
 
@@ -245,13 +246,14 @@ fn up_settings(up: &UpArguments, global: &GlobalArguments) -> Result<UpSettings,
 }
 
 fn call_server(
+    program: &dyn Program,
     command: &Command,
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let token = token(global)?;
     let client = Client::new(&global.endpoint, token.as_deref())?;
-    run_async(remote(command, &client, output))
+    run_async(remote(program, command, &client, output))
 }
 
 /// Runs a command that waits for servers.
@@ -266,10 +268,16 @@ fn run_async(command: impl Future<Output = Result<(), Failure>>) -> Result<(), F
     ended
 }
 
-async fn remote(command: &Command, client: &Client, output: &mut Output) -> Result<(), Failure> {
+async fn remote(
+    program: &dyn Program,
+    command: &Command,
+    client: &Client,
+    output: &mut Output,
+) -> Result<(), Failure> {
     match command {
         Command::Deploy(deploy) => components::deploy(client, &deploy.files, output).await,
         Command::Run(run) => run::run(client, run, output).await,
+        Command::Sql(sql) => sql::sql(program, client, sql, output).await,
         Command::Invoke(invoke) => invoke::invoke(client, invoke, output).await,
         Command::Jobs(jobs) => jobs::jobs(client, jobs.limit, output).await,
         Command::Job(job) => jobs::job(client, job, output).await,

@@ -122,8 +122,18 @@ impl Program for NoServer {
     ) -> anyhow::Result<()> {
         unreachable!("no test becomes a compiler")
     }
-    fn preview(&self, folder: &std::path::Path, _: usize) -> anyhow::Result<Preview> {
-        anyhow::bail!("`{}` is not a published output", folder.display())
+    fn preview(&self, folder: &std::path::Path, rows: usize) -> anyhow::Result<Preview> {
+        let shown = folder.display();
+        anyhow::ensure!(folder.is_dir(), "`{shown}` is not a published output");
+        let all = [("Berlin", "3"), ("Paris", "2"), ("Rome", "1")];
+        let row = |(city, n): (&str, &str)| vec![Some(city.to_owned()), Some(n.to_owned())];
+        Ok(Preview {
+            manifest: json!({ "rows": all.len() }),
+            schema: vec![("city".into(), "utf8".into()), ("n".into(), "int64".into())],
+            n_rows: all.len() as u64,
+            n_files: 1,
+            rows: all.into_iter().take(rows).map(row).collect(),
+        })
     }
     fn pools_sandboxes(&self) -> anyhow::Result<bool> {
         Ok(true)
@@ -410,6 +420,174 @@ fn a_job_that_is_wrong_is_1_with_all_that_is_wrong() {
         done.stderr.contains("\n  limits.memory: must be text"),
         "{done:?}"
     );
+}
+
+/// The job documents that a server was sent.
+type Documents = Arc<Mutex<Vec<Value>>>;
+
+/// A server whose jobs end with `status`, as soon as they are followed.
+fn querying(status: &'static str) -> (Server, Documents) {
+    let documents = Documents::default();
+    let (sent, seen) = (Arc::clone(&documents), Arc::clone(&documents));
+    let submit = async move |Json(document): Json<Value>| {
+        sent.lock().expect("no panic before").push(document);
+        (StatusCode::CREATED, Json(job("planning")))
+    };
+    let events = async move || {
+        let document = seen.lock().expect("no panic before").last().cloned();
+        let uri = document.expect("a job was sent")["output"]["result"]["uri"].clone();
+        let mut ended = job(status);
+        match status {
+            "succeeded" => {
+                ended["outputs"] =
+                    json!([{"name": "result", "uri": uri, "files": 1, "rows": 3, "bytes": 1024}]);
+            }
+            _ => {
+                ended["problem"] =
+                    json!({"code": "query_error", "detail": "stage `query`: divides by zero"});
+            }
+        }
+        Body::from(event("end", &ended)).into_response()
+    };
+    let check = async || {
+        let columns = json!([{"name": "city", "type": "utf8"}]);
+        let stages = json!([{"name": "query", "tasks_total": 3}]);
+        Json(
+            json!({"input_bytes": 2048, "stages": stages, "columns": [{"of": "query", "columns": columns}]}),
+        )
+    };
+    let router = Router::new()
+        .route("/v1/jobs", post(submit))
+        .route("/v1/jobs/check", post(check))
+        .route("/v1/jobs/{id}/events", get(events));
+    (Server::start(router), documents)
+}
+
+/// The one output of the last job, and whether its folder is there.
+fn last_output(documents: &Documents) -> (Value, bool) {
+    let documents = documents.lock().expect("no panic before");
+    let output = documents.last().expect("a job was sent")["output"]["result"].clone();
+    let folder = PathBuf::from(output["uri"].as_str().expect("text"));
+    (output, folder.exists())
+}
+
+#[test]
+fn a_query_prints_its_rows_and_leaves_no_folder() {
+    let (server, documents) = querying("succeeded");
+    let done = server.weft(&["sql", "SELECT 1"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(done.stdout, "city    n\nBerlin  3\nParis   2\nRome    1\n");
+    assert!(done.stderr.ends_with("\n3 rows\n"), "{done:?}");
+    let (output, is_there) = last_output(&documents);
+    let start = std::env::temp_dir().join("weft-sql-");
+    let uri = output["uri"].as_str().expect("text");
+    let digits = uri.strip_prefix(start.to_str().expect("text"));
+    let digits = digits.expect("it lies among temporary files");
+    assert!(
+        digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        "{uri}"
+    );
+    assert_eq!((&output["format"], is_there), (&json!("arrow"), false));
+    let stage = documents.lock().expect("no panic before")[0]["stage"][0].clone();
+    let here = std::env::current_dir().expect("it is known");
+    let expected = json!({"name": "query", "sql": "SELECT 1", "folder": here});
+    assert_eq!(stage, expected);
+
+    let done = server.weft(&["sql", "SELECT 1", "--rows", "2"]);
+    assert_eq!(done.stdout, "city    n\nBerlin  3\nParis   2\n");
+    assert!(done.stderr.ends_with("\n2 rows of 3\n"), "{done:?}");
+
+    let done = server.weft(&["sql", "SELECT 1", "--json"]);
+    let document: Value = serde_json::from_str(&done.stdout).expect("one document");
+    let rows = json!([["Berlin", 3], ["Paris", 2], ["Rome", 1]]);
+    let expected = json!({"manifest": {"rows": 3}, "columns": ["city", "n"], "rows": rows});
+    assert_eq!(document, expected);
+}
+
+#[test]
+fn a_query_that_fails_leaves_no_folder() {
+    let (server, documents) = querying("failed");
+    let done = server.weft(&["sql", "SELECT 1 / n FROM 'a.csv'"]);
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""));
+    let error = "error: stage `query`: divides by zero [query_error]\n";
+    assert!(done.stderr.ends_with(error), "{done:?}");
+    assert!(!last_output(&documents).1, "{documents:?}");
+    let done = server.weft(&["sql", "SELECT 1", "--json"]);
+    let document: Value = serde_json::from_str(&done.stdout).expect("one document");
+    assert_eq!(
+        (done.code, &document["status"]),
+        (1, &json!("failed")),
+        "{done:?}"
+    );
+    assert!(!last_output(&documents).1, "{documents:?}");
+}
+
+#[test]
+fn a_query_that_nobody_takes_leaves_no_folder() {
+    let address = Server::start(Router::new()).address;
+    let endpoint = format!("http://{address}");
+    let done = weft(&["sql", "SELECT 1", "--endpoint", &endpoint, "--token", "x"]);
+    assert_eq!((done.code, done.stdout.as_str()), (3, ""), "{done:?}");
+
+    let documents = Documents::default();
+    let sent = Arc::clone(&documents);
+    let refuse = async move |Json(document): Json<Value>| {
+        sent.lock().expect("no panic before").push(document);
+        problem(StatusCode::BAD_REQUEST, "invalid_job")
+    };
+    let server = Server::start(Router::new().route("/v1/jobs", post(refuse)));
+    let done = server.weft(&["sql", "SELECT 1"]);
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""), "{done:?}");
+    assert!(!last_output(&documents).1, "{documents:?}");
+}
+
+#[test]
+fn a_query_may_keep_its_rows() {
+    let (server, documents) = querying("succeeded");
+    let parent = tempfile::tempdir().expect("a folder");
+    let folder = parent.path().join("out").display().to_string();
+    let line = ["sql", "SELECT 1", "--output", &folder, "--partitions", "3"];
+    let kept = format!("result: 3 rows, 1 file, 1.0 KiB in {folder}\n");
+
+    // Nodes elsewhere have written to a folder that is not on this machine.
+    let done = server.weft(&line);
+    assert_eq!((done.code, done.stdout.as_str()), (0, ""), "{done:?}");
+    assert!(
+        done.stderr.contains(&kept) && done.stderr.contains("rows cannot be shown"),
+        "{done:?}"
+    );
+    let done = server.weft(&[&line[..], &["--json"]].concat());
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""), "{done:?}");
+
+    std::fs::create_dir(&folder).expect("it is made");
+    let done = server.weft(&[&line[..], &["--format", "csv", "--rows", "1"]].concat());
+    assert_eq!(done.stdout, "city    n\nBerlin  3\n");
+    assert!(
+        done.stderr.ends_with(&format!("{kept}1 row of 3\n")),
+        "{done:?}"
+    );
+    let (output, is_there) = last_output(&documents);
+    let expected = json!({"from": "query", "format": "csv", "uri": folder});
+    assert_eq!((output, is_there), (expected, true));
+    let stage = documents.lock().expect("no panic before")[0]["stage"][0].clone();
+    assert_eq!(stage["partitions"], 3);
+}
+
+#[test]
+fn a_query_is_checked_without_a_folder() {
+    let (server, documents) = querying("succeeded");
+    let done = server.weft(&["sql", "SELECT 1", "--check"]);
+    let expected = "nothing is wrong with the job; it reads 2.0 KiB\n  query: city utf8\n  stage query: 3 tasks\n";
+    assert_eq!((done.code, done.stdout.as_str()), (0, expected));
+    assert!(documents.lock().expect("no panic before").is_empty());
+}
+
+#[test]
+fn a_query_that_cannot_be_sent_is_wrong_usage() {
+    for line in [&["sql", " "][..], &["sql", "SELECT 1", "--param", "day=1"]] {
+        let done = weft(&[line, &["--token", "x"]].concat());
+        assert_eq!((done.code, done.stdout.as_str()), (2, ""), "{done:?}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //!   cluster:     cluster, on this machine  nodes:    nodes, drain
 //!   certs:       certs, on this machine    why:      why, of a job or of the queue
 //!   members:     members, of the group of controllers
+//!   sql:         sql, by way of run and show
 //! ```
 
 pub(crate) mod certs;
@@ -21,5 +22,6 @@ pub(crate) mod nodes;
 pub(crate) mod receipt;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod sql;
 pub(crate) mod usage;
 pub(crate) mod why;

@@ -12,7 +12,7 @@ use crate::terminal::{Choice, Interrupts, Output, Progress};
 use crate::verbs::receipt;
 
 /// How following a job ended.
-enum Ending {
+pub(crate) enum Ending {
     /// The job has ended; `json` is its last state.
     Job { job: Box<Job>, json: String },
     /// The user turned away.
@@ -71,7 +71,12 @@ struct Column {
     r#type: String,
 }
 
-async fn check(client: &Client, document: &Value, output: &mut Output) -> Result<(), Failure> {
+/// Plans a job without running it, and shows its columns and tasks.
+pub(crate) async fn check(
+    client: &Client,
+    document: &Value,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let call = Call::post_json(path(&["jobs", "check"]), document);
     let answer = client.send(&call).await?;
     let check: Check = answer.read()?;
@@ -104,7 +109,8 @@ fn checked(check: &Check) -> String {
     lines.join("\n")
 }
 
-async fn submit(client: &Client, document: &Value) -> Result<(Job, String), Failure> {
+/// Submits a job, and returns it as it was accepted.
+pub(crate) async fn submit(client: &Client, document: &Value) -> Result<(Job, String), Failure> {
     let call = Call::post_json(path(&["jobs"]), document).header("idempotency-key", new_key()?);
     let answer = client.send(&call).await?;
     Ok((answer.read()?, answer.text()?.to_owned()))
@@ -112,26 +118,38 @@ async fn submit(client: &Client, document: &Value) -> Result<(Job, String), Fail
 
 /// A key that makes a job sent twice one job.
 fn new_key() -> Result<String, Failure> {
-    let mut random = [0; 16];
+    random_hex::<16>()
+}
+
+/// `N` random bytes in hexadecimal digits.
+pub(crate) fn random_hex<const N: usize>() -> Result<String, Failure> {
+    let mut random = [0; N];
     getrandom::fill(&mut random)
         .map_err(|error| Failure::other(format!("no random bytes: {error}")))?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A job that is being followed.
-struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     client: &'a Client,
     id: &'a str,
     output: &'a mut Output,
     interrupts: Interrupts,
     follow: Follow<'a>,
     progress: Progress,
+    /// False if Ctrl-C cancels the job without a question.
+    asks: bool,
     /// True once Ctrl-C has cancelled it.
     cancelled: bool,
 }
 
 impl<'a> Watch<'a> {
-    fn new(client: &'a Client, id: &'a str, output: &'a mut Output) -> Result<Self, Failure> {
+    /// Begins to follow the job `id`.
+    pub(crate) fn new(
+        client: &'a Client,
+        id: &'a str,
+        output: &'a mut Output,
+    ) -> Result<Self, Failure> {
         Ok(Self {
             client,
             id,
@@ -139,11 +157,21 @@ impl<'a> Watch<'a> {
             interrupts: Interrupts::new()?,
             follow: Follow::new(client, id),
             progress: Progress::default(),
+            asks: true,
             cancelled: false,
         })
     }
 
-    async fn run(mut self) -> Result<Ending, Failure> {
+    /// Has Ctrl-C cancel the job at once: nobody could use what it makes without this command.
+    pub(crate) fn without_question(mut self) -> Self {
+        self.asks = false;
+        self
+    }
+
+    /// Follows the job to its end.
+    ///
+    /// Errors: `Interrupted` if Ctrl-C cancelled it.
+    pub(crate) async fn run(mut self) -> Result<Ending, Failure> {
         loop {
             let ending = tokio::select! {
                 biased;
@@ -161,7 +189,11 @@ impl<'a> Watch<'a> {
             // The second Ctrl-C does not wait until the job has stopped.
             return Err(Failure::Interrupted);
         }
-        match self.interrupts.choose(self.output).await {
+        let choice = match self.asks {
+            true => self.interrupts.choose(self.output).await,
+            false => Choice::Cancel,
+        };
+        match choice {
             Choice::Stay => Ok(None),
             Choice::Detach => Ok(Some(Ending::Detached)),
             Choice::Cancel => {
@@ -228,7 +260,8 @@ fn with_receipt(job: &str, receipt: Option<&str>) -> String {
     }
 }
 
-fn outcome(job: &Job) -> String {
+/// How a job ended, for people.
+pub(crate) fn outcome(job: &Job) -> String {
     let mut lines = vec![format!("{} {}", job.id, job.status)];
     lines.extend(job.outputs.iter().map(output_line));
     lines.extend(bad_records(job));
@@ -242,7 +275,7 @@ fn outcome(job: &Job) -> String {
 }
 
 /// How many values a job has passed over because no column has their key, where it has.
-fn unknown_fields(job: &Job) -> Option<String> {
+pub(crate) fn unknown_fields(job: &Job) -> Option<String> {
     let values = job.stages.iter().map(|stage| stage.unknown_fields);
     let values = values.fold(0, u64::saturating_add);
     (values > 0).then(|| {

@@ -17,27 +17,41 @@ pub(crate) fn show(
     arguments: &ShowArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let rows = arguments.rows.min(ROWS_MAX);
-    let Preview {
-        manifest,
-        schema,
-        n_rows,
-        n_files,
-        rows: table,
-    } = program.preview(&arguments.folder, rows)?;
-    let names: Vec<&str> = schema.iter().map(|(name, _)| name.as_str()).collect();
-    let types = schema.iter().map(|(_, data_type)| data_type);
+    let preview = program.preview(&arguments.folder, arguments.rows.min(ROWS_MAX))?;
+    output.either(&document(&preview).to_string(), || {
+        let (shown, rows) = (preview.rows.len(), preview.n_rows);
+        let files = counted(preview.n_files as u64, "file");
+        format!("{}\n({shown} of {rows} rows, {files})", table(&preview))
+    })
+}
+
+/// The document of `--json`: the manifest, the names of the columns, and the rows.
+pub(crate) fn document(preview: &Preview) -> Value {
+    let names: Vec<&str> = names(preview).collect();
+    let types = preview.schema.iter().map(|(_, data_type)| data_type);
     let row = |row: &TextRow| -> Vec<Value> {
         let values = types.clone().zip(row);
         values
             .map(|(of, text)| value(of, text.as_deref()))
             .collect()
     };
-    let rows: Vec<_> = table.iter().map(row).collect();
-    let document = json!({ "manifest": manifest, "columns": names, "rows": rows });
-    output.either(&document.to_string(), || {
-        render(&names, &table, n_rows, n_files)
-    })
+    let rows: Vec<_> = preview.rows.iter().map(row).collect();
+    json!({ "manifest": preview.manifest, "columns": names, "rows": rows })
+}
+
+/// The rows below the names of their columns. A null is an empty cell.
+pub(crate) fn table(preview: &Preview) -> String {
+    let columns: Vec<(&str, Side)> = names(preview).map(|name| (name, Side::Left)).collect();
+    let mut text = Table::new(&columns);
+    for row in &preview.rows {
+        let cells = row.iter().map(|value| value.clone().unwrap_or_default());
+        text.row(cells.collect::<Vec<_>>());
+    }
+    text.render()
+}
+
+fn names(preview: &Preview) -> impl Iterator<Item = &str> {
+    preview.schema.iter().map(|(name, _)| name.as_str())
 }
 
 /// A value as JSON has it: numbers and booleans as such, unless JSON has no such number.
@@ -52,21 +66,6 @@ fn value(data_type: &str, text: Option<&str>) -> Value {
     text.map_or(Value::Null, |text| {
         plain(text).unwrap_or_else(|| Value::from(text))
     })
-}
-
-fn render(names: &[&str], table: &[TextRow], rows: u64, files: usize) -> String {
-    let columns: Vec<(&str, Side)> = names.iter().map(|name| (*name, Side::Left)).collect();
-    let mut text = Table::new(&columns);
-    for row in table {
-        let cells = row.iter().map(|value| value.clone().unwrap_or_default());
-        text.row(cells.collect::<Vec<_>>());
-    }
-    let shown = table.len();
-    format!(
-        "{}\n({shown} of {rows} rows, {})",
-        text.render(),
-        counted(files as u64, "file")
-    )
 }
 
 #[cfg(test)]

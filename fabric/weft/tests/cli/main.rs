@@ -95,6 +95,32 @@ fn an_interrupt_without_a_terminal_cancels_and_is_130() {
 }
 
 #[test]
+fn an_interrupted_query_is_cancelled_and_leaves_no_folder() {
+    let temporary = tempfile::tempdir().expect("a folder");
+    let names = || std::fs::read_dir(temporary.path()).expect("it is there");
+    let address = serve(cancellable());
+    let mut child = weft(address, &["sql", "SELECT 1 AS one"])
+        .env("TMPDIR", temporary.path())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    assert_eq!(
+        lines.next().expect("a line").expect("text"),
+        "job-1 running"
+    );
+    assert_eq!(names().count(), 1);
+    interrupt(&child);
+    let said: Vec<String> = lines.map(|line| line.expect("text")).collect();
+    assert_eq!(
+        said,
+        ["cancelling job-1", "job-1 cancelled", "error: interrupted"]
+    );
+    let done = child.wait_with_output().expect("it ends");
+    assert_eq!((done.status.code(), done.stdout.len()), (Some(130), 0));
+    assert_eq!(names().count(), 0);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_a_quiet_end() {
     let line = json!({"stage": 0, "task": 0, "attempt": 1, "level": "info", "function": "a/b", "message": "x".repeat(1000)});
     let page = json!({"items": vec![line; 1000], "next_cursor": null, "dropped": 0});
