@@ -33,6 +33,7 @@ mod outputs;
 mod python;
 mod random;
 mod server;
+mod sql;
 mod streams;
 mod survivor;
 mod traces;
