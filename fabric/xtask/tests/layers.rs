@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The crates of the fabric, in the order in which they may depend on each other: on those before only.
-const CRATES: [&str; 18] = [
+const CRATES: [&str; 19] = [
     "weft-core",
     "weft-failpoint",
     "weft-protocol",
@@ -14,6 +14,7 @@ const CRATES: [&str; 18] = [
     "weft-store",
     "weft-shuffle",
     "weft-sandbox",
+    "weft-sql",
     "weft-engine",
     "weft-runtime",
     "weft-net",
@@ -171,10 +172,10 @@ fn only_sandbox_names_wasmtime() {
 }
 
 #[test]
-fn only_engine_names_datafusion() {
+fn only_sql_and_engine_name_datafusion() {
     assert_eq!(
         who_names(|name| name.starts_with("datafusion")),
-        ["weft-engine"]
+        ["weft-sql", "weft-engine"]
     );
 }
 

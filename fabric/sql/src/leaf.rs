@@ -1,0 +1,308 @@
+//! The leaf of a stage's plan: rows of a table, or rows that another stage wrote.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, Statistics, internal_datafusion_err, internal_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, StatisticsArgs,
+};
+use futures::StreamExt;
+use weft_protocol::{ReadMode, TaskRange};
+
+use crate::Plan;
+use crate::error::carried;
+use crate::facts::Facts;
+use crate::stage::LeafPlan;
+use crate::task::Sources;
+
+/// How a task reads rows of another stage, always by task and then in the order in which they were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// Task k reads partition k of every writer.
+    Keyed,
+    /// Every task reads everything: for one task and for a broadcast alike.
+    All,
+    /// As `All`, with a stream for each writer, under a merge.
+    PerWriter,
+}
+
+/// Rows of a table as a scan asks for them.
+#[derive(Debug, Clone)]
+pub(crate) struct TableRows {
+    /// Position among the statement's tables.
+    pub(crate) table: usize,
+    pub(crate) name: String,
+    /// Columns to read; all where nothing is said.
+    pub(crate) columns: Option<Vec<usize>>,
+    pub(crate) limit: Option<usize>,
+    /// Rows and bytes that are estimated.
+    pub(crate) n_rows: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+enum Rows {
+    /// A table, with a slice for each task.
+    Table(TableRows),
+    /// Rows of another stage.
+    Stage { stage: usize, read: Read },
+    /// Leaf of an encoded plan: the position among those of its stage.
+    Numbered(u32),
+    /// The same in a task.
+    Task {
+        leaf: u32,
+        sources: Arc<dyn Sources>,
+    },
+}
+
+/// A leaf, from planning to the task.
+#[derive(Debug, Clone)]
+pub(crate) struct Leaf {
+    rows: Rows,
+    facts: Facts,
+    properties: Arc<PlanProperties>,
+}
+
+impl Leaf {
+    /// Creates the leaf of a scan with `n_slices`, one for each task.
+    pub(crate) fn table(rows: TableRows, schema: SchemaRef, n_slices: usize) -> Plan {
+        Arc::new(Self {
+            rows: Rows::Table(rows),
+            facts: Facts::default(),
+            properties: properties(EquivalenceProperties::new(schema), n_slices),
+        })
+    }
+
+    /// Creates the leaf in place of a node that moves rows. It keeps that node's properties, so its parents stay
+    /// valid.
+    pub(crate) fn stage(stage: usize, read: Read, properties: Arc<PlanProperties>) -> Plan {
+        Arc::new(Self {
+            rows: Rows::Stage { stage, read },
+            facts: Facts::of(properties.equivalence_properties()),
+            properties,
+        })
+    }
+
+    /// The same leaf with its number, for encoding.
+    pub(crate) fn numbered(&self, leaf: u32) -> Plan {
+        Arc::new(Self {
+            rows: Rows::Numbered(leaf),
+            ..self.clone()
+        })
+    }
+
+    /// Creates the leaf of a decoded plan. Without sources it only shows that the plan can be decoded.
+    pub(crate) fn decoded(
+        leaf: u32,
+        sources: Option<Arc<dyn Sources>>,
+        schema: SchemaRef,
+        facts: Facts,
+    ) -> Result<Plan> {
+        let n_streams = sources.as_ref().map_or(1, |sources| sources.streams(leaf));
+        if n_streams == 0 || !facts.fit(&schema) {
+            return internal_err!(
+                "leaf {leaf} has {n_streams} streams, or facts about columns that it lacks"
+            );
+        }
+        let properties = properties(facts.properties(schema)?, n_streams);
+        let rows = match sources {
+            Some(sources) => Rows::Task { leaf, sources },
+            None => Rows::Numbered(leaf),
+        };
+        Ok(Arc::new(Self {
+            rows,
+            facts,
+            properties,
+        }))
+    }
+
+    pub(crate) fn is_stage(&self) -> bool {
+        matches!(self.rows, Rows::Stage { .. })
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Number of a leaf that is to be encoded.
+    pub(crate) fn number(&self) -> Option<u32> {
+        match &self.rows {
+            Rows::Numbered(leaf) | Rows::Task { leaf, .. } => Some(*leaf),
+            Rows::Table(_) | Rows::Stage { .. } => None,
+        }
+    }
+
+    /// Says how the tasks of a branch read this leaf.
+    pub(crate) fn plan(&self, tasks: TaskRange) -> Result<LeafPlan> {
+        let n_partitions = self.properties.partitioning.partition_count();
+        match &self.rows {
+            Rows::Table(rows) if n_partitions == tasks.count as usize => Ok(LeafPlan::Scan {
+                table: rows.table,
+                columns: rows.columns.clone(),
+                limit: rows.limit,
+                tasks,
+            }),
+            Rows::Stage { stage, read } => {
+                let mode = match read {
+                    Read::Keyed if n_partitions == tasks.count as usize => ReadMode::Partitioned,
+                    Read::Keyed => return misfit(n_partitions, tasks),
+                    Read::All | Read::PerWriter if tasks.count > 1 => ReadMode::Broadcast,
+                    Read::All | Read::PerWriter => ReadMode::Partitioned,
+                };
+                Ok(LeafPlan::Exchange {
+                    stage: *stage,
+                    mode,
+                    tasks,
+                    per_writer: *read == Read::PerWriter,
+                })
+            }
+            Rows::Table(_) => misfit(n_partitions, tasks),
+            Rows::Numbered(leaf) | Rows::Task { leaf, .. } => {
+                internal_err!("leaf {leaf} is numbered already")
+            }
+        }
+    }
+
+    fn statistics(&self, args: &StatisticsArgs) -> Statistics {
+        let schema = self.schema();
+        let mut statistics = Statistics::new_unknown(&schema);
+        let Rows::Table(rows) = &self.rows else {
+            return statistics;
+        };
+        let n_parts = match args.partition() {
+            Some(_) => self.properties.partitioning.partition_count(),
+            None => 1,
+        };
+        // Never exact: a count that is known exactly is answered without reading the table.
+        let inexact = |n: u64| {
+            let part = n / (n_parts as u64).max(1);
+            Precision::Inexact(usize::try_from(part).unwrap_or(usize::MAX))
+        };
+        if let Some(n_rows) = rows.n_rows {
+            statistics.num_rows = inexact(n_rows);
+        }
+        if let Some(bytes) = rows.bytes {
+            statistics.total_byte_size = inexact(bytes);
+        }
+        statistics
+    }
+}
+
+fn misfit<T>(n_partitions: usize, tasks: TaskRange) -> Result<T> {
+    internal_err!(
+        "{} tasks read a leaf of {n_partitions} partitions",
+        tasks.count
+    )
+}
+
+fn properties(facts: EquivalenceProperties, n_partitions: usize) -> Arc<PlanProperties> {
+    let partitioning = Partitioning::UnknownPartitioning(n_partitions);
+    let properties = PlanProperties::new(
+        facts,
+        partitioning,
+        EmissionType::Incremental,
+        Boundedness::Bounded,
+    );
+    // A task has its thread for itself, and sources look whether they are cancelled: no node has to yield above a
+    // leaf.
+    Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative))
+}
+
+impl DisplayAs for Leaf {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.rows {
+            Rows::Table(rows) => {
+                write!(f, "Scan: table={}, columns=[", rows.name)?;
+                for (position, field) in self.schema().fields().iter().enumerate() {
+                    let comma = if position > 0 { ", " } else { "" };
+                    write!(f, "{comma}{}", field.name())?;
+                }
+                f.write_str("]")?;
+                rows.limit
+                    .map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
+            }
+            Rows::Stage { stage, read } => {
+                let how = match read {
+                    Read::Keyed => "by key",
+                    Read::All => "all",
+                    Read::PerWriter => "merged",
+                };
+                write!(f, "Read: stage={stage}, {how}")
+            }
+            Rows::Numbered(leaf) | Rows::Task { leaf, .. } => write!(f, "Leaf: {leaf}"),
+        }
+    }
+}
+
+impl ExecutionPlan for Leaf {
+    fn name(&self) -> &str {
+        "Leaf"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Plan> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _children: Vec<Plan>) -> Result<Plan> {
+        Ok(self)
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        _context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let Rows::Task { leaf, sources } = &self.rows else {
+            return internal_err!("a leaf runs only in a task");
+        };
+        let rows = sources.open(*leaf, partition).map_err(carried)?;
+        let schema = self.schema();
+        let stamped = Arc::clone(&schema);
+        let rows = rows.map(move |batch| restamp(batch?, &stamped));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        _inputs: &[Arc<Statistics>],
+        args: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        Ok(Arc::new(self.statistics(args)))
+    }
+}
+
+/// Gives rows the schema of their leaf or stage: branches of a union may name their columns otherwise than the union.
+///
+/// A schema without columns keeps only the number of rows.
+pub(crate) fn restamp(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if Arc::ptr_eq(batch.schema_ref(), schema) {
+        return Ok(batch);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = match schema.fields().is_empty() {
+        true => Vec::new(),
+        false => batch.columns().to_vec(),
+    };
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+        .map_err(|error| internal_datafusion_err!("rows do not have the planned schema: {error}"))
+}

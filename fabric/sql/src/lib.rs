@@ -1,0 +1,41 @@
+//! SQL statements as stages: planned by DataFusion, cut where rows move between tasks, and run task by task.
+//!
+//! ```text
+//! text ─parse─▶ Statement ─plan─▶ DataFusion's plan ─cut─▶ stages ─branches─▶ Variants, as bytes
+//!                                                                                 │
+//! a task: Sources (tables, other stages) ─▶ leaves of the decoded plan ─▶ TaskRows ◀┘ ─▶ exchange, outputs
+//! ```
+//!
+//! Nothing here reads files, shuffles or asks the time. A leaf says which leaf of its stage it is; the task's
+//! [`Sources`] answer with the rows that belong to that task. Leaves have as many partitions as there are tasks
+//! while a statement is planned and one in a task, so every plan that runs has one partition and no task can read
+//! the rows of another.
+
+use std::sync::Arc;
+
+use datafusion::physical_plan::ExecutionPlan;
+
+mod codec;
+mod cut;
+mod error;
+mod facts;
+mod leaf;
+mod memory;
+mod normalise;
+mod one;
+mod session;
+mod stage;
+mod statement;
+mod table;
+mod task;
+mod variants;
+
+pub use error::{carried, problem};
+pub use memory::{Account, fair_pool};
+pub use session::{Options, Session};
+pub use stage::{LeafPlan, Out, SqlStage, Variant};
+pub use statement::Statement;
+pub use table::Table;
+pub use task::{HashKeys, Sources, TaskMemory, TaskRows};
+
+pub(crate) type Plan = Arc<dyn ExecutionPlan>;

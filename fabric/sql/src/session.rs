@@ -1,0 +1,247 @@
+//! Planning of statements, and plans in tasks: settings, functions, and the catalog of one statement.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::DateTime;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider, SchemaProvider,
+};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{not_impl_err, plan_err};
+use datafusion::error::Result;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::{LogicalPlan, Volatility};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::prelude::{SQLOptions, SessionConfig};
+use datafusion::sql::parser;
+use weft_core::{ErrorCode, Problem};
+
+use crate::Plan;
+use crate::cut::cut;
+use crate::error::{planning, problem};
+use crate::normalise::NormaliseJoins;
+use crate::stage::SqlStage;
+use crate::statement::Statement;
+use crate::table::{Provider, Table};
+use crate::task::{Sources, TaskMemory, TaskRows};
+
+/// The rule that decides distribution. Joins are normalised just before it.
+const DISTRIBUTION: &str = "EnsureRequirements";
+
+/// Choices for one statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Tasks of a stage that reads tables or hashed rows, at least one.
+    pub tasks: u32,
+    /// Small sides of hash joins are read by every task, instead of both sides being exchanged.
+    pub broadcast: bool,
+    /// Joins by hash where there is a choice, otherwise by sorting and merging.
+    pub hash_joins: bool,
+    /// The time that `now()` returns, in milliseconds since 1970.
+    pub started_ms: u64,
+}
+
+/// Settings and functions that all statements and tasks of an executor share. Cloning is cheap.
+#[derive(Clone)]
+pub struct Session {
+    state: Arc<SessionState>,
+}
+
+impl Session {
+    /// Creates a session. Takes up to a millisecond.
+    pub fn new() -> Self {
+        let mut rules = PhysicalOptimizer::default().rules;
+        let distribution = rules
+            .iter()
+            .position(|rule| rule.name() == DISTRIBUTION)
+            .expect("DataFusion decides distribution by a rule of this name");
+        rules.insert(distribution, Arc::new(NormaliseJoins));
+        let mut builder = SessionStateBuilder::new()
+            .with_config(settings())
+            .with_default_features()
+            .with_physical_optimizer_rules(rules);
+        if let Some(functions) = builder.scalar_functions() {
+            // Two attempts of a task must agree: no `random()`, no `uuid()`.
+            functions.retain(|function| function.signature().volatility != Volatility::Volatile);
+        }
+        Self {
+            state: Arc::new(builder.build()),
+        }
+    }
+
+    /// Parses one query.
+    ///
+    /// Errors: `InvalidJob` if the text is not one query, `TooLarge` if it is too long or nests too deeply.
+    pub fn parse(&self, sql: &str) -> Result<Statement, Problem> {
+        Statement::parse(sql)
+    }
+
+    /// Plans a statement over `tables` and cuts it into stages; each stands after those that it reads.
+    ///
+    /// Needs a stack of a few MiB. Errors: `InvalidJob` if the statement is wrong or not supported, `TooLarge` if a
+    /// stage nests too deeply, `QueryError` if a constant cannot be computed.
+    pub async fn plan(
+        &self,
+        statement: Statement,
+        tables: Vec<Table>,
+        options: &Options,
+    ) -> Result<Vec<SqlStage>, Problem> {
+        statement.check_tables(&tables)?;
+        let state = self.state_of(tables, options).map_err(planning)?;
+        let plan = physical(&state, statement.into_parsed()).await;
+        let plan = plan.map_err(planning)?;
+        check_names(&plan)?;
+        let stages = cut(&plan).map_err(planning)?;
+        let context = state.task_ctx();
+        let stages = stages.iter();
+        stages.map(|stage| SqlStage::new(stage, &context)).collect()
+    }
+
+    /// Decodes a variant's plan in a task and starts it, within a Tokio runtime.
+    ///
+    /// Errors: those of `sources`, `LimitExceeded` if memory does not suffice, `Internal` if the plan is not one of
+    /// ours.
+    pub fn open(
+        &self,
+        plan: &[u8],
+        sources: Arc<dyn Sources>,
+        memory: TaskMemory,
+    ) -> Result<TaskRows, Problem> {
+        TaskRows::open(&self.state, plan, sources, memory).map_err(problem)
+    }
+
+    /// The session's state with the tables, the clock and the choices of one statement.
+    fn state_of(&self, tables: Vec<Table>, options: &Options) -> Result<SessionState> {
+        let n_slices = options.tasks.max(1) as usize;
+        let mut state = SessionState::clone(&self.state);
+        let settings = state.config_mut().options_mut();
+        settings.execution.target_partitions = n_slices;
+        settings.optimizer.prefer_hash_join = options.hash_joins;
+        if !options.broadcast {
+            settings.optimizer.hash_join_single_partition_threshold = 0;
+            settings.optimizer.hash_join_single_partition_threshold_rows = 0;
+        }
+        let started_ms = i64::try_from(options.started_ms).ok();
+        let mut properties = ExecutionProps::new();
+        properties.query_execution_start_time =
+            started_ms.and_then(DateTime::from_timestamp_millis);
+        properties.config_options = Some(Arc::clone(state.config_options()));
+        *state.execution_props_mut() = properties;
+        let catalog = catalog(&state, tables, n_slices)?;
+        state.register_catalog_list(catalog);
+        Ok(state)
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+fn settings() -> SessionConfig {
+    let mut config = SessionConfig::new().with_target_partitions(1);
+    let options = config.options_mut();
+    let optimizer = &mut options.optimizer;
+    // Round robin places rows by position: a task that is run again would place them otherwise.
+    optimizer.enable_round_robin_repartition = false;
+    // A task reads what it was dealt.
+    optimizer.repartition_file_scans = false;
+    // As a node of its own a scalar subquery shares its value in memory; as a join it crosses stages.
+    optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    // A dynamic filter is filled by a node that is in another process by then.
+    optimizer.enable_dynamic_filter_pushdown = false;
+    optimizer.enable_join_dynamic_filter_pushdown = false;
+    optimizer.enable_topk_dynamic_filter_pushdown = false;
+    optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    // No InterleaveExec, which reads partition k of every branch: tasks share a union by branch.
+    optimizer.prefer_existing_union = true;
+    // Scans give plain strings, and a mixture needs casts.
+    options.sql_parser.map_string_types_to_utf8view = false;
+    // A task has one stream of a scan and would take the files of all.
+    options.execution.enable_file_stream_work_stealing = false;
+    config
+}
+
+/// A catalog of its own for each statement: a clone of the state shares the session's.
+fn catalog(
+    state: &SessionState,
+    tables: Vec<Table>,
+    n_slices: usize,
+) -> Result<Arc<dyn CatalogProviderList>> {
+    let schema = MemorySchemaProvider::new();
+    for (position, table) in tables.into_iter().enumerate() {
+        let name = table.name.clone();
+        let provider = Provider {
+            table,
+            position,
+            n_slices,
+        };
+        schema.register_table(name, Arc::new(provider))?;
+    }
+    let names = &state.config_options().catalog;
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema(&names.default_schema, Arc::new(schema))?;
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(names.default_catalog.clone(), Arc::new(catalog));
+    Ok(Arc::new(list))
+}
+
+async fn physical(state: &SessionState, statement: parser::Statement) -> Result<Plan> {
+    let plan = state.statement_to_plan(statement).await?;
+    check_query(&plan)?;
+    state.create_physical_plan(&plan).await
+}
+
+/// Refuses all but queries, whatever the parser takes for one.
+fn check_query(plan: &LogicalPlan) -> Result<()> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)?;
+    plan.apply_with_subqueries(|node| match node {
+        LogicalPlan::RecursiveQuery(_) => {
+            not_impl_err!(
+                "WITH RECURSIVE is not supported; write the steps out, or use a map stage"
+            )
+        }
+        LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) => {
+            plan_err!("only queries are run: SELECT, VALUES, or WITH and one of them")
+        }
+        _ => Ok(TreeNodeRecursion::Continue),
+    })?;
+    Ok(())
+}
+
+/// Refuses results with two columns of one name: functions and files tell columns by their names.
+fn check_names(plan: &Plan) -> Result<(), Problem> {
+    let schema = plan.schema();
+    let names: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    let twice = names
+        .iter()
+        .enumerate()
+        .find(|(position, name)| names[..*position].contains(*name));
+    match twice {
+        None => Ok(()),
+        Some((_, name)) => Err(Problem::new(
+            ErrorCode::InvalidJob,
+            format!(
+                "two columns of the result are called `{name}`; give one of them another name with AS"
+            ),
+        )),
+    }
+}

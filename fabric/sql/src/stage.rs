@@ -1,0 +1,135 @@
+//! Stages of a statement, as the caller makes them part of a job.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::TaskContext;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::displayable;
+use weft_core::{ErrorCode, Problem};
+use weft_protocol::{ReadMode, TaskRange};
+
+use crate::codec;
+use crate::cut::{Stage, Target, n_partitions};
+use crate::error::planning;
+use crate::variants::{branches, number};
+
+/// One stage of a statement.
+#[derive(Debug, Clone)]
+pub struct SqlStage {
+    /// Encoded plans. Their ranges follow each other and cover the stage's tasks.
+    pub variants: Vec<Variant>,
+    /// Leaves of all variants; plans refer to them by position.
+    pub leaves: Vec<LeafPlan>,
+    /// Number of tasks.
+    pub n_tasks: u32,
+    /// Place of the rows.
+    pub out: Out,
+    /// Columns of the rows.
+    pub schema: SchemaRef,
+    /// The plan for people, indented.
+    pub text: String,
+}
+
+/// A plan and the tasks that run it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// Tasks of the stage.
+    pub tasks: TaskRange,
+    /// The plan for [`Session::open`](crate::Session::open).
+    pub plan: Vec<u8>,
+}
+
+/// Rows that a leaf asks for, of tasks in the given range. Other tasks never open it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LeafPlan {
+    /// Rows of another stage.
+    Exchange {
+        /// Position among the stages that were returned with this one, before it.
+        stage: usize,
+        /// Share of each task.
+        mode: ReadMode,
+        /// Tasks that read.
+        tasks: TaskRange,
+        /// A merge reads the leaf: [`Sources`](crate::Sources) have a stream for each task of the writing stage.
+        per_writer: bool,
+    },
+    /// Rows of a table, of which each task reads its own slice.
+    Scan {
+        /// Position among the tables that were given.
+        table: usize,
+        /// Positions of the columns to read, in order; all where there is no list.
+        columns: Option<Vec<usize>>,
+        /// Rows after which a task may stop.
+        limit: Option<usize>,
+        /// Tasks that read.
+        tasks: TaskRange,
+    },
+}
+
+/// Place of a stage's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Out {
+    /// By the hash of [`TaskRows::keys`](crate::TaskRows::keys).
+    Hash {
+        /// Number of partitions.
+        partitions: u32,
+    },
+    /// In one partition, in the order in which a task puts them out.
+    Single,
+    /// In the statement's result. Only the last stage does so.
+    Result,
+}
+
+impl SqlStage {
+    /// Encodes a stage. `context` has the functions that tasks decode with, so that a plan which they could not
+    /// decode is refused here.
+    pub(crate) fn new(stage: &Stage, context: &TaskContext) -> Result<Self, Problem> {
+        let schema = stage.plan.schema();
+        let keys: &[Arc<dyn PhysicalExpr>] = match &stage.target {
+            Target::Hash(keys, _) => keys,
+            Target::Single | Target::Result => &[],
+        };
+        let out = match &stage.target {
+            Target::Hash(_, n) => Out::Hash {
+                partitions: small(*n)?,
+            },
+            Target::Single => Out::Single,
+            Target::Result => Out::Result,
+        };
+        let mut variants = Vec::new();
+        let mut leaves = Vec::new();
+        let mut first = 0;
+        for branch in branches(&stage.plan).map_err(planning)? {
+            let count = small(branch.n_tasks)?;
+            let tasks = TaskRange { first, count };
+            let plan = number(branch.plan, tasks, &mut leaves).map_err(planning)?;
+            let plan = codec::encode(plan, &schema, keys).map_err(planning)?;
+            codec::check_depth(&plan)?;
+            codec::decode(&plan, context, None).map_err(planning)?;
+            variants.push(Variant { tasks, plan });
+            first += count;
+        }
+        let n_tasks = small(n_partitions(&stage.plan))?;
+        if first != n_tasks {
+            let detail = format!("{n_tasks} tasks share plans for {first}");
+            return Err(Problem::new(ErrorCode::Internal, detail));
+        }
+        Ok(Self {
+            variants,
+            leaves,
+            n_tasks,
+            out,
+            schema,
+            text: displayable(stage.plan.as_ref()).indent(false).to_string(),
+        })
+    }
+}
+
+fn small(n: usize) -> Result<u32, Problem> {
+    let too_many = |_| {
+        let detail = format!("the statement needs {n} tasks in a stage; lower `partitions`");
+        Problem::new(ErrorCode::TooLarge, detail)
+    };
+    u32::try_from(n).map_err(too_many)
+}

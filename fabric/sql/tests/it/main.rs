@@ -1,0 +1,9 @@
+//! SQL planned, cut, encoded, decoded and run in memory, against DataFusion in one process.
+
+mod data;
+mod memory;
+mod plans;
+mod refusals;
+mod runner;
+mod tpch;
+mod traps;

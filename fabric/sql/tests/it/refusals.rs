@@ -1,0 +1,201 @@
+//! Statements that are refused, with the code and the words that say why.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use weft_core::{ErrorCode, Problem};
+use weft_sql::{Session, Table};
+
+use crate::data::{SMALL, block_on};
+use crate::runner::{options, plan, run};
+
+fn table(name: &str, columns: &[&str]) -> Table {
+    let fields = columns
+        .iter()
+        .map(|name| Field::new(*name, DataType::Int64, true));
+    Table {
+        name: name.to_owned(),
+        schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+        rows: None,
+        bytes: None,
+    }
+}
+
+fn plan_over(sql: &str, tables: Vec<Table>) -> Result<(), Problem> {
+    let session = Session::new();
+    let statement = session.parse(sql)?;
+    block_on(session.plan(statement, tables, &options(3, true))).map(drop)
+}
+
+/// Checks the code of a refusal, and words of its text.
+fn refused(sql: &str, code: ErrorCode, words: &[&str]) {
+    let tables = vec![table("orders", &["id", "amount"]), table("Users", &["id"])];
+    let problem = plan_over(sql, tables).expect_err(sql);
+    assert_eq!(problem.code, code, "{sql}: {problem}");
+    for word in words {
+        assert!(problem.detail.contains(word), "{sql}: {problem}");
+    }
+}
+
+/// Runs `check` on a stack of the size that executors give to planning: threads of tests have 2 MiB.
+fn with_stack(check: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(16 << 20);
+        let thread = thread.spawn_scoped(scope, check).expect("a thread starts");
+        thread.join().expect("the check holds");
+    });
+}
+
+#[test]
+fn only_queries_are_run() {
+    for (sql, verb) in [
+        ("CREATE TABLE x (a INT)", "`CREATE`"),
+        ("CREATE VIEW x AS SELECT 1", "`CREATE`"),
+        (
+            "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'",
+            "`CREATE`",
+        ),
+        ("DROP TABLE orders", "`DROP`"),
+        ("INSERT INTO orders VALUES (1, 2)", "`INSERT`"),
+        ("DELETE FROM orders", "`DELETE`"),
+        ("UPDATE orders SET id = 1", "`UPDATE`"),
+        ("COPY orders TO '/tmp/x.csv'", "`COPY`"),
+        ("SET a = 1", "`SET`"),
+        ("SHOW TABLES", "`SHOW`"),
+        ("EXPLAIN SELECT 1", "`EXPLAIN`"),
+    ] {
+        refused(sql, ErrorCode::InvalidJob, &[verb, "a query"]);
+    }
+    refused(
+        "SELECT * INTO x FROM orders",
+        ErrorCode::InvalidJob,
+        &["DDL"],
+    );
+}
+
+#[test]
+fn one_statement_is_run() {
+    refused(
+        "SELECT 1; SELECT 2",
+        ErrorCode::InvalidJob,
+        &["2 statements"],
+    );
+    refused("  ", ErrorCode::InvalidJob, &["no statement"]);
+    refused("SELEC 1", ErrorCode::InvalidJob, &["cannot be parsed"]);
+    plan_over("SELECT 1;", vec![]).expect("a semicolon ends a statement");
+}
+
+#[test]
+fn unknown_names_come_with_the_nearest() {
+    let code = ErrorCode::InvalidJob;
+    refused("SELECT * FROM ordrs", code, &["`ordrs`", "`orders`"]);
+    refused("SELECT * FROM users", code, &["\"Users\"", "lower case"]);
+    refused("SELECT * FROM zzzzzzzz", code, &["`orders`, `Users`"]);
+    refused("SELECT * FROM a.orders", code, &["a.orders", "quote"]);
+    refused("SELECT amout FROM orders", code, &["amout", "amount"]);
+    refused("SELECT random() FROM orders", code, &["random"]);
+    refused("SELECT uuid() FROM orders", code, &["uuid"]);
+}
+
+#[test]
+fn names_of_the_result_differ() {
+    let sql = "SELECT o.id, u.id FROM orders o JOIN \"Users\" u ON o.id = u.id";
+    refused(sql, ErrorCode::InvalidJob, &["`id`", "AS"]);
+    let sql = "SELECT o.id, u.id AS other FROM orders o JOIN \"Users\" u ON o.id = u.id";
+    plan_over(sql, vec![table("orders", &["id"]), table("Users", &["id"])]).expect("two names");
+}
+
+#[test]
+fn recursion_is_refused() {
+    let sql = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r";
+    refused(sql, ErrorCode::InvalidJob, &["RECURSIVE"]);
+}
+
+#[test]
+fn deep_and_long_statements_are_refused() {
+    with_stack(check_deep_and_long);
+}
+
+fn check_deep_and_long() {
+    let code = ErrorCode::TooLarge;
+    let deep = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
+    refused(&deep, code, &["nests too deeply"]);
+    let chain = format!(
+        "SELECT id FROM orders WHERE id = 1{}",
+        " OR id = 2".repeat(20_000)
+    );
+    refused(&chain, code, &["words", "IN lists"]);
+    let unions = format!("SELECT 1 AS a{}", " UNION ALL SELECT 1".repeat(300));
+    refused(&unions, code, &["tables and selects"]);
+    let sums = format!("SELECT {}", "1 + ".repeat(1_500) + "id FROM orders");
+    refused(&sums, code, &["nests too deeply"]);
+    let list = vec!["1"; 20_000].join(", ");
+    let list = format!("SELECT id FROM orders WHERE id IN ({list})");
+    plan_over(&list, vec![table("orders", &["id"])]).expect("a long list is flat");
+}
+
+#[test]
+fn plans_too_deep_for_their_encoding_are_refused() {
+    let session = Session::new();
+    let planned = |n: usize, tasks: u32| {
+        let joins = (1..n).map(|n| format!(" JOIN orders o{n} ON o{n}.id = o{}.id + 1", n - 1));
+        let sql = format!("SELECT o0.id FROM orders o0{}", joins.collect::<String>());
+        let statement = session.parse(&sql).expect("a query");
+        let tables = vec![table("orders", &["id", "amount"])];
+        block_on(session.plan(statement, tables, &options(tasks, true))).map(drop)
+    };
+    with_stack(|| {
+        let problem = planned(60, 1).expect_err("60 joins in one stage");
+        assert_eq!(problem.code, ErrorCode::TooLarge, "{problem}");
+        planned(10, 1).expect("10 joins in one stage");
+        planned(60, 3).expect("stages of one join each");
+    });
+}
+
+#[test]
+fn values_that_cannot_be_computed_are_the_users() {
+    let session = Session::new();
+    for sql in [
+        "SELECT 1 / (id - id) FROM t",
+        "SELECT CAST(s AS INT) FROM t",
+    ] {
+        let problem = run(&session, &SMALL, sql, &options(3, true)).expect_err(sql);
+        assert_eq!(problem.code, ErrorCode::QueryError, "{sql}: {problem}");
+    }
+}
+
+#[test]
+fn names_are_those_that_are_read() {
+    let session = Session::new();
+    let tables = |sql: &str| session.parse(sql).expect("a query").tables();
+    let sql = "WITH c AS (SELECT * FROM T), d AS (SELECT * FROM c) SELECT * FROM d JOIN \"My-Table\" USING (id)";
+    assert_eq!(tables(sql), ["My-Table", "t"]);
+    let sql = "SELECT * FROM 'data/taxi/*.parquet' x JOIN generate_series(1, 3) ON true";
+    assert_eq!(tables(sql), ["data/taxi/*.parquet"]);
+    assert_eq!(tables("SELECT 1"), [""; 0]);
+}
+
+#[test]
+fn statements_have_one_clock() {
+    let session = Session::new();
+    let (_, stages) = plan(
+        &session,
+        &SMALL,
+        "SELECT now() AS started",
+        &options(1, true),
+    )
+    .expect("a plan");
+    let (_, again) = plan(
+        &session,
+        &SMALL,
+        "SELECT now() AS started",
+        &options(1, true),
+    )
+    .expect("a plan");
+    assert_eq!(stages[0].variants, again[0].variants);
+    assert!(
+        stages[0].text.contains("1700000000000"),
+        "{}",
+        stages[0].text
+    );
+}

@@ -1,0 +1,336 @@
+//! Runs stages one after the other in memory: every task decodes its plan and runs it alone, as in an executor.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Float64Type};
+use arrow::row::{RowConverter, SortField};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::UnboundedMemoryPool;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use weft_core::Problem;
+use weft_protocol::{ReadMode, TaskRange};
+use weft_sql::{HashKeys, LeafPlan, Options, Out, Session, Sources, SqlStage, TaskMemory};
+
+use crate::data::{Data, block_on};
+
+/// Rows of a stage: by task, by partition, in order.
+type Written = Vec<Vec<Vec<RecordBatch>>>;
+
+pub(crate) fn options(tasks: u32, broadcast: bool) -> Options {
+    Options {
+        tasks,
+        broadcast,
+        hash_joins: true,
+        started_ms: 1_700_000_000_000,
+    }
+}
+
+/// Plans a statement over the tables that it names.
+pub(crate) fn plan(
+    session: &Session,
+    data: &'static [Data],
+    sql: &str,
+    options: &Options,
+) -> Result<(Vec<&'static Data>, Vec<SqlStage>), Problem> {
+    let statement = session.parse(sql)?;
+    let names = statement.tables();
+    let is_read = |data: &&Data| names.iter().any(|name| name == data.name);
+    let read: Vec<&'static Data> = data.iter().filter(is_read).collect();
+    let tables = read.iter().map(|data| data.table()).collect();
+    let stages = block_on(session.plan(statement, tables, options))?;
+    Ok((read, stages))
+}
+
+/// Runs a statement and returns its rows, by task and then in order.
+pub(crate) fn run(
+    session: &Session,
+    data: &'static [Data],
+    sql: &str,
+    options: &Options,
+) -> Result<Vec<RecordBatch>, Problem> {
+    let (tables, stages) = plan(session, data, sql, options)?;
+    check(&stages);
+    let spill = tempfile::tempdir().expect("a folder for spilling");
+    let mut written: Vec<Arc<Written>> = Vec::new();
+    for stage in &stages {
+        let mut tasks = Written::new();
+        for task in 0..stage.n_tasks {
+            let sources = TaskSources {
+                leaves: stage.leaves.clone(),
+                task,
+                tables: tables.clone(),
+                written: written.clone(),
+            };
+            let memory = TaskMemory {
+                pool: Arc::new(UnboundedMemoryPool::default()),
+                spill_folder: spill.path().to_owned(),
+            };
+            tasks.push(block_on(run_task(session, stage, task, sources, memory))?);
+        }
+        written.push(Arc::new(tasks));
+    }
+    let result = written.last().expect("a statement has a stage");
+    Ok(result.iter().flatten().flatten().cloned().collect())
+}
+
+/// Checks what the control plane checks: ranges of tasks, and readers that fit what is written.
+fn check(stages: &[SqlStage]) {
+    let mut is_read = vec![false; stages.len()];
+    for (position, stage) in stages.iter().enumerate() {
+        let ends = stage.variants.iter().scan(0, |end, variant| {
+            assert_eq!(variant.tasks.first, *end, "variants follow each other");
+            *end += variant.tasks.count;
+            Some(*end)
+        });
+        assert_eq!(ends.last(), Some(stage.n_tasks), "variants cover the stage");
+        for leaf in &stage.leaves {
+            let tasks = range(leaf);
+            let is_variant = stage.variants.iter().any(|variant| variant.tasks == tasks);
+            assert!(is_variant && tasks.count > 0, "{leaf:?}");
+            let LeafPlan::Exchange {
+                stage: from, mode, ..
+            } = leaf
+            else {
+                continue;
+            };
+            assert!(*from < position, "a stage stands after those that it reads");
+            is_read[*from] = true;
+            let partitions = match stages[*from].out {
+                Out::Hash { partitions } => partitions,
+                Out::Single => 1,
+                Out::Result => panic!("the result is read by a stage"),
+            };
+            match mode {
+                ReadMode::Partitioned => assert_eq!(partitions, tasks.count, "{leaf:?}"),
+                ReadMode::Broadcast => assert_eq!(partitions, 1, "{leaf:?}"),
+                ReadMode::Sliced => panic!("statements slice no stage"),
+            }
+        }
+        let is_last = position + 1 == stages.len();
+        assert_eq!(
+            stage.out == Out::Result,
+            is_last,
+            "only the last stage is the result"
+        );
+    }
+    is_read.pop();
+    assert!(
+        is_read.iter().all(|is_read| *is_read),
+        "a stage that nobody reads"
+    );
+}
+
+fn range(leaf: &LeafPlan) -> TaskRange {
+    match leaf {
+        LeafPlan::Exchange { tasks, .. } | LeafPlan::Scan { tasks, .. } => *tasks,
+    }
+}
+
+async fn run_task(
+    session: &Session,
+    stage: &SqlStage,
+    task: u32,
+    sources: TaskSources,
+    memory: TaskMemory,
+) -> Result<Vec<Vec<RecordBatch>>, Problem> {
+    let holds = |tasks: &TaskRange| (tasks.first..tasks.first + tasks.count).contains(&task);
+    let mut variants = stage.variants.iter();
+    let variant = variants.find(|variant| holds(&variant.tasks));
+    let variant = variant.expect("every task has a plan");
+    let mut rows = session.open(&variant.plan, Arc::new(sources), memory)?;
+    let keys = rows.keys();
+    let n = match stage.out {
+        Out::Hash { partitions } => partitions as usize,
+        Out::Single | Out::Result => 1,
+    };
+    assert_eq!(keys.is_some(), matches!(stage.out, Out::Hash { .. }));
+    let mut partitions = vec![Vec::new(); n];
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        assert_eq!(
+            batch.schema(),
+            stage.schema,
+            "rows have the schema of the stage"
+        );
+        match &keys {
+            Some(keys) => place(&batch, keys, &mut partitions)?,
+            None => partitions[0].push(batch),
+        }
+    }
+    Ok(partitions)
+}
+
+/// Deals rows out by hash, as shuffles do.
+fn place(
+    batch: &RecordBatch,
+    keys: &HashKeys,
+    partitions: &mut [Vec<RecordBatch>],
+) -> Result<(), Problem> {
+    let columns: Vec<ArrayRef> = keys.evaluate(batch)?.into_iter().map(canonical).collect();
+    let fields = columns
+        .iter()
+        .map(|column| SortField::new(column.data_type().clone()));
+    let converter = RowConverter::new(fields.collect()).expect("types that can be compared");
+    let rows = converter
+        .convert_columns(&columns)
+        .expect("columns of those types");
+    let mut dealt = vec![Vec::new(); partitions.len()];
+    for (position, row) in rows.iter().enumerate() {
+        let hash = xxhash_rust::xxh3::xxh3_64(row.as_ref());
+        dealt[(hash % partitions.len() as u64) as usize].push(position as u32);
+    }
+    for (partition, rows) in partitions.iter_mut().zip(dealt) {
+        if !rows.is_empty() {
+            let rows = take_record_batch(batch, &UInt32Array::from(rows));
+            partition.push(rows.expect("rows of the batch"));
+        }
+    }
+    Ok(())
+}
+
+/// One zero and one NaN, so that equal values meet in one partition.
+fn canonical(column: ArrayRef) -> ArrayRef {
+    if column.data_type() != &DataType::Float64 {
+        return column;
+    }
+    let one = |value: f64| {
+        if value.is_nan() {
+            f64::NAN
+        } else {
+            value + 0.0
+        }
+    };
+    let values = column.as_primitive::<Float64Type>().iter();
+    Arc::new(values.map(|value| value.map(one)).collect::<Float64Array>())
+}
+
+/// Rows of one task's leaves.
+#[derive(Debug)]
+struct TaskSources {
+    leaves: Vec<LeafPlan>,
+    task: u32,
+    tables: Vec<&'static Data>,
+    written: Vec<Arc<Written>>,
+}
+
+impl TaskSources {
+    /// The task's place among those that read a leaf.
+    fn place(&self, leaf: u32) -> (&LeafPlan, usize, usize) {
+        let leaf = &self.leaves[leaf as usize];
+        let tasks = range(leaf);
+        let place = self.task.checked_sub(tasks.first);
+        let place = place.filter(|place| *place < tasks.count);
+        let place = place.expect("a task opens leaves of its own variant");
+        (leaf, place as usize, tasks.count as usize)
+    }
+
+    fn scan(&self, leaf: &LeafPlan, place: usize, n: usize) -> Vec<RecordBatch> {
+        let LeafPlan::Scan {
+            table,
+            columns,
+            limit,
+            ..
+        } = leaf
+        else {
+            panic!("not a scan");
+        };
+        let batches = &self.tables[*table].batches;
+        let slice = &batches[batches.len() * place / n..batches.len() * (place + 1) / n];
+        let mut left = limit.unwrap_or(usize::MAX);
+        let mut read = Vec::new();
+        for batch in slice {
+            let batch = batch.slice(0, batch.num_rows().min(left));
+            left -= batch.num_rows();
+            read.push(match columns {
+                Some(columns) => batch.project(columns).expect("columns of the table"),
+                None => batch,
+            });
+        }
+        read
+    }
+}
+
+impl Sources for TaskSources {
+    fn streams(&self, leaf: u32) -> usize {
+        match self.place(leaf).0 {
+            LeafPlan::Exchange {
+                stage,
+                per_writer: true,
+                ..
+            } => self.written[*stage].len(),
+            _ => 1,
+        }
+    }
+
+    fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {
+        let (leaf, place, n) = self.place(leaf);
+        let batches: Vec<RecordBatch> = match leaf {
+            LeafPlan::Scan { .. } => self.scan(leaf, place, n),
+            LeafPlan::Exchange {
+                stage,
+                mode,
+                per_writer,
+                ..
+            } => {
+                let partition = match mode {
+                    ReadMode::Partitioned => place,
+                    ReadMode::Broadcast | ReadMode::Sliced => 0,
+                };
+                let writers = &self.written[*stage];
+                let read = if *per_writer {
+                    &writers[stream..=stream]
+                } else {
+                    &writers[..]
+                };
+                read.iter()
+                    .flat_map(|task| task[partition].clone())
+                    .collect()
+            }
+        };
+        // The leaf gives rows its own schema; where there is no batch, nobody asks for one.
+        let schema = batches.first().map(RecordBatch::schema);
+        let schema = schema.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
+        let rows = futures::stream::iter(batches.into_iter().map(Ok));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+}
+
+/// Rows as text, floats to seven digits: the order of additions is not that of one process.
+pub(crate) fn text(batches: &[RecordBatch]) -> Vec<Vec<String>> {
+    const FORMAT: FormatOptions<'static> = FormatOptions::new().with_null("NULL");
+    let mut rows = Vec::new();
+    for batch in batches {
+        let columns = batch.columns().iter();
+        let formatters: Vec<ArrayFormatter<'_>> = columns
+            .map(|column| ArrayFormatter::try_new(column, &FORMAT).expect("a type with text"))
+            .collect();
+        let cell = |row: usize, column: &ArrayRef, formatter: &ArrayFormatter<'_>| match column
+            .data_type()
+        {
+            DataType::Float64 if column.is_valid(row) => {
+                let value = column.as_primitive::<Float64Type>().value(row);
+                format!("{:.6e}", value + 0.0)
+            }
+            _ => formatter.value(row).to_string(),
+        };
+        for row in 0..batch.num_rows() {
+            let cells = batch.columns().iter().zip(&formatters);
+            rows.push(
+                cells
+                    .map(|(column, format)| cell(row, column, format))
+                    .collect(),
+            );
+        }
+    }
+    rows
+}
+
+/// The same in an order of its own.
+pub(crate) fn sorted(batches: &[RecordBatch]) -> Vec<Vec<String>> {
+    let mut rows = text(batches);
+    rows.sort();
+    rows
+}

@@ -1,0 +1,72 @@
+-- name: SQL. With # only the number of rows is defined, but every run gives the same; with > their order is; ! is refused.
+union all: SELECT id, s FROM t UNION ALL SELECT v, 'x' || s AS z FROM u UNION ALL SELECT id, s FROM e
+union all, grouped: SELECT k, count(*), sum(v) FROM (SELECT k, v FROM t UNION ALL SELECT k, v FROM u UNION ALL SELECT k, v FROM e) GROUP BY k
+union: SELECT k FROM t UNION SELECT k FROM u
+interleave: SELECT k, sum(v) FROM (SELECT k, sum(v) v FROM t GROUP BY k UNION ALL SELECT k, max(v) FROM u GROUP BY k) GROUP BY k
+left, build kept: SELECT u.id, t.id AS other FROM u LEFT JOIN t ON u.id = t.v
+full: SELECT u.id, t.id AS other FROM u FULL JOIN t ON u.id = t.v
+semi: SELECT id FROM u WHERE EXISTS (SELECT 1 FROM t WHERE t.v = u.id AND t.id > 30)
+anti: SELECT id FROM u WHERE NOT EXISTS (SELECT 1 FROM t WHERE t.v = u.id AND t.id > 30)
+mark: SELECT id FROM u WHERE EXISTS (SELECT 1 FROM t WHERE t.v = u.id AND t.id > 30) OR id = 41
+not in, null among: SELECT id FROM w WHERE k NOT IN (SELECT k FROM t WHERE id < 5)
+not in, null outside: SELECT id FROM u WHERE k NOT IN (SELECT k FROM w WHERE id < 44)
+not in, empty: SELECT id FROM u WHERE k NOT IN (SELECT k FROM e)
+not in, big list: SELECT id FROM t WHERE k NOT IN (SELECT k FROM w WHERE id < 44)
+scalar subquery: SELECT id FROM t WHERE v > (SELECT avg(v) FROM u)
+scalar subquery, selected: SELECT id, (SELECT max(v) FROM e), (SELECT count(*) FROM u) FROM t
+correlated: SELECT id FROM t WHERE v >= (SELECT avg(v) FROM u WHERE u.k = t.k)
+intersect: SELECT k, s FROM t INTERSECT SELECT k, s FROM u
+except: SELECT k, s FROM t EXCEPT SELECT k, s FROM u
+intersect all: SELECT k FROM t INTERSECT ALL SELECT k FROM u
+except all: SELECT k FROM u EXCEPT ALL SELECT k FROM t WHERE id < 3
+limit: #SELECT id FROM t LIMIT 7
+limit, offset: #SELECT id FROM t LIMIT 9 OFFSET 55
+limit inside: SELECT count(*) FROM (SELECT * FROM t LIMIT 13)
+limit over union: SELECT count(*) FROM (SELECT id FROM t UNION ALL SELECT id FROM u LIMIT 66)
+limit collected: SELECT count(*) FROM (SELECT * FROM t LIMIT 3) a CROSS JOIN t b
+cross join: SELECT count(*), sum(t.v * u.v) FROM t, u
+cross join, empty: SELECT t.id FROM t CROSS JOIN e
+loop join: SELECT t.id, u.id AS other FROM t JOIN u ON t.v < u.v - 30
+loop join, left: SELECT u.id, t.id AS other FROM u LEFT JOIN t ON t.v < u.v - 40
+loop join, full: SELECT t.id, u.id AS other FROM t FULL JOIN u ON t.v < u.v - 50
+loop join, anti: SELECT id FROM u WHERE NOT EXISTS (SELECT 1 FROM t WHERE t.v < u.v - 40)
+window, whole: SELECT id, row_number() OVER (ORDER BY id), sum(v) OVER () FROM t
+window, keyed: SELECT id, rank() OVER (PARTITION BY k ORDER BY v), lag(v) OVER (PARTITION BY s ORDER BY id) FROM t
+window, constant key: SELECT id, row_number() OVER (PARTITION BY k, s ORDER BY id) FROM t WHERE k = 2 AND s = 's1'
+window over groups: SELECT k, s, sum(sum(v)) OVER (PARTITION BY k ORDER BY s) FROM t WHERE k = 2 GROUP BY k, s
+grouping sets: SELECT k, s, count(*), grouping(k) FROM t GROUP BY GROUPING SETS ((k), (s), (k, s), ())
+cube, empty: SELECT k, s, count(*) FROM e GROUP BY CUBE (k, s)
+cte twice: WITH c AS (SELECT k, sum(v) s FROM t GROUP BY k) SELECT a.k, b.s, (SELECT max(s) FROM c) FROM c a JOIN c b ON a.k = b.k
+empty, aggregate: SELECT count(*), sum(v), max(s) FROM e
+empty, grouped: SELECT k, count(*) FROM e GROUP BY k
+empty, joined: SELECT t.id FROM t JOIN e ON t.k = e.k
+empty, left: SELECT t.id, e.id AS other FROM t LEFT JOIN e ON t.k = e.k
+false: SELECT k, count(*) FROM t WHERE 1 = 0 GROUP BY k UNION ALL SELECT 1, 2
+values: SELECT a, count(*) FROM (VALUES (1), (2), (2), (NULL)) x(a) GROUP BY a
+values joined: SELECT t.id, b FROM t JOIN (VALUES (1, 'p'), (2, 'q')) x(a, b) ON t.k = a
+no table: SELECT 1, 'a'
+zeros and NaN, grouped: SELECT f, count(*) FROM t GROUP BY f
+zeros and NaN, joined: SELECT t.id, u.id AS other FROM t JOIN u ON t.f = u.f
+distinct: SELECT count(DISTINCT s), count(DISTINCT k) FROM t
+aggregate in order: SELECT k, array_agg(id ORDER BY v), first_value(id ORDER BY v DESC) FROM t GROUP BY k
+order: >SELECT id, v FROM t ORDER BY s DESC, v
+top: >SELECT id, v FROM t ORDER BY v DESC LIMIT 5 OFFSET 2
+order by constant: >SELECT k, id FROM t WHERE k = 2 ORDER BY k, id
+union sorted: SELECT * FROM (SELECT id FROM t ORDER BY v LIMIT 3) UNION ALL SELECT * FROM (SELECT id FROM u ORDER BY v LIMIT 3)
+recursive: !WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r
+union, other names: SELECT a, sum(b) FROM (SELECT k AS a, v AS b FROM t WHERE id > 3 UNION ALL SELECT id, k FROM u) WHERE b > 2 GROUP BY a HAVING sum(b) > 9 ORDER BY a
+union, joined: SELECT x.a, y.id FROM (SELECT k AS a, s AS b FROM t UNION ALL SELECT v, concat(s, 'q') FROM u) x JOIN t y ON x.a = y.k AND x.b < y.s
+count: SELECT count(*) FROM t
+count, filtered: SELECT count(*) FROM t WHERE v > 30
+count of a join: SELECT count(*) FROM t JOIN u ON t.k = u.k
+union probed: SELECT x.id, w.v FROM (SELECT id, k FROM t UNION ALL SELECT id, k FROM u) x JOIN w ON x.k = w.k
+union collected: SELECT x.id, t.v FROM (SELECT id, k FROM u UNION ALL SELECT id, k FROM w) x JOIN t ON x.k = t.k
+union of unions: SELECT id FROM t UNION ALL (SELECT id FROM u UNION ALL SELECT id FROM w)
+unions joined: SELECT a.k, count(*) FROM (SELECT k FROM t UNION ALL SELECT k FROM u) a JOIN (SELECT k FROM w UNION ALL SELECT k FROM e) b ON a.k = b.k GROUP BY a.k
+unions crossed: SELECT count(*) FROM (SELECT k FROM u UNION ALL SELECT k FROM w) a, (SELECT k FROM t UNION ALL SELECT k FROM u) b
+window over union: SELECT id, row_number() OVER (PARTITION BY k ORDER BY id, v) FROM (SELECT * FROM t UNION ALL SELECT * FROM w)
+top collected: SELECT t.id, x.v FROM (SELECT k, v FROM u ORDER BY v DESC LIMIT 3) x JOIN t ON t.k = x.k
+ties: #SELECT id FROM t ORDER BY s LIMIT 20
+key by expression: SELECT k + 1, count(*), sum(v) OVER (PARTITION BY k + 1) FROM t GROUP BY k, v
+series: SELECT t.id, g.n FROM t JOIN generate_series(1, 3) AS g(n) ON t.k = g.n
+now: SELECT count(*) FROM t WHERE now() > TIMESTAMP '2020-01-01'
