@@ -25,11 +25,5 @@ pub const MAX_ORIGIN_ANSWERS: usize = 4_096;
 pub const MAX_ORIGINS: usize = 16_384;
 /// Time for which an origin is kept after its last command.
 pub const ORIGIN_MS: u64 = 24 * 3_600_000;
-/// Tasks of all stages of a plan.
-pub(crate) const MAX_PLAN_TASKS: u64 = 1_000_000;
-/// Edges that a stage may write.
-pub(crate) const MAX_EDGES: usize = 1_000;
-/// Edges that a stage may read.
-pub(crate) const MAX_READS: usize = 64;
 /// Nodes that are known.
 pub(crate) const MAX_NODES: usize = 8_192;

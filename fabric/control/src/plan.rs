@@ -1,9 +1,9 @@
 //! Checks of plans: they come from executors, which are not trusted.
 
 use weft_core::job::TASKS_MAX;
-use weft_protocol::{EdgeRead, MAX_PLAN_STAGES, Plan, ReadMode, StageShape};
-
-use crate::bounds::{MAX_EDGES, MAX_PLAN_TASKS, MAX_READS};
+use weft_protocol::{
+    EdgeRead, MAX_EDGES, MAX_PLAN_STAGES, MAX_PLAN_TASKS, MAX_READS, Plan, ReadMode, StageShape,
+};
 
 /// Checks that stages read edges of stages before them, whose partitions fit the tasks that read them.
 ///

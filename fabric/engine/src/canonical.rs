@@ -204,6 +204,11 @@ fn made_bytes(array: &ArrayRef) -> u64 {
     }
 }
 
+/// The canonical form of an array.
+pub(crate) fn canonical_form(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    Ok(canonical(array)?.unwrap_or_else(|| Arc::clone(array)))
+}
+
 /// The canonical form of an array, or nothing if it has it.
 fn canonical(array: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError> {
     Ok(match array.data_type() {

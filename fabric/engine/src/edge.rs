@@ -6,7 +6,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::error::ArrowError;
 use weft_core::{ErrorCode, LimitKind, Problem, lock};
-use weft_sandbox::Reservation;
+use weft_sandbox::{MemoryAccount, Reservation};
 use weft_shuffle::ObjectWriter;
 
 use crate::canonical::Canonical;
@@ -18,7 +18,7 @@ use crate::problems::internal;
 use crate::running_guest::{Emitted, RunningGuest};
 
 /// Rows of one batch in a segment.
-const SEGMENT_BATCH_ROWS: usize = 16 << 10;
+pub(crate) const SEGMENT_BATCH_ROWS: usize = 16 << 10;
 
 /// One edge of a running task.
 pub(crate) struct EdgeWriter {
@@ -83,13 +83,13 @@ impl EdgeWriter {
             self.flush(environment).await?;
             if !self.reserve(environment, bytes) {
                 return Err(out_of_memory(
-                    environment,
+                    &environment.account,
                     "a batch on its way to the shuffle",
                 ));
             }
         } else if self.batches.is_empty() && !self.reserve(environment, bytes) {
             return Err(out_of_memory(
-                environment,
+                &environment.account,
                 "a batch on its way to the shuffle",
             ));
         }
@@ -176,8 +176,8 @@ pub(crate) async fn combine(
     Ok(output)
 }
 
-pub(crate) fn out_of_memory(environment: &TaskEnvironment, what: &str) -> Problem {
-    let limit = environment.account.limit_bytes() >> 20;
+pub(crate) fn out_of_memory(account: &MemoryAccount, what: &str) -> Problem {
+    let limit = account.limit_bytes() >> 20;
     Problem::new(
         ErrorCode::LimitExceeded,
         format!(
@@ -211,7 +211,8 @@ fn partition(chunk: &Chunk, partitions: &mut [Vec<RecordBatch>]) -> Result<(), A
     Ok(())
 }
 
-fn place(hash: u64, partitions: usize) -> usize {
+/// The partition of a key.
+pub(crate) fn place(hash: u64, partitions: usize) -> usize {
     usize::try_from(hash % partitions as u64).expect("a partition is a small number")
 }
 

@@ -16,6 +16,7 @@ use weft_protocol::{
     PublishedOutput, StageContext, TaskFailure, TaskReply, TaskRequest, Took,
 };
 use weft_sandbox::{Component, Engine};
+use weft_sql::Session;
 use weft_store::Blobs;
 
 use self::components::Components;
@@ -39,6 +40,7 @@ pub struct Executor {
     components: Arc<Components>,
     invocations: Arc<Invocations>,
     stages: Arc<Stages>,
+    session: Session,
 }
 
 impl Executor {
@@ -50,6 +52,7 @@ impl Executor {
             stages: Arc::new(Stages::new(blobs.clone())),
             blobs,
             spill_folder,
+            session: Session::new(),
         }
     }
 
@@ -190,7 +193,7 @@ impl Executor {
             }
         };
         let cancel = self.stages.planning(&request.job).unwrap_or_default();
-        let mut planner = Planner::new(request, &self.blobs, components, cancel);
+        let mut planner = Planner::new(request, &self.blobs, components, &self.session, cancel);
         let planned = tokio::time::timeout(PLAN_WALL_MAX, planner.plan()).await;
         let result = planned.unwrap_or_else(|_| {
             let value = format!("{} s", PLAN_WALL_MAX.as_secs());
@@ -250,6 +253,7 @@ impl Executor {
             blobs,
             spill_folder: self.spill_folder.clone(),
             cancel,
+            session: self.session.clone(),
         })
     }
 

@@ -6,8 +6,8 @@ use arrow::array::RecordBatch;
 use weft_core::Problem;
 use weft_sandbox::Reservation;
 
-use crate::edge::EdgeWriter;
 use crate::environment::TaskEnvironment;
+use crate::exchange::EdgeOut;
 use crate::grouping::Chunk;
 use crate::plan::{Node, NodeWork};
 use crate::running_guest::{Emitted, RunningGuest};
@@ -30,14 +30,14 @@ enum Operator {
 pub(crate) struct Flow {
     nodes: Vec<Node>,
     operators: Vec<Operator>,
-    pub(crate) edges: Vec<EdgeWriter>,
+    pub(crate) edges: Vec<EdgeOut>,
     pub(crate) sinks: Vec<SinkWriter>,
 }
 
 impl Flow {
     pub(crate) async fn open(
         environment: &TaskEnvironment,
-        edges: Vec<EdgeWriter>,
+        edges: Vec<EdgeOut>,
         sinks: Vec<SinkWriter>,
     ) -> Result<Self, Problem> {
         let nodes = environment.plan.nodes.clone();

@@ -1,10 +1,12 @@
 //! The plan of one stage, as it lies in the store: only executors open it.
 
+use std::ops::Range;
+
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use weft_core::job::{BadRecords, InputFormat, OutputFormat};
 use weft_core::{Digest, JobId, Limits};
-use weft_protocol::EdgeRef;
+use weft_protocol::{EdgeRead, EdgeRef, TaskRange};
 
 /// What the tasks of one stage do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,8 +44,94 @@ pub(crate) enum Source {
         #[serde(with = "crate::schema")]
         schema: SchemaRef,
     },
+    /// Rows of a SQL statement.
+    Sql(SqlPlan),
     /// Nothing: a set of tasks.
     Nothing,
+}
+
+/// A stage of a SQL statement: plans, and where the rows of their leaves come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SqlPlan {
+    /// A plan for each range of tasks: tasks of their own work on each branch of a union.
+    pub(crate) variants: Vec<SqlVariant>,
+    /// The leaves of all plans, which refer to them by position.
+    pub(crate) leaves: Vec<Leaf>,
+    /// The columns that come out.
+    #[serde(with = "crate::schema")]
+    pub(crate) schema: SchemaRef,
+    /// Rows go on to functions, outputs and other stages, in types that those know.
+    pub(crate) is_last: bool,
+}
+
+/// A plan, as [`weft_sql::Session::open`] takes it, and the tasks that run it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SqlVariant {
+    pub(crate) tasks: TaskRange,
+    #[serde(with = "crate::hex")]
+    pub(crate) plan: Vec<u8>,
+}
+
+/// Where the rows of a leaf come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Leaf {
+    /// Another stage.
+    Edge(EdgeLeaf),
+    /// Files.
+    Files(FilesLeaf),
+}
+
+impl Leaf {
+    /// The edge that it reads, if it is one.
+    pub(crate) fn read(&self) -> Option<EdgeRead> {
+        match self {
+            Leaf::Edge(edge) => Some(edge.read),
+            Leaf::Files(_) => None,
+        }
+    }
+}
+
+/// Rows that another stage wrote.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EdgeLeaf {
+    pub(crate) read: EdgeRead,
+    /// The writing stage's name, for errors.
+    pub(crate) from: String,
+    /// What comes out, after columns were chosen.
+    #[serde(with = "crate::schema")]
+    pub(crate) schema: SchemaRef,
+    /// Positions of the columns that are wanted; all where there is no list.
+    pub(crate) columns: Option<Vec<usize>>,
+    /// Each writing task's rows are a stream of their own, for a merge.
+    pub(crate) per_writer: bool,
+}
+
+/// Files, dealt out to tasks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FilesLeaf {
+    pub(crate) files: FilesPlan,
+    /// Task `tasks.first + i` reads the splits from `slices[i]` to `slices[i + 1]`.
+    pub(crate) slices: Vec<u32>,
+    pub(crate) tasks: TaskRange,
+    /// Positions of the columns that are wanted, where the files are read with others; all where there is no list.
+    pub(crate) columns: Option<Vec<usize>>,
+    /// Rows after which a task may stop.
+    pub(crate) limit: Option<u64>,
+    /// What comes out.
+    #[serde(with = "crate::schema")]
+    pub(crate) schema: SchemaRef,
+}
+
+impl FilesLeaf {
+    /// Positions of the splits that a task reads.
+    pub(crate) fn splits_of(&self, task: u32) -> Range<usize> {
+        let place = task.checked_sub(self.tasks.first).unwrap_or(u32::MAX) as usize;
+        match self.slices.get(place..).unwrap_or_default() {
+            [start, end, ..] => *start as usize..*end as usize,
+            _ => 0..0,
+        }
+    }
 }
 
 /// The files of an input.
@@ -154,9 +242,25 @@ pub(crate) struct EdgePlan {
     /// Positions of the key's columns.
     pub(crate) keys: Vec<usize>,
     pub(crate) combine: Option<FunctionPlan>,
+    /// Order and place of the rows.
+    #[serde(default)]
+    pub(crate) rows: EdgeRows,
     /// Columns on the edge: those of the key are plain, see [`edge_schema`](crate::canonical::edge_schema).
     #[serde(with = "crate::schema")]
     pub(crate) schema: SchemaRef,
+}
+
+/// Order and place of the rows of an edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EdgeRows {
+    /// Sorted by the edge's keys, placed by the hash of them.
+    #[default]
+    Sorted,
+    /// As they come, placed by the hash of the keys that the SQL plan has.
+    Hashed,
+    /// As they come, in one partition.
+    Arriving,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use serde::{Deserialize, Deserializer, Serializer, de, ser};
+use serde::{Deserializer, Serializer, de, ser};
+
+use crate::hex;
 
 /// For `#[serde(serialize_with)]`.
 pub(crate) fn serialize<S: Serializer>(
@@ -15,25 +17,14 @@ pub(crate) fn serialize<S: Serializer>(
     let mut bytes = Vec::new();
     let write = StreamWriter::try_new(&mut bytes, schema).and_then(|mut writer| writer.finish());
     write.map_err(ser::Error::custom)?;
-    serializer.serialize_str(
-        &bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>(),
-    )
+    hex::serialize(&bytes, serializer)
 }
 
 /// For `#[serde(deserialize_with)]`.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<SchemaRef, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let byte = |at: usize| {
-        text.get(at..at + 2)
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
-    };
-    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();
-    let bytes = bytes.ok_or_else(|| de::Error::custom("a schema is not hexadecimal"))?;
+    let bytes = hex::deserialize(deserializer)?;
     let reader = StreamReader::try_new(bytes.as_slice(), None).map_err(de::Error::custom)?;
     Ok(reader.schema())
 }

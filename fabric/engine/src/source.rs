@@ -100,7 +100,10 @@ impl ShuffleSource<'_> {
                         runs = self.merge_pass(environment, runs, &mut read).await?;
                     }
                     if !grow(environment, &mut reserved, size) {
-                        return Err(out_of_memory(environment, "a segment of the shuffle"));
+                        return Err(out_of_memory(
+                            &environment.account,
+                            "a segment of the shuffle",
+                        ));
                     }
                 }
                 let (more, sums) = self

@@ -14,18 +14,21 @@ use weft_protocol::{
 };
 use weft_sandbox::{Component, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns};
 use weft_shuffle::{ObjectReader, ObjectWriter};
+use weft_sql::{HashKeys, Session};
 use weft_store::Blobs;
 
 use crate::edge::EdgeWriter;
 use crate::environment::TaskEnvironment;
+use crate::exchange::{EdgeOut, ExchangeWriter};
 use crate::flow::Flow;
 use crate::place::among_records;
-use crate::plan::{FilesPlan, NodeWork, Source, StagePlan};
+use crate::plan::{EdgeRows, FilesPlan, NodeWork, Source, StagePlan};
 use crate::problems::internal;
 use crate::running_guest::RunningGuest;
 use crate::scan::{self, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
+use crate::sql_task::SqlTask;
 
 /// A task with all that its stage holds ready for it.
 pub(crate) struct TaskRun {
@@ -37,6 +40,7 @@ pub(crate) struct TaskRun {
     pub(crate) reader: ObjectReader,
     pub(crate) spill_folder: PathBuf,
     pub(crate) cancel: CancellationToken,
+    pub(crate) session: Session,
 }
 
 /// What the fabric's own work used and made.
@@ -196,12 +200,19 @@ impl TaskRun {
             environment.task,
             &self.spill_folder,
         )));
-        let mut flow = Flow::open(environment, self.edges(&segments)?, self.sinks()?).await?;
-        self.feed(environment, &mut flow, progress).await?;
+        let (context, reader) = (&self.context, &self.reader);
+        let sql = SqlTask::open(&self.session, environment, context, reader).await?;
+        let keys = sql.as_ref().and_then(SqlTask::keys);
+        let edges = self.edges(&segments, keys.as_ref())?;
+        let mut flow = Flow::open(environment, edges, self.sinks()?).await?;
+        match sql {
+            Some(sql) => self.feed_sql(sql, environment, &mut flow, progress).await?,
+            None => self.feed(environment, &mut flow, progress).await?,
+        }
         flow.finish(environment).await?;
         for edge in &mut flow.edges {
             edge.flush(environment).await?;
-            progress.own.rows_out += edge.rows;
+            progress.own.rows_out += edge.rows();
         }
         let Flow { edges, sinks, .. } = flow;
         let n_edges = edges.len();
@@ -235,14 +246,33 @@ impl TaskRun {
         Ok(())
     }
 
-    fn edges(&self, segments: &Arc<Mutex<ObjectWriter>>) -> Result<Vec<EdgeWriter>, Problem> {
+    /// `keys`: of a stage of SQL, the expressions by which its rows are dealt out.
+    fn edges(
+        &self,
+        segments: &Arc<Mutex<ObjectWriter>>,
+        keys: Option<&HashKeys>,
+    ) -> Result<Vec<EdgeOut>, Problem> {
         let n = self.plan.edges.len().max(1) as u64;
         // A quarter of the task's memory collects rows; guests, combiners and sorting need the rest.
         let budget_bytes = self.plan.limits.memory_bytes / 4 / n;
         (0..)
             .zip(&self.plan.edges)
             .map(|(edge, plan)| {
-                EdgeWriter::new(plan.clone(), edge, budget_bytes, Arc::clone(segments))
+                let (segments, keys) = (Arc::clone(segments), keys.cloned());
+                let exchange =
+                    |keys, segments| ExchangeWriter::new(plan, edge, keys, budget_bytes, segments);
+                match plan.rows {
+                    EdgeRows::Sorted => EdgeWriter::new(plan.clone(), edge, budget_bytes, segments)
+                        .map(|edge| EdgeOut::Sorted(Box::new(edge))),
+                    EdgeRows::Arriving => Ok(EdgeOut::Exchange(exchange(None, segments))),
+                    EdgeRows::Hashed if keys.is_some() => {
+                        Ok(EdgeOut::Exchange(exchange(keys, segments)))
+                    }
+                    EdgeRows::Hashed => {
+                        let detail = format!("the plan of `{}` has no keys", self.plan.name);
+                        Err(Problem::new(ErrorCode::Internal, detail))
+                    }
+                }
             })
             .collect()
     }
@@ -290,8 +320,38 @@ impl TaskRun {
                 progress.own.spilled_bytes = read.spilled_bytes;
                 Ok(())
             }
-            Source::Nothing => Ok(()),
+            Source::Sql(_) | Source::Nothing => Ok(()),
         }
+    }
+
+    async fn feed_sql(
+        &self,
+        sql: SqlTask,
+        environment: &TaskEnvironment,
+        flow: &mut Flow,
+        progress: &mut Progress,
+    ) -> Result<(), Problem> {
+        let sources = sql.sources();
+        let fed = sql.feed(environment, flow).await;
+        let read = sources.counted();
+        progress.own.rows_in = read.rows;
+        progress.own.bytes_read = read.file_bytes;
+        progress.own.shuffle_bytes_read = read.shuffle_bytes;
+        progress.own.bad_records = read.bad_records;
+        progress.own.unknown_fields = read.unknown_fields;
+        fed?;
+        progress.read = sources.finish().await?;
+        if read.bad_records > 0 {
+            let n = read.bad_records;
+            let what = format!("{n} records could not be read and were left out");
+            environment.log.note("warn", &what);
+        }
+        if read.unknown_fields > 0 {
+            let n = read.unknown_fields;
+            let what = format!("{n} keys that no column has were passed over");
+            environment.log.note("warn", &what);
+        }
+        Ok(())
     }
 
     /// What the stage `from` wrote to an edge.

@@ -26,6 +26,9 @@ use weft_store::Blobs;
 
 use crate::calls::{Call, Calls};
 
+/// Stack of a thread that plans or runs tasks: statements make trees as deep as they nest. Only what is used is there.
+const WORK_STACK_BYTES: usize = 64 << 20;
+
 /// Work of a kind that may wait for a thread. Of tasks the controller sends little beyond the number of slots.
 const QUEUE_MAX: usize = 4096;
 const REPLIES_MAX: usize = 4096;
@@ -222,6 +225,7 @@ fn workers(
         let (executor, queue, replies) = (executor.clone(), Arc::clone(&queue), replies.clone());
         std::thread::Builder::new()
             .name(format!("weft-{name}-{thread}"))
+            .stack_size(WORK_STACK_BYTES)
             .spawn(move || run_work(&executor, &queue, &replies))?;
     }
     Ok(work)

@@ -34,8 +34,8 @@ pub use messages::{
 };
 pub use outputs::ManifestOutput;
 pub use plan::{
-    EdgeKind, EdgeRead, EdgeRef, EdgeShape, FailedLog, LogRef, MAX_PLAN_STAGES, ObjectRef, Plan,
-    PublishedOutput, ReadMode, SinkFile, SlotVector, StageShape, Sums, TaskCommit, TaskFailure,
-    TaskRange,
+    EdgeKind, EdgeRead, EdgeRef, EdgeShape, FailedLog, LogRef, MAX_EDGES, MAX_PLAN_STAGES,
+    MAX_PLAN_TASKS, MAX_READS, ObjectRef, Plan, PublishedOutput, ReadMode, SinkFile, SlotVector,
+    StageShape, Sums, TaskCommit, TaskFailure, TaskRange,
 };
 pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};

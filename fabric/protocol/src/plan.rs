@@ -5,6 +5,12 @@ use weft_core::{AttemptId, Epoch, FunctionUsage, Limits, PackedUsage, Problem};
 
 /// Stages of a plan. A job file has fewer, but SQL makes several out of one.
 pub const MAX_PLAN_STAGES: usize = 1_000;
+/// Tasks of all stages of a plan.
+pub const MAX_PLAN_TASKS: u64 = 1_000_000;
+/// Edges that a stage may write.
+pub const MAX_EDGES: usize = 1_000;
+/// Edges that a stage may read.
+pub const MAX_READS: usize = 64;
 
 /// What a slot offers and a task asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

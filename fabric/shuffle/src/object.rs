@@ -358,14 +358,7 @@ impl ObjectReader {
             bytes: self.blobs.get_range(&object.key, range).await?,
         };
         raw.check(stage)?;
-        Ok((
-            raw.decode(stage)?,
-            Sums {
-                rows: entry.rows,
-                segments: 1,
-                xxh3: entry.xxh3,
-            },
-        ))
+        Ok((raw.decode(stage)?, segment.sums()))
     }
 }
 
@@ -390,6 +383,20 @@ impl Segment {
     /// Rows.
     pub fn rows(&self) -> u64 {
         self.entry.rows
+    }
+
+    /// Position among the segments that its task wrote to the partition.
+    pub fn sequence(&self) -> u32 {
+        self.entry.sequence
+    }
+
+    /// Its share of the sums of what was written.
+    pub fn sums(&self) -> Sums {
+        Sums {
+            rows: self.entry.rows,
+            segments: 1,
+            xxh3: self.entry.xxh3,
+        }
     }
 }
 

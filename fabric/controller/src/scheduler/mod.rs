@@ -279,6 +279,11 @@ impl Scheduler {
             let Some(job) = job(turn.state, tenant, &id) else {
                 continue;
             };
+            if !matches!(self.phase, Phase::Leading { .. }) {
+                // A leader that waits for nodes begins nothing, and hears of nothing that is done: when it goes on, it
+                // derives what is open from the state.
+                continue;
+            }
             match (&job.state, step) {
                 (JobState::Planning(_), Step::Plan) => self.prepare(turn, tenant.clone(), id),
                 (JobState::Publishing(_), Step::Publish) => {

@@ -7,7 +7,13 @@ pub(crate) mod node;
 pub(crate) mod random;
 pub(crate) mod world;
 
+use weft_control::State;
+use weft_core::{JobId, TenantId};
 use world::World;
+
+use super::io::Now;
+use super::why::WhyOf;
+use super::{Scheduler, Turn};
 
 const N_SEEDS: u64 = 60;
 const N_STEPS: usize = 3_000;
@@ -19,6 +25,26 @@ fn seeds() -> Vec<u64> {
     }
     let new = u64::from(std::process::id()) << 32;
     (0..N_SEEDS).chain(new..new + N_SEEDS).collect()
+}
+
+impl Scheduler {
+    /// What a job waits for, as far as this scheduler knows, for whoever reads a failed run.
+    pub(crate) fn explain(
+        &self,
+        state: &State,
+        now: Now,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> String {
+        let out = Vec::new();
+        let turn = Turn { state, now, out };
+        let of = WhyOf {
+            job: job.clone(),
+            stage: None,
+            task: None,
+        };
+        format!("{:?}", self.why(&turn, tenant, Some(&of)))
+    }
 }
 
 /// Says which seed it was if a run fails.

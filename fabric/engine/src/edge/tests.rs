@@ -23,8 +23,9 @@ use weft_store::Blobs;
 
 use super::*;
 use crate::canonical::edge_schema;
+use crate::exchange::EdgeOut;
 use crate::flow::Flow;
-use crate::plan::{Node, NodeWork, SinkPlan, Source, StagePlan};
+use crate::plan::{EdgeRows, Node, NodeWork, SinkPlan, Source, StagePlan};
 use crate::sink::SinkWriter;
 use crate::source::{PartitionRead, ShuffleSource};
 
@@ -146,12 +147,13 @@ impl Shuffle {
             partitions: PARTITIONS,
             keys: vec![0, 1],
             combine: None,
+            rows: EdgeRows::Sorted,
             schema: Arc::clone(&schema),
         };
         let segments = Arc::new(Mutex::new(ObjectWriter::new(0, folder.path())));
         let edge = EdgeWriter::new(plan, 0, budget_bytes, Arc::clone(&segments));
         let environment = environment(folder.path(), 0, AMPLE_BYTES, node(vec![0], Vec::new()));
-        let edges = vec![edge.expect("an edge")];
+        let edges = vec![EdgeOut::Sorted(Box::new(edge.expect("an edge")))];
         let mut flow = Flow::open(&environment, edges, Vec::new())
             .await
             .expect("it opens");
@@ -163,7 +165,7 @@ impl Shuffle {
         flow.finish(&environment).await.expect("it ends");
         let mut edge = flow.edges.pop().expect("there is one");
         edge.flush(&environment).await.expect("it is written");
-        assert_eq!(edge.rows, rows.num_rows() as u64);
+        assert_eq!(edge.rows(), rows.num_rows() as u64);
         drop(edge);
         let segments = Arc::into_inner(segments).expect("the edge is gone");
         let segments = segments.into_inner().expect("nobody panicked");

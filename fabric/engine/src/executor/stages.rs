@@ -165,7 +165,7 @@ pub(super) fn components(plan: &StagePlan) -> impl Iterator<Item = &Digest> {
         .filter_map(|edge| edge.combine.as_ref().map(|function| &function.digest));
     let source = match &plan.source {
         Source::Shuffle { combine, .. } => combine.as_ref().map(|function| &function.digest),
-        Source::Files(_) | Source::Nothing => None,
+        Source::Files(_) | Source::Sql(_) | Source::Nothing => None,
     };
     nodes.chain(edges).chain(source)
 }

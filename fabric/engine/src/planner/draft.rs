@@ -6,7 +6,7 @@ use weft_protocol::{
     EdgeKind, EdgeRead, EdgeShape, FINGERPRINT, PlanRequest, SlotVector, StageShape,
 };
 
-use crate::plan::{EdgePlan, Node, NodeWork, SinkPlan, Source, StagePlan};
+use crate::plan::{EdgePlan, Leaf, Node, NodeWork, SinkPlan, Source, StagePlan};
 
 /// A stage that is being cut.
 pub(super) struct Draft {
@@ -48,6 +48,7 @@ impl Draft {
             plan: key,
             reads: match &self.source {
                 Source::Shuffle { edge, .. } => vec![EdgeRead::from(*edge)],
+                Source::Sql(sql) => sql.leaves.iter().filter_map(Leaf::read).collect(),
                 Source::Files(_) | Source::Nothing => Vec::new(),
             },
             edges: self.edges.iter().map(edge).collect(),

@@ -12,24 +12,31 @@ mod outputs;
 mod patterns;
 #[cfg(test)]
 mod splits;
+mod sql;
 mod stages;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use tokio_util::sync::CancellationToken;
-use weft_core::job::{JobSpec, OutputSpec, StageSpec, Work};
+use weft_core::job::{BadRecords, InputSpec, JobSpec, OutputSpec, StageSpec, Work};
 use weft_core::{Digest, ErrorCode, FunctionUsage, Problem};
-use weft_protocol::{Columns, FINGERPRINT, MAX_PLAN_STAGES, Plan, PlanRequest, job_prefix};
+use weft_protocol::{
+    Columns, FINGERPRINT, MAX_EDGES, MAX_PLAN_STAGES, MAX_PLAN_TASKS, MAX_READS, Plan, PlanRequest,
+    StageShape, job_prefix,
+};
 use weft_sandbox::{Component, type_name};
+use weft_sql::Session;
 use weft_store::{Blobs, Manifest, prepare_output};
 
 use self::draft::Draft;
+use self::sql::SqlWork;
 use self::stages::Outlet;
-use crate::plan::Source;
+use crate::plan::{Leaf, Source};
 
 /// Plans a job.
 pub(crate) struct Planner<'a> {
@@ -40,8 +47,11 @@ pub(crate) struct Planner<'a> {
     pub(crate) usage: Vec<FunctionUsage>,
     pub(crate) columns: Vec<Columns>,
     input_bytes: u64,
+    /// Patterns of the inputs whose bytes are counted.
+    counted: BTreeSet<Vec<String>>,
     /// By output, the manifest that it joins.
     joined: BTreeMap<String, Manifest>,
+    session: Session,
     /// Stops planning: the job has ended, or nobody waits for the check.
     cancel: CancellationToken,
 }
@@ -51,10 +61,12 @@ impl<'a> Planner<'a> {
         request: &'a PlanRequest,
         blobs: &'a Blobs,
         components: HashMap<Digest, Arc<Component>>,
+        session: &Session,
         cancel: CancellationToken,
     ) -> Self {
         Self {
             cancel,
+            session: session.clone(),
             request,
             blobs,
             components,
@@ -62,6 +74,7 @@ impl<'a> Planner<'a> {
             usage: Vec::new(),
             columns: Vec::new(),
             input_bytes: 0,
+            counted: BTreeSet::new(),
             joined: BTreeMap::new(),
         }
     }
@@ -73,14 +86,15 @@ impl<'a> Planner<'a> {
         }
         let mut outlets: BTreeMap<&str, Outlet> = BTreeMap::new();
         for input in &spec.inputs {
-            // An input that nothing reads is not listed.
+            // An input that nothing reads is not listed. Statements read files by themselves.
             let by_stage = spec
                 .stages
                 .iter()
+                .filter(|stage| !matches!(stage.work, Work::Sql { .. }) || has_dead_letters(input))
                 .any(|stage| stage.reads().any(|from| from == input.name));
             if by_stage || outputs_of(spec, &input.name).next().is_some() {
                 let outlet = self.input(input)?;
-                self.note_columns(&input.name, &outlet);
+                self.note_columns(&input.name, &outlet.schema);
                 self.sinks(&input.name, &outlet)?;
                 outlets.insert(&input.name, outlet);
             }
@@ -105,13 +119,22 @@ impl<'a> Planner<'a> {
                     .await?
                 }
                 Work::Tasks { function, count } => self.tasks(stage, function, *count)?,
-                // Placeholder: the planner of SQL stands here.
-                Work::Sql { .. } => {
-                    let detail = format!("stage `{}`: SQL is not planned yet", stage.name);
-                    return Err(Problem::new(ErrorCode::InvalidJob, detail));
+                Work::Sql {
+                    sql,
+                    from,
+                    folder,
+                    partitions,
+                } => {
+                    let work = SqlWork {
+                        sql,
+                        from,
+                        folder: folder.as_deref(),
+                        partitions: *partitions,
+                    };
+                    self.sql(stage, work, &outlets).await?
                 }
             };
-            self.note_columns(&stage.name, &outlet);
+            self.note_columns(&stage.name, &outlet.schema);
             self.sinks(&stage.name, &outlet)?;
             outlets.insert(&stage.name, outlet);
         }
@@ -127,12 +150,19 @@ impl<'a> Planner<'a> {
         self.write().await
     }
 
+    /// Counts the bytes of an input, once, whoever reads it.
+    fn count(&mut self, input: &InputSpec, bytes: u64) {
+        if self.counted.insert(input.uris.clone()) {
+            self.input_bytes += bytes;
+        }
+    }
+
     /// What a check tells. Jobs that run have no use for it.
-    fn note_columns(&mut self, of: &str, outlet: &Outlet) {
-        if !self.request.check {
+    fn note_columns(&mut self, of: &str, schema: &Schema) {
+        if !self.request.check || self.columns.iter().any(|one| one.of == of) {
             return;
         }
-        let fields = outlet.schema.fields().iter();
+        let fields = schema.fields().iter();
         let columns = fields.map(|field| (field.name().clone(), type_name(field.data_type())));
         self.columns.push(Columns {
             of: of.to_owned(),
@@ -165,8 +195,18 @@ impl<'a> Planner<'a> {
         let labels: Vec<String> = drafts.iter().map(Draft::label).collect();
         let mut stages = Vec::new();
         for (position, mut draft) in drafts.into_iter().enumerate() {
-            if let Source::Shuffle { edge, from, .. } = &mut draft.source {
-                from.clone_from(&labels[edge.stage as usize]);
+            match &mut draft.source {
+                Source::Shuffle { edge, from, .. } => {
+                    from.clone_from(&labels[edge.stage as usize]);
+                }
+                Source::Sql(sql) => {
+                    for leaf in &mut sql.leaves {
+                        if let Leaf::Edge(edge) = leaf {
+                            edge.from.clone_from(&labels[edge.read.stage as usize]);
+                        }
+                    }
+                }
+                Source::Files(_) | Source::Nothing => {}
             }
             let key = format!("{}/plan/{position}.json", job_prefix(&self.request.job));
             stages.push(draft.shape(key.clone()));
@@ -177,12 +217,46 @@ impl<'a> Planner<'a> {
                 put.map_err(|error| error.problem())?;
             }
         }
+        check_bounds(&stages)?;
         Ok(Plan {
             stages,
             fingerprint: FINGERPRINT.into(),
             input_bytes: self.input_bytes,
         })
     }
+}
+
+/// Fails for a plan that the control plane would refuse: statements may make more than job files can.
+fn check_bounds(stages: &[StageShape]) -> Result<(), Problem> {
+    let too_large = |detail: String| Err(Problem::new(ErrorCode::TooLarge, detail));
+    let n_tasks: u64 = stages.iter().map(|stage| u64::from(stage.n_tasks)).sum();
+    if n_tasks > MAX_PLAN_TASKS {
+        return too_large(format!(
+            "the job makes {n_tasks} tasks; {MAX_PLAN_TASKS} are allowed: lower `partitions`"
+        ));
+    }
+    for StageShape {
+        name, reads, edges, ..
+    } in stages
+    {
+        let (n_reads, n_edges) = (reads.len(), edges.len());
+        if n_reads > MAX_READS {
+            return too_large(format!(
+                "stage `{name}` reads {n_reads} other stages; {MAX_READS} are allowed: split its UNION or joins over \
+                 several stages"
+            ));
+        }
+        if n_edges > MAX_EDGES {
+            return too_large(format!(
+                "stage `{name}` is read {n_edges} times; {MAX_EDGES} are allowed"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn has_dead_letters(input: &InputSpec) -> bool {
+    matches!(input.bad_records, BadRecords::DeadLetter { .. })
 }
 
 /// The outputs that rows of an input or a stage are written to.

@@ -176,6 +176,15 @@ pub(super) fn literal(pattern: &str) -> Option<String> {
     Some(text)
 }
 
+/// The pattern that matches a text alone.
+pub(super) fn escape(text: &str) -> String {
+    let escaped = text.chars().map(|character| match character {
+        '*' | '?' | '[' => format!("[{character}]"),
+        plain => plain.to_string(),
+    });
+    escaped.collect()
+}
+
 /// What is at `path`, behind links. Errors: a link that leads nowhere, and what cannot be looked at.
 fn there(path: &Path) -> Result<Option<Metadata>, Error> {
     match fs::metadata(path) {

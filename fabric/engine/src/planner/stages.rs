@@ -12,7 +12,7 @@ use weft_sandbox::type_name;
 use super::draft::{Draft, node, small};
 use super::inputs::{Listed, list};
 use super::{Planner, outputs, outputs_of};
-use crate::plan::{EdgePlan, FilesPlan, FunctionPlan, NodeWork, SinkPlan, Source};
+use crate::plan::{EdgePlan, EdgeRows, FilesPlan, FunctionPlan, NodeWork, SinkPlan, Source};
 use crate::{canonical, scan, schema};
 
 /// Input bytes for each partition of a shuffle that does not say how many it wants.
@@ -22,8 +22,8 @@ const PARTITIONS_CHOSEN_MAX: u64 = 256;
 /// Where rows of some input or stage come out.
 #[derive(Clone)]
 pub(super) struct Outlet {
-    stage: usize,
-    node: usize,
+    pub(super) stage: usize,
+    pub(super) node: usize,
     pub(super) schema: SchemaRef,
 }
 
@@ -34,7 +34,7 @@ impl Planner<'_> {
             splits,
             bytes,
         } = list(input)?;
-        self.input_bytes += bytes;
+        self.count(input, bytes);
         let n_tasks = u32::try_from(splits.len()).ok().filter(|n| *n <= TASKS_MAX);
         let n_tasks = n_tasks.ok_or_else(|| {
             let (name, n) = (&input.name, splits.len());
@@ -114,13 +114,14 @@ impl Planner<'_> {
             Some(function) => Some(self.bind_combine(stage, function, &on_edge).await?),
             None => None,
         };
-        let partitions = partitions.unwrap_or_else(|| self.chosen_partitions());
+        let partitions = partitions.unwrap_or_else(|| partitions_of(self.input_bytes));
         let edge = self.edge(
             &from,
             EdgePlan {
                 partitions,
                 keys: key_columns.clone(),
                 combine: combine_plan.clone(),
+                rows: EdgeRows::Sorted,
                 schema: Arc::clone(&on_edge),
             },
         );
@@ -170,7 +171,7 @@ impl Planner<'_> {
     }
 
     /// Has an outlet feed an edge.
-    fn edge(&mut self, from: &Outlet, plan: EdgePlan) -> EdgeRef {
+    pub(super) fn edge(&mut self, from: &Outlet, plan: EdgePlan) -> EdgeRef {
         let writer = &mut self.stages[from.stage];
         writer.edges.push(plan);
         let edge = writer.edges.len() - 1;
@@ -241,17 +242,14 @@ impl Planner<'_> {
             schema: Arc::clone(schema),
         })
     }
+}
 
-    fn chosen_partitions(&self) -> u32 {
-        small(
-            usize::try_from(
-                self.input_bytes
-                    .div_ceil(PARTITION_BYTES)
-                    .clamp(1, PARTITIONS_CHOSEN_MAX),
-            )
-            .expect("it is clamped"),
-        )
-    }
+/// Number of partitions for so many bytes of input.
+pub(super) fn partitions_of(bytes: u64) -> u32 {
+    let n = bytes
+        .div_ceil(PARTITION_BYTES)
+        .clamp(1, PARTITIONS_CHOSEN_MAX);
+    small(usize::try_from(n).expect("it is clamped"))
 }
 
 fn outlet(stage: &StageSpec, outlets: &BTreeMap<&str, Outlet>) -> Result<Outlet, Problem> {

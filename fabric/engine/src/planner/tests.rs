@@ -41,7 +41,8 @@ async fn planned(data_type: DataType) -> Result<Planned, Problem> {
         check: false,
     };
     let blobs = Blobs::local(&folder.path().join("store")).expect("a folder");
-    let mut planner = Planner::new(&request, &blobs, HashMap::new(), CancellationToken::new());
+    let (session, cancel) = (Session::new(), CancellationToken::new());
+    let mut planner = Planner::new(&request, &blobs, HashMap::new(), &session, cancel);
     let plan = planner.plan().await?;
     let mut stages = Vec::new();
     for shape in &plan.stages {
@@ -54,7 +55,7 @@ async fn planned(data_type: DataType) -> Result<Planned, Problem> {
 fn source(stage: &StagePlan) -> &SchemaRef {
     match &stage.source {
         Source::Shuffle { schema, .. } => schema,
-        Source::Files(_) | Source::Nothing => panic!("it reads no edge"),
+        Source::Files(_) | Source::Sql(_) | Source::Nothing => panic!("it reads no edge"),
     }
 }
 

@@ -356,7 +356,7 @@ const EXACT: CastOptions<'static> = CastOptions {
 };
 
 /// The batch in the order and types of `schema`.
-fn conform(
+pub(crate) fn conform(
     batch: RecordBatch,
     order: &[usize],
     schema: &SchemaRef,

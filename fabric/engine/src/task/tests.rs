@@ -59,6 +59,7 @@ fn plan(folder: &Path, source: Option<EdgeRef>) -> StagePlan {
             partitions: 2,
             keys: vec![0],
             combine: None,
+            rows: EdgeRows::Sorted,
             schema: Arc::clone(&schema),
         }],
         sinks: vec![SinkPlan {
@@ -104,6 +105,7 @@ async fn run_in(
         reader,
         spill_folder: folder.to_owned(),
         cancel: CancellationToken::new(),
+        session: Session::new(),
     };
     run.run().await.result
 }

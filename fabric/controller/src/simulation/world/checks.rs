@@ -114,15 +114,25 @@ impl World {
             .collect();
         let mut jobs = Vec::new();
         self.with_newest_state(|state, _| {
-            for of in state.tenants.values() {
-                jobs.extend(
-                    of.jobs
-                        .values()
-                        .map(|job| format!("{}: {:?}", job.id, job.state)),
-                );
+            for (tenant, of) in &state.tenants {
+                for job in of.jobs.values() {
+                    jobs.push(format!("{}: {:.300?}", job.id, job.state));
+                    let leaders = self
+                        .controllers
+                        .iter()
+                        .filter_map(|one| one.process.as_ref());
+                    let leaders = leaders.filter(|one| one.replica.status().is_leader);
+                    jobs.extend(leaders.map(|leader| {
+                        let now = Now {
+                            monotonic_ms: self.time.now_ms(),
+                            unix_ms: leader.replica.now_ms(),
+                        };
+                        leader.scheduler.explain(state, now, tenant, &job.id)
+                    }));
+                }
             }
         });
-        format!("clients {open:?}, {controllers:?}, {nodes:?}, jobs {jobs:.300?}")
+        format!("clients {open:?}, {controllers:?}, {nodes:?}, jobs {jobs:#?}")
     }
 
     pub(super) fn check_end(&mut self) {

@@ -1,0 +1,520 @@
+//! SQL stages: a statement is planned over the inputs, files and stages that it reads, and cut into stages.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use weft_core::job::{
+    BadRecords, CsvFormat, InputFormat, InputSpec, StageSpec, TASKS_MAX, UnknownFields,
+};
+use weft_core::{ErrorCode, Problem};
+use weft_protocol::{EdgeRead, ReadMode, TaskRange};
+use weft_sandbox::type_name;
+use weft_sql::{LeafPlan, Options, Out, SqlStage, Table};
+
+use super::draft::{Draft, node, small};
+use super::inputs::{Listed, list};
+use super::stages::{Outlet, partitions_of};
+use super::{Planner, has_dead_letters, patterns};
+use crate::carrier::carrier;
+use crate::plan::{
+    EdgeLeaf, EdgePlan, EdgeRows, FileSplit, FilesLeaf, FilesPlan, Leaf, NodeWork, Part, Source,
+    SqlPlan, SqlVariant,
+};
+use crate::untrusted::guarded;
+
+/// Advice for whoever names a table that is not there.
+const NO_SUCH_TABLE: &str = "; inputs and stages are read if `from` names them, files by a path in quotes with a known \
+     ending: 'data/*.parquet'";
+
+/// The work of a SQL stage, as its job has it.
+pub(super) struct SqlWork<'a> {
+    pub(super) sql: &'a str,
+    /// Inputs and stages that the statement reads.
+    pub(super) from: &'a [String],
+    /// The folder that paths in the statement start from.
+    pub(super) folder: Option<&'a str>,
+    /// Tasks of each stage that is cut; chosen by the bytes of the inputs if nothing is said.
+    pub(super) partitions: Option<u32>,
+}
+
+/// Rows of a table.
+enum Origin {
+    Files {
+        name: String,
+        format: InputFormat,
+        bad_records: BadRecords,
+        listed: Listed,
+    },
+    Rows(Outlet),
+}
+
+impl Origin {
+    fn schema(&self) -> &SchemaRef {
+        match self {
+            Self::Files { listed, .. } => &listed.schema,
+            Self::Rows(outlet) => &outlet.schema,
+        }
+    }
+}
+
+impl Planner<'_> {
+    pub(super) async fn sql(
+        &mut self,
+        stage: &StageSpec,
+        work: SqlWork<'_>,
+        outlets: &BTreeMap<&str, Outlet>,
+    ) -> Result<Outlet, Problem> {
+        let of_stage = |mut problem: Problem| {
+            problem.detail = format!("stage `{}`: {}", stage.name, problem.detail);
+            problem
+        };
+        let session = self.session.clone();
+        let parsed = guarded(async { session.parse(work.sql) }).await;
+        let statement = parsed.map_err(gave_up).flatten().map_err(of_stage)?;
+        let names = statement.tables();
+        if let Some(unread) = work.from.iter().find(|name| !names.contains(name)) {
+            let mut detail = format!(
+                "`from` names `{unread}`, which the statement does not read; it reads {}",
+                quoted(&names)
+            );
+            if names.iter().any(|name| name.eq_ignore_ascii_case(unread)) {
+                detail += "; names are read in lower case unless they are in double quotes";
+            }
+            return Err(of_stage(Problem::new(ErrorCode::InvalidJob, detail)));
+        }
+        let (mut tables, mut origins) = (Vec::new(), Vec::new());
+        for name in names {
+            let origin = self.origin(&work, &name, outlets).map_err(of_stage)?;
+            let Some(origin) = origin else { continue };
+            let bytes = match &origin {
+                Origin::Files { listed, .. } => Some(listed.bytes),
+                Origin::Rows(_) => None,
+            };
+            let schema = Arc::clone(origin.schema());
+            tables.push(Table {
+                name,
+                schema,
+                rows: None,
+                bytes,
+            });
+            origins.push(origin);
+        }
+        // The size of what other stages make of the inputs is not known.
+        let read_bytes = origins.iter().map(|origin| match origin {
+            Origin::Files { listed, .. } => Some(listed.bytes),
+            Origin::Rows(_) => None,
+        });
+        let read_bytes = read_bytes.sum::<Option<u64>>().unwrap_or(self.input_bytes);
+        let options = Options {
+            tasks: work.partitions.unwrap_or_else(|| partitions_of(read_bytes)),
+            broadcast: true,
+            hash_joins: true,
+            started_ms: self.request.started_ms,
+        };
+        let is_known = tables.len() == statement.tables().len();
+        let planned = guarded(Box::pin(session.plan(statement, tables, &options))).await;
+        let planned = planned.map_err(gave_up).flatten().map_err(|mut problem| {
+            if !is_known {
+                problem.detail += NO_SUCH_TABLE;
+            }
+            of_stage(problem)
+        })?;
+        self.add_sql(stage, planned, &origins).map_err(of_stage)
+    }
+
+    /// Where the rows of a table come from: an input or a stage that the stage names, or files. Nothing if the name is
+    /// none of these.
+    fn origin(
+        &mut self,
+        work: &SqlWork<'_>,
+        name: &str,
+        outlets: &BTreeMap<&str, Outlet>,
+    ) -> Result<Option<Origin>, Problem> {
+        let is_named = work.from.iter().any(|from| from == name);
+        let inputs = self.request.spec.inputs.iter().filter(|_| is_named);
+        let mut inputs = inputs.filter(|input| input.name == name && !has_dead_letters(input));
+        let input = match inputs.next() {
+            Some(input) => input.clone(),
+            None => match outlets.get(name).filter(|_| is_named) {
+                Some(outlet) => return Ok(Some(Origin::Rows(outlet.clone()))),
+                None => match file_input(name, work.folder)? {
+                    Some(input) => input,
+                    None => return Ok(None),
+                },
+            },
+        };
+        let listed = list(&input)?;
+        self.count(&input, listed.bytes);
+        self.note_columns(name, &listed.schema);
+        Ok(Some(Origin::Files {
+            name: input.name,
+            format: input.format,
+            bad_records: input.bad_records,
+            listed,
+        }))
+    }
+
+    /// Adds the stages that a statement was cut into. Rows come out of the last one.
+    fn add_sql(
+        &mut self,
+        stage: &StageSpec,
+        planned: Vec<SqlStage>,
+        origins: &[Origin],
+    ) -> Result<Outlet, Problem> {
+        let base = self.stages.len();
+        let schemas: Vec<SchemaRef> = planned.iter().map(|one| Arc::clone(&one.schema)).collect();
+        let n = planned.len();
+        for (position, one) in planned.into_iter().enumerate() {
+            if one.n_tasks > TASKS_MAX {
+                let detail = format!(
+                    "it makes {} tasks; a stage may have {TASKS_MAX}",
+                    one.n_tasks
+                );
+                return Err(Problem::new(ErrorCode::TooLarge, detail));
+            }
+            let is_last = position + 1 == n;
+            let schema = match is_last {
+                true => passed_on(&one.schema)?,
+                false => Arc::clone(&one.schema),
+            };
+            let leaves = one.leaves.iter();
+            let leaves = leaves.map(|leaf| self.leaf(leaf, base, &schemas, origins));
+            let leaves = leaves.collect::<Result<Vec<_>, _>>()?;
+            let variants = one.variants.into_iter();
+            let variants = variants.map(|one| SqlVariant {
+                tasks: one.tasks,
+                plan: one.plan,
+            });
+            let edge = match one.out {
+                Out::Hash { partitions } => Some((partitions, EdgeRows::Hashed)),
+                Out::Single => Some((1, EdgeRows::Arriving)),
+                Out::Result => None,
+            };
+            let edges = edge.into_iter().map(|(partitions, rows)| EdgePlan {
+                partitions,
+                keys: Vec::new(),
+                combine: None,
+                schema: Arc::clone(&schema),
+                rows,
+            });
+            let edges: Vec<EdgePlan> = edges.collect();
+            let mut first = node(NodeWork::Pass);
+            first.edges = (0..edges.len()).collect();
+            let name = match is_last {
+                true => stage.name.clone(),
+                false => format!("{}.{}", stage.name, position + 1),
+            };
+            self.stages.push(Draft {
+                names: vec![name],
+                limits: stage.limits.clone(),
+                source: Source::Sql(SqlPlan {
+                    variants: variants.collect(),
+                    leaves,
+                    schema: Arc::clone(&schema),
+                    is_last,
+                }),
+                n_tasks: one.n_tasks,
+                nodes: vec![first],
+                edges,
+                sinks: Vec::new(),
+                deterministic: true,
+            });
+            if is_last {
+                return Ok(Outlet {
+                    stage: self.stages.len() - 1,
+                    node: 0,
+                    schema,
+                });
+            }
+        }
+        Err(Problem::new(
+            ErrorCode::Internal,
+            "a statement was cut into no stage",
+        ))
+    }
+
+    fn leaf(
+        &mut self,
+        leaf: &LeafPlan,
+        base: usize,
+        schemas: &[SchemaRef],
+        origins: &[Origin],
+    ) -> Result<Leaf, Problem> {
+        Ok(match leaf {
+            LeafPlan::Exchange {
+                stage,
+                mode,
+                tasks,
+                per_writer,
+            } => Leaf::Edge(EdgeLeaf {
+                read: EdgeRead {
+                    stage: small(base + stage),
+                    edge: 0,
+                    mode: *mode,
+                    tasks: Some(*tasks),
+                },
+                from: String::new(),
+                schema: Arc::clone(&schemas[*stage]),
+                columns: None,
+                per_writer: *per_writer,
+            }),
+            LeafPlan::Scan {
+                table,
+                columns,
+                limit,
+                tasks,
+            } => match &origins[*table] {
+                Origin::Files {
+                    name,
+                    format,
+                    bad_records,
+                    listed,
+                } => {
+                    let limit = limit.map(|limit| limit as u64);
+                    Leaf::Files(files_leaf(
+                        name,
+                        format,
+                        bad_records,
+                        listed,
+                        columns.as_deref(),
+                        limit,
+                        *tasks,
+                    )?)
+                }
+                Origin::Rows(outlet) => {
+                    let edge = EdgePlan {
+                        partitions: 1,
+                        keys: Vec::new(),
+                        combine: None,
+                        schema: Arc::clone(&outlet.schema),
+                        rows: EdgeRows::Arriving,
+                    };
+                    let edge = self.edge(outlet, edge);
+                    Leaf::Edge(EdgeLeaf {
+                        read: EdgeRead {
+                            stage: edge.stage,
+                            edge: edge.edge,
+                            mode: ReadMode::Sliced,
+                            tasks: Some(*tasks),
+                        },
+                        from: String::new(),
+                        schema: projected(&outlet.schema, columns.as_deref())?,
+                        columns: columns.clone(),
+                        per_writer: false,
+                    })
+                }
+            },
+        })
+    }
+}
+
+fn files_leaf(
+    name: &str,
+    format: &InputFormat,
+    bad_records: &BadRecords,
+    listed: &Listed,
+    columns: Option<&[usize]>,
+    limit: Option<u64>,
+    tasks: TaskRange,
+) -> Result<FilesLeaf, Problem> {
+    let schema = projected(&listed.schema, columns)?;
+    // Formats that tell columns apart are read by column.
+    let by_column = matches!(
+        format,
+        InputFormat::Parquet { .. } | InputFormat::Arrow { .. }
+    );
+    let (read, columns) = match columns {
+        Some(_) if by_column => (Arc::clone(&schema), None),
+        columns => (Arc::clone(&listed.schema), columns.map(<[usize]>::to_vec)),
+    };
+    Ok(FilesLeaf {
+        slices: slices(&listed.splits, tasks.count),
+        files: FilesPlan {
+            input: name.to_owned(),
+            format: format.clone(),
+            schema: read,
+            splits: listed.splits.clone(),
+            bad_records: bad_records.clone(),
+            dead_letters: None,
+        },
+        tasks,
+        columns,
+        limit,
+        schema,
+    })
+}
+
+fn projected(schema: &SchemaRef, columns: Option<&[usize]>) -> Result<SchemaRef, Problem> {
+    let Some(columns) = columns else {
+        return Ok(Arc::clone(schema));
+    };
+    let projected = schema.project(columns);
+    let projected = projected.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()));
+    Ok(Arc::new(projected?))
+}
+
+/// Where the splits of each task begin, and where the last ones end: shares of about as many bytes, in order.
+fn slices(splits: &[FileSplit], n_tasks: u32) -> Vec<u32> {
+    let mut n_of: BTreeMap<&str, u64> = BTreeMap::new();
+    for split in splits {
+        *n_of.entry(&split.path).or_default() += 1;
+    }
+    let bytes = |split: &FileSplit| match split.part {
+        Part::Bytes { start, end } => (end - start).max(1),
+        // Splits of one file are about alike.
+        Part::Whole | Part::RowGroups { .. } => (split.file_bytes / n_of[&*split.path]).max(1),
+    };
+    let total: u128 = splits.iter().map(|split| u128::from(bytes(split))).sum();
+    let mut starts = vec![0];
+    let (mut end, mut before) = (0usize, 0u128);
+    for task in 1..=u128::from(n_tasks) {
+        // A split belongs to the task in whose share its middle lies.
+        while let Some(split) = splits.get(end)
+            && (2 * before + u128::from(bytes(split))) * u128::from(n_tasks) < 2 * total * task
+        {
+            before += u128::from(bytes(split));
+            end += 1;
+        }
+        starts.push(small(end));
+    }
+    if let Some(last) = starts.last_mut() {
+        *last = small(splits.len());
+    }
+    starts
+}
+
+/// The columns of a statement as other stages, functions and outputs know them.
+fn passed_on(schema: &SchemaRef) -> Result<SchemaRef, Problem> {
+    let field = |field: &Arc<Field>| {
+        let seen = match field.data_type() {
+            DataType::Null => Arc::new(Field::clone(field).with_data_type(DataType::Utf8)),
+            _ => {
+                let seen = carrier(field);
+                // A column that a statement passes on as it was stands for what it stood for.
+                match seen.metadata().is_empty() && seen.data_type() == field.data_type() {
+                    true => Arc::clone(field),
+                    false => seen,
+                }
+            }
+        };
+        match is_passed_on(seen.data_type()) {
+            true => Ok(seen),
+            false => {
+                let detail = format!(
+                    "the column `{}` has the type {}, which is not passed on: CAST it to another one",
+                    field.name(),
+                    type_name(field.data_type())
+                );
+                Err(Problem::new(ErrorCode::SchemaMismatch, detail))
+            }
+        }
+    };
+    let fields = schema.fields().iter().map(field);
+    Ok(Arc::new(Schema::new(
+        fields.collect::<Result<Vec<_>, _>>()?,
+    )))
+}
+
+fn is_passed_on(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(item) => is_passed_on(item.data_type()),
+        DataType::Struct(members) => members
+            .iter()
+            .all(|member| is_passed_on(member.data_type())),
+        DataType::Null
+        | DataType::Interval(_)
+        | DataType::Union(_, _)
+        | DataType::RunEndEncoded(_, _)
+        | DataType::Decimal256(_, _) => false,
+        _ => true,
+    }
+}
+
+/// Files that a statement names by path, as an input that says no more: `'data/*.parquet'`. Nothing if the name does
+/// not end like that of a file.
+fn file_input(path: &str, folder: Option<&str>) -> Result<Option<InputSpec>, Problem> {
+    let invalid = |detail: String| Err(Problem::new(ErrorCode::InvalidJob, detail));
+    let bare = path.strip_suffix(".gz").or(path.strip_suffix(".zst"));
+    let extension = Path::new(bare.unwrap_or(path)).extension();
+    let extension = extension.and_then(|extension| extension.to_str());
+    let format = match extension.unwrap_or_default().to_ascii_lowercase().as_str() {
+        "parquet" => InputFormat::Parquet {
+            columns: Vec::new(),
+            filter: Vec::new(),
+        },
+        "arrow" | "arrows" | "feather" | "ipc" => InputFormat::Arrow {
+            columns: Vec::new(),
+        },
+        "csv" => csv(b','),
+        "tsv" => csv(b'\t'),
+        "json" | "jsonl" | "ndjson" => InputFormat::Json {
+            columns: Vec::new(),
+            unknown_fields: UnknownFields::default(),
+        },
+        "txt" | "log" => InputFormat::Text { utf8: true },
+        _ => return Ok(None),
+    };
+    if let Some((scheme, _)) = path.split_once("://")
+        && scheme != "file"
+    {
+        return invalid(format!(
+            "`{path}`: `{scheme}://` is not offered yet; use a path on this machine, or `file:///`"
+        ));
+    }
+    let Some(absolute) = absolute(path, folder) else {
+        return invalid(format!(
+            "`{path}` is relative, and the stage has no `folder`: name it from `/` on, or give the stage a `folder`"
+        ));
+    };
+    Ok(Some(InputSpec {
+        name: path.to_owned(),
+        format,
+        uris: vec![absolute],
+        bad_records: BadRecords::Fail,
+    }))
+}
+
+/// A path as inputs have theirs: absolute, without `file://`, `.` and `..`.
+fn absolute(path: &str, folder: Option<&str>) -> Option<String> {
+    let path = path.strip_prefix("file://").unwrap_or(path);
+    let mut parts: Vec<String> = match (path.starts_with('/'), folder) {
+        (true, _) => Vec::new(),
+        // The folder is meant as it is.
+        (false, Some(folder)) => {
+            let parts = folder.split('/').filter(|part| !part.is_empty());
+            parts.map(patterns::escape).collect()
+        }
+        (false, None) => return None,
+    };
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part.to_owned()),
+        }
+    }
+    Some(format!("/{}", parts.join("/")))
+}
+
+fn csv(delimiter: u8) -> InputFormat {
+    InputFormat::Csv(CsvFormat {
+        header: true,
+        delimiter,
+        quote: Some(b'"'),
+        columns: Vec::new(),
+    })
+}
+
+fn gave_up(said: String) -> Problem {
+    let detail = format!("the statement cannot be planned: {said}");
+    Problem::new(ErrorCode::InvalidJob, detail)
+}
+
+fn quoted(names: &[String]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        names => format!("`{}`", names.join("`, `")),
+    }
+}

@@ -1,0 +1,434 @@
+//! Rows of a SQL stage's task: its slice of a plan, pulled, over files and over what other stages wrote.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::error::ArrowError;
+use datafusion_common::DataFusionError;
+use datafusion_execution::SendableRecordBatchStream;
+use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
+use futures::stream;
+use tokio_util::sync::CancellationToken;
+use weft_core::{ErrorCode, Problem, lock};
+use weft_protocol::{ObjectRef, ReadMode, StageContext, Sums};
+use weft_sandbox::{MemoryAccount, Reservation};
+use weft_shuffle::{ObjectReader, Segment};
+use weft_sql::{Sources, carried};
+
+use crate::edge::out_of_memory;
+use crate::environment::TaskEnvironment;
+use crate::plan::{EdgeLeaf, FilesLeaf, Leaf, Source, StagePlan};
+use crate::problems::internal;
+use crate::scan::{Reader, Unknown};
+
+/// What a task of SQL has read.
+#[derive(Default)]
+pub(crate) struct SqlRead {
+    pub(crate) shuffle_bytes: u64,
+    pub(crate) file_bytes: u64,
+    pub(crate) rows: u64,
+    pub(crate) bad_records: u64,
+    pub(crate) unknown_fields: u64,
+}
+
+/// A segment that was read: leaf, writing task, sequence.
+type SegmentRead = (u32, u32, u32);
+
+#[derive(Default)]
+struct Counts {
+    read: BTreeSet<SegmentRead>,
+    shuffle_bytes: u64,
+    rows: u64,
+    /// Objects that a stream of a leaf has read to their end, by leaf and writing task.
+    ended: BTreeSet<(u32, u32)>,
+    /// By leaf and split: bytes, bad records, unknown fields, as far as they are read.
+    files: BTreeMap<(u32, usize), [u64; 3]>,
+}
+
+/// The leaves of a task's plan.
+pub(crate) struct SqlSources {
+    plan: Arc<StagePlan>,
+    task: u32,
+    context: Arc<StageContext>,
+    reader: ObjectReader,
+    account: Arc<MemoryAccount>,
+    cancel: CancellationToken,
+    counts: Arc<Mutex<Counts>>,
+}
+
+impl std::fmt::Debug for SqlSources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "leaves of task {} of `{}`", self.task, self.plan.name)
+    }
+}
+
+impl SqlSources {
+    pub(crate) fn new(
+        environment: &TaskEnvironment,
+        context: &Arc<StageContext>,
+        reader: &ObjectReader,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            plan: Arc::clone(&environment.plan),
+            task: environment.task,
+            context: Arc::clone(context),
+            reader: reader.clone(),
+            account: Arc::clone(&environment.account),
+            cancel: environment.cancel.clone(),
+            counts: Arc::default(),
+        })
+    }
+
+    fn leaves(&self) -> &[Leaf] {
+        match &self.plan.source {
+            Source::Sql(sql) => &sql.leaves,
+            Source::Files(_) | Source::Shuffle { .. } | Source::Nothing => &[],
+        }
+    }
+
+    fn leaf(&self, leaf: u32) -> Result<&Leaf, Problem> {
+        self.leaves().get(leaf as usize).ok_or_else(|| {
+            let detail = format!("the plan of `{}` has no leaf {leaf}", self.plan.name);
+            Problem::new(ErrorCode::Internal, detail)
+        })
+    }
+
+    /// The part of an edge that is this task's: objects by writing task, and the partition of each. Nothing if the
+    /// leaf is for other tasks of the stage.
+    fn share(&self, edge: &EdgeLeaf) -> Result<Share, Problem> {
+        let n_readers = edge.read.tasks.map_or(u32::MAX, |range| range.count);
+        let reader = match edge.read.tasks {
+            Some(range) => range.position(self.task),
+            None => Some(self.task),
+        };
+        let Some(reader) = reader else {
+            return Ok(Share::default());
+        };
+        let mut inputs = self.context.inputs.iter();
+        let wanted = edge.read.edge_ref();
+        let input = inputs.find(|input| input.edge == wanted).ok_or_else(|| {
+            let detail = format!(
+                "stage `{}` reads edge {} of stage `{}`, and was not told what was written to it",
+                self.plan.name, wanted.edge, edge.from
+            );
+            Problem::new(ErrorCode::Internal, detail)
+        })?;
+        let objects = (0u32..).zip(&input.objects);
+        let objects = objects.filter_map(|(task, object)| Some((task, object.clone()?)));
+        let mut objects: VecDeque<(u32, ObjectRef)> = objects.collect();
+        let partition = match edge.read.mode {
+            ReadMode::Partitioned => reader,
+            ReadMode::Broadcast => 0,
+            ReadMode::Sliced => {
+                let n = objects.len() as u64;
+                let at = |reader: u32| (n * u64::from(reader) / u64::from(n_readers)) as usize;
+                objects.truncate(at(reader + 1));
+                objects.drain(..at(reader));
+                0
+            }
+        };
+        Ok(Share { objects, partition })
+    }
+
+    /// Sums over what the task has read, by edge of the stage. A segment that nobody pulled, because a limit was
+    /// reached or a side of a join was empty, counts as the index of its object has it; one that a stream passed over
+    /// which ran to its end does not count, and is missed.
+    pub(crate) async fn finish(&self) -> Result<Vec<Sums>, Problem> {
+        let mut read = Vec::new();
+        for (position, leaf) in (0..).zip(self.leaves()) {
+            let Leaf::Edge(edge) = leaf else { continue };
+            let Share { objects, partition } = self.share(edge)?;
+            let mut sums = Sums::default();
+            for (task, object) in &objects {
+                let segments = self
+                    .reader
+                    .segments(object, *task, edge.read.edge, partition);
+                for segment in segments
+                    .await
+                    .map_err(|error| of_writer(&edge.from, &error))?
+                {
+                    let counts = lock(&self.counts);
+                    let was_read = counts.read.contains(&(position, *task, segment.sequence()));
+                    if was_read || !counts.ended.contains(&(position, *task)) {
+                        sums.add(&segment.sums());
+                    }
+                }
+            }
+            read.push(sums);
+        }
+        Ok(read)
+    }
+
+    /// What was read so far.
+    pub(crate) fn counted(&self) -> SqlRead {
+        let counts = lock(&self.counts);
+        let mut read = SqlRead {
+            shuffle_bytes: counts.shuffle_bytes,
+            rows: counts.rows,
+            ..SqlRead::default()
+        };
+        for [bytes, bad_records, unknown_fields] in counts.files.values() {
+            read.file_bytes += bytes;
+            read.bad_records += bad_records;
+            read.unknown_fields += unknown_fields;
+        }
+        read
+    }
+}
+
+impl Sources for SqlSources {
+    fn streams(&self, leaf: u32) -> usize {
+        match self.leaf(leaf) {
+            // A failure comes again when a stream is opened.
+            Ok(Leaf::Edge(edge)) if edge.per_writer => {
+                self.share(edge).map_or(1, |share| share.objects.len())
+            }
+            _ => 1,
+        }
+    }
+
+    fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {
+        match self.leaf(leaf)? {
+            Leaf::Edge(edge) => {
+                let Share {
+                    mut objects,
+                    partition,
+                } = self.share(edge)?;
+                if edge.per_writer {
+                    objects = objects.drain(..).skip(stream).take(1).collect();
+                }
+                let rows = EdgeStream {
+                    leaf,
+                    edge: edge.read.edge,
+                    partition,
+                    from: edge.from.clone(),
+                    objects,
+                    object: None,
+                    segments: VecDeque::new(),
+                    batches: VecDeque::new(),
+                    columns: edge.columns.clone(),
+                    reserved: None,
+                    reader: self.reader.clone(),
+                    account: Arc::clone(&self.account),
+                    cancel: self.cancel.clone(),
+                    counts: Arc::clone(&self.counts),
+                };
+                let rows = stream::try_unfold(rows, EdgeStream::next);
+                let schema = Arc::clone(&edge.schema);
+                Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+            }
+            Leaf::Files(files) => {
+                let rows = FileRows {
+                    leaf,
+                    plan: Arc::clone(&self.plan),
+                    splits: files.splits_of(self.task),
+                    open: None,
+                    rows_left: files.limit,
+                    is_done: false,
+                    cancel: self.cancel.clone(),
+                    counts: Arc::clone(&self.counts),
+                };
+                let schema = Arc::clone(&files.schema);
+                Ok(Box::pin(RecordBatchStreamAdapter::new(
+                    schema,
+                    stream::iter(rows),
+                )))
+            }
+        }
+    }
+}
+
+/// A task's part of an edge.
+#[derive(Default)]
+struct Share {
+    objects: VecDeque<(u32, ObjectRef)>,
+    partition: u32,
+}
+
+/// Rows that other tasks wrote, in the order of tasks and segments.
+struct EdgeStream {
+    leaf: u32,
+    edge: u32,
+    partition: u32,
+    /// The writing stage's name, for errors.
+    from: String,
+    objects: VecDeque<(u32, ObjectRef)>,
+    object: Option<(u32, ObjectRef)>,
+    segments: VecDeque<Segment>,
+    batches: VecDeque<RecordBatch>,
+    /// Positions of the columns that are wanted; all where there is no list.
+    columns: Option<Vec<usize>>,
+    /// For the segment whose batches are given out.
+    reserved: Option<Reservation>,
+    reader: ObjectReader,
+    account: Arc<MemoryAccount>,
+    cancel: CancellationToken,
+    counts: Arc<Mutex<Counts>>,
+}
+
+impl EdgeStream {
+    async fn next(mut self) -> Result<Option<(RecordBatch, Self)>, DataFusionError> {
+        loop {
+            if let Some(batch) = self.batches.pop_front() {
+                lock(&self.counts).rows += batch.num_rows() as u64;
+                let batch = match &self.columns {
+                    Some(columns) => batch.project(columns)?,
+                    None => batch,
+                };
+                let batch = owned(&batch)?;
+                if self.batches.is_empty() {
+                    self.reserved = None;
+                }
+                return Ok(Some((batch, self)));
+            }
+            check_cancel(&self.cancel).map_err(carried)?;
+            if let Some(segment) = self.segments.pop_front() {
+                self.read(&segment).await.map_err(carried)?;
+            } else if !self.next_object().await.map_err(carried)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn read(&mut self, segment: &Segment) -> Result<(), Problem> {
+        let Some((task, object)) = &self.object else {
+            return Ok(());
+        };
+        self.reserved = None;
+        self.reserved = self.account.try_reserve(segment.raw_bytes());
+        if self.reserved.is_none() {
+            return Err(out_of_memory(&self.account, "a segment of the shuffle"));
+        }
+        let read = self.reader.read(object, &self.from, segment).await;
+        let (batches, _) = read.map_err(|error| of_writer(&self.from, &error))?;
+        self.batches = batches.into();
+        let mut counts = lock(&self.counts);
+        if counts.read.insert((self.leaf, *task, segment.sequence())) {
+            counts.shuffle_bytes += segment.bytes();
+        }
+        Ok(())
+    }
+
+    /// Goes on with the next object; false if there is none.
+    async fn next_object(&mut self) -> Result<bool, Problem> {
+        if let Some((task, _)) = self.object.take() {
+            lock(&self.counts).ended.insert((self.leaf, task));
+        }
+        let Some((task, object)) = self.objects.pop_front() else {
+            self.reserved = None;
+            return Ok(false);
+        };
+        let segments = self
+            .reader
+            .segments(&object, task, self.edge, self.partition);
+        let segments = segments
+            .await
+            .map_err(|error| of_writer(&self.from, &error))?;
+        self.segments = segments.into();
+        self.object = Some((task, object));
+        Ok(true)
+    }
+}
+
+/// The same rows in memory of their own: a segment's batches share one buffer, which operators would count whole for
+/// each.
+fn owned(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    match u32::try_from(batch.num_rows()) {
+        Ok(n) if batch.num_columns() > 0 => {
+            take_record_batch(batch, &UInt32Array::from_iter_values(0..n))
+        }
+        _ => Ok(batch.clone()),
+    }
+}
+
+/// An error of the store, said to be about what the writing stage left.
+fn of_writer(from: &str, error: &weft_shuffle::Error) -> Problem {
+    let mut problem = error.problem();
+    problem.detail = format!("reading what stage `{from}` wrote: {}", problem.detail);
+    problem
+}
+
+fn check_cancel(cancel: &CancellationToken) -> Result<(), Problem> {
+    match cancel.is_cancelled() {
+        true => Err(Problem::new(ErrorCode::Internal, "the task was cancelled")),
+        false => Ok(()),
+    }
+}
+
+/// Rows of files, read on the task's own thread: it has nothing else to do.
+struct FileRows {
+    leaf: u32,
+    plan: Arc<StagePlan>,
+    splits: Range<usize>,
+    open: Option<(usize, Reader)>,
+    rows_left: Option<u64>,
+    is_done: bool,
+    cancel: CancellationToken,
+    counts: Arc<Mutex<Counts>>,
+}
+
+impl Iterator for FileRows {
+    type Item = Result<RecordBatch, DataFusionError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_done || self.rows_left == Some(0) {
+            self.open = None;
+            return None;
+        }
+        let next = self.next_batch();
+        self.is_done = !matches!(next, Ok(Some(_)));
+        next.map_err(carried).transpose()
+    }
+}
+
+impl FileRows {
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>, Problem> {
+        let plan = Arc::clone(&self.plan);
+        let Source::Sql(sql) = &plan.source else {
+            return Ok(None);
+        };
+        let Some(Leaf::Files(leaf)) = sql.leaves.get(self.leaf as usize) else {
+            return Ok(None);
+        };
+        loop {
+            check_cancel(&self.cancel)?;
+            let Some((split, reader)) = &mut self.open else {
+                let Some(split) = self.splits.next() else {
+                    return Ok(None);
+                };
+                let reader = Reader::open(&leaf.files, &leaf.files.splits[split])?;
+                self.open = Some((split, reader));
+                continue;
+            };
+            let batch = reader.next()?;
+            let bad_records = reader.left_out().map_or(0, |left_out| left_out.count);
+            let unknown_fields = reader.unknown().map_or(0, Unknown::count);
+            let so_far = [reader.bytes_read(), bad_records, unknown_fields];
+            lock(&self.counts).files.insert((self.leaf, *split), so_far);
+            match batch {
+                None => self.open = None,
+                Some(batch) if batch.num_rows() == 0 => {}
+                Some(batch) => return self.shown(leaf, batch).map(Some),
+            }
+        }
+    }
+
+    /// The columns and rows that the plan wants of a batch.
+    fn shown(&mut self, leaf: &FilesLeaf, mut batch: RecordBatch) -> Result<RecordBatch, Problem> {
+        if let Some(columns) = &leaf.columns {
+            batch = batch.project(columns).map_err(|error| internal(&error))?;
+        }
+        if let Some(left) = &mut self.rows_left {
+            let n = batch
+                .num_rows()
+                .min(usize::try_from(*left).unwrap_or(usize::MAX));
+            batch = batch.slice(0, n);
+            *left -= n as u64;
+        }
+        lock(&self.counts).rows += batch.num_rows() as u64;
+        Ok(batch)
+    }
+}
