@@ -72,7 +72,7 @@ pub(crate) struct SqlVariant {
     pub(crate) plan: Vec<u8>,
 }
 
-/// Where the rows of a leaf come from.
+/// Origin of the rows of a leaf.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Leaf {
@@ -98,7 +98,7 @@ pub(crate) struct EdgeLeaf {
     pub(crate) read: EdgeRead,
     /// The writing stage's name, for errors.
     pub(crate) from: String,
-    /// What comes out, after columns were chosen.
+    /// The columns that come out, after some were chosen.
     #[serde(with = "crate::schema")]
     pub(crate) schema: SchemaRef,
     /// Positions of the columns that are wanted; all where there is no list.
@@ -118,7 +118,7 @@ pub(crate) struct FilesLeaf {
     pub(crate) columns: Option<Vec<usize>>,
     /// Rows after which a task may stop.
     pub(crate) limit: Option<u64>,
-    /// What comes out.
+    /// The columns that come out.
     #[serde(with = "crate::schema")]
     pub(crate) schema: SchemaRef,
 }

@@ -24,7 +24,7 @@ use crate::plan::{EdgeLeaf, FilesLeaf, Leaf, Source, StagePlan};
 use crate::problems::internal;
 use crate::scan::{Reader, Unknown};
 
-/// What a task of SQL has read.
+/// Counts of what a task of SQL has read.
 #[derive(Default)]
 pub(crate) struct SqlRead {
     pub(crate) shuffle_bytes: u64,
@@ -162,7 +162,7 @@ impl SqlSources {
         Ok(read)
     }
 
-    /// What was read so far.
+    /// Counts what was read so far.
     pub(crate) fn counted(&self) -> SqlRead {
         let counts = lock(&self.counts);
         let mut read = SqlRead {

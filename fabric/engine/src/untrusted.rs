@@ -12,7 +12,8 @@ thread_local! {
     static DECODING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// True while a file of somebody else's is decoded, or a statement evaluated, on this thread: a panic then is caught, and no reason to end the process.
+/// True while a file of somebody else's is decoded, or a statement evaluated, on this thread: a panic then is caught,
+/// and no reason to end the process.
 pub fn is_decoding() -> bool {
     DECODING.get()
 }

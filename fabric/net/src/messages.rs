@@ -147,52 +147,47 @@ async fn take_all(
 mod tests {
     use super::*;
 
+    async fn next(stream: &mut (impl AsyncRead + Unpin)) -> (Frame, Vec<u8>) {
+        let read = frames::read::<Frame>(stream).await;
+        read.expect("a frame").expect("an open connection")
+    }
+
     #[tokio::test]
     async fn small_messages_pass_a_large_one() {
         let large = |fill: u8| vec![fill; WHOLE_BYTES_MAX + PART_BYTES / 2];
         let (ours, mut theirs) = tokio::io::duplex(PART_BYTES);
         let (messages, mut waiting) = mpsc::channel(8);
-        let sending = tokio::spawn(async move { send_all(ours, &mut waiting).await });
         for message in [vec![1], large(2), large(3)] {
             messages.try_send(message).expect("there is room");
         }
-        let mut found: Vec<Vec<u8>> = Vec::new();
-        let mut n_read = 0;
-        // Whatever is read has been written before, so that what is sent now comes behind it.
-        while n_read < 3 {
-            let (frame, bytes) = frames::read::<Frame>(&mut theirs)
-                .await
-                .expect("a frame")
-                .expect("an open connection");
-            n_read += 1;
-            if n_read == 1 {
-                assert!(matches!(frame, Frame::Whole));
-                assert_eq!(bytes, [1]);
-            } else {
-                assert!(matches!(frame, Frame::Part { last: false }));
-                assert_eq!(bytes, vec![2; PART_BYTES]);
-            }
-        }
-        messages.send(vec![4]).await.expect("it is sent");
-        let mut parts = vec![2; 2 * PART_BYTES];
-        while found.len() < 3 {
-            let (frame, bytes) = frames::read::<Frame>(&mut theirs)
-                .await
-                .expect("a frame")
-                .expect("an open connection");
-            match frame {
-                Frame::Whole => found.push(bytes),
-                Frame::Part { last } => {
-                    parts.extend_from_slice(&bytes);
-                    if last {
-                        found.push(std::mem::take(&mut parts));
+        let sending = async move { send_all(ours, &mut waiting).await };
+        let reading = async {
+            let (first, bytes) = next(&mut theirs).await;
+            assert!(matches!(first, Frame::Whole));
+            assert_eq!(bytes, [1]);
+            let (second, mut parts) = next(&mut theirs).await;
+            assert!(matches!(second, Frame::Part { last: false }));
+            // Whatever is sent now comes behind what was read.
+            messages.send(vec![4]).await.expect("it is sent");
+            let mut found = Vec::new();
+            while found.len() < 3 {
+                let (frame, bytes) = next(&mut theirs).await;
+                match frame {
+                    Frame::Whole => found.push(bytes),
+                    Frame::Part { last } => {
+                        parts.extend_from_slice(&bytes);
+                        if last {
+                            found.push(std::mem::take(&mut parts));
+                        }
                     }
                 }
             }
-        }
+            drop(messages);
+            found
+        };
+        let (sent, found) = tokio::join!(sending, reading);
+        sent.expect("it sends");
         assert_eq!(found, [vec![4], large(2), large(3)]);
-        drop(messages);
-        sending.await.expect("no panic").expect("it sends");
     }
 
     #[tokio::test]
@@ -207,7 +202,7 @@ mod tests {
         for message in sent.clone() {
             messages.try_send(message).expect("there is room");
         }
-        let sending = tokio::spawn(async move { send_all(ours, &mut waiting).await });
+        let sending = async move { send_all(ours, &mut waiting).await };
         let mut last = Some(messages);
         let mut found = Vec::new();
         let taking = take_all(&mut theirs, |message| {
@@ -217,8 +212,9 @@ mod tests {
                 last = None;
             }
         });
-        taking.await.expect("it reads");
-        sending.await.expect("no panic").expect("it sends");
+        let (all_sent, taken) = tokio::join!(sending, taking);
+        all_sent.expect("it sends");
+        taken.expect("it reads");
         assert_eq!(found, sent);
     }
 }

@@ -390,7 +390,7 @@ impl Segment {
         self.entry.sequence
     }
 
-    /// Its share of the sums of what was written.
+    /// Share of the segment in the sums of what was written.
     pub fn sums(&self) -> Sums {
         Sums {
             rows: self.entry.rows,

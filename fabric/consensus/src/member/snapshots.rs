@@ -43,7 +43,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         let capture = self.state_machine.snapshot();
         let (disk, folder) = (Arc::clone(&self.disk), self.settings.folder.clone());
         let failpoint = self.settings.failpoint;
-        let (done, written_bytes) = mpsc::channel();
+        let (done, written_bytes) = mpsc::sync_channel(1);
         let write = move || {
             let snapshot = Snapshot {
                 position,

@@ -83,6 +83,14 @@ impl NodeView {
         self.reported && self.syncing.is_none() && self.down_since_ms.is_none()
     }
 
+    /// Takes over whoever waits until the node has heard that it drains, unless it has.
+    fn keep_asked(&mut self, before: &mut NodeView, has_heard: bool) {
+        self.drain_asked = std::mem::take(&mut before.drain_asked);
+        if has_heard {
+            answer_drain(&mut self.drain_asked);
+        }
+    }
+
     /// Returns whether an executor of the tenant could be started here, and is not.
     pub(super) fn lacks_executor_of(&self, tenant: &TenantId) -> bool {
         self.joined
@@ -241,10 +249,8 @@ impl Scheduler {
         // The command to drain was lost with its link.
         let drains_again = same && before.draining && !view.draining;
         view.draining |= drains_again;
-        if same && status.draining {
-            answer_drain(&mut before.drain_asked);
-        } else if same {
-            view.drain_asked = std::mem::take(&mut before.drain_asked);
+        if same {
+            view.keep_asked(&mut before, status.draining);
         }
         let mut stopped = Vec::new();
         for executor in status.executors {

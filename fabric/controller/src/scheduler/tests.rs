@@ -28,7 +28,7 @@ fn seeds() -> Vec<u64> {
 }
 
 impl Scheduler {
-    /// What a job waits for, as far as this scheduler knows, for whoever reads a failed run.
+    /// Says why a job is where it is, as far as this scheduler knows, for whoever reads a failed run.
     pub(crate) fn explain(
         &self,
         state: &State,

@@ -123,7 +123,7 @@ type Asked = (
     Option<String>,
 );
 
-/// What a stage does, out of the keys that say so. `reads`: it has a `from`.
+/// Reads the work of a stage, out of the keys that say so. `reads`: it has a `from`.
 fn work(
     path: &str,
     (map, reduce, combine, shuffle, task): Asked,

@@ -124,7 +124,7 @@ impl Planner<'_> {
         self.add_sql(stage, planned, &origins).map_err(of_stage)
     }
 
-    /// Where the rows of a table come from: an input or a stage that the stage names, or files. Nothing if the name is
+    /// Finds the rows of a table: an input or a stage that the stage names, or files. Nothing if the name is
     /// none of these.
     fn origin(
         &mut self,
@@ -182,45 +182,19 @@ impl Planner<'_> {
             let leaves = one.leaves.iter();
             let leaves = leaves.map(|leaf| self.leaf(leaf, base, &schemas, origins));
             let leaves = leaves.collect::<Result<Vec<_>, _>>()?;
-            let variants = one.variants.into_iter();
-            let variants = variants.map(|one| SqlVariant {
-                tasks: one.tasks,
-                plan: one.plan,
-            });
-            let edge = match one.out {
-                Out::Hash { partitions } => Some((partitions, EdgeRows::Hashed)),
-                Out::Single => Some((1, EdgeRows::Arriving)),
-                Out::Result => None,
-            };
-            let edges = edge.into_iter().map(|(partitions, rows)| EdgePlan {
-                partitions,
-                keys: Vec::new(),
-                combine: None,
-                schema: Arc::clone(&schema),
-                rows,
-            });
-            let edges: Vec<EdgePlan> = edges.collect();
-            let mut first = node(NodeWork::Pass);
-            first.edges = (0..edges.len()).collect();
             let name = match is_last {
                 true => stage.name.clone(),
                 false => format!("{}.{}", stage.name, position + 1),
             };
-            self.stages.push(Draft {
-                names: vec![name],
-                limits: stage.limits.clone(),
-                source: Source::Sql(SqlPlan {
-                    variants: variants.collect(),
-                    leaves,
-                    schema: Arc::clone(&schema),
-                    is_last,
-                }),
-                n_tasks: one.n_tasks,
-                nodes: vec![first],
-                edges,
-                sinks: Vec::new(),
-                deterministic: true,
-            });
+            let source = SqlPlan {
+                variants: one.variants.into_iter().map(variant).collect(),
+                leaves,
+                schema: Arc::clone(&schema),
+                is_last,
+            };
+            let edge = edge_of(one.out, &schema);
+            self.stages
+                .push(draft(stage, name, source, one.n_tasks, edge));
             if is_last {
                 return Ok(Outlet {
                     stage: self.stages.len() - 1,
@@ -283,30 +257,77 @@ impl Planner<'_> {
                         *tasks,
                     )?)
                 }
-                Origin::Rows(outlet) => {
-                    let edge = EdgePlan {
-                        partitions: 1,
-                        keys: Vec::new(),
-                        combine: None,
-                        schema: Arc::clone(&outlet.schema),
-                        rows: EdgeRows::Arriving,
-                    };
-                    let edge = self.edge(outlet, edge);
-                    Leaf::Edge(EdgeLeaf {
-                        read: EdgeRead {
-                            stage: edge.stage,
-                            edge: edge.edge,
-                            mode: ReadMode::Sliced,
-                            tasks: Some(*tasks),
-                        },
-                        from: String::new(),
-                        schema: projected(&outlet.schema, columns.as_deref())?,
-                        columns: columns.clone(),
-                        per_writer: false,
-                    })
-                }
+                Origin::Rows(outlet) => self.rows_leaf(outlet, columns.as_deref(), *tasks)?,
             },
         })
+    }
+
+    /// Has an outlet feed a leaf, by an edge of its own.
+    fn rows_leaf(
+        &mut self,
+        outlet: &Outlet,
+        columns: Option<&[usize]>,
+        tasks: TaskRange,
+    ) -> Result<Leaf, Problem> {
+        let edge = self.edge(outlet, exchange(1, EdgeRows::Arriving, &outlet.schema));
+        Ok(Leaf::Edge(EdgeLeaf {
+            read: EdgeRead {
+                mode: ReadMode::Sliced,
+                tasks: Some(tasks),
+                ..EdgeRead::from(edge)
+            },
+            from: String::new(),
+            schema: projected(&outlet.schema, columns)?,
+            columns: columns.map(<[usize]>::to_vec),
+            per_writer: false,
+        }))
+    }
+}
+
+fn variant(of: weft_sql::Variant) -> SqlVariant {
+    SqlVariant {
+        tasks: of.tasks,
+        plan: of.plan,
+    }
+}
+
+fn exchange(partitions: u32, rows: EdgeRows, schema: &SchemaRef) -> EdgePlan {
+    EdgePlan {
+        partitions,
+        keys: Vec::new(),
+        combine: None,
+        rows,
+        schema: Arc::clone(schema),
+    }
+}
+
+/// The edge that a stage writes, unless its rows are the result.
+fn edge_of(out: Out, schema: &SchemaRef) -> Option<EdgePlan> {
+    match out {
+        Out::Hash { partitions } => Some(exchange(partitions, EdgeRows::Hashed, schema)),
+        Out::Single => Some(exchange(1, EdgeRows::Arriving, schema)),
+        Out::Result => None,
+    }
+}
+
+fn draft(
+    stage: &StageSpec,
+    name: String,
+    source: SqlPlan,
+    n_tasks: u32,
+    edge: Option<EdgePlan>,
+) -> Draft {
+    let mut first = node(NodeWork::Pass);
+    first.edges = (0..edge.iter().len()).collect();
+    Draft {
+        names: vec![name],
+        limits: stage.limits.clone(),
+        source: Source::Sql(source),
+        n_tasks,
+        nodes: vec![first],
+        edges: edge.into_iter().collect(),
+        sinks: Vec::new(),
+        deterministic: true,
     }
 }
 
@@ -355,7 +376,7 @@ fn projected(schema: &SchemaRef, columns: Option<&[usize]>) -> Result<SchemaRef,
     Ok(Arc::new(projected?))
 }
 
-/// Where the splits of each task begin, and where the last ones end: shares of about as many bytes, in order.
+/// Starts of the splits of each task, and the end of the last ones: shares of about as many bytes, in order.
 fn slices(splits: &[FileSplit], n_tasks: u32) -> Vec<u32> {
     let mut n_of: BTreeMap<&str, u64> = BTreeMap::new();
     for split in splits {

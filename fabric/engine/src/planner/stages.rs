@@ -133,11 +133,8 @@ impl Planner<'_> {
             Some(function) => {
                 let plan = self.bind(stage, function, &on_edge).await?;
                 let schema = Arc::clone(&plan.output);
-                (
-                    NodeWork::Reduce(plan),
-                    schema,
-                    self.pinned(function)?.function.deterministic,
-                )
+                let deterministic = self.pinned(function)?.function.deterministic;
+                (NodeWork::Reduce(plan), schema, deterministic)
             }
             None => match combine_plan.clone() {
                 Some(plan) => (NodeWork::Reduce(plan), Arc::clone(&on_edge), true),

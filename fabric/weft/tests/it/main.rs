@@ -36,4 +36,5 @@ mod server;
 mod sql;
 mod streams;
 mod survivor;
+mod tpch;
 mod traces;
