@@ -2,6 +2,7 @@
 //! acknowledged before the question.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use tokio::sync::oneshot;
 
@@ -17,6 +18,9 @@ pub(crate) type ReadAsker = oneshot::Sender<Result<u64, Error>>;
 pub(crate) struct Reads {
     /// This member: a leader tells questions of several members apart by it.
     member: u64,
+    /// Drawn at each start: an answer to a question of an earlier life must not pass for one to a question of this life,
+    /// and a leader that still has the earlier question must not take the new one for it.
+    life: u64,
     last: u64,
     waiting: BTreeMap<u64, (ReadAsker, usize)>,
 }
@@ -25,6 +29,7 @@ impl Reads {
     pub(crate) fn new(member: u64) -> Self {
         Self {
             member,
+            life: RandomState::new().build_hasher().finish(),
             last: 0,
             waiting: BTreeMap::new(),
         }
@@ -39,12 +44,19 @@ impl Reads {
         }
         self.last += 1;
         self.waiting.insert(self.last, (asker, patience));
-        Some([self.member, self.last].map(u64::to_le_bytes).concat())
+        Some(self.context(self.last))
+    }
+
+    fn context(&self, number: u64) -> Vec<u8> {
+        [self.member, self.life, number]
+            .map(u64::to_le_bytes)
+            .concat()
     }
 
     /// An answer: the index up to which the group had committed.
     pub(crate) fn answer(&mut self, context: &[u8], index: u64) {
         let number = context.last_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let number = number.filter(|number| self.context(*number) == context);
         let asked = number.and_then(|number| self.waiting.remove(&number));
         if let Some((asker, _)) = asked {
             // Nobody listens where the caller dropped its future.
@@ -67,6 +79,17 @@ impl Reads {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_to_an_earlier_life_are_passed_over() {
+        let [mut earlier, mut reads] = [Reads::new(1), Reads::new(1)];
+        let (asker, _) = oneshot::channel();
+        let context = earlier.insert(asker, 3).unwrap();
+        let (asker, mut answered) = oneshot::channel();
+        assert_ne!(reads.insert(asker, 3).unwrap(), context);
+        reads.answer(&context, 5);
+        assert!(answered.try_recv().is_err());
+    }
 
     #[test]
     fn questions_are_answered_or_given_up() {
