@@ -18,8 +18,8 @@ pub(crate) type ReadAsker = oneshot::Sender<Result<u64, Error>>;
 pub(crate) struct Reads {
     /// This member: a leader tells questions of several members apart by it.
     member: u64,
-    /// Drawn at each start: an answer to a question of an earlier life must not pass for one to a question of this life,
-    /// and a leader that still has the earlier question must not take the new one for it.
+    /// Drawn at each start: an answer to a question of an earlier life must not pass for one of this life, and a
+    /// leader that still has the earlier question must not take the new one for it.
     life: u64,
     last: u64,
     waiting: BTreeMap<u64, (ReadAsker, usize)>,

@@ -30,8 +30,8 @@ pub(crate) use time::Time;
 use bugs::Bug;
 use world::{Seen, World};
 
-/// Seeds that have failed: a leader that waited for nodes never planned a job again; a read took the answer to a question
-/// that its member had asked before a crash.
+/// Seeds that have failed: a leader that waited for nodes never planned a job again; a read took the answer to
+/// a question that its member had asked before a crash.
 const FOUND: [u64; 2] = [102_561, 202_319];
 /// Seeds of a test run; `cargo xtask simulate` runs more.
 const N_SEEDS: u64 = 60;
