@@ -17,7 +17,7 @@ use crate::disk::{Disk, written};
 use crate::error::Error;
 use crate::handle::{ChangeAsker, Input, Status};
 use crate::log::Log;
-use crate::member::snapshots::UnderWay;
+use crate::member::snapshots::BeingWritten;
 use crate::membership::Membership;
 use crate::pace::Pace;
 use crate::position::Position;
@@ -65,8 +65,8 @@ pub(crate) struct Running {
     changed: Vec<ChangeAsker>,
     /// A snapshot is due, whatever its pace.
     snapshot_wanted: bool,
-    /// The snapshot that is being written.
-    snapshot_under_way: Option<UnderWay>,
+    /// The snapshot of its own that another thread writes.
+    snapshot_being_written: Option<BeingWritten>,
     /// Ticks left for the snapshots that are on their way, per member.
     snapshots_under_way: BTreeMap<u64, usize>,
 }
@@ -82,7 +82,7 @@ impl Running {
             changes: BTreeMap::new(),
             changed: Vec::new(),
             snapshot_wanted: false,
-            snapshot_under_way: None,
+            snapshot_being_written: None,
             snapshots_under_way: BTreeMap::new(),
         }
     }
@@ -101,7 +101,6 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         }
         loop {
             self.take_steps()?;
-            self.notice_written_snapshot()?;
             if !self.take_inputs() || self.stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -115,7 +114,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         while self.node.has_ready() {
             self.on_ready()?;
         }
-        Ok(())
+        self.notice_written_snapshot()
     }
 
     /// Takes one step: all that Raft asks for now, in the order that it prescribes.
@@ -151,8 +150,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         // Then everybody outside may hear of it.
         self.tell_outside();
         self.take_snapshot_if_due();
-        // One that is written at once is noticed at once.
-        self.notice_written_snapshot()
+        Ok(())
     }
 
     fn send(&mut self, messages: Vec<Message>) {
@@ -318,7 +316,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
     /// Writes the snapshot of a leader, and waits for it: the log refers to it.
     fn write_snapshot(&mut self, index: u64, image: &[u8]) {
         // One of this member's own would get its name after this one.
-        drop(self.running.snapshot_under_way.take());
+        drop(self.running.snapshot_being_written.take());
         let (settings, disk) = (&self.settings, &*self.disk);
         written("writing a snapshot", || {
             snapshot::write(disk, &settings.folder, index, image, settings.failpoint)

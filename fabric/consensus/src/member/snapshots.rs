@@ -16,13 +16,13 @@ use crate::state_machine::StateMachine;
 use crate::transport::Transport;
 
 /// A snapshot that another thread writes. Dropped, it is waited for: the folder is then nobody's.
-pub(crate) struct UnderWay {
+pub(crate) struct BeingWritten {
     index: u64,
-    /// Its size in bytes, once it is written.
+    /// Size of the file in bytes, once it is there.
     written: Receiver<usize>,
 }
 
-impl Drop for UnderWay {
+impl Drop for BeingWritten {
     fn drop(&mut self) {
         // Whether it was written does not matter: whoever drops this has another snapshot, or ends.
         let _ = self.written.recv();
@@ -34,7 +34,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
     pub(super) fn take_snapshot_if_due(&mut self) {
         let every = self.settings.snapshot_every_entries;
         let is_due = self.running.snapshot_wanted || self.pace.is_due(self.applied.index, every);
-        if !is_due || self.running.snapshot_under_way.is_some() {
+        if !is_due || self.running.snapshot_being_written.is_some() {
             return;
         }
         self.running.snapshot_wanted = false;
@@ -57,7 +57,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
             // The member may have ended.
             let _ = done.send(image.len());
         };
-        self.running.snapshot_under_way = Some(UnderWay {
+        self.running.snapshot_being_written = Some(BeingWritten {
             index: position.index,
             written: written_bytes,
         });
@@ -67,17 +67,17 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
     /// Forgets the log before a snapshot that is written, and older snapshots.
     ///
     /// Errors: the log's; `Internal` if the snapshot could not be made, which is a fault of the state machine.
-    pub(crate) fn notice_written_snapshot(&mut self) -> Result<(), Error> {
-        let Some(under_way) = &self.running.snapshot_under_way else {
+    pub(super) fn notice_written_snapshot(&mut self) -> Result<(), Error> {
+        let Some(being_written) = &self.running.snapshot_being_written else {
             return Ok(());
         };
-        let index = under_way.index;
-        let bytes = match under_way.written.try_recv() {
+        let index = being_written.index;
+        let bytes = match being_written.written.try_recv() {
             Ok(bytes) => bytes,
             Err(TryRecvError::Empty) => return Ok(()),
             Err(TryRecvError::Disconnected) => return Err(Error::SnapshotFailed { index }),
         };
-        self.running.snapshot_under_way = None;
+        self.running.snapshot_being_written = None;
         self.pace.written(index, bytes);
         // Not the first one: a new member is to need a snapshot.
         let keep_from = index.saturating_sub(self.settings.keep_entries).max(1);
