@@ -28,6 +28,38 @@ pub(crate) fn options(tasks: u32, broadcast: bool) -> Options {
     }
 }
 
+/// Tests that call `check` with 1, 3 and 8 tasks, with broadcast and without.
+macro_rules! at_all_widths {
+    () => {
+        #[test]
+        fn one_task() {
+            check(options(1, true));
+            check(options(1, false));
+        }
+
+        #[test]
+        fn three_tasks_with_broadcast() {
+            check(options(3, true));
+        }
+
+        #[test]
+        fn three_tasks_without_broadcast() {
+            check(options(3, false));
+        }
+
+        #[test]
+        fn eight_tasks_with_broadcast() {
+            check(options(8, true));
+        }
+
+        #[test]
+        fn eight_tasks_without_broadcast() {
+            check(options(8, false));
+        }
+    };
+}
+pub(crate) use at_all_widths;
+
 /// Plans a statement over the tables that it names.
 pub(crate) fn plan(
     session: &Session,

@@ -5,7 +5,7 @@ use weft_core::Problem;
 use weft_sql::{Options, Session};
 
 use crate::data::{SMALL, block_on, plain_context};
-use crate::runner::{options, run, sorted, text};
+use crate::runner::{at_all_widths, options, run, sorted, text};
 
 const TRAPS: &str = include_str!("../traps.sql");
 
@@ -51,31 +51,7 @@ fn check(options: Options) {
     assert!(faults.is_empty(), "{options:?}\n{}", faults.join("\n"));
 }
 
-#[test]
-fn one_task() {
-    check(options(1, true));
-    check(options(1, false));
-}
-
-#[test]
-fn three_tasks_with_broadcast() {
-    check(options(3, true));
-}
-
-#[test]
-fn three_tasks_without_broadcast() {
-    check(options(3, false));
-}
-
-#[test]
-fn eight_tasks_with_broadcast() {
-    check(options(8, true));
-}
-
-#[test]
-fn eight_tasks_without_broadcast() {
-    check(options(8, false));
-}
+at_all_widths!();
 
 #[test]
 fn three_tasks_that_merge() {
