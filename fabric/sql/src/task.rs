@@ -89,11 +89,6 @@ impl TaskRows {
     pub fn keys(&self) -> Option<HashKeys> {
         self.keys.clone()
     }
-
-    /// Schema of the batches.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
 }
 
 impl fmt::Debug for TaskRows {
