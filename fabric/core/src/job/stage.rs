@@ -13,15 +13,15 @@ pub struct StageSpec {
     pub name: String,
     /// The input or stage it reads; none for a task set, and for SQL, whose list is in `work`.
     pub from: Option<String>,
-    /// What it does.
+    /// The work of each task.
     pub work: Work,
-    /// Its own params over the job's.
+    /// Params of the stage over the job's.
     pub params: BTreeMap<String, String>,
-    /// Its limits, already narrowed to the job's.
+    /// Limits of a task, already narrowed to the job's.
     pub limits: Limits,
 }
 
-/// What a stage does.
+/// Work of a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
