@@ -78,16 +78,17 @@ impl EdgeWriter {
         self.rows += batch.num_rows() as u64;
         let held = self.reserved.as_ref().map_or(0, Reservation::bytes);
         if !self.batches.is_empty()
-            && (held + bytes > self.budget_bytes || !self.reserve(environment, bytes))
+            && (held + bytes > self.budget_bytes
+                || !environment.try_hold(&mut self.reserved, bytes))
         {
             self.flush(environment).await?;
-            if !self.reserve(environment, bytes) {
+            if !environment.try_hold(&mut self.reserved, bytes) {
                 return Err(out_of_memory(
                     &environment.account,
                     "a batch on its way to the shuffle",
                 ));
             }
-        } else if self.batches.is_empty() && !self.reserve(environment, bytes) {
+        } else if self.batches.is_empty() && !environment.try_hold(&mut self.reserved, bytes) {
             return Err(out_of_memory(
                 &environment.account,
                 "a batch on its way to the shuffle",
@@ -96,16 +97,6 @@ impl EdgeWriter {
         let batch = self.canonical.batch(batch);
         self.batches.push(batch.map_err(|error| internal(&error))?);
         Ok(())
-    }
-
-    fn reserve(&mut self, environment: &TaskEnvironment, bytes: u64) -> bool {
-        match &mut self.reserved {
-            Some(reserved) => reserved.try_grow(bytes),
-            None => {
-                self.reserved = environment.account.try_reserve(bytes);
-                self.reserved.is_some()
-            }
-        }
     }
 
     /// Turns what was collected into one segment for each partition.

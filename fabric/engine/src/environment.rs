@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, FunctionUsage, Meters, Problem, lock};
 use weft_protocol::GuestTook;
-use weft_sandbox::{Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns};
+use weft_sandbox::{
+    Component, Guest, GuestSettings, MemoryAccount, Reservation, TaskLog, monotonic_ns,
+};
 
 use crate::plan::{FunctionPlan, StagePlan};
 
@@ -65,6 +67,18 @@ impl TaskEnvironment {
             |one: &&FunctionUsage| one.stage == function.stage && one.function == function.label;
         let before = usage.iter().find(same);
         before.map_or(0, |one| one.billed.guest_cpu_ns)
+    }
+
+    /// Adds `bytes` of the task's memory to what is held; false, and nothing changed, where the limit does not allow it.
+    #[must_use]
+    pub(crate) fn try_hold(&self, held: &mut Option<Reservation>, bytes: u64) -> bool {
+        match held {
+            Some(held) => held.try_grow(bytes),
+            None => {
+                *held = self.account.try_reserve(bytes);
+                held.is_some()
+            }
+        }
     }
 
     /// Fails where the job was cancelled.

@@ -119,10 +119,13 @@ impl ExchangeWriter {
         }
         self.rows += n as u64;
         let held = self.reserved.as_ref().map_or(0, Reservation::bytes);
-        if held > 0 && (held + bytes > self.budget_bytes || !self.reserve(environment, bytes)) {
+        if held > 0
+            && (held + bytes > self.budget_bytes
+                || !environment.try_hold(&mut self.reserved, bytes))
+        {
             self.flush()?;
         }
-        if self.batches.is_empty() && !self.reserve(environment, bytes) {
+        if self.batches.is_empty() && !environment.try_hold(&mut self.reserved, bytes) {
             return Err(out_of_memory(
                 &environment.account,
                 "a batch on its way to the exchange",
@@ -133,16 +136,6 @@ impl ExchangeWriter {
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options);
         self.batches.push(batch.map_err(|error| internal(&error))?);
         Ok(())
-    }
-
-    fn reserve(&mut self, environment: &TaskEnvironment, bytes: u64) -> bool {
-        match &mut self.reserved {
-            Some(reserved) => reserved.try_grow(bytes),
-            None => {
-                self.reserved = environment.account.try_reserve(bytes);
-                self.reserved.is_some()
-            }
-        }
     }
 
     /// Writes what was collected: a segment for each partition that has rows.

@@ -86,7 +86,7 @@ impl ShuffleSource<'_> {
                 // Reserved before it is decoded; past the budget, what is there goes to a run first.
                 let size = grouped_segment_bytes(&segment);
                 let held = reserved.as_ref().map_or(0, Reservation::bytes);
-                let fits = held + size <= budget_bytes && grow(environment, &mut reserved, size);
+                let fits = held + size <= budget_bytes && environment.try_hold(&mut reserved, size);
                 if !fits {
                     if !batches.is_empty() {
                         let batches = std::mem::take(&mut batches);
@@ -99,7 +99,7 @@ impl ShuffleSource<'_> {
                     if runs.len() == RUNS_MAX {
                         runs = self.merge_pass(environment, runs, &mut read).await?;
                     }
-                    if !grow(environment, &mut reserved, size) {
+                    if !environment.try_hold(&mut reserved, size) {
                         return Err(out_of_memory(
                             &environment.account,
                             "a segment of the shuffle",
@@ -287,16 +287,6 @@ impl ShuffleSource<'_> {
         match held {
             Some((chunk, _)) => self.push(environment, flow, chunk).await,
             None => Ok(()),
-        }
-    }
-}
-
-fn grow(environment: &TaskEnvironment, reserved: &mut Option<Reservation>, bytes: u64) -> bool {
-    match reserved {
-        Some(reserved) => reserved.try_grow(bytes),
-        None => {
-            *reserved = environment.account.try_reserve(bytes);
-            reserved.is_some()
         }
     }
 }

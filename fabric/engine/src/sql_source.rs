@@ -96,9 +96,8 @@ impl SqlSources {
         })
     }
 
-    /// The part of an edge that is this task's: objects by writing task, and the partition of each. Nothing if the
-    /// leaf is for other tasks of the stage.
-    fn share(&self, edge: &EdgeLeaf) -> Result<Share, Problem> {
+    /// The part of an edge that is this task's. Nothing if the leaf is for other tasks of the stage.
+    fn share(&self, edge: &EdgeLeaf) -> Result<Share<'_>, Problem> {
         let n_readers = edge.read.tasks.map_or(u32::MAX, |range| range.count);
         let reader = match edge.read.tasks {
             Some(range) => range.position(self.task),
@@ -116,21 +115,20 @@ impl SqlSources {
             );
             Problem::new(ErrorCode::Internal, detail)
         })?;
-        let objects = (0u32..).zip(&input.objects);
-        let objects = objects.filter_map(|(task, object)| Some((task, object.clone()?)));
-        let mut objects: VecDeque<(u32, ObjectRef)> = objects.collect();
-        let partition = match edge.read.mode {
-            ReadMode::Partitioned => reader,
-            ReadMode::Broadcast => 0,
+        let n = input.objects.len();
+        let (writers, partition) = match edge.read.mode {
+            ReadMode::Partitioned => (0..n, reader),
+            ReadMode::Broadcast => (0..n, 0),
             ReadMode::Sliced => {
-                let n = objects.len() as u64;
-                let at = |reader: u32| (n * u64::from(reader) / u64::from(n_readers)) as usize;
-                objects.truncate(at(reader + 1));
-                objects.drain(..at(reader));
-                0
+                let at = |reader: u64| (n as u64 * reader / u64::from(n_readers)) as usize;
+                (at(u64::from(reader))..at(u64::from(reader) + 1), 0)
             }
         };
-        Ok(Share { objects, partition })
+        Ok(Share {
+            first: writers.start as u32,
+            objects: &input.objects[writers],
+            partition,
+        })
     }
 
     /// Sums over what the task has read, by edge of the stage. A segment that nobody pulled, because a limit was
@@ -140,19 +138,19 @@ impl SqlSources {
         let mut read = Vec::new();
         for (position, leaf) in (0..).zip(self.leaves()) {
             let Leaf::Edge(edge) = leaf else { continue };
-            let Share { objects, partition } = self.share(edge)?;
+            let share = self.share(edge)?;
             let mut sums = Sums::default();
-            for (task, object) in &objects {
-                let segments = self
-                    .reader
-                    .segments(object, *task, edge.read.edge, partition);
-                for segment in segments
+            for (task, object) in share.of_writers(0..share.objects.len()) {
+                let (edge_number, partition) = (edge.read.edge, share.partition);
+                let segments = self.reader.segments(object, task, edge_number, partition);
+                let segments = segments
                     .await
-                    .map_err(|error| of_writer(&edge.from, &error))?
-                {
-                    let counts = lock(&self.counts);
-                    let was_read = counts.read.contains(&(position, *task, segment.sequence()));
-                    if was_read || !counts.ended.contains(&(position, *task)) {
+                    .map_err(|error| of_writer(&edge.from, &error))?;
+                let counts = lock(&self.counts);
+                let has_ended = counts.ended.contains(&(position, task));
+                for segment in segments {
+                    let read = (position, task, segment.sequence());
+                    if !has_ended || counts.read.contains(&read) {
                         sums.add(&segment.sums());
                     }
                 }
@@ -193,19 +191,18 @@ impl Sources for SqlSources {
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {
         match self.leaf(leaf)? {
             Leaf::Edge(edge) => {
-                let Share {
-                    mut objects,
-                    partition,
-                } = self.share(edge)?;
-                if edge.per_writer {
-                    objects = objects.drain(..).skip(stream).take(1).collect();
-                }
+                let share = self.share(edge)?;
+                let writers = match edge.per_writer {
+                    true => stream..stream + 1,
+                    false => 0..share.objects.len(),
+                };
+                let objects = share.of_writers(writers);
                 let rows = EdgeStream {
                     leaf,
                     edge: edge.read.edge,
-                    partition,
+                    partition: share.partition,
                     from: edge.from.clone(),
-                    objects,
+                    objects: objects.map(|(task, one)| (task, one.clone())).collect(),
                     object: None,
                     segments: VecDeque::new(),
                     batches: VecDeque::new(),
@@ -241,11 +238,22 @@ impl Sources for SqlSources {
     }
 }
 
-/// A task's part of an edge.
+/// A task's part of an edge: what writers wrote that stand side by side.
 #[derive(Default)]
-struct Share {
-    objects: VecDeque<(u32, ObjectRef)>,
+struct Share<'a> {
+    /// Position of the first writer in its stage.
+    first: u32,
+    objects: &'a [Option<ObjectRef>],
     partition: u32,
+}
+
+impl<'a> Share<'a> {
+    /// Objects of some of the writers, by position in the share; each with the position of its writer in the stage.
+    fn of_writers(&self, writers: Range<usize>) -> impl Iterator<Item = (u32, &'a ObjectRef)> {
+        let numbered = (self.first..).zip(self.objects);
+        let wanted = numbered.skip(writers.start).take(writers.len());
+        wanted.filter_map(|(task, object)| Some((task, object.as_ref()?)))
+    }
 }
 
 /// Rows that other tasks wrote, in the order of tasks and segments.
@@ -432,3 +440,6 @@ impl FileRows {
         Ok(batch)
     }
 }
+
+#[cfg(test)]
+mod tests;
