@@ -71,7 +71,7 @@ fn places(work: &Work) -> Vec<(&str, &'static [FunctionKind])> {
             });
             combine.chain(reduce).collect()
         }
-        Work::Sql { .. } => Vec::new(),
+        Work::Sql { .. } | Work::Union { .. } => Vec::new(),
     }
 }
 

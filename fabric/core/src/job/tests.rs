@@ -317,6 +317,63 @@ fn sql_stages_that_are_wrong_are_refused() {
 }
 
 #[test]
+fn unions_read_several() {
+    let of = |stage: Value| {
+        move |document: &mut Value| {
+            let joined = join(document);
+            *joined = stage.clone();
+            joined["name"] = json!("joined");
+        }
+    };
+    let mut document = weblog();
+    of(json!({ "union": ["daily", "users"], "partitions": 2 }))(&mut document);
+    let spec = decode(&document).expect("it is right");
+    let expected = Work::Union {
+        from: vec!["daily".into(), "users".into()],
+        partitions: Some(2),
+    };
+    assert_eq!(spec.stages[2].work, expected);
+    assert_eq!(
+        spec.stages[2].reads().collect::<Vec<_>>(),
+        ["daily", "users"]
+    );
+
+    let path = "stage[2].union";
+    check(
+        of(json!({ "union": ["daily"] })),
+        &[(path, "less than two")],
+    );
+    check(
+        of(json!({ "union": ["daily", "daily"] })),
+        &[(path, "`daily` is there twice")],
+    );
+    check(
+        of(json!({ "union": ["daily", "usrs"] })),
+        &[(path, "`usrs` users")],
+    );
+    check(
+        of(json!({ "union": ["daily", "joined"] })),
+        &[(path, "by way of `joined`, its own rows")],
+    );
+    check(
+        of(json!({ "union": ["daily", "users"], "from": "daily" })),
+        &[("stage[2].from", "leave it out")],
+    );
+    check(
+        of(json!({ "union": ["daily", "users"], "folder": "/a" })),
+        &[("stage[2].folder", "with `sql`")],
+    );
+    for (key, value) in [("map", "weblog/parse"), ("sql", "SELECT 1 AS a")] {
+        let mut stage = json!({ "union": ["daily", "users"] });
+        stage[key] = json!(value);
+        if key == "sql" {
+            stage["from"] = json!(["daily", "users"]);
+        }
+        check(of(stage), &[("stage[2]", "one of")]);
+    }
+}
+
+#[test]
 fn sql_stages_read_what_there_is() {
     let from = |names: &'static [&'static str]| move |d: &mut Value| join(d)["from"] = json!(names);
     let path = "stage[2].from";

@@ -14,6 +14,7 @@ mod patterns;
 mod splits;
 mod sql;
 mod stages;
+mod union;
 #[cfg(test)]
 mod tests;
 
@@ -90,7 +91,7 @@ impl<'a> Planner<'a> {
             let by_stage = spec
                 .stages
                 .iter()
-                .filter(|stage| !matches!(stage.work, Work::Sql { .. }) || has_dead_letters(input))
+                .filter(|stage| !is_statement(&stage.work) || has_dead_letters(input))
                 .any(|stage| stage.reads().any(|from| from == input.name));
             if by_stage || outputs_of(spec, &input.name).next().is_some() {
                 let outlet = self.input(input)?;
@@ -132,6 +133,9 @@ impl<'a> Planner<'a> {
                         partitions: *partitions,
                     };
                     self.sql(stage, work, &outlets).await?
+                }
+                Work::Union { from, partitions } => {
+                    self.union(stage, from, *partitions, &outlets).await?
                 }
             };
             self.note_columns(&stage.name, &outlet.schema);
@@ -253,6 +257,11 @@ fn check_bounds(stages: &[StageShape]) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// Whether a stage reads its inputs by a plan of DataFusion.
+fn is_statement(work: &Work) -> bool {
+    matches!(work, Work::Sql { .. } | Work::Union { .. })
 }
 
 fn has_dead_letters(input: &InputSpec) -> bool {

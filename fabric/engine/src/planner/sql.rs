@@ -11,7 +11,7 @@ use weft_core::job::{
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{EdgeRead, ReadMode, TaskRange};
 use weft_sandbox::type_name;
-use weft_sql::{LeafPlan, Options, Out, SqlStage, Table};
+use weft_sql::{LeafPlan, Options, Out, SqlStage, Statement, Table};
 
 use super::draft::{Draft, node, small};
 use super::inputs::{Listed, list};
@@ -40,7 +40,7 @@ pub(super) struct SqlWork<'a> {
 }
 
 /// Rows of a table.
-enum Origin {
+pub(super) enum Origin {
     Files {
         name: String,
         format: InputFormat,
@@ -70,9 +70,7 @@ impl Planner<'_> {
             problem.detail = format!("stage `{}`: {}", stage.name, problem.detail);
             problem
         };
-        let session = self.session.clone();
-        let parsed = guarded(async { session.parse(work.sql) }).await;
-        let statement = parsed.map_err(gave_up).flatten().map_err(of_stage)?;
+        let statement = self.parse(work.sql).await.map_err(of_stage)?;
         let names = statement.tables();
         if let Some(unread) = work.from.iter().find(|name| !names.contains(name)) {
             let mut detail = format!(
@@ -84,10 +82,29 @@ impl Planner<'_> {
             }
             return Err(of_stage(Problem::new(ErrorCode::InvalidJob, detail)));
         }
+        let read = self.tables(&work, names, outlets).map_err(of_stage)?;
+        let planned = self.plan_sql(statement, read, work.partitions).await;
+        let (planned, origins) = planned.map_err(of_stage)?;
+        self.add_sql(stage, planned, &origins).map_err(of_stage)
+    }
+
+    pub(super) async fn parse(&self, sql: &str) -> Result<Statement, Problem> {
+        let parsed = guarded(async { self.session.parse(sql) }).await;
+        parsed.map_err(gave_up).flatten()
+    }
+
+    /// Finds the rows of tables by name, as far as they are there.
+    pub(super) fn tables(
+        &mut self,
+        work: &SqlWork<'_>,
+        names: Vec<String>,
+        outlets: &BTreeMap<&str, Outlet>,
+    ) -> Result<(Vec<Table>, Vec<Origin>), Problem> {
         let (mut tables, mut origins) = (Vec::new(), Vec::new());
         for name in names {
-            let origin = self.origin(&work, &name, outlets).map_err(of_stage)?;
-            let Some(origin) = origin else { continue };
+            let Some(origin) = self.origin(work, &name, outlets)? else {
+                continue;
+            };
             let bytes = match &origin {
                 Origin::Files { listed, .. } => Some(listed.bytes),
                 Origin::Rows(_) => None,
@@ -101,6 +118,16 @@ impl Planner<'_> {
             });
             origins.push(origin);
         }
+        Ok((tables, origins))
+    }
+
+    /// Plans a statement over its tables and cuts it.
+    pub(super) async fn plan_sql(
+        &self,
+        statement: Statement,
+        (tables, origins): (Vec<Table>, Vec<Origin>),
+        partitions: Option<u32>,
+    ) -> Result<(Vec<SqlStage>, Vec<Origin>), Problem> {
         // The size of what other stages make of the inputs is not known.
         let read_bytes = origins.iter().map(|origin| match origin {
             Origin::Files { listed, .. } => Some(listed.bytes),
@@ -108,20 +135,21 @@ impl Planner<'_> {
         });
         let read_bytes = read_bytes.sum::<Option<u64>>().unwrap_or(self.input_bytes);
         let options = Options {
-            tasks: work.partitions.unwrap_or_else(|| partitions_of(read_bytes)),
+            tasks: partitions.unwrap_or_else(|| partitions_of(read_bytes)),
             broadcast: true,
             hash_joins: true,
             started_ms: self.request.started_ms,
         };
         let is_known = tables.len() == statement.tables().len();
-        let planned = guarded(Box::pin(session.plan(statement, tables, &options))).await;
-        let planned = planned.map_err(gave_up).flatten().map_err(|mut problem| {
+        let planned = self.session.plan(statement, tables, &options);
+        let planned = guarded(Box::pin(planned)).await.map_err(gave_up);
+        let planned = planned.flatten().map_err(|mut problem| {
             if !is_known {
                 problem.detail += NO_SUCH_TABLE;
             }
-            of_stage(problem)
+            problem
         })?;
-        self.add_sql(stage, planned, &origins).map_err(of_stage)
+        Ok((planned, origins))
     }
 
     /// Finds the rows of a table: an input or a stage that the stage names, or files. Nothing if the name is
@@ -157,7 +185,7 @@ impl Planner<'_> {
     }
 
     /// Adds the stages that a statement was cut into. Rows come out of the last one.
-    fn add_sql(
+    pub(super) fn add_sql(
         &mut self,
         stage: &StageSpec,
         planned: Vec<SqlStage>,

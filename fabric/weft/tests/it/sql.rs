@@ -426,6 +426,75 @@ uri = "out/counted/"
 }
 
 #[test]
+fn a_union_has_the_rows_of_all() {
+    let desk = Desk::new();
+    job::deploy(&desk.server, "hello");
+    desk.write("old.csv", "name,age\nAda,36\nBob,9\n");
+    desk.write("new.json", "{\"age\": 20.5, \"name\": \"Cyd\"}\n");
+    desk.write("other.csv", "name\nDan\n");
+    let job = |union: &str| {
+        format!(
+            r#"
+name = "people"
+[input.old]
+format = "csv"
+uri = "old.csv"
+[input.new]
+format = "json"
+uri = "new.json"
+[input.other]
+format = "csv"
+uri = "other.csv"
+[[stage]]
+name = "all"
+union = {union}
+partitions = 2
+[[stage]]
+name = "grown"
+from = ["all"]
+sql = "SELECT name, age FROM \"all\" WHERE age > 10"
+[[stage]]
+name = "greeted"
+from = "all"
+map = "hello/greet"
+[output.all]
+from = "all"
+format = "csv"
+uri = "out/all/"
+[output.grown]
+from = "grown"
+format = "csv"
+uri = "out/grown/"
+[output.greeted]
+from = "greeted"
+format = "csv"
+uri = "out/greeted/"
+"#
+        )
+    };
+    let run = |union: &str| {
+        desk.write("job.toml", job(union));
+        let ran = desk.command(&["run", "job.toml"]).output();
+        ran.expect("it starts")
+    };
+    let ran = run(r#"["old", "new"]"#);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    assert_eq!(
+        rows(&desk.here("out/all")),
+        ["Ada,36.0", "Bob,9.0", "Cyd,20.5"]
+    );
+    assert_eq!(rows(&desk.here("out/grown")), ["Ada,36.0", "Cyd,20.5"]);
+    assert_eq!(rows(&desk.here("out/greeted")).len(), 3);
+
+    let ran = run(r#"["old", "other"]"#);
+    let said = text(&ran.stderr);
+    assert!(!ran.status.success());
+    for word in ["`all`", "`age`", "`other` has none", "[schema_mismatch]"] {
+        assert!(said.contains(word), "`{word}` is not in {said}");
+    }
+}
+
+#[test]
 fn queries_that_cannot_be_run_say_why() {
     let desk = Desk::new();
     desk.write_trips();
