@@ -86,9 +86,18 @@ impl SqlTask {
         Arc::clone(&self.sources)
     }
 
-    /// Pushes all rows into `flow`. The memory of the plan's operators is free after that.
+    /// Pushes all rows into `flow`, and tells how many bytes operators spilled. Their memory is free after that.
     pub(crate) async fn feed(
         mut self,
+        environment: &TaskEnvironment,
+        flow: &mut Flow,
+    ) -> (Result<(), Problem>, u64) {
+        let fed = self.pull(environment, flow).await;
+        (fed, self.rows.spilled_bytes())
+    }
+
+    async fn pull(
+        &mut self,
         environment: &TaskEnvironment,
         flow: &mut Flow,
     ) -> Result<(), Problem> {

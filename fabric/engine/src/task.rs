@@ -332,8 +332,9 @@ impl TaskRun {
         progress: &mut Progress,
     ) -> Result<(), Problem> {
         let sources = sql.sources();
-        let fed = sql.feed(environment, flow).await;
+        let (fed, spilled_bytes) = sql.feed(environment, flow).await;
         let read = sources.counted();
+        progress.own.spilled_bytes = spilled_bytes;
         progress.own.rows_in = read.rows;
         progress.own.bytes_read = read.file_bytes;
         progress.own.shuffle_bytes_read = read.shuffle_bytes;

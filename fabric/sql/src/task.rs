@@ -16,6 +16,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use futures::StreamExt;
 use weft_core::Problem;
 
+use crate::Plan;
 use crate::codec;
 use crate::cut::n_partitions;
 use crate::error::problem;
@@ -50,6 +51,7 @@ pub struct TaskMemory {
 
 /// Rows of a plan that runs.
 pub struct TaskRows {
+    plan: Plan,
     rows: SendableRecordBatchStream,
     schema: SchemaRef,
     keys: Option<HashKeys>,
@@ -73,6 +75,7 @@ impl TaskRows {
         });
         Ok(Self {
             rows: decoded.plan.execute(0, context)?,
+            plan: decoded.plan,
             schema: decoded.schema,
             keys,
         })
@@ -83,6 +86,11 @@ impl TaskRows {
         let batch = self.rows.next().await?;
         let batch = batch.and_then(|batch| restamp(batch, &self.schema));
         Some(batch.map_err(problem))
+    }
+
+    /// Bytes that operators have spilled so far. A run that was merged and written again counts again.
+    pub fn spilled_bytes(&self) -> u64 {
+        spilled_bytes(&self.plan)
     }
 
     /// Keys by which rows are placed, of a stage whose rows go by hash.
@@ -97,6 +105,13 @@ impl fmt::Debug for TaskRows {
         rows.field("schema", &self.schema).field("keys", &self.keys);
         rows.finish_non_exhaustive()
     }
+}
+
+fn spilled_bytes(plan: &Plan) -> u64 {
+    let metrics = plan.metrics();
+    let own = metrics.and_then(|metrics| metrics.spilled_bytes());
+    let below = plan.children().into_iter().map(spilled_bytes);
+    own.unwrap_or(0) as u64 + below.sum::<u64>()
 }
 
 /// Expressions by whose values rows are placed.

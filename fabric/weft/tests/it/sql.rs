@@ -495,6 +495,29 @@ uri = "out/greeted/"
 }
 
 #[test]
+fn a_sort_above_its_memory_spills_and_the_receipt_says_so() {
+    let desk = Desk::new();
+    let sql = "SELECT md5(CAST(value AS TEXT)) || md5(CAST(-value AS TEXT)) AS word \
+               FROM generate_series(1, 600000) ORDER BY word";
+    let of = |memory: &str, out: &str| {
+        let job = json!({
+            "name": "words",
+            "stage": [{ "name": "words", "sql": sql, "partitions": 1 }],
+            "limits": { "memory": memory },
+            "output": { "words": { "from": "words", "format": "csv", "uri": desk.here(out) } },
+        });
+        let ended = job::run(&desk.server, &job);
+        let spilled = ended["stages"][0]["spilled_bytes"].as_u64();
+        (rows(&desk.here(out)), spilled.expect("it is counted"))
+    };
+    let (in_memory, none) = of("1GiB", "large");
+    let (merged, spilled) = of("64MiB", "small");
+    assert_eq!(in_memory.len(), 600_000);
+    assert!(merged == in_memory, "the same rows in the same order");
+    assert!(none == 0 && spilled > 16 << 20, "{none}, {spilled}");
+}
+
+#[test]
 fn queries_that_cannot_be_run_say_why() {
     let desk = Desk::new();
     desk.write_trips();
