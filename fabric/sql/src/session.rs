@@ -31,6 +31,13 @@ use crate::task::{Sources, TaskMemory, TaskRows};
 /// The rule that decides distribution. Joins are normalised just before it.
 const DISTRIBUTION: &str = "EnsureRequirements";
 
+/// Columns of a statement's result.
+const RESULT_COLUMNS_MAX: usize = 4_096;
+/// Length of the name of a column in the result.
+const NAME_BYTES_MAX: usize = 4_096;
+/// Start of a name that is too long, as an error shows it.
+const NAME_SHOWN_CHARS: usize = 40;
+
 /// Choices for one statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -223,9 +230,25 @@ fn check_query(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// Refuses results with two columns of one name: functions and files tell columns by their names.
+/// Refuses results with two columns of one name: functions and files tell columns by their names. Refuses too many of
+/// them, and names that are too long, as an expression without a name may have them.
 fn check_names(plan: &Plan) -> Result<(), Problem> {
     let schema = plan.schema();
+    let too_large = |detail: String| Err(Problem::new(ErrorCode::TooLarge, detail));
+    let n = schema.fields().len();
+    if n > RESULT_COLUMNS_MAX {
+        return too_large(format!(
+            "the result has {n} columns; {RESULT_COLUMNS_MAX} are allowed"
+        ));
+    }
+    let mut fields = schema.fields().iter();
+    if let Some(long) = fields.find(|field| field.name().len() > NAME_BYTES_MAX) {
+        let start: String = long.name().chars().take(NAME_SHOWN_CHARS).collect();
+        return too_large(format!(
+            "the name of the column `{start}..` has {} bytes; {NAME_BYTES_MAX} are allowed: give it another name with AS",
+            long.name().len()
+        ));
+    }
     let names: Vec<&str> = schema
         .fields()
         .iter()
