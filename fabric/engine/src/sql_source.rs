@@ -178,6 +178,10 @@ impl SqlSources {
 }
 
 impl Sources for SqlSources {
+    fn check(&self) -> Result<(), Problem> {
+        check_cancel(&self.cancel)
+    }
+
     fn streams(&self, leaf: u32) -> usize {
         match self.leaf(leaf) {
             // A failure comes again when a stream is opened.

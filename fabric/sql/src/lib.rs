@@ -26,6 +26,7 @@ mod one;
 mod session;
 mod stage;
 mod statement;
+mod stop;
 mod table;
 mod task;
 mod variants;

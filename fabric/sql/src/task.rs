@@ -38,6 +38,8 @@ pub trait Sources: fmt::Debug + Send + Sync {
     /// Batches have the columns that the leaf's plan names, in that order and with those types.
     /// [`carried`](crate::carried) makes an item of a problem.
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem>;
+    /// Fails once the task is cancelled. A plan asks before it goes on with what it computes by itself.
+    fn check(&self) -> Result<(), Problem>;
 }
 
 /// Memory and disk of a task.

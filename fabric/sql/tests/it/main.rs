@@ -5,5 +5,6 @@ mod memory;
 mod plans;
 mod refusals;
 mod runner;
+mod stop;
 mod tpch;
 mod traps;

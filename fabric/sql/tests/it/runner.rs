@@ -286,6 +286,10 @@ impl TaskSources {
 }
 
 impl Sources for TaskSources {
+    fn check(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn streams(&self, leaf: u32) -> usize {
         match self.place(leaf).0 {
             LeafPlan::Exchange {
