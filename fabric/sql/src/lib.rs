@@ -28,6 +28,7 @@ mod stage;
 mod statement;
 mod table;
 mod task;
+mod text;
 mod variants;
 
 pub use error::{carried, problem};
@@ -37,5 +38,6 @@ pub use stage::{LeafPlan, Out, SqlStage, Variant};
 pub use statement::Statement;
 pub use table::Table;
 pub use task::{HashKeys, Sources, TaskMemory, TaskRows};
+pub use text::PlanLine;
 
 pub(crate) type Plan = Arc<dyn ExecutionPlan>;

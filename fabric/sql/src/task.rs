@@ -13,9 +13,11 @@ use datafusion::execution::memory_pool::{MemoryLimit, MemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::metrics::MetricsSet;
 use futures::StreamExt;
 use weft_core::Problem;
 
+use crate::Plan;
 use crate::codec;
 use crate::cut::n_partitions;
 use crate::error::problem;
@@ -51,6 +53,8 @@ pub struct TaskMemory {
 /// Rows of a plan that runs.
 pub struct TaskRows {
     rows: SendableRecordBatchStream,
+    /// Counters of the operators. Not the plan itself: a join in it would keep its rows to the end.
+    metrics: Vec<MetricsSet>,
     schema: SchemaRef,
     keys: Option<HashKeys>,
 }
@@ -71,8 +75,12 @@ impl TaskRows {
         let keys = (!decoded.keys.is_empty()).then_some(HashKeys {
             expressions: decoded.keys,
         });
+        let rows = decoded.plan.execute(0, context)?;
+        let mut metrics = Vec::new();
+        collect_metrics(&decoded.plan, &mut metrics);
         Ok(Self {
-            rows: decoded.plan.execute(0, context)?,
+            rows,
+            metrics,
             schema: decoded.schema,
             keys,
         })
@@ -83,6 +91,12 @@ impl TaskRows {
         let batch = self.rows.next().await?;
         let batch = batch.and_then(|batch| restamp(batch, &self.schema));
         Some(batch.map_err(problem))
+    }
+
+    /// Bytes that operators have written to disk so far, for want of memory.
+    pub fn spilled_bytes(&self) -> u64 {
+        let sets = self.metrics.iter().filter_map(MetricsSet::spilled_bytes);
+        sets.fold(0, |sum: u64, bytes| sum.saturating_add(bytes as u64))
     }
 
     /// Keys by which rows are placed, of a stage whose rows go by hash.
@@ -115,6 +129,14 @@ impl HashKeys {
         };
         let values = self.expressions.iter().map(value);
         values.collect::<Result<Vec<_>>>().map_err(problem)
+    }
+}
+
+/// Collects the counters of a plan that was started. They go on counting.
+fn collect_metrics(plan: &Plan, metrics: &mut Vec<MetricsSet>) {
+    metrics.extend(plan.metrics());
+    for child in plan.children() {
+        collect_metrics(child, metrics);
     }
 }
 
