@@ -86,12 +86,12 @@ impl SqlTask {
         Arc::clone(&self.sources)
     }
 
-    /// Pushes all rows into `flow`. The memory of the plan's operators is free after that.
+    /// Pushes all rows into `flow`, and returns the bytes that operators spilled. Their memory is free after that.
     pub(crate) async fn feed(
         mut self,
         environment: &TaskEnvironment,
         flow: &mut Flow,
-    ) -> Result<(), Problem> {
+    ) -> Result<u64, Problem> {
         while let Some(batch) = guarded(self.rows.next()).await.map_err(gave_up)? {
             environment.check_cancel()?;
             let batch = batch?;
@@ -104,7 +104,7 @@ impl SqlTask {
             };
             flow.push(environment, batch).await?;
         }
-        Ok(())
+        Ok(self.rows.spilled_bytes())
     }
 }
 

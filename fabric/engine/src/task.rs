@@ -339,7 +339,7 @@ impl TaskRun {
         progress.own.shuffle_bytes_read = read.shuffle_bytes;
         progress.own.bad_records = read.bad_records;
         progress.own.unknown_fields = read.unknown_fields;
-        fed?;
+        progress.own.spilled_bytes = fed?;
         progress.read = sources.finish().await?;
         if read.bad_records > 0 {
             let n = read.bad_records;
