@@ -314,6 +314,9 @@ pub(crate) struct RunArguments {
     /// Plan the job and show what it would do, without running it
     #[arg(long, conflicts_with = "detach")]
     pub(crate) check: bool,
+    /// Plan the job and show its stages and their operators, without running it
+    #[arg(long, conflicts_with_all = ["check", "detach"])]
+    pub(crate) explain: bool,
     /// Submit the job and return at once
     #[arg(long)]
     pub(crate) detach: bool,
@@ -323,7 +326,7 @@ pub(crate) struct RunArguments {
 }
 
 /// Arguments of `weft sql`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct SqlArguments {
     /// Query, or `-` for standard input
     #[arg(
@@ -354,6 +357,12 @@ pub(crate) struct SqlArguments {
     /// Plan the query and show its columns and tasks, without running it
     #[arg(long)]
     pub(crate) check: bool,
+    /// Plan the query and show its stages and their operators, without running it
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) explain: bool,
+    /// Run the query and show its plan as it ran, instead of its rows
+    #[arg(long, conflicts_with_all = ["check", "explain"])]
+    pub(crate) analyze: bool,
 }
 
 /// Formats of files with rows.
@@ -498,6 +507,9 @@ pub(crate) struct JobViewArguments {
     /// Show stages
     #[arg(long)]
     pub(crate) stages: bool,
+    /// Show the plan, with what each stage did
+    #[arg(long)]
+    pub(crate) plan: bool,
     /// Show tasks
     #[arg(long)]
     pub(crate) tasks: bool,
@@ -675,6 +687,8 @@ mod tests {
             &["--file", "-"],
             &["SELECT 1", "--output", "out", "--format", "csv"],
             &["SELECT 1", "--partitions", "10000", "--rows", "0"],
+            &["SELECT 1", "--explain", "--partitions", "2"],
+            &["SELECT 1", "--analyze", "--output", "out"],
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         }
@@ -688,6 +702,9 @@ mod tests {
             &["SELECT 1", "--partitions", "10001"],
             &["SELECT 1", "--rows", "100001"],
             &["SELECT 1", "--param", "x"],
+            &["SELECT 1", "--explain", "--analyze"],
+            &["SELECT 1", "--explain", "--check"],
+            &["SELECT 1", "--analyze", "--check"],
         ] {
             assert_eq!(parse(line).expect_err("wrong").exit_code(), 2, "{line:?}");
         }

@@ -456,9 +456,14 @@ fn querying(status: &'static str) -> (Server, Documents) {
             json!({"input_bytes": 2048, "stages": stages, "columns": [{"of": "query", "columns": columns}]}),
         )
     };
+    let plan = async || {
+        let stage = json!({"name": "query", "status": "done", "tasks_total": 3, "tasks_done": 3, "rows_read": 6});
+        Json(json!({"items": [{"stage": stage, "plan": {"reads": ["trips"]}}]}))
+    };
     let router = Router::new()
         .route("/v1/jobs", post(submit))
         .route("/v1/jobs/check", post(check))
+        .route("/v1/jobs/{id}/plan", get(plan))
         .route("/v1/jobs/{id}/events", get(events));
     (Server::start(router), documents)
 }
@@ -502,6 +507,43 @@ fn a_query_prints_its_rows_and_leaves_no_folder() {
     let rows = json!([["Berlin", 3], ["Paris", 2], ["Rome", 1]]);
     let expected = json!({"manifest": {"rows": 3}, "columns": ["city", "n"], "rows": rows});
     assert_eq!(document, expected);
+}
+
+#[test]
+fn a_query_is_explained_without_a_job_and_analyzed_with_one() {
+    let (server, documents) = querying("succeeded");
+    for explain in [
+        &["sql", "EXPLAIN SELECT 1"][..],
+        &["sql", "--explain", "SELECT 1"],
+    ] {
+        let done = server.weft(explain);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(
+            done.stdout.starts_with("reads 2.0 KiB\nquery: 3 tasks\n"),
+            "{done:?}"
+        );
+    }
+    assert!(documents.lock().expect("no panic before").is_empty());
+    for analyze in [
+        &["sql", "explain analyze SELECT 1"][..],
+        &["sql", "--analyze", "SELECT 1"],
+    ] {
+        let done = server.weft(analyze);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(
+            done.stdout
+                .starts_with("query: 3 tasks, done\n  | 6 rows in, 0 rows out\n"),
+            "{done:?}"
+        );
+        assert!(done.stdout.ends_with("\n  reads trips\n"), "{done:?}");
+        assert!(!last_output(&documents).1, "its folder has gone");
+        let documents = documents.lock().expect("no panic before");
+        let sql = &documents.last().expect("a job was sent")["stage"][0]["sql"];
+        assert_eq!(sql.as_str().expect("text").trim(), "SELECT 1");
+    }
+    let done = server.weft(&["sql", "EXPLAIN ANALYZE SELECT 1", "--json"]);
+    let document: Value = serde_json::from_str(&done.stdout).expect("one document");
+    assert_eq!(document["items"][0]["plan"], json!({"reads": ["trips"]}));
 }
 
 #[test]

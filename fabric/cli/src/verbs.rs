@@ -9,12 +9,14 @@
 //!   certs:       certs, on this machine    why:      why, of a job or of the queue
 //!   members:     members, of the group of controllers
 //!   sql:         sql, by way of run and show
+//!   explain:     --explain and --analyze, and the plan of a job
 //! ```
 
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod components;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod invoke;
 pub(crate) mod jobs;
 pub(crate) mod members;

@@ -188,6 +188,7 @@ impl Executor {
                     job: request.job.clone(),
                     result: Err(problem),
                     columns: Vec::new(),
+                    texts: Vec::new(),
                     usage: Vec::new(),
                 };
             }
@@ -206,6 +207,7 @@ impl Executor {
             job: request.job.clone(),
             result,
             columns: planner.columns,
+            texts: planner.texts,
             usage: planner.usage,
         }
     }

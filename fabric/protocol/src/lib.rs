@@ -10,6 +10,7 @@
 
 mod agent;
 mod compile;
+mod explain;
 pub mod frame;
 mod invocation;
 mod keys;
@@ -23,6 +24,10 @@ pub use agent::{
     RunningAttempt, RunningWork, ToAgent,
 };
 pub use compile::{ARTEFACT_BYTES_MAX, COMPILE_CPU_SECONDS_MAX, COMPILE_MEMORY_BYTES_MAX, Verdict};
+pub use explain::{
+    MAX_PLAN_LINE_BYTES, MAX_PLAN_TEXT_BYTES, MAX_STAGE_TEXT_BYTES, StageText, plan_line,
+    plan_text_key,
+};
 pub use invocation::{DEADLINE_MAX, OUTPUT_BYTES_MAX};
 pub use keys::{
     EARLIER_FINGERPRINTS, FINGERPRINT, artefact_key, attempt_key, component_key, job_prefix,

@@ -9,6 +9,7 @@ use weft_core::{
     LogLine, Meters, PinnedFunction, Problem, TaskId,
 };
 
+use crate::explain::StageText;
 use crate::keys::attempt_key;
 use crate::outputs::ManifestOutput;
 use crate::plan::{EdgeRef, ObjectRef, Plan, PublishedOutput, Sums, TaskCommit, TaskFailure};
@@ -139,6 +140,7 @@ impl FromExecutor {
             Self::Planned(reply) => Self::Planned(PlanReply {
                 result: Err(problem),
                 columns: Vec::new(),
+                texts: Vec::new(),
                 ..reply
             }),
             Self::Task(reply) => {
@@ -294,6 +296,9 @@ pub struct PlanReply {
     pub result: Result<Plan, Problem>,
     /// What comes out of inputs and stages, as far as planning got.
     pub columns: Vec<Columns>,
+    /// Plans of the stages for people, in the order of the plan, of a job that is only looked at.
+    #[serde(default)]
+    pub texts: Vec<StageText>,
     /// What planning used.
     pub usage: Vec<FunctionUsage>,
 }

@@ -29,6 +29,7 @@ mod statement;
 mod stop;
 mod table;
 mod task;
+mod text;
 mod variants;
 
 pub use error::{carried, problem};
@@ -38,5 +39,6 @@ pub use stage::{LeafPlan, Out, SqlStage, Variant};
 pub use statement::Statement;
 pub use table::Table;
 pub use task::{HashKeys, Sources, TaskMemory, TaskRows};
+pub use text::PlanLine;
 
 pub(crate) type Plan = Arc<dyn ExecutionPlan>;

@@ -13,6 +13,7 @@ use datafusion::execution::memory_pool::{MemoryLimit, MemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::metrics::MetricsSet;
 use futures::StreamExt;
 use weft_core::Problem;
 
@@ -53,8 +54,9 @@ pub struct TaskMemory {
 
 /// Rows of a plan that runs.
 pub struct TaskRows {
-    plan: Plan,
     rows: SendableRecordBatchStream,
+    /// Counters of the operators. Not the plan itself: a join in it would keep its rows to the end.
+    metrics: Vec<MetricsSet>,
     schema: SchemaRef,
     keys: Option<HashKeys>,
 }
@@ -75,9 +77,12 @@ impl TaskRows {
         let keys = (!decoded.keys.is_empty()).then_some(HashKeys {
             expressions: decoded.keys,
         });
+        let rows = decoded.plan.execute(0, context)?;
+        let mut metrics = Vec::new();
+        collect_metrics(&decoded.plan, &mut metrics);
         Ok(Self {
-            rows: decoded.plan.execute(0, context)?,
-            plan: decoded.plan,
+            rows,
+            metrics,
             schema: decoded.schema,
             keys,
         })
@@ -90,9 +95,10 @@ impl TaskRows {
         Some(batch.map_err(problem))
     }
 
-    /// Bytes that operators have spilled so far. A run that was merged and written again counts again.
+    /// Bytes that operators have written to disk so far, for want of memory.
     pub fn spilled_bytes(&self) -> u64 {
-        spilled_bytes(&self.plan)
+        let sets = self.metrics.iter().filter_map(MetricsSet::spilled_bytes);
+        sets.fold(0, |sum: u64, bytes| sum.saturating_add(bytes as u64))
     }
 
     /// Keys by which rows are placed, of a stage whose rows go by hash.
@@ -107,13 +113,6 @@ impl fmt::Debug for TaskRows {
         rows.field("schema", &self.schema).field("keys", &self.keys);
         rows.finish_non_exhaustive()
     }
-}
-
-fn spilled_bytes(plan: &Plan) -> u64 {
-    let metrics = plan.metrics();
-    let own = metrics.and_then(|metrics| metrics.spilled_bytes());
-    let below = plan.children().into_iter().map(spilled_bytes);
-    own.unwrap_or(0) as u64 + below.sum::<u64>()
 }
 
 /// Expressions by whose values rows are placed.
@@ -132,6 +131,14 @@ impl HashKeys {
         };
         let values = self.expressions.iter().map(value);
         values.collect::<Result<Vec<_>>>().map_err(problem)
+    }
+}
+
+/// Collects the counters of a plan that was started. They go on counting.
+fn collect_metrics(plan: &Plan, metrics: &mut Vec<MetricsSet>) {
+    metrics.extend(plan.metrics());
+    for child in plan.children() {
+        collect_metrics(child, metrics);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::job_file;
 use crate::terminal::text::{bytes, count, counted};
 use crate::terminal::{Choice, Interrupts, Output, Progress};
-use crate::verbs::receipt;
+use crate::verbs::{explain, receipt};
 
 /// How following a job ended.
 pub(crate) enum Ending {
@@ -34,6 +34,9 @@ pub(crate) async fn run(
     doubts.iter().for_each(|doubt| output.note(doubt));
     if arguments.check {
         return check(client, &document, output).await;
+    }
+    if arguments.explain {
+        return explain::explain(client, &document, output).await;
     }
     let (job, json) = submit(client, &document).await?;
     if arguments.detach {

@@ -22,6 +22,7 @@ use crate::failure::Failure;
 use crate::job_file::{self, Folder};
 use crate::terminal::text::{count, counted};
 use crate::terminal::{Interrupts, Output};
+use crate::verbs::explain::{self, Mode};
 use crate::verbs::run::{self, Ending, Watch};
 use crate::verbs::show;
 use crate::{Preview, Program};
@@ -40,7 +41,7 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs `weft sql`.
 ///
-/// Under `--json`, one document: that of `weft show`, or the job if it did not succeed.
+/// Under `--json`, one document: that of `weft show`, the plan if it was asked for, or the job if it did not succeed.
 ///
 /// Errors: `Usage` for a statement that is empty or too long, `JobEnded` if the job did not succeed,
 /// `Interrupted` if Ctrl-C cancelled it.
@@ -50,7 +51,7 @@ pub(crate) async fn sql(
     arguments: &SqlArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let statement = statement(arguments)?;
+    let (mode, statement) = explain::mode(arguments, statement(arguments)?);
     let folder = match &arguments.output {
         Some(folder) => folder.clone(),
         None => temporary_folder()?,
@@ -61,12 +62,19 @@ pub(crate) async fn sql(
     if arguments.check {
         return run::check(client, &document, output).await;
     }
+    if mode == Mode::Explain {
+        return explain::explain(client, &document, output).await;
+    }
     if arguments.output.is_some() {
         let job = finish(client, &document, output).await?;
+        if mode == Mode::Analyze {
+            return explain::of_job(client, &job.id, output).await;
+        }
         return show_kept(program, &job, arguments.rows, output);
     }
     create(Path::new(&folder))?;
     let shown = match finish(client, &document, output).await {
+        Ok(job) if mode == Mode::Analyze => explain::of_job(client, &job.id, output).await,
         Ok(job) => first_rows(program, &job, arguments.rows).and_then(|rows| print(&rows, output)),
         Err(failure) => Err(failure),
     };
@@ -277,8 +285,7 @@ mod tests {
             format: None,
             rows: 1_000,
             partitions: None,
-            param: Vec::new(),
-            check: false,
+            ..SqlArguments::default()
         }
     }
 

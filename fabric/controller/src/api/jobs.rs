@@ -181,7 +181,10 @@ pub(crate) async fn check(
     };
     let reply = api.components.check(&principal.tenant, request).await?;
     let plan = reply.result?;
-    let stage = |stage: &StageShape| json!({ "name": stage.name, "tasks_total": stage.n_tasks });
+    let stage = |(position, stage): (usize, &StageShape)| {
+        let text = reply.texts.get(position);
+        json!({ "name": stage.name, "tasks_total": stage.n_tasks, "plan": text })
+    };
     let columns = |columns: &Columns| {
         let list = columns.columns.iter();
         let list = list.map(|(name, data_type)| json!({ "name": name, "type": data_type }));
@@ -190,7 +193,7 @@ pub(crate) async fn check(
     Ok(Json(json!({
         "input_bytes": plan.input_bytes,
         "functions": functions.iter().map(PinnedFunction::label).collect::<Vec<_>>(),
-        "stages": plan.stages.iter().map(stage).collect::<Vec<_>>(),
+        "stages": plan.stages.iter().enumerate().map(stage).collect::<Vec<_>>(),
         "columns": reply.columns.iter().map(columns).collect::<Vec<_>>(),
     })))
 }

@@ -8,6 +8,7 @@ mod invoke;
 mod jobs;
 mod openapi;
 mod operations;
+mod plan;
 mod query;
 mod reply;
 mod stream;
@@ -114,6 +115,7 @@ fn router(api: Api) -> Router {
         )
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/stages", get(jobs::stages))
+        .route("/v1/jobs/{id}/plan", get(plan::show))
         .route("/v1/jobs/{id}/tasks", get(jobs::tasks))
         .route("/v1/jobs/{id}/events", get(events::stream))
         .route("/v1/jobs/{id}/logs", get(jobs::logs))

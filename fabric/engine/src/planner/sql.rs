@@ -14,6 +14,7 @@ use weft_sandbox::type_name;
 use weft_sql::{LeafPlan, Options, Out, SqlStage, Statement, Table};
 
 use super::draft::{Draft, node, small};
+use super::explain::SqlText;
 use super::inputs::{Listed, list};
 use super::stages::{Outlet, partitions_of};
 use super::{Planner, has_dead_letters, patterns};
@@ -221,6 +222,12 @@ impl Planner<'_> {
                 is_last,
             };
             let edge = edge_of(one.out, &schema);
+            let text = SqlText {
+                base,
+                operators: one.operators,
+                keys: one.keys,
+            };
+            self.sql_texts.insert(self.stages.len(), text);
             self.stages
                 .push(draft(stage, name, source, one.n_tasks, edge));
             if is_last {

@@ -17,6 +17,7 @@ mod determinism;
 #[cfg(feature = "etcd")]
 mod discovery;
 mod examples;
+mod explain;
 mod fixture;
 mod folder;
 mod formats;

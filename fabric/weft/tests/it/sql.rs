@@ -549,7 +549,6 @@ fn queries_that_cannot_be_run_say_why() {
         "INSERT INTO t VALUES (1)",
         "COPY (SELECT 1 AS a) TO 'out.csv'",
         "SET datafusion.execution.target_partitions = 1",
-        "EXPLAIN SELECT 1 AS a",
     ] {
         desk.refuses(other, &["[invalid_job]"]);
     }

@@ -174,6 +174,7 @@ impl Node {
                 FromExecutor::Planned(PlanReply {
                     result,
                     columns: Vec::new(),
+                    texts: Vec::new(),
                     usage: vec![usage(&format!("plan-{job}-{}", random.next()))],
                     job,
                 })
