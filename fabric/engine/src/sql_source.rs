@@ -192,6 +192,11 @@ impl Sources for SqlSources {
         }
     }
 
+    fn start_over(&self) {
+        // Bytes are counted by segment and by split, once each.
+        lock(&self.counts).rows = 0;
+    }
+
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {
         match self.leaf(leaf)? {
             Leaf::Edge(edge) => {

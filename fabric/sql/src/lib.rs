@@ -15,14 +15,18 @@ use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
 
+mod builds;
 mod codec;
 mod cut;
 mod error;
 mod facts;
 mod leaf;
 mod memory;
+mod merge_join;
 mod normalise;
 mod one;
+mod restart;
+mod sealed;
 mod session;
 mod stage;
 mod statement;

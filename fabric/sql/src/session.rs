@@ -20,6 +20,7 @@ use datafusion::sql::parser;
 use weft_core::{ErrorCode, Problem};
 
 use crate::Plan;
+use crate::builds::{BoundBuilds, BuildBytes, broadcast_limits};
 use crate::cut::cut;
 use crate::error::{planning, problem};
 use crate::normalise::NormaliseJoins;
@@ -28,7 +29,7 @@ use crate::statement::Statement;
 use crate::table::{Provider, Table};
 use crate::task::{Sources, TaskMemory, TaskRows};
 
-/// The rule that decides distribution. Joins are normalised just before it.
+/// The rule that decides distribution and sorts. Joins are normalised and bounded just before it.
 const DISTRIBUTION: &str = "EnsureRequirements";
 
 /// Columns of a statement's result.
@@ -45,8 +46,9 @@ pub struct Options {
     pub tasks: u32,
     /// Small sides of hash joins are read by every task, instead of both sides being exchanged.
     pub broadcast: bool,
-    /// Joins by hash where there is a choice, otherwise by sorting and merging.
-    pub hash_joins: bool,
+    /// Bytes that build sides of hash joins may take in a task, by estimate. Above that joins are by sorting and
+    /// merging, as all are with 0, and fewer sides are broadcast.
+    pub build_bytes: u64,
     /// The time that `now()` returns, in milliseconds since 1970.
     pub started_ms: u64,
 }
@@ -65,6 +67,7 @@ impl Session {
             .iter()
             .position(|rule| rule.name() == DISTRIBUTION)
             .expect("DataFusion decides distribution by a rule of this name");
+        rules.insert(distribution, Arc::new(BoundBuilds));
         rules.insert(distribution, Arc::new(NormaliseJoins));
         let mut builder = SessionStateBuilder::new()
             .with_config(settings())
@@ -126,11 +129,13 @@ impl Session {
         let mut state = SessionState::clone(&self.state);
         let settings = state.config_mut().options_mut();
         settings.execution.target_partitions = n_slices;
-        settings.optimizer.prefer_hash_join = options.hash_joins;
-        if !options.broadcast {
-            settings.optimizer.hash_join_single_partition_threshold = 0;
-            settings.optimizer.hash_join_single_partition_threshold_rows = 0;
-        }
+        settings.extensions.insert(BuildBytes(options.build_bytes));
+        let (bytes, rows) = match options.broadcast {
+            true => broadcast_limits(options.build_bytes),
+            false => (0, 0),
+        };
+        settings.optimizer.hash_join_single_partition_threshold = bytes;
+        settings.optimizer.hash_join_single_partition_threshold_rows = rows;
         let started_ms = i64::try_from(options.started_ms).ok();
         let mut properties = ExecutionProps::new();
         properties.query_execution_start_time =

@@ -23,6 +23,7 @@ use crate::plan::{
     EdgeLeaf, EdgePlan, EdgeRows, FileSplit, FilesLeaf, FilesPlan, Leaf, NodeWork, Part, Source,
     SqlPlan, SqlVariant,
 };
+use crate::sql_task::build_bytes;
 use crate::untrusted::guarded;
 
 /// Advice for whoever names a table that is not there.
@@ -138,7 +139,7 @@ impl Planner<'_> {
         let options = Options {
             tasks: partitions.unwrap_or_else(|| partitions_of(read_bytes)),
             broadcast: true,
-            hash_joins: true,
+            build_bytes: build_bytes(stage.limits.memory_bytes),
             started_ms: self.request.started_ms,
         };
         let is_known = tables.len() == statement.tables().len();

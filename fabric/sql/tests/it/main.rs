@@ -2,6 +2,7 @@
 
 mod data;
 mod explain;
+mod joins;
 mod memory;
 mod plans;
 mod refusals;
