@@ -10,6 +10,7 @@ mod openapi;
 mod operations;
 mod query;
 mod reply;
+mod rows;
 mod stream;
 mod views;
 
@@ -37,6 +38,7 @@ use crate::archive::Archives;
 use crate::components::Components;
 use crate::folders::Folders;
 use crate::invocations::Invocations;
+use crate::kept_outputs::KeptOutputs;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::replica::Replica;
@@ -85,6 +87,7 @@ pub(crate) struct Api {
     pub(crate) token: Arc<str>,
     pub(crate) address: SocketAddr,
     pub(crate) allowed: Arc<AllowedSources>,
+    pub(crate) kept_outputs: KeptOutputs,
 }
 
 fn router(api: Api) -> Router {
@@ -118,6 +121,7 @@ fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/events", get(events::stream))
         .route("/v1/jobs/{id}/logs", get(jobs::logs))
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
+        .route("/v1/jobs/{id}/outputs/{name}/rows", get(rows::rows))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/usage", get(operations::usage))
         .route("/v1/nodes", get(operations::nodes))
