@@ -32,6 +32,7 @@ mod openapi;
 mod outputs;
 mod python;
 mod random;
+mod results;
 mod server;
 mod sql;
 mod streams;
