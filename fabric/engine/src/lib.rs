@@ -26,6 +26,8 @@ mod plan;
 mod planner;
 mod preview;
 mod problems;
+mod row_decoder;
+mod rows;
 mod running_guest;
 mod scan;
 mod schema;
@@ -41,5 +43,6 @@ mod untrusted;
 pub use executor::Executor;
 
 pub use preview::{TextRow, preview};
+pub use row_decoder::{RowDecoder, TextRows};
 pub use stream::Outbox;
 pub use untrusted::is_decoding;

@@ -128,7 +128,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     body: Bytes,
 ) -> ApiResult<(StatusCode, [(HeaderName, String); 1], Json<Value>)> {
-    let spec = decode(&body)?;
+    let spec = decode(&api, &body)?;
     let idempotency = idempotency(&headers, &body)?;
     let id = new_id()?;
     let mut submitted = api.traces.submitted(&id, &trace);
@@ -166,7 +166,7 @@ pub(crate) async fn check(
     principal: Principal,
     body: Bytes,
 ) -> ApiResult<Json<Value>> {
-    let spec = decode(&body)?;
+    let spec = decode(&api, &body)?;
     let functions = match api.replica.state().tenant(&principal.tenant) {
         Some(tenant) => tenant.pin_functions(&spec),
         None => Tenant::default().pin_functions(&spec),
@@ -198,12 +198,15 @@ pub(crate) async fn check(
     })))
 }
 
-fn decode(body: &[u8]) -> Result<JobSpec, Problem> {
+/// A job out of its document. What the cluster keeps of it has the bounds of this controller.
+fn decode(api: &Api, body: &[u8]) -> Result<JobSpec, Problem> {
     let document: Value = serde_json::from_slice(body).map_err(|error| {
         let detail = format!("the body is not JSON: {error}");
         Problem::new(ErrorCode::InvalidJob, detail)
     })?;
-    job::decode(&document)
+    let mut spec = job::decode(&document)?;
+    spec.bound_kept(api.kept_outputs.max_bytes);
+    Ok(spec)
 }
 
 fn new_id() -> Result<JobId, Problem> {

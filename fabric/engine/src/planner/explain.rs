@@ -211,10 +211,12 @@ fn sink_line(sink: &SinkPlan) -> String {
             names(&sink.schema, &sink.partition_by)
         ),
     };
-    let (output, format, folder) = (&sink.output, sink.format.name(), &sink.folder);
-    plan_line(format_args!(
-        "to the output {output}: {format} in {folder}{folders}"
-    ))
+    let (output, format) = (&sink.output, sink.format.name());
+    let place = match sink.max_kept_bytes {
+        Some(_) => ", kept".to_owned(),
+        None => format!(" in {}{folders}", sink.folder),
+    };
+    plan_line(format_args!("to the output {output}: {format}{place}"))
 }
 
 fn columns(schema: &Schema) -> String {

@@ -20,7 +20,6 @@ mod union;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -156,8 +155,9 @@ impl<'a> Planner<'a> {
         }
         self.check_appends()?;
         for output in spec.outputs.iter().filter(|_| !self.request.check) {
-            prepare_output(Path::new(&output.path), &self.request.job)
-                .map_err(|error| error.problem())?;
+            let (job, blobs) = (&self.request.job, self.blobs);
+            let prepared = prepare_output(&blobs.output_folder(job, output), job);
+            prepared.map_err(|error| error.problem())?;
         }
         self.write().await
     }

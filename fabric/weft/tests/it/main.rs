@@ -33,6 +33,7 @@ mod openapi;
 mod outputs;
 mod python;
 mod random;
+mod results;
 mod server;
 mod sql;
 mod sql_guards;

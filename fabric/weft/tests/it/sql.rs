@@ -12,13 +12,12 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
-use crate::clock::until_empty;
 use crate::cluster::Cluster;
 use crate::fixture::Place;
+use crate::job;
 use crate::outputs::rows;
 use crate::random::Random;
 use crate::server::{Server, Setup, weft};
-use crate::{folder, job};
 
 /// Files of the table `orders`, and rows of each.
 const ORDERS: (i64, i64) = (4, 500);
@@ -35,9 +34,7 @@ impl Desk {
     pub(crate) fn new() -> Desk {
         let place = Place::new();
         let server = Server::start(&place.data(), &Setup::default());
-        for name in ["here", "temporary"] {
-            fs::create_dir(place.path(name)).expect("it is made");
-        }
+        fs::create_dir(place.path("here")).expect("it is made");
         Desk { server, place }
     }
 
@@ -75,17 +72,14 @@ impl Desk {
         let mut command = self.server.cli(arguments);
         command
             .current_dir(self.place.path("here"))
-            .env("TMPDIR", self.place.path("temporary"));
+            .env("TMPDIR", "/nowhere");
         command
     }
 
-    /// Runs `weft sql`. It leaves no temporary folder, however it ends.
+    /// Runs `weft sql`, which needs no temporary folder.
     pub(crate) fn sql(&self, arguments: &[&str]) -> Output {
         let ran = self.command(&[&["sql"][..], arguments].concat()).output();
-        let ran = ran.expect("it starts");
-        let temporary = self.place.path("temporary");
-        until_empty("the temporary folder goes", || folder::names(&temporary));
-        ran
+        ran.expect("it starts")
     }
 
     /// Standard output of a query that succeeds, and the last line of standard error.

@@ -182,7 +182,7 @@ impl Node {
             Doing::Publishing(job) => {
                 let output = PublishedOutput {
                     name: "out".into(),
-                    uri: "file:///out".into(),
+                    uri: Some("file:///out".into()),
                     files: 0,
                     rows: 0,
                     bytes: 0,
