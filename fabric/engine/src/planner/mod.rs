@@ -5,6 +5,8 @@
 
 mod bind;
 mod draft;
+mod folders;
+mod footers;
 mod inputs;
 #[cfg(test)]
 mod mutants;
@@ -14,6 +16,7 @@ mod patterns;
 mod splits;
 mod sql;
 mod stages;
+mod tables;
 #[cfg(test)]
 mod tests;
 
