@@ -107,7 +107,8 @@ impl FileTable {
         };
         let one_row = || {
             let fields = self.listed.schema.fields().iter();
-            (1, fields.map(|field| width(field.data_type())).sum())
+            let bytes = fields.map(|field| width(field.data_type()));
+            (1, bytes.sum::<u64>())
         };
         let bytes = splits.iter().map(|split| match split.part {
             Part::Bytes { start, end } => end.saturating_sub(start),
