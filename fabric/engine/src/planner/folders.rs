@@ -22,7 +22,7 @@ struct Folder {
     place: Place,
 }
 
-/// Position of a folder in the paths of files, past whose `**` it stands or not.
+/// Position of a folder in the paths of files: from their end if it stands behind `**`.
 #[derive(Clone, Copy)]
 enum Place {
     FromStart(usize),
