@@ -125,6 +125,13 @@ impl Operator {
     ];
 }
 
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Self::ALL.iter().find(|(_, one)| one == self);
+        f.write_str(found.map_or("", |(name, _)| name))
+    }
+}
+
 impl FromStr for Comparison {
     type Err = ();
 
@@ -161,9 +168,7 @@ fn unquoted(value: &str) -> String {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let operator = Operator::ALL.iter().find(|(_, one)| *one == self.operator);
-        let operator = operator.map_or("", |(name, _)| name);
-        write!(f, "{} {operator} {}", self.column, self.value)
+        write!(f, "{} {} {}", self.column, self.operator, self.value)
     }
 }
 

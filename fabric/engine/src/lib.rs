@@ -17,6 +17,7 @@ mod environment;
 mod exchange;
 mod executor;
 mod flow;
+mod folders;
 mod grouping;
 mod hex;
 mod invoke;

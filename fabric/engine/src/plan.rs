@@ -8,6 +8,8 @@ use weft_core::job::{BadRecords, InputFormat, OutputFormat};
 use weft_core::{Digest, JobId, Limits};
 use weft_protocol::{EdgeRead, EdgeRef, TaskRange};
 
+use crate::folders::FolderColumns;
+
 /// What the tasks of one stage do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StagePlan {
@@ -114,6 +116,9 @@ pub(crate) struct FilesLeaf {
     /// Task `tasks.first + i` reads the splits from `slices[i]` to `slices[i + 1]`.
     pub(crate) slices: Vec<u32>,
     pub(crate) tasks: TaskRange,
+    /// Columns that the names of folders give, behind those of the files.
+    #[serde(default)]
+    pub(crate) folders: Option<FolderColumns>,
     /// Positions of the columns that are wanted, where the files are read with others; all where there is no list.
     pub(crate) columns: Option<Vec<usize>>,
     /// Rows after which a task may stop.

@@ -342,15 +342,8 @@ impl TaskRun {
         progress.own.unknown_fields = read.unknown_fields;
         fed?;
         progress.read = sources.finish().await?;
-        if read.bad_records > 0 {
-            let n = read.bad_records;
-            let what = format!("{n} records could not be read and were left out");
-            environment.log.note("warn", &what);
-        }
-        if read.unknown_fields > 0 {
-            let n = read.unknown_fields;
-            let what = format!("{n} keys that no column has were passed over");
-            environment.log.note("warn", &what);
+        for warning in sources.warnings() {
+            environment.log.note("warn", &warning);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ mod codec;
 mod cut;
 mod error;
 mod facts;
+mod filters;
 mod leaf;
 mod memory;
 mod merge_join;
@@ -37,11 +38,12 @@ mod text;
 mod variants;
 
 pub use error::{carried, problem};
+pub use filters::{ScanFilter, Test};
 pub use memory::{Account, fair_pool};
 pub use session::{Options, Session};
 pub use stage::{LeafPlan, Out, SqlStage, Variant};
 pub use statement::Statement;
-pub use table::Table;
+pub use table::{Table, TableColumn};
 pub use task::{HashKeys, Sources, TaskMemory, TaskRows};
 pub use text::PlanLine;
 

@@ -11,6 +11,7 @@ use weft_protocol::{ReadMode, TaskRange};
 use crate::codec;
 use crate::cut::{Stage, Target, n_partitions};
 use crate::error::planning;
+use crate::filters::ScanFilter;
 use crate::text::{self, PlanLine};
 use crate::variants::{branches, number};
 
@@ -62,6 +63,8 @@ pub enum LeafPlan {
         table: usize,
         /// Positions of the columns to read, in order; all where there is no list.
         columns: Option<Vec<usize>>,
+        /// Conditions that all wanted rows fulfil; the plan tests them again.
+        filters: Vec<ScanFilter>,
         /// Rows after which a task may stop.
         limit: Option<usize>,
         /// Tasks that read.

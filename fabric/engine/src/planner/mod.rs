@@ -6,6 +6,8 @@
 mod bind;
 mod draft;
 mod explain;
+mod folders;
+mod footers;
 mod inputs;
 #[cfg(test)]
 mod mutants;
@@ -15,9 +17,10 @@ mod patterns;
 mod splits;
 mod sql;
 mod stages;
-mod union;
+mod tables;
 #[cfg(test)]
 mod tests;
+mod union;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

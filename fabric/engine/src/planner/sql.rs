@@ -15,14 +15,11 @@ use weft_sql::{LeafPlan, Options, Out, SqlStage, Statement, Table};
 
 use super::draft::{Draft, node, small};
 use super::explain::SqlText;
-use super::inputs::{Listed, list};
 use super::stages::{Outlet, partitions_of};
+use super::tables::FileTable;
 use super::{Planner, has_dead_letters, patterns};
 use crate::carrier::carrier;
-use crate::plan::{
-    EdgeLeaf, EdgePlan, EdgeRows, FileSplit, FilesLeaf, FilesPlan, Leaf, NodeWork, Part, Source,
-    SqlPlan, SqlVariant,
-};
+use crate::plan::{EdgeLeaf, EdgePlan, EdgeRows, Leaf, NodeWork, Source, SqlPlan, SqlVariant};
 use crate::sql_task::build_bytes;
 use crate::untrusted::guarded;
 
@@ -43,20 +40,21 @@ pub(super) struct SqlWork<'a> {
 
 /// Rows of a table.
 pub(super) enum Origin {
-    Files {
-        name: String,
-        format: InputFormat,
-        bad_records: BadRecords,
-        listed: Listed,
-    },
+    Files(Box<FileTable>),
     Rows(Outlet),
 }
 
 impl Origin {
-    fn schema(&self) -> &SchemaRef {
+    fn table(&self, name: String) -> Table {
         match self {
-            Self::Files { listed, .. } => &listed.schema,
-            Self::Rows(outlet) => &outlet.schema,
+            Self::Files(files) => files.table(name),
+            Self::Rows(outlet) => Table {
+                name,
+                schema: Arc::clone(&outlet.schema),
+                rows: None,
+                bytes: None,
+                columns: Vec::new(),
+            },
         }
     }
 }
@@ -85,8 +83,8 @@ impl Planner<'_> {
             return Err(of_stage(Problem::new(ErrorCode::InvalidJob, detail)));
         }
         let read = self.tables(&work, names, outlets).map_err(of_stage)?;
-        let planned = self.plan_sql(statement, read, work.partitions).await;
-        let (planned, origins) = planned.map_err(of_stage)?;
+        let planned = self.plan_sql(stage, statement, read, work.partitions);
+        let (planned, origins) = planned.await.map_err(of_stage)?;
         self.add_sql(stage, planned, &origins).map_err(of_stage)
     }
 
@@ -107,17 +105,7 @@ impl Planner<'_> {
             let Some(origin) = self.origin(work, &name, outlets)? else {
                 continue;
             };
-            let bytes = match &origin {
-                Origin::Files { listed, .. } => Some(listed.bytes),
-                Origin::Rows(_) => None,
-            };
-            let schema = Arc::clone(origin.schema());
-            tables.push(Table {
-                name,
-                schema,
-                rows: None,
-                bytes,
-            });
+            tables.push(origin.table(name));
             origins.push(origin);
         }
         Ok((tables, origins))
@@ -126,13 +114,14 @@ impl Planner<'_> {
     /// Plans a statement over its tables and cuts it.
     pub(super) async fn plan_sql(
         &self,
+        stage: &StageSpec,
         statement: Statement,
         (tables, origins): (Vec<Table>, Vec<Origin>),
         partitions: Option<u32>,
     ) -> Result<(Vec<SqlStage>, Vec<Origin>), Problem> {
         // The size of what other stages make of the inputs is not known.
         let read_bytes = origins.iter().map(|origin| match origin {
-            Origin::Files { listed, .. } => Some(listed.bytes),
+            Origin::Files(files) => Some(files.bytes()),
             Origin::Rows(_) => None,
         });
         let read_bytes = read_bytes.sum::<Option<u64>>().unwrap_or(self.input_bytes);
@@ -165,25 +154,19 @@ impl Planner<'_> {
         let is_named = work.from.iter().any(|from| from == name);
         let inputs = self.request.spec.inputs.iter().filter(|_| is_named);
         let mut inputs = inputs.filter(|input| input.name == name && !has_dead_letters(input));
-        let input = match inputs.next() {
-            Some(input) => input.clone(),
+        let files = match inputs.next() {
+            Some(input) => FileTable::of_input(input)?,
             None => match outlets.get(name).filter(|_| is_named) {
                 Some(outlet) => return Ok(Some(Origin::Rows(outlet.clone()))),
                 None => match file_input(name, work.folder)? {
-                    Some(input) => input,
+                    Some(input) => FileTable::of_path(&input)?,
                     None => return Ok(None),
                 },
             },
         };
-        let listed = list(&input)?;
-        self.count(&input, listed.bytes);
-        self.note_columns(name, &listed.schema);
-        Ok(Some(Origin::Files {
-            name: input.name,
-            format: input.format,
-            bad_records: input.bad_records,
-            listed,
-        }))
+        self.count(&files.input, files.bytes());
+        self.note_columns(name, &files.schema);
+        Ok(Some(Origin::Files(Box::new(files))))
     }
 
     /// Adds the stages that a statement was cut into. Rows come out of the last one.
@@ -273,25 +256,14 @@ impl Planner<'_> {
             LeafPlan::Scan {
                 table,
                 columns,
+                filters,
                 limit,
                 tasks,
             } => match &origins[*table] {
-                Origin::Files {
-                    name,
-                    format,
-                    bad_records,
-                    listed,
-                } => {
+                Origin::Files(files) => {
                     let limit = limit.map(|limit| limit as u64);
-                    Leaf::Files(files_leaf(
-                        name,
-                        format,
-                        bad_records,
-                        listed,
-                        columns.as_deref(),
-                        limit,
-                        *tasks,
-                    )?)
+                    let columns = columns.as_deref();
+                    Leaf::Files(files.leaf(columns, filters, limit, *tasks)?)
                 }
                 Origin::Rows(outlet) => self.rows_leaf(outlet, columns.as_deref(), *tasks)?,
             },
@@ -367,79 +339,16 @@ fn draft(
     }
 }
 
-fn files_leaf(
-    name: &str,
-    format: &InputFormat,
-    bad_records: &BadRecords,
-    listed: &Listed,
+pub(super) fn projected(
+    schema: &SchemaRef,
     columns: Option<&[usize]>,
-    limit: Option<u64>,
-    tasks: TaskRange,
-) -> Result<FilesLeaf, Problem> {
-    let schema = projected(&listed.schema, columns)?;
-    // Formats that tell columns apart are read by column.
-    let by_column = matches!(
-        format,
-        InputFormat::Parquet { .. } | InputFormat::Arrow { .. }
-    );
-    let (read, columns) = match columns {
-        Some(_) if by_column => (Arc::clone(&schema), None),
-        columns => (Arc::clone(&listed.schema), columns.map(<[usize]>::to_vec)),
-    };
-    Ok(FilesLeaf {
-        slices: slices(&listed.splits, tasks.count),
-        files: FilesPlan {
-            input: name.to_owned(),
-            format: format.clone(),
-            schema: read,
-            splits: listed.splits.clone(),
-            bad_records: bad_records.clone(),
-            dead_letters: None,
-        },
-        tasks,
-        columns,
-        limit,
-        schema,
-    })
-}
-
-fn projected(schema: &SchemaRef, columns: Option<&[usize]>) -> Result<SchemaRef, Problem> {
+) -> Result<SchemaRef, Problem> {
     let Some(columns) = columns else {
         return Ok(Arc::clone(schema));
     };
     let projected = schema.project(columns);
     let projected = projected.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()));
     Ok(Arc::new(projected?))
-}
-
-/// Starts of the splits of each task, and the end of the last ones: shares of about as many bytes, in order.
-fn slices(splits: &[FileSplit], n_tasks: u32) -> Vec<u32> {
-    let mut n_of: BTreeMap<&str, u64> = BTreeMap::new();
-    for split in splits {
-        *n_of.entry(&split.path).or_default() += 1;
-    }
-    let bytes = |split: &FileSplit| match split.part {
-        Part::Bytes { start, end } => (end - start).max(1),
-        // Splits of one file are about alike.
-        Part::Whole | Part::RowGroups { .. } => (split.file_bytes / n_of[&*split.path]).max(1),
-    };
-    let total: u128 = splits.iter().map(|split| u128::from(bytes(split))).sum();
-    let mut starts = vec![0];
-    let (mut end, mut before) = (0usize, 0u128);
-    for task in 1..=u128::from(n_tasks) {
-        // A split belongs to the task in whose share its middle lies.
-        while let Some(split) = splits.get(end)
-            && (2 * before + u128::from(bytes(split))) * u128::from(n_tasks) < 2 * total * task
-        {
-            before += u128::from(bytes(split));
-            end += 1;
-        }
-        starts.push(small(end));
-    }
-    if let Some(last) = starts.last_mut() {
-        *last = small(splits.len());
-    }
-    starts
 }
 
 /// The columns of a statement as other stages, functions and outputs know them.

@@ -33,6 +33,7 @@ impl Planner<'_> {
             schema,
             splits,
             bytes,
+            ..
         } = list(input)?;
         self.count(input, bytes);
         let n_tasks = u32::try_from(splits.len()).ok().filter(|n| *n <= TASKS_MAX);

@@ -34,7 +34,7 @@ impl Planner<'_> {
         let (tables, origins) = read.map_err(of_stage)?;
         let text = statement(&tables).map_err(of_stage)?;
         let statement = self.parse(&text).await.map_err(of_stage)?;
-        let planned = self.plan_sql(statement, (tables, origins), partitions);
+        let planned = self.plan_sql(stage, statement, (tables, origins), partitions);
         let (planned, origins) = planned.await.map_err(of_stage)?;
         self.add_sql(stage, planned, &origins).map_err(of_stage)
     }
@@ -102,6 +102,7 @@ mod tests {
             schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             rows: None,
             bytes: None,
+            columns: Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod data;
 mod explain;
+mod filters;
 mod joins;
 mod memory;
 mod plans;

@@ -18,6 +18,7 @@ fn table(name: &str, columns: &[&str]) -> Table {
         schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
         rows: None,
         bytes: None,
+        columns: Vec::new(),
     }
 }
 

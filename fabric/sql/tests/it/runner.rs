@@ -16,6 +16,7 @@ use weft_protocol::{ReadMode, TaskRange};
 use weft_sql::{HashKeys, LeafPlan, Options, Out, Session, Sources, SqlStage, TaskMemory};
 
 use crate::data::{Data, block_on};
+use crate::filters::may_pass;
 
 /// Rows of a stage: by task, by partition, in order.
 type Written = Vec<Vec<Vec<RecordBatch>>>;
@@ -304,6 +305,7 @@ impl TaskSources {
         let LeafPlan::Scan {
             table,
             columns,
+            filters,
             limit,
             ..
         } = leaf
@@ -314,7 +316,8 @@ impl TaskSources {
         let slice = &batches[batches.len() * place / n..batches.len() * (place + 1) / n];
         let mut left = limit.unwrap_or(usize::MAX);
         let mut read = Vec::new();
-        for batch in slice {
+        let wanted = |batch: &&RecordBatch| filters.iter().all(|filter| may_pass(batch, filter));
+        for batch in slice.iter().filter(wanted) {
             let batch = batch.slice(0, batch.num_rows().min(left));
             left -= batch.num_rows();
             read.push(match columns {

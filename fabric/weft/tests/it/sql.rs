@@ -110,6 +110,16 @@ impl Desk {
         document["rows"].as_array().expect("a list").clone()
     }
 
+    /// Rows and bytes that the receipt of the newest job says were read from files.
+    #[track_caller]
+    fn read(&self) -> (u64, u64) {
+        let shown = self.command(&["receipt", "last", "--json"]).output();
+        let shown = text(&shown.expect("it starts").stdout);
+        let receipt: Value = serde_json::from_str(&shown).expect("one document");
+        let billed = |meter: &str| receipt["billed"][meter].as_u64().expect("a number");
+        (billed("rows_in"), billed("bytes_read"))
+    }
+
     /// Panics unless the query fails, prints no rows, and says all of `words`.
     #[track_caller]
     pub(crate) fn refuses(&self, sql: &str, words: &[&str]) {
@@ -358,6 +368,96 @@ fn a_limit_without_an_order_takes_the_same_rows_again() {
             }
         }
     }
+}
+
+#[test]
+fn filters_spare_row_groups() {
+    let desk = Desk::new();
+    let orders = write_shop(&desk);
+    let (n_files, n_rows) = ORDERS;
+    let sum =
+        |of: &str| format!("SELECT count(*) AS n, sum(amount) AS a FROM 'orders-*.parquet' {of}");
+    let expected = |wanted: &dyn Fn(&Order) -> bool| {
+        let wanted: Vec<&Order> = orders.iter().filter(|order| wanted(order)).collect();
+        let amount: i64 = wanted.iter().map(|order| order.amount).sum();
+        let amount = (!wanted.is_empty()).then_some(amount);
+        [json!([wanted.len(), amount])]
+    };
+    assert_eq!(desk.rows(&sum(""), 1), expected(&|_| true));
+    let (all_rows, all_bytes) = desk.read();
+    assert_eq!(all_rows, (n_files * n_rows) as u64);
+    // Each file is one row group.
+    for partitions in [1, 3] {
+        let second = sum("WHERE id BETWEEN 600 AND 700");
+        assert_eq!(
+            desk.rows(&second, partitions),
+            expected(&|order| (600..=700).contains(&order.id))
+        );
+        let (_, bytes) = desk.read();
+        assert!(bytes > 0 && bytes < all_bytes, "{bytes} of {all_bytes}");
+        let none = sum("WHERE id > 1000000 OR id < 0");
+        assert_eq!(desk.rows(&none, partitions), expected(&|_| false));
+        assert_eq!(desk.read().1, 0);
+    }
+    desk.rows(
+        "SELECT max(amount) AS a FROM 'orders-*.parquet' WHERE id = 1700",
+        1,
+    );
+    assert_eq!(desk.read().0, n_rows as u64);
+}
+
+#[test]
+fn folders_are_columns() {
+    let desk = Desk::new();
+    desk.write(
+        "trips.csv",
+        "city,fare\nRome,5\nParis,8\n,3\nSão Paulo/2,30\nRome,6\n",
+    );
+    desk.write(
+        "job.toml",
+        r#"
+name = "by-city"
+[input.trips]
+format = "csv"
+uri = "trips.csv"
+[output.trips]
+from = "trips"
+format = "parquet"
+uri = "out/"
+partition_by = ["city"]
+"#,
+    );
+    let ran = desk.command(&["run", "job.toml"]).output();
+    let ran = ran.expect("it starts");
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let by_city =
+        "SELECT city, sum(fare) AS fares FROM 'out/city=*/*.parquet' GROUP BY city ORDER BY city";
+    for partitions in [1, 3] {
+        let expected = [
+            json!(["Paris", 8]),
+            json!(["Rome", 11]),
+            json!(["São Paulo/2", 30]),
+            json!([null, 3]),
+        ];
+        assert_eq!(desk.rows(by_city, partitions), expected);
+    }
+    let rome = "SELECT * FROM 'out/city=*/*.parquet' WHERE city = 'Rome' ORDER BY fare";
+    assert_eq!(desk.rows(rome, 1), [json!([5, "Rome"]), json!([6, "Rome"])]);
+    assert_eq!(desk.read().0, 2, "other files are not read");
+
+    desk.write("log/year=2025/month=12/a.csv", "n\n1\n");
+    desk.write("log/year=2026/month=01/a.csv", "n\n2\n3\n");
+    let months = "SELECT year * 100 + month AS m, count(*) AS n FROM 'log/year=*/month=*/*.csv' \
+                  GROUP BY year, month ORDER BY m";
+    assert_eq!(
+        desk.rows(months, 2),
+        [json!([202_512, 1]), json!([202_601, 2])]
+    );
+    desk.write("log/n=1/a.csv", "n\n1\n");
+    desk.refuses(
+        "SELECT * FROM 'log/n=*/*.csv'",
+        &["[schema_mismatch]", "`n`"],
+    );
 }
 
 #[test]
