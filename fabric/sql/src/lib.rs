@@ -23,6 +23,7 @@ mod leaf;
 mod memory;
 mod normalise;
 mod one;
+mod order;
 mod session;
 mod stage;
 mod statement;
@@ -32,6 +33,7 @@ mod variants;
 
 pub use error::{carried, problem};
 pub use memory::{Account, fair_pool};
+pub use order::SortKeys;
 pub use session::{Options, Session};
 pub use stage::{LeafPlan, Out, SqlStage, Variant};
 pub use statement::Statement;

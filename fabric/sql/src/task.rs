@@ -21,6 +21,7 @@ use crate::codec;
 use crate::cut::n_partitions;
 use crate::error::problem;
 use crate::leaf::restamp;
+use crate::order::SortKeys;
 
 /// Bytes that a task may spill at a time.
 const SPILLED_BYTES_MAX: u64 = 64 << 30;
@@ -38,6 +39,15 @@ pub trait Sources: fmt::Debug + Send + Sync {
     /// Batches have the columns that the leaf's plan names, in that order and with those types.
     /// [`carried`](crate::carried) makes an item of a problem.
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem>;
+    /// Opens a stream of a leaf whose rows several tasks share: one writer's rows in the range of this task. Rows are
+    /// in the order of `keys`, and rows of equal keys in that of writers and then as they were written. Each task has
+    /// a range of that order, the first task the first one.
+    fn open_range(
+        &self,
+        leaf: u32,
+        stream: usize,
+        keys: &SortKeys,
+    ) -> Result<SendableRecordBatchStream, Problem>;
 }
 
 /// Memory and disk of a task.
@@ -55,6 +65,7 @@ pub struct TaskRows {
     rows: SendableRecordBatchStream,
     schema: SchemaRef,
     keys: Option<HashKeys>,
+    order: Option<SortKeys>,
 }
 
 impl TaskRows {
@@ -78,6 +89,7 @@ impl TaskRows {
             plan: decoded.plan,
             schema: decoded.schema,
             keys,
+            order: decoded.order,
         })
     }
 
@@ -96,6 +108,11 @@ impl TaskRows {
     /// Keys by which rows are placed, of a stage whose rows go by hash.
     pub fn keys(&self) -> Option<HashKeys> {
         self.keys.clone()
+    }
+
+    /// Order of the rows, of a stage whose rows are read in ranges.
+    pub fn order(&self) -> Option<SortKeys> {
+        self.order.clone()
     }
 }
 
