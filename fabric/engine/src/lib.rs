@@ -26,6 +26,7 @@ mod plan;
 mod planner;
 mod preview;
 mod problems;
+mod ranged;
 mod running_guest;
 mod scan;
 mod schema;
