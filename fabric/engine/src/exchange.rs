@@ -27,6 +27,8 @@ const MERGED_WRITERS: u64 = 256;
 /// Bytes of a segment of an edge with one partition: a merge of many writers holds one of each.
 const ARRIVING_BYTES_MIN: u64 = 64 << 10;
 const ARRIVING_BYTES_MAX: u64 = 1 << 20;
+/// The same of sorted rows: each boundary of a range is within a segment of each writer, which two tasks read.
+const ORDERED_BYTES_MAX: u64 = 256 << 10;
 /// Bytes of a row's place in the order of its partition.
 const PLACE_BYTES: u64 = 16;
 
@@ -100,11 +102,11 @@ impl ExchangeWriter {
         budget_bytes: u64,
         segments: Arc<Mutex<ObjectWriter>>,
     ) -> Self {
+        let merged_bytes = budget_bytes / MERGED_WRITERS;
         let budget_bytes = match placing {
             Placing::ByHash(_) => budget_bytes,
-            Placing::AsTheyCome | Placing::InOrder(_) => {
-                (budget_bytes / MERGED_WRITERS).clamp(ARRIVING_BYTES_MIN, ARRIVING_BYTES_MAX)
-            }
+            Placing::AsTheyCome => merged_bytes.clamp(ARRIVING_BYTES_MIN, ARRIVING_BYTES_MAX),
+            Placing::InOrder(_) => merged_bytes.clamp(ARRIVING_BYTES_MIN, ORDERED_BYTES_MAX),
         };
         Self {
             schema: Arc::clone(&plan.schema),
