@@ -180,6 +180,9 @@ impl Relay<'_> {
             FromExecutor::InputRead { request, bytes } => {
                 self.invocations.input_read(request, bytes);
             }
+            FromExecutor::RowsSent { request, result } => {
+                self.invocations.rows_sent(request, result);
+            }
             message => {
                 if let FromExecutor::Ready { .. } = message {
                     self.invocations.connect(self.epoch, self.calls.clone());

@@ -27,6 +27,8 @@ mod planner;
 mod preview;
 mod problems;
 mod ranged;
+mod row_decoder;
+mod rows;
 mod running_guest;
 mod scan;
 mod schema;
@@ -42,5 +44,6 @@ mod untrusted;
 pub use executor::Executor;
 
 pub use preview::{TextRow, preview};
+pub use row_decoder::{RowDecoder, TextRows};
 pub use stream::Outbox;
 pub use untrusted::is_decoding;

@@ -270,7 +270,11 @@ pub(crate) enum EdgeRows {
 pub(crate) struct SinkPlan {
     /// The output's name in the job file.
     pub(crate) output: String,
+    /// The user's folder; empty for an output that the cluster keeps.
     pub(crate) folder: String,
+    /// Most bytes of an output that the cluster keeps.
+    #[serde(default)]
+    pub(crate) max_kept_bytes: Option<u64>,
     /// The job file's stage, for names of files.
     pub(crate) stage: String,
     pub(crate) format: OutputFormat,

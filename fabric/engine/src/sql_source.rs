@@ -293,6 +293,10 @@ impl SqlSources {
 }
 
 impl Sources for SqlSources {
+    fn check(&self) -> Result<(), Problem> {
+        check_cancel(&self.cancel)
+    }
+
     fn streams(&self, leaf: u32) -> usize {
         match self.leaf(leaf) {
             // A failure comes again when a stream is opened.
@@ -301,6 +305,11 @@ impl Sources for SqlSources {
             }
             _ => 1,
         }
+    }
+
+    fn start_over(&self) {
+        // Bytes are counted by segment and by split, once each.
+        lock(&self.counts).rows = 0;
     }
 
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {

@@ -18,6 +18,14 @@ use crate::untrusted::guarded;
 
 /// Operators that hold rows may take this part of a task's memory: edges, guests and segments need the rest.
 const OPERATORS_SHARE: u64 = 2;
+/// Build sides of hash joins may take this part of the operators' memory, by estimate: they are twice in memory while
+/// they are made one batch, and one task may get more than its share of the rows.
+const BUILDS_SHARE: u64 = 2;
+
+/// Bytes of a task that build sides of hash joins may take, by estimate.
+pub(crate) fn build_bytes(memory_bytes: u64) -> u64 {
+    memory_bytes / OPERATORS_SHARE / BUILDS_SHARE
+}
 
 /// A plan that runs.
 pub(crate) struct SqlTask {

@@ -283,7 +283,7 @@ impl TaskRun {
         self.plan
             .sinks
             .iter()
-            .map(|plan| SinkWriter::new(plan.clone(), self.request.clone()))
+            .map(|plan| SinkWriter::new(plan.clone(), self.request.clone(), &self.blobs))
             .collect()
     }
 

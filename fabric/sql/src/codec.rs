@@ -25,6 +25,7 @@ use crate::error::too_deep;
 use crate::facts::Facts;
 use crate::leaf::Leaf;
 use crate::order::SortKeys;
+use crate::stop::stoppable;
 use crate::task::Sources;
 
 /// An encoded plan. The plan is bytes within the message, so that its nesting is its own.
@@ -109,7 +110,10 @@ pub(crate) fn decode(
     let decoded = TaskPlan::decode(bytes).map_err(unreadable)?;
     let node = protobuf::PhysicalPlanNode::decode(decoded.plan.as_slice()).map_err(unreadable)?;
     let codec = Codec { sources };
-    let plan = node.try_into_physical_plan(context, &codec)?;
+    let mut plan = node.try_into_physical_plan(context, &codec)?;
+    if let Some(sources) = &codec.sources {
+        plan = stoppable(plan, sources)?;
+    }
     let schema = schema_of(decoded.schema.as_ref())?;
     let within = PhysicalPlanDecodeContext::new(context, &codec);
     let converter = DefaultPhysicalProtoConverter {};

@@ -20,6 +20,7 @@ use crate::Plan;
 use crate::leaf::{Leaf, Read};
 use crate::one::OnePartition;
 use crate::order::{SortKeys, fit};
+use crate::sealed::Sealed;
 
 /// Tasks that share the last merge of a statement: each reads from all tasks that sort.
 const MERGING_TASKS_MAX: usize = 256;
@@ -155,7 +156,7 @@ fn below(plan: &Plan, stages: &mut Vec<Stage>) -> Result<Plan> {
         let stage = push(stages, children.remove(0), Target::Single);
         return with_children(plan, vec![Leaf::stage(stage, Read::PerWriter, properties)]);
     }
-    if plan.is::<OnePartition>() {
+    if plan.is::<OnePartition>() || plan.is::<Sealed>() {
         return Ok(children.remove(0));
     }
     // A collected side that has one partition, and so no exchange, would be computed by every task.

@@ -38,6 +38,18 @@ pub(crate) enum Read {
     Ranged,
 }
 
+impl Read {
+    /// The way of reading, for people.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Keyed => "by key",
+            Self::All => "all rows",
+            Self::PerWriter => "a stream of each task",
+            Self::Ranged => "a range, a stream of each task",
+        }
+    }
+}
+
 /// Rows of a table as a scan asks for them.
 #[derive(Debug, Clone)]
 pub(crate) struct TableRows {
@@ -149,6 +161,14 @@ impl Leaf {
         matches!(self.rows, Rows::Stage { .. })
     }
 
+    /// The stage that the leaf reads, and how, for people.
+    pub(crate) fn stage_read(&self) -> Option<(usize, &'static str)> {
+        match &self.rows {
+            Rows::Stage { stage, read } => Some((*stage, read.text())),
+            Rows::Table(_) | Rows::Numbered(_) | Rows::Task { .. } => None,
+        }
+    }
+
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
@@ -255,15 +275,7 @@ impl DisplayAs for Leaf {
                 rows.limit
                     .map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
             }
-            Rows::Stage { stage, read } => {
-                let how = match read {
-                    Read::Keyed => "by key",
-                    Read::All => "all",
-                    Read::PerWriter => "merged",
-                    Read::Ranged => "merged by range",
-                };
-                write!(f, "Read: stage={stage}, {how}")
-            }
+            Rows::Stage { stage, read } => write!(f, "Read: stage={stage}, {}", read.text()),
             Rows::Numbered(leaf) | Rows::Task { leaf, .. } => write!(f, "Leaf: {leaf}"),
         }
     }

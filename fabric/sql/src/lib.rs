@@ -15,20 +15,26 @@ use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
 
+mod builds;
 mod codec;
 mod cut;
 mod error;
 mod facts;
 mod leaf;
 mod memory;
+mod merge_join;
 mod normalise;
 mod one;
 mod order;
+mod restart;
+mod sealed;
 mod session;
 mod stage;
 mod statement;
+mod stop;
 mod table;
 mod task;
+mod text;
 mod variants;
 
 pub use error::{carried, problem};
@@ -39,5 +45,6 @@ pub use stage::{LeafPlan, Out, SqlStage, Variant};
 pub use statement::Statement;
 pub use table::Table;
 pub use task::{HashKeys, Sources, TaskMemory, TaskRows};
+pub use text::PlanLine;
 
 pub(crate) type Plan = Arc<dyn ExecutionPlan>;

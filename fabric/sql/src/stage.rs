@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::displayable;
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{ReadMode, TaskRange};
 
 use crate::codec;
 use crate::cut::{Stage, Target};
 use crate::error::planning;
+use crate::text::{self, PlanLine};
 use crate::variants::{branches, number};
 
 /// One stage of a statement.
@@ -27,8 +27,10 @@ pub struct SqlStage {
     pub out: Out,
     /// Columns of the rows.
     pub schema: SchemaRef,
-    /// The plan for people, indented.
-    pub text: String,
+    /// The plan for people, before unions are split.
+    pub operators: Vec<PlanLine>,
+    /// Expressions of the hash by which rows go on, or of their order, for people.
+    pub keys: Vec<String>,
 }
 
 /// A plan and the tasks that run it.
@@ -128,7 +130,8 @@ impl SqlStage {
             n_tasks,
             out,
             schema,
-            text: displayable(stage.plan.as_ref()).indent(false).to_string(),
+            operators: text::operators(&stage.plan),
+            keys: text::keys(&stage.target),
         })
     }
 }

@@ -243,10 +243,12 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
             names.insert(&output.name);
             check_output_from(spec, &path, output, errors);
         }
-        if !folders.insert(output.path.trim_end_matches('/')) {
+        if let Some(folder) = output.path()
+            && !folders.insert(folder.trim_end_matches('/'))
+        {
             errors.add(
                 &format!("{path}.uri"),
-                format!("another output writes to `{}`", output.path),
+                format!("another output writes to `{folder}`"),
             );
         }
     }

@@ -5,6 +5,7 @@
 
 mod bind;
 mod draft;
+mod explain;
 mod inputs;
 #[cfg(test)]
 mod mutants;
@@ -19,7 +20,6 @@ mod union;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -28,13 +28,14 @@ use weft_core::job::{BadRecords, InputSpec, JobSpec, OutputSpec, StageSpec, Work
 use weft_core::{Digest, ErrorCode, FunctionUsage, Problem};
 use weft_protocol::{
     Columns, FINGERPRINT, MAX_EDGES, MAX_PLAN_STAGES, MAX_PLAN_TASKS, MAX_READS, Plan, PlanRequest,
-    StageShape, job_prefix,
+    StageShape, StageText, job_prefix, plan_text_key,
 };
 use weft_sandbox::{Component, type_name};
 use weft_sql::Session;
 use weft_store::{Blobs, Manifest, prepare_output};
 
 use self::draft::Draft;
+use self::explain::SqlText;
 use self::sql::SqlWork;
 use self::stages::Outlet;
 use crate::plan::{Leaf, Source};
@@ -47,6 +48,10 @@ pub(crate) struct Planner<'a> {
     stages: Vec<Draft>,
     pub(crate) usage: Vec<FunctionUsage>,
     pub(crate) columns: Vec<Columns>,
+    /// The stages for people, for a check.
+    pub(crate) texts: Vec<StageText>,
+    /// By position, text of the stages that statements were cut into.
+    sql_texts: BTreeMap<usize, SqlText>,
     input_bytes: u64,
     /// Patterns of the inputs whose bytes are counted.
     counted: BTreeSet<Vec<String>>,
@@ -74,6 +79,8 @@ impl<'a> Planner<'a> {
             stages: Vec::new(),
             usage: Vec::new(),
             columns: Vec::new(),
+            texts: Vec::new(),
+            sql_texts: BTreeMap::new(),
             input_bytes: 0,
             counted: BTreeSet::new(),
             joined: BTreeMap::new(),
@@ -148,8 +155,9 @@ impl<'a> Planner<'a> {
         }
         self.check_appends()?;
         for output in spec.outputs.iter().filter(|_| !self.request.check) {
-            prepare_output(Path::new(&output.path), &self.request.job)
-                .map_err(|error| error.problem())?;
+            let (job, blobs) = (&self.request.job, self.blobs);
+            let prepared = prepare_output(&blobs.output_folder(job, output), job);
+            prepared.map_err(|error| error.problem())?;
         }
         self.write().await
     }
@@ -197,6 +205,8 @@ impl<'a> Planner<'a> {
         }
         // Names of writing stages are complete only now.
         let labels: Vec<String> = drafts.iter().map(Draft::label).collect();
+        self.write_texts(explain::texts(&drafts, &labels, &self.sql_texts))
+            .await?;
         let mut stages = Vec::new();
         for (position, mut draft) in drafts.into_iter().enumerate() {
             match &mut draft.source {
@@ -227,6 +237,19 @@ impl<'a> Planner<'a> {
             fingerprint: FINGERPRINT.into(),
             input_bytes: self.input_bytes,
         })
+    }
+
+    /// Writes the stages' plans for people beside the job's archive; a check answers with them.
+    async fn write_texts(&mut self, texts: Vec<StageText>) -> Result<(), Problem> {
+        if self.request.check {
+            self.texts = texts;
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(&texts)
+            .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+        // Nothing depends on it, so no disk is waited for.
+        let put = self.blobs.put(&plan_text_key(&self.request.job), bytes);
+        put.await.map_err(|error| error.problem())
     }
 }
 

@@ -14,6 +14,7 @@ use weft_sandbox::type_name;
 use weft_sql::{LeafPlan, Options, Out, SqlStage, Statement, Table};
 
 use super::draft::{Draft, node, small};
+use super::explain::SqlText;
 use super::inputs::{Listed, list};
 use super::stages::{Outlet, partitions_of};
 use super::{Planner, has_dead_letters, patterns};
@@ -22,6 +23,7 @@ use crate::plan::{
     EdgeLeaf, EdgePlan, EdgeRows, FileSplit, FilesLeaf, FilesPlan, Leaf, NodeWork, Part, Source,
     SqlPlan, SqlVariant,
 };
+use crate::sql_task::build_bytes;
 use crate::untrusted::guarded;
 
 /// Advice for whoever names a table that is not there.
@@ -137,7 +139,7 @@ impl Planner<'_> {
         let options = Options {
             tasks: partitions.unwrap_or_else(|| partitions_of(read_bytes)),
             broadcast: true,
-            hash_joins: true,
+            build_bytes: build_bytes(stage.limits.memory_bytes),
             started_ms: self.request.started_ms,
         };
         let is_known = tables.len() == statement.tables().len();
@@ -221,6 +223,12 @@ impl Planner<'_> {
                 is_last,
             };
             let edge = edge_of(one.out, &schema);
+            let text = SqlText {
+                base,
+                operators: one.operators,
+                keys: one.keys,
+            };
+            self.sql_texts.insert(self.stages.len(), text);
             self.stages
                 .push(draft(stage, name, source, one.n_tasks, edge));
             if is_last {

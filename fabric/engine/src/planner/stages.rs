@@ -232,7 +232,8 @@ impl Planner<'_> {
         outputs::check_columns(output, schema)?;
         Ok(SinkPlan {
             output: output.name.clone(),
-            folder: output.path.clone(),
+            folder: output.path().unwrap_or_default().to_owned(),
+            max_kept_bytes: output.max_kept_bytes(),
             stage: output.from.clone(),
             format: output.format,
             partition_by: outputs::partition_columns(output, schema)?,

@@ -19,7 +19,7 @@ mod value;
 pub(crate) use arrow_ipc::file_schema as arrow_schema;
 pub(crate) use blocks::{Compression, Dialect, record_starts};
 pub(crate) use filter::Filter;
-pub(crate) use infer::{csv_schema, json_schema};
+pub(crate) use infer::{csv_schema, declared, json_schema};
 pub(crate) use json::{Unknown, with_rest};
 pub(crate) use parquet::metadata as parquet_metadata;
 pub(crate) use shared::shared_bytes;

@@ -132,6 +132,17 @@ async fn rows_that_nobody_pulled_count_as_read() {
     }
 }
 
+#[tokio::test]
+async fn a_plan_that_starts_over_counts_its_rows_once() {
+    let (sources, written, _folder) = sources(ReadMode::Broadcast, false, 1).await;
+    pull(&sources, 0, 2).await;
+    sources.start_over();
+    let n = pull(&sources, 0, usize::MAX).await;
+    assert_eq!(sources.counted().rows, n as u64);
+    let read = sources.finish().await.expect("indexes are there");
+    assert_eq!(read, [written]);
+}
+
 /// Whoever reads twice, as a loop join does, has read once.
 #[tokio::test]
 async fn rows_that_are_read_again_count_once() {

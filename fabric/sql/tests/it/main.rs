@@ -1,9 +1,12 @@
 //! SQL planned, cut, encoded, decoded and run in memory, against DataFusion in one process.
 
 mod data;
+mod explain;
+mod joins;
 mod memory;
 mod plans;
 mod refusals;
 mod runner;
+mod stop;
 mod tpch;
 mod traps;

@@ -1,6 +1,7 @@
 //! Runs stages one after the other in memory: every task decodes its plan and runs it alone, as in an executor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -8,7 +9,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::memory_pool::UnboundedMemoryPool;
+use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use weft_core::Problem;
 use weft_protocol::{ReadMode, TaskRange};
@@ -25,12 +26,20 @@ pub(crate) fn options(tasks: u32, broadcast: bool) -> Options {
     Options {
         tasks,
         broadcast,
-        hash_joins: true,
+        build_bytes: u64::MAX,
         started_ms: 1_700_000_000_000,
     }
 }
 
-/// Tests that call `check` with 1, 3 and 8 tasks, with broadcast and without.
+/// The same with merge joins only.
+pub(crate) fn merging(tasks: u32) -> Options {
+    Options {
+        build_bytes: 0,
+        ..options(tasks, false)
+    }
+}
+
+/// Tests that call `check` with 1, 3 and 8 tasks, with broadcast and without, and with merge joins.
 macro_rules! at_all_widths {
     () => {
         #[test]
@@ -57,6 +66,21 @@ macro_rules! at_all_widths {
         #[test]
         fn eight_tasks_without_broadcast() {
             check(options(8, false));
+        }
+
+        #[test]
+        fn one_task_that_merges() {
+            check(merging(1));
+        }
+
+        #[test]
+        fn three_tasks_that_merge() {
+            check(merging(3));
+        }
+
+        #[test]
+        fn eight_tasks_that_merge() {
+            check(merging(8));
         }
     };
 }
@@ -85,6 +109,20 @@ pub(crate) fn run(
     sql: &str,
     options: &Options,
 ) -> Result<Vec<RecordBatch>, Problem> {
+    let unbounded = || Arc::new(UnboundedMemoryPool::default()) as Arc<dyn MemoryPool>;
+    let (rows, _) = run_within(session, data, sql, options, &unbounded)?;
+    Ok(rows)
+}
+
+/// Runs a statement whose tasks have a pool each. Returns its rows, and how often tasks started over.
+pub(crate) fn run_within(
+    session: &Session,
+    data: &'static [Data],
+    sql: &str,
+    options: &Options,
+    pool: &dyn Fn() -> Arc<dyn MemoryPool>,
+) -> Result<(Vec<RecordBatch>, usize), Problem> {
+    let n_restarts = Arc::new(AtomicUsize::new(0));
     let (tables, stages) = plan(session, data, sql, options)?;
     check(&stages);
     let spill = tempfile::tempdir().expect("a folder for spilling");
@@ -97,9 +135,10 @@ pub(crate) fn run(
                 task,
                 tables: tables.clone(),
                 written: written.clone(),
+                n_restarts: Arc::clone(&n_restarts),
             };
             let memory = TaskMemory {
-                pool: Arc::new(UnboundedMemoryPool::default()),
+                pool: pool(),
                 spill_folder: spill.path().to_owned(),
             };
             tasks.push(block_on(run_task(session, stage, task, sources, memory))?);
@@ -107,7 +146,8 @@ pub(crate) fn run(
         written.push(Arc::new(tasks));
     }
     let result = written.last().expect("a statement has a stage");
-    Ok(result.iter().flatten().flatten().cloned().collect())
+    let rows = result.iter().flatten().flatten().cloned().collect();
+    Ok((rows, n_restarts.load(Ordering::Relaxed)))
 }
 
 /// Checks what the control plane checks: ranges of tasks, and readers that fit what is written.
@@ -250,6 +290,7 @@ struct TaskSources {
     task: u32,
     tables: Vec<&'static Data>,
     written: Vec<Arc<Written>>,
+    n_restarts: Arc<AtomicUsize>,
 }
 
 impl TaskSources {
@@ -290,6 +331,10 @@ impl TaskSources {
 }
 
 impl Sources for TaskSources {
+    fn check(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn streams(&self, leaf: u32) -> usize {
         match self.place(leaf).0 {
             LeafPlan::Exchange {
@@ -299,6 +344,10 @@ impl Sources for TaskSources {
             } => self.written[*stage].len(),
             _ => 1,
         }
+    }
+
+    fn start_over(&self) {
+        self.n_restarts.fetch_add(1, Ordering::Relaxed);
     }
 
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {

@@ -17,6 +17,7 @@ mod determinism;
 #[cfg(feature = "etcd")]
 mod discovery;
 mod examples;
+mod explain;
 mod fixture;
 mod folder;
 mod formats;
@@ -33,8 +34,10 @@ mod order_by;
 mod outputs;
 mod python;
 mod random;
+mod results;
 mod server;
 mod sql;
+mod sql_guards;
 mod streams;
 mod survivor;
 mod tpch;
