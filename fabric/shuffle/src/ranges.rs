@@ -164,7 +164,7 @@ fn boundaries(writers: &[Vec<Mark>], n_tasks: u32) -> Vec<Boundary> {
             // Nobody knows where between its first row and the next segment's a segment's rows are: half of them
             // count at either.
             let rows = u128::from(mark.rows);
-            points.push((&mark.key, task, mark, before + rows));
+            points.push((mark.key.as_slice(), task, mark, before + rows));
             before = rows;
             total += 2 * rows;
         }
