@@ -66,7 +66,7 @@ fn check_edge(before: &[StageShape], stage: &StageShape, read: &EdgeRead) -> Res
     }
     let partitions = match read.mode {
         ReadMode::Partitioned => readers.count,
-        ReadMode::Broadcast | ReadMode::Sliced => 1,
+        ReadMode::Broadcast | ReadMode::Sliced | ReadMode::Ranged => 1,
     };
     let written = before.get(writer as usize);
     let written = written.and_then(|writer| writer.edges.get(edge as usize));

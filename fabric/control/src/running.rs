@@ -213,7 +213,9 @@ impl Running {
             let read = sums.copied().unwrap_or_default();
             let written = edge_sums(&self.stages, edge.edge_ref());
             let (due, for_each) = match edge.mode {
-                ReadMode::Partitioned | ReadMode::Sliced => (written, String::new()),
+                ReadMode::Partitioned | ReadMode::Sliced | ReadMode::Ranged => {
+                    (written, String::new())
+                }
                 ReadMode::Broadcast => {
                     let n_readers = edge.readers(shape).count;
                     let for_each = format!(" for each of {n_readers} tasks");

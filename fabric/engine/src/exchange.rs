@@ -1,5 +1,6 @@
 //! The writing side of an exchange between stages of SQL: rows in the order in which they come, dealt out by a hash of
-//! expressions, or all to one partition. What merges below and above rely on is that order.
+//! expressions, or all to one partition. What merges below and above rely on is that order. Of rows that several tasks
+//! merge in ranges, the index has the key with which each segment begins.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,10 +9,10 @@ use arrow::compute::{concat_batches, interleave_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
-use weft_core::{Problem, lock};
+use weft_core::{ErrorCode, Problem, lock};
 use weft_sandbox::{Reservation, batch_bytes};
 use weft_shuffle::ObjectWriter;
-use weft_sql::HashKeys;
+use weft_sql::{HashKeys, SortKeys};
 
 use crate::canonical::canonical_form;
 use crate::edge::{EdgeWriter, SEGMENT_BATCH_ROWS, out_of_memory, place};
@@ -26,6 +27,8 @@ const MERGED_WRITERS: u64 = 256;
 /// Bytes of a segment of an edge with one partition: a merge of many writers holds one of each.
 const ARRIVING_BYTES_MIN: u64 = 64 << 10;
 const ARRIVING_BYTES_MAX: u64 = 1 << 20;
+/// The same of sorted rows: each boundary of a range is within a segment of each writer, which two tasks read.
+const ORDERED_BYTES_MAX: u64 = 256 << 10;
 /// Bytes of a row's place in the order of its partition.
 const PLACE_BYTES: u64 = 16;
 
@@ -65,13 +68,24 @@ impl EdgeOut {
     }
 }
 
+/// Partition of rows, and what is known of their order.
+pub(crate) enum Placing {
+    /// By the hash of these expressions.
+    ByHash(HashKeys),
+    /// All in one partition.
+    AsTheyCome,
+    /// The same, and rows are sorted by these expressions.
+    InOrder(SortKeys),
+}
+
 /// One exchange of a running task.
 pub(crate) struct ExchangeWriter {
     schema: SchemaRef,
     edge: u32,
     partitions: usize,
-    /// The expressions whose hash tells the partition; nothing where there is one partition.
-    keys: Option<HashKeys>,
+    placing: Placing,
+    /// Of sorted rows, the key of the last one that was written.
+    last_key: Vec<u8>,
     batches: Vec<RecordBatch>,
     reserved: Option<Reservation>,
     budget_bytes: u64,
@@ -84,19 +98,22 @@ impl ExchangeWriter {
     pub(crate) fn new(
         plan: &EdgePlan,
         edge: u32,
-        keys: Option<HashKeys>,
+        placing: Placing,
         budget_bytes: u64,
         segments: Arc<Mutex<ObjectWriter>>,
     ) -> Self {
-        let budget_bytes = match keys {
-            Some(_) => budget_bytes,
-            None => (budget_bytes / MERGED_WRITERS).clamp(ARRIVING_BYTES_MIN, ARRIVING_BYTES_MAX),
+        let merged_bytes = budget_bytes / MERGED_WRITERS;
+        let budget_bytes = match placing {
+            Placing::ByHash(_) => budget_bytes,
+            Placing::AsTheyCome => merged_bytes.clamp(ARRIVING_BYTES_MIN, ARRIVING_BYTES_MAX),
+            Placing::InOrder(_) => merged_bytes.clamp(ARRIVING_BYTES_MIN, ORDERED_BYTES_MAX),
         };
         Self {
             schema: Arc::clone(&plan.schema),
             edge,
             partitions: plan.partitions as usize,
-            keys,
+            placing,
+            last_key: Vec::new(),
             batches: Vec::new(),
             reserved: None,
             budget_bytes,
@@ -112,7 +129,8 @@ impl ExchangeWriter {
         }
         // Once as it is, once as it is written.
         let bytes = batch_bytes(batch) * 2 + PLACE_BYTES * n as u64;
-        if self.keys.is_none() && bytes > self.budget_bytes && n > 1 {
+        let is_by_hash = matches!(self.placing, Placing::ByHash(_));
+        if !is_by_hash && bytes > self.budget_bytes && n > 1 {
             // A segment of its own would be too large for a merge.
             self.push(environment, &batch.slice(0, n / 2))?;
             return self.push(environment, &batch.slice(n / 2, n - n / 2));
@@ -144,22 +162,46 @@ impl ExchangeWriter {
         if batches.is_empty() {
             return Ok(());
         }
-        match &self.keys {
-            Some(keys) if self.partitions > 1 => {
+        match &self.placing {
+            Placing::ByHash(keys) if self.partitions > 1 => {
                 let places = self.places(keys, &batches)?;
                 for (partition, places) in (0..).zip(&places) {
                     let written = self.gathered(&batches, places);
                     self.add(partition, &written.map_err(|error| internal(&error))?)?;
                 }
             }
-            Some(_) => self.add(0, &batches)?,
-            None => {
-                let written = concat_batches(&self.schema, &batches);
-                self.add(0, &[written.map_err(|error| internal(&error))?])?;
+            Placing::ByHash(_) => self.add(0, &batches)?,
+            Placing::AsTheyCome => self.add(0, &[self.joined(&batches)?])?,
+            Placing::InOrder(order) => {
+                let rows = self.joined(&batches)?;
+                self.last_key = self.add_sorted(order, rows)?;
             }
         }
         self.reserved = None;
         Ok(())
+    }
+
+    fn joined(&self, batches: &[RecordBatch]) -> Result<RecordBatch, Problem> {
+        concat_batches(&self.schema, batches).map_err(|error| internal(&error))
+    }
+
+    /// Adds sorted rows, and returns the key of the last one.
+    fn add_sorted(&self, order: &SortKeys, rows: RecordBatch) -> Result<Vec<u8>, Problem> {
+        let key = |row| {
+            evaluated(|| order.key(&rows, row))
+                .map_err(gave_up)
+                .flatten()
+        };
+        let (first, last) = (key(0)?, key(rows.num_rows() - 1)?);
+        if first < self.last_key || last < first {
+            // Those who read ranges would look for rows in the wrong segments.
+            let detail = "rows that are read in ranges were not put out in order";
+            return Err(Problem::new(ErrorCode::Internal, detail));
+        }
+        let mut segments = lock(&self.segments);
+        let added = segments.add_sorted(self.edge, 0, &self.schema, &[rows], &first);
+        added.map_err(|error| error.problem())?;
+        Ok(last)
     }
 
     /// Rows of each partition, as positions of batch and row, in the order in which they came.

@@ -27,6 +27,7 @@ mod plan;
 mod planner;
 mod preview;
 mod problems;
+mod ranged;
 mod row_decoder;
 mod rows;
 mod running_guest;

@@ -266,6 +266,9 @@ pub(crate) enum EdgeRows {
     Hashed,
     /// As they come, in one partition.
     Arriving,
+    /// As they come, in one partition. They are sorted by the order that the SQL plan has, and the index says with
+    /// which key each segment begins.
+    Ordered,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

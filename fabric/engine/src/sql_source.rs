@@ -16,12 +16,13 @@ use weft_core::{ErrorCode, Problem, lock};
 use weft_protocol::{ObjectRef, ReadMode, StageContext, Sums};
 use weft_sandbox::{MemoryAccount, Reservation};
 use weft_shuffle::{ObjectReader, Segment};
-use weft_sql::{Sources, carried};
+use weft_sql::{SortKeys, Sources, carried};
 
 use crate::edge::out_of_memory;
 use crate::environment::TaskEnvironment;
 use crate::plan::{EdgeLeaf, FilesLeaf, Leaf, Source, StagePlan};
 use crate::problems::internal;
+use crate::ranged::{RangedRows, RangedShare};
 use crate::scan::{Reader, Unknown};
 
 /// Files that a task warns of by name.
@@ -43,6 +44,8 @@ type SegmentRead = (u32, u32, u32);
 #[derive(Default)]
 struct Counts {
     read: BTreeSet<SegmentRead>,
+    /// Rows in the task's range, of segments that are read in ranges.
+    kept: BTreeMap<SegmentRead, u64>,
     shuffle_bytes: u64,
     rows: u64,
     /// Objects that a stream of a leaf has read to their end, by leaf and writing task.
@@ -134,26 +137,14 @@ impl SqlSources {
     /// The part of an edge that is this task's. Nothing if the leaf is for other tasks of the stage.
     fn share(&self, edge: &EdgeLeaf) -> Result<Share<'_>, Problem> {
         let n_readers = edge.read.tasks.map_or(u32::MAX, |range| range.count);
-        let reader = match edge.read.tasks {
-            Some(range) => range.position(self.task),
-            None => Some(self.task),
-        };
-        let Some(reader) = reader else {
+        let Some(reader) = self.reader_of(edge) else {
             return Ok(Share::default());
         };
-        let mut inputs = self.context.inputs.iter();
-        let wanted = edge.read.edge_ref();
-        let input = inputs.find(|input| input.edge == wanted).ok_or_else(|| {
-            let detail = format!(
-                "stage `{}` reads edge {} of stage `{}`, and was not told what was written to it",
-                self.plan.name, wanted.edge, edge.from
-            );
-            Problem::new(ErrorCode::Internal, detail)
-        })?;
+        let input = &self.context.inputs[self.input(edge)?];
         let n = input.objects.len();
         let (writers, partition) = match edge.read.mode {
             ReadMode::Partitioned => (0..n, reader),
-            ReadMode::Broadcast => (0..n, 0),
+            ReadMode::Broadcast | ReadMode::Ranged => (0..n, 0),
             ReadMode::Sliced => {
                 let at = |reader: u64| (n as u64 * reader / u64::from(n_readers)) as usize;
                 (at(u64::from(reader))..at(u64::from(reader) + 1), 0)
@@ -166,6 +157,42 @@ impl SqlSources {
         })
     }
 
+    /// Position of the task among those that read an edge, if it is one of them.
+    fn reader_of(&self, edge: &EdgeLeaf) -> Option<u32> {
+        match edge.read.tasks {
+            Some(range) => range.position(self.task),
+            None => Some(self.task),
+        }
+    }
+
+    /// Position of an edge among what the stage was told was written.
+    fn input(&self, edge: &EdgeLeaf) -> Result<usize, Problem> {
+        let mut inputs = self.context.inputs.iter();
+        let wanted = edge.read.edge_ref();
+        let input = inputs.position(|input| input.edge == wanted);
+        input.ok_or_else(|| {
+            let detail = format!(
+                "stage `{}` reads edge {} of stage `{}`, and was not told what was written to it",
+                self.plan.name, wanted.edge, edge.from
+            );
+            Problem::new(ErrorCode::Internal, detail)
+        })
+    }
+
+    /// The range of an edge that is this task's. Nothing if other tasks of the stage read it.
+    fn ranged_share(&self, edge: &EdgeLeaf) -> Result<Option<RangedShare>, Problem> {
+        let (Some(reader), Some(tasks)) = (self.reader_of(edge), edge.read.tasks) else {
+            return Ok(None);
+        };
+        Ok(Some(RangedShare {
+            context: Arc::clone(&self.context),
+            input: self.input(edge)?,
+            from: edge.from.clone(),
+            reader,
+            n_readers: tasks.count,
+        }))
+    }
+
     /// Sums over what the task has read, by edge of the stage. A segment that nobody pulled, because a limit was
     /// reached or a side of a join was empty, counts as the index of its object has it; one that a stream passed over
     /// which ran to its end does not count, and is missed.
@@ -173,6 +200,10 @@ impl SqlSources {
         let mut read = Vec::new();
         for (position, leaf) in (0..).zip(self.leaves()) {
             let Leaf::Edge(edge) = leaf else { continue };
+            if edge.read.mode == ReadMode::Ranged {
+                read.push(self.finish_ranged(position, edge).await?);
+                continue;
+            }
             let share = self.share(edge)?;
             let mut sums = Sums::default();
             for (task, object) in share.of_writers(0..share.objects.len()) {
@@ -193,6 +224,90 @@ impl SqlSources {
             read.push(sums);
         }
         Ok(read)
+    }
+
+    /// The same of an edge of which the task reads a range. Segments count for the task in whose range their first
+    /// rows are, by the index alone, and rows for the task that kept them: together they are what was written.
+    async fn finish_ranged(&self, leaf: u32, edge: &EdgeLeaf) -> Result<Sums, Problem> {
+        let mut sums = Sums::default();
+        let Some(share) = self.ranged_share(edge)? else {
+            return Ok(sums);
+        };
+        let ranges = share.ranges(&self.reader, &self.account).await?;
+        let writers = self.share(edge)?;
+        for (task, object) in writers.of_writers(0..writers.objects.len()) {
+            let segments = self.reader.segments(object, task, edge.read.edge, 0).await;
+            let segments = segments.map_err(|error| of_writer(&edge.from, &error))?;
+            let counts = lock(&self.counts);
+            let has_ended = counts.ended.contains(&(leaf, task));
+            for segment in &segments[ranges.owned(task, share.reader)] {
+                let read = (leaf, task, segment.sequence());
+                if !has_ended || counts.read.contains(&read) {
+                    let mut of_segment = segment.sums();
+                    if has_ended {
+                        of_segment.rows = 0;
+                    }
+                    sums.add(&of_segment);
+                }
+            }
+            let kept = counts.kept.range((leaf, task, 0)..=(leaf, task, u32::MAX));
+            if has_ended {
+                let rows = kept.map(|(_, rows)| rows).sum();
+                sums.add(&Sums {
+                    rows,
+                    ..Sums::default()
+                });
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Opens a stream of an edge. `keys`: the order, if the task reads a range of it.
+    fn open_edge(
+        &self,
+        leaf: u32,
+        edge: &EdgeLeaf,
+        stream: usize,
+        keys: Option<&SortKeys>,
+    ) -> Result<SendableRecordBatchStream, Problem> {
+        let share = self.share(edge)?;
+        let ranged = match edge.read.mode {
+            ReadMode::Ranged => self.ranged_share(edge)?,
+            ReadMode::Partitioned | ReadMode::Broadcast | ReadMode::Sliced => None,
+        };
+        if ranged.is_some() != keys.is_some() {
+            let detail = format!("the plan of `{}` and leaf {leaf} differ", self.plan.name);
+            return Err(Problem::new(ErrorCode::Internal, detail));
+        }
+        let writers = match edge.per_writer {
+            true => stream..stream + 1,
+            false => 0..share.objects.len(),
+        };
+        let objects = share.of_writers(writers);
+        let rows = EdgeStream {
+            leaf,
+            edge: edge.read.edge,
+            partition: share.partition,
+            from: edge.from.clone(),
+            objects: objects.map(|(task, one)| (task, one.clone())).collect(),
+            object: None,
+            segments: VecDeque::new(),
+            batches: VecDeque::new(),
+            columns: edge.columns.clone(),
+            ranged: ranged.zip(keys).map(|(share, keys)| RangedRows {
+                share,
+                keys: keys.clone(),
+                ranges: None,
+            }),
+            reserved: None,
+            reader: self.reader.clone(),
+            account: Arc::clone(&self.account),
+            cancel: self.cancel.clone(),
+            counts: Arc::clone(&self.counts),
+        };
+        let rows = stream::try_unfold(rows, EdgeStream::next);
+        let schema = Arc::clone(&edge.schema);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 
     /// Counts what was read so far.
@@ -260,33 +375,7 @@ impl Sources for SqlSources {
 
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {
         match self.leaf(leaf)? {
-            Leaf::Edge(edge) => {
-                let share = self.share(edge)?;
-                let writers = match edge.per_writer {
-                    true => stream..stream + 1,
-                    false => 0..share.objects.len(),
-                };
-                let objects = share.of_writers(writers);
-                let rows = EdgeStream {
-                    leaf,
-                    edge: edge.read.edge,
-                    partition: share.partition,
-                    from: edge.from.clone(),
-                    objects: objects.map(|(task, one)| (task, one.clone())).collect(),
-                    object: None,
-                    segments: VecDeque::new(),
-                    batches: VecDeque::new(),
-                    columns: edge.columns.clone(),
-                    reserved: None,
-                    reader: self.reader.clone(),
-                    account: Arc::clone(&self.account),
-                    cancel: self.cancel.clone(),
-                    counts: Arc::clone(&self.counts),
-                };
-                let rows = stream::try_unfold(rows, EdgeStream::next);
-                let schema = Arc::clone(&edge.schema);
-                Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
-            }
+            Leaf::Edge(edge) => self.open_edge(leaf, edge, stream, None),
             Leaf::Files(files) => {
                 let rows = FileRows {
                     leaf,
@@ -303,6 +392,21 @@ impl Sources for SqlSources {
                     schema,
                     stream::iter(rows),
                 )))
+            }
+        }
+    }
+
+    fn open_range(
+        &self,
+        leaf: u32,
+        stream: usize,
+        keys: &SortKeys,
+    ) -> Result<SendableRecordBatchStream, Problem> {
+        match self.leaf(leaf)? {
+            Leaf::Edge(edge) => self.open_edge(leaf, edge, stream, Some(keys)),
+            Leaf::Files(_) => {
+                let detail = format!("leaf {leaf} of `{}` has no ranges", self.plan.name);
+                Err(Problem::new(ErrorCode::Internal, detail))
             }
         }
     }
@@ -339,6 +443,8 @@ struct EdgeStream {
     batches: VecDeque<RecordBatch>,
     /// Positions of the columns that are wanted; all where there is no list.
     columns: Option<Vec<usize>>,
+    /// The rows that are wanted, if it is a range of them.
+    ranged: Option<RangedRows>,
     /// For the segment whose batches are given out.
     reserved: Option<Reservation>,
     reader: ObjectReader,
@@ -381,12 +487,18 @@ impl EdgeStream {
             return Err(out_of_memory(&self.account, "a segment of the shuffle"));
         }
         let read = self.reader.read(object, &self.from, segment).await;
-        let (batches, _) = read.map_err(|error| of_writer(&self.from, &error))?;
-        self.batches = batches.into();
+        let (mut batches, _) = read.map_err(|error| of_writer(&self.from, &error))?;
+        let place = (self.leaf, *task, segment.sequence());
         let mut counts = lock(&self.counts);
-        if counts.read.insert((self.leaf, *task, segment.sequence())) {
+        if counts.read.insert(place) {
             counts.shuffle_bytes += segment.bytes();
         }
+        if let Some(ranged) = &self.ranged {
+            batches = ranged.kept(*task, segment, batches)?;
+            let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+            counts.kept.insert(place, rows);
+        }
+        self.batches = batches.into();
         Ok(())
     }
 
@@ -399,13 +511,19 @@ impl EdgeStream {
             self.reserved = None;
             return Ok(false);
         };
+        if let Some(ranged) = &mut self.ranged {
+            ranged.find(&self.reader, &self.account).await?;
+        }
         let segments = self
             .reader
             .segments(&object, task, self.edge, self.partition);
         let segments = segments
             .await
             .map_err(|error| of_writer(&self.from, &error))?;
-        self.segments = segments.into();
+        self.segments = match &self.ranged {
+            Some(ranged) => ranged.segments(task, segments)?,
+            None => segments.into(),
+        };
         self.object = Some((task, object));
         Ok(true)
     }
@@ -423,7 +541,7 @@ fn owned(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 }
 
 /// An error of the store, said to be about what the writing stage left.
-fn of_writer(from: &str, error: &weft_shuffle::Error) -> Problem {
+pub(crate) fn of_writer(from: &str, error: &weft_shuffle::Error) -> Problem {
     let mut problem = error.problem();
     problem.detail = format!("reading what stage `{from}` wrote: {}", problem.detail);
     problem

@@ -7,7 +7,7 @@ use weft_core::{ErrorCode, Problem};
 use weft_protocol::StageContext;
 use weft_sandbox::MemoryAccount;
 use weft_shuffle::ObjectReader;
-use weft_sql::{Account, HashKeys, Session, TaskMemory, TaskRows, fair_pool};
+use weft_sql::{Account, HashKeys, Session, SortKeys, TaskMemory, TaskRows, fair_pool};
 
 use crate::environment::TaskEnvironment;
 use crate::flow::Flow;
@@ -87,6 +87,11 @@ impl SqlTask {
     /// The expressions by which rows are dealt out, of a stage whose edge wants that.
     pub(crate) fn keys(&self) -> Option<HashKeys> {
         self.rows.keys()
+    }
+
+    /// The order in which rows come, of a stage whose edge wants that.
+    pub(crate) fn order(&self) -> Option<SortKeys> {
+        self.rows.order()
     }
 
     /// The leaves of the plan, which know what was read.

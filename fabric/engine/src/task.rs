@@ -14,12 +14,12 @@ use weft_protocol::{
 };
 use weft_sandbox::{Component, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns};
 use weft_shuffle::{ObjectReader, ObjectWriter};
-use weft_sql::{HashKeys, Session};
+use weft_sql::Session;
 use weft_store::Blobs;
 
 use crate::edge::EdgeWriter;
 use crate::environment::TaskEnvironment;
-use crate::exchange::{EdgeOut, ExchangeWriter};
+use crate::exchange::{EdgeOut, ExchangeWriter, Placing};
 use crate::flow::Flow;
 use crate::place::among_records;
 use crate::plan::{EdgeRows, FilesPlan, NodeWork, Source, StagePlan};
@@ -202,8 +202,7 @@ impl TaskRun {
         )));
         let (context, reader) = (&self.context, &self.reader);
         let sql = SqlTask::open(&self.session, environment, context, reader).await?;
-        let keys = sql.as_ref().and_then(SqlTask::keys);
-        let edges = self.edges(&segments, keys.as_ref())?;
+        let edges = self.edges(&segments, sql.as_ref())?;
         let mut flow = Flow::open(environment, edges, self.sinks()?).await?;
         match sql {
             Some(sql) => self.feed_sql(sql, environment, &mut flow, progress).await?,
@@ -246,11 +245,11 @@ impl TaskRun {
         Ok(())
     }
 
-    /// `keys`: of a stage of SQL, the expressions by which its rows are dealt out.
+    /// `sql`: of a stage of SQL, what knows by which expressions its rows are dealt out or sorted.
     fn edges(
         &self,
         segments: &Arc<Mutex<ObjectWriter>>,
-        keys: Option<&HashKeys>,
+        sql: Option<&SqlTask>,
     ) -> Result<Vec<EdgeOut>, Problem> {
         let n = self.plan.edges.len().max(1) as u64;
         // A quarter of the task's memory collects rows; guests, combiners and sorting need the rest.
@@ -258,21 +257,24 @@ impl TaskRun {
         (0..)
             .zip(&self.plan.edges)
             .map(|(edge, plan)| {
-                let (segments, keys) = (Arc::clone(segments), keys.cloned());
-                let exchange =
-                    |keys, segments| ExchangeWriter::new(plan, edge, keys, budget_bytes, segments);
-                match plan.rows {
-                    EdgeRows::Sorted => EdgeWriter::new(plan.clone(), edge, budget_bytes, segments)
-                        .map(|edge| EdgeOut::Sorted(Box::new(edge))),
-                    EdgeRows::Arriving => Ok(EdgeOut::Exchange(exchange(None, segments))),
-                    EdgeRows::Hashed if keys.is_some() => {
-                        Ok(EdgeOut::Exchange(exchange(keys, segments)))
+                let segments = Arc::clone(segments);
+                let keys = || sql.and_then(SqlTask::keys).map(Placing::ByHash);
+                let order = || sql.and_then(SqlTask::order).map(Placing::InOrder);
+                let placing = match plan.rows {
+                    EdgeRows::Sorted => {
+                        let edge = EdgeWriter::new(plan.clone(), edge, budget_bytes, segments)?;
+                        return Ok(EdgeOut::Sorted(Box::new(edge)));
                     }
-                    EdgeRows::Hashed => {
-                        let detail = format!("the plan of `{}` has no keys", self.plan.name);
-                        Err(Problem::new(ErrorCode::Internal, detail))
-                    }
-                }
+                    EdgeRows::Arriving => Some(Placing::AsTheyCome),
+                    EdgeRows::Hashed => keys(),
+                    EdgeRows::Ordered => order(),
+                };
+                let placing = placing.ok_or_else(|| {
+                    let detail = format!("the plan of `{}` has no keys", self.plan.name);
+                    Problem::new(ErrorCode::Internal, detail)
+                })?;
+                let edge = ExchangeWriter::new(plan, edge, placing, budget_bytes, segments);
+                Ok(EdgeOut::Exchange(edge))
             })
             .collect()
     }

@@ -76,6 +76,10 @@ pub enum ReadMode {
     /// The writers' objects are dealt out to the range in order, each to one task. The edge has one
     /// partition.
     Sliced,
+    /// The writers' rows are sorted, and each task of the range reads those between two boundaries. A
+    /// segment counts for the task in whose part its first row is, a row for the task that keeps it. The
+    /// edge has one partition.
+    Ranged,
 }
 
 impl ReadMode {

@@ -8,12 +8,17 @@
 //!
 //! Every segment carries its rows and an xxh3 that is seeded with its place, so that a byte that
 //! flips and a segment that is dropped, doubled or swapped are found by whoever reads.
+//!
+//! Rows that are sorted may be shared by value: an index has the key of each segment's first row, and
+//! [`Ranges`] says which rows each of several tasks reads.
 
 mod error;
 mod object;
+mod ranges;
 mod segment;
 
 pub use error::{Error, Result};
 pub use object::{ObjectReader, ObjectWriter, Place, Segment};
+pub use ranges::{Boundary, Mark, Ranges, SharedRanges};
 pub use segment::FORMAT;
 pub use weft_store::ErrorKind;

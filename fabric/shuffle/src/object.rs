@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! segment (slot 0, sequence 0) │ segment (0, 1) │ segment (1, 0) │ …
-//!     │ index: 7 words a segment │ entries │ magic
+//!     │ index: 7 words a segment │ entries │ magic 1
+//!     │ index: 7 words a segment │ first keys │ bytes of first keys │ entries │ magic 2
 //! ```
 //!
 //! A slot is a partition of an edge: edges are laid out one after the other. All words are 64 bit,
-//! little endian.
+//! little endian. An object with segments of sorted rows ends in the second way. It has the key of each
+//! segment's first row, cut off after [`FIRST_KEY_BYTES_MAX`], behind its length, a word. Segments
+//! of other edges have an empty one. The index and the keys have one checksum.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
@@ -18,15 +21,23 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use weft_protocol::{ObjectRef, Sums};
+use weft_protocol::{EdgeRef, ObjectRef, Sums};
 use weft_store::Blobs;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::error::{Error, Result};
+use crate::ranges::{Mark, SharedRanges};
 use crate::segment;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"weftshf1");
+const MAGIC_WITH_KEYS: u64 = u64::from_le_bytes(*b"weftshf2");
 const WORDS: usize = 7;
+/// Bytes of the two words that all objects end in.
+const FOOTER_BYTES: u64 = 16;
+/// The same of objects with first keys, which have one word more.
+const FOOTER_WITH_KEYS_BYTES: u64 = 24;
+/// Bytes that an index keeps of the key of a segment's first row.
+pub(crate) const FIRST_KEY_BYTES_MAX: usize = 128;
 /// Encoded bytes that a writer holds in memory before they go to a file.
 const HELD_BYTES_MAX: u64 = 4 << 20;
 
@@ -69,15 +80,45 @@ struct Entry {
     xxh3: u64,
 }
 
+impl Entry {
+    fn sums(&self) -> Sums {
+        Sums {
+            rows: self.rows,
+            segments: 1,
+            xxh3: self.xxh3,
+        }
+    }
+
+    fn words(&self) -> [u64; WORDS] {
+        [
+            u64::from(self.edge) << 32 | u64::from(self.partition),
+            u64::from(self.sequence),
+            self.offset,
+            self.length,
+            self.raw_bytes,
+            self.rows,
+            self.xxh3,
+        ]
+    }
+}
+
 enum Encoded {
     Held(Vec<u8>),
     Spilled { offset: u64, length: u64 },
 }
 
+/// A segment that was added.
+struct Added {
+    entry: Entry,
+    /// Key of its first row, as far as the index keeps it; empty if its rows are not sorted.
+    first_key: Vec<u8>,
+    encoded: Encoded,
+}
+
 /// Collects the segments of one attempt; past a bound they wait in an unnamed file.
 pub struct ObjectWriter {
     task: u32,
-    segments: Vec<(Entry, Encoded)>,
+    segments: Vec<Added>,
     sequences: HashMap<(u32, u32), u32>,
     held_bytes: u64,
     spill: Option<File>,
@@ -109,6 +150,19 @@ impl ObjectWriter {
         schema: &Schema,
         batches: &[RecordBatch],
     ) -> Result<()> {
+        self.add_sorted(edge, partition, schema, batches, &[])
+    }
+
+    /// Adds a segment as [`add`](Self::add) does, of rows that are sorted, also from one segment to the
+    /// next. `first_key`: the key of the first row, as bytes that compare as keys do.
+    pub fn add_sorted(
+        &mut self,
+        edge: u32,
+        partition: u32,
+        schema: &Schema,
+        batches: &[RecordBatch],
+        first_key: &[u8],
+    ) -> Result<()> {
         if batches.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(());
         }
@@ -133,13 +187,18 @@ impl ObjectWriter {
             rows: encoded.rows,
             xxh3,
         };
-        let bytes = if self.held_bytes + length > HELD_BYTES_MAX {
+        let encoded = if self.held_bytes + length > HELD_BYTES_MAX {
             self.spill(&encoded.bytes)?
         } else {
             self.held_bytes += length;
             Encoded::Held(encoded.bytes)
         };
-        self.segments.push((entry, bytes));
+        let kept = first_key.len().min(FIRST_KEY_BYTES_MAX);
+        self.segments.push(Added {
+            entry,
+            first_key: first_key[..kept].to_vec(),
+            encoded,
+        });
         Ok(())
     }
 
@@ -175,57 +234,52 @@ impl ObjectWriter {
         key: &str,
         n_edges: usize,
     ) -> Result<(ObjectRef, Vec<Sums>)> {
-        self.segments
-            .sort_by_key(|(entry, _)| (entry.edge, entry.partition, entry.sequence));
+        self.segments.sort_by_key(|added| {
+            let entry = &added.entry;
+            (entry.edge, entry.partition, entry.sequence)
+        });
         let mut sums = vec![Sums::default(); n_edges];
-        let mut index = Vec::with_capacity(self.segments.len() * WORDS);
+        let mut index: Vec<u8> = Vec::with_capacity(self.segments.len() * WORDS * 8);
+        let mut keys: Vec<u8> = Vec::new();
+        let mut has_keys = false;
         let mut writer = blobs.writer(key);
         let mut offset = 0;
         let written = |error| Error::file(std::path::Path::new(key), error);
-        for (mut entry, bytes) in std::mem::take(&mut self.segments) {
-            let bytes = match bytes {
+        for added in std::mem::take(&mut self.segments) {
+            let mut entry = added.entry;
+            let bytes = match added.encoded {
                 Encoded::Held(bytes) => bytes,
                 Encoded::Spilled { offset, length } => self.unspill(offset, length)?,
             };
             entry.offset = offset;
             offset += entry.length;
             writer.write_all(&bytes).await.map_err(written)?;
-            sums[entry.edge as usize].add(&Sums {
-                rows: entry.rows,
-                segments: 1,
-                xxh3: entry.xxh3,
-            });
-            let slot = u64::from(entry.edge) << 32 | u64::from(entry.partition);
-            index.extend([
-                slot,
-                u64::from(entry.sequence),
-                entry.offset,
-                entry.length,
-                entry.raw_bytes,
-                entry.rows,
-                entry.xxh3,
-            ]);
+            sums[entry.edge as usize].add(&entry.sums());
+            index.extend(entry.words().into_iter().flat_map(u64::to_le_bytes));
+            keys.extend((added.first_key.len() as u64).to_le_bytes());
+            keys.extend(&added.first_key);
+            has_keys |= !added.first_key.is_empty();
         }
-        let index: Vec<u8> = index
-            .iter()
-            .flat_map(|word: &u64| word.to_le_bytes())
-            .collect();
+        let entries = (index.len() / (WORDS * 8)) as u64;
+        let footer = match has_keys {
+            true => vec![keys.len() as u64, entries, MAGIC_WITH_KEYS],
+            false => vec![entries, MAGIC],
+        };
+        if has_keys {
+            index.append(&mut keys);
+        }
         let index_xxh3 = xxh3_64(&index);
         writer.write_all(&index).await.map_err(written)?;
-        let footer = [(index.len() / (WORDS * 8)) as u64, MAGIC]
-            .map(u64::to_le_bytes)
-            .concat();
+        let footer: Vec<u8> = footer.into_iter().flat_map(u64::to_le_bytes).collect();
         writer.write_all(&footer).await.map_err(written)?;
         writer.shutdown().await.map_err(written)?;
         let bytes = offset + index.len() as u64 + footer.len() as u64;
-        Ok((
-            ObjectRef {
-                key: key.to_owned(),
-                bytes,
-                index_xxh3,
-            },
-            sums,
-        ))
+        let object = ObjectRef {
+            key: key.to_owned(),
+            bytes,
+            index_xxh3,
+        };
+        Ok((object, sums))
     }
 
     fn unspill(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
@@ -239,11 +293,18 @@ impl ObjectWriter {
 
 type Index = Arc<Vec<Entry>>;
 
+/// First keys of an object's segments, in the order of its index; none if the object has no keys.
+type FirstKeys = Vec<Vec<u8>>;
+
+/// Ranges of edges, each by its number of tasks.
+type RangesOf = BTreeMap<(EdgeRef, u32), SharedRanges>;
+
 /// Reads shuffle objects of a job; each index is read once, whoever asks.
 #[derive(Clone)]
 pub struct ObjectReader {
     blobs: Blobs,
     indices: Arc<Mutex<HashMap<String, Index>>>,
+    ranges: Arc<Mutex<RangesOf>>,
 }
 
 /// Bytes of one segment as they lie in the store, with what its index says of them.
@@ -259,6 +320,7 @@ impl ObjectReader {
         Self {
             blobs,
             indices: Arc::default(),
+            ranges: Arc::default(),
         }
     }
 
@@ -266,42 +328,57 @@ impl ObjectReader {
         if let Some(index) = lock(&self.indices).get(&object.key) {
             return Ok(Arc::clone(index));
         }
-        let index = Arc::new(self.read_index(object).await?);
-        lock(&self.indices).insert(object.key.clone(), Arc::clone(&index));
-        Ok(index)
+        let (index, _) = self.read_index(object).await?;
+        Ok(self.keep_index(object, index))
     }
 
-    async fn read_index(&self, object: &ObjectRef) -> Result<Vec<Entry>> {
+    fn keep_index(&self, object: &ObjectRef, index: Vec<Entry>) -> Index {
+        let index = Arc::new(index);
+        lock(&self.indices).insert(object.key.clone(), Arc::clone(&index));
+        index
+    }
+
+    async fn read_index(&self, object: &ObjectRef) -> Result<(Vec<Entry>, FirstKeys)> {
         let damaged = |message: &str| Error::Damaged {
             place: format!("object `{}`", object.key),
             message: message.into(),
         };
-        if object.bytes < 16 {
+        if object.bytes < FOOTER_BYTES {
             return Err(damaged("it is shorter than its footer"));
         }
-        let footer = self
-            .blobs
-            .get_range(&object.key, object.bytes - 16..object.bytes)
-            .await?;
-        let words = words(&footer);
-        let [entries, MAGIC] = words[..] else {
-            return Err(damaged("its footer is wrong"));
+        let footer = object.bytes - object.bytes.min(FOOTER_WITH_KEYS_BYTES)..object.bytes;
+        let footer = self.blobs.get_range(&object.key, footer).await?;
+        // Words count from the end: what stands before a short footer need not be one.
+        let words = words(&footer[footer.len() % 8..]);
+        let (entries, key_bytes, footer_bytes) = match words[..] {
+            [key_bytes, entries, MAGIC_WITH_KEYS] => (entries, key_bytes, FOOTER_WITH_KEYS_BYTES),
+            [.., entries, MAGIC] => (entries, 0, FOOTER_BYTES),
+            _ => return Err(damaged("its footer is wrong")),
         };
-        let index_bytes = entries
-            .checked_mul((WORDS * 8) as u64)
-            .filter(|bytes| bytes + 16 <= object.bytes)
-            .ok_or_else(|| damaged("its footer is wrong"))?;
-        let start = object.bytes - 16 - index_bytes;
-        let index = self
-            .blobs
-            .get_range(&object.key, start..object.bytes - 16)
-            .await?;
+        let entry_bytes = entries.checked_mul((WORDS * 8) as u64);
+        let index_bytes = entry_bytes.and_then(|bytes| bytes.checked_add(key_bytes));
+        let end = object.bytes - footer_bytes;
+        let start = index_bytes.and_then(|bytes| end.checked_sub(bytes));
+        let start = start.ok_or_else(|| damaged("its footer is wrong"))?;
+        let index = self.blobs.get_range(&object.key, start..end).await?;
         if xxh3_64(&index) != object.index_xxh3 {
             return Err(damaged(
                 "the checksum of its index differs from the commit's",
             ));
         }
-        Ok(self::words(&index).chunks_exact(WORDS).map(entry).collect())
+        let key_bytes = usize::try_from(key_bytes).ok();
+        let entry_bytes = key_bytes.and_then(|bytes| index.len().checked_sub(bytes));
+        let entry_bytes = entry_bytes.ok_or_else(|| damaged("it is shorter than its index"))?;
+        let (entries, keys) = index.split_at(entry_bytes);
+        let entries: Vec<Entry> = self::words(entries)
+            .chunks_exact(WORDS)
+            .map(entry)
+            .collect();
+        let keys = match footer_bytes {
+            FOOTER_BYTES => Vec::new(),
+            _ => first_keys(keys, entries.len()).ok_or_else(|| damaged("its keys are wrong"))?,
+        };
+        Ok((entries, keys))
     }
 
     /// The same reader, asking by way of `blobs`.
@@ -309,7 +386,43 @@ impl ObjectReader {
         Self {
             blobs: blobs.clone(),
             indices: Arc::clone(&self.indices),
+            ranges: Arc::clone(&self.ranges),
         }
+    }
+
+    /// The ranges of an edge for `n_tasks` tasks, which one of the job's tasks computes for all.
+    pub fn shared_ranges(&self, edge: EdgeRef, n_tasks: u32) -> SharedRanges {
+        let mut ranges = lock(&self.ranges);
+        Arc::clone(ranges.entry((edge, n_tasks)).or_default())
+    }
+
+    /// The first key and the rows of each segment of a sorted edge with one partition, in order. They
+    /// are read anew for each call: whoever computes ranges needs them once.
+    ///
+    /// Errors: `Damaged` if the index is, if it has no keys, or if they are not in order.
+    pub async fn marks(&self, object: &ObjectRef, edge: u32) -> Result<Vec<Mark>> {
+        let (index, mut keys) = self.read_index(object).await?;
+        let index = self.keep_index(object, index);
+        keys.resize(index.len(), Vec::new());
+        let mut marks: Vec<Mark> = Vec::new();
+        for (entry, key) in index.iter().zip(keys) {
+            if (entry.edge, entry.partition) != (edge, 0) {
+                continue;
+            }
+            let is_next = marks.last().is_none_or(|last| last.key <= key);
+            if key.is_empty() || !is_next || entry.sequence as usize != marks.len() {
+                return Err(Error::Damaged {
+                    place: format!("object `{}`", object.key),
+                    message: "the first keys of its segments are missing or not in order".into(),
+                });
+            }
+            marks.push(Mark {
+                key,
+                sequence: entry.sequence,
+                rows: entry.rows,
+            });
+        }
+        Ok(marks)
     }
 
     /// The segments of `partition` of `edge` in the object that `task` wrote, in order.
@@ -392,11 +505,7 @@ impl Segment {
 
     /// Share of the segment in the sums of what was written.
     pub fn sums(&self) -> Sums {
-        Sums {
-            rows: self.entry.rows,
-            segments: 1,
-            xxh3: self.entry.xxh3,
-        }
+        self.entry.sums()
     }
 }
 
@@ -451,6 +560,21 @@ fn words(bytes: &[u8]) -> Vec<u64> {
         .chunks_exact(8)
         .map(|word| u64::from_le_bytes(word.try_into().expect("chunks are 8 bytes")))
         .collect()
+}
+
+/// Takes keys apart that stand behind their lengths. Nothing if they are not `n` within their bound.
+fn first_keys(mut bytes: &[u8], n: usize) -> Option<FirstKeys> {
+    let mut keys = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        let (key, rest) = rest.split_at_checked(length)?;
+        if length > FIRST_KEY_BYTES_MAX || keys.len() == n {
+            return None;
+        }
+        keys.push(key.to_vec());
+        bytes = rest;
+    }
+    (bytes.is_empty() && keys.len() == n).then_some(keys)
 }
 
 fn entry(words: &[u64]) -> Entry {

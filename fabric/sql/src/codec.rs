@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, internal_datafusion_err, internal_err};
 use datafusion::execution::TaskContext;
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion_proto::physical_plan::{
@@ -23,6 +24,7 @@ use crate::Plan;
 use crate::error::too_deep;
 use crate::facts::Facts;
 use crate::leaf::Leaf;
+use crate::order::SortKeys;
 use crate::stop::stoppable;
 use crate::task::Sources;
 
@@ -37,6 +39,20 @@ struct TaskPlan {
     /// Expressions that place rows, none where they are not placed by hash.
     #[prost(message, repeated, tag = "3")]
     keys: Vec<protobuf::PhysicalExprNode>,
+    /// The order of rows that are read in ranges, nothing of others.
+    #[prost(message, repeated, tag = "4")]
+    order: Vec<SortKey>,
+}
+
+/// An expression of an order.
+#[derive(Clone, PartialEq, Message)]
+struct SortKey {
+    #[prost(message, optional, tag = "1")]
+    expression: Option<protobuf::PhysicalExprNode>,
+    #[prost(bool, tag = "2")]
+    descending: bool,
+    #[prost(bool, tag = "3")]
+    nulls_first: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -47,6 +63,9 @@ struct LeafNode {
     schema: Option<protobuf::Schema>,
     #[prost(message, optional, tag = "3")]
     facts: Option<Facts>,
+    /// The order by which tasks share the rows, nothing if each reads a partition or all.
+    #[prost(message, repeated, tag = "4")]
+    keys: Vec<SortKey>,
 }
 
 /// A decoded plan.
@@ -54,6 +73,7 @@ pub(crate) struct Decoded {
     pub(crate) plan: Plan,
     pub(crate) schema: SchemaRef,
     pub(crate) keys: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) order: Option<SortKeys>,
 }
 
 /// Encodes a branch of a stage, whose leaves are numbered.
@@ -61,6 +81,7 @@ pub(crate) fn encode(
     plan: Plan,
     schema: &SchemaRef,
     keys: &[Arc<dyn PhysicalExpr>],
+    order: Option<&SortKeys>,
 ) -> Result<Vec<u8>> {
     let codec = Codec { sources: None };
     let converter = DefaultPhysicalProtoConverter {};
@@ -73,6 +94,7 @@ pub(crate) fn encode(
         plan: plan.encode_to_vec(),
         schema: Some(protobuf::Schema::try_from(&**schema)?),
         keys,
+        order: encoded_order(order, &codec, &converter)?,
     };
     Ok(plan.encode_to_vec())
 }
@@ -100,11 +122,53 @@ pub(crate) fn decode(
         .iter()
         .map(|key| converter.proto_to_physical_expr(key, &schema, &within))
         .collect::<Result<Vec<_>>>()?;
+    let order = decoded_order(&decoded.order, &schema, &within, &converter)?;
     Ok(Decoded {
         plan: merged_in_order(plan)?,
         schema,
         keys,
+        order,
     })
+}
+
+fn encoded_order(
+    order: Option<&SortKeys>,
+    codec: &Codec,
+    converter: &dyn PhysicalProtoConverterExtension,
+) -> Result<Vec<SortKey>> {
+    let encoded = |one: &PhysicalSortExpr| {
+        Ok(SortKey {
+            expression: Some(converter.physical_expr_to_proto(&one.expr, codec)?),
+            descending: one.options.descending,
+            nulls_first: one.options.nulls_first,
+        })
+    };
+    let expressions = order.map(SortKeys::expressions).unwrap_or_default();
+    expressions.iter().map(encoded).collect()
+}
+
+fn decoded_order(
+    order: &[SortKey],
+    schema: &Schema,
+    within: &PhysicalPlanDecodeContext<'_>,
+    converter: &dyn PhysicalProtoConverterExtension,
+) -> Result<Option<SortKeys>> {
+    if order.is_empty() {
+        return Ok(None);
+    }
+    let decoded = |key: &SortKey| {
+        let Some(expression) = &key.expression else {
+            return internal_err!("an encoded order lacks an expression");
+        };
+        let options = SortOptions {
+            descending: key.descending,
+            nulls_first: key.nulls_first,
+        };
+        let expr = converter.proto_to_physical_expr(expression, schema, within)?;
+        Ok(PhysicalSortExpr { expr, options })
+    };
+    let expressions = order.iter().map(decoded).collect::<Result<Vec<_>>>()?;
+    SortKeys::new(expressions, schema).map(Some)
 }
 
 /// Checks that an encoded plan is not too deep to be decoded: prost refuses messages within more than 100 others.
@@ -149,21 +213,23 @@ impl PhysicalExtensionCodec for Codec {
         &self,
         buf: &[u8],
         _inputs: &[Plan],
-        _context: &TaskContext,
-        _converter: &dyn PhysicalProtoConverterExtension,
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Plan> {
         let node = LeafNode::decode(buf)
             .map_err(|error| internal_datafusion_err!("a leaf cannot be decoded: {error}"))?;
         let schema = schema_of(node.schema.as_ref())?;
         let facts = node.facts.unwrap_or_default();
-        Leaf::decoded(node.leaf, self.sources.clone(), schema, facts)
+        let within = PhysicalPlanDecodeContext::new(context, self);
+        let keys = decoded_order(&node.keys, &schema, &within, converter)?;
+        Leaf::decoded(node.leaf, self.sources.clone(), schema, facts, keys)
     }
 
     fn try_encode(
         &self,
         node: Plan,
         buf: &mut Vec<u8>,
-        _converter: &dyn PhysicalProtoConverterExtension,
+        converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
         let leaf = node.downcast_ref::<Leaf>();
         let Some((leaf, number)) = leaf.and_then(|leaf| Some((leaf, leaf.number()?))) else {
@@ -173,6 +239,7 @@ impl PhysicalExtensionCodec for Codec {
             leaf: number,
             schema: Some(protobuf::Schema::try_from(&*leaf.schema())?),
             facts: Some(leaf.facts().clone()),
+            keys: encoded_order(leaf.keys(), self, converter)?,
         };
         buf.extend(encoded.encode_to_vec());
         Ok(())

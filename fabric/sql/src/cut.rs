@@ -7,23 +7,31 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::Partitioning;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, PartitionMode,
 };
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 
 use crate::Plan;
 use crate::leaf::{Leaf, Read};
 use crate::one::OnePartition;
+use crate::order::{SortKeys, fit};
 use crate::sealed::Sealed;
 
-/// Place of a stage's rows: by the hash of these expressions, in one partition, or in the result.
+/// Tasks that share the last merge of a statement: each reads from all tasks that sort.
+const MERGING_TASKS_MAX: usize = 256;
+
+/// Place of a stage's rows: by the hash of these expressions, in one partition, in one that is sorted, or in the
+/// result.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     Hash(Vec<Arc<dyn PhysicalExpr>>, usize),
     Single,
+    Sorted(SortKeys),
     Result,
 }
 
@@ -32,14 +40,70 @@ pub(crate) enum Target {
 pub(crate) struct Stage {
     pub(crate) plan: Plan,
     pub(crate) target: Target,
+    /// Tasks that share the one partition of the plan, each with a range of the rows that a merge reads.
+    pub(crate) n_ranges: Option<usize>,
+}
+
+impl Stage {
+    pub(crate) fn n_tasks(&self) -> usize {
+        self.n_ranges.unwrap_or_else(|| n_partitions(&self.plan))
+    }
 }
 
 /// Cuts a plan. Each stage stands after those that it reads; the last is the result, in the order of its tasks.
 pub(crate) fn cut(plan: &Plan) -> Result<Vec<Stage>> {
     let mut stages = Vec::new();
-    let root = below(plan, &mut stages)?;
-    push(&mut stages, root, Target::Result);
+    let (root, n_ranges) = match shared_merge(plan)? {
+        Some(keys) => {
+            let (root, n_ranges) = ranged(plan, keys, &mut stages)?;
+            (root, Some(n_ranges))
+        }
+        None => (below(plan, &mut stages)?, None),
+    };
+    stages.push(Stage {
+        plan: root,
+        target: Target::Result,
+        n_ranges,
+    });
     Ok(stages)
+}
+
+/// The keys of a merge whose work tasks can share: the statement ends with it, or with nodes above it that take row
+/// by row. A limit needs one task.
+fn shared_merge(root: &Plan) -> Result<Option<SortKeys>> {
+    let mut plan = root;
+    while takes_row_by_row(plan) {
+        plan = plan.children()[0];
+    }
+    let Some(merge) = plan.downcast_ref::<SortPreservingMergeExec>() else {
+        return Ok(None);
+    };
+    let schema = merge.input().schema();
+    let is_shared = plan.fetch().is_none() && n_partitions(merge.input()) > 1;
+    if !is_shared || !fit(merge.expr(), &schema)? {
+        return Ok(None);
+    }
+    SortKeys::new(merge.expr().to_vec(), &schema).map(Some)
+}
+
+fn takes_row_by_row(plan: &Plan) -> bool {
+    (plan.is::<ProjectionExec>() || plan.is::<FilterExec>()) && plan.fetch().is_none()
+}
+
+/// Cuts below a merge that [`shared_merge`] found; `plan` is it or stands above it. Tasks merge ranges of what was
+/// written, so that their rows, one task after the other, are those of one merge. Returns their number as well.
+fn ranged(plan: &Plan, keys: SortKeys, stages: &mut Vec<Stage>) -> Result<(Plan, usize)> {
+    let child = plan.children()[0];
+    if takes_row_by_row(plan) {
+        let (child, n_ranges) = ranged(child, keys, stages)?;
+        return Ok((with_children(plan, vec![child])?, n_ranges));
+    }
+    let input = below(child, stages)?;
+    let properties = Arc::clone(input.properties());
+    let n_ranges = n_partitions(&input).min(MERGING_TASKS_MAX);
+    let stage = push(stages, input, Target::Sorted(keys.clone()));
+    let leaf = Leaf::ranged(stage, keys, properties);
+    Ok((with_children(plan, vec![leaf])?, n_ranges))
 }
 
 pub(crate) fn n_partitions(plan: &Plan) -> usize {
@@ -64,7 +128,11 @@ fn collects_left(plan: &Plan) -> bool {
 }
 
 fn push(stages: &mut Vec<Stage>, plan: Plan, target: Target) -> usize {
-    stages.push(Stage { plan, target });
+    stages.push(Stage {
+        plan,
+        target,
+        n_ranges: None,
+    });
     stages.len() - 1
 }
 

@@ -22,6 +22,7 @@ use crate::Plan;
 use crate::error::carried;
 use crate::facts::Facts;
 use crate::filters::ScanFilter;
+use crate::order::SortKeys;
 use crate::stage::LeafPlan;
 use crate::table::TableColumn;
 use crate::task::Sources;
@@ -35,6 +36,8 @@ pub(crate) enum Read {
     All,
     /// As `All`, with a stream for each writer, under a merge.
     PerWriter,
+    /// Each task reads the rows of its own range, with a stream for each writer, under a merge.
+    Ranged,
 }
 
 impl Read {
@@ -44,6 +47,7 @@ impl Read {
             Self::Keyed => "by key",
             Self::All => "all rows",
             Self::PerWriter => "a stream of each task",
+            Self::Ranged => "a range, a stream of each task",
         }
     }
 }
@@ -86,6 +90,8 @@ enum Rows {
 pub(crate) struct Leaf {
     rows: Rows,
     facts: Facts,
+    /// The order by which tasks share rows of another stage, if they read ranges of it.
+    keys: Option<SortKeys>,
     properties: Arc<PlanProperties>,
 }
 
@@ -95,6 +101,7 @@ impl Leaf {
         Arc::new(Self {
             rows: Rows::Table(rows),
             facts: Facts::default(),
+            keys: None,
             properties: properties(EquivalenceProperties::new(schema), n_slices),
         })
     }
@@ -105,6 +112,18 @@ impl Leaf {
         Arc::new(Self {
             rows: Rows::Stage { stage, read },
             facts: Facts::of(properties.equivalence_properties()),
+            keys: None,
+            properties,
+        })
+    }
+
+    /// Creates the leaf below a merge that several tasks share by ranges of `keys`.
+    pub(crate) fn ranged(stage: usize, keys: SortKeys, properties: Arc<PlanProperties>) -> Plan {
+        let read = Read::Ranged;
+        Arc::new(Self {
+            rows: Rows::Stage { stage, read },
+            facts: Facts::of(properties.equivalence_properties()),
+            keys: Some(keys),
             properties,
         })
     }
@@ -123,6 +142,7 @@ impl Leaf {
         sources: Option<Arc<dyn Sources>>,
         schema: SchemaRef,
         facts: Facts,
+        keys: Option<SortKeys>,
     ) -> Result<Plan> {
         let n_streams = sources.as_ref().map_or(1, |sources| sources.streams(leaf));
         if n_streams == 0 || !facts.fit(&schema) {
@@ -138,6 +158,7 @@ impl Leaf {
         Ok(Arc::new(Self {
             rows,
             facts,
+            keys,
             properties,
         }))
     }
@@ -156,6 +177,10 @@ impl Leaf {
 
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    pub(crate) fn keys(&self) -> Option<&SortKeys> {
+        self.keys.as_ref()
     }
 
     /// Number of a leaf that is to be encoded.
@@ -183,12 +208,13 @@ impl Leaf {
                     Read::Keyed => return misfit(n_partitions, tasks),
                     Read::All | Read::PerWriter if tasks.count > 1 => ReadMode::Broadcast,
                     Read::All | Read::PerWriter => ReadMode::Partitioned,
+                    Read::Ranged => ReadMode::Ranged,
                 };
                 Ok(LeafPlan::Exchange {
                     stage: *stage,
                     mode,
                     tasks,
-                    per_writer: *read == Read::PerWriter,
+                    per_writer: matches!(read, Read::PerWriter | Read::Ranged),
                 })
             }
             Rows::Table(_) => misfit(n_partitions, tasks),
@@ -307,7 +333,11 @@ impl ExecutionPlan for Leaf {
         let Rows::Task { leaf, sources } = &self.rows else {
             return internal_err!("a leaf runs only in a task");
         };
-        let rows = sources.open(*leaf, partition).map_err(carried)?;
+        let rows = match &self.keys {
+            Some(keys) => sources.open_range(*leaf, partition, keys),
+            None => sources.open(*leaf, partition),
+        };
+        let rows = rows.map_err(carried)?;
         let schema = self.schema();
         let stamped = Arc::clone(&schema);
         let rows = rows.map(move |batch| restamp(batch?, &stamped));

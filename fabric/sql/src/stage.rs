@@ -9,7 +9,7 @@ use weft_core::{ErrorCode, Problem};
 use weft_protocol::{ReadMode, TaskRange};
 
 use crate::codec;
-use crate::cut::{Stage, Target, n_partitions};
+use crate::cut::{Stage, Target};
 use crate::error::planning;
 use crate::filters::ScanFilter;
 use crate::text::{self, PlanLine};
@@ -30,7 +30,7 @@ pub struct SqlStage {
     pub schema: SchemaRef,
     /// The plan for people, before unions are split.
     pub operators: Vec<PlanLine>,
-    /// Expressions of the hash by which rows go on, for people.
+    /// Expressions of the hash by which rows go on, or of their order, for people.
     pub keys: Vec<String>,
 }
 
@@ -82,6 +82,8 @@ pub enum Out {
     },
     /// In one partition, in the order in which a task puts them out.
     Single,
+    /// The same, sorted by [`TaskRows::order`](crate::TaskRows::order), by which tasks read ranges.
+    Sorted,
     /// In the statement's result. Only the last stage does so.
     Result,
 }
@@ -93,29 +95,34 @@ impl SqlStage {
         let schema = stage.plan.schema();
         let keys: &[Arc<dyn PhysicalExpr>] = match &stage.target {
             Target::Hash(keys, _) => keys,
-            Target::Single | Target::Result => &[],
+            Target::Single | Target::Sorted(_) | Target::Result => &[],
+        };
+        let order = match &stage.target {
+            Target::Sorted(order) => Some(order),
+            Target::Hash(..) | Target::Single | Target::Result => None,
         };
         let out = match &stage.target {
             Target::Hash(_, n) => Out::Hash {
                 partitions: small(*n)?,
             },
             Target::Single => Out::Single,
+            Target::Sorted(_) => Out::Sorted,
             Target::Result => Out::Result,
         };
         let mut variants = Vec::new();
         let mut leaves = Vec::new();
         let mut first = 0;
         for branch in branches(&stage.plan).map_err(planning)? {
-            let count = small(branch.n_tasks)?;
+            let count = small(stage.n_ranges.unwrap_or(branch.n_tasks))?;
             let tasks = TaskRange { first, count };
             let plan = number(branch.plan, tasks, &mut leaves).map_err(planning)?;
-            let plan = codec::encode(plan, &schema, keys).map_err(planning)?;
+            let plan = codec::encode(plan, &schema, keys, order).map_err(planning)?;
             codec::check_depth(&plan)?;
             codec::decode(&plan, context, None).map_err(planning)?;
             variants.push(Variant { tasks, plan });
             first += count;
         }
-        let n_tasks = small(n_partitions(&stage.plan))?;
+        let n_tasks = small(stage.n_tasks())?;
         if first != n_tasks {
             let detail = format!("{n_tasks} tasks share plans for {first}");
             return Err(Problem::new(ErrorCode::Internal, detail));

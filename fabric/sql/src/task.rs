@@ -18,6 +18,7 @@ use weft_core::Problem;
 use crate::Plan;
 use crate::error::{is_out_of_memory, problem};
 use crate::leaf::restamp;
+use crate::order::SortKeys;
 use crate::restart::{Origin, Restart};
 
 /// Rows of a task's leaves.
@@ -29,6 +30,15 @@ pub trait Sources: fmt::Debug + Send + Sync {
     /// Batches have the columns that the leaf's plan names, in that order and with those types.
     /// [`carried`](crate::carried) makes an item of a problem.
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem>;
+    /// Opens a stream of a leaf whose rows several tasks share: one writer's rows in the range of this task. Rows are
+    /// in the order of `keys`, and rows of equal keys in that of writers and then as they were written. Each task has
+    /// a range of that order, the first task the first one.
+    fn open_range(
+        &self,
+        leaf: u32,
+        stream: usize,
+        keys: &SortKeys,
+    ) -> Result<SendableRecordBatchStream, Problem>;
     /// Fails once the task is cancelled. A plan asks before it goes on with what it computes by itself.
     fn check(&self) -> Result<(), Problem>;
     /// Says that the plan starts over, and opens its leaves again. No row has come out of it.
@@ -55,6 +65,7 @@ pub struct TaskRows {
     restart: Option<Restart>,
     schema: SchemaRef,
     keys: Option<HashKeys>,
+    order: Option<SortKeys>,
 }
 
 impl TaskRows {
@@ -83,6 +94,7 @@ impl TaskRows {
             restart: Restart::of(origin, decoded.plan),
             schema: decoded.schema,
             keys,
+            order: decoded.order,
         })
     }
 
@@ -127,6 +139,11 @@ impl TaskRows {
     /// Keys by which rows are placed, of a stage whose rows go by hash.
     pub fn keys(&self) -> Option<HashKeys> {
         self.keys.clone()
+    }
+
+    /// Order of the rows, of a stage whose rows are read in ranges.
+    pub fn order(&self) -> Option<SortKeys> {
+        self.order.clone()
     }
 }
 

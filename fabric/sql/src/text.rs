@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use datafusion::physical_expr::PhysicalSortExpr;
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
 use weft_protocol::plan_line;
@@ -58,15 +59,27 @@ fn add(plan: &Plan, depth: usize, lines: &mut Vec<PlanLine>) {
     }
 }
 
-/// The expressions by whose hash rows are placed.
+/// The expressions by whose hash rows are placed, or by which they are sorted.
 pub(crate) fn keys(target: &Target) -> Vec<String> {
     match target {
         Target::Hash(keys, _) => {
             let keys = keys.iter();
             keys.map(|key| plan_line(fmt_sql(key.as_ref()))).collect()
         }
+        Target::Sorted(order) => order.expressions().iter().map(sort_key).collect(),
         Target::Single | Target::Result => Vec::new(),
     }
+}
+
+/// An expression of an order as SQL has it.
+fn sort_key(key: &PhysicalSortExpr) -> String {
+    let direction = match (key.options.descending, key.options.nulls_first) {
+        (false, false) => "",
+        (false, true) => " NULLS FIRST",
+        (true, true) => " DESC",
+        (true, false) => " DESC NULLS LAST",
+    };
+    plan_line(format_args!("{}{direction}", fmt_sql(key.expr.as_ref())))
 }
 
 /// Displays one node of a plan without its inputs.

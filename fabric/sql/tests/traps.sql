@@ -50,6 +50,11 @@ zeros and NaN, joined: SELECT t.id, u.id AS other FROM t JOIN u ON t.f = u.f
 distinct: SELECT count(DISTINCT s), count(DISTINCT k) FROM t
 aggregate in order: SELECT k, array_agg(id ORDER BY v), first_value(id ORDER BY v DESC) FROM t GROUP BY k
 order: >SELECT id, v FROM t ORDER BY s DESC, v
+order of an expression: >SELECT id FROM t ORDER BY v % 5, id DESC
+order of nulls: >SELECT k, id FROM t ORDER BY k NULLS FIRST, id
+order of floats: >SELECT f, id FROM t ORDER BY f DESC, id
+order of few values: >SELECT s, k, count(*) FROM t GROUP BY s, k ORDER BY s, k DESC NULLS LAST
+order of no rows: >SELECT id, v FROM e ORDER BY v, id
 top: >SELECT id, v FROM t ORDER BY v DESC LIMIT 5 OFFSET 2
 order by constant: >SELECT k, id FROM t WHERE k = 2 ORDER BY k, id
 union sorted: SELECT * FROM (SELECT id FROM t ORDER BY v LIMIT 3) UNION ALL SELECT * FROM (SELECT id FROM u ORDER BY v LIMIT 3)

@@ -14,10 +14,10 @@ fn range(first: u32, count: u32) -> Option<TaskRange> {
 }
 
 /// A stage whose first two tasks read partitions of `s0` and whose last three read slices of `s1`; all of
-/// them read `s2`.
+/// them read `s2`, and ranges of `s3`.
 fn union() -> Plan {
-    let mut plan = plan(&[(2, None), (4, None), (1, None), (5, None)]);
-    for (stage, partitions) in plan.stages.iter_mut().zip([2, 1, 1]) {
+    let mut plan = plan(&[(2, None), (4, None), (1, None), (3, None), (5, None)]);
+    for (stage, partitions) in plan.stages.iter_mut().zip([2, 1, 1, 1]) {
         stage.edges = vec![EdgeShape {
             kind: EdgeKind::Materialised,
             partitions,
@@ -29,10 +29,11 @@ fn union() -> Plan {
         mode,
         tasks,
     };
-    plan.stages[3].reads = vec![
+    plan.stages[4].reads = vec![
         read(0, ReadMode::Partitioned, range(0, 2)),
         read(1, ReadMode::Sliced, range(2, 3)),
         read(2, ReadMode::Broadcast, None),
+        read(3, ReadMode::Ranged, range(0, 5)),
     ];
     plan
 }
@@ -65,7 +66,7 @@ fn check_conserved(change: impl Fn(&mut TaskCommit)) {
 #[track_caller]
 fn check_lost(change: impl Fn(&mut TaskCommit), part: &str) {
     let (machine, job) = run(|commit| {
-        if commit.stage == 3 {
+        if commit.stage == 4 {
             change(commit);
         }
     });
@@ -74,7 +75,7 @@ fn check_lost(change: impl Fn(&mut TaskCommit), part: &str) {
     };
     let detail = &ending.problem.as_ref().expect("it failed").detail;
     assert!(
-        detail.contains("stage `s3`") && detail.contains(part),
+        detail.contains("stage `s4`") && detail.contains(part),
         "{detail}"
     );
 }
@@ -92,6 +93,7 @@ fn tasks_of_a_stage_read_edges_of_their_own() {
     check_lost(doubled(0), "stage `s0`");
     check_lost(doubled(1), "stage `s1`");
     check_lost(doubled(2), "stage `s2`");
+    check_lost(doubled(3), "stage `s3`");
 }
 
 #[test]
@@ -111,7 +113,7 @@ fn a_broadcast_is_read_by_each_task() {
     // Sums wrap, and so do their multiples.
     check_conserved(|commit| match commit.stage {
         2 => commit.written[0].rows = u64::MAX,
-        3 => commit.read[2].rows = u64::MAX,
+        4 => commit.read[2].rows = u64::MAX,
         _ => {}
     });
 }
@@ -121,10 +123,10 @@ fn reads_that_do_not_fit_are_refused_by_name() {
     crate::plan::check(&union()).expect("it fits");
     let check = |change: &dyn Fn(&mut [EdgeRead]), part: &str| {
         let mut plan = union();
-        change(&mut plan.stages[3].reads);
+        change(&mut plan.stages[4].reads);
         let refused = crate::plan::check(&plan).expect_err("it does not fit");
         assert!(
-            refused.contains("the plan's stage `s3`") && refused.contains(part),
+            refused.contains("the plan's stage `s4`") && refused.contains(part),
             "{refused}"
         );
     };
@@ -147,9 +149,10 @@ fn reads_that_do_not_fit_are_refused_by_name() {
     check(&|reads| reads[0].tasks = None, &partitions(5));
     check(&|reads| reads[0].mode = ReadMode::Broadcast, &partitions(1));
     check(&|reads| reads[0].mode = ReadMode::Sliced, &partitions(1));
+    check(&|reads| reads[0].mode = ReadMode::Ranged, &partitions(1));
     // Edges that no stage before it writes.
     check(&|reads| reads[1].edge = 1, "edge 1 of stage 1");
-    check(&|reads| reads[2].stage = 3, "edge 0 of stage 3");
+    check(&|reads| reads[2].stage = 4, "edge 0 of stage 4");
 }
 
 /// A command with a plan, as JSON.
@@ -192,8 +195,9 @@ fn reads_of_whole_edges_and_by_some_tasks_survive_json() {
         { "stage": 0, "edge": 0, "tasks": { "first": 0, "count": 2 } },
         { "stage": 1, "edge": 0, "mode": "sliced", "tasks": { "first": 2, "count": 3 } },
         { "stage": 2, "edge": 0, "mode": "broadcast" },
+        { "stage": 3, "edge": 0, "mode": "ranged", "tasks": { "first": 0, "count": 5 } },
     ]);
-    let reads = &value["command"]["job_planned"]["plan"]["stages"][3]["reads"];
+    let reads = &value["command"]["job_planned"]["plan"]["stages"][4]["reads"];
     assert_eq!(*reads, expected);
     assert_eq!(decoded(&value), union());
 }

@@ -159,13 +159,14 @@ pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCo
         let Some(position) = readers.position(task) else {
             return Sums::default();
         };
-        let is_sliced = edge.mode == ReadMode::Sliced;
+        // Ranges are shares of the writers here: the state knows of sums alone.
+        let is_shared = matches!(edge.mode, ReadMode::Sliced | ReadMode::Ranged);
         let partition = match edge.mode {
             ReadMode::Partitioned => position,
-            ReadMode::Broadcast | ReadMode::Sliced => 0,
+            ReadMode::Broadcast | ReadMode::Sliced | ReadMode::Ranged => 0,
         };
         let writers = 0..plan.stages[edge.stage as usize].n_tasks;
-        let read = writers.filter(|writer| !is_sliced || writer % readers.count == position);
+        let read = writers.filter(|writer| !is_shared || writer % readers.count == position);
         total(read.map(|writer| segment(edge.stage, edge.edge, writer, partition)))
     });
     TaskCommit {

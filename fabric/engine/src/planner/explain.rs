@@ -18,7 +18,7 @@ pub(super) struct SqlText {
     /// Position of the statement's first stage in the plan.
     pub(super) base: usize,
     pub(super) operators: Vec<PlanLine>,
-    /// Expressions of the hash by which rows go on.
+    /// Expressions of the hash by which rows go on, or of their order.
     pub(super) keys: Vec<String>,
 }
 
@@ -103,6 +103,7 @@ fn edge_line(edge: &EdgeLeaf, n_tasks: u32, labels: &[String]) -> String {
         ReadMode::Partitioned => "partitioned",
         ReadMode::Broadcast => "broadcast",
         ReadMode::Sliced => "sliced",
+        ReadMode::Ranged => "ranged",
     };
     let merged = if edge.per_writer { ", merged" } else { "" };
     plan_line(format_args!(
@@ -186,7 +187,7 @@ fn writes(position: usize, draft: &Draft, keys: &[String], readers: &Readers<'_>
     edges.chain(draft.sinks.iter().map(sink_line)).collect()
 }
 
-/// The places of the rows of an edge. `keys` are those of a statement's hash.
+/// The places of the rows of an edge. `keys` are those of a statement's hash or order.
 fn placement(edge: &EdgePlan, keys: &[String]) -> String {
     let partitions = counted(edge.partitions.into(), "partition");
     match edge.rows {
@@ -200,6 +201,7 @@ fn placement(edge: &EdgePlan, keys: &[String]) -> String {
         }
         EdgeRows::Hashed => format!("by hash of {} into {partitions}", keys.join(", ")),
         EdgeRows::Arriving => format!("to {partitions}"),
+        EdgeRows::Ordered => format!("to {partitions}, sorted by {}", keys.join(", ")),
     }
 }
 

@@ -314,6 +314,7 @@ fn edge_of(out: Out, schema: &SchemaRef) -> Option<EdgePlan> {
     match out {
         Out::Hash { partitions } => Some(exchange(partitions, EdgeRows::Hashed, schema)),
         Out::Single => Some(exchange(1, EdgeRows::Arriving, schema)),
+        Out::Sorted => Some(exchange(1, EdgeRows::Ordered, schema)),
         Out::Result => None,
     }
 }

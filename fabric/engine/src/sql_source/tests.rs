@@ -1,7 +1,10 @@
 //! What a task of SQL has read, whether or not its plan pulled all rows.
 
-use arrow::array::Int64Array;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{AsArray, Int64Array};
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion_physical_expr::PhysicalSortExpr;
+use datafusion_physical_expr::expressions::Column;
 use futures::StreamExt;
 use tempfile::TempDir;
 use weft_core::job::{BadRecords, InputFormat, UnknownFields};
@@ -47,9 +50,22 @@ async fn sources(mode: ReadMode, per_writer: bool, task: u32) -> (SqlSources, Su
         expected.add(&sums);
         objects.push(Some(object));
     }
+    let reader = ObjectReader::new(blobs);
+    let sources = sources_of(reader, objects, (mode, 2), per_writer, task);
+    (sources, expected, folder)
+}
+
+/// Sources of a task of those that read the edge that `objects` are of.
+fn sources_of(
+    reader: ObjectReader,
+    objects: Vec<Option<ObjectRef>>,
+    (mode, count): (ReadMode, u32),
+    per_writer: bool,
+    task: u32,
+) -> SqlSources {
     let read = EdgeRead {
         mode,
-        tasks: Some(TaskRange { first: 0, count: 2 }),
+        tasks: Some(TaskRange { first: 0, count }),
         ..EdgeRead::from(EDGE)
     };
     let leaf = Leaf::Edge(EdgeLeaf {
@@ -67,21 +83,20 @@ async fn sources(mode: ReadMode, per_writer: bool, task: u32) -> (SqlSources, Su
         plan: "plan".into(),
         inputs: vec![EdgeInput {
             edge: EDGE,
-            expected,
+            expected: Sums::default(),
             objects,
         }],
         artefacts: Default::default(),
     };
-    let sources = SqlSources {
+    SqlSources {
         plan: Arc::new(plan),
         task,
         context: Arc::new(context),
-        reader: ObjectReader::new(blobs),
+        reader,
         account: MemoryAccount::new(1 << 20),
         cancel: CancellationToken::new(),
         counts: Arc::default(),
-    };
-    (sources, expected, folder)
+    }
 }
 
 fn plan(leaf: Leaf) -> StagePlan {
@@ -284,4 +299,138 @@ async fn records_that_are_left_out_are_told_by_file() {
     assert!(warnings.iter().all(|warning| warning.contains(&file)));
     assert!(warnings[0].starts_with("1 records"), "{warnings:?}");
     assert!(warnings[1].contains("`x`"), "{warnings:?}");
+}
+
+/// The order of the column, from large to small, nulls first.
+fn descending() -> SortKeys {
+    let options = SortOptions {
+        descending: true,
+        nulls_first: true,
+    };
+    let expr = Arc::new(Column::new("n", 0));
+    let order = vec![PhysicalSortExpr::new(expr, options)];
+    SortKeys::new(order, &nullable()).expect("numbers are compared as bytes")
+}
+
+fn nullable() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]))
+}
+
+/// The object of a task that writes sorted rows, some in each segment.
+async fn sorted_object(
+    blobs: &Blobs,
+    folder: &std::path::Path,
+    task: u32,
+    rows: &[Option<i64>],
+) -> (ObjectRef, Sums) {
+    const SEGMENT_ROWS: usize = 4;
+    let keys = descending();
+    let mut writer = ObjectWriter::new(task, folder);
+    for rows in rows.chunks(SEGMENT_ROWS) {
+        let column = Arc::new(Int64Array::from(rows.to_vec()));
+        let batch = RecordBatch::try_new(nullable(), vec![column]).expect("one column");
+        let first = keys.key(&batch, 0).expect("a key");
+        let added = writer.add_sorted(EDGE.edge, 0, &nullable(), &[batch], &first);
+        added.expect("it is encoded");
+    }
+    let finished = writer.finish(blobs, &format!("sorted-{task}"), 1).await;
+    let (object, sums) = finished.expect("it is written");
+    (object, sums[0])
+}
+
+/// Rows of a stream of a range.
+async fn pull_range(sources: &SqlSources, stream: usize) -> Vec<Option<i64>> {
+    let opened = sources.open_range(0, stream, &descending());
+    let batches: Vec<_> = opened.expect("it opens").collect().await;
+    let mut rows = Vec::new();
+    for batch in batches {
+        let batch = batch.expect("a batch");
+        rows.extend(batch.column(0).as_primitive::<Int64Type>().iter());
+    }
+    rows
+}
+
+/// Nulls, a number that most rows have, and a task that wrote nothing; written by four tasks, and sorted.
+fn written() -> Vec<Vec<Option<i64>>> {
+    let numbers = |n: i64| vec![None; n as usize].into_iter().chain((0..n).map(Some));
+    let mut written: Vec<Vec<Option<i64>>> = vec![
+        numbers(9).collect(),
+        Vec::new(),
+        numbers(2).chain(vec![Some(5); 70]).collect(),
+        numbers(30).chain(vec![Some(5); 11]).collect(),
+    ];
+    for rows in &mut written {
+        rows.sort_by_key(|row| (row.is_some(), row.map(std::cmp::Reverse)));
+    }
+    written
+}
+
+#[tokio::test]
+async fn tasks_read_ranges_whose_sums_are_what_was_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blobs = Blobs::local(folder.path()).expect("a folder");
+    let written = written();
+    let (mut objects, mut expected) = (Vec::new(), Sums::default());
+    for (task, rows) in (0..).zip(&written) {
+        let (object, sums) = sorted_object(&blobs, folder.path(), task, rows).await;
+        objects.push(Some(object));
+        expected.add(&sums);
+    }
+    // A merge of the range of each task, one after the other, is a merge of all.
+    let mut merged = written.concat();
+    merged.sort_by_key(|row| (row.is_some(), row.map(std::cmp::Reverse)));
+    for n_tasks in 1..8 {
+        let reader = ObjectReader::new(blobs.clone());
+        let (mut read, mut sums, mut shares) = (Vec::new(), Sums::default(), Vec::new());
+        for task in 0..n_tasks {
+            let ranged = (ReadMode::Ranged, n_tasks);
+            let sources = sources_of(reader.clone(), objects.clone(), ranged, true, task);
+            let mut range = Vec::new();
+            for stream in 0..sources.streams(0) {
+                range.extend(pull_range(&sources, stream).await);
+            }
+            range.sort_by_key(|row| (row.is_some(), row.map(std::cmp::Reverse)));
+            shares.push(range.len());
+            read.extend(range);
+            sums.add(&sources.finish().await.expect("indexes are there")[0]);
+        }
+        assert_eq!(read, merged, "{n_tasks} tasks");
+        assert_eq!(sums, expected, "{n_tasks} tasks");
+        // Half of the rows have one value, and no task gets them all.
+        assert!(n_tasks < 3 || shares.iter().all(|n| *n < 70), "{shares:?}");
+    }
+}
+
+/// Rows are counted by whoever keeps them: a row that no task kept, or that two did, shows in the sums.
+#[tokio::test]
+async fn rows_of_a_range_are_counted_as_they_are_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blobs = Blobs::local(folder.path()).expect("a folder");
+    let rows: Vec<Option<i64>> = (0..40).rev().map(Some).collect();
+    let (object, written) = sorted_object(&blobs, folder.path(), 0, &rows).await;
+    let ranged = (ReadMode::Ranged, 1);
+    let sources = || {
+        let reader = ObjectReader::new(blobs.clone());
+        sources_of(reader, vec![Some(object.clone())], ranged, true, 0)
+    };
+    let unread = sources().finish().await.expect("the index is there");
+    assert_eq!(unread, [written], "what nobody pulled");
+    let pulled = sources();
+    assert_eq!(pull_range(&pulled, 0).await, rows);
+    assert_eq!(
+        pulled.finish().await.expect("the index is there"),
+        [written]
+    );
+    lock(&pulled.counts).kept.insert((0, 0, 2), 3);
+    let read = pulled.finish().await.expect("the index is there");
+    assert_eq!((read[0].rows, read[0].xxh3), (39, written.xxh3));
+}
+
+/// The order of a range is that of its plan, and no other read has one.
+#[tokio::test]
+async fn ranges_are_opened_with_their_order() {
+    let (sources, _, _folder) = sources(ReadMode::Broadcast, true, 0).await;
+    assert!(sources.open_range(0, 0, &descending()).is_err());
+    let ranged = sources_of(sources.reader, vec![None], (ReadMode::Ranged, 1), true, 0);
+    assert!(ranged.open(0, 0).is_err());
 }

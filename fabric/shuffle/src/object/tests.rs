@@ -99,7 +99,7 @@ async fn damage(change: impl FnOnce(&mut Vec<u8>, &[Entry])) -> Error {
     let folder = tempfile::tempdir().expect("a folder");
     let (blobs, object, _) = write(folder.path(), "a", 7).await;
     let reader = ObjectReader::new(blobs.clone());
-    let index = reader.read_index(&object).await.expect("it reads");
+    let (index, _) = reader.read_index(&object).await.expect("it reads");
     let path = blobs.local_path("a");
     let mut bytes = std::fs::read(&path).expect("it is there");
     change(&mut bytes, &index);
@@ -212,4 +212,100 @@ async fn an_object_without_rows_is_read() {
     let reader = ObjectReader::new(blobs);
     let read = read_partition(&reader, &object, "s", (3, 0, 0)).await;
     assert_eq!(read.expect("it reads"), (Vec::new(), Sums::default()));
+}
+
+/// Writes an object whose edge 1 has sorted rows, in three segments with these first keys.
+async fn write_sorted(folder: &std::path::Path, keys: [&[u8]; 3]) -> (ObjectReader, ObjectRef) {
+    let blobs = Blobs::local(folder).expect("a folder");
+    let mut writer = ObjectWriter::new(3, folder);
+    let plain = batch(0, 5);
+    let added = writer.add(0, 1, &plain.schema(), &[plain]);
+    added.expect("it encodes");
+    for (start, key) in (0..).zip(keys) {
+        let batch = batch(start * 10, 7 + start);
+        let added = writer.add_sorted(1, 0, &batch.schema(), &[batch], key);
+        added.expect("it encodes");
+    }
+    let (object, _) = writer.finish(&blobs, "a", 2).await.expect("it is written");
+    (ObjectReader::new(blobs), object)
+}
+
+#[tokio::test]
+async fn sorted_segments_are_read_with_their_first_keys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let long = [b'c'; FIRST_KEY_BYTES_MAX + 1];
+    let (reader, object) = write_sorted(folder.path(), [b"a", b"bcd", &long]).await;
+    let marks = reader.marks(&object, 1).await.expect("it has keys");
+    let mark = |key: &[u8], sequence, rows| Mark {
+        key: key.to_vec(),
+        sequence,
+        rows,
+    };
+    let expected = [mark(b"a", 0, 7), mark(b"bcd", 1, 8), mark(&long[1..], 2, 9)];
+    assert_eq!(marks, expected);
+
+    // Rows are read as they are without keys, whoever read the index first.
+    for reader in [&reader, &ObjectReader::new(reader.blobs.clone())] {
+        for (at, rows) in [((3, 0, 1), 5), ((3, 1, 0), 24)] {
+            let (_, sums) = read_partition(reader, &object, "s", at)
+                .await
+                .expect("it reads");
+            assert_eq!(sums.rows, rows);
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_that_are_damaged_missing_or_not_in_order_are_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (reader, object) = write_sorted(folder.path(), [b"a", b"c", b"b"]).await;
+    let error = reader.marks(&object, 1).await.expect_err("b is behind c");
+    assert!(error.to_string().contains("not in order"), "{error}");
+    let none = reader.marks(&object, 0).await;
+    assert!(none.expect("partition 0 has no rows").is_empty());
+
+    let path = reader.blobs.local_path("a");
+    let mut bytes = std::fs::read(&path).expect("it is there");
+    let last_key = bytes.len() - FOOTER_WITH_KEYS_BYTES as usize - 1;
+    assert_eq!(bytes[last_key], b'b');
+    bytes[last_key] = b'd';
+    std::fs::write(&path, bytes).expect("it is written");
+    let error = reader.marks(&object, 1).await.expect_err("it is damaged");
+    assert!(
+        error.to_string().contains("checksum of its index"),
+        "{error}"
+    );
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (blobs, object, _) = write(folder.path(), "a", 7).await;
+    let marks = ObjectReader::new(blobs).marks(&object, 0).await;
+    let error = marks.expect_err("its rows are not sorted");
+    assert!(error.to_string().contains("missing"), "{error}");
+}
+
+/// Whoever reads an object must not be led beyond it.
+#[test]
+fn lengths_of_keys_are_bounded() {
+    let lengths = |lengths: &[u64]| -> Vec<u8> {
+        let bytes = lengths.iter().flat_map(|length| length.to_le_bytes());
+        bytes.chain(*b"abc").collect()
+    };
+    assert_eq!(first_keys(&lengths(&[3]), 1), Some(vec![b"abc".to_vec()]));
+    for (length, n) in [(2, 1), (4, 1), (u64::MAX, 1), (3, 0), (3, 2)] {
+        assert_eq!(first_keys(&lengths(&[length]), n), None, "{length}, {n}");
+    }
+    let long = [&200u64.to_le_bytes()[..], &[0; 200]].concat();
+    assert_eq!(first_keys(&long, 1), None);
+}
+
+/// Objects without keys are those that earlier executors wrote and read.
+#[tokio::test]
+async fn objects_without_keys_end_as_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (blobs, object, _) = write(folder.path(), "a", 7).await;
+    let bytes = std::fs::read(blobs.local_path("a")).expect("it is there");
+    let (index, footer) = bytes.split_at(bytes.len() - 16);
+    assert_eq!(footer, [8u64.to_le_bytes(), *b"weftshf1"].concat());
+    let index = &index[index.len() - 8 * WORDS * 8..];
+    assert_eq!(xxh3_64(index), object.index_xxh3);
 }

@@ -82,13 +82,13 @@ fn groups_go_by_their_key_and_sorted_rows_are_merged() {
 query.1, by k
   AggregateExec
   Scan: table=t, columns=[k]
-query.2
+query.2, by n
   SortExec
   AggregateExec
   Read: query.1, by key
 query.3
   SortPreservingMergeExec
-  Read: query.2, a stream of each task
+  Read: query.2, a range, a stream of each task
 ";
     assert_eq!(shape(sql, &options(3, true)), expected);
 }

@@ -1,5 +1,6 @@
 //! Shapes of plans, and the version that they are made with.
 
+use weft_protocol::{ReadMode, TaskRange};
 use weft_sql::{LeafPlan, Out, Session, SqlStage};
 
 use crate::data::{SMALL, TPCH};
@@ -47,6 +48,64 @@ fn groups_are_exchanged_and_orders_merged() {
         panic!("{:?}", stages[2].leaves);
     };
     assert!(per_writer);
+}
+
+/// The number of tasks of the last stage, if it reads ranges of a sorted one.
+fn merging_tasks(sql: &str) -> Option<u32> {
+    let stages = stages(sql, 3);
+    let last = stages.last().expect("a statement has a stage");
+    let range = TaskRange {
+        first: 0,
+        count: last.n_tasks,
+    };
+    let reads_ranges = |leaf: &LeafPlan| match leaf {
+        LeafPlan::Exchange {
+            stage,
+            mode: ReadMode::Ranged,
+            tasks,
+            per_writer,
+        } => {
+            assert_eq!((*tasks, *per_writer), (range, true), "{sql}");
+            assert_eq!(stages[*stage].out, Out::Sorted, "{sql}");
+            true
+        }
+        _ => false,
+    };
+    let is_ranged = last.leaves.iter().any(reads_ranges);
+    is_ranged.then_some(last.n_tasks)
+}
+
+#[test]
+fn tasks_share_the_last_merge() {
+    for sql in [
+        "SELECT id FROM t ORDER BY id",
+        "SELECT id FROM t ORDER BY k DESC NULLS LAST, id % 3",
+        "SELECT k, count(*) AS n FROM t GROUP BY k ORDER BY n, k",
+        // What stands above the merge takes row by row.
+        "SELECT id + 1 AS next FROM t ORDER BY k, id",
+    ] {
+        assert_eq!(merging_tasks(sql), Some(3), "{sql}");
+    }
+    let union = "SELECT id FROM t UNION ALL SELECT id FROM u ORDER BY id";
+    assert_eq!(merging_tasks(union), Some(6));
+    for sql in [
+        "SELECT id FROM t ORDER BY id LIMIT 5",
+        "SELECT id FROM t ORDER BY id OFFSET 5",
+        "SELECT count(*) AS n FROM (SELECT id FROM t ORDER BY id LIMIT 5)",
+        "SELECT id, row_number() OVER (ORDER BY id) AS n FROM t",
+    ] {
+        assert_eq!(merging_tasks(sql), None, "{sql}");
+    }
+    let one = stages("SELECT id FROM t ORDER BY id", 1);
+    assert_eq!((one.len(), one[0].n_tasks), (1, 1));
+}
+
+/// However many tasks sort, each of those that merge reads from all of them.
+#[test]
+fn not_all_tasks_share_the_merge_of_very_many() {
+    let stages = stages("SELECT id FROM t ORDER BY id", 1_000);
+    let n_tasks: Vec<u32> = stages.iter().map(|stage| stage.n_tasks).collect();
+    assert_eq!(n_tasks, [1_000, 256]);
 }
 
 #[test]

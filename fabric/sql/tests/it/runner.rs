@@ -13,7 +13,9 @@ use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use weft_core::Problem;
 use weft_protocol::{ReadMode, TaskRange};
-use weft_sql::{HashKeys, LeafPlan, Options, Out, Session, Sources, SqlStage, TaskMemory};
+use weft_sql::{
+    HashKeys, LeafPlan, Options, Out, Session, SortKeys, Sources, SqlStage, TaskMemory,
+};
 
 use crate::data::{Data, block_on};
 use crate::filters::may_pass;
@@ -173,12 +175,13 @@ fn check(stages: &[SqlStage]) {
             is_read[*from] = true;
             let partitions = match stages[*from].out {
                 Out::Hash { partitions } => partitions,
-                Out::Single => 1,
+                Out::Single | Out::Sorted => 1,
                 Out::Result => panic!("the result is read by a stage"),
             };
             match mode {
                 ReadMode::Partitioned => assert_eq!(partitions, tasks.count, "{leaf:?}"),
                 ReadMode::Broadcast => assert_eq!(partitions, 1, "{leaf:?}"),
+                ReadMode::Ranged => assert_eq!(stages[*from].out, Out::Sorted, "{leaf:?}"),
                 ReadMode::Sliced => panic!("statements slice no stage"),
             }
         }
@@ -217,9 +220,10 @@ async fn run_task(
     let keys = rows.keys();
     let n = match stage.out {
         Out::Hash { partitions } => partitions as usize,
-        Out::Single | Out::Result => 1,
+        Out::Single | Out::Sorted | Out::Result => 1,
     };
     assert_eq!(keys.is_some(), matches!(stage.out, Out::Hash { .. }));
+    assert_eq!(rows.order().is_some(), stage.out == Out::Sorted);
     let mut partitions = vec![Vec::new(); n];
     while let Some(batch) = rows.next().await {
         let batch = batch?;
@@ -362,6 +366,7 @@ impl Sources for TaskSources {
                 let partition = match mode {
                     ReadMode::Partitioned => place,
                     ReadMode::Broadcast | ReadMode::Sliced => 0,
+                    ReadMode::Ranged => panic!("{leaf:?} is read in ranges"),
                 };
                 let writers = &self.written[*stage];
                 let read = if *per_writer {
@@ -374,12 +379,52 @@ impl Sources for TaskSources {
                     .collect()
             }
         };
-        // The leaf gives rows its own schema; where there is no batch, nobody asks for one.
-        let schema = batches.first().map(RecordBatch::schema);
-        let schema = schema.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
-        let rows = futures::stream::iter(batches.into_iter().map(Ok));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+        Ok(streamed(batches))
     }
+
+    fn open_range(
+        &self,
+        leaf: u32,
+        stream: usize,
+        keys: &SortKeys,
+    ) -> Result<SendableRecordBatchStream, Problem> {
+        let (leaf, place, n) = self.place(leaf);
+        let LeafPlan::Exchange {
+            stage,
+            mode: ReadMode::Ranged,
+            per_writer: true,
+            ..
+        } = leaf
+        else {
+            panic!("{leaf:?} is not read in ranges");
+        };
+        let writers = &self.written[*stage];
+        let mut rows = Vec::new();
+        for (writer, partitions) in writers.iter().enumerate() {
+            let start = rows.len();
+            for (position, batch) in partitions[0].iter().enumerate() {
+                for row in 0..batch.num_rows() {
+                    rows.push((keys.key(batch, row)?, writer, position, row));
+                }
+            }
+            assert!(rows[start..].is_sorted(), "what a task writes is sorted");
+        }
+        rows.sort();
+        let range = &rows[rows.len() * place / n..rows.len() * (place + 1) / n];
+        let of_writer = range.iter().filter(|(_, writer, _, _)| *writer == stream);
+        let kept = of_writer
+            .map(|(_, _, position, row)| writers[stream][0][*position].slice(*row, 1))
+            .collect();
+        Ok(streamed(kept))
+    }
+}
+
+fn streamed(batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
+    // The leaf gives rows its own schema; where there is no batch, nobody asks for one.
+    let schema = batches.first().map(RecordBatch::schema);
+    let schema = schema.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
+    let rows = futures::stream::iter(batches.into_iter().map(Ok));
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
 /// Rows as text, floats to seven digits: the order of additions is not that of one process.

@@ -9,7 +9,7 @@ use datafusion::execution::memory_pool::UnboundedMemoryPool;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
 use weft_core::{ErrorCode, Problem};
-use weft_sql::{Session, Sources, TaskMemory};
+use weft_sql::{Session, SortKeys, Sources, TaskMemory};
 
 use crate::data::{Data, block_on};
 use crate::runner::{options, plan};
@@ -32,6 +32,15 @@ impl Sources for Cancelled {
         let schema = self.rows[0].schema();
         let rows = stream::iter(self.rows.clone().into_iter().map(Ok));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    fn open_range(
+        &self,
+        _leaf: u32,
+        _stream: usize,
+        _keys: &SortKeys,
+    ) -> Result<SendableRecordBatchStream, Problem> {
+        panic!("one task reads no ranges")
     }
 
     fn check(&self) -> Result<(), Problem> {

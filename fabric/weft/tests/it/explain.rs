@@ -93,8 +93,8 @@ fn a_query_is_explained_and_not_run() {
             "\n  writes by hash of city into 2 partitions, for query.2\n",
             "\nquery.2: 2 tasks\n  reads query.1: partitioned; columns ",
             "Read: query.1, by key",
-            "\n  writes to 1 partition, for query\n",
-            "\nquery: 1 task\n  reads query.2: whole, merged; columns city, fares\n",
+            "\n  writes to 1 partition, sorted by city, for query\n",
+            "\nquery: 2 tasks\n  reads query.2: ranged, merged; columns city, fares\n",
             "\n  writes to the output result: arrow in ",
         ];
         has_all(&said, &words);
@@ -117,7 +117,7 @@ fn a_query_is_shown_as_it_ran() {
         "query.1: 2 tasks, done\n  | 6 rows in, ",
         " written to shuffles\n  | CPU ",
         "\n  | most rows in: ",
-        "\nquery: 1 task, done\n  | 3 rows in, 3 rows out\n",
+        "\nquery: 2 tasks, done\n  | 3 rows in, 3 rows out\n",
         "AggregateExec: mode=Partial",
     ];
     has_all(&said, &words);

@@ -30,6 +30,7 @@ mod job;
 mod kept_folder;
 mod members;
 mod openapi;
+mod order_by;
 mod outputs;
 mod python;
 mod random;

@@ -76,7 +76,7 @@ async fn a_stage_says_what_it_reads_and_where_its_rows_go() {
         [
             format!("users.csv: csv, 1 file, {users} bytes; columns id, country"),
             format!("large.1: broadcast; columns id, country\n{of_orders}"),
-            "large.2: whole, merged; columns country, amount".to_owned(),
+            "large.2: ranged, merged; columns country, amount".to_owned(),
             "large: partitioned, sorted by country; columns country, amount".to_owned(),
         ]
     );
@@ -86,7 +86,7 @@ async fn a_stage_says_what_it_reads_and_where_its_rows_go() {
         writes,
         [
             "to 1 partition, for large.2".to_owned(),
-            "to 1 partition, for large".to_owned(),
+            "to 1 partition, sorted by amount, for large".to_owned(),
             "by hash of country into 2 partitions, sorted, for sorted".to_owned(),
             format!("to the output sorted: csv in {}", out.display()),
         ]
