@@ -1,5 +1,6 @@
 //! Stages of a statement, as the caller makes them part of a job.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -27,6 +28,8 @@ pub struct SqlStage {
     pub out: Out,
     /// Columns of the rows.
     pub schema: SchemaRef,
+    /// Functions of components that the plans call, by position in the session's.
+    pub functions: BTreeSet<u32>,
     /// The plan for people, indented.
     pub text: String,
 }
@@ -99,12 +102,13 @@ impl SqlStage {
         };
         let mut variants = Vec::new();
         let mut leaves = Vec::new();
+        let mut functions = BTreeSet::new();
         let mut first = 0;
         for branch in branches(&stage.plan).map_err(planning)? {
             let count = small(branch.n_tasks)?;
             let tasks = TaskRange { first, count };
             let plan = number(branch.plan, tasks, &mut leaves).map_err(planning)?;
-            let plan = codec::encode(plan, &schema, keys).map_err(planning)?;
+            let plan = codec::encode(plan, &schema, keys, &mut functions).map_err(planning)?;
             codec::check_depth(&plan)?;
             codec::decode(&plan, context, None).map_err(planning)?;
             variants.push(Variant { tasks, plan });
@@ -121,6 +125,7 @@ impl SqlStage {
             n_tasks,
             out,
             schema,
+            functions,
             text: displayable(stage.plan.as_ref()).indent(false).to_string(),
         })
     }

@@ -19,6 +19,7 @@ use weft_core::Problem;
 use crate::codec;
 use crate::cut::n_partitions;
 use crate::error::problem;
+use crate::functions::Functions;
 use crate::leaf::restamp;
 
 /// Bytes that a task may spill at a time.
@@ -37,6 +38,11 @@ pub trait Sources: fmt::Debug + Send + Sync {
     /// Batches have the columns that the leaf's plan names, in that order and with those types.
     /// [`carried`](crate::carried) makes an item of a problem.
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem>;
+
+    /// Functions of components that the task's plan calls, if it may call any.
+    fn functions(&self) -> Option<Arc<dyn Functions>> {
+        None
+    }
 }
 
 /// Memory and disk of a task.

@@ -1,6 +1,7 @@
 //! SQL planned, cut, encoded, decoded and run in memory, against DataFusion in one process.
 
 mod data;
+mod functions;
 mod memory;
 mod plans;
 mod refusals;

@@ -12,7 +12,9 @@ use datafusion::execution::memory_pool::UnboundedMemoryPool;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use weft_core::Problem;
 use weft_protocol::{ReadMode, TaskRange};
-use weft_sql::{HashKeys, LeafPlan, Options, Out, Session, Sources, SqlStage, TaskMemory};
+use weft_sql::{
+    Functions, HashKeys, LeafPlan, Options, Out, Session, Sources, SqlStage, TaskMemory,
+};
 
 use crate::data::{Data, block_on};
 
@@ -83,6 +85,17 @@ pub(crate) fn run(
     sql: &str,
     options: &Options,
 ) -> Result<Vec<RecordBatch>, Problem> {
+    run_with(session, data, sql, options, None)
+}
+
+/// The same with functions of components, which the session knows as well.
+pub(crate) fn run_with(
+    session: &Session,
+    data: &'static [Data],
+    sql: &str,
+    options: &Options,
+    functions: Option<Arc<dyn Functions>>,
+) -> Result<Vec<RecordBatch>, Problem> {
     let (tables, stages) = plan(session, data, sql, options)?;
     check(&stages);
     let spill = tempfile::tempdir().expect("a folder for spilling");
@@ -95,6 +108,7 @@ pub(crate) fn run(
                 task,
                 tables: tables.clone(),
                 written: written.clone(),
+                functions: functions.clone(),
             };
             let memory = TaskMemory {
                 pool: Arc::new(UnboundedMemoryPool::default()),
@@ -246,6 +260,7 @@ struct TaskSources {
     task: u32,
     tables: Vec<&'static Data>,
     written: Vec<Arc<Written>>,
+    functions: Option<Arc<dyn Functions>>,
 }
 
 impl TaskSources {
@@ -286,6 +301,10 @@ impl TaskSources {
 }
 
 impl Sources for TaskSources {
+    fn functions(&self) -> Option<Arc<dyn Functions>> {
+        self.functions.clone()
+    }
+
     fn streams(&self, leaf: u32) -> usize {
         match self.place(leaf).0 {
             LeafPlan::Exchange {
