@@ -31,6 +31,7 @@ mod scan;
 mod schema;
 mod sink;
 mod source;
+mod sql_functions;
 mod sql_source;
 mod sql_task;
 mod stream;

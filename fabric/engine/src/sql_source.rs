@@ -16,13 +16,14 @@ use weft_core::{ErrorCode, Problem, lock};
 use weft_protocol::{ObjectRef, ReadMode, StageContext, Sums};
 use weft_sandbox::{MemoryAccount, Reservation};
 use weft_shuffle::{ObjectReader, Segment};
-use weft_sql::{Sources, carried};
+use weft_sql::{Functions, Sources, carried};
 
 use crate::edge::out_of_memory;
 use crate::environment::TaskEnvironment;
 use crate::plan::{EdgeLeaf, FilesLeaf, Leaf, Source, StagePlan};
 use crate::problems::internal;
 use crate::scan::{Reader, Unknown};
+use crate::sql_functions::SqlFunctions;
 
 /// Counts of what a task of SQL has read.
 #[derive(Default)]
@@ -57,6 +58,7 @@ pub(crate) struct SqlSources {
     account: Arc<MemoryAccount>,
     cancel: CancellationToken,
     counts: Arc<Mutex<Counts>>,
+    functions: Arc<SqlFunctions>,
 }
 
 impl std::fmt::Debug for SqlSources {
@@ -70,6 +72,7 @@ impl SqlSources {
         environment: &TaskEnvironment,
         context: &Arc<StageContext>,
         reader: &ObjectReader,
+        functions: &Arc<SqlFunctions>,
     ) -> Arc<Self> {
         Arc::new(Self {
             plan: Arc::clone(&environment.plan),
@@ -79,6 +82,7 @@ impl SqlSources {
             account: Arc::clone(&environment.account),
             cancel: environment.cancel.clone(),
             counts: Arc::default(),
+            functions: Arc::clone(functions),
         })
     }
 
@@ -178,6 +182,10 @@ impl SqlSources {
 }
 
 impl Sources for SqlSources {
+    fn functions(&self) -> Option<Arc<dyn Functions>> {
+        Some(Arc::clone(&self.functions) as Arc<dyn Functions>)
+    }
+
     fn streams(&self, leaf: u32) -> usize {
         match self.leaf(leaf) {
             // A failure comes again when a stream is opened.

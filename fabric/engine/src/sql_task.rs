@@ -13,6 +13,7 @@ use crate::environment::TaskEnvironment;
 use crate::flow::Flow;
 use crate::plan::{Source, SqlPlan};
 use crate::scan::conform;
+use crate::sql_functions::SqlFunctions;
 use crate::sql_source::SqlSources;
 use crate::untrusted::guarded;
 
@@ -49,6 +50,7 @@ impl SqlTask {
         environment: &TaskEnvironment,
         context: &Arc<StageContext>,
         reader: &ObjectReader,
+        functions: &Arc<SqlFunctions>,
     ) -> Result<Option<Self>, Problem> {
         let Source::Sql(sql) = &environment.plan.source else {
             return Ok(None);
@@ -62,7 +64,7 @@ impl SqlTask {
             );
             Problem::new(ErrorCode::Internal, detail)
         })?;
-        let sources = SqlSources::new(environment, context, reader);
+        let sources = SqlSources::new(environment, context, reader, functions);
         let account = Arc::new(TaskAccount(Arc::clone(&environment.account)));
         let memory = TaskMemory {
             pool: fair_pool(account, environment.account.limit_bytes() / OPERATORS_SHARE),

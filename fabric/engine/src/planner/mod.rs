@@ -13,6 +13,7 @@ mod patterns;
 #[cfg(test)]
 mod splits;
 mod sql;
+mod sql_functions;
 mod stages;
 #[cfg(test)]
 mod tests;
@@ -124,6 +125,7 @@ impl<'a> Planner<'a> {
                     from,
                     folder,
                     partitions,
+                    ..
                 } => {
                     let work = SqlWork {
                         sql,

@@ -15,6 +15,7 @@ use weft_sql::{LeafPlan, Options, Out, SqlStage, Table};
 
 use super::draft::{Draft, node, small};
 use super::inputs::{Listed, list};
+use super::sql_functions::SqlFunctions;
 use super::stages::{Outlet, partitions_of};
 use super::{Planner, has_dead_letters, patterns};
 use crate::carrier::carrier;
@@ -84,6 +85,8 @@ impl Planner<'_> {
             }
             return Err(of_stage(Problem::new(ErrorCode::InvalidJob, detail)));
         }
+        let functions = self.sql_functions(stage, &statement).map_err(of_stage)?;
+        let session = functions.session(&session).map_err(of_stage)?;
         let (mut tables, mut origins) = (Vec::new(), Vec::new());
         for name in names {
             let origin = self.origin(&work, &name, outlets).map_err(of_stage)?;
@@ -115,13 +118,15 @@ impl Planner<'_> {
         };
         let is_known = tables.len() == statement.tables().len();
         let planned = guarded(Box::pin(session.plan(statement, tables, &options))).await;
+        self.usage.extend(functions.usage());
         let planned = planned.map_err(gave_up).flatten().map_err(|mut problem| {
             if !is_known {
                 problem.detail += NO_SUCH_TABLE;
             }
             of_stage(problem)
         })?;
-        self.add_sql(stage, planned, &origins).map_err(of_stage)
+        self.add_sql(stage, planned, &origins, &functions)
+            .map_err(of_stage)
     }
 
     /// Finds the rows of a table: an input or a stage that the stage names, or files. Nothing if the name is
@@ -162,6 +167,7 @@ impl Planner<'_> {
         stage: &StageSpec,
         planned: Vec<SqlStage>,
         origins: &[Origin],
+        functions: &SqlFunctions,
     ) -> Result<Outlet, Problem> {
         let base = self.stages.len();
         let schemas: Vec<SchemaRef> = planned.iter().map(|one| Arc::clone(&one.schema)).collect();
@@ -191,10 +197,12 @@ impl Planner<'_> {
                 leaves,
                 schema: Arc::clone(&schema),
                 is_last,
+                functions: functions.plans(&one.functions),
             };
             let edge = edge_of(one.out, &schema);
-            self.stages
-                .push(draft(stage, name, source, one.n_tasks, edge));
+            let mut draft = draft(stage, name, source, one.n_tasks, edge);
+            draft.deterministic = functions.are_deterministic(&one.functions);
+            self.stages.push(draft);
             if is_last {
                 return Ok(Outlet {
                     stage: self.stages.len() - 1,

@@ -70,6 +70,7 @@ async fn sources(mode: ReadMode, per_writer: bool, task: u32) -> (SqlSources, Su
             leaves: vec![leaf],
             schema: schema(),
             is_last: true,
+            functions: Default::default(),
         }),
         nodes: Vec::new(),
         edges: Vec::new(),
@@ -95,6 +96,7 @@ async fn sources(mode: ReadMode, per_writer: bool, task: u32) -> (SqlSources, Su
         account: MemoryAccount::new(1 << 20),
         cancel: CancellationToken::new(),
         counts: Arc::default(),
+        functions: Arc::default(),
     };
     (sources, expected, folder)
 }
