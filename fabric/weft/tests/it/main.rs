@@ -34,6 +34,7 @@ mod python;
 mod random;
 mod server;
 mod sql;
+mod sql_functions;
 mod streams;
 mod survivor;
 mod tpch;
