@@ -180,9 +180,8 @@ impl Catalog {
                     .map(|function| function.name.as_str())
                     .collect::<Vec<_>>();
                 let meant = nearest(&parsed.function, names.iter().copied());
-                let meant = meant.map_or_else(String::new, |meant| {
-                    format!("; did you mean `{meant}`?")
-                });
+                let meant =
+                    meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
                 unknown(format!(
                     "`{}` {} has no function `{}`; it has `{}`{meant}",
                     record.name,

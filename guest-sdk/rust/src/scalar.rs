@@ -109,9 +109,9 @@ impl Signature {
 
 /// Makes a [`Scalar`] function of a plain one, with the same name.
 ///
-/// Arguments are numbers, `bool`, `&str` and `&[u8]`; the result is one of these, `String` or `Vec<u8>`. Where an argument is
-/// null the result is null, without a call, unless the argument is an `Option`. A result that is an `Option` may be null; an
-/// error of one that is a [`Result`](crate::Result) fails the query.
+/// Arguments are numbers, `bool`, `&str` and `&[u8]`; the result is one of these, `String` or `Vec<u8>`. Where an argument
+/// is null the result is null, without a call, unless the argument is an `Option`. A result that is an `Option` may be
+/// null; an error of one that is a [`Result`](crate::Result) fails the query.
 ///
 /// ```
 /// use weft::prelude::*;
