@@ -20,7 +20,7 @@ use crate::fields;
 /// the guest asked WASI for, such as a pause. Errors: `Waited` then; the guest must not be called again.
 pub fn at_once<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
     // A thread that has done much is made to yield by Tokio, which is no reason of the guest's.
-    let call = pin!(tokio::task::unconstrained(call));
+    let call = pin!(tokio::task::coop::unconstrained(call));
     match call.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
         Poll::Pending => Err(Fault::Waited),
