@@ -1,7 +1,9 @@
 //! Executor processes: started with a socket as standard input, relayed until they end.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -70,6 +72,10 @@ pub(crate) async fn start(
     events: mpsc::Sender<ExecutorEvent>,
     tasks: &Tasks,
 ) -> anyhow::Result<ExecutorProcess> {
+    let spill = settings.spill.join(format!("executor-{epoch}"));
+    tokio::fs::create_dir_all(&spill)
+        .await
+        .with_context(|| format!("`{}`", spill.display()))?;
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut command = children.command(&["executor".as_ref()]);
@@ -85,7 +91,7 @@ pub(crate) async fn start(
     let setup = ToExecutor::Setup {
         version: MESSAGE_VERSION,
         store: settings.store.clone(),
-        spill: settings.spill.clone(),
+        spill: spill.clone(),
         slots: settings.node.slots,
         compatibility: settings.node.compatibility.clone(),
     };
@@ -101,10 +107,22 @@ pub(crate) async fn start(
         };
         let ended = relay.run(child, socket, receiver, stop).await;
         invocations.disconnect(epoch);
+        remove(&spill).await;
         let _ = events.send(ExecutorEvent::Gone(epoch, ended)).await;
         Ok(())
     });
     Ok(process)
+}
+
+/// Removes the folder that a process spilled in, which it may not have done itself.
+async fn remove(spill: &Path) {
+    match tokio::fs::remove_dir_all(spill).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            let folder = spill.display();
+            tracing::warn!(%folder, %error, "spilled files cannot be removed");
+        }
+        _ => {}
+    }
 }
 
 /// Relay between an executor and those who talk to it.
@@ -161,6 +179,9 @@ impl Relay<'_> {
             FromExecutor::Output { request } => self.invocations.output(request, payload.into()),
             FromExecutor::InputRead { request, bytes } => {
                 self.invocations.input_read(request, bytes);
+            }
+            FromExecutor::RowsSent { request, result } => {
+                self.invocations.rows_sent(request, result);
             }
             message => {
                 if let FromExecutor::Ready { .. } = message {

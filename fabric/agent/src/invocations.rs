@@ -8,6 +8,7 @@
 //! Calls of map functions stream ([`stream`]): they have no slot, because they wait for their clients, and are bounded by themselves.
 //! The agent reports the sums of usage once a second.
 
+mod rows;
 mod stream;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +21,9 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use weft_core::{Epoch, ErrorCode, FunctionUsage, LimitKind, Problem, TenantId, lock};
-use weft_protocol::{DEADLINE_MAX, InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, ToExecutor};
+use weft_protocol::{
+    DEADLINE_MAX, InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, RowsRequest, ToExecutor,
+};
 use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, StreamEvent};
 use weft_runtime::{Room, Taken};
 use weft_telemetry::UnderWay;
@@ -41,6 +44,10 @@ const OUTPUT_BYTES_PER_SLOT: usize = 128 << 20;
 const STREAMS_PER_SLOT: usize = 8;
 /// All of them: an executor has 512 sandboxes, and tasks and other calls need some.
 const STREAMS_MAX: usize = 128;
+/// Outputs whose rows are sent at a time, for each slot: each holds a thread of the executor.
+const ROWS_PER_SLOT: usize = 8;
+/// All of them.
+const MAX_ROWS: usize = 64;
 /// How long after a call others are expected.
 const SERVED_LATELY: Duration = Duration::from_secs(1);
 /// Admission of one function.
@@ -57,6 +64,8 @@ struct Pending {
     answers: HashMap<u64, oneshot::Sender<(InvokeReply, Vec<u8>)>>,
     /// Those of them that stream.
     streams: HashMap<u64, stream::Ends>,
+    /// Outputs whose rows are being sent.
+    rows: HashMap<u64, oneshot::Sender<Result<(), Problem>>>,
     /// Labels of those that were sent and not answered, whether somebody waits or not: usage is
     /// metered under them, because executors are not trusted.
     labels: HashMap<u64, String>,
@@ -65,11 +74,17 @@ struct Pending {
 }
 
 impl Pending {
+    /// Returns whether nothing is under way.
+    fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.rows.is_empty()
+    }
+
     /// The executor is gone, or another one takes its place.
     fn forget(&mut self) {
         self.link = None;
         self.answers.clear();
         self.streams.clear();
+        self.rows.clear();
         self.labels.clear();
     }
 }
@@ -79,6 +94,8 @@ struct Shared {
     sent_max: usize,
     streams_max: usize,
     streams: Semaphore,
+    rows_max: usize,
+    rows: Semaphore,
     outputs: Room,
     metrics: Arc<Metrics>,
     /// No new ones are wanted: whoever has others goes there.
@@ -154,6 +171,7 @@ impl Invocations {
         let output_bytes = slots as usize * OUTPUT_BYTES_PER_SLOT;
         let held = metrics.output_held.clone();
         let streams_max = (slots as usize * STREAMS_PER_SLOT).min(STREAMS_MAX);
+        let rows_max = (slots as usize * ROWS_PER_SLOT).min(MAX_ROWS);
         let shared = Shared {
             outputs: Room::new(output_bytes, move |change| {
                 held.inc_by(change);
@@ -162,6 +180,8 @@ impl Invocations {
             sent_max: slots as usize * SENT_PER_SLOT,
             streams_max,
             streams: Semaphore::new(streams_max),
+            rows_max,
+            rows: Semaphore::new(rows_max),
             draining: AtomicBool::new(false),
         };
         Self {
@@ -198,7 +218,7 @@ impl Invocations {
         let by_tenant = lock(&self.by_tenant);
         by_tenant
             .values()
-            .all(|one| lock(&one.pending).labels.is_empty() && lock(&one.usage).is_empty())
+            .all(|one| lock(&one.pending).is_empty() && lock(&one.usage).is_empty())
     }
 
     /// Returns whether invocations are served, now and then at least.
@@ -242,6 +262,16 @@ impl Invoker for Invocations {
         of_tenant
             .admit_stream(request, body, deadline, client)
             .await
+    }
+
+    async fn rows(
+        &self,
+        tenant: &TenantId,
+        request: RowsRequest,
+        deadline: Duration,
+        client: &mpsc::Sender<Bytes>,
+    ) -> Result<(), NoReply> {
+        self.of(tenant).admit_rows(request, deadline, client).await
     }
 
     fn is_draining(&self) -> bool {

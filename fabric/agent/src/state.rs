@@ -342,7 +342,8 @@ impl AgentState {
             // The relay passes these on by itself.
             FromExecutor::Invoked(_)
             | FromExecutor::Output { .. }
-            | FromExecutor::InputRead { .. } => {}
+            | FromExecutor::InputRead { .. }
+            | FromExecutor::RowsSent { .. } => {}
         }
     }
 

@@ -9,6 +9,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use weft_core::JobId;
+
 use crate::ServerRole;
 use crate::failure::Failure;
 use crate::locations;
@@ -314,6 +316,9 @@ pub(crate) struct RunArguments {
     /// Plan the job and show what it would do, without running it
     #[arg(long, conflicts_with = "detach")]
     pub(crate) check: bool,
+    /// Plan the job and show its stages and their operators, without running it
+    #[arg(long, conflicts_with_all = ["check", "detach"])]
+    pub(crate) explain: bool,
     /// Submit the job and return at once
     #[arg(long)]
     pub(crate) detach: bool,
@@ -323,7 +328,7 @@ pub(crate) struct RunArguments {
 }
 
 /// Arguments of `weft sql`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct SqlArguments {
     /// Query, or `-` for standard input
     #[arg(
@@ -335,16 +340,17 @@ pub(crate) struct SqlArguments {
     /// File with the query
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Folder to keep the rows in [default: a temporary one]
+    /// Folder to write the rows to [default: none, the cluster keeps them]
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<String>,
-    /// Format of the files in that folder [default: parquet]
-    #[arg(long, value_name = "FORMAT", requires = "output")]
+    /// Format of the files in that folder [default: parquet]; without a folder, writes all rows to standard output as
+    /// csv, json or arrow
+    #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<RowFormat>,
-    /// Maximum number of rows that are shown
-    #[arg(long, value_name = "N", default_value = "1000")]
+    /// Maximum number of rows that are shown [default: 1000], or written to standard output [default: all]
+    #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=100_000))]
-    pub(crate) rows: u32,
+    pub(crate) rows: Option<u32>,
     /// Tasks that share the work [default: chosen from the size of what is read]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) partitions: Option<u32>,
@@ -354,6 +360,12 @@ pub(crate) struct SqlArguments {
     /// Plan the query and show its columns and tasks, without running it
     #[arg(long)]
     pub(crate) check: bool,
+    /// Plan the query and show its stages and their operators, without running it
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) explain: bool,
+    /// Run the query and show its plan as it ran, instead of its rows
+    #[arg(long, conflicts_with_all = ["check", "explain"])]
+    pub(crate) analyze: bool,
 }
 
 /// Formats of files with rows.
@@ -498,6 +510,9 @@ pub(crate) struct JobViewArguments {
     /// Show stages
     #[arg(long)]
     pub(crate) stages: bool,
+    /// Show the plan, with what each stage did
+    #[arg(long)]
+    pub(crate) plan: bool,
     /// Show tasks
     #[arg(long)]
     pub(crate) tasks: bool,
@@ -513,11 +528,27 @@ pub(crate) struct IdArguments {
 /// Arguments of `weft show`.
 #[derive(Debug, Args)]
 pub(crate) struct ShowArguments {
-    /// Folder of the output
+    /// Folder of the output, or JOB or JOB/OUTPUT, where JOB is an id or `last`
+    #[arg(value_name = "DIR|JOB/OUTPUT")]
     pub(crate) folder: PathBuf,
     /// Maximum number of rows
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) rows: usize,
+}
+
+impl ShowArguments {
+    /// The job that is meant, and its output if that is named. Nothing for a folder, or what is one if both could be
+    /// meant.
+    pub(crate) fn job(&self) -> Option<(&str, Option<&str>)> {
+        let text = self.folder.to_str()?;
+        let (job, output) = match text.split_once('/') {
+            Some((job, output)) => (job, Some(output)),
+            None => (text, None),
+        };
+        let is_job = job == "last" || job.parse::<JobId>().is_ok();
+        let output = output.filter(|output| !output.is_empty());
+        (is_job && !self.folder.exists()).then_some((job, output))
+    }
 }
 
 /// Arguments of `weft components`.
@@ -539,7 +570,7 @@ pub(crate) struct CompilerArguments {
 }
 
 /// Commands that ask no server.
-const WITHOUT_SERVER: [&str; 11] = [
+const WITHOUT_SERVER: [&str; 10] = [
     "up",
     "controller",
     "node",
@@ -548,7 +579,6 @@ const WITHOUT_SERVER: [&str; 11] = [
     "config",
     "new",
     "build",
-    "show",
     "executor",
     "compiler",
 ];
@@ -644,7 +674,7 @@ mod tests {
         for line in [
             &["weft", "up", "--token", "x"][..],
             &["weft", "--endpoint", "http://a:1", "up"],
-            &["weft", "show", "out", "--data", "d"],
+            &["weft", "new", "demo", "--data", "d"],
         ] {
             let refused = parse(line).expect_err("it means nothing");
             assert!(refused.to_string().contains("does not use"), "{refused}");
@@ -674,7 +704,10 @@ mod tests {
             &["-f", "q.sql"],
             &["--file", "-"],
             &["SELECT 1", "--output", "out", "--format", "csv"],
+            &["SELECT 1", "--format", "csv"],
             &["SELECT 1", "--partitions", "10000", "--rows", "0"],
+            &["SELECT 1", "--explain", "--partitions", "2"],
+            &["SELECT 1", "--analyze", "--output", "out"],
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         }
@@ -682,12 +715,14 @@ mod tests {
             &["SELECT 1", "-f", "q.sql"][..],
             &[],
             &["SELECT 1", "SELECT 2"],
-            &["SELECT 1", "--format", "csv"],
             &["SELECT 1", "--output", "out", "--format", "text"],
             &["SELECT 1", "--partitions", "0"],
             &["SELECT 1", "--partitions", "10001"],
             &["SELECT 1", "--rows", "100001"],
             &["SELECT 1", "--param", "x"],
+            &["SELECT 1", "--explain", "--analyze"],
+            &["SELECT 1", "--explain", "--check"],
+            &["SELECT 1", "--analyze", "--check"],
         ] {
             assert_eq!(parse(line).expect_err("wrong").exit_code(), 2, "{line:?}");
         }
@@ -695,7 +730,26 @@ mod tests {
             panic!("a query from standard input");
         };
         assert_eq!(arguments.statement.as_deref(), Some("-"));
-        assert_eq!((arguments.rows, arguments.partitions), (1_000, None));
+        assert_eq!((arguments.rows, arguments.partitions), (None, None));
+    }
+
+    #[test]
+    fn an_output_is_that_of_a_folder_or_of_a_job() {
+        let here = tempfile::tempdir().expect("a folder");
+        let id = weft_core::JobId::new(1_700_000_000_000, 1);
+        let there = here.path().display().to_string();
+        let check = |text: &str, expected: Option<(&str, Option<&str>)>| {
+            let folder = PathBuf::from(text);
+            assert_eq!(ShowArguments { folder, rows: 1 }.job(), expected, "{text}");
+        };
+        check("last", Some(("last", None)));
+        check("last/daily", Some(("last", Some("daily"))));
+        check(id.as_str(), Some((id.as_str(), None)));
+        let of_job = format!("{id}/daily");
+        check(&of_job, Some((id.as_str(), Some("daily"))));
+        for folder in ["out", "out/last", "job-1", "./last", &there] {
+            check(folder, None);
+        }
     }
 
     #[test]

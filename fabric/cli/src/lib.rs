@@ -5,7 +5,7 @@
 //!              ├─▶ cluster, certs, config:  this machine, with the Program's certificates and settings
 //!              ├─▶ show, doctor:           this machine; what needs an engine, the Program does
 //!              ├─▶ new, build:             this machine, with the SDK embedded in the binary
-//!              ├─▶ sql:                    calls of the API; the Program reads the rows
+//!              ├─▶ sql, show of a job:     calls of the API; the Program decodes the rows
 //!              └─▶ all others:             calls of the API, by way of `weft-client`
 //! ```
 //!
@@ -84,9 +84,30 @@ pub trait Program {
     /// Reads the manifest of the output in `folder`, and its first `rows` rows.
     fn preview(&self, folder: &Path, rows: usize) -> anyhow::Result<Preview>;
 
+    /// Begins to decode rows that the API sends as an Arrow stream.
+    fn row_decoder(&self) -> Box<dyn RowDecoder>;
+
     /// Starts a sandbox engine, and returns whether sandboxes come from a pool. Without a pool each
     /// one takes longer to start; an error means that functions cannot run on this machine.
     fn pools_sandboxes(&self) -> anyhow::Result<bool>;
+}
+
+/// Decodes an Arrow stream piece by piece, whatever the pieces.
+pub trait RowDecoder {
+    /// Takes the next piece. After an error the decoder is of no use any more.
+    fn push(&mut self, piece: &[u8]) -> anyhow::Result<()>;
+
+    /// Returns what came. Errors: the stream is not whole.
+    fn finish(self: Box<Self>) -> anyhow::Result<TextTable>;
+}
+
+/// Columns and rows as text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextTable {
+    /// Name and type of each column.
+    pub schema: Vec<(String, String)>,
+    /// The rows.
+    pub rows: Vec<TextRow>,
 }
 
 /// Role of a process of a cluster.
@@ -209,7 +230,7 @@ fn dispatch(
         Command::Config(of) => output.say(program.default_settings(of.role).trim_end()),
         Command::New(new) => project::new(new, output),
         Command::Build(build) => project::build(build, output),
-        Command::Show(show) => show::show(program, show, output),
+        Command::Show(of) if of.job().is_none() => show::show(program, of, output),
         Command::Doctor => doctor::doctor(program, &arguments.global, output),
         remote => call_server(program, remote, &arguments.global, output),
     }
@@ -278,6 +299,7 @@ async fn remote(
         Command::Deploy(deploy) => components::deploy(client, &deploy.files, output).await,
         Command::Run(run) => run::run(client, run, output).await,
         Command::Sql(sql) => sql::sql(program, client, sql, output).await,
+        Command::Show(of) => show::of_job(program, client, of, output).await,
         Command::Invoke(invoke) => invoke::invoke(client, invoke, output).await,
         Command::Jobs(jobs) => jobs::jobs(client, jobs.limit, output).await,
         Command::Job(job) => jobs::job(client, job, output).await,
@@ -302,8 +324,7 @@ async fn remote(
         | Command::Compiler(_)
         | Command::New(_)
         | Command::Build(_)
-        | Command::Doctor
-        | Command::Show(_) => {
+        | Command::Doctor => {
             unreachable!("these run without a server")
         }
     }

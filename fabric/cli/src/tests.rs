@@ -135,6 +135,9 @@ impl Program for NoServer {
             rows: all.into_iter().take(rows).map(row).collect(),
         })
     }
+    fn row_decoder(&self) -> Box<dyn RowDecoder> {
+        Box::<Lines>::default()
+    }
     fn pools_sandboxes(&self) -> anyhow::Result<bool> {
         Ok(true)
     }
@@ -422,6 +425,50 @@ fn a_job_that_is_wrong_is_1_with_all_that_is_wrong() {
     );
 }
 
+/// Rows that are sent as lines of `city,n`.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl RowDecoder for Lines {
+    fn push(&mut self, piece: &[u8]) -> anyhow::Result<()> {
+        self.0.extend_from_slice(piece);
+        Ok(())
+    }
+    fn finish(self: Box<Self>) -> anyhow::Result<TextTable> {
+        let text = String::from_utf8(self.0)?;
+        let row = |line: &str| line.split(',').map(|text| Some(text.to_owned())).collect();
+        Ok(TextTable {
+            schema: vec![("city".into(), "utf8".into()), ("n".into(), "int64".into())],
+            rows: text.lines().map(row).collect(),
+        })
+    }
+}
+
+/// Rows of the jobs of [`querying`], in a format that says what it is and is easily read.
+async fn rows_of(
+    Path((_, output)): Path<(String, String)>,
+    Query(query): Query<std::collections::HashMap<String, String>>,
+) -> Response {
+    if output != "result" {
+        return problem(StatusCode::NOT_FOUND, "not_found");
+    }
+    let limit = query
+        .get("limit")
+        .map_or(usize::MAX, |limit| limit.parse().expect("a number"));
+    let rows = ["Berlin,3\n", "Paris,2\n", "Rome,1\n"]
+        .into_iter()
+        .take(limit);
+    let head = match query["format"].as_str() {
+        "arrow" => "",
+        "csv" => "city,n\n",
+        other => panic!("`{other}` is asked for"),
+    };
+    let pieces = std::iter::once(head)
+        .chain(rows)
+        .map(Ok::<_, std::io::Error>);
+    Body::from_stream(futures::stream::iter(pieces)).into_response()
+}
+
 /// The job documents that a server was sent.
 type Documents = Arc<Mutex<Vec<Value>>>;
 
@@ -456,38 +503,34 @@ fn querying(status: &'static str) -> (Server, Documents) {
             json!({"input_bytes": 2048, "stages": stages, "columns": [{"of": "query", "columns": columns}]}),
         )
     };
+    let plan = async || {
+        let stage = json!({"name": "query", "status": "done", "tasks_total": 3, "tasks_done": 3, "rows_read": 6});
+        Json(json!({"items": [{"stage": stage, "plan": {"reads": ["trips"]}}]}))
+    };
     let router = Router::new()
         .route("/v1/jobs", post(submit))
         .route("/v1/jobs/check", post(check))
-        .route("/v1/jobs/{id}/events", get(events));
+        .route("/v1/jobs/{id}/plan", get(plan))
+        .route("/v1/jobs/{id}/events", get(events))
+        .route("/v1/jobs/{id}/outputs/{name}/rows", get(rows_of));
     (Server::start(router), documents)
 }
 
-/// The one output of the last job, and whether its folder is there.
-fn last_output(documents: &Documents) -> (Value, bool) {
+/// The one output of the last job.
+fn last_output(documents: &Documents) -> Value {
     let documents = documents.lock().expect("no panic before");
-    let output = documents.last().expect("a job was sent")["output"]["result"].clone();
-    let folder = PathBuf::from(output["uri"].as_str().expect("text"));
-    (output, folder.exists())
+    documents.last().expect("a job was sent")["output"]["result"].clone()
 }
 
 #[test]
-fn a_query_prints_its_rows_and_leaves_no_folder() {
+fn a_query_prints_its_rows() {
     let (server, documents) = querying("succeeded");
     let done = server.weft(&["sql", "SELECT 1"]);
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(done.stdout, "city    n\nBerlin  3\nParis   2\nRome    1\n");
     assert!(done.stderr.ends_with("\n3 rows\n"), "{done:?}");
-    let (output, is_there) = last_output(&documents);
-    let start = std::env::temp_dir().join("weft-sql-");
-    let uri = output["uri"].as_str().expect("text");
-    let digits = uri.strip_prefix(start.to_str().expect("text"));
-    let digits = digits.expect("it lies among temporary files");
-    assert!(
-        digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()),
-        "{uri}"
-    );
-    assert_eq!((&output["format"], is_there), (&json!("arrow"), false));
+    // No folder is named: the cluster keeps the rows.
+    assert_eq!(last_output(&documents), json!({"from": "query"}));
     let stage = documents.lock().expect("no panic before")[0]["stage"][0].clone();
     let here = std::env::current_dir().expect("it is known");
     let expected = json!({"name": "query", "sql": "SELECT 1", "folder": here});
@@ -500,18 +543,80 @@ fn a_query_prints_its_rows_and_leaves_no_folder() {
     let done = server.weft(&["sql", "SELECT 1", "--json"]);
     let document: Value = serde_json::from_str(&done.stdout).expect("one document");
     let rows = json!([["Berlin", 3], ["Paris", 2], ["Rome", 1]]);
-    let expected = json!({"manifest": {"rows": 3}, "columns": ["city", "n"], "rows": rows});
-    assert_eq!(document, expected);
+    assert_eq!(
+        (&document["columns"], &document["rows"]),
+        (&json!(["city", "n"]), &rows)
+    );
+    let manifest = &document["manifest"];
+    assert_eq!(
+        (&manifest["output"], &manifest["rows"]),
+        (&json!("result"), &json!(3))
+    );
 }
 
 #[test]
-fn a_query_that_fails_leaves_no_folder() {
-    let (server, documents) = querying("failed");
+fn a_query_is_explained_without_a_job_and_analyzed_with_one() {
+    let (server, documents) = querying("succeeded");
+    for explain in [
+        &["sql", "EXPLAIN SELECT 1"][..],
+        &["sql", "--explain", "SELECT 1"],
+    ] {
+        let done = server.weft(explain);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(
+            done.stdout.starts_with("reads 2.0 KiB\nquery: 3 tasks\n"),
+            "{done:?}"
+        );
+    }
+    assert!(documents.lock().expect("no panic before").is_empty());
+    for analyze in [
+        &["sql", "explain analyze SELECT 1"][..],
+        &["sql", "--analyze", "SELECT 1"],
+    ] {
+        let done = server.weft(analyze);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(
+            done.stdout
+                .starts_with("query: 3 tasks, done\n  | 6 rows in, 0 rows out\n"),
+            "{done:?}"
+        );
+        assert!(done.stdout.ends_with("\n  reads trips\n"), "{done:?}");
+        let documents = documents.lock().expect("no panic before");
+        let sql = &documents.last().expect("a job was sent")["stage"][0]["sql"];
+        assert_eq!(sql.as_str().expect("text").trim(), "SELECT 1");
+    }
+    let done = server.weft(&["sql", "EXPLAIN ANALYZE SELECT 1", "--json"]);
+    let document: Value = serde_json::from_str(&done.stdout).expect("one document");
+    assert_eq!(document["items"][0]["plan"], json!({"reads": ["trips"]}));
+}
+
+#[test]
+fn a_query_streams_its_rows_in_the_format_that_is_asked_for() {
+    let (server, documents) = querying("succeeded");
+    let done = server.weft(&["sql", "SELECT 1", "--format", "csv"]);
+    assert_eq!(
+        (done.code, done.stdout.as_str()),
+        (0, "city,n\nBerlin,3\nParis,2\nRome,1\n")
+    );
+    assert_eq!(last_output(&documents), json!({"from": "query"}));
+    let done = server.weft(&["sql", "SELECT 1", "--format", "csv", "--rows", "1"]);
+    assert_eq!((done.code, done.stdout.as_str()), (0, "city,n\nBerlin,3\n"));
+    for line in [
+        &["sql", "SELECT 1", "--format", "parquet"][..],
+        &["sql", "SELECT 1", "--format", "csv", "--json"],
+    ] {
+        let done = server.weft(line);
+        assert_eq!((done.code, done.stdout.as_str()), (2, ""), "{done:?}");
+    }
+}
+
+#[test]
+fn a_query_that_fails_prints_no_rows() {
+    let (server, _) = querying("failed");
     let done = server.weft(&["sql", "SELECT 1 / n FROM 'a.csv'"]);
     assert_eq!((done.code, done.stdout.as_str()), (1, ""));
     let error = "error: stage `query`: divides by zero [query_error]\n";
     assert!(done.stderr.ends_with(error), "{done:?}");
-    assert!(!last_output(&documents).1, "{documents:?}");
     let done = server.weft(&["sql", "SELECT 1", "--json"]);
     let document: Value = serde_json::from_str(&done.stdout).expect("one document");
     assert_eq!(
@@ -519,58 +624,65 @@ fn a_query_that_fails_leaves_no_folder() {
         (1, &json!("failed")),
         "{done:?}"
     );
-    assert!(!last_output(&documents).1, "{documents:?}");
 }
 
 #[test]
-fn a_query_that_nobody_takes_leaves_no_folder() {
+fn a_query_that_nobody_takes_is_an_error() {
     let address = Server::start(Router::new()).address;
     let endpoint = format!("http://{address}");
     let done = weft(&["sql", "SELECT 1", "--endpoint", &endpoint, "--token", "x"]);
     assert_eq!((done.code, done.stdout.as_str()), (3, ""), "{done:?}");
 
-    let documents = Documents::default();
-    let sent = Arc::clone(&documents);
-    let refuse = async move |Json(document): Json<Value>| {
-        sent.lock().expect("no panic before").push(document);
-        problem(StatusCode::BAD_REQUEST, "invalid_job")
-    };
+    let refuse = async || problem(StatusCode::BAD_REQUEST, "invalid_job");
     let server = Server::start(Router::new().route("/v1/jobs", post(refuse)));
     let done = server.weft(&["sql", "SELECT 1"]);
     assert_eq!((done.code, done.stdout.as_str()), (1, ""), "{done:?}");
-    assert!(!last_output(&documents).1, "{documents:?}");
 }
 
 #[test]
-fn a_query_may_keep_its_rows() {
+fn a_query_may_write_its_rows_to_a_folder() {
     let (server, documents) = querying("succeeded");
-    let parent = tempfile::tempdir().expect("a folder");
-    let folder = parent.path().join("out").display().to_string();
-    let line = ["sql", "SELECT 1", "--output", &folder, "--partitions", "3"];
-    let kept = format!("result: 3 rows, 1 file, 1.0 KiB in {folder}\n");
-
-    // Nodes elsewhere have written to a folder that is not on this machine.
-    let done = server.weft(&line);
-    assert_eq!((done.code, done.stdout.as_str()), (0, ""), "{done:?}");
-    assert!(
-        done.stderr.contains(&kept) && done.stderr.contains("rows cannot be shown"),
-        "{done:?}"
-    );
-    let done = server.weft(&[&line[..], &["--json"]].concat());
-    assert_eq!((done.code, done.stdout.as_str()), (1, ""), "{done:?}");
-
-    std::fs::create_dir(&folder).expect("it is made");
+    let folder = "/nowhere/out";
+    let line = ["sql", "SELECT 1", "--output", folder, "--partitions", "3"];
+    let written = format!("result: 3 rows, 1 file, 1.0 KiB in {folder}\n");
     let done = server.weft(&[&line[..], &["--format", "csv", "--rows", "1"]].concat());
     assert_eq!(done.stdout, "city    n\nBerlin  3\n");
     assert!(
-        done.stderr.ends_with(&format!("{kept}1 row of 3\n")),
+        done.stderr.ends_with(&format!("{written}1 row of 3\n")),
         "{done:?}"
     );
-    let (output, is_there) = last_output(&documents);
     let expected = json!({"from": "query", "format": "csv", "uri": folder});
-    assert_eq!((output, is_there), (expected, true));
+    assert_eq!(last_output(&documents), expected);
     let stage = documents.lock().expect("no panic before")[0]["stage"][0].clone();
     assert_eq!(stage["partitions"], 3);
+}
+
+#[test]
+fn rows_of_a_job_are_shown() {
+    let mut ended = job("succeeded");
+    let output = |name: &str| json!({"name": name, "uri": null, "files": 1, "rows": 3, "bytes": 9});
+    ended["outputs"] = json!([output("result")]);
+    let id = ended["id"].as_str().expect("text").to_owned();
+    let listed = json!({"items": [ended.clone()], "next_cursor": null});
+    let show = async move || Json(ended.clone());
+    let list = async move || Json(listed.clone());
+    let router = Router::new()
+        .route("/v1/jobs", get(list))
+        .route("/v1/jobs/{id}", get(show))
+        .route("/v1/jobs/{id}/outputs/{name}/rows", get(rows_of));
+    let server = Server::start(router);
+    for of in ["last", "last/result"] {
+        let done = server.weft(&["show", of, "--rows", "2"]);
+        let expected = "city    n\nBerlin  3\nParis   2\n(2 of 3 rows, 1 file)\n";
+        assert_eq!(
+            (done.code, done.stdout.as_str()),
+            (0, expected),
+            "{of} of {id}"
+        );
+    }
+    let done = server.weft(&["show", "last/none"]);
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""), "{done:?}");
+    assert!(done.stderr.contains("not_found"), "{done:?}");
 }
 
 #[test]

@@ -3,23 +3,27 @@
 //! ```text
 //!   components:  deploy, components        receipt:  receipt, and the end of run
 //!   run:         run                       invoke:   invoke
-//!   jobs:        jobs, job, logs, cancel   show:     show, of a folder on this machine
+//!   jobs:        jobs, job, logs, cancel   show:     show, of a folder or a job
 //!   usage:       usage, of all jobs        doctor:   doctor, of this machine and the server
 //!   cluster:     cluster, on this machine  nodes:    nodes, drain
 //!   certs:       certs, on this machine    why:      why, of a job or of the queue
 //!   members:     members, of the group of controllers
-//!   sql:         sql, by way of run and show
+//!   sql:         sql, by way of run and rows
+//!   rows:        rows of a job's output, for sql and show
+//!   explain:     --explain and --analyze, and the plan of a job
 //! ```
 
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod components;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod invoke;
 pub(crate) mod jobs;
 pub(crate) mod members;
 pub(crate) mod nodes;
 pub(crate) mod receipt;
+pub(crate) mod rows;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod sql;

@@ -193,11 +193,16 @@ impl Answer {
     }
 
     fn accepted(self) -> Result<Self, Error> {
-        if self.status.is_success() {
-            return Ok(self);
+        match self.status.is_success() {
+            true => Ok(self),
+            false => Err(self.problem()),
         }
+    }
+
+    /// The refusal that it is.
+    fn problem(&self) -> Error {
         let problem = ApiProblem::from_answer(self.status.as_u16(), &self.body);
-        Err(Error::Problem(Box::new(problem)))
+        Error::Problem(Box::new(problem))
     }
 }
 
@@ -345,6 +350,53 @@ impl Client {
         Err(refused
             .err()
             .unwrap_or_else(|| unreachable!("the status is no success")))
+    }
+
+    /// Opens rows, which come piece by piece. Reading may be tried again: while the server is busy it is.
+    ///
+    /// Errors: `Problem` where the server refuses, `Unreachable` where none answers.
+    pub async fn open_rows(&self, call: &Call) -> Result<AnswerStream, Error> {
+        let mut left = BUSY_ATTEMPTS;
+        loop {
+            left -= 1;
+            let refused = match self.try_open_rows(call).await? {
+                Ok(rows) => return Ok(rows),
+                Err(refused) => refused,
+            };
+            match refused.asks_to_wait() {
+                Some(wait) if left > 0 => tokio::time::sleep(wait).await,
+                _ => return Err(refused.problem()),
+            }
+        }
+    }
+
+    /// One round over the endpoints: the answer as soon as its head is there, or the refusal.
+    async fn try_open_rows(&self, call: &Call) -> Result<Result<AnswerStream, Answer>, Error> {
+        let open = async |endpoint: &Endpoint| {
+            let exchange = async {
+                let mut request = self.request(endpoint, call).await.map_err(Lost::Here)?;
+                let trailers = HeaderValue::from_static("trailers");
+                request.headers_mut().insert(TE, trailers);
+                let answered = self.http.request(request).await;
+                answered.map_err(|error| Lost::Connection(innermost(&error)))
+            };
+            let silence = |_| Lost::Connection("no answer".into());
+            let opened = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
+            opened.map_err(silence)?
+        };
+        let response = match self.first_of(open).await {
+            Ok(response) => response,
+            Err(Lost::Connection(reason)) => return Err(unreachable(&reason)),
+            Err(Lost::Here(failure)) => return Err(failure),
+        };
+        if response.status().is_success() {
+            return Ok(Ok(AnswerStream::new(response.into_body())));
+        }
+        match whole_answer(response).await {
+            Ok(refusal) => Ok(Err(refusal)),
+            Err(Lost::Connection(reason)) => Err(Error::other(reason)),
+            Err(Lost::Here(failure)) => Err(failure),
+        }
     }
 
     /// Opens a stream: one round over the endpoints, and the answer as soon as its head is there.

@@ -3,6 +3,7 @@
 //! ```text
 //!   Call ──▶ Client::send ────▶ Answer        one document, sent again while nobody answers
 //!   Call ──▶ Client::stream ──▶ AnswerStream  bytes both ways, sent once
+//!   Call ──▶ Client::open_rows ▶ AnswerStream rows of an output
 //!            Pages ───────────▶ Page, ..      a list, page by page
 //!            Follow ──────────▶ Update, ..    a job's events, across restarts of the server
 //! ```

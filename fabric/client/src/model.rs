@@ -67,7 +67,7 @@ pub struct Job {
     pub tasks_done: u64,
     /// Why it did not succeed.
     pub problem: Option<ApiProblem>,
-    /// The folders that it published.
+    /// The outputs that it published.
     pub outputs: Vec<JobOutput>,
 }
 
@@ -148,15 +148,15 @@ pub struct Skew {
     pub over_mean_milli: u64,
 }
 
-/// A folder that a job wrote.
+/// An output that a job wrote.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct JobOutput {
     /// The name in the job file.
     pub name: String,
-    /// The folder.
+    /// The folder; empty for an output that the cluster keeps.
     pub uri: String,
-    /// Files in it.
+    /// Files of it.
     pub files: u64,
     /// Rows in them.
     pub rows: u64,

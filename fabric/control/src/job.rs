@@ -8,7 +8,9 @@ use weft_core::{
     Amounts, AttemptId, ErrorCode, FunctionUsage, JobId, LimitKind, PinnedFunction, PriceSheet,
     Problem,
 };
-use weft_protocol::{FailedLog, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure};
+use weft_protocol::{
+    FailedLog, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure, kept_too_large,
+};
 
 use crate::bounds::{MAX_ATTEMPTS, MAX_OUTPUT_FILES};
 use crate::command::{CommitAnswer, Effect, Step};
@@ -293,14 +295,7 @@ impl Job {
             return (CommitAnswer::Duplicate { same }, Vec::new());
         }
         progress.add(commit);
-        let n_files: u64 = running.stages.iter().map(|stage| stage.files).sum();
-        if n_files > MAX_OUTPUT_FILES {
-            let problem = Problem::new(
-                ErrorCode::LimitExceeded,
-                format!(
-                    "the job's outputs have more than {MAX_OUTPUT_FILES} files: fewer `partitions`, or `partition_by` columns with fewer values"
-                ),
-            ).of_limit(LimitKind::Files, MAX_OUTPUT_FILES.to_string());
+        if let Err(problem) = check_output_bounds(&self.spec, &running.stages) {
             return (
                 CommitAnswer::Committed,
                 self.end(Outcome::Failed, Some(problem), at_ms),
@@ -536,4 +531,30 @@ impl Job {
             .flat_map(|commit| commit.files.iter().cloned())
             .collect()
     }
+}
+
+/// Fails if the outputs of a job have too many files, or those that the cluster keeps too many bytes.
+fn check_output_bounds(spec: &JobSpec, stages: &[StageState]) -> Result<(), Problem> {
+    let exceeded = |detail: String| Problem::new(ErrorCode::LimitExceeded, detail);
+    let n_files: u64 = stages.iter().map(|stage| stage.files).sum();
+    if n_files > MAX_OUTPUT_FILES {
+        let detail = format!(
+            "the job's outputs have more than {MAX_OUTPUT_FILES} files: fewer `partitions`, or `partition_by` columns with fewer values"
+        );
+        return Err(exceeded(detail).of_limit(LimitKind::Files, MAX_OUTPUT_FILES.to_string()));
+    }
+    for output in &spec.outputs {
+        let Some(most) = output.max_kept_bytes() else {
+            continue;
+        };
+        let of_stages = stages.iter().map(|stage| &stage.output_bytes);
+        let bytes = of_stages.filter_map(|outputs| outputs.get(&output.name));
+        let bytes = bytes.fold(0, |sum: u64, more| sum.saturating_add(*more));
+        if bytes > most {
+            let detail = kept_too_large(&output.name, most);
+            let problem = exceeded(detail).of_limit(LimitKind::KeptOutput, most.to_string());
+            return Err(problem);
+        }
+    }
+    Ok(())
 }

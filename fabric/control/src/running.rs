@@ -33,6 +33,9 @@ pub struct StageState {
     /// Files that committed tasks staged.
     #[serde(skip)]
     pub files: u64,
+    /// Bytes of these files, by output.
+    #[serde(skip)]
+    pub output_bytes: BTreeMap<String, u64>,
     /// Sums over the fabric's own meters of committed tasks: wall time, rows, bytes.
     #[serde(skip)]
     pub own: Meters,
@@ -149,6 +152,14 @@ impl StageState {
 
     fn sum(&mut self, commit: &TaskCommit) {
         self.files += commit.files.len() as u64;
+        for file in &commit.files {
+            match self.output_bytes.get_mut(&file.output) {
+                Some(bytes) => *bytes = bytes.saturating_add(file.bytes),
+                None => {
+                    self.output_bytes.insert(file.output.clone(), file.bytes);
+                }
+            }
+        }
         add_each(&mut self.written, &commit.written);
         add_each(&mut self.read, &commit.read);
         // The fabric's own line comes last. Executors report it: whatever they say is to be reckoned with.

@@ -75,6 +75,7 @@ fn places(work: &Work) -> Vec<(&str, &'static [FunctionKind])> {
             .iter()
             .map(|function| (function.as_str(), &[FunctionKind::Scalar][..]))
             .collect(),
+        Work::Union { .. } => Vec::new(),
     }
 }
 

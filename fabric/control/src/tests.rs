@@ -3,6 +3,7 @@
 mod catalog;
 mod durations;
 mod jobs;
+mod kept;
 mod keys;
 mod leases;
 mod reads;

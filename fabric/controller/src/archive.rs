@@ -2,7 +2,6 @@
 //! rest is removed.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -12,8 +11,8 @@ use tokio::sync::Semaphore;
 use weft_control::{Job, JobState, Outcome};
 use weft_core::LogLine;
 use weft_core::{JobId, Problem, lock};
-use weft_protocol::job_prefix;
 use weft_protocol::{FailedLog, LogRef, TaskCommit};
+use weft_protocol::{job_prefix, kept_prefix};
 use weft_store::{Blobs, clean_staging};
 
 use crate::packed;
@@ -183,17 +182,23 @@ pub(crate) async fn archive(
     let succeeded =
         matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded);
     let (staged, outputs, id) = (job.staged_files(), job.spec.outputs.clone(), job.id.clone());
+    let store = blobs.clone();
     // Folders may be large, and may lie on disks that are slow.
     let clean = move || {
         outputs.iter().try_for_each(|output| {
             let of_output = staged.iter().filter(|file| file.output == output.name);
             let withdraw: Option<Vec<_>> = (!succeeded).then(|| of_output.cloned().collect());
-            clean_staging(Path::new(&output.path), &id, withdraw.as_deref())
+            let folder = store.output_folder(&id, output);
+            clean_staging(&folder, &id, withdraw.as_deref())
         })
     };
     let cleaned = tokio::task::spawn_blocking(clean).await;
     let stopped = |_| Problem::new(weft_core::ErrorCode::Internal, "the clean-up was stopped");
     cleaned.map_err(stopped)?.map_err(failed)?;
+    if !succeeded {
+        let kept = blobs.delete_prefix(&kept_prefix(&job.id)).await;
+        kept.map_err(failed)?;
+    }
     blobs
         .delete_prefix(&job_prefix(&job.id))
         .await

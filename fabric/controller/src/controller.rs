@@ -21,13 +21,14 @@ use crate::components::Components;
 use crate::folders::Folders;
 use crate::group::Answerer;
 use crate::invocations::Invocations;
+use crate::kept_outputs::KeptOutputs;
 use crate::membership;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::replica::{Replica, Signals};
 use crate::scheduler::driver::{Driver, Inputs};
 use crate::scheduler::{Requests, SchedulerSettings, Watch};
-use crate::sweep::{Kept, Sweep};
+use crate::sweep::Sweep;
 use crate::traces::Traces;
 
 /// Requests of the API that may wait for the scheduler.
@@ -52,6 +53,8 @@ pub struct ControllerSettings {
     pub token: String,
     /// Hosts and origins beside the server's own.
     pub allowed: AllowedSources,
+    /// Bounds of outputs that the cluster keeps.
+    pub kept_outputs: KeptOutputs,
     /// The group that it is a member of; alone without one.
     pub group: Option<Group>,
 }
@@ -159,6 +162,7 @@ impl Controller {
             token: settings.token.into(),
             address,
             allowed: Arc::new(settings.allowed),
+            kept_outputs: settings.kept_outputs,
         };
         let serving = api::serve(listener, api, tasks.clone(), cancel);
         tasks.spawn("api", OnError::Stop, serving);
@@ -204,7 +208,7 @@ fn scheduler_settings(settings: &ControllerSettings) -> SchedulerSettings {
 /// Removes what earlier processes left behind: alone all of it, once this one leads; of a group what is
 /// this controller's own.
 async fn begin_sweep(settings: &ControllerSettings, replica: &Replica) -> anyhow::Result<Sweep> {
-    let sweep = Sweep::new(settings.folders.clone());
+    let sweep = Sweep::new(settings.folders.clone(), settings.kept_outputs);
     if settings.group.is_some() {
         sweep.sweep_own()?;
         return Ok(sweep);
@@ -218,7 +222,7 @@ async fn begin_sweep(settings: &ControllerSettings, replica: &Replica) -> anyhow
 fn first_sweep(sweep: &Sweep, replica: &Replica) -> anyhow::Result<()> {
     let kept = {
         let state = replica.state();
-        Kept::of(&state, state.now_ms)
+        sweep.kept(&state, state.now_ms)
     };
     let swept = sweep.sweep(&kept)?;
     if swept > 0 {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use weft_core::{Problem, TenantId, lock};
-use weft_protocol::{InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX};
+use weft_protocol::{InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, RowsRequest};
 use weft_runtime::link::{Body, InvokeAnswer, NoReply, StreamEvent};
 use weft_runtime::{Room, Taken};
 
@@ -113,6 +113,20 @@ impl Invocations {
         };
         self.metrics.invoked(&label, problem, began.elapsed());
         reply
+    }
+
+    /// Sends rows of an output, see [`weft_runtime::link::Invoker::rows`].
+    pub(crate) async fn rows(
+        &self,
+        tenant: &TenantId,
+        request: RowsRequest,
+        deadline: Duration,
+        client: &mpsc::Sender<Bytes>,
+    ) -> Result<(), NoReply> {
+        self.want(tenant);
+        let node = self.nodes.for_invocation(tenant)?;
+        let invoker = &node.worker.invoker;
+        invoker.rows(tenant, request, deadline, client).await
     }
 }
 

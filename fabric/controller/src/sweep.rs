@@ -10,10 +10,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context;
 use weft_control::State;
 use weft_core::{Digest, JobId};
+use weft_protocol::KEPT_OUTPUTS;
 use weft_runtime::clock::unix_ms;
 
 use crate::components::Components;
 use crate::folders::Folders;
+use crate::kept_outputs::KeptOutputs;
 use crate::replica::Replica;
 
 /// Folder of the store for outputs of invocations with an idempotency key.
@@ -35,12 +37,14 @@ pub(crate) struct Kept {
     jobs: BTreeSet<String>,
     /// Jobs that have.
     archives: BTreeSet<String>,
+    /// Those of them whose outputs the cluster still keeps.
+    outputs: BTreeSet<String>,
     call_outputs: BTreeSet<String>,
 }
 
 impl Kept {
-    /// `at_ms`: time by which idempotency keys have expired or not, in Unix milliseconds.
-    pub(crate) fn of(state: &State, at_ms: u64) -> Self {
+    /// `at_ms`: time by which idempotency keys and outputs have expired or not, in Unix milliseconds.
+    pub(crate) fn of(state: &State, kept_outputs: &KeptOutputs, at_ms: u64) -> Self {
         let mut kept = Self::default();
         for tenant in state.tenants.values() {
             let digests = tenant.catalog.iter().map(|record| &record.digest);
@@ -52,6 +56,9 @@ impl Kept {
             let ids = |id: &JobId| id.to_string();
             kept.jobs.extend(tenant.jobs.keys().map(ids));
             kept.archives.extend(tenant.ended.keys().map(ids));
+            let ended = tenant.ended.values();
+            let still_kept = ended.filter(|job| !kept_outputs.have_expired(job.ended_ms, at_ms));
+            kept.outputs.extend(still_kept.map(|job| ids(&job.id)));
             let outputs = tenant.calls.outputs(at_ms);
             let names = outputs.filter_map(|key| key.strip_prefix(CALL_OUTPUTS)?.strip_prefix('/'));
             kept.call_outputs.extend(names.map(str::to_owned));
@@ -74,11 +81,20 @@ impl Kept {
 /// Sweeps one controller's folders.
 pub(crate) struct Sweep {
     folders: Folders,
+    kept_outputs: KeptOutputs,
 }
 
 impl Sweep {
-    pub(crate) fn new(folders: Folders) -> Self {
-        Self { folders }
+    pub(crate) fn new(folders: Folders, kept_outputs: KeptOutputs) -> Self {
+        Self {
+            folders,
+            kept_outputs,
+        }
+    }
+
+    /// Lists the files that a state refers to.
+    pub(crate) fn kept(&self, state: &State, at_ms: u64) -> Kept {
+        Kept::of(state, &self.kept_outputs, at_ms)
     }
 
     /// Sweeps once a period, until it is aborted.
@@ -102,7 +118,7 @@ impl Sweep {
             // Those under way first: what is registered meanwhile is in the state.
             let in_flight = components.in_flight();
             let now_ms = replica.now_ms();
-            let mut kept = Kept::of(&replica.state(), now_ms);
+            let mut kept = sweep.kept(&replica.state(), now_ms);
             kept.components(in_flight.into_iter());
             let sweep = Arc::clone(&sweep);
             let sweeping = move || {
@@ -128,7 +144,7 @@ impl Sweep {
     }
 
     /// The same while the server runs, of what has lain there for a while: development versions that were replaced, outputs of calls
-    /// whose keys have expired, archives of jobs that are not listed any more.
+    /// whose keys have expired, archives of jobs that are not listed any more, outputs that are kept no longer.
     ///
     /// `seen`: what was found so before, and when first, in Unix milliseconds.
     pub(crate) fn sweep_stale(
@@ -174,10 +190,12 @@ impl Sweep {
             !name.contains('#') && (kept.archives.contains(job) || kept.jobs.contains(job))
         };
         let output = |name: &str| kept.call_outputs.contains(name);
+        let job_output = |name: &str| kept.jobs.contains(name) || kept.outputs.contains(name);
         let store = &self.folders.store;
         Ok(remove(&store.join("components"), &component, may_go)?
             + remove(&store.join("artefacts"), &component, may_go)?
             + remove(&store.join(CALL_OUTPUTS), &output, may_go)?
+            + remove(&store.join(KEPT_OUTPUTS), &job_output, may_go)?
             + remove(&store.join("archive"), &archive, may_go)?)
     }
 }

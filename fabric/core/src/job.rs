@@ -37,6 +37,8 @@ pub const INPUTS_MAX: usize = 256;
 pub const OUTPUTS_MAX: usize = 256;
 /// Most partitions of a shuffle, and of a SQL stage.
 pub const PARTITIONS_MAX: u32 = 10_000;
+/// Bytes of one output that the cluster keeps, unless its controllers have another bound.
+pub const MAX_KEPT_BYTES: u64 = 1 << 30;
 /// Bytes of a SQL stage's statement.
 pub const MAX_SQL_BYTES: usize = 256 << 10;
 
@@ -125,6 +127,13 @@ impl Operator {
     ];
 }
 
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Self::ALL.iter().find(|(_, one)| one == self);
+        f.write_str(found.map_or("", |(name, _)| name))
+    }
+}
+
 impl FromStr for Comparison {
     type Err = ();
 
@@ -161,9 +170,7 @@ fn unquoted(value: &str) -> String {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let operator = Operator::ALL.iter().find(|(_, one)| *one == self.operator);
-        let operator = operator.map_or("", |(name, _)| name);
-        write!(f, "{} {operator} {}", self.column, self.value)
+        write!(f, "{} {} {}", self.column, self.operator, self.value)
     }
 }
 
@@ -421,7 +428,7 @@ pub enum BadRecords {
     },
 }
 
-/// A folder of files that a stage's rows go to.
+/// Files that a stage's rows go to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputSpec {
     /// Free, unique among outputs.
@@ -430,12 +437,47 @@ pub struct OutputSpec {
     pub from: String,
     /// How the files are written.
     pub format: OutputFormat,
-    /// The folder: an absolute path.
-    pub path: String,
+    /// Folder of the files.
+    #[serde(flatten)]
+    pub to: Destination,
     /// Columns whose values name folders (`column=value`) and are left out of the files.
     pub partition_by: Vec<String>,
     /// What happens when the folder holds files.
     pub mode: OutputMode,
+}
+
+/// Folder that the files of an output go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Destination {
+    /// A folder of the user's.
+    Folder {
+        /// The folder: an absolute path.
+        path: String,
+    },
+    /// A folder in the cluster's store, which no path names: each process resolves it in the store that it has.
+    Kept {
+        /// Most bytes of the files.
+        max_kept_bytes: u64,
+    },
+}
+
+impl OutputSpec {
+    /// Path of the user's folder. Nothing for an output that the cluster keeps.
+    pub fn path(&self) -> Option<&str> {
+        match &self.to {
+            Destination::Folder { path } => Some(path),
+            Destination::Kept { .. } => None,
+        }
+    }
+
+    /// Most bytes of an output that the cluster keeps. Nothing for one with a folder of the user's.
+    pub fn max_kept_bytes(&self) -> Option<u64> {
+        match self.to {
+            Destination::Folder { .. } => None,
+            Destination::Kept { max_kept_bytes } => Some(max_kept_bytes),
+        }
+    }
 }
 
 /// Formats of outputs.
@@ -482,6 +524,15 @@ impl JobSpec {
         let mut params = self.params.clone();
         params.extend(stage.params.clone());
         params.into_iter().collect()
+    }
+
+    /// Bounds the bytes of each output that the cluster keeps.
+    pub fn bound_kept(&mut self, max_bytes: u64) {
+        for output in &mut self.outputs {
+            if let Destination::Kept { max_kept_bytes } = &mut output.to {
+                *max_kept_bytes = max_bytes;
+            }
+        }
     }
 
     /// Whether an output takes what an input's `bad_records` leaves out.

@@ -29,11 +29,13 @@ pub enum LimitKind {
     Stack,
     /// Files of an output.
     Files,
+    /// Bytes of an output that the cluster keeps.
+    KeptOutput,
 }
 
 impl LimitKind {
     /// All of them.
-    pub const ALL: [LimitKind; 9] = [
+    pub const ALL: [LimitKind; 10] = [
         LimitKind::Memory,
         LimitKind::Cpu,
         LimitKind::Wall,
@@ -43,6 +45,7 @@ impl LimitKind {
         LimitKind::Tables,
         LimitKind::Stack,
         LimitKind::Files,
+        LimitKind::KeptOutput,
     ];
 }
 
@@ -58,6 +61,7 @@ impl fmt::Display for LimitKind {
             LimitKind::Tables => "tables",
             LimitKind::Stack => "stack",
             LimitKind::Files => "files",
+            LimitKind::KeptOutput => "kept_output",
         })
     }
 }

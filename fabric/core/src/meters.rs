@@ -33,7 +33,7 @@ pub struct Meters {
     pub shuffle_bytes_read: u64,
     /// Bytes written to shuffle objects.
     pub shuffle_bytes_written: u64,
-    /// Bytes of sorted runs that were written to disk, because the rows to group did not fit into memory.
+    /// Bytes that were written to disk, because rows to group, sort or join did not fit into memory.
     pub spilled_bytes: u64,
     /// Requests to the object store that read.
     pub store_gets: u64,

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use weft_core::{Digest, ErrorCode, JobId, LimitKind, Problem};
 use weft_protocol::{
     DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
-    PublishedOutput, StageContext, TaskFailure, TaskReply, TaskRequest, Took,
+    PublishedOutput, RowsRequest, StageContext, TaskFailure, TaskReply, TaskRequest, Took,
+    kept_output_key,
 };
 use weft_sandbox::{Component, Engine};
 use weft_sql::Session;
@@ -25,6 +26,7 @@ use self::stages::{Found, Stages};
 use crate::describe::describe;
 use crate::invoke::{invoke, refused};
 use crate::planner::Planner;
+use crate::rows::Rows;
 use crate::schema;
 use crate::stream::{Outbox, StreamCall};
 use crate::task::TaskRun;
@@ -167,6 +169,39 @@ impl Executor {
         call.run().await
     }
 
+    /// Takes note of rows that are about to be sent, so that their client can take them from now on.
+    pub fn expect_rows(&self, request: u64) {
+        self.invocations.expect_stream(request);
+    }
+
+    /// Forgets rows that have not got a thread.
+    pub fn forget_rows(&self, request: u64) {
+        self.invocations.forget(request);
+    }
+
+    /// Sends rows of an output, on a thread of its own, which may wait for the client.
+    pub async fn rows(&self, request: &RowsRequest, outbox: Outbox) -> Result<(), Problem> {
+        let number = request.request;
+        let sent = match self.invocations.pipe(number) {
+            Some(pipe) => {
+                let folder = self.blobs.output_folder(&request.job, &request.output);
+                let rows = Rows {
+                    request,
+                    folder,
+                    pipe,
+                    outbox,
+                };
+                rows.send().await
+            }
+            None => {
+                let detail = "the rows were not expected to be sent";
+                Err(Problem::new(ErrorCode::Internal, detail))
+            }
+        };
+        self.invocations.forget(number);
+        sent
+    }
+
     /// Takes note of a job whose planning is about to wait for a slot, so that it can be given up from now on.
     pub fn expect_plan(&self, job: &JobId) {
         self.stages.expect_plan(job);
@@ -188,6 +223,7 @@ impl Executor {
                     job: request.job.clone(),
                     result: Err(problem),
                     columns: Vec::new(),
+                    texts: Vec::new(),
                     usage: Vec::new(),
                 };
             }
@@ -206,6 +242,7 @@ impl Executor {
             job: request.job.clone(),
             result,
             columns: planner.columns,
+            texts: planner.texts,
             usage: planner.usage,
         }
     }
@@ -268,6 +305,10 @@ impl Executor {
         let mut published = Vec::new();
         for mut output in request.outputs {
             output.schema = schemas.remove(&output.name).unwrap_or_default();
+            if output.is_kept {
+                let key = kept_output_key(&request.job, &output.name);
+                output.folder = self.blobs.local_path(&key).display().to_string();
+            }
             published
                 .push(weft_store::publish(&request.job, &output).map_err(|error| error.problem())?);
         }

@@ -9,6 +9,8 @@ use weft_core::job::{BadRecords, InputFormat, OutputFormat};
 use weft_core::{Digest, JobId, Limits};
 use weft_protocol::{EdgeRead, EdgeRef, TaskRange};
 
+use crate::folders::FolderColumns;
+
 /// What the tasks of one stage do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StagePlan {
@@ -118,6 +120,9 @@ pub(crate) struct FilesLeaf {
     /// Task `tasks.first + i` reads the splits from `slices[i]` to `slices[i + 1]`.
     pub(crate) slices: Vec<u32>,
     pub(crate) tasks: TaskRange,
+    /// Columns that the names of folders give, behind those of the files.
+    #[serde(default)]
+    pub(crate) folders: Option<FolderColumns>,
     /// Positions of the columns that are wanted, where the files are read with others; all where there is no list.
     pub(crate) columns: Option<Vec<usize>>,
     /// Rows after which a task may stop.
@@ -271,7 +276,11 @@ pub(crate) enum EdgeRows {
 pub(crate) struct SinkPlan {
     /// The output's name in the job file.
     pub(crate) output: String,
+    /// The user's folder; empty for an output that the cluster keeps.
     pub(crate) folder: String,
+    /// Most bytes of an output that the cluster keeps.
+    #[serde(default)]
+    pub(crate) max_kept_bytes: Option<u64>,
     /// The job file's stage, for names of files.
     pub(crate) stage: String,
     pub(crate) format: OutputFormat,

@@ -47,7 +47,7 @@ pub fn preview(folder: &Path, rows: usize) -> Result<(Manifest, Vec<TextRow>), S
 }
 
 /// What a file's folders say of all its rows: `day=2026-11-20/part-0.parquet`.
-fn folders(name: &str) -> HashMap<String, Option<String>> {
+pub(crate) fn folders(name: &str) -> HashMap<String, Option<String>> {
     let folders = name.split('/').filter_map(|part| part.split_once('='));
     let value = |value: &str| (value != NULL_FOLDER).then(|| unescaped(value));
     folders

@@ -1,8 +1,9 @@
 //! The files of a task's outputs, staged.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -11,8 +12,8 @@ use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use weft_core::{ErrorCode, LimitKind, Problem};
-use weft_protocol::SinkFile;
-use weft_store::StagedFile;
+use weft_protocol::{SinkFile, kept_output_key, kept_too_large};
+use weft_store::{Blobs, StagedFile};
 
 use crate::encode::Encoder;
 use crate::plan::SinkPlan;
@@ -32,6 +33,8 @@ pub(crate) const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
 /// A file that is being written.
 struct OpenFile {
     encoder: Encoder<StagedFile>,
+    /// Bytes that the encoder has written.
+    bytes: Arc<AtomicU64>,
     /// Its name once it is published.
     name: String,
     rows: u64,
@@ -43,6 +46,8 @@ struct OpenFile {
 pub(crate) struct SinkWriter {
     plan: SinkPlan,
     request: TaskRequest,
+    /// The output's folder, as this process sees it.
+    folder: PathBuf,
     /// What the files hold: the columns that name folders are left out.
     schema: SchemaRef,
     kept_columns: Vec<usize>,
@@ -57,7 +62,16 @@ pub(crate) struct SinkWriter {
 }
 
 impl SinkWriter {
-    pub(crate) fn new(plan: SinkPlan, request: TaskRequest) -> Result<Self, Problem> {
+    /// `blobs`: the store, where an output that the cluster keeps has its folder.
+    pub(crate) fn new(
+        plan: SinkPlan,
+        request: TaskRequest,
+        blobs: &Blobs,
+    ) -> Result<Self, Problem> {
+        let folder = match plan.max_kept_bytes {
+            None => PathBuf::from(&plan.folder),
+            Some(_) => blobs.local_path(&kept_output_key(&request.id.job, &plan.output)),
+        };
         let kept_columns: Vec<usize> = (0..plan.schema.fields().len())
             .filter(|column| !plan.partition_by.contains(column))
             .collect();
@@ -74,6 +88,7 @@ impl SinkWriter {
         Ok(Self {
             plan,
             request,
+            folder,
             schema: Arc::new(schema),
             kept_columns,
             rows_of_folders,
@@ -92,7 +107,11 @@ impl SinkWriter {
             true => ErrorCode::StoreUnavailable,
             false => ErrorCode::SchemaMismatch,
         };
-        Problem::new(code, format!("writing to `{}`: {error}", self.plan.folder))
+        let detail = match self.plan.max_kept_bytes {
+            None => format!("writing to `{}`: {error}", self.plan.folder),
+            Some(_) => format!("writing the output `{}`: {error}", self.plan.output),
+        };
+        Problem::new(code, detail)
     }
 
     /// Writes rows into the file of their folder, or files of their folders.
@@ -172,7 +191,26 @@ impl SinkWriter {
         file.rows += batch.num_rows() as u64;
         let written = file.encoder.write(batch);
         written.map_err(|error| self.problem(&error))?;
-        self.bound_held_bytes()
+        self.bound_held_bytes()?;
+        self.bound_kept_bytes()
+    }
+
+    /// Fails once this task alone has written more than the cluster keeps of an output. The sum over all tasks is
+    /// checked when they are committed.
+    fn bound_kept_bytes(&self) -> Result<(), Problem> {
+        let Some(most) = self.plan.max_kept_bytes else {
+            return Ok(());
+        };
+        let closed = self.files.iter().map(|file| file.bytes);
+        let open = self.open.values();
+        let open = open.map(|file| file.bytes.load(Ordering::Relaxed));
+        let bytes = closed.chain(open).fold(0, u64::saturating_add);
+        if bytes <= most {
+            return Ok(());
+        }
+        let detail = kept_too_large(&self.plan.output, most);
+        Err(Problem::new(ErrorCode::LimitExceeded, detail)
+            .of_limit(LimitKind::KeptOutput, most.to_string()))
     }
 
     /// Writes row groups, the largest first, until little enough is held.
@@ -224,10 +262,12 @@ impl SinkWriter {
             ..
         } = &self.request;
         let staged = format!("{agent}-{epoch}-{sequence}-{n_all}-{base}.{extension}");
-        let file = StagedFile::create(Path::new(&self.plan.folder), &self.request.id.job, &staged);
+        let file = StagedFile::create(&self.folder, &self.request.id.job, &staged);
         let file = file.map_err(|error| error.problem())?;
+        let bytes = file.written_bytes();
         let encoder = Encoder::file(self.plan.format, &self.schema, file);
         Ok(OpenFile {
+            bytes,
             encoder: encoder.map_err(|error| self.problem(&error))?,
             name: format!("{folder}{base}.{extension}"),
             rows: 0,

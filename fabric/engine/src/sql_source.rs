@@ -25,6 +25,9 @@ use crate::problems::internal;
 use crate::scan::{Reader, Unknown};
 use crate::sql_functions::SqlFunctions;
 
+/// Files that a task warns of by name.
+const WARNED_FILES_MAX: usize = 20;
+
 /// Counts of what a task of SQL has read.
 #[derive(Default)]
 pub(crate) struct SqlRead {
@@ -45,8 +48,40 @@ struct Counts {
     rows: u64,
     /// Objects that a stream of a leaf has read to their end, by leaf and writing task.
     ended: BTreeSet<(u32, u32)>,
-    /// By leaf and split: bytes, bad records, unknown fields, as far as they are read.
-    files: BTreeMap<(u32, usize), [u64; 3]>,
+    /// By leaf and split, as far as they are read.
+    files: BTreeMap<(u32, usize), FileCounts>,
+}
+
+#[derive(Default)]
+struct FileCounts {
+    bytes: u64,
+    bad_records: u64,
+    unknown_fields: u64,
+    /// Names of the unknown fields, once the split is read.
+    unknown: Option<String>,
+}
+
+impl FileCounts {
+    fn warnings(&self, path: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.bad_records > 0 {
+            let n = self.bad_records;
+            let what = format!("{n} records of `{path}` could not be read and were left out");
+            warnings.push(what);
+        }
+        match &self.unknown {
+            Some(keys) => warnings.push(format!(
+                "`{path}` has keys or columns that the input does not have; their values were passed over: {keys}"
+            )),
+            None if self.unknown_fields > 0 => {
+                let n = self.unknown_fields;
+                let what = format!("{n} values of `{path}` that no column has were passed over");
+                warnings.push(what);
+            }
+            None => {}
+        }
+        warnings
+    }
 }
 
 /// The leaves of a task's plan.
@@ -172,16 +207,46 @@ impl SqlSources {
             rows: counts.rows,
             ..SqlRead::default()
         };
-        for [bytes, bad_records, unknown_fields] in counts.files.values() {
-            read.file_bytes += bytes;
-            read.bad_records += bad_records;
-            read.unknown_fields += unknown_fields;
+        for file in counts.files.values() {
+            read.file_bytes += file.bytes;
+            read.bad_records += file.bad_records;
+            read.unknown_fields += file.unknown_fields;
         }
         read
+    }
+
+    /// Says of which files records were left out, and fields passed over.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let counts = lock(&self.counts);
+        let mut of_files: BTreeMap<&str, FileCounts> = BTreeMap::new();
+        for ((leaf, split), found) in &counts.files {
+            let Some(Leaf::Files(leaf)) = self.leaves().get(*leaf as usize) else {
+                continue;
+            };
+            let of_file = of_files.entry(&leaf.files.splits[*split].path).or_default();
+            of_file.bad_records += found.bad_records;
+            of_file.unknown_fields += found.unknown_fields;
+            of_file.unknown = of_file.unknown.take().or_else(|| found.unknown.clone());
+        }
+        of_files.retain(|_, found| found.bad_records > 0 || found.unknown_fields > 0);
+        let n_more = of_files.len().saturating_sub(WARNED_FILES_MAX);
+        let mut warnings = Vec::new();
+        for (path, found) in of_files.into_iter().take(WARNED_FILES_MAX) {
+            warnings.extend(found.warnings(path));
+        }
+        if n_more > 0 {
+            let more = format!("{n_more} more files have records that were left out, or fields");
+            warnings.push(more + " that no column has");
+        }
+        warnings
     }
 }
 
 impl Sources for SqlSources {
+    fn check(&self) -> Result<(), Problem> {
+        check_cancel(&self.cancel)
+    }
+
     fn functions(&self) -> Option<Arc<dyn Functions>> {
         Some(Arc::clone(&self.functions) as Arc<dyn Functions>)
     }
@@ -194,6 +259,11 @@ impl Sources for SqlSources {
             }
             _ => 1,
         }
+    }
+
+    fn start_over(&self) {
+        // Bytes are counted by segment and by split, once each.
+        lock(&self.counts).rows = 0;
     }
 
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {
@@ -422,18 +492,38 @@ impl FileRows {
             let batch = reader.next()?;
             let bad_records = reader.left_out().map_or(0, |left_out| left_out.count);
             let unknown_fields = reader.unknown().map_or(0, Unknown::count);
-            let so_far = [reader.bytes_read(), bad_records, unknown_fields];
+            let so_far = FileCounts {
+                bytes: reader.bytes_read(),
+                bad_records,
+                unknown_fields,
+                unknown: match batch {
+                    None => reader.unknown().and_then(Unknown::summary),
+                    Some(_) => None,
+                },
+            };
             lock(&self.counts).files.insert((self.leaf, *split), so_far);
             match batch {
                 None => self.open = None,
                 Some(batch) if batch.num_rows() == 0 => {}
-                Some(batch) => return self.shown(leaf, batch).map(Some),
+                Some(batch) => {
+                    let split = *split;
+                    return self.shown(leaf, split, batch).map(Some);
+                }
             }
         }
     }
 
     /// The columns and rows that the plan wants of a batch.
-    fn shown(&mut self, leaf: &FilesLeaf, mut batch: RecordBatch) -> Result<RecordBatch, Problem> {
+    fn shown(
+        &mut self,
+        leaf: &FilesLeaf,
+        split: usize,
+        mut batch: RecordBatch,
+    ) -> Result<RecordBatch, Problem> {
+        if let Some(folders) = &leaf.folders {
+            let whole = folders.append(&batch, split);
+            batch = whole.map_err(|error| internal(&error))?;
+        }
         if let Some(columns) = &leaf.columns {
             batch = batch.project(columns).map_err(|error| internal(&error))?;
         }

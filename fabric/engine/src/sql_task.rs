@@ -19,6 +19,14 @@ use crate::untrusted::guarded;
 
 /// Operators that hold rows may take this part of a task's memory: edges, guests and segments need the rest.
 const OPERATORS_SHARE: u64 = 2;
+/// Build sides of hash joins may take this part of the operators' memory, by estimate: they are twice in memory while
+/// they are made one batch, and one task may get more than its share of the rows.
+const BUILDS_SHARE: u64 = 2;
+
+/// Bytes of a task that build sides of hash joins may take, by estimate.
+pub(crate) fn build_bytes(memory_bytes: u64) -> u64 {
+    memory_bytes / OPERATORS_SHARE / BUILDS_SHARE
+}
 
 /// A plan that runs.
 pub(crate) struct SqlTask {
@@ -88,9 +96,18 @@ impl SqlTask {
         Arc::clone(&self.sources)
     }
 
-    /// Pushes all rows into `flow`. The memory of the plan's operators is free after that.
+    /// Pushes all rows into `flow`, and tells how many bytes operators spilled. Their memory is free after that.
     pub(crate) async fn feed(
         mut self,
+        environment: &TaskEnvironment,
+        flow: &mut Flow,
+    ) -> (Result<(), Problem>, u64) {
+        let fed = self.pull(environment, flow).await;
+        (fed, self.rows.spilled_bytes())
+    }
+
+    async fn pull(
+        &mut self,
         environment: &TaskEnvironment,
         flow: &mut Flow,
     ) -> Result<(), Problem> {

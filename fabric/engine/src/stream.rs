@@ -33,7 +33,7 @@ use weft_protocol::{
 };
 
 /// Bytes of encoded output that are held before they are sent, unless a row is longer.
-const ENCODED_BYTES: u64 = 4 << 20;
+pub(crate) const ENCODED_BYTES: u64 = 4 << 20;
 /// What errors call the input.
 const BODY: &str = "body";
 
@@ -184,7 +184,7 @@ impl Body {
 
 /// Bytes that an encoder has written. Copies share them.
 #[derive(Clone, Default)]
-struct Encoded(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Encoded(Arc<Mutex<Vec<u8>>>);
 
 impl Encoded {
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
@@ -292,7 +292,9 @@ impl StreamCall<'_> {
         let mut answer = Answer {
             encoder: Some(encoder.map_err(|error| unwritten(&error))?),
             out: Outgoing {
-                call: self,
+                pipe: Arc::clone(&self.pipe),
+                request: self.request.request,
+                outbox: self.outbox.clone(),
                 encoded,
                 bytes: 0,
             },
@@ -318,7 +320,7 @@ impl StreamCall<'_> {
         guest: &mut Guest,
         output: &SchemaRef,
         reader: &mut Reader,
-        answer: &mut Answer<'_>,
+        answer: &mut Answer,
         progress: &mut Progress,
     ) -> Result<(), Problem> {
         let label = &self.request.label;
@@ -347,13 +349,13 @@ impl StreamCall<'_> {
 }
 
 /// The answer as it goes.
-struct Answer<'a> {
+struct Answer {
     /// Until it has finished.
     encoder: Option<Encoder<Encoded>>,
-    out: Outgoing<'a>,
+    out: Outgoing,
 }
 
-impl Answer<'_> {
+impl Answer {
     /// Encodes and sends what the guest has emitted.
     async fn send_output(&mut self, guest: &mut Guest) -> Result<(), Problem> {
         let (batches, _reserved) = guest.take_output();
@@ -380,23 +382,28 @@ impl Answer<'_> {
 }
 
 /// What has been encoded, on its way.
-struct Outgoing<'a> {
-    call: &'a StreamCall<'a>,
-    encoded: Encoded,
-    bytes: u64,
+pub(crate) struct Outgoing {
+    pub(crate) pipe: Arc<Pipe>,
+    /// The call's number.
+    pub(crate) request: u64,
+    pub(crate) outbox: Outbox,
+    pub(crate) encoded: Encoded,
+    /// Bytes that were sent.
+    pub(crate) bytes: u64,
 }
 
-impl Outgoing<'_> {
-    async fn send(&mut self) -> Result<(), Problem> {
+impl Outgoing {
+    /// Sends what has been encoded since the last time, as the client takes it.
+    pub(crate) async fn send(&mut self) -> Result<(), Problem> {
         let bytes = std::mem::take(&mut *self.encoded.bytes());
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             let gone = |what: String| Problem::new(ErrorCode::Internal, what);
-            let now = self.call.pipe.room(rest.len());
+            let now = self.pipe.room(rest.len());
             let now = now.map_err(|error| gone(error.to_string()))?;
-            let request = self.call.request.request;
+            let request = self.request;
             let piece = (FromExecutor::Output { request }, rest[..now].to_vec());
-            let sent = self.call.outbox.send(piece).await;
+            let sent = self.outbox.send(piece).await;
             sent.map_err(|_| gone("the server is gone".into()))?;
             self.bytes += now as u64;
             rest = &rest[now..];
@@ -410,7 +417,7 @@ fn of_call(fault: Fault, label: &str) -> Problem {
 }
 
 /// The format of the answer has no place for a value or a column.
-fn unwritten(error: &ArrowError) -> Problem {
+pub(crate) fn unwritten(error: &ArrowError) -> Problem {
     Problem::new(
         ErrorCode::SchemaMismatch,
         format!("the answer cannot be written: {error}; ask for another format"),

@@ -295,7 +295,7 @@ impl TaskRun {
         self.plan
             .sinks
             .iter()
-            .map(|plan| SinkWriter::new(plan.clone(), self.request.clone()))
+            .map(|plan| SinkWriter::new(plan.clone(), self.request.clone(), &self.blobs))
             .collect()
     }
 
@@ -346,8 +346,9 @@ impl TaskRun {
         progress: &mut Progress,
     ) -> Result<(), Problem> {
         let sources = sql.sources();
-        let fed = sql.feed(environment, flow).await;
+        let (fed, spilled_bytes) = sql.feed(environment, flow).await;
         let read = sources.counted();
+        progress.own.spilled_bytes = spilled_bytes;
         progress.own.rows_in = read.rows;
         progress.own.bytes_read = read.file_bytes;
         progress.own.shuffle_bytes_read = read.shuffle_bytes;
@@ -355,15 +356,8 @@ impl TaskRun {
         progress.own.unknown_fields = read.unknown_fields;
         fed?;
         progress.read = sources.finish().await?;
-        if read.bad_records > 0 {
-            let n = read.bad_records;
-            let what = format!("{n} records could not be read and were left out");
-            environment.log.note("warn", &what);
-        }
-        if read.unknown_fields > 0 {
-            let n = read.unknown_fields;
-            let what = format!("{n} keys that no column has were passed over");
-            environment.log.note("warn", &what);
+        for warning in sources.warnings() {
+            environment.log.note("warn", &warning);
         }
         Ok(())
     }

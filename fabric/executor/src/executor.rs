@@ -17,8 +17,8 @@ use weft_core::{Digest, ErrorCode, Problem, lock};
 use weft_engine::Executor;
 use weft_protocol::frame::EncodeError;
 use weft_protocol::{
-    FromExecutor, InvokeRequest, MESSAGE_VERSION, PlanRequest, PublishRequest, TaskRequest,
-    ToExecutor, Work,
+    FromExecutor, InvokeRequest, MESSAGE_VERSION, PlanRequest, PublishRequest, RowsRequest,
+    TaskRequest, ToExecutor, Work,
 };
 use weft_runtime::{frames, process};
 use weft_sandbox::{Engine, Role};
@@ -150,6 +150,10 @@ async fn read_messages(
                 if let Some(refused) = refused {
                     replies.send(refused).await?;
                 }
+            }
+            ToExecutor::Rows(request) => {
+                executor.expect_rows(request.request);
+                start_rows(executor, request, replies).await?;
             }
             ToExecutor::Input { request } => executor.input(request, payload),
             ToExecutor::OutputTaken { request, bytes } => executor.output_taken(request, bytes),
@@ -359,6 +363,35 @@ async fn start_stream(
         let reply = executor.refuse(&request, Problem::new(ErrorCode::Busy, detail));
         let reply = FromExecutor::Invoked(Box::new(reply));
         replies.send((reply, Vec::new())).await?;
+    }
+    Ok(())
+}
+
+/// Starts a thread for rows of an output: it waits for its client.
+async fn start_rows(
+    executor: &Executor,
+    request: Box<RowsRequest>,
+    replies: &mpsc::Sender<Reply>,
+) -> anyhow::Result<()> {
+    let number = request.request;
+    let sent = move |result| FromExecutor::RowsSent {
+        request: number,
+        result,
+    };
+    let started = {
+        let (executor, replies) = (executor.clone(), replies.clone());
+        let thread = std::thread::Builder::new().name("weft-rows".into());
+        thread.spawn(move || {
+            let result = slot_runtime().block_on(executor.rows(&request, replies.clone()));
+            // Where nobody reads replies any more, the process ends.
+            let _ = replies.blocking_send((sent(result), Vec::new()));
+        })
+    };
+    if let Err(error) = started {
+        executor.forget_rows(number);
+        let detail = format!("no thread can be started for the rows: {error}; try again");
+        let problem = Problem::new(ErrorCode::Busy, detail);
+        replies.send((sent(Err(problem)), Vec::new())).await?;
     }
     Ok(())
 }

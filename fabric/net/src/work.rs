@@ -5,10 +5,13 @@
 //! /offer    ◀── which tenants are served, whenever that changes
 //! /invoke   ──▶ request, input          ◀── reply, output
 //! /stream   ──▶ request, input pieces   ◀── output pieces, reply
+//! /rows     ──▶ request                 ◀── output pieces, reply
 //! /compile  ──▶ component               ◀── imports, artefact
 //! ```
 //!
 //! A question that the controller drops is cancelled on the node, and so abandons its invocation.
+
+mod rows;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -21,11 +24,12 @@ use futures::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use weft_core::{Digest, ErrorCode, NodeId, Problem, TenantId, lock};
-use weft_protocol::{InvokeReply, InvokeRequest};
+use weft_protocol::{InvokeReply, InvokeRequest, RowsRequest};
 use weft_runtime::link::{
     Body, Compiled, Compilers, InvokeAnswer, Invoker, NoReply, StreamEvent, WorkChange, Worker,
 };
@@ -51,6 +55,7 @@ const DEADLINE_GRACE: Duration = Duration::from_secs(5);
 const OFFER: &str = "/offer";
 const INVOKE: &str = "/invoke";
 const STREAM: &str = "/stream";
+const ROWS: &str = "/rows";
 const COMPILE: &str = "/compile";
 
 /// Offer of a node.
@@ -126,6 +131,7 @@ async fn answer(request: Request<Incoming>, settings: WorkSettings) -> Response<
             }
         }
         STREAM => stream_on_node(body, settings),
+        ROWS => rows::on_node(body, settings),
         COMPILE => {
             let compiled = async {
                 let (component, _) = read_whole::<Digest>(body).await?;
@@ -170,7 +176,7 @@ async fn invoke(body: Incoming, settings: &WorkSettings) -> Result<InvokeAnswer,
 /// Runs a stream; its answer ends with the reply. If the connection drops the answer, the stream is
 /// abandoned with it.
 fn stream_on_node(body: Incoming, settings: WorkSettings) -> Response<BoxBody> {
-    let (pieces, mut waiting) = mpsc::channel::<Bytes>(PIECES_WAITING);
+    let (pieces, waiting) = mpsc::channel::<Bytes>(PIECES_WAITING);
     let running = async move {
         let ended = run_stream(body, &settings, &pieces).await;
         let last = match ended {
@@ -181,6 +187,14 @@ fn stream_on_node(body: Incoming, settings: WorkSettings) -> Response<BoxBody> {
         // The controller may have gone.
         let _ = pieces.send(last).await;
     };
+    answer_with(running, waiting)
+}
+
+/// An answer of the pieces that `running` makes, which runs as long as the answer is wanted.
+fn answer_with(
+    running: impl Future<Output = ()> + Send + 'static,
+    mut waiting: mpsc::Receiver<Bytes>,
+) -> Response<BoxBody> {
     // It runs beside its answer, whose end it does not outlive: a client that takes nothing must not
     // hold up the deadline.
     let running = Scoped::new(running);
@@ -394,7 +408,7 @@ impl RemoteNode {
         match problem.code {
             ErrorCode::Busy => {
                 tracing::debug!(node = %self.node, problem = problem.detail, "a node went away");
-                let detail = "the node went away while the function ran; try again";
+                let detail = "the node went away before it had answered; try again";
                 Problem::new(ErrorCode::Busy, detail)
             }
             _ => problem,
@@ -479,7 +493,7 @@ impl Invoker for RemoteNode {
         let receiving = async {
             let answer = self.asker.open(STREAM, sent).await;
             let answer = answer.map_err(|problem| self.gone(problem))?;
-            self.take_answer(answer, client).await
+            self.take_answer(answer, client, StreamEvent::Output).await
         };
         tokio::select! {
             ended = receiving => ended,
@@ -489,6 +503,16 @@ impl Invoker for RemoteNode {
                 Err(self.gone(lost(&"it is silent")).into())
             }
         }
+    }
+
+    async fn rows(
+        &self,
+        tenant: &TenantId,
+        request: RowsRequest,
+        deadline: Duration,
+        client: &mpsc::Sender<Bytes>,
+    ) -> Result<(), NoReply> {
+        self.take_rows(tenant, request, deadline, client).await
     }
 
     fn is_ready(&self, tenant: &TenantId) -> bool {
@@ -507,11 +531,12 @@ impl Invoker for RemoteNode {
 
 impl RemoteNode {
     /// Passes output on to the client as it comes, and returns what comes last.
-    async fn take_answer(
+    async fn take_answer<T: DeserializeOwned, E: Send>(
         &self,
         answer: Incoming,
-        client: &mpsc::Sender<StreamEvent>,
-    ) -> Result<InvokeReply, NoReply> {
+        client: &mpsc::Sender<E>,
+        event: fn(Bytes) -> E,
+    ) -> Result<T, NoReply> {
         let mut pieces = Pieces::new(answer);
         loop {
             let piece = pieces.take_piece().await;
@@ -522,7 +547,7 @@ impl RemoteNode {
             let read = |error: serde_json::Error| lost(&error);
             match kind {
                 kind::OUTPUT => {
-                    if client.send(StreamEvent::Output(piece)).await.is_err() {
+                    if client.send(event(piece)).await.is_err() {
                         return Err(NoReply::Left);
                     }
                 }

@@ -18,6 +18,19 @@ pub fn job_prefix(job: &JobId) -> String {
     format!("jobs/{job}")
 }
 
+/// Folder of the store for outputs that the cluster keeps: one folder a job.
+pub const KEPT_OUTPUTS: &str = "outputs";
+
+/// Prefix of all outputs of a job that the cluster keeps.
+pub fn kept_prefix(job: &JobId) -> String {
+    format!("{KEPT_OUTPUTS}/{job}")
+}
+
+/// Prefix of the files of an output that the cluster keeps.
+pub fn kept_output_key(job: &JobId, output: &str) -> String {
+    format!("{}/{output}", kept_prefix(job))
+}
+
 /// Key of an uploaded component.
 pub fn component_key(digest: &Digest) -> String {
     format!("components/{}.wasm", digest.hex())

@@ -10,6 +10,7 @@
 
 mod agent;
 mod compile;
+mod explain;
 pub mod frame;
 mod invocation;
 mod keys;
@@ -23,16 +24,21 @@ pub use agent::{
     RunningAttempt, RunningWork, ToAgent,
 };
 pub use compile::{ARTEFACT_BYTES_MAX, COMPILE_CPU_SECONDS_MAX, COMPILE_MEMORY_BYTES_MAX, Verdict};
+pub use explain::{
+    MAX_PLAN_LINE_BYTES, MAX_PLAN_TEXT_BYTES, MAX_STAGE_TEXT_BYTES, StageText, plan_line,
+    plan_text_key,
+};
 pub use invocation::{DEADLINE_MAX, OUTPUT_BYTES_MAX};
 pub use keys::{
-    EARLIER_FINGERPRINTS, FINGERPRINT, artefact_key, attempt_key, component_key, job_prefix,
+    EARLIER_FINGERPRINTS, FINGERPRINT, KEPT_OUTPUTS, artefact_key, attempt_key, component_key,
+    job_prefix, kept_output_key, kept_prefix,
 };
 pub use messages::{
     Columns, DescribeReply, EdgeInput, FromExecutor, GuestTook, InvokeReply, InvokeRequest,
-    MESSAGE_VERSION, PlanReply, PlanRequest, PublishRequest, StageContext, StreamFormats,
-    TaskReply, TaskRequest, ToExecutor, Took, Work,
+    MESSAGE_VERSION, PlanReply, PlanRequest, PublishRequest, RowsRequest, StageContext,
+    StreamFormats, TaskReply, TaskRequest, ToExecutor, Took, Work,
 };
-pub use outputs::ManifestOutput;
+pub use outputs::{ManifestOutput, kept_too_large};
 pub use plan::{
     EdgeKind, EdgeRead, EdgeRef, EdgeShape, FailedLog, LogRef, MAX_EDGES, MAX_PLAN_STAGES,
     MAX_PLAN_TASKS, MAX_READS, ObjectRef, Plan, PublishedOutput, ReadMode, SinkFile, SlotVector,

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weft_core::job::{InputFormat, JobSpec, OutputFormat};
+use weft_core::job::{InputFormat, JobSpec, OutputFormat, OutputSpec};
 use weft_core::{
     AttemptId, Description, Digest, Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits,
     LogLine, Meters, PinnedFunction, Problem, TaskId,
 };
 
+use crate::explain::StageText;
 use crate::keys::attempt_key;
 use crate::outputs::ManifestOutput;
 use crate::plan::{EdgeRef, ObjectRef, Plan, PublishedOutput, Sums, TaskCommit, TaskFailure};
@@ -70,7 +71,9 @@ pub enum ToExecutor {
         /// The invocation's number.
         request: u64,
     },
-    /// The client of an invocation that streams has taken a piece of output.
+    /// Send rows of an output, as pieces of `Output`.
+    Rows(Box<RowsRequest>),
+    /// The client of an invocation that streams, or of rows, has taken a piece of output.
     OutputTaken {
         /// The invocation's number.
         request: u64,
@@ -113,6 +116,13 @@ pub enum FromExecutor {
     },
     /// The answer to `Invoke`. The function's output is the frame's payload, unless the call streams.
     Invoked(Box<InvokeReply>),
+    /// The answer to `Rows`. It comes after the last piece of `Output`.
+    RowsSent {
+        /// The question's number.
+        request: u64,
+        /// Nothing, or why not all rows were sent.
+        result: Result<(), Problem>,
+    },
     /// The answer to `Publish`.
     Published {
         /// The job.
@@ -139,6 +149,7 @@ impl FromExecutor {
             Self::Planned(reply) => Self::Planned(PlanReply {
                 result: Err(problem),
                 columns: Vec::new(),
+                texts: Vec::new(),
                 ..reply
             }),
             Self::Task(reply) => {
@@ -166,6 +177,10 @@ impl FromExecutor {
                 result: Err(problem),
                 ..*reply
             })),
+            Self::RowsSent { request, .. } => Self::RowsSent {
+                request,
+                result: Err(problem),
+            },
             Self::Published { job, .. } => Self::Published {
                 job,
                 result: Err(problem),
@@ -216,6 +231,23 @@ pub struct StreamFormats {
     pub input: InputFormat,
     /// Of the output.
     pub output: OutputFormat,
+}
+
+/// Rows of a published output that somebody wants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RowsRequest {
+    /// Pairs the answer with the question.
+    pub request: u64,
+    /// The job.
+    pub job: JobId,
+    /// The output.
+    pub output: OutputSpec,
+    /// Format that the rows are sent in: not Parquet, which is not written as it goes.
+    pub format: OutputFormat,
+    /// Rows that are passed over.
+    pub offset: u64,
+    /// Most rows that are sent; all if there is no limit.
+    pub limit: Option<u64>,
 }
 
 /// What an invocation answers with, beside its output.
@@ -294,6 +326,9 @@ pub struct PlanReply {
     pub result: Result<Plan, Problem>,
     /// What comes out of inputs and stages, as far as planning got.
     pub columns: Vec<Columns>,
+    /// Plans of the stages for people, in the order of the plan, of a job that is only looked at.
+    #[serde(default)]
+    pub texts: Vec<StageText>,
     /// What planning used.
     pub usage: Vec<FunctionUsage>,
 }

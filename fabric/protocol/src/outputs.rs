@@ -5,13 +5,23 @@ use weft_core::job::{OutputMode, OutputSpec};
 
 use crate::plan::SinkFile;
 
+/// Says that an output has more bytes than the cluster keeps of one.
+pub fn kept_too_large(output: &str, max_bytes: u64) -> String {
+    format!(
+        "the output `{output}` has more than the {max_bytes} bytes that the cluster keeps of one: give it a `uri` (`weft sql --output`), or fewer rows"
+    )
+}
+
 /// One output of a job, to be published.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ManifestOutput {
     /// The output's name in the job file.
     pub name: String,
-    /// The folder that it goes to.
+    /// The folder that it goes to. The executor fills it in for an output that the cluster keeps.
     pub folder: String,
+    /// The cluster keeps the files in its store: users see no folder.
+    #[serde(default)]
+    pub is_kept: bool,
     /// Format of its files.
     pub format: String,
     /// Names and types of its columns, as text.
@@ -29,7 +39,8 @@ impl ManifestOutput {
     pub fn new(output: &OutputSpec, schema: Vec<(String, String)>, files: Vec<SinkFile>) -> Self {
         Self {
             name: output.name.clone(),
-            folder: output.path.clone(),
+            folder: output.path().unwrap_or_default().to_owned(),
+            is_kept: output.path().is_none(),
             format: output.format.name().into(),
             schema,
             files,

@@ -376,8 +376,8 @@ impl TaskFailure {
 pub struct PublishedOutput {
     /// The output's name in the job file.
     pub name: String,
-    /// The folder.
-    pub uri: String,
+    /// The folder; nothing for an output that the cluster keeps.
+    pub uri: Option<String>,
     /// Number of files.
     pub files: u64,
     /// Rows in them.

@@ -21,7 +21,7 @@ use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use weft_core::{Digest, NodeId, Problem, TenantId};
-use weft_protocol::{FromAgent, InvokeReply, InvokeRequest, ToAgent};
+use weft_protocol::{FromAgent, InvokeReply, InvokeRequest, RowsRequest, ToAgent};
 
 /// Messages that may wait on a link, in each direction.
 pub const MAX_LINK_MESSAGES: usize = 4_096;
@@ -197,6 +197,19 @@ pub trait Invoker: Send + Sync {
         deadline: Duration,
         client: &mpsc::Sender<StreamEvent>,
     ) -> Result<InvokeReply, NoReply>;
+
+    /// Sends rows of an output to `client`, before this returns.
+    ///
+    /// Errors: `busy` if as many are sent as may or the executor is gone, `limit_exceeded` at the
+    /// deadline, and why rows cannot be read. What came before an error is not all. A client that
+    /// goes away ends it, as dropping the future does.
+    async fn rows(
+        &self,
+        tenant: &TenantId,
+        request: RowsRequest,
+        deadline: Duration,
+        client: &mpsc::Sender<Bytes>,
+    ) -> Result<(), NoReply>;
 
     /// Returns whether an executor of the tenant takes invocations.
     fn is_ready(&self, tenant: &TenantId) -> bool;

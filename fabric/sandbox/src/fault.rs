@@ -120,6 +120,7 @@ impl Fault {
             LimitKind::Tables => "; tables may not be larger",
             LimitKind::Stack => "; recurse less deeply",
             LimitKind::Files => "; write fewer files",
+            LimitKind::KeptOutput => "; name a `uri` for the output",
         }
     }
 

@@ -27,6 +27,7 @@ use crate::error::too_deep;
 use crate::facts::Facts;
 use crate::functions::ComponentFunction;
 use crate::leaf::Leaf;
+use crate::stop::stoppable;
 use crate::task::Sources;
 
 /// An encoded plan. The plan is bytes within the message, so that its nesting is its own.
@@ -105,7 +106,10 @@ pub(crate) fn decode(
         sources,
         ..Codec::default()
     };
-    let plan = node.try_into_physical_plan(context, &codec)?;
+    let mut plan = node.try_into_physical_plan(context, &codec)?;
+    if let Some(sources) = &codec.sources {
+        plan = stoppable(plan, sources)?;
+    }
     let schema = schema_of(decoded.schema.as_ref())?;
     let within = PhysicalPlanDecodeContext::new(context, &codec);
     let converter = DefaultPhysicalProtoConverter {};

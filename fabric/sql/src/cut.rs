@@ -17,6 +17,7 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use crate::Plan;
 use crate::leaf::{Leaf, Read};
 use crate::one::OnePartition;
+use crate::sealed::Sealed;
 
 /// Place of a stage's rows: by the hash of these expressions, in one partition, or in the result.
 #[derive(Debug, Clone)]
@@ -87,7 +88,7 @@ fn below(plan: &Plan, stages: &mut Vec<Stage>) -> Result<Plan> {
         let stage = push(stages, children.remove(0), Target::Single);
         return with_children(plan, vec![Leaf::stage(stage, Read::PerWriter, properties)]);
     }
-    if plan.is::<OnePartition>() {
+    if plan.is::<OnePartition>() || plan.is::<Sealed>() {
         return Ok(children.remove(0));
     }
     // A collected side that has one partition, and so no exchange, would be computed by every task.

@@ -46,6 +46,12 @@ fn convert(error: &DataFusionError, wrong: impl FnOnce(String) -> Problem) -> Pr
     }
 }
 
+/// Returns whether an operator did not get the memory that it asked for.
+pub(crate) fn is_out_of_memory(error: &DataFusionError) -> bool {
+    let is_refused = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
+    is_refused && !is_about_disk(&text(error))
+}
+
 /// The problem that an error carries.
 fn within(error: &DataFusionError) -> Option<Problem> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
@@ -110,8 +116,13 @@ fn kernel(error: &ArrowError, text: String) -> Problem {
     }
 }
 
+/// Disk for spilling and memory are exhausted by errors of one kind.
+fn is_about_disk(text: &str) -> bool {
+    text.contains("disk space")
+}
+
 fn exhausted(text: &str) -> Problem {
-    if text.contains("disk space") {
+    if is_about_disk(text) {
         let detail = format!(
             "the task spilled more than it may: {text}; raise `partitions`, so that each task has less to do"
         );

@@ -21,7 +21,9 @@ use weft_protocol::{ReadMode, TaskRange};
 use crate::Plan;
 use crate::error::carried;
 use crate::facts::Facts;
+use crate::filters::ScanFilter;
 use crate::stage::LeafPlan;
+use crate::table::TableColumn;
 use crate::task::Sources;
 
 /// How a task reads rows of another stage, always by task and then in the order in which they were written.
@@ -35,6 +37,17 @@ pub(crate) enum Read {
     PerWriter,
 }
 
+impl Read {
+    /// The way of reading, for people.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Keyed => "by key",
+            Self::All => "all rows",
+            Self::PerWriter => "a stream of each task",
+        }
+    }
+}
+
 /// Rows of a table as a scan asks for them.
 #[derive(Debug, Clone)]
 pub(crate) struct TableRows {
@@ -43,10 +56,14 @@ pub(crate) struct TableRows {
     pub(crate) name: String,
     /// Columns to read; all where nothing is said.
     pub(crate) columns: Option<Vec<usize>>,
+    /// Conditions that all wanted rows fulfil.
+    pub(crate) filters: Vec<ScanFilter>,
     pub(crate) limit: Option<usize>,
     /// Rows and bytes that are estimated.
     pub(crate) n_rows: Option<u64>,
     pub(crate) bytes: Option<u64>,
+    /// Estimates for the columns that are read, in their order; none if nothing is known.
+    pub(crate) known: Vec<TableColumn>,
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +146,14 @@ impl Leaf {
         matches!(self.rows, Rows::Stage { .. })
     }
 
+    /// The stage that the leaf reads, and how, for people.
+    pub(crate) fn stage_read(&self) -> Option<(usize, &'static str)> {
+        match &self.rows {
+            Rows::Stage { stage, read } => Some((*stage, read.text())),
+            Rows::Table(_) | Rows::Numbered(_) | Rows::Task { .. } => None,
+        }
+    }
+
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
@@ -148,6 +173,7 @@ impl Leaf {
             Rows::Table(rows) if n_partitions == tasks.count as usize => Ok(LeafPlan::Scan {
                 table: rows.table,
                 columns: rows.columns.clone(),
+                filters: rows.filters.clone(),
                 limit: rows.limit,
                 tasks,
             }),
@@ -193,6 +219,15 @@ impl Leaf {
         if let Some(bytes) = rows.bytes {
             statistics.total_byte_size = inexact(bytes);
         }
+        // The least and the largest value are not told. A filter would take a column that may have one value for a
+        // constant, which a task cannot see from its own plan.
+        for (column, known) in statistics.column_statistics.iter_mut().zip(&rows.known) {
+            column.byte_size = known.bytes.map_or(Precision::Absent, inexact);
+            column.null_count = known.nulls.map_or(Precision::Absent, inexact);
+            column.distinct_count = known.distinct.map_or(Precision::Absent, |n| {
+                Precision::Inexact(usize::try_from(n).unwrap_or(usize::MAX))
+            });
+        }
         statistics
     }
 }
@@ -227,17 +262,14 @@ impl DisplayAs for Leaf {
                     write!(f, "{comma}{}", field.name())?;
                 }
                 f.write_str("]")?;
+                if !rows.filters.is_empty() {
+                    let filters = rows.filters.iter().map(ScanFilter::to_string);
+                    write!(f, ", filters=[{}]", filters.collect::<Vec<_>>().join(", "))?;
+                }
                 rows.limit
                     .map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
             }
-            Rows::Stage { stage, read } => {
-                let how = match read {
-                    Read::Keyed => "by key",
-                    Read::All => "all",
-                    Read::PerWriter => "merged",
-                };
-                write!(f, "Read: stage={stage}, {how}")
-            }
+            Rows::Stage { stage, read } => write!(f, "Read: stage={stage}, {}", read.text()),
             Rows::Numbered(leaf) | Rows::Task { leaf, .. } => write!(f, "Leaf: {leaf}"),
         }
     }

@@ -15,30 +15,39 @@ use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
 
+mod builds;
 mod calls;
 mod codec;
 mod cut;
 mod error;
 mod facts;
+mod filters;
 mod functions;
 mod leaf;
 mod memory;
+mod merge_join;
 mod normalise;
 mod one;
+mod restart;
+mod sealed;
 mod session;
 mod stage;
 mod statement;
+mod stop;
 mod table;
 mod task;
+mod text;
 mod variants;
 
 pub use error::{carried, problem};
+pub use filters::{ScanFilter, Test};
 pub use functions::{Binder, Bound, Function, Functions};
 pub use memory::{Account, fair_pool};
 pub use session::{Options, Session};
 pub use stage::{LeafPlan, Out, SqlStage, Variant};
 pub use statement::Statement;
-pub use table::Table;
+pub use table::{Table, TableColumn};
 pub use task::{HashKeys, Sources, TaskMemory, TaskRows};
+pub use text::PlanLine;
 
 pub(crate) type Plan = Arc<dyn ExecutionPlan>;

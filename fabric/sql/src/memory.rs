@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{
     FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
+
+/// Consumer by which a sort merges what it spilled, as DataFusion names it. It asks for more until it is refused.
+const SORT_MERGE: &str = "ExternalSorterMerge";
 
 /// A task's account of memory, kept by the caller.
 pub trait Account: fmt::Debug + Send + Sync {
@@ -18,12 +22,15 @@ pub trait Account: fmt::Debug + Send + Sync {
     fn shrink(&self, bytes: u64);
 }
 
-/// Creates a pool of `bytes` that operators which can spill share evenly. Every grant is charged to `account` as
-/// well, and is refused if the account refuses it.
+/// Creates a pool of `bytes` that operators which can spill share evenly, and sorts that merge as well: the sides of a
+/// merge join are merged at the same time. Every grant is charged to `account` as well, and is refused if the account
+/// refuses it.
 pub fn fair_pool(account: Arc<dyn Account>, bytes: u64) -> Arc<dyn MemoryPool> {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     Arc::new(ChargedPool {
         fair: FairSpillPool::new(bytes),
+        bytes,
+        n_merges: AtomicUsize::new(0),
         account,
     })
 }
@@ -31,7 +38,26 @@ pub fn fair_pool(account: Arc<dyn Account>, bytes: u64) -> Arc<dyn MemoryPool> {
 #[derive(Debug)]
 struct ChargedPool {
     fair: FairSpillPool,
+    bytes: usize,
+    /// Sorts that merge, or will.
+    n_merges: AtomicUsize,
     account: Arc<dyn Account>,
+}
+
+impl ChargedPool {
+    fn check_merge(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        let name = reservation.consumer().name();
+        if !name.starts_with(SORT_MERGE) {
+            return Ok(());
+        }
+        let share = self.bytes / self.n_merges.load(Ordering::Relaxed).max(1);
+        if reservation.size().saturating_add(additional) <= share {
+            return Ok(());
+        }
+        let text =
+            format!("`{name}` asks for {additional} bytes more than its share of {share} bytes");
+        Err(DataFusionError::ResourcesExhausted(text))
+    }
 }
 
 impl fmt::Display for ChargedPool {
@@ -46,10 +72,16 @@ impl MemoryPool for ChargedPool {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
+        if consumer.name().starts_with(SORT_MERGE) {
+            self.n_merges.fetch_add(1, Ordering::Relaxed);
+        }
         self.fair.register(consumer);
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
+        if consumer.name().starts_with(SORT_MERGE) {
+            self.n_merges.fetch_sub(1, Ordering::Relaxed);
+        }
         self.fair.unregister(consumer);
     }
 
@@ -64,6 +96,7 @@ impl MemoryPool for ChargedPool {
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        self.check_merge(reservation, additional)?;
         self.fair.try_grow(reservation, additional)?;
         if self.account.try_grow(additional as u64) {
             return Ok(());

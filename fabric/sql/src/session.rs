@@ -20,6 +20,7 @@ use datafusion::sql::parser;
 use weft_core::{ErrorCode, Problem};
 
 use crate::Plan;
+use crate::builds::{BoundBuilds, BuildBytes, broadcast_limits};
 use crate::cut::cut;
 use crate::error::{planning, problem};
 use crate::functions::{Binder, Binding, ComponentFunction, Function};
@@ -29,8 +30,15 @@ use crate::statement::Statement;
 use crate::table::{Provider, Table};
 use crate::task::{Sources, TaskMemory, TaskRows};
 
-/// The rule that decides distribution. Joins are normalised just before it.
+/// The rule that decides distribution and sorts. Joins are normalised and bounded just before it.
 const DISTRIBUTION: &str = "EnsureRequirements";
+
+/// Columns of a statement's result.
+const RESULT_COLUMNS_MAX: usize = 4_096;
+/// Length of the name of a column in the result.
+const NAME_BYTES_MAX: usize = 4_096;
+/// Start of a name that is too long, as an error shows it.
+const NAME_SHOWN_CHARS: usize = 40;
 
 /// Choices for one statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +47,9 @@ pub struct Options {
     pub tasks: u32,
     /// Small sides of hash joins are read by every task, instead of both sides being exchanged.
     pub broadcast: bool,
-    /// Joins by hash where there is a choice, otherwise by sorting and merging.
-    pub hash_joins: bool,
+    /// Bytes that build sides of hash joins may take in a task, by estimate. Above that joins are by sorting and
+    /// merging, as all are with 0, and fewer sides are broadcast.
+    pub build_bytes: u64,
     /// The time that `now()` returns, in milliseconds since 1970.
     pub started_ms: u64,
 }
@@ -61,6 +70,7 @@ impl Session {
             .iter()
             .position(|rule| rule.name() == DISTRIBUTION)
             .expect("DataFusion decides distribution by a rule of this name");
+        rules.insert(distribution, Arc::new(BoundBuilds));
         rules.insert(distribution, Arc::new(NormaliseJoins));
         let mut builder = SessionStateBuilder::new()
             .with_config(settings())
@@ -143,11 +153,13 @@ impl Session {
         let mut state = SessionState::clone(&self.state);
         let settings = state.config_mut().options_mut();
         settings.execution.target_partitions = n_slices;
-        settings.optimizer.prefer_hash_join = options.hash_joins;
-        if !options.broadcast {
-            settings.optimizer.hash_join_single_partition_threshold = 0;
-            settings.optimizer.hash_join_single_partition_threshold_rows = 0;
-        }
+        settings.extensions.insert(BuildBytes(options.build_bytes));
+        let (bytes, rows) = match options.broadcast {
+            true => broadcast_limits(options.build_bytes),
+            false => (0, 0),
+        };
+        settings.optimizer.hash_join_single_partition_threshold = bytes;
+        settings.optimizer.hash_join_single_partition_threshold_rows = rows;
         let started_ms = i64::try_from(options.started_ms).ok();
         let mut properties = ExecutionProps::new();
         properties.query_execution_start_time =
@@ -247,9 +259,25 @@ fn check_query(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// Refuses results with two columns of one name: functions and files tell columns by their names.
+/// Refuses results with two columns of one name: functions and files tell columns by their names. Refuses too many of
+/// them, and names that are too long, as an expression without a name may have them.
 fn check_names(plan: &Plan) -> Result<(), Problem> {
     let schema = plan.schema();
+    let too_large = |detail: String| Err(Problem::new(ErrorCode::TooLarge, detail));
+    let n = schema.fields().len();
+    if n > RESULT_COLUMNS_MAX {
+        return too_large(format!(
+            "the result has {n} columns; {RESULT_COLUMNS_MAX} are allowed"
+        ));
+    }
+    let mut fields = schema.fields().iter();
+    if let Some(long) = fields.find(|field| field.name().len() > NAME_BYTES_MAX) {
+        let start: String = long.name().chars().take(NAME_SHOWN_CHARS).collect();
+        return too_large(format!(
+            "the name of the column `{start}..` has {} bytes; {NAME_BYTES_MAX} are allowed: give it another name with AS",
+            long.name().len()
+        ));
+    }
     let names: Vec<&str> = schema
         .fields()
         .iter()

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::displayable;
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{ReadMode, TaskRange};
 
 use crate::codec;
 use crate::cut::{Stage, Target, n_partitions};
 use crate::error::planning;
+use crate::filters::ScanFilter;
+use crate::text::{self, PlanLine};
 use crate::variants::{branches, number};
 
 /// One stage of a statement.
@@ -30,8 +31,10 @@ pub struct SqlStage {
     pub schema: SchemaRef,
     /// Functions of components that the plans call, by position in the session's.
     pub functions: BTreeSet<u32>,
-    /// The plan for people, indented.
-    pub text: String,
+    /// The plan for people, before unions are split.
+    pub operators: Vec<PlanLine>,
+    /// Expressions of the hash by which rows go on, for people.
+    pub keys: Vec<String>,
 }
 
 /// A plan and the tasks that run it.
@@ -63,6 +66,8 @@ pub enum LeafPlan {
         table: usize,
         /// Positions of the columns to read, in order; all where there is no list.
         columns: Option<Vec<usize>>,
+        /// Conditions that all wanted rows fulfil; the plan tests them again.
+        filters: Vec<ScanFilter>,
         /// Rows after which a task may stop.
         limit: Option<usize>,
         /// Tasks that read.
@@ -126,7 +131,8 @@ impl SqlStage {
             out,
             schema,
             functions,
-            text: displayable(stage.plan.as_ref()).indent(false).to_string(),
+            operators: text::operators(&stage.plan),
+            keys: text::keys(&stage.target),
         })
     }
 }

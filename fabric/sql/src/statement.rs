@@ -134,8 +134,15 @@ fn query(statement: &parser::Statement) -> Result<&ast::Query, Problem> {
     }
     let text = statement.to_string();
     let verb = text.split_whitespace().next().unwrap_or_default();
+    let hint = match verb {
+        "EXPLAIN" => {
+            "; `weft sql --explain` and `weft run --explain` show a plan, `weft sql --analyze` and `weft job ID --plan` \
+             how it ran"
+        }
+        _ => "",
+    };
     Err(invalid(format!(
-        "`{verb}` is not run; a statement is a query: SELECT, VALUES, or WITH and one of them"
+        "`{verb}` is not run; a statement is a query: SELECT, VALUES, or WITH and one of them{hint}"
     )))
 }
 

@@ -6,28 +6,20 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::internal_datafusion_err;
-use datafusion::error::Result;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{MemoryLimit, MemoryPool};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::EmptyRecordBatchStream;
+use datafusion::physical_plan::metrics::MetricsSet;
 use futures::StreamExt;
 use weft_core::Problem;
 
-use crate::codec;
-use crate::cut::n_partitions;
-use crate::error::problem;
+use crate::Plan;
+use crate::error::{is_out_of_memory, problem};
 use crate::functions::Functions;
 use crate::leaf::restamp;
-
-/// Bytes that a task may spill at a time.
-const SPILLED_BYTES_MAX: u64 = 64 << 30;
-/// Spilled runs that are merged at a time; each is an open file.
-const FAN_IN_MAX: usize = 48;
-/// A sort keeps this part of the task's memory for merging what it spilled.
-const SORT_SHARE: usize = 8;
+use crate::restart::{Origin, Restart};
 
 /// Rows of a task's leaves.
 pub trait Sources: fmt::Debug + Send + Sync {
@@ -38,7 +30,10 @@ pub trait Sources: fmt::Debug + Send + Sync {
     /// Batches have the columns that the leaf's plan names, in that order and with those types.
     /// [`carried`](crate::carried) makes an item of a problem.
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem>;
-
+    /// Fails once the task is cancelled. A plan asks before it goes on with what it computes by itself.
+    fn check(&self) -> Result<(), Problem>;
+    /// Says that the plan starts over, and opens its leaves again. No row has come out of it.
+    fn start_over(&self) {}
     /// Functions of components that the task's plan calls, if it may call any.
     fn functions(&self) -> Option<Arc<dyn Functions>> {
         None
@@ -55,30 +50,42 @@ pub struct TaskMemory {
 }
 
 /// Rows of a plan that runs.
+///
+/// If the plan runs out of memory before its first row and has hash joins, which cannot spill, it starts over with
+/// merge joins. Build sides are read before the first row, so that this is when they turn out to be too large.
 pub struct TaskRows {
     rows: SendableRecordBatchStream,
+    /// Counters of the operators. Not the plan itself: a join in it would keep its rows to the end.
+    metrics: Vec<MetricsSet>,
+    restart: Option<Restart>,
     schema: SchemaRef,
     keys: Option<HashKeys>,
 }
 
 impl TaskRows {
     pub(crate) fn open(
-        state: &SessionState,
+        state: &Arc<SessionState>,
         plan: &[u8],
         sources: Arc<dyn Sources>,
         memory: TaskMemory,
     ) -> Result<Self> {
-        let context = Arc::new(context(state, memory)?);
-        let decoded = codec::decode(plan, &context, Some(sources))?;
-        let n = n_partitions(&decoded.plan);
-        if n != 1 {
-            return Err(internal_datafusion_err!("a task's plan has {n} partitions"));
-        }
+        let origin = Origin {
+            state: Arc::clone(state),
+            plan: plan.to_vec(),
+            sources,
+            memory,
+        };
+        let decoded = origin.decode()?;
         let keys = (!decoded.keys.is_empty()).then_some(HashKeys {
             expressions: decoded.keys,
         });
+        let rows = origin.execute(&decoded.plan)?;
+        let mut metrics = Vec::new();
+        collect_metrics(&decoded.plan, &mut metrics);
         Ok(Self {
-            rows: decoded.plan.execute(0, context)?,
+            rows,
+            metrics,
+            restart: Restart::of(origin, decoded.plan),
             schema: decoded.schema,
             keys,
         })
@@ -86,9 +93,40 @@ impl TaskRows {
 
     /// Reads the next batch, with the schema of the stage. Not cancel-safe: a dropped call may lose rows.
     pub async fn next(&mut self) -> Option<Result<RecordBatch, Problem>> {
-        let batch = self.rows.next().await?;
-        let batch = batch.and_then(|batch| restamp(batch, &self.schema));
-        Some(batch.map_err(problem))
+        loop {
+            let error = match self.rows.next().await? {
+                Ok(batch) => {
+                    if batch.num_rows() > 0 {
+                        self.restart = None;
+                    }
+                    return Some(restamp(batch, &self.schema).map_err(problem));
+                }
+                Err(error) => error,
+            };
+            if let Err(error) = self.start_over(error) {
+                return Some(Err(problem(error)));
+            }
+        }
+    }
+
+    /// Starts the plan over, or fails with the error that it ended with.
+    fn start_over(&mut self, error: DataFusionError) -> Result<()> {
+        let restart = self.restart.take().filter(|_| is_out_of_memory(&error));
+        let Some(restart) = restart else {
+            return Err(error);
+        };
+        // Frees the memory of the plan that ran.
+        self.rows = Box::pin(EmptyRecordBatchStream::new(Arc::clone(&self.schema)));
+        let started = restart.start()?;
+        collect_metrics(&started.plan, &mut self.metrics);
+        (self.rows, self.restart) = (started.rows, started.restart);
+        Ok(())
+    }
+
+    /// Bytes that operators have written to disk so far, for want of memory.
+    pub fn spilled_bytes(&self) -> u64 {
+        let sets = self.metrics.iter().filter_map(MetricsSet::spilled_bytes);
+        sets.fold(0, |sum: u64, bytes| sum.saturating_add(bytes as u64))
     }
 
     /// Keys by which rows are placed, of a stage whose rows go by hash.
@@ -124,22 +162,10 @@ impl HashKeys {
     }
 }
 
-/// Functions and settings of the session, with a task's memory and disk.
-fn context(state: &SessionState, memory: TaskMemory) -> Result<TaskContext> {
-    let mut config = state.config().clone();
-    if let MemoryLimit::Finite(bytes) = memory.pool.memory_limit() {
-        let execution = &mut config.options_mut().execution;
-        let share = bytes / SORT_SHARE;
-        execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(share);
+/// Collects the counters of a plan that was started. They go on counting.
+fn collect_metrics(plan: &Plan, metrics: &mut Vec<MetricsSet>) {
+    metrics.extend(plan.metrics());
+    for child in plan.children() {
+        collect_metrics(child, metrics);
     }
-    let disk = DiskManagerBuilder::default()
-        .with_mode(DiskManagerMode::Directories(vec![memory.spill_folder]))
-        .with_max_temp_directory_size(SPILLED_BYTES_MAX)
-        .with_max_spill_merge_fan_in(FAN_IN_MAX);
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(memory.pool)
-        .with_disk_manager_builder(disk)
-        .build_arc()?;
-    let context = TaskContext::from(state);
-    Ok(context.with_session_config(config).with_runtime(runtime))
 }

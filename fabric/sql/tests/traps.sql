@@ -70,3 +70,17 @@ ties: #SELECT id FROM t ORDER BY s LIMIT 20
 key by expression: SELECT k + 1, count(*), sum(v) OVER (PARTITION BY k + 1) FROM t GROUP BY k, v
 series: SELECT t.id, g.n FROM t JOIN generate_series(1, 3) AS g(n) ON t.k = g.n
 now: SELECT count(*) FROM t WHERE now() > TIMESTAMP '2020-01-01'
+filter, nothing: SELECT id, k FROM t WHERE id > 1000
+filter, counted: SELECT count(*), count(k), max(s) FROM t WHERE id < 0
+filter, range: SELECT id FROM t WHERE id BETWEEN 7 AND 12 AND k IS NOT NULL
+filter, nulls: SELECT id FROM t WHERE k IS NULL OR k = 6
+filter, null list: SELECT id FROM t WHERE k IN (3, NULL, 5, 6, 1)
+filter, list: SELECT id FROM t WHERE id IN (3, 4, 5, 50, 51) AND s <> 's1'
+filter, NaN: SELECT id FROM t WHERE f > 1 AND f >= 1.5
+filter, zeros: SELECT id FROM t WHERE f = 0 OR f < 0
+filter, casts: SELECT id FROM t WHERE CAST(id AS DOUBLE) > 57.5 OR CAST(v AS VARCHAR) = '3'
+filter, other type: SELECT id FROM t WHERE id = '7' OR id > 57.5
+filter, outer: SELECT u.id, t.id AS other FROM u LEFT JOIN t ON u.id = t.v AND t.id < 10 WHERE t.id IS NULL
+filter, both sides: SELECT a.id FROM t a JOIN t b ON a.id = b.v WHERE a.id < 10 AND b.id > 20
+filter, limit: SELECT count(*) FROM (SELECT id FROM t WHERE id >= 30 LIMIT 8)
+joins of joins: SELECT a.id, count(*) FROM (SELECT t.id FROM t JOIN u ON t.s = u.s) a JOIN w ON a.id = w.id JOIN t ON t.k = w.k GROUP BY a.id

@@ -11,6 +11,9 @@ use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use weft_core::JobId;
+use weft_core::job::OutputSpec;
+use weft_protocol::kept_output_key;
 
 use crate::durable::sync_file_and_folder;
 use crate::error::{Error, Result};
@@ -59,6 +62,14 @@ impl Blobs {
     /// Path of an object, for those that map it as a file.
     pub fn local_path(&self, key: &str) -> PathBuf {
         self.folder.join(key)
+    }
+
+    /// Folder of a job's output: the user's, or the one that the store has for it.
+    pub fn output_folder(&self, job: &JobId, output: &OutputSpec) -> PathBuf {
+        match output.path() {
+            Some(path) => PathBuf::from(path),
+            None => self.local_path(&kept_output_key(job, &output.name)),
+        }
     }
 
     /// Number of requests so far: those that read, and those that write.

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
+use weft_controller::KeptOutputs;
 use weft_core::NodeId;
 use weft_net::{Certificates, Security};
 
@@ -19,6 +21,9 @@ pub(crate) const NODE: &str = include_str!("node.toml");
 const PREFIX: &str = "WEFT__";
 /// Commands between two snapshots of the control state.
 pub(crate) const SNAPSHOT_EVERY: u64 = 1_000;
+
+/// Seconds of an hour.
+const HOUR_SECONDS: u64 = 3_600;
 
 /// Seconds that a node which is told to stop has for its work.
 const DRAIN_SECONDS: u64 = 30;
@@ -55,6 +60,8 @@ pub(crate) struct ControllerConfig {
     pub(crate) raft: RaftConfig,
     #[serde(default)]
     pub(crate) scheduler: SchedulerConfig,
+    #[serde(default)]
+    pub(crate) outputs: OutputsConfig,
 }
 
 /// Settings of a node.
@@ -119,6 +126,37 @@ impl Default for RaftConfig {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SchedulerConfig {
     pub(crate) run_tasks_twice: bool,
+}
+
+/// Settings of outputs that the cluster keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OutputsConfig {
+    pub(crate) max_kept_bytes: u64,
+    pub(crate) kept_hours: u64,
+}
+
+impl Default for OutputsConfig {
+    fn default() -> Self {
+        let KeptOutputs {
+            max_bytes,
+            kept_for,
+        } = KeptOutputs::default();
+        Self {
+            max_kept_bytes: max_bytes,
+            kept_hours: kept_for.as_secs() / HOUR_SECONDS,
+        }
+    }
+}
+
+impl OutputsConfig {
+    /// The settings as a controller takes them.
+    pub(crate) fn kept_outputs(self) -> KeptOutputs {
+        KeptOutputs {
+            max_bytes: self.max_kept_bytes,
+            kept_for: Duration::from_secs(self.kept_hours.saturating_mul(HOUR_SECONDS)),
+        }
+    }
 }
 
 impl ControllerConfig {
@@ -277,6 +315,12 @@ mod tests {
         let controller: ControllerConfig = toml::from_str(CONTROLLER).expect("it is valid");
         assert_eq!(controller.peers().expect("numbers").len(), 1);
         assert_eq!(controller.raft.snapshot_every, SNAPSHOT_EVERY);
+        assert_eq!(controller.outputs, OutputsConfig::default());
+        assert_eq!(
+            controller.outputs.kept_outputs(),
+            KeptOutputs::default(),
+            "whole hours"
+        );
         let node: NodeConfig = toml::from_str(NODE).expect("it is valid");
         assert_eq!(node.controllers().expect("numbers").len(), 1);
         assert_eq!(node.drain_seconds, DRAIN_SECONDS);

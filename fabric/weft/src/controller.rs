@@ -144,6 +144,7 @@ fn settings(
             hosts: config.allow_host.clone(),
             origins: config.allow_origin.clone(),
         },
+        kept_outputs: config.outputs.kept_outputs(),
         group: Some(group),
     })
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use weft_cli::{CertificateFiles, Preview, Program, ServerRole, UpSettings};
+use weft_cli::{CertificateFiles, Preview, Program, RowDecoder, ServerRole, TextTable, UpSettings};
 use weft_core::NodeId;
 use weft_net::Subject;
 use weft_sandbox::{Engine, Role};
@@ -98,8 +98,30 @@ impl Program for Weft {
         })
     }
 
+    fn row_decoder(&self) -> Box<dyn RowDecoder> {
+        Box::<Rows>::default()
+    }
+
     fn pools_sandboxes(&self) -> anyhow::Result<bool> {
         Ok(Engine::new(Role::Executor)?.is_pooling())
+    }
+}
+
+/// Rows that the API sends.
+#[derive(Default)]
+struct Rows(weft_engine::RowDecoder);
+
+impl RowDecoder for Rows {
+    fn push(&mut self, piece: &[u8]) -> anyhow::Result<()> {
+        self.0.push(piece).map_err(anyhow::Error::msg)
+    }
+
+    fn finish(self: Box<Self>) -> anyhow::Result<TextTable> {
+        let rows = self.0.finish().map_err(anyhow::Error::msg)?;
+        Ok(TextTable {
+            schema: rows.schema,
+            rows: rows.rows,
+        })
     }
 }
 

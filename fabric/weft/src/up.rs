@@ -12,7 +12,7 @@ use weft_runtime::link::{LinkChange, NodeLink, WorkChange, Worker, local_link};
 use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
 
-use crate::config::SNAPSHOT_EVERY;
+use crate::config::{OutputsConfig, SNAPSHOT_EVERY};
 use crate::data_folder::DataFolder;
 use crate::identity::Owner;
 use crate::serving::{listen, run_until_stopped, slots, until_stopped};
@@ -24,6 +24,16 @@ pub(crate) fn run(settings: UpSettings) -> anyhow::Result<()> {
 
 fn number_from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// Bounds of outputs that the server keeps: those of a controller, unless the environment has others.
+fn kept_outputs() -> OutputsConfig {
+    let default = OutputsConfig::default();
+    let number = |name, default| number_from_environment(name).unwrap_or(default);
+    OutputsConfig {
+        max_kept_bytes: number("WEFT__OUTPUTS__MAX_KEPT_BYTES", default.max_kept_bytes),
+        kept_hours: number("WEFT__OUTPUTS__KEPT_HOURS", default.kept_hours),
+    }
 }
 
 async fn serve(settings: UpSettings) -> anyhow::Result<()> {
@@ -70,6 +80,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
             hosts: settings.allow_host,
             origins: settings.allow_origin,
         },
+        kept_outputs: kept_outputs().kept_outputs(),
         group: None,
     };
     let starting = Controller::start(

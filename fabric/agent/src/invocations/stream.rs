@@ -31,12 +31,25 @@ pub(super) struct Ends {
     room: Arc<Semaphore>,
 }
 
+impl Ends {
+    /// Ends of a call whose output comes by the receiver, and whose input is sent as there is room.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Bytes>, Arc<Semaphore>) {
+        let (outputs, output) = mpsc::channel(PIECES_MAX);
+        let room = Arc::new(Semaphore::new(WINDOW_BYTES));
+        let ends = Self {
+            outputs,
+            room: Arc::clone(&room),
+        };
+        (ends, output, room)
+    }
+}
+
 /// A call that an executor was sent. Takes it back unless it has ended.
-struct Sent<'a> {
-    invocations: &'a OfTenant,
-    request: u64,
+pub(super) struct Sent<'a> {
+    pub(super) invocations: &'a OfTenant,
+    pub(super) request: u64,
     /// Room on the link for taking it back: without it, the call would wait for its client for ever.
-    abandon: Option<mpsc::OwnedPermit<Outbound>>,
+    pub(super) abandon: Option<mpsc::OwnedPermit<Outbound>>,
 }
 
 impl Drop for Sent<'_> {
@@ -44,6 +57,7 @@ impl Drop for Sent<'_> {
         let mut pending = lock(&self.invocations.pending);
         pending.streams.remove(&self.request);
         pending.answers.remove(&self.request);
+        pending.rows.remove(&self.request);
         drop(pending);
         if let Some(permit) = self.abandon.take() {
             let abandon = ToExecutor::Abandon {
@@ -69,6 +83,7 @@ impl OfTenant {
             );
             pending.streams.remove(&request);
             pending.answers.remove(&request);
+            pending.rows.remove(&request);
         }
     }
 
@@ -113,12 +128,7 @@ impl OfTenant {
     ) -> Result<InvokeReply, NoReply> {
         let number = self.next_request.fetch_add(1, Ordering::Relaxed);
         request.request = number;
-        let (outputs, mut output) = mpsc::channel(PIECES_MAX);
-        let room = Arc::new(Semaphore::new(WINDOW_BYTES));
-        let ends = Ends {
-            outputs,
-            room: Arc::clone(&room),
-        };
+        let (ends, mut output, room) = Ends::new();
         let link = lock(&self.pending).link.clone();
         let (executor, link) = link.ok_or_else(|| busy("no executor is ready; try again"))?;
         let abandon = link.clone().reserve_owned().await;
@@ -193,7 +203,7 @@ async fn send_input(
     }
 }
 
-async fn send(
+pub(super) async fn send(
     link: &mpsc::Sender<Outbound>,
     message: ToExecutor,
     payload: Bytes,

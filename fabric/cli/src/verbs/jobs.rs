@@ -10,8 +10,8 @@ use crate::arguments::JobArguments;
 use crate::failure::Failure;
 use crate::terminal::text::{bytes, count, counted, milliseconds};
 use crate::terminal::{Output, Side, Table};
-use crate::verbs::receipt;
 use crate::verbs::run::output_line;
+use crate::verbs::{explain, receipt};
 
 /// A task that took so many times the mean of its stage is named with the job.
 const SLOW_TIMES_MEAN: u128 = 2;
@@ -59,6 +59,9 @@ pub(crate) async fn job(
     }
     if view.tasks {
         return tasks(client, id, output).await;
+    }
+    if view.plan {
+        return explain::of_job(client, id, output).await;
     }
     let answer = client.send(&Call::get(path(&["jobs", id]))).await?;
     let job: Job = answer.read()?;

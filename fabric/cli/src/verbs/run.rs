@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::job_file;
 use crate::terminal::text::{bytes, count, counted};
 use crate::terminal::{Choice, Interrupts, Output, Progress};
-use crate::verbs::receipt;
+use crate::verbs::{explain, receipt};
 
 /// How following a job ended.
 pub(crate) enum Ending {
@@ -34,6 +34,9 @@ pub(crate) async fn run(
     doubts.iter().for_each(|doubt| output.note(doubt));
     if arguments.check {
         return check(client, &document, output).await;
+    }
+    if arguments.explain {
+        return explain::explain(client, &document, output).await;
     }
     let (job, json) = submit(client, &document).await?;
     if arguments.detach {
@@ -118,12 +121,7 @@ pub(crate) async fn submit(client: &Client, document: &Value) -> Result<(Job, St
 
 /// A key that makes a job sent twice one job.
 fn new_key() -> Result<String, Failure> {
-    random_hex::<16>()
-}
-
-/// `N` random bytes in hexadecimal digits.
-pub(crate) fn random_hex<const N: usize>() -> Result<String, Failure> {
-    let mut random = [0; N];
+    let mut random = [0; 16];
     getrandom::fill(&mut random)
         .map_err(|error| Failure::other(format!("no random bytes: {error}")))?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -307,13 +305,16 @@ fn bad_records(job: &Job) -> Option<String> {
 
 /// One output for people.
 pub(crate) fn output_line(output: &JobOutput) -> String {
+    let place = match output.uri.as_str() {
+        "" => "kept by the cluster".to_owned(),
+        uri => format!("in {uri}"),
+    };
     format!(
-        "  {}: {}, {}, {} in {}",
+        "  {}: {}, {}, {} {place}",
         output.name,
         counted(output.rows, "row"),
         counted(output.files, "file"),
         bytes(output.bytes),
-        output.uri
     )
 }
 

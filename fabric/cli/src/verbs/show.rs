@@ -1,11 +1,15 @@
-//! `weft show`: the first rows of a published output. Reads the folder itself; no server is asked.
+//! `weft show`: the first rows of a published output. Reads a folder itself, and asks the server for the rows of a
+//! job.
 
 use serde_json::{Value, json};
+use weft_client::{Call, Client, Job, JobOutput, path};
 
 use crate::arguments::ShowArguments;
 use crate::failure::Failure;
 use crate::terminal::text::counted;
 use crate::terminal::{Output, Side, Table};
+use crate::verbs::jobs::id_of;
+use crate::verbs::rows;
 use crate::{Preview, Program, TextRow};
 
 /// Rows that are shown at most.
@@ -18,11 +22,66 @@ pub(crate) fn show(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let preview = program.preview(&arguments.folder, arguments.rows.min(ROWS_MAX))?;
-    output.either(&document(&preview).to_string(), || {
-        let (shown, rows) = (preview.rows.len(), preview.n_rows);
-        let files = counted(preview.n_files as u64, "file");
-        format!("{}\n({shown} of {rows} rows, {files})", table(&preview))
-    })
+    output.either(&document(&preview).to_string(), || told(&preview))
+}
+
+/// Shows the first rows of a job's output.
+///
+/// Errors: `Usage` if the job has several and none is named, `Problem` if it has no such rows.
+pub(crate) async fn of_job(
+    program: &dyn Program,
+    client: &Client,
+    arguments: &ShowArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let Some((id, name)) = arguments.job() else {
+        let what = format!("`{}` names no job", arguments.folder.display());
+        return Err(Failure::Usage(what));
+    };
+    let id = id_of(client, id).await?;
+    let job: Job = client
+        .send(&Call::get(path(&["jobs", &id])))
+        .await?
+        .read()?;
+    let of = chosen(&job, name)?;
+    let rows = u32::try_from(arguments.rows.min(ROWS_MAX)).unwrap_or(u32::MAX);
+    let preview = rows::first(program, client, &job, &of, rows).await?;
+    output.either(&document(&preview).to_string(), || told(&preview))
+}
+
+/// The output that is named, or the only one. One that the job does not list is for the server to tell of.
+fn chosen(job: &Job, name: Option<&str>) -> Result<JobOutput, Failure> {
+    if let Some(name) = name {
+        let found = job.outputs.iter().find(|output| output.name == name);
+        return Ok(found.cloned().unwrap_or_else(|| JobOutput {
+            name: name.to_owned(),
+            ..JobOutput::default()
+        }));
+    }
+    match job.outputs.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Failure::other(format!(
+            "{} is {} and has no output; `weft job {}` shows it",
+            job.id, job.status, job.id
+        ))),
+        several => {
+            let names: Vec<&str> = several.iter().map(|output| output.name.as_str()).collect();
+            Err(Failure::Usage(format!(
+                "{} has the outputs `{}`: name one as `{}/{}`",
+                job.id,
+                names.join("`, `"),
+                job.id,
+                names[0]
+            )))
+        }
+    }
+}
+
+/// The rows as a table, and how many there are.
+fn told(preview: &Preview) -> String {
+    let (shown, rows) = (preview.rows.len(), preview.n_rows);
+    let files = counted(preview.n_files as u64, "file");
+    format!("{}\n({shown} of {rows} rows, {files})", table(preview))
 }
 
 /// The document of `--json`: the manifest, the names of the columns, and the rows.

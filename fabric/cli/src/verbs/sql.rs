@@ -1,20 +1,18 @@
 //! `weft sql`: runs one statement as a job, and shows its rows.
 //!
 //! ```text
-//!   statement ──▶ job of one stage ──▶ folder of rows ──Program::preview──▶ table
+//!   statement ──▶ job of one stage ──▶ output ──API──▶ table, or rows as they are
 //! ```
 //!
-//! The rows come by way of a folder, so the nodes must share a file system with this machine. Without
-//! `--output` the folder is a temporary one. Standard output gets the rows and nothing else.
+//! The rows come by way of the API, so that nothing is shared with the nodes. Without `--output` the cluster keeps them
+//! for a while. Standard output gets the rows and nothing else.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_client::{Client, Job};
+use weft_client::{Client, Job, JobOutput};
 use weft_core::job::MAX_SQL_BYTES;
 
 use crate::arguments::{RowFormat, SqlArguments};
@@ -22,8 +20,9 @@ use crate::failure::Failure;
 use crate::job_file::{self, Folder};
 use crate::terminal::text::{count, counted};
 use crate::terminal::{Interrupts, Output};
+use crate::verbs::explain::{self, Mode};
 use crate::verbs::run::{self, Ending, Watch};
-use crate::verbs::show;
+use crate::verbs::{rows, show};
 use crate::{Preview, Program};
 
 /// Name of the statement's stage.
@@ -32,46 +31,62 @@ const STAGE: &str = "query";
 const RESULT: &str = "result";
 /// The name of a file that stands for standard input.
 const STDIN: &str = "-";
-
-/// How often a temporary folder is removed again if the server removes files in it at the same time.
-const REMOVALS_MAX: usize = 25;
-/// Time between two removals.
-const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
+/// Rows that are shown, unless the arguments say otherwise.
+const ROWS: u32 = 1_000;
 
 /// Runs `weft sql`.
 ///
-/// Under `--json`, one document: that of `weft show`, or the job if it did not succeed.
+/// Under `--json`, one document: that of `weft show`, the plan if it was asked for, or the job if it did not succeed.
 ///
-/// Errors: `Usage` for a statement that is empty or too long, `JobEnded` if the job did not succeed,
-/// `Interrupted` if Ctrl-C cancelled it.
+/// Errors: `Usage` for a statement that is empty or too long, or a format that standard output does not take,
+/// `JobEnded` if the job did not succeed, `Interrupted` if Ctrl-C cancelled it.
 pub(crate) async fn sql(
     program: &dyn Program,
     client: &Client,
     arguments: &SqlArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let statement = statement(arguments)?;
-    let folder = match &arguments.output {
-        Some(folder) => folder.clone(),
-        None => temporary_folder()?,
-    };
+    let (mode, statement) = explain::mode(arguments, statement(arguments)?);
+    let streamed = streamed(arguments, output)?;
     let here = std::env::current_dir()
         .map_err(|error| Failure::other(format!("the current folder is unknown: {error}")))?;
-    let document = document(arguments, &statement, &here, &folder)?;
+    let document = document(arguments, &statement, &here)?;
     if arguments.check {
         return run::check(client, &document, output).await;
     }
-    if arguments.output.is_some() {
-        let job = finish(client, &document, output).await?;
-        return show_kept(program, &job, arguments.rows, output);
+    if mode == Mode::Explain {
+        return explain::explain(client, &document, output).await;
     }
-    create(Path::new(&folder))?;
-    let shown = match finish(client, &document, output).await {
-        Ok(job) => first_rows(program, &job, arguments.rows).and_then(|rows| print(&rows, output)),
-        Err(failure) => Err(failure),
+    let job = finish(client, &document, output).await?;
+    if mode == Mode::Analyze {
+        return explain::of_job(client, &job.id, output).await;
+    }
+    if let Some(format) = streamed {
+        return rows::copy(client, (&job.id, RESULT), format, arguments.rows, output).await;
+    }
+    let shown = first_rows(program, client, &job, arguments.rows.unwrap_or(ROWS)).await;
+    if arguments.output.is_none() {
+        return print(&shown?, output);
+    }
+    show_written(&job, shown, output)
+}
+
+/// The format in which all rows go to standard output, if they do.
+///
+/// Errors: `Usage` for Parquet, and for one beside `--json`.
+fn streamed(arguments: &SqlArguments, output: &Output) -> Result<Option<&'static str>, Failure> {
+    let (None, Some(format)) = (&arguments.output, arguments.format) else {
+        return Ok(None);
     };
-    remove(Path::new(&folder), output).await;
-    shown
+    if format == RowFormat::Parquet {
+        let what = "`--format parquet` needs a folder: name one by `--output`";
+        return Err(Failure::Usage(what.into()));
+    }
+    if output.is_json() {
+        let what = "`--json` prints one document, and `--format` rows: leave one of them out";
+        return Err(Failure::Usage(what.into()));
+    }
+    Ok(Some(format_name(format)))
 }
 
 /// The text of the statement, wherever it comes from.
@@ -108,36 +123,32 @@ fn read(from: io::Result<impl Read>, name: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// The job of one statement, which writes its rows to `folder`. Paths begin in the folder `here`.
-fn document(
-    arguments: &SqlArguments,
-    statement: &str,
-    here: &Path,
-    folder: &str,
-) -> Result<Value, Failure> {
+/// The job of one statement. Paths begin in the folder `here`.
+fn document(arguments: &SqlArguments, statement: &str, here: &Path) -> Result<Value, Failure> {
     let base = Folder::new(here)?;
     let mut stage = json!({ "name": STAGE, "sql": statement, "folder": here });
     if let Some(partitions) = arguments.partitions {
         stage["partitions"] = partitions.into();
     }
-    let format = format_name(arguments);
+    // Without a `uri` the cluster keeps the rows, as Arrow, which keeps every type as it is.
+    let mut result = json!({ "from": STAGE });
+    if let Some(folder) = &arguments.output {
+        let format = arguments.format.unwrap_or(RowFormat::Parquet);
+        result["format"] = format_name(format).into();
+        result["uri"] = folder.as_str().into();
+    }
     let document = json!({
         "name": "sql",
         "stage": [stage],
-        "output": { RESULT: { "from": STAGE, "format": format, "uri": folder } },
+        "output": { RESULT: result },
     });
     // Params that nothing takes are an error, and so there is nothing to doubt.
     let (document, _) = job_file::complete(document, &arguments.param, base)?;
     Ok(document)
 }
 
-fn format_name(arguments: &SqlArguments) -> &'static str {
-    // A temporary folder is read once, and Arrow keeps every type as it is.
-    let default = match &arguments.output {
-        Some(_) => RowFormat::Parquet,
-        None => RowFormat::Arrow,
-    };
-    match arguments.format.unwrap_or(default) {
+fn format_name(format: RowFormat) -> &'static str {
+    match format {
         RowFormat::Parquet => "parquet",
         RowFormat::Csv => "csv",
         RowFormat::Json => "json",
@@ -165,7 +176,7 @@ async fn finish(client: &Client, document: &Value, output: &mut Output) -> Resul
     }
 }
 
-/// Submits the job. Ctrl-C ends this by an error, so that a temporary folder is removed then, too.
+/// Submits the job. Ctrl-C ends this by an error.
 async fn submit(client: &Client, document: &Value) -> Result<Job, Failure> {
     let mut interrupts = Interrupts::new()?;
     tokio::select! {
@@ -175,40 +186,37 @@ async fn submit(client: &Client, document: &Value) -> Result<Job, Failure> {
     }
 }
 
-/// Shows the first rows of a folder that stays, if this machine can read it.
-fn show_kept(
-    program: &dyn Program,
+/// Tells which folder the rows were written to, and shows the first of them.
+fn show_written(
     job: &Job,
-    rows: u32,
+    shown: Result<Preview, Failure>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    for kept in &job.outputs {
-        output.note(run::output_line(kept).trim_start());
+    for written in &job.outputs {
+        output.note(run::output_line(written).trim_start());
     }
-    match first_rows(program, job, rows) {
+    match shown {
         Ok(rows) => print(&rows, output),
+        Err(Failure::Interrupted) => Err(Failure::Interrupted),
         // Programs wait for a document; people have their rows.
         Err(failure) if output.is_json() => Err(failure),
         Err(failure) => {
-            output.note(&failure.to_string());
+            output.note(&format!("the rows cannot be shown: {failure}"));
             Ok(())
         }
     }
 }
 
 /// Reads the first rows of the job's result.
-///
-/// Errors: `Other` if its folder cannot be read.
-fn first_rows(program: &dyn Program, job: &Job, rows: u32) -> Result<Preview, Failure> {
-    let Some(result) = job.outputs.first() else {
-        return Err(Failure::other("the job has no output"));
-    };
-    let preview = program.preview(Path::new(&result.uri), rows as usize);
-    preview.map_err(|error| {
-        Failure::other(format!(
-            "the rows cannot be shown: {error:#}; they are read from a folder that the nodes share with this machine"
-        ))
-    })
+async fn first_rows(
+    program: &dyn Program,
+    client: &Client,
+    job: &Job,
+    rows: u32,
+) -> Result<Preview, Failure> {
+    let result: Option<&JobOutput> = job.outputs.first();
+    let result = result.ok_or_else(|| Failure::other("the job has no output"))?;
+    rows::first(program, client, job, result, rows).await
 }
 
 /// Prints rows to standard output, and how many there are to standard error.
@@ -228,43 +236,9 @@ fn rows_line(shown: u64, all: u64) -> String {
     }
 }
 
-/// A path in the system's folder of temporary files that nobody uses.
-fn temporary_folder() -> Result<String, Failure> {
-    let name = format!("weft-sql-{}", run::random_hex::<8>()?);
-    let path = std::env::temp_dir().join(name).into_os_string();
-    path.into_string()
-        .map_err(|path| Failure::other(format!("the path `{}` is not UTF-8", path.display())))
-}
-
-/// Creates the folder, which must be new, for this user alone.
-fn create(folder: &Path) -> Result<(), Failure> {
-    let created = DirBuilder::new().mode(0o700).create(folder);
-    created
-        .map_err(|error| Failure::other(format!("cannot create `{}`: {error}", folder.display())))
-}
-
-/// Removes the folder and what lies in it. A name may appear there meanwhile: the server renames its own
-/// files before it removes them.
-async fn remove(folder: &Path, output: &mut Output) {
-    let mut removed = fs::remove_dir_all(folder);
-    for _ in 0..REMOVALS_MAX {
-        match &removed {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
-            _ => break,
-        }
-        tokio::time::sleep(REMOVAL_PAUSE).await;
-        removed = fs::remove_dir_all(folder);
-    }
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            output.note(&format!("cannot remove `{}`: {error}", folder.display()));
-        }
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
 
     use super::*;
@@ -275,18 +249,16 @@ mod tests {
             file: None,
             output: None,
             format: None,
-            rows: 1_000,
+            rows: None,
             partitions: None,
-            param: Vec::new(),
-            check: false,
+            ..SqlArguments::default()
         }
     }
 
     #[track_caller]
     fn check(arguments: &SqlArguments, expected: &Value) {
         let here = Path::new("/home/[a]/jobs");
-        let folder = arguments.output.as_deref().unwrap_or("/tmp/weft-sql-0");
-        let made = document(arguments, "SELECT 1 AS a", here, folder).expect("a job");
+        let made = document(arguments, "SELECT 1 AS a", here).expect("a job");
         assert_eq!(made, *expected);
         let spec = weft_core::job::decode(&made);
         spec.unwrap_or_else(|problem| panic!("{problem}: {made:#}"));
@@ -295,7 +267,7 @@ mod tests {
     #[test]
     fn a_statement_is_a_job_of_one_stage() {
         let stage = json!({ "name": "query", "sql": "SELECT 1 AS a", "folder": "/home/[a]/jobs" });
-        let output = json!({ "from": "query", "format": "arrow", "uri": "/tmp/weft-sql-0" });
+        let output = json!({ "from": "query" });
         let expected =
             json!({ "name": "sql", "stage": [stage.clone()], "output": { "result": output } });
         check(&arguments(""), &expected);
@@ -325,7 +297,7 @@ mod tests {
     fn a_param_that_nothing_takes_is_an_error() {
         let mut asked = arguments("");
         asked.param = vec![("day".into(), "1".into())];
-        let refused = document(&asked, "SELECT 1 AS a", Path::new("/"), "/tmp/a");
+        let refused = document(&asked, "SELECT 1 AS a", Path::new("/"));
         let failure = refused.expect_err("nothing takes it");
         assert!(failure.to_string().contains("--param day"), "{failure}");
         assert_eq!(failure.exit_code(), 2);
@@ -389,26 +361,27 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_private_and_goes_with_all_that_lies_in_it() {
-        use std::os::unix::fs::PermissionsExt as _;
+    fn rows_go_to_standard_output_in_formats_that_stream() {
+        use crate::terminal::captured;
 
-        let parent = tempfile::tempdir().expect("a folder");
-        let folder = parent.path().join("weft-sql-0");
-        create(&folder).expect("it is new");
-        let mode = fs::metadata(&folder).expect("it is there").permissions();
-        assert_eq!(mode.mode() & 0o777, 0o700);
-        create(&folder).expect_err("it is not new");
-        fs::create_dir(folder.join(".weft-job-1")).expect("it is made");
-        fs::write(folder.join("part-query-00000.arrow"), "x").expect("written");
-        let (mut output, _, stderr) = crate::terminal::captured::output(false);
-        for _ in 0..2 {
-            crate::run_async(async {
-                remove(&folder, &mut output).await;
-                Ok(())
-            })
-            .expect("it runs");
-            assert!(!folder.exists());
+        let check = |json: bool, output: Option<&str>, format, expected: Option<&str>| {
+            let mut asked = arguments("SELECT 1 AS a");
+            asked.output = output.map(str::to_owned);
+            asked.format = format;
+            let (to, ..) = captured::output(json);
+            let found = streamed(&asked, &to).expect("it is offered");
+            assert_eq!(found, expected);
+        };
+        check(false, None, None, None);
+        check(false, None, Some(RowFormat::Csv), Some("csv"));
+        check(false, None, Some(RowFormat::Arrow), Some("arrow"));
+        check(true, Some("out"), Some(RowFormat::Parquet), None);
+        for (json, format) in [(false, RowFormat::Parquet), (true, RowFormat::Json)] {
+            let mut asked = arguments("SELECT 1 AS a");
+            asked.format = Some(format);
+            let (to, ..) = captured::output(json);
+            let failure = streamed(&asked, &to).expect_err("it is not offered");
+            assert_eq!(failure.exit_code(), 2, "{failure}");
         }
-        assert_eq!(stderr.text(), "");
     }
 }

@@ -25,7 +25,7 @@ fn published(job: &JobId) -> Command {
         job: job.clone(),
         outputs: vec![PublishedOutput {
             name: "daily".into(),
-            uri: "file:///out/daily/".into(),
+            uri: Some("file:///out/daily/".into()),
             files: 1,
             rows: 2,
             bytes: 3,

@@ -18,7 +18,7 @@ fn commands() -> Vec<Command> {
     let (job, plan, epoch) = (job_id(1), two_stages(), Epoch(1));
     let output = PublishedOutput {
         name: "daily".into(),
-        uri: "file:///out/daily/".into(),
+        uri: Some("file:///out/daily/".into()),
         files: 1,
         rows: 2,
         bytes: 3,

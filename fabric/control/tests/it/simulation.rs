@@ -196,7 +196,7 @@ impl World {
             Effect::PublishJob { job } => {
                 let output = PublishedOutput {
                     name: "daily".into(),
-                    uri: "file:///out".into(),
+                    uri: Some("file:///out".into()),
                     files: 1,
                     rows: 1,
                     bytes: 1,

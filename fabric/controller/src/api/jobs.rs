@@ -128,7 +128,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     body: Bytes,
 ) -> ApiResult<(StatusCode, [(HeaderName, String); 1], Json<Value>)> {
-    let spec = decode(&body)?;
+    let spec = decode(&api, &body)?;
     let idempotency = idempotency(&headers, &body)?;
     let id = new_id()?;
     let mut submitted = api.traces.submitted(&id, &trace);
@@ -166,7 +166,7 @@ pub(crate) async fn check(
     principal: Principal,
     body: Bytes,
 ) -> ApiResult<Json<Value>> {
-    let spec = decode(&body)?;
+    let spec = decode(&api, &body)?;
     let functions = match api.replica.state().tenant(&principal.tenant) {
         Some(tenant) => tenant.pin_functions(&spec),
         None => Tenant::default().pin_functions(&spec),
@@ -181,7 +181,10 @@ pub(crate) async fn check(
     };
     let reply = api.components.check(&principal.tenant, request).await?;
     let plan = reply.result?;
-    let stage = |stage: &StageShape| json!({ "name": stage.name, "tasks_total": stage.n_tasks });
+    let stage = |(position, stage): (usize, &StageShape)| {
+        let text = reply.texts.get(position);
+        json!({ "name": stage.name, "tasks_total": stage.n_tasks, "plan": text })
+    };
     let columns = |columns: &Columns| {
         let list = columns.columns.iter();
         let list = list.map(|(name, data_type)| json!({ "name": name, "type": data_type }));
@@ -190,17 +193,20 @@ pub(crate) async fn check(
     Ok(Json(json!({
         "input_bytes": plan.input_bytes,
         "functions": functions.iter().map(PinnedFunction::label).collect::<Vec<_>>(),
-        "stages": plan.stages.iter().map(stage).collect::<Vec<_>>(),
+        "stages": plan.stages.iter().enumerate().map(stage).collect::<Vec<_>>(),
         "columns": reply.columns.iter().map(columns).collect::<Vec<_>>(),
     })))
 }
 
-fn decode(body: &[u8]) -> Result<JobSpec, Problem> {
+/// A job out of its document. What the cluster keeps of it has the bounds of this controller.
+fn decode(api: &Api, body: &[u8]) -> Result<JobSpec, Problem> {
     let document: Value = serde_json::from_slice(body).map_err(|error| {
         let detail = format!("the body is not JSON: {error}");
         Problem::new(ErrorCode::InvalidJob, detail)
     })?;
-    job::decode(&document)
+    let mut spec = job::decode(&document)?;
+    spec.bound_kept(api.kept_outputs.max_bytes);
+    Ok(spec)
 }
 
 fn new_id() -> Result<JobId, Problem> {

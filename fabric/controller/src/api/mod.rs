@@ -8,8 +8,10 @@ mod invoke;
 mod jobs;
 mod openapi;
 mod operations;
+mod plan;
 mod query;
 mod reply;
+mod rows;
 mod stream;
 mod views;
 
@@ -37,6 +39,7 @@ use crate::archive::Archives;
 use crate::components::Components;
 use crate::folders::Folders;
 use crate::invocations::Invocations;
+use crate::kept_outputs::KeptOutputs;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::replica::Replica;
@@ -85,6 +88,7 @@ pub(crate) struct Api {
     pub(crate) token: Arc<str>,
     pub(crate) address: SocketAddr,
     pub(crate) allowed: Arc<AllowedSources>,
+    pub(crate) kept_outputs: KeptOutputs,
 }
 
 fn router(api: Api) -> Router {
@@ -114,10 +118,12 @@ fn router(api: Api) -> Router {
         )
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/stages", get(jobs::stages))
+        .route("/v1/jobs/{id}/plan", get(plan::show))
         .route("/v1/jobs/{id}/tasks", get(jobs::tasks))
         .route("/v1/jobs/{id}/events", get(events::stream))
         .route("/v1/jobs/{id}/logs", get(jobs::logs))
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
+        .route("/v1/jobs/{id}/outputs/{name}/rows", get(rows::rows))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/usage", get(operations::usage))
         .route("/v1/nodes", get(operations::nodes))

@@ -28,11 +28,11 @@ const PIECES_MAX: usize = 1;
 const PASSED_OVER_BYTES_MAX: usize = 256 << 20;
 const PASSED_OVER_WITHIN: Duration = Duration::from_secs(5);
 /// The trailer that tells why an answer ends before it is whole.
-const PROBLEM: &str = "x-weft-problem";
+pub(super) const PROBLEM: &str = "x-weft-problem";
 
-const ARROW: &str = "application/vnd.apache.arrow.stream";
-const CSV: &str = "text/csv";
-const JSON: &str = "application/x-ndjson";
+pub(super) const ARROW: &str = "application/vnd.apache.arrow.stream";
+pub(super) const CSV: &str = "text/csv";
+pub(super) const JSON: &str = "application/x-ndjson";
 const BINARY: &str = "application/octet-stream";
 /// Programs that say nothing of types say the last of these.
 const TEXT: [&str; 3] = ["", "text/plain", "application/x-www-form-urlencoded"];
@@ -159,7 +159,7 @@ pub(super) async fn call(
 }
 
 /// True where hyper sends trailers: it wants this word as it is.
-fn takes_trailers(headers: &HeaderMap) -> bool {
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::TE).iter();
     let mut words = values
         .filter_map(|value| value.to_str().ok())
@@ -280,7 +280,7 @@ fn frames(
 
 /// How an answer ends. One that is not whole ends like one that is only for those who look at the trailers; for all others it
 /// is cut off.
-fn last(
+pub(super) fn last(
     mut trailers: HeaderMap,
     result: Result<(), Problem>,
     takes_trailers: bool,

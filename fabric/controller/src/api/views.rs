@@ -182,7 +182,7 @@ pub(crate) fn stages(job: &Job) -> Vec<Value> {
 }
 
 /// Whole milliseconds.
-fn milliseconds(ns: u64) -> u64 {
+pub(super) fn milliseconds(ns: u64) -> u64 {
     ns / 1_000_000
 }
 
@@ -272,7 +272,7 @@ pub(crate) fn tasks(job: &Job) -> impl Iterator<Item = Value> {
 }
 
 /// CPU time of an attempt: of its guests, and of the fabric beside them.
-fn cpu_ns(usage: &[FunctionUsage]) -> u64 {
+pub(super) fn cpu_ns(usage: &[FunctionUsage]) -> u64 {
     let billed = usage.iter().map(|one| &one.billed);
     let each = billed.map(|one| one.guest_cpu_ns.saturating_add(one.native_cpu_ns));
     each.fold(0, u64::saturating_add)

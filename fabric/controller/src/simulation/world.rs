@@ -17,6 +17,7 @@ use weft_protocol::{AgentCommand, AgentReport, FromAgent, ToAgent, Work};
 
 use crate::clock::Clock;
 use crate::group::{Question, Reply};
+use crate::kept_outputs::KeptOutputs;
 use crate::membership;
 use crate::replica::Replica;
 use crate::scheduler::io::{Done, Input, Now, Output};
@@ -407,7 +408,7 @@ impl World {
             if !careless && replica.catch_up().await.is_err() {
                 return;
             }
-            let kept = Kept::of(&replica.state(), replica.now_ms());
+            let kept = Kept::of(&replica.state(), &KeptOutputs::default(), replica.now_ms());
             for job in found.iter().filter(|job| !kept.keeps_job(job)) {
                 lock(&folders).remove(job);
                 books.lock().swept.push(job.clone());

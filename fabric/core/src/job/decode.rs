@@ -187,7 +187,7 @@ fn check_graph(spec: &JobSpec, errors: &mut Errors) {
     }
     let above = all_read(spec);
     for (position, stage) in spec.stages.iter().enumerate() {
-        let path = format!("stage[{position}].from");
+        let path = format!("stage[{position}].{}", stage.reads_key());
         let name = stage.name.as_str();
         for from in stage.reads() {
             if !names.contains_key(from) {
@@ -227,7 +227,7 @@ fn check_output_from(spec: &JobSpec, path: &str, output: &OutputSpec, errors: &m
             &format!("{path}.from"),
             format!("`{}` is a set of tasks and has no rows", output.from),
         ),
-        Some(Work::Map { .. } | Work::Reduce { .. } | Work::Sql { .. }) => {}
+        Some(Work::Map { .. } | Work::Reduce { .. } | Work::Sql { .. } | Work::Union { .. }) => {}
     }
 }
 
@@ -243,15 +243,19 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
             names.insert(&output.name);
             check_output_from(spec, &path, output, errors);
         }
-        if !folders.insert(output.path.trim_end_matches('/')) {
+        if let Some(folder) = output.path()
+            && !folders.insert(folder.trim_end_matches('/'))
+        {
             errors.add(
                 &format!("{path}.uri"),
-                format!("another output writes to `{}`", output.path),
+                format!("another output writes to `{folder}`"),
             );
         }
     }
     // Rows of a stage may be read by what could not be decoded.
-    let is_wrong = |path: &str| path.starts_with("output.") || path.ends_with(".from");
+    let is_wrong = |path: &str| {
+        path.starts_with("output.") || path.ends_with(".from") || path.ends_with(".union")
+    };
     if errors.told.iter().any(|error| is_wrong(&error.path)) {
         return;
     }

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::decode::check_name;
 use super::document::{Errors, Table, nearest};
 use super::{
-    BadRecords, ColumnSpec, ColumnType, Comparison, CsvFormat, InputFormat, InputSpec,
-    OutputFormat, OutputMode, OutputSpec, REST_COLUMN, UnknownFields, expand,
+    BadRecords, ColumnSpec, ColumnType, Comparison, CsvFormat, Destination, InputFormat, InputSpec,
+    MAX_KEPT_BYTES, OutputFormat, OutputMode, OutputSpec, REST_COLUMN, UnknownFields, expand,
 };
 
 /// The job's params, which paths name.
@@ -284,7 +284,7 @@ fn dead_letter(
         name: format!("{input}-bad-records"),
         from: input.to_owned(),
         format: OutputFormat::Json,
-        path: folder?,
+        to: Destination::Folder { path: folder? },
         partition_by: Vec::new(),
         mode,
     })
@@ -368,10 +368,26 @@ fn output(
     errors: &mut Errors,
 ) -> Option<OutputSpec> {
     let from = table.required_text("from", errors);
-    let uri = table.required_text("uri", errors);
-    let path = uri.and_then(|uri| local_path(&table.at("uri"), uri, params, errors));
-    let format = match table.required_choice("format", &["parquet", "csv", "json", "arrow"], errors)
-    {
+    let is_kept = table.get("uri").is_none();
+    let to = match is_kept {
+        true => {
+            check_kept(&mut table, errors);
+            Some(Destination::Kept {
+                max_kept_bytes: MAX_KEPT_BYTES,
+            })
+        }
+        false => {
+            let uri = table.text("uri", errors);
+            let path = uri.and_then(|uri| local_path(&table.at("uri"), uri, params, errors));
+            path.map(|path| Destination::Folder { path })
+        }
+    };
+    let formats = ["parquet", "csv", "json", "arrow"];
+    let format = match is_kept && table.get("format").is_none() {
+        true => Some("arrow"),
+        false => table.required_choice("format", &formats, errors),
+    };
+    let format = match format {
         Some("csv") => OutputFormat::Csv,
         Some("json") => OutputFormat::Json,
         Some("arrow") => OutputFormat::Arrow,
@@ -384,8 +400,20 @@ fn output(
         name: name.to_owned(),
         from: from?.to_owned(),
         format,
-        path: path?,
+        to: to?,
         partition_by,
         mode,
     })
+}
+
+/// Reports keys that only mean something for a folder of the user's.
+fn check_kept(table: &mut Table<'_>, errors: &mut Errors) {
+    for key in ["mode", "partition_by"] {
+        if table.get(key).is_some() {
+            let message = format!(
+                "`{key}` needs a `uri`: without one the cluster keeps the rows, in a folder of its own"
+            );
+            errors.add(&table.at(key), message);
+        }
+    }
 }

@@ -54,8 +54,12 @@ fn stage(
     errors: &mut Errors,
 ) -> Option<StageSpec> {
     let name = name_at(&mut table, "name", errors);
-    let sql = sql(&mut table, params, errors);
-    let from = match sql {
+    let has_both = table.get("sql").is_some() && table.get("union").is_some();
+    let of_tables = match sql(&mut table, params, errors) {
+        Some(sql) => Some(sql),
+        None => union(&mut table, errors),
+    };
+    let from = match of_tables {
         Some(_) => None,
         None => table.text("from", errors).map(str::to_owned),
     };
@@ -75,7 +79,7 @@ fn stage(
     let limits = limits_at(&mut table, limits, false, errors);
     let path = table.path.clone();
     table.finish(errors);
-    if sql.is_none() && task.is_none() && from.is_none() {
+    if of_tables.is_none() && task.is_none() && from.is_none() {
         let path = format!("{path}.from");
         let is_told = errors.told.iter().any(|error| error.path == path);
         if !is_told {
@@ -92,13 +96,13 @@ fn stage(
         );
     }
     let asked = (map, reduce, combine, shuffle, task);
-    let work = match sql {
+    let work = match of_tables {
         None => work(&path, asked, from.is_some(), count, errors),
-        Some(sql) => {
-            if asked != (None, None, None, None, None) {
+        Some(of_tables) => {
+            if asked != (None, None, None, None, None) || has_both {
                 errors.add(&path, ONE_OF);
             }
-            sql
+            of_tables
         }
     };
     Some(StageSpec {
@@ -111,7 +115,7 @@ fn stage(
 }
 
 const ONE_OF: &str =
-    "a stage has one of `map`, `shuffle` (with `reduce`, `combine`), `task` and `sql`";
+    "a stage has one of `map`, `shuffle` (with `reduce`, `combine`), `task`, `sql` and `union`";
 
 /// Partition keys and count.
 type Shuffle = (Vec<String>, Option<u32>);
@@ -171,7 +175,7 @@ fn work(
         (None, None, _, None, None) => {
             errors.add(
                 path,
-                "the stage does nothing: give it `map`, `shuffle` with `reduce`, `task`, or `sql`",
+                "the stage does nothing: give it `map`, `shuffle` with `reduce`, `task`, `sql`, or `union`",
             );
             unknown_work()
         }
@@ -223,22 +227,18 @@ fn partitions(table: &mut Table<'_>, errors: &mut Errors) -> Option<u32> {
 /// The keys of a SQL stage, if it is one: it has a key `sql`, whatever stands there.
 fn sql(table: &mut Table<'_>, params: &Params, errors: &mut Errors) -> Option<Work> {
     if table.get("sql").is_none() {
-        for (key, message) in [
-            ("folder", "belongs to a stage with `sql`"),
-            (
-                "partitions",
-                "belongs to `shuffle`, or to a stage with `sql`",
-            ),
-        ] {
-            if table.get(key).is_some() {
-                errors.add(&table.at(key), message);
-            }
+        if table.get("folder").is_some() {
+            errors.add(&table.at("folder"), "belongs to a stage with `sql`");
+        }
+        if table.get("partitions").is_some() && table.get("union").is_none() {
+            let message = "belongs to `shuffle`, or to a stage with `sql` or `union`";
+            errors.add(&table.at("partitions"), message);
         }
         return None;
     }
     let sql = statement(table, errors).unwrap_or_default().to_owned();
     let functions = functions(table, &sql, errors);
-    let from = tables(table, errors);
+    let from = tables(table, "from", errors);
     let folder = table.text("folder", errors);
     let folder = folder.and_then(|uri| local_path(&table.at("folder"), uri, params, errors));
     Some(Work::Sql {
@@ -247,6 +247,26 @@ fn sql(table: &mut Table<'_>, params: &Params, errors: &mut Errors) -> Option<Wo
         folder,
         partitions: partitions(table, errors),
         functions,
+    })
+}
+
+/// The keys of a stage that puts rows of others one after the other, if it is one: it has a key `union`.
+fn union(table: &mut Table<'_>, errors: &mut Errors) -> Option<Work> {
+    table.get("union")?;
+    let from = tables(table, "union", errors);
+    let path = table.at("union");
+    if from.len() < 2 && !errors.told.iter().any(|error| error.path == path) {
+        errors.add(&path, "names less than two inputs or stages");
+    }
+    if table.get("from").is_some() {
+        errors.add(
+            &table.at("from"),
+            "leave it out: `union` names the inputs and stages that are read",
+        );
+    }
+    Some(Work::Union {
+        from,
+        partitions: partitions(table, errors),
     })
 }
 
@@ -278,19 +298,19 @@ fn functions(table: &Table<'_>, sql: &str, errors: &mut Errors) -> Vec<String> {
     functions.into_iter().collect()
 }
 
-/// The inputs and stages that a statement may name, each once.
-fn tables(table: &mut Table<'_>, errors: &mut Errors) -> Vec<String> {
-    let names = table.texts("from", errors).unwrap_or_default();
+/// The inputs and stages that a key lists, each once.
+fn tables(table: &mut Table<'_>, key: &'static str, errors: &mut Errors) -> Vec<String> {
+    let names = table.texts(key, errors).unwrap_or_default();
     let most = INPUTS_MAX + STAGES_MAX;
     if names.len() > most {
         let message = format!("{} names; a job has {most} inputs and stages", names.len());
-        errors.add(&table.at("from"), message);
+        errors.add(&table.at(key), message);
         return Vec::new();
     }
     let mut seen = HashSet::new();
     if let Some(name) = names.iter().find(|name| !seen.insert(name.as_str())) {
         let message = format!("`{}` is there twice", name.escape_debug());
-        errors.add(&table.at("from"), message);
+        errors.add(&table.at(key), message);
     }
     names
 }

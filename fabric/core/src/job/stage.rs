@@ -11,7 +11,7 @@ use crate::limits::Limits;
 pub struct StageSpec {
     /// Unique among inputs and stages.
     pub name: String,
-    /// The input or stage it reads; none for a task set, and for SQL, whose list is in `work`.
+    /// The input or stage it reads; none for a task set, and for SQL and unions, whose list is in `work`.
     pub from: Option<String>,
     /// The work of each task.
     pub work: Work,
@@ -48,6 +48,13 @@ pub enum Work {
         /// How many.
         count: u32,
     },
+    /// Rows of several, one after the other.
+    Union {
+        /// The inputs and stages, all with the same columns.
+        from: Vec<String>,
+        /// Number of tasks for each of them; chosen from the size of what is read where none is given.
+        partitions: Option<u32>,
+    },
     /// One statement over inputs, stages and files.
     Sql {
         /// The statement, which only executors parse.
@@ -68,10 +75,20 @@ impl StageSpec {
     /// The inputs and stages that it reads, in the order of the document.
     pub fn reads(&self) -> impl Iterator<Item = &str> {
         let tables: &[String] = match &self.work {
-            Work::Sql { from, .. } => from,
+            Work::Sql { from, .. } | Work::Union { from, .. } => from,
             Work::Map { .. } | Work::Reduce { .. } | Work::Tasks { .. } => &[],
         };
         self.from.iter().chain(tables).map(String::as_str)
+    }
+
+    /// The document's key that names what it reads.
+    pub(super) fn reads_key(&self) -> &'static str {
+        match self.work {
+            Work::Union { .. } => "union",
+            Work::Sql { .. } | Work::Map { .. } | Work::Reduce { .. } | Work::Tasks { .. } => {
+                "from"
+            }
+        }
     }
 }
 
@@ -84,6 +101,7 @@ impl Work {
                 combine, reduce, ..
             } => combine.iter().chain(reduce).map(String::as_str).collect(),
             Work::Sql { functions, .. } => functions.iter().map(String::as_str).collect(),
+            Work::Union { .. } => Vec::new(),
         }
     }
 }

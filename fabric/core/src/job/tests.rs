@@ -44,7 +44,7 @@ fn a_good_document_decodes() {
     let spec = decode(&weblog()).expect("it is right");
     assert_eq!(spec.limits.memory_bytes, 64 << 20);
     assert_eq!(spec.stages[1].limits.memory_bytes, 64 << 20);
-    assert_eq!(spec.outputs[0].path, "/out/daily/");
+    assert_eq!(spec.outputs[0].path(), Some("/out/daily/"));
     assert_eq!(
         spec.functions(),
         ["weblog/parse", "weblog/daily-partial", "weblog/daily"]
@@ -112,7 +112,7 @@ fn paths_have_params_of_the_job() {
     document["output"]["daily"]["uri"] = json!("/out/${date}/");
     let spec = decode(&document).expect("it is right");
     assert_eq!(spec.inputs[0].uris, ["/data/day=2026-11-29/*.log"]);
-    assert_eq!(spec.outputs[0].path, "/out/2026-11-29/");
+    assert_eq!(spec.outputs[0].path(), Some("/out/2026-11-29/"));
     check(
         |d| {
             d["params"] = json!({ "date": "../.." });
@@ -156,7 +156,7 @@ fn formats_have_keys_of_their_own() {
         .outputs
         .iter()
         .find(|output| spec.is_dead_letters(output));
-    assert_eq!(dead.map(|output| output.path.as_str()), Some("/out/bad"));
+    assert_eq!(dead.and_then(OutputSpec::path), Some("/out/bad"));
 
     let csv = |key: &str, value: Value| {
         let key = key.to_owned();
@@ -318,6 +318,63 @@ fn sql_stages_that_are_wrong_are_refused() {
 }
 
 #[test]
+fn unions_read_several() {
+    let of = |stage: Value| {
+        move |document: &mut Value| {
+            let joined = join(document);
+            *joined = stage.clone();
+            joined["name"] = json!("joined");
+        }
+    };
+    let mut document = weblog();
+    of(json!({ "union": ["daily", "users"], "partitions": 2 }))(&mut document);
+    let spec = decode(&document).expect("it is right");
+    let expected = Work::Union {
+        from: vec!["daily".into(), "users".into()],
+        partitions: Some(2),
+    };
+    assert_eq!(spec.stages[2].work, expected);
+    assert_eq!(
+        spec.stages[2].reads().collect::<Vec<_>>(),
+        ["daily", "users"]
+    );
+
+    let path = "stage[2].union";
+    check(
+        of(json!({ "union": ["daily"] })),
+        &[(path, "less than two")],
+    );
+    check(
+        of(json!({ "union": ["daily", "daily"] })),
+        &[(path, "`daily` is there twice")],
+    );
+    check(
+        of(json!({ "union": ["daily", "usrs"] })),
+        &[(path, "`usrs` users")],
+    );
+    check(
+        of(json!({ "union": ["daily", "joined"] })),
+        &[(path, "by way of `joined`, its own rows")],
+    );
+    check(
+        of(json!({ "union": ["daily", "users"], "from": "daily" })),
+        &[("stage[2].from", "leave it out")],
+    );
+    check(
+        of(json!({ "union": ["daily", "users"], "folder": "/a" })),
+        &[("stage[2].folder", "with `sql`")],
+    );
+    for (key, value) in [("map", "weblog/parse"), ("sql", "SELECT 1 AS a")] {
+        let mut stage = json!({ "union": ["daily", "users"] });
+        stage[key] = json!(value);
+        if key == "sql" {
+            stage["from"] = json!(["daily", "users"]);
+        }
+        check(of(stage), &[("stage[2]", "one of")]);
+    }
+}
+
+#[test]
 fn sql_stages_read_what_there_is() {
     let from = |names: &'static [&'static str]| move |d: &mut Value| join(d)["from"] = json!(names);
     let path = "stage[2].from";
@@ -464,4 +521,44 @@ fn values_of_a_filter_may_be_quoted() {
         let comparison: Comparison = text.parse().expect("a comparison");
         assert_eq!(comparison.value, expected, "{text}");
     }
+}
+
+#[test]
+fn an_output_without_a_folder_is_kept_by_the_cluster() {
+    let mut document = weblog();
+    document["output"]["daily"] = json!({ "from": "daily" });
+    document["output"]["visits"] = json!({ "from": "visits", "format": "csv" });
+    let mut spec = decode(&document).expect("it is right");
+    for (output, format) in spec
+        .outputs
+        .iter()
+        .zip([OutputFormat::Arrow, OutputFormat::Csv])
+    {
+        assert_eq!((output.path(), output.format), (None, format));
+        assert_eq!(output.max_kept_bytes(), Some(MAX_KEPT_BYTES));
+    }
+    spec.bound_kept(7);
+    assert_eq!(spec.outputs[0].max_kept_bytes(), Some(7));
+    let bytes = serde_json::to_vec(&spec).expect("it serialises");
+    let read: JobSpec = serde_json::from_slice(&bytes).expect("and comes back");
+    assert_eq!(read, spec);
+
+    let set = |key: &str, value: Value| {
+        let key = key.to_owned();
+        move |d: &mut Value| {
+            d["output"]["daily"] = json!({ "from": "daily" });
+            d["output"]["daily"][key] = value;
+        }
+    };
+    for (key, value) in [("mode", json!("append")), ("partition_by", json!(["day"]))] {
+        let path = format!("output.daily.{key}");
+        check(set(key, value), &[(path.as_str(), "needs a `uri`")]);
+    }
+    check(
+        set("uri", json!(3)),
+        &[
+            ("output.daily.uri", "must be text"),
+            ("output.daily.format", "is missing"),
+        ],
+    );
 }

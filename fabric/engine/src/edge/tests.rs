@@ -185,7 +185,7 @@ impl Shuffle {
         let folder = self.folder.path();
         let environment = environment(folder, partition, memory_bytes, node(Vec::new(), vec![0]));
         let (plan, request) = (self.sink(), request(partition));
-        let sink = SinkWriter::new(plan, request.clone()).expect("a sink");
+        let sink = SinkWriter::new(plan, request.clone(), &self.blobs).expect("a sink");
         let mut flow = Flow::open(&environment, Vec::new(), vec![sink])
             .await
             .expect("it opens");
@@ -218,6 +218,7 @@ impl Shuffle {
         SinkPlan {
             output: "out".into(),
             folder: folder.to_str().expect("a plain name").into(),
+            max_kept_bytes: None,
             stage: "stage".into(),
             format: OutputFormat::Arrow,
             partition_by: Vec::new(),

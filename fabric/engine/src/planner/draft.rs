@@ -46,16 +46,21 @@ impl Draft {
             name: self.label(),
             n_tasks: self.n_tasks,
             plan: key,
-            reads: match &self.source {
-                Source::Shuffle { edge, .. } => vec![EdgeRead::from(*edge)],
-                Source::Sql(sql) => sql.leaves.iter().filter_map(Leaf::read).collect(),
-                Source::Files(_) | Source::Nothing => Vec::new(),
-            },
+            reads: self.reads(),
             edges: self.edges.iter().map(edge).collect(),
             limits: self.limits.clone(),
             slot,
             resident: false,
             deterministic: self.deterministic,
+        }
+    }
+
+    /// The edges that the stage reads.
+    pub(super) fn reads(&self) -> Vec<EdgeRead> {
+        match &self.source {
+            Source::Shuffle { edge, .. } => vec![EdgeRead::from(*edge)],
+            Source::Sql(sql) => sql.leaves.iter().filter_map(Leaf::read).collect(),
+            Source::Files(_) | Source::Nothing => Vec::new(),
         }
     }
 

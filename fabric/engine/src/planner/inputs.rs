@@ -11,6 +11,7 @@ use weft_core::{ErrorCode, Problem};
 use weft_sandbox::SCHEMA_NAME_BYTES_MAX;
 use weft_store::{ManifestFile, read_manifest};
 
+use super::footers::Footers;
 use super::patterns::{self, FILES_MAX, Walk};
 use crate::carrier::{carrier, described, stand_for_the_same};
 use crate::plan::{FileSplit, Part};
@@ -30,6 +31,8 @@ pub(super) struct Listed {
     pub(super) schema: SchemaRef,
     pub(super) splits: Vec<FileSplit>,
     pub(super) bytes: u64,
+    /// Sizes of the columns, of Parquet.
+    pub(super) footers: Footers,
 }
 
 /// Lists the files of an input, finds out its columns, and splits it.
@@ -41,10 +44,11 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
     {
         files.iter().try_for_each(check_compression)?;
     }
-    let bad_records = &input.bad_records;
+    let (bad_records, mut footers) = (&input.bad_records, Footers::default());
     let (schema, parts) = match &input.format {
         InputFormat::Parquet { columns, filter } => {
-            let looked = files.iter().map(|(path, _)| parquet(path, filter));
+            let looked = files.iter();
+            let looked = looked.map(|(path, _)| parquet(path, filter, &mut footers));
             let looked = looked.collect::<Result<Vec<_>, _>>()?;
             let schemas = looked.iter().map(|(schema, _)| schema);
             let schema = common_schema(&files, schemas, columns)?;
@@ -99,6 +103,7 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
         schema,
         splits: files.into_iter().zip(parts).flat_map(split).collect(),
         bytes,
+        footers,
     })
 }
 
@@ -294,10 +299,15 @@ fn open(path: &str) -> Result<File, Problem> {
 /// A row group: whether rows of it may pass the filter, and its compressed size in bytes.
 type RowGroup = (bool, u64);
 
-/// Columns and row groups of a Parquet file.
-fn parquet(path: &str, filter: &[Comparison]) -> Result<(SchemaRef, Vec<RowGroup>), Problem> {
+/// Columns and row groups of a Parquet file, whose sizes are added to `footers`.
+fn parquet(
+    path: &str,
+    filter: &[Comparison],
+    footers: &mut Footers,
+) -> Result<(SchemaRef, Vec<RowGroup>), Problem> {
     let metadata = scan::parquet_metadata(path, &open(path)?)?;
     let may_pass = Filter::new(path, &metadata, filter)?.row_groups(path, &metadata)?;
+    footers.add(&metadata, &may_pass);
     let groups = metadata.metadata().row_groups().iter();
     let sizes = groups.map(|group| u64::try_from(group.compressed_size()).unwrap_or(0));
     let groups = may_pass.into_iter().zip(sizes).collect();

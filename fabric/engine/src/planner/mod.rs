@@ -5,6 +5,9 @@
 
 mod bind;
 mod draft;
+mod explain;
+mod folders;
+mod footers;
 mod inputs;
 #[cfg(test)]
 mod mutants;
@@ -15,11 +18,12 @@ mod splits;
 mod sql;
 mod sql_functions;
 mod stages;
+mod tables;
 #[cfg(test)]
 mod tests;
+mod union;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -28,13 +32,14 @@ use weft_core::job::{BadRecords, InputSpec, JobSpec, OutputSpec, StageSpec, Work
 use weft_core::{Digest, ErrorCode, FunctionUsage, Problem};
 use weft_protocol::{
     Columns, FINGERPRINT, MAX_EDGES, MAX_PLAN_STAGES, MAX_PLAN_TASKS, MAX_READS, Plan, PlanRequest,
-    StageShape, job_prefix,
+    StageShape, StageText, job_prefix, plan_text_key,
 };
 use weft_sandbox::{Component, type_name};
 use weft_sql::Session;
 use weft_store::{Blobs, Manifest, prepare_output};
 
 use self::draft::Draft;
+use self::explain::SqlText;
 use self::sql::SqlWork;
 use self::stages::Outlet;
 use crate::plan::{Leaf, Source};
@@ -47,6 +52,10 @@ pub(crate) struct Planner<'a> {
     stages: Vec<Draft>,
     pub(crate) usage: Vec<FunctionUsage>,
     pub(crate) columns: Vec<Columns>,
+    /// The stages for people, for a check.
+    pub(crate) texts: Vec<StageText>,
+    /// By position, text of the stages that statements were cut into.
+    sql_texts: BTreeMap<usize, SqlText>,
     input_bytes: u64,
     /// Patterns of the inputs whose bytes are counted.
     counted: BTreeSet<Vec<String>>,
@@ -74,6 +83,8 @@ impl<'a> Planner<'a> {
             stages: Vec::new(),
             usage: Vec::new(),
             columns: Vec::new(),
+            texts: Vec::new(),
+            sql_texts: BTreeMap::new(),
             input_bytes: 0,
             counted: BTreeSet::new(),
             joined: BTreeMap::new(),
@@ -91,7 +102,7 @@ impl<'a> Planner<'a> {
             let by_stage = spec
                 .stages
                 .iter()
-                .filter(|stage| !matches!(stage.work, Work::Sql { .. }) || has_dead_letters(input))
+                .filter(|stage| !is_statement(&stage.work) || has_dead_letters(input))
                 .any(|stage| stage.reads().any(|from| from == input.name));
             if by_stage || outputs_of(spec, &input.name).next().is_some() {
                 let outlet = self.input(input)?;
@@ -135,6 +146,9 @@ impl<'a> Planner<'a> {
                     };
                     self.sql(stage, work, &outlets).await?
                 }
+                Work::Union { from, partitions } => {
+                    self.union(stage, from, *partitions, &outlets).await?
+                }
             };
             self.note_columns(&stage.name, &outlet.schema);
             self.sinks(&stage.name, &outlet)?;
@@ -146,8 +160,9 @@ impl<'a> Planner<'a> {
         }
         self.check_appends()?;
         for output in spec.outputs.iter().filter(|_| !self.request.check) {
-            prepare_output(Path::new(&output.path), &self.request.job)
-                .map_err(|error| error.problem())?;
+            let (job, blobs) = (&self.request.job, self.blobs);
+            let prepared = prepare_output(&blobs.output_folder(job, output), job);
+            prepared.map_err(|error| error.problem())?;
         }
         self.write().await
     }
@@ -195,6 +210,8 @@ impl<'a> Planner<'a> {
         }
         // Names of writing stages are complete only now.
         let labels: Vec<String> = drafts.iter().map(Draft::label).collect();
+        self.write_texts(explain::texts(&drafts, &labels, &self.sql_texts))
+            .await?;
         let mut stages = Vec::new();
         for (position, mut draft) in drafts.into_iter().enumerate() {
             match &mut draft.source {
@@ -226,6 +243,19 @@ impl<'a> Planner<'a> {
             input_bytes: self.input_bytes,
         })
     }
+
+    /// Writes the stages' plans for people beside the job's archive; a check answers with them.
+    async fn write_texts(&mut self, texts: Vec<StageText>) -> Result<(), Problem> {
+        if self.request.check {
+            self.texts = texts;
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(&texts)
+            .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+        // Nothing depends on it, so no disk is waited for.
+        let put = self.blobs.put(&plan_text_key(&self.request.job), bytes);
+        put.await.map_err(|error| error.problem())
+    }
 }
 
 /// Fails for a plan that the control plane would refuse: statements may make more than job files can.
@@ -255,6 +285,11 @@ fn check_bounds(stages: &[StageShape]) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// Whether a stage reads its inputs by a plan of DataFusion.
+fn is_statement(work: &Work) -> bool {
+    matches!(work, Work::Sql { .. } | Work::Union { .. })
 }
 
 fn has_dead_letters(input: &InputSpec) -> bool {

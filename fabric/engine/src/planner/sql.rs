@@ -11,18 +11,17 @@ use weft_core::job::{
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{EdgeRead, ReadMode, TaskRange};
 use weft_sandbox::type_name;
-use weft_sql::{LeafPlan, Options, Out, SqlStage, Table};
+use weft_sql::{LeafPlan, Options, Out, Session, SqlStage, Statement, Table};
 
 use super::draft::{Draft, node, small};
-use super::inputs::{Listed, list};
+use super::explain::SqlText;
 use super::sql_functions::SqlFunctions;
 use super::stages::{Outlet, partitions_of};
+use super::tables::FileTable;
 use super::{Planner, has_dead_letters, patterns};
 use crate::carrier::carrier;
-use crate::plan::{
-    EdgeLeaf, EdgePlan, EdgeRows, FileSplit, FilesLeaf, FilesPlan, Leaf, NodeWork, Part, Source,
-    SqlPlan, SqlVariant,
-};
+use crate::plan::{EdgeLeaf, EdgePlan, EdgeRows, Leaf, NodeWork, Source, SqlPlan, SqlVariant};
+use crate::sql_task::build_bytes;
 use crate::untrusted::guarded;
 
 /// Advice for whoever names a table that is not there.
@@ -41,21 +40,22 @@ pub(super) struct SqlWork<'a> {
 }
 
 /// Rows of a table.
-enum Origin {
-    Files {
-        name: String,
-        format: InputFormat,
-        bad_records: BadRecords,
-        listed: Listed,
-    },
+pub(super) enum Origin {
+    Files(Box<FileTable>),
     Rows(Outlet),
 }
 
 impl Origin {
-    fn schema(&self) -> &SchemaRef {
+    fn table(&self, name: String) -> Table {
         match self {
-            Self::Files { listed, .. } => &listed.schema,
-            Self::Rows(outlet) => &outlet.schema,
+            Self::Files(files) => files.table(name),
+            Self::Rows(outlet) => Table {
+                name,
+                schema: Arc::clone(&outlet.schema),
+                rows: None,
+                bytes: None,
+                columns: Vec::new(),
+            },
         }
     }
 }
@@ -71,9 +71,7 @@ impl Planner<'_> {
             problem.detail = format!("stage `{}`: {}", stage.name, problem.detail);
             problem
         };
-        let session = self.session.clone();
-        let parsed = guarded(async { session.parse(work.sql) }).await;
-        let statement = parsed.map_err(gave_up).flatten().map_err(of_stage)?;
+        let statement = self.parse(work.sql).await.map_err(of_stage)?;
         let names = statement.tables();
         if let Some(unread) = work.from.iter().find(|name| !names.contains(name)) {
             let mut detail = format!(
@@ -86,47 +84,70 @@ impl Planner<'_> {
             return Err(of_stage(Problem::new(ErrorCode::InvalidJob, detail)));
         }
         let functions = self.sql_functions(stage, &statement).map_err(of_stage)?;
-        let session = functions.session(&session).map_err(of_stage)?;
+        let session = functions.session(&self.session).map_err(of_stage)?;
+        let read = self.tables(&work, names, outlets).map_err(of_stage)?;
+        let planned = self.plan_sql(&session, stage, statement, read, work.partitions);
+        let planned = planned.await;
+        self.usage.extend(functions.usage());
+        let (planned, origins) = planned.map_err(of_stage)?;
+        self.add_sql(stage, planned, &origins, &functions)
+            .map_err(of_stage)
+    }
+
+    pub(super) async fn parse(&self, sql: &str) -> Result<Statement, Problem> {
+        let parsed = guarded(async { self.session.parse(sql) }).await;
+        parsed.map_err(gave_up).flatten()
+    }
+
+    /// Finds the rows of tables by name, as far as they are there.
+    pub(super) fn tables(
+        &mut self,
+        work: &SqlWork<'_>,
+        names: Vec<String>,
+        outlets: &BTreeMap<&str, Outlet>,
+    ) -> Result<(Vec<Table>, Vec<Origin>), Problem> {
         let (mut tables, mut origins) = (Vec::new(), Vec::new());
         for name in names {
-            let origin = self.origin(&work, &name, outlets).map_err(of_stage)?;
-            let Some(origin) = origin else { continue };
-            let bytes = match &origin {
-                Origin::Files { listed, .. } => Some(listed.bytes),
-                Origin::Rows(_) => None,
+            let Some(origin) = self.origin(work, &name, outlets)? else {
+                continue;
             };
-            let schema = Arc::clone(origin.schema());
-            tables.push(Table {
-                name,
-                schema,
-                rows: None,
-                bytes,
-            });
+            tables.push(origin.table(name));
             origins.push(origin);
         }
+        Ok((tables, origins))
+    }
+
+    /// Plans a statement over its tables and cuts it.
+    pub(super) async fn plan_sql(
+        &self,
+        session: &Session,
+        stage: &StageSpec,
+        statement: Statement,
+        (tables, origins): (Vec<Table>, Vec<Origin>),
+        partitions: Option<u32>,
+    ) -> Result<(Vec<SqlStage>, Vec<Origin>), Problem> {
         // The size of what other stages make of the inputs is not known.
         let read_bytes = origins.iter().map(|origin| match origin {
-            Origin::Files { listed, .. } => Some(listed.bytes),
+            Origin::Files(files) => Some(files.bytes()),
             Origin::Rows(_) => None,
         });
         let read_bytes = read_bytes.sum::<Option<u64>>().unwrap_or(self.input_bytes);
         let options = Options {
-            tasks: work.partitions.unwrap_or_else(|| partitions_of(read_bytes)),
+            tasks: partitions.unwrap_or_else(|| partitions_of(read_bytes)),
             broadcast: true,
-            hash_joins: true,
+            build_bytes: build_bytes(stage.limits.memory_bytes),
             started_ms: self.request.started_ms,
         };
         let is_known = tables.len() == statement.tables().len();
-        let planned = guarded(Box::pin(session.plan(statement, tables, &options))).await;
-        self.usage.extend(functions.usage());
-        let planned = planned.map_err(gave_up).flatten().map_err(|mut problem| {
+        let planned = session.plan(statement, tables, &options);
+        let planned = guarded(Box::pin(planned)).await.map_err(gave_up);
+        let planned = planned.flatten().map_err(|mut problem| {
             if !is_known {
                 problem.detail += NO_SUCH_TABLE;
             }
-            of_stage(problem)
+            problem
         })?;
-        self.add_sql(stage, planned, &origins, &functions)
-            .map_err(of_stage)
+        Ok((planned, origins))
     }
 
     /// Finds the rows of a table: an input or a stage that the stage names, or files. Nothing if the name is
@@ -140,29 +161,23 @@ impl Planner<'_> {
         let is_named = work.from.iter().any(|from| from == name);
         let inputs = self.request.spec.inputs.iter().filter(|_| is_named);
         let mut inputs = inputs.filter(|input| input.name == name && !has_dead_letters(input));
-        let input = match inputs.next() {
-            Some(input) => input.clone(),
+        let files = match inputs.next() {
+            Some(input) => FileTable::of_input(input)?,
             None => match outlets.get(name).filter(|_| is_named) {
                 Some(outlet) => return Ok(Some(Origin::Rows(outlet.clone()))),
                 None => match file_input(name, work.folder)? {
-                    Some(input) => input,
+                    Some(input) => FileTable::of_path(&input)?,
                     None => return Ok(None),
                 },
             },
         };
-        let listed = list(&input)?;
-        self.count(&input, listed.bytes);
-        self.note_columns(name, &listed.schema);
-        Ok(Some(Origin::Files {
-            name: input.name,
-            format: input.format,
-            bad_records: input.bad_records,
-            listed,
-        }))
+        self.count(&files.input, files.bytes());
+        self.note_columns(name, &files.schema);
+        Ok(Some(Origin::Files(Box::new(files))))
     }
 
     /// Adds the stages that a statement was cut into. Rows come out of the last one.
-    fn add_sql(
+    pub(super) fn add_sql(
         &mut self,
         stage: &StageSpec,
         planned: Vec<SqlStage>,
@@ -200,6 +215,12 @@ impl Planner<'_> {
                 functions: functions.plans(&one.functions),
             };
             let edge = edge_of(one.out, &schema);
+            let text = SqlText {
+                base,
+                operators: one.operators,
+                keys: one.keys,
+            };
+            self.sql_texts.insert(self.stages.len(), text);
             let mut draft = draft(stage, name, source, one.n_tasks, edge);
             draft.deterministic = functions.are_deterministic(&one.functions);
             self.stages.push(draft);
@@ -245,25 +266,14 @@ impl Planner<'_> {
             LeafPlan::Scan {
                 table,
                 columns,
+                filters,
                 limit,
                 tasks,
             } => match &origins[*table] {
-                Origin::Files {
-                    name,
-                    format,
-                    bad_records,
-                    listed,
-                } => {
+                Origin::Files(files) => {
                     let limit = limit.map(|limit| limit as u64);
-                    Leaf::Files(files_leaf(
-                        name,
-                        format,
-                        bad_records,
-                        listed,
-                        columns.as_deref(),
-                        limit,
-                        *tasks,
-                    )?)
+                    let columns = columns.as_deref();
+                    Leaf::Files(files.leaf(columns, filters, limit, *tasks)?)
                 }
                 Origin::Rows(outlet) => self.rows_leaf(outlet, columns.as_deref(), *tasks)?,
             },
@@ -339,79 +349,16 @@ fn draft(
     }
 }
 
-fn files_leaf(
-    name: &str,
-    format: &InputFormat,
-    bad_records: &BadRecords,
-    listed: &Listed,
+pub(super) fn projected(
+    schema: &SchemaRef,
     columns: Option<&[usize]>,
-    limit: Option<u64>,
-    tasks: TaskRange,
-) -> Result<FilesLeaf, Problem> {
-    let schema = projected(&listed.schema, columns)?;
-    // Formats that tell columns apart are read by column.
-    let by_column = matches!(
-        format,
-        InputFormat::Parquet { .. } | InputFormat::Arrow { .. }
-    );
-    let (read, columns) = match columns {
-        Some(_) if by_column => (Arc::clone(&schema), None),
-        columns => (Arc::clone(&listed.schema), columns.map(<[usize]>::to_vec)),
-    };
-    Ok(FilesLeaf {
-        slices: slices(&listed.splits, tasks.count),
-        files: FilesPlan {
-            input: name.to_owned(),
-            format: format.clone(),
-            schema: read,
-            splits: listed.splits.clone(),
-            bad_records: bad_records.clone(),
-            dead_letters: None,
-        },
-        tasks,
-        columns,
-        limit,
-        schema,
-    })
-}
-
-fn projected(schema: &SchemaRef, columns: Option<&[usize]>) -> Result<SchemaRef, Problem> {
+) -> Result<SchemaRef, Problem> {
     let Some(columns) = columns else {
         return Ok(Arc::clone(schema));
     };
     let projected = schema.project(columns);
     let projected = projected.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()));
     Ok(Arc::new(projected?))
-}
-
-/// Starts of the splits of each task, and the end of the last ones: shares of about as many bytes, in order.
-fn slices(splits: &[FileSplit], n_tasks: u32) -> Vec<u32> {
-    let mut n_of: BTreeMap<&str, u64> = BTreeMap::new();
-    for split in splits {
-        *n_of.entry(&split.path).or_default() += 1;
-    }
-    let bytes = |split: &FileSplit| match split.part {
-        Part::Bytes { start, end } => (end - start).max(1),
-        // Splits of one file are about alike.
-        Part::Whole | Part::RowGroups { .. } => (split.file_bytes / n_of[&*split.path]).max(1),
-    };
-    let total: u128 = splits.iter().map(|split| u128::from(bytes(split))).sum();
-    let mut starts = vec![0];
-    let (mut end, mut before) = (0usize, 0u128);
-    for task in 1..=u128::from(n_tasks) {
-        // A split belongs to the task in whose share its middle lies.
-        while let Some(split) = splits.get(end)
-            && (2 * before + u128::from(bytes(split))) * u128::from(n_tasks) < 2 * total * task
-        {
-            before += u128::from(bytes(split));
-            end += 1;
-        }
-        starts.push(small(end));
-    }
-    if let Some(last) = starts.last_mut() {
-        *last = small(splits.len());
-    }
-    starts
 }
 
 /// The columns of a statement as other stages, functions and outputs know them.

@@ -24,7 +24,7 @@ use crate::plan::FunctionPlan;
 use crate::schema;
 
 /// The functions of one statement, by their positions in it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SqlFunctions(Arc<Vec<SqlFunction>>);
 
 struct SqlFunction {

@@ -33,6 +33,7 @@ impl Planner<'_> {
             schema,
             splits,
             bytes,
+            ..
         } = list(input)?;
         self.count(input, bytes);
         let n_tasks = u32::try_from(splits.len()).ok().filter(|n| *n <= TASKS_MAX);
@@ -232,7 +233,8 @@ impl Planner<'_> {
         outputs::check_columns(output, schema)?;
         Ok(SinkPlan {
             output: output.name.clone(),
-            folder: output.path.clone(),
+            folder: output.path().unwrap_or_default().to_owned(),
+            max_kept_bytes: output.max_kept_bytes(),
             stage: output.from.clone(),
             format: output.format,
             partition_by: outputs::partition_columns(output, schema)?,

@@ -10,19 +10,18 @@ use arrow::compute::{and, cast_with_options, filter_record_batch, or};
 use arrow::datatypes::{DataType, Float64Type, TimeUnit};
 use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
-use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use weft_core::job::{Comparison, Operator};
 use weft_core::{ErrorCode, Problem};
 use weft_sandbox::type_name;
 
 use super::EXACT;
-use crate::untrusted::decode;
+use super::prune::Bounds;
 
 type Bound = Scalar<ArrayRef>;
 
 /// A comparison with a value of the column's type. Null passes none, and NaN passes `!=` alone.
 #[derive(Debug, Clone)]
-struct Condition {
+pub(super) struct Condition {
     /// Position among the file's columns.
     column: usize,
     operator: Operator,
@@ -69,6 +68,16 @@ fn is_rounded(text: &str, data_type: &DataType, value: &Bound) -> bool {
 }
 
 impl Condition {
+    /// A comparison of any column with a value, which is not a float.
+    pub(super) fn of_value(operator: Operator, value: Bound) -> Self {
+        Self {
+            column: 0,
+            operator,
+            value: (value.clone(), value),
+            range: None,
+        }
+    }
+
     fn new(column: usize, data_type: &DataType, wanted: &Comparison) -> Result<Self, String> {
         let unfit = |_| {
             let expected = type_name(data_type);
@@ -122,7 +131,11 @@ impl Condition {
     }
 
     /// False for each row group in which no row can pass, going by its least and largest value; null where these tell nothing.
-    fn may_pass(&self, least: &ArrayRef, most: &ArrayRef) -> Result<BooleanArray, ArrowError> {
+    pub(super) fn may_pass(
+        &self,
+        least: &ArrayRef,
+        most: &ArrayRef,
+    ) -> Result<BooleanArray, ArrowError> {
         let may_pass = self.between(least, most)?;
         let Some((infinitely_small, infinitely_large)) = &self.range else {
             return Ok(may_pass);
@@ -185,34 +198,14 @@ impl Filter {
         path: &str,
         metadata: &ArrowReaderMetadata,
     ) -> Result<Vec<bool>, Problem> {
-        let groups = metadata.metadata().row_groups();
-        let mut read = vec![true; groups.len()];
+        let mut read = vec![true; metadata.metadata().num_row_groups()];
         for condition in &self.0 {
-            let judged = decode(|| {
-                let name = metadata.schema().field(condition.column).name();
-                let statistics = StatisticsConverter::try_new(
-                    name,
-                    metadata.schema(),
-                    metadata.parquet_schema(),
-                )?;
-                let (least, most) = (
-                    statistics.row_group_mins(groups)?,
-                    statistics.row_group_maxes(groups)?,
-                );
-                let passes = condition.may_pass(&least, &most)?;
-                let column = statistics.parquet_column_index();
-                Ok::<_, parquet::errors::ParquetError>((passes, column))
-            });
-            let judged = judged.map_err(|panic| super::parquet::broken(path, &panic))?;
+            let bounds = Bounds::of(path, metadata, condition.column)?;
+            let judged = bounds.may_fulfil(condition);
             let judged = judged.map_err(|error| super::parquet::broken(path, &error))?;
-            let (judged, column) = judged;
-            for ((read, judged), group) in read.iter_mut().zip(judged.iter()).zip(groups) {
-                let statistics = column.and_then(|column| group.column(column).statistics());
-                // Old writers compared texts and unsigned numbers as if they were signed.
-                let trusted = statistics.is_some_and(|found| !found.is_min_max_deprecated());
-                // Where nothing is known, rows may pass.
-                *read &= !(trusted && judged == Some(false));
-            }
+            read.iter_mut()
+                .zip(judged)
+                .for_each(|(read, judged)| *read &= judged);
         }
         Ok(read)
     }

@@ -72,7 +72,8 @@ fn fields(columns: &[ColumnSpec]) -> Fields {
     columns.iter().map(field).collect()
 }
 
-fn declared(columns: &[ColumnSpec]) -> SchemaRef {
+/// The columns that somebody names, each of which may hold null.
+pub(crate) fn declared(columns: &[ColumnSpec]) -> SchemaRef {
     Arc::new(Schema::new(fields(columns)))
 }
 

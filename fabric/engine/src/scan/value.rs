@@ -77,7 +77,7 @@ pub(super) fn float32(text: &str) -> Option<f32> {
 }
 
 /// Days since 1970 of an ISO date, `YYYY-MM-DD`; years of other than four digits have a sign.
-pub(super) fn date32(text: &str) -> Option<i32> {
+pub(crate) fn date32(text: &str) -> Option<i32> {
     let year_bytes = text.len().checked_sub("-MM-DD".len())?;
     let (year, rest) = text.split_at_checked(year_bytes)?;
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

@@ -65,6 +65,7 @@ fn plan(folder: &Path, source: Option<EdgeRef>) -> StagePlan {
         sinks: vec![SinkPlan {
             output: "out".into(),
             folder: folder.to_str().expect("a plain name").into(),
+            max_kept_bytes: None,
             stage: "reader".into(),
             format: OutputFormat::Csv,
             partition_by: Vec::new(),

@@ -10,7 +10,7 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tpchgen::generators as g;
 use tpchgen_arrow as a;
-use weft_sql::Table;
+use weft_sql::{Table, TableColumn};
 
 /// A table with all of its rows.
 #[derive(Debug)]
@@ -34,11 +34,16 @@ impl Data {
     pub(crate) fn table(&self) -> Table {
         let bytes = self.batches.iter().map(RecordBatch::get_array_memory_size);
         let rows = self.batches.iter().map(RecordBatch::num_rows);
+        let column = TableColumn {
+            prunes: true,
+            ..TableColumn::default()
+        };
         Table {
             name: self.name.to_owned(),
             schema: Arc::clone(&self.schema),
             rows: Some(rows.sum::<usize>() as u64),
             bytes: Some(bytes.sum::<usize>() as u64),
+            columns: vec![column; self.schema.fields().len()],
         }
     }
 }

@@ -99,7 +99,7 @@ impl Desk {
 
     fn run(&self, sql: &str, options: &Options) -> Result<Vec<RecordBatch>, Problem> {
         let functions = Arc::clone(&self.native) as Arc<dyn Functions>;
-        run_with(&self.session, &SMALL, sql, options, Some(functions))
+        run_with(&self.session, &SMALL, sql, options, functions)
     }
 
     #[track_caller]
@@ -180,11 +180,9 @@ fn constants_are_computed_in_tasks() {
     let desk = Desk::new();
     let sql = "SELECT math.twice(21) AS x, id FROM t WHERE math.twice(1) = 2";
     let (_, stages) = plan(&desk.session, &SMALL, sql, &options(1, true)).expect("a plan");
-    assert!(
-        stages[0].text.contains("math.twice(21)"),
-        "{}",
-        stages[0].text
-    );
+    let mut lines = stages[0].operators.iter();
+    let calls = lines.any(|line| line.text.contains("math.twice(21)"));
+    assert!(calls, "{:?}", stages[0].operators);
     assert_eq!(stages[0].functions.iter().collect::<Vec<_>>(), [&0]);
     assert_eq!(desk.native.doubled.load(Ordering::Relaxed), 0);
     let rows = desk.rows(sql);

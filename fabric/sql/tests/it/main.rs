@@ -1,10 +1,14 @@
 //! SQL planned, cut, encoded, decoded and run in memory, against DataFusion in one process.
 
 mod data;
+mod explain;
+mod filters;
 mod functions;
+mod joins;
 mod memory;
 mod plans;
 mod refusals;
 mod runner;
+mod stop;
 mod tpch;
 mod traps;

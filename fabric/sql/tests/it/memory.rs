@@ -7,7 +7,7 @@ use datafusion::execution::memory_pool::MemoryConsumer;
 use weft_sql::{Account, fair_pool};
 
 #[derive(Debug)]
-struct Limited {
+pub(crate) struct Limited {
     used: AtomicU64,
     limit: u64,
 }
@@ -31,7 +31,7 @@ impl Account for Limited {
     }
 }
 
-fn account(limit: u64) -> Arc<Limited> {
+pub(crate) fn account(limit: u64) -> Arc<Limited> {
     Arc::new(Limited {
         used: AtomicU64::new(0),
         limit,
@@ -78,4 +78,20 @@ fn operators_that_spill_share_evenly() {
     sort.try_grow(501).expect_err("half is its share");
     sort.try_grow(500).expect("its share");
     group.try_grow(500).expect("the other share");
+}
+
+#[test]
+fn sorts_that_merge_share_evenly() {
+    let pool = fair_pool(account(1_000), 1_000);
+    let merge = |partition: u32| {
+        let name = format!("ExternalSorterMerge[{partition}]");
+        MemoryConsumer::new(name).register(&pool)
+    };
+    let alone = merge(0);
+    alone.try_grow(600).expect("there is no other");
+    alone.free();
+    let other = merge(1);
+    alone.try_grow(501).expect_err("half is its share");
+    alone.try_grow(500).expect("its share");
+    other.try_grow(500).expect("the other share");
 }

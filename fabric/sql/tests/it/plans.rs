@@ -21,7 +21,7 @@ fn plans_belong_to_a_version_of_datafusion() {
 fn one_task_needs_one_stage() {
     let sql = "SELECT k, count(*) FROM t GROUP BY k ORDER BY 2 LIMIT 3";
     let stages = stages(sql, 1);
-    assert_eq!(stages.len(), 1, "{}", stages[0].text);
+    assert_eq!(stages.len(), 1, "{:?}", stages[0].operators);
     assert_eq!((stages[0].n_tasks, stages[0].out), (1, Out::Result));
 }
 

@@ -1,6 +1,7 @@
 //! Runs stages one after the other in memory: every task decodes its plan and runs it alone, as in an executor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -8,7 +9,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::memory_pool::UnboundedMemoryPool;
+use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use weft_core::Problem;
 use weft_protocol::{ReadMode, TaskRange};
@@ -17,6 +18,7 @@ use weft_sql::{
 };
 
 use crate::data::{Data, block_on};
+use crate::filters::may_pass;
 
 /// Rows of a stage: by task, by partition, in order.
 type Written = Vec<Vec<Vec<RecordBatch>>>;
@@ -25,12 +27,20 @@ pub(crate) fn options(tasks: u32, broadcast: bool) -> Options {
     Options {
         tasks,
         broadcast,
-        hash_joins: true,
+        build_bytes: u64::MAX,
         started_ms: 1_700_000_000_000,
     }
 }
 
-/// Tests that call `check` with 1, 3 and 8 tasks, with broadcast and without.
+/// The same with merge joins only.
+pub(crate) fn merging(tasks: u32) -> Options {
+    Options {
+        build_bytes: 0,
+        ..options(tasks, false)
+    }
+}
+
+/// Tests that call `check` with 1, 3 and 8 tasks, with broadcast and without, and with merge joins.
 macro_rules! at_all_widths {
     () => {
         #[test]
@@ -57,6 +67,21 @@ macro_rules! at_all_widths {
         #[test]
         fn eight_tasks_without_broadcast() {
             check(options(8, false));
+        }
+
+        #[test]
+        fn one_task_that_merges() {
+            check(merging(1));
+        }
+
+        #[test]
+        fn three_tasks_that_merge() {
+            check(merging(3));
+        }
+
+        #[test]
+        fn eight_tasks_that_merge() {
+            check(merging(8));
         }
     };
 }
@@ -85,7 +110,9 @@ pub(crate) fn run(
     sql: &str,
     options: &Options,
 ) -> Result<Vec<RecordBatch>, Problem> {
-    run_with(session, data, sql, options, None)
+    let unbounded = || Arc::new(UnboundedMemoryPool::default()) as Arc<dyn MemoryPool>;
+    let (rows, _) = run_within(session, data, sql, options, &unbounded)?;
+    Ok(rows)
 }
 
 /// The same with functions of components, which the session knows as well.
@@ -94,8 +121,33 @@ pub(crate) fn run_with(
     data: &'static [Data],
     sql: &str,
     options: &Options,
-    functions: Option<Arc<dyn Functions>>,
+    functions: Arc<dyn Functions>,
 ) -> Result<Vec<RecordBatch>, Problem> {
+    let unbounded = || Arc::new(UnboundedMemoryPool::default()) as Arc<dyn MemoryPool>;
+    let (rows, _) = run_all(session, data, sql, options, &unbounded, Some(functions))?;
+    Ok(rows)
+}
+
+/// Runs a statement whose tasks have a pool each. Returns its rows, and how often tasks started over.
+pub(crate) fn run_within(
+    session: &Session,
+    data: &'static [Data],
+    sql: &str,
+    options: &Options,
+    pool: &dyn Fn() -> Arc<dyn MemoryPool>,
+) -> Result<(Vec<RecordBatch>, usize), Problem> {
+    run_all(session, data, sql, options, pool, None)
+}
+
+fn run_all(
+    session: &Session,
+    data: &'static [Data],
+    sql: &str,
+    options: &Options,
+    pool: &dyn Fn() -> Arc<dyn MemoryPool>,
+    functions: Option<Arc<dyn Functions>>,
+) -> Result<(Vec<RecordBatch>, usize), Problem> {
+    let n_restarts = Arc::new(AtomicUsize::new(0));
     let (tables, stages) = plan(session, data, sql, options)?;
     check(&stages);
     let spill = tempfile::tempdir().expect("a folder for spilling");
@@ -109,9 +161,10 @@ pub(crate) fn run_with(
                 tables: tables.clone(),
                 written: written.clone(),
                 functions: functions.clone(),
+                n_restarts: Arc::clone(&n_restarts),
             };
             let memory = TaskMemory {
-                pool: Arc::new(UnboundedMemoryPool::default()),
+                pool: pool(),
                 spill_folder: spill.path().to_owned(),
             };
             tasks.push(block_on(run_task(session, stage, task, sources, memory))?);
@@ -119,7 +172,8 @@ pub(crate) fn run_with(
         written.push(Arc::new(tasks));
     }
     let result = written.last().expect("a statement has a stage");
-    Ok(result.iter().flatten().flatten().cloned().collect())
+    let rows = result.iter().flatten().flatten().cloned().collect();
+    Ok((rows, n_restarts.load(Ordering::Relaxed)))
 }
 
 /// Checks what the control plane checks: ranges of tasks, and readers that fit what is written.
@@ -261,6 +315,7 @@ struct TaskSources {
     tables: Vec<&'static Data>,
     written: Vec<Arc<Written>>,
     functions: Option<Arc<dyn Functions>>,
+    n_restarts: Arc<AtomicUsize>,
 }
 
 impl TaskSources {
@@ -278,6 +333,7 @@ impl TaskSources {
         let LeafPlan::Scan {
             table,
             columns,
+            filters,
             limit,
             ..
         } = leaf
@@ -288,7 +344,8 @@ impl TaskSources {
         let slice = &batches[batches.len() * place / n..batches.len() * (place + 1) / n];
         let mut left = limit.unwrap_or(usize::MAX);
         let mut read = Vec::new();
-        for batch in slice {
+        let wanted = |batch: &&RecordBatch| filters.iter().all(|filter| may_pass(batch, filter));
+        for batch in slice.iter().filter(wanted) {
             let batch = batch.slice(0, batch.num_rows().min(left));
             left -= batch.num_rows();
             read.push(match columns {
@@ -301,6 +358,10 @@ impl TaskSources {
 }
 
 impl Sources for TaskSources {
+    fn check(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn functions(&self) -> Option<Arc<dyn Functions>> {
         self.functions.clone()
     }
@@ -314,6 +375,10 @@ impl Sources for TaskSources {
             } => self.written[*stage].len(),
             _ => 1,
         }
+    }
+
+    fn start_over(&self) {
+        self.n_restarts.fetch_add(1, Ordering::Relaxed);
     }
 
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {

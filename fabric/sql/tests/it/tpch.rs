@@ -2,10 +2,13 @@
 
 use std::sync::LazyLock;
 
+use arrow::array::RecordBatch;
+use weft_core::Problem;
 use weft_sql::{Options, Session};
 
 use crate::data::{TPCH, block_on, plain_context};
-use crate::runner::{at_all_widths, options, run, sorted};
+use crate::joins::{OF_PARTITION, no_builds};
+use crate::runner::{at_all_widths, merging, options, run, run_within, sorted};
 
 /// Text of a query, from 1 to 22.
 fn query(number: usize) -> String {
@@ -24,9 +27,13 @@ static EXPECTED: LazyLock<Vec<Vec<Vec<String>>>> = LazyLock::new(|| {
 
 fn check(options: Options) {
     let session = Session::new();
+    check_by(&options, &|sql| run(&session, &TPCH, sql, &options));
+}
+
+fn check_by(options: &Options, run: &dyn Fn(&str) -> Result<Vec<RecordBatch>, Problem>) {
     let mut faults = Vec::new();
     for (number, expected) in (1..).zip(EXPECTED.iter()) {
-        match run(&session, &TPCH, &query(number), &options) {
+        match run(&query(number)) {
             Ok(rows) if sorted(&rows) == *expected => {}
             Ok(rows) => {
                 let n: usize = rows.iter().map(|batch| batch.num_rows()).sum();
@@ -36,6 +43,17 @@ fn check(options: Options) {
         }
     }
     assert!(faults.is_empty(), "{options:?}\n{}", faults.join("\n"));
+}
+
+#[test]
+fn tasks_that_start_over() {
+    let session = Session::new();
+    let options = options(3, false);
+    let pool = || no_builds(OF_PARTITION);
+    check_by(&options, &|sql| {
+        let (rows, _) = run_within(&session, &TPCH, sql, &options, &pool)?;
+        Ok(rows)
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use weft_core::Problem;
 use weft_sql::{Options, Session};
 
 use crate::data::{SMALL, block_on, plain_context};
-use crate::runner::{at_all_widths, options, run, sorted, text};
+use crate::runner::{at_all_widths, merging, options, run, sorted, text};
 
 const TRAPS: &str = include_str!("../traps.sql");
 
@@ -52,11 +52,3 @@ fn check(options: Options) {
 }
 
 at_all_widths!();
-
-#[test]
-fn three_tasks_that_merge() {
-    check(Options {
-        hash_joins: false,
-        ..options(3, false)
-    });
-}

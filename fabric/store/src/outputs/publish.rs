@@ -52,7 +52,7 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     let sum = |of: fn(&SinkFile) -> u64| output.files.iter().map(of).sum();
     Ok(PublishedOutput {
         name: output.name.clone(),
-        uri: output.folder.clone(),
+        uri: (!output.is_kept).then(|| output.folder.clone()),
         files: output.files.len() as u64,
         rows: sum(|file| file.rows),
         bytes: sum(|file| file.bytes),

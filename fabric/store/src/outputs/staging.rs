@@ -14,6 +14,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_core::JobId;
 use weft_protocol::SinkFile;
@@ -51,7 +53,7 @@ pub struct StagedFile {
     path: PathBuf,
     name: String,
     file: io::BufWriter<File>,
-    bytes: u64,
+    bytes: Arc<AtomicU64>,
     hash: Xxh3,
 }
 
@@ -66,9 +68,14 @@ impl StagedFile {
             path,
             name: name.to_owned(),
             file: io::BufWriter::with_capacity(1 << 16, file),
-            bytes: 0,
+            bytes: Arc::default(),
             hash: Xxh3::new(),
         })
+    }
+
+    /// Bytes that were written so far, for those who have handed the file to an encoder.
+    pub fn written_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes)
     }
 
     /// Syncs the file and describes it. `published` is its name once it is published.
@@ -86,7 +93,7 @@ impl StagedFile {
             staged: self.name,
             name: published,
             rows,
-            bytes: self.bytes,
+            bytes: self.bytes.load(Ordering::Relaxed),
             xxh3,
         })
     }
@@ -95,7 +102,7 @@ impl StagedFile {
 impl Write for StagedFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.file.write(buffer)?;
-        self.bytes += written as u64;
+        self.bytes.fetch_add(written as u64, Ordering::Relaxed);
         self.hash.update(&buffer[..written]);
         Ok(written)
     }

@@ -25,6 +25,7 @@ fn output(folder: &Path, files: Vec<SinkFile>) -> ManifestOutput {
     ManifestOutput {
         name: "daily".into(),
         folder: folder.display().to_string(),
+        is_kept: false,
         format: "parquet".into(),
         schema: Vec::new(),
         files,

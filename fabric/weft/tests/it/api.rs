@@ -1,5 +1,7 @@
 //! The shapes of what the API answers, and the CLI on top of it.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::clock::{eventually, until_empty};
@@ -399,13 +401,21 @@ fn a_job_that_cannot_be_published_leaves_nothing() {
 
 #[test]
 fn an_executor_that_dies_while_it_is_idle_is_replaced() {
-    let (_place, server) = start(&Fixture::shared());
+    let (place, server) = start(&Fixture::shared());
+    let spill = place.data().join("spill");
     for _ in 0..3 {
         let executors = server.children("executor");
+        let of_killed = folder::names(&spill);
+        assert_eq!(of_killed.len(), 1, "{of_killed:?}");
+        fs::write(spill.join(&of_killed[0]).join("run-1"), "rows").expect("it writes");
         executors.iter().copied().for_each(kill);
         eventually("there is another executor", || {
             let now = server.children("executor");
             (now.len() == 1 && now != executors).then_some(())
+        });
+        eventually("what it spilled is gone", || {
+            let now = folder::names(&spill);
+            (now.len() == 1 && now != of_killed).then_some(())
         });
         job::run(&server, &job::noop(3));
     }

@@ -174,6 +174,7 @@ impl Node {
                 FromExecutor::Planned(PlanReply {
                     result,
                     columns: Vec::new(),
+                    texts: Vec::new(),
                     usage: vec![usage(&format!("plan-{job}-{}", random.next()))],
                     job,
                 })
@@ -181,7 +182,7 @@ impl Node {
             Doing::Publishing(job) => {
                 let output = PublishedOutput {
                     name: "out".into(),
-                    uri: "file:///out".into(),
+                    uri: Some("file:///out".into()),
                     files: 0,
                     rows: 0,
                     bytes: 0,
