@@ -1,4 +1,4 @@
-"""The functions of `hello` in Python, and a map that adds the greatest common divisor of two columns."""
+"""The functions of `hello` in Python, a map that adds the greatest common divisor of two columns, and a function for SQL."""
 
 from math import gcd as gcd_of
 
@@ -18,6 +18,14 @@ def greet(names, params):
 def gcd(a, b):
     """Adds a column `gcd`: the greatest common divisor of `a` and `b`, which must not be null."""
     return map(gcd_of, a, b)
+
+
+@weft.scalar
+def initials(name: str, most: int = 3) -> str:
+    """The first letters of the words of a name."""
+    if most < 1:
+        raise weft.Error(f"`{most}` letters are none")
+    return "".join(word[0] for word in name.split()[:most])
 
 
 @weft.task

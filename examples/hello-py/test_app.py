@@ -17,6 +17,12 @@ class HelloTest(TestCase):
         with self.assertRaisesRegex(Error, "column `b` is utf8, and must be int64"):
             testing.run_map(app.gcd, {"a int64": [], "b utf8": []})
 
+    def test_names_have_initials(self):
+        self.assertEqual(app.initials("Ada King Lovelace Byron"), "AKL")
+        self.assertEqual(testing.run_scalar(app.initials, ["Ada Lovelace", None, ""], [1, 2, 3]), ["A", None, ""])
+        with self.assertRaisesRegex(Error, "`0` letters are none"):
+            app.initials("Ada", 0)
+
     def test_tasks_answer(self):
         self.assertEqual(testing.run_task(app.echo, b"hi"), b"hi")
         self.assertEqual(testing.run_task(app.noop, b"hi"), b"")

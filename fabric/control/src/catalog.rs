@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use weft_core::job::FunctionRef;
+use weft_core::job::{FunctionRef, nearest};
 use weft_core::{Digest, ErrorCode, FunctionKind, FunctionRecord, PinnedFunction, Problem};
 
 /// Components whose names are compared with one that is not there.
@@ -158,7 +158,7 @@ impl Catalog {
                     None => {
                         let known = self.components.keys().map(String::as_str);
                         let known = known.take(SUGGESTIONS_MAX);
-                        let meant = weft_core::job::nearest(&parsed.component, known)
+                        let meant = nearest(&parsed.component, known)
                             .map_or_else(String::new, |meant| {
                                 format!(", or did you mean `{meant}`?")
                             });
@@ -178,11 +178,16 @@ impl Catalog {
                     .functions
                     .iter()
                     .map(|function| function.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join("`, `");
+                    .collect::<Vec<_>>();
+                let meant = nearest(&parsed.function, names.iter().copied());
+                let meant =
+                    meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
                 unknown(format!(
-                    "`{}` {} has no function `{}`; it has `{names}`",
-                    record.name, record.version, parsed.function
+                    "`{}` {} has no function `{}`; it has `{}`{meant}",
+                    record.name,
+                    record.version,
+                    parsed.function,
+                    names.join("`, `")
                 ))
             })?;
         if !kinds.contains(&function.kind) {

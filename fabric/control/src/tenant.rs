@@ -71,7 +71,11 @@ fn places(work: &Work) -> Vec<(&str, &'static [FunctionKind])> {
             });
             combine.chain(reduce).collect()
         }
-        Work::Sql { .. } | Work::Union { .. } => Vec::new(),
+        Work::Sql { functions, .. } => functions
+            .iter()
+            .map(|function| (function.as_str(), &[FunctionKind::Scalar][..]))
+            .collect(),
+        Work::Union { .. } => Vec::new(),
     }
 }
 

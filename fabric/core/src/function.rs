@@ -16,6 +16,8 @@ pub enum FunctionKind {
     CombineGroups,
     /// `task`: bytes in, bytes out.
     Task,
+    /// `scalars`: a column out, with a row for each row in. SQL statements call it.
+    Scalar,
 }
 
 impl FunctionKind {
@@ -26,6 +28,7 @@ impl FunctionKind {
             Self::ReduceGroups => "reduce",
             Self::CombineGroups => "combine",
             Self::Task => "task",
+            Self::Scalar => "scalar",
         }
     }
 }

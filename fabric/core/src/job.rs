@@ -8,6 +8,7 @@ mod decode_files;
 mod decode_stages;
 mod document;
 mod expand;
+mod sql_functions;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use decode::decode;
 pub use document::nearest;
 pub use expand::expand;
+pub use sql_functions::{MAX_SQL_FUNCTIONS, function_name, sql_functions};
 pub use stage::{StageSpec, Work};
 
 use crate::limits::Limits;

@@ -34,16 +34,44 @@ pub(crate) struct TaskEnvironment {
 /// The end of what has not ended.
 const ALIVE: u64 = u64::MAX;
 
+/// The time of a task, as if nobody had set the clock since it began.
+#[derive(Clone, Copy)]
+pub(crate) struct TaskClock {
+    unix_ns: u64,
+    monotonic_ns: u64,
+}
+
+impl TaskClock {
+    /// The time, in Unix nanoseconds.
+    pub(crate) fn unix_ns(self) -> u64 {
+        self.unix_ns + (monotonic_ns() - self.monotonic_ns)
+    }
+}
+
 impl TaskEnvironment {
     /// Starts a guest for `function`, not yet opened.
     pub(crate) async fn guest(&self, function: &FunctionPlan) -> Result<Guest, Problem> {
-        let component = self.components.get(&function.digest).ok_or_else(|| {
+        let component = self.component(function)?;
+        let settings = self.settings(function);
+        self.guest_lives(&function.label, true);
+        Guest::start(component, settings)
+            .await
+            .map_err(|fault| fault.problem(&function.label))
+    }
+
+    /// The component of a function. Errors: `Internal` if it is not loaded.
+    pub(crate) fn component(&self, function: &FunctionPlan) -> Result<&Arc<Component>, Problem> {
+        self.components.get(&function.digest).ok_or_else(|| {
             Problem::new(
                 ErrorCode::Internal,
                 format!("`{}` is not loaded", function.label),
             )
-        })?;
-        let settings = GuestSettings {
+        })
+    }
+
+    /// Settings of a guest for `function`.
+    pub(crate) fn settings(&self, function: &FunctionPlan) -> GuestSettings {
+        GuestSettings {
             label: function.label.clone(),
             account: Arc::clone(&self.account),
             cpu_limit_ns: function.limits.cpu_ms.saturating_mul(1_000_000),
@@ -53,11 +81,7 @@ impl TaskEnvironment {
             cancel: self.cancel.clone(),
             seed: self.plan.task_seed(self.task),
             started_ms: self.plan.started_ms,
-        };
-        self.guest_lives(&function.label, true);
-        Guest::start(component, settings)
-            .await
-            .map_err(|fault| fault.problem(&function.label))
+        }
     }
 
     /// What earlier guests of the function used: combiners come anew for every run.
@@ -89,10 +113,27 @@ impl TaskEnvironment {
         Ok(())
     }
 
+    /// The task's clock.
+    pub(crate) fn clock(&self) -> TaskClock {
+        let (unix_ns, monotonic_ns) = self.began_ns;
+        TaskClock {
+            unix_ns,
+            monotonic_ns,
+        }
+    }
+
     /// The time, in Unix nanoseconds, as if nobody had set the clock since the task began.
     pub(crate) fn unix_ns(&self) -> u64 {
-        let (unix_ns, monotonic_began_ns) = self.began_ns;
-        unix_ns + (monotonic_ns() - monotonic_began_ns)
+        self.clock().unix_ns()
+    }
+
+    /// Records the start of a guest of the function, which is about to be retired.
+    pub(crate) fn guest_began(&self, label: &str, began_ns: u64) {
+        lock(&self.guests).push(GuestTook {
+            function: label.to_owned(),
+            began_ns,
+            ended_ns: ALIVE,
+        });
     }
 
     /// Takes note that a guest of the function starts, or that it has ended.

@@ -35,6 +35,7 @@ mod scan;
 mod schema;
 mod sink;
 mod source;
+mod sql_functions;
 mod sql_source;
 mod sql_task;
 mod stream;

@@ -1,5 +1,6 @@
 //! The plan of one stage, as it lies in the store: only executors open it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arrow::datatypes::SchemaRef;
@@ -64,6 +65,9 @@ pub(crate) struct SqlPlan {
     pub(crate) schema: SchemaRef,
     /// Rows go on to functions, outputs and other stages, in types that those know.
     pub(crate) is_last: bool,
+    /// Functions of components that the plans call, by the positions that plans have of them.
+    #[serde(default)]
+    pub(crate) functions: BTreeMap<u32, FunctionPlan>,
 }
 
 /// A plan, as [`weft_sql::Session::open`] takes it, and the tasks that run it.

@@ -16,7 +16,7 @@ use weft_core::{ErrorCode, Problem, lock};
 use weft_protocol::{ObjectRef, ReadMode, StageContext, Sums};
 use weft_sandbox::{MemoryAccount, Reservation};
 use weft_shuffle::{ObjectReader, Segment};
-use weft_sql::{SortKeys, Sources, carried};
+use weft_sql::{Functions, SortKeys, Sources, carried};
 
 use crate::edge::out_of_memory;
 use crate::environment::TaskEnvironment;
@@ -24,6 +24,7 @@ use crate::plan::{EdgeLeaf, FilesLeaf, Leaf, Source, StagePlan};
 use crate::problems::internal;
 use crate::ranged::{RangedRows, RangedShare};
 use crate::scan::{Reader, Unknown};
+use crate::sql_functions::SqlFunctions;
 
 /// Files that a task warns of by name.
 const WARNED_FILES_MAX: usize = 20;
@@ -95,6 +96,7 @@ pub(crate) struct SqlSources {
     account: Arc<MemoryAccount>,
     cancel: CancellationToken,
     counts: Arc<Mutex<Counts>>,
+    functions: Arc<SqlFunctions>,
 }
 
 impl std::fmt::Debug for SqlSources {
@@ -108,6 +110,7 @@ impl SqlSources {
         environment: &TaskEnvironment,
         context: &Arc<StageContext>,
         reader: &ObjectReader,
+        functions: &Arc<SqlFunctions>,
     ) -> Arc<Self> {
         Arc::new(Self {
             plan: Arc::clone(&environment.plan),
@@ -117,6 +120,7 @@ impl SqlSources {
             account: Arc::clone(&environment.account),
             cancel: environment.cancel.clone(),
             counts: Arc::default(),
+            functions: Arc::clone(functions),
         })
     }
 
@@ -356,6 +360,10 @@ impl SqlSources {
 impl Sources for SqlSources {
     fn check(&self) -> Result<(), Problem> {
         check_cancel(&self.cancel)
+    }
+
+    fn functions(&self) -> Option<Arc<dyn Functions>> {
+        Some(Arc::clone(&self.functions) as Arc<dyn Functions>)
     }
 
     fn streams(&self, leaf: u32) -> usize {

@@ -13,6 +13,7 @@ use crate::environment::TaskEnvironment;
 use crate::flow::Flow;
 use crate::plan::{Source, SqlPlan};
 use crate::scan::conform;
+use crate::sql_functions::SqlFunctions;
 use crate::sql_source::SqlSources;
 use crate::untrusted::guarded;
 
@@ -57,6 +58,7 @@ impl SqlTask {
         environment: &TaskEnvironment,
         context: &Arc<StageContext>,
         reader: &ObjectReader,
+        functions: &Arc<SqlFunctions>,
     ) -> Result<Option<Self>, Problem> {
         let Source::Sql(sql) = &environment.plan.source else {
             return Ok(None);
@@ -70,7 +72,7 @@ impl SqlTask {
             );
             Problem::new(ErrorCode::Internal, detail)
         })?;
-        let sources = SqlSources::new(environment, context, reader);
+        let sources = SqlSources::new(environment, context, reader, functions);
         let account = Arc::new(TaskAccount(Arc::clone(&environment.account)));
         let memory = TaskMemory {
             pool: fair_pool(account, environment.account.limit_bytes() / OPERATORS_SHARE),

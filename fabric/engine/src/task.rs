@@ -28,6 +28,7 @@ use crate::running_guest::RunningGuest;
 use crate::scan::{self, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
+use crate::sql_functions::SqlFunctions;
 use crate::sql_task::SqlTask;
 
 /// A task with all that its stage holds ready for it.
@@ -71,7 +72,7 @@ impl TaskRun {
         };
         let environment = self.environment(&began);
         let mut progress = Progress::default();
-        let result = self.work(&environment, &mut progress).await;
+        let result = self.with_functions(&environment, &mut progress).await;
         let log = self.write_log(&environment.log).await;
         let usage = self.usage(&began, &environment, progress.own);
         let cancelled = environment.cancel.is_cancelled();
@@ -185,9 +186,22 @@ impl TaskRun {
         }
     }
 
+    /// Works with the functions that SQL calls, whose guests live as long as the plan and the edges that it feeds.
+    async fn with_functions(
+        &self,
+        environment: &TaskEnvironment,
+        progress: &mut Progress,
+    ) -> Result<(), Problem> {
+        let functions = SqlFunctions::new(environment)?;
+        let result = self.work(environment, &functions, progress).await;
+        functions.retire(environment);
+        result
+    }
+
     async fn work(
         &self,
         environment: &TaskEnvironment,
+        functions: &Arc<SqlFunctions>,
         progress: &mut Progress,
     ) -> Result<(), Problem> {
         if let Some(NodeWork::Task(function)) = self.plan.nodes.first().map(|node| &node.work) {
@@ -201,7 +215,7 @@ impl TaskRun {
             &self.spill_folder,
         )));
         let (context, reader) = (&self.context, &self.reader);
-        let sql = SqlTask::open(&self.session, environment, context, reader).await?;
+        let sql = SqlTask::open(&self.session, environment, context, reader, functions).await?;
         let edges = self.edges(&segments, sql.as_ref())?;
         let mut flow = Flow::open(environment, edges, self.sinks()?).await?;
         match sql {

@@ -16,6 +16,7 @@ pub(crate) struct DirectExports {
     pub(crate) mapper: Option<direct::exports::weft::fabric::mapper::GuestIndices>,
     pub(crate) reducer: Option<direct::exports::weft::fabric::reducer::GuestIndices>,
     pub(crate) task: Option<direct::exports::weft::fabric::task::GuestIndices>,
+    pub(crate) scalars: Option<direct::exports::weft::fabric::scalars::GuestIndices>,
 }
 
 pub(crate) struct FiberExports {
@@ -23,6 +24,7 @@ pub(crate) struct FiberExports {
     pub(crate) mapper: Option<fiber::exports::weft::fabric::mapper::GuestIndices>,
     pub(crate) reducer: Option<fiber::exports::weft::fabric::reducer::GuestIndices>,
     pub(crate) task: Option<fiber::exports::weft::fabric::task::GuestIndices>,
+    pub(crate) scalars: Option<fiber::exports::weft::fabric::scalars::GuestIndices>,
 }
 
 pub(crate) enum Exports {
@@ -64,12 +66,16 @@ pub(crate) fn linker(engine: &Engine, wasi: bool) -> wasmtime::Result<Linker<Hos
 
 macro_rules! exports {
     ($module:ident, $kind:ident, $pre:expr) => {{
-        use crate::bindings::$module::exports::weft::fabric::{functions, mapper, reducer, task};
+        use crate::bindings::$module::exports::weft::fabric::{
+            functions, mapper, reducer, scalars, task,
+        };
         $kind {
             functions: functions::GuestIndices::new($pre)?,
             mapper: mapper::GuestIndices::new($pre).ok(),
             reducer: reducer::GuestIndices::new($pre).ok(),
             task: task::GuestIndices::new($pre).ok(),
+            // Components of earlier SDKs have none.
+            scalars: scalars::GuestIndices::new($pre).ok(),
         }
     }};
 }

@@ -52,6 +52,9 @@ pub enum Fault {
     /// The component does not export what is asked of it.
     #[error("the component does not export `weft:fabric/{0}`")]
     NotExported(&'static str),
+    /// The function waited where it must not.
+    #[error("the function waited, which functions in SQL cannot; it must not sleep")]
+    Waited,
     /// The job was cancelled.
     #[error("the task was cancelled")]
     Cancelled,
@@ -143,7 +146,7 @@ impl Fault {
     pub fn problem(&self, function: &str) -> Problem {
         let code = match self {
             Fault::Trapped(_) => ErrorCode::GuestTrap,
-            Fault::Failed(_) => ErrorCode::GuestError,
+            Fault::Failed(_) | Fault::Waited => ErrorCode::GuestError,
             Fault::Limit { .. } => ErrorCode::LimitExceeded,
             Fault::Schema(_) => ErrorCode::SchemaMismatch,
             Fault::NotExported(_) => ErrorCode::UnknownFunction,

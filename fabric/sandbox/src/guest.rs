@@ -99,6 +99,7 @@ macro_rules! loaded {
             mapper: Option<crate::bindings::$module::exports::weft::fabric::mapper::Guest>,
             reducer: Option<crate::bindings::$module::exports::weft::fabric::reducer::Guest>,
             task: Option<crate::bindings::$module::exports::weft::fabric::task::Guest>,
+            scalars: Option<crate::bindings::$module::exports::weft::fabric::scalars::Guest>,
         }
     };
 }
@@ -183,6 +184,11 @@ macro_rules! description {
         }
     }};
 }
+
+// After the macros that it calls guests with.
+mod scalars;
+
+pub use scalars::{BoundScalar, ScalarColumn, at_once};
 
 impl Guest {
     /// Makes a store and an instance. Errors: limits that the component's own start already breaks, and `Host`.
@@ -312,7 +318,8 @@ impl Guest {
                 }
             }
         };
-        let description = self.end(result)?;
+        let mut description = self.end(result)?;
+        description.functions.extend(self.describe_scalars().await?);
         check_description(&description).map_err(Fault::schema)?;
         Ok(description)
     }

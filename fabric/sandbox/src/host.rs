@@ -13,6 +13,7 @@ use crate::bindings::{data, log, meter, output};
 use crate::clock::thread_cpu_ns;
 use crate::fault::Fault;
 use crate::fields::FIELDS_MAX;
+use crate::guest::ScalarColumn;
 use crate::limiter::Limiter;
 use crate::log::{Flood, TaskLog};
 use crate::wasi::Wasi;
@@ -98,6 +99,35 @@ impl Host {
             Ok(batch) => self.hold(batch, reserved),
             Err(message) => self.stop(Fault::schema(message)),
         }
+    }
+
+    /// Takes a column that a function returned: `field`, with a value for each of `rows`.
+    pub(crate) fn take_column(
+        &mut self,
+        column: data::Column,
+        field: &Field,
+        rows: usize,
+    ) -> Result<ScalarColumn, Fault> {
+        let bytes = column_bytes(&column);
+        let Some(reserved) = self.account.try_reserve(bytes + overhead(1)) else {
+            return Err(Fault::memory(&self.account));
+        };
+        let wrong = |message: String| Fault::schema(format!("returned a wrong {message}"));
+        let column = admit(column, field).map_err(wrong)?;
+        let (found, nulls) = (column.len(), column.null_count());
+        if found != rows {
+            return Err(wrong(format!("number of rows: {found} for {rows}")));
+        }
+        if nulls > 0 && !field.is_nullable() {
+            return Err(wrong(format!("column: {nulls} nulls, bound to none")));
+        }
+        self.output_bytes += bytes;
+        self.output_rows += rows as u64;
+        if self.output_bytes > self.output_limit_bytes {
+            let limit = format!("{} bytes", self.output_limit_bytes);
+            return Err(Fault::limit(LimitKind::Output, limit));
+        }
+        Ok(ScalarColumn { column, reserved })
     }
 
     fn hold(

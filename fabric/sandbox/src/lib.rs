@@ -31,6 +31,6 @@ pub use component::Component;
 pub use engine::{Engine, Role};
 pub use fault::{Fault, Result};
 pub use fields::{SCHEMA_NAME_BYTES_MAX, guest_field, guest_type, is_column_name, type_name};
-pub use guest::{Guest, GuestMeters, GuestSettings};
+pub use guest::{BoundScalar, Guest, GuestMeters, GuestSettings, ScalarColumn, at_once};
 pub use host::batch_bytes;
 pub use log::{LOG_BYTES_MAX, TaskLog};

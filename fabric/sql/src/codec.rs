@@ -1,14 +1,17 @@
 //! Plans as bytes: DataFusion's own encoding, with a leaf of ours, and what a task needs beside the plan.
 //!
-//! A leaf is encoded without its rows. In a task the codec holds the task's sources and asks them.
+//! A leaf is encoded without its rows, and a function of a component as its position. In a task the codec holds the
+//! task's sources and asks them.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, internal_datafusion_err, internal_err};
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -18,11 +21,12 @@ use datafusion_proto::physical_plan::{
 };
 use datafusion_proto::protobuf;
 use prost::{DecodeError, Message};
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Problem, lock};
 
 use crate::Plan;
 use crate::error::too_deep;
 use crate::facts::Facts;
+use crate::functions::ComponentFunction;
 use crate::leaf::Leaf;
 use crate::order::SortKeys;
 use crate::stop::stoppable;
@@ -68,6 +72,15 @@ struct LeafNode {
     keys: Vec<SortKey>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct FunctionNode {
+    /// Position of the function, from 1 on: an empty message would be none.
+    #[prost(uint32, tag = "1")]
+    position: u32,
+    #[prost(bool, tag = "2")]
+    is_deterministic: bool,
+}
+
 /// A decoded plan.
 pub(crate) struct Decoded {
     pub(crate) plan: Plan,
@@ -76,14 +89,15 @@ pub(crate) struct Decoded {
     pub(crate) order: Option<SortKeys>,
 }
 
-/// Encodes a branch of a stage, whose leaves are numbered.
+/// Encodes a branch of a stage, whose leaves are numbered. Adds the functions of components that it calls to `called`.
 pub(crate) fn encode(
     plan: Plan,
     schema: &SchemaRef,
     keys: &[Arc<dyn PhysicalExpr>],
     order: Option<&SortKeys>,
+    called: &mut BTreeSet<u32>,
 ) -> Result<Vec<u8>> {
-    let codec = Codec { sources: None };
+    let codec = Codec::default();
     let converter = DefaultPhysicalProtoConverter {};
     let keys = keys
         .iter()
@@ -96,6 +110,7 @@ pub(crate) fn encode(
         keys,
         order: encoded_order(order, &codec, &converter)?,
     };
+    called.append(&mut lock(&codec.called));
     Ok(plan.encode_to_vec())
 }
 
@@ -109,7 +124,10 @@ pub(crate) fn decode(
         |error: DecodeError| internal_datafusion_err!("a plan cannot be decoded: {error}");
     let decoded = TaskPlan::decode(bytes).map_err(unreadable)?;
     let node = protobuf::PhysicalPlanNode::decode(decoded.plan.as_slice()).map_err(unreadable)?;
-    let codec = Codec { sources };
+    let codec = Codec {
+        sources,
+        ..Codec::default()
+    };
     let mut plan = node.try_into_physical_plan(context, &codec)?;
     if let Some(sources) = &codec.sources {
         plan = stoppable(plan, sources)?;
@@ -202,10 +220,12 @@ fn merged_in_order(plan: Plan) -> Result<Plan> {
     Ok(ordered.data)
 }
 
-/// Encodes leaves, and decodes them with the sources of a task.
-#[derive(Debug)]
+/// Encodes leaves and functions of components, and decodes them with the sources of a task.
+#[derive(Debug, Default)]
 struct Codec {
     sources: Option<Arc<dyn Sources>>,
+    /// Functions that were encoded.
+    called: Mutex<BTreeSet<u32>>,
 }
 
 impl PhysicalExtensionCodec for Codec {
@@ -242,6 +262,33 @@ impl PhysicalExtensionCodec for Codec {
             keys: encoded_order(leaf.keys(), self, converter)?,
         };
         buf.extend(encoded.encode_to_vec());
+        Ok(())
+    }
+
+    fn try_decode_udf(&self, name: &str, buf: &[u8]) -> Result<Arc<ScalarUDF>> {
+        let node = FunctionNode::decode(buf)
+            .map_err(|error| internal_datafusion_err!("a function cannot be decoded: {error}"))?;
+        let Some(number) = node.position.checked_sub(1) else {
+            return internal_err!("there is no function `{name}`");
+        };
+        let functions = self
+            .sources
+            .as_ref()
+            .and_then(|sources| sources.functions());
+        let function = ComponentFunction::decoded(name, number, node.is_deterministic, functions);
+        Ok(Arc::new(function))
+    }
+
+    fn try_encode_udf(&self, node: &ScalarUDF, buf: &mut Vec<u8>) -> Result<()> {
+        // Functions of DataFusion itself are known by their names.
+        if let Some(function) = node.inner().downcast_ref::<ComponentFunction>() {
+            let encoded = FunctionNode {
+                position: function.number() + 1,
+                is_deterministic: function.is_deterministic(),
+            };
+            buf.extend(encoded.encode_to_vec());
+            lock(&self.called).insert(function.number());
+        }
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //! a task: Sources (tables, other stages) ─▶ leaves of the decoded plan ─▶ TaskRows ◀┘ ─▶ exchange, outputs
 //! ```
 //!
-//! Nothing here reads files, shuffles or asks the time. A leaf says which leaf of its stage it is; the task's
+//! Nothing here reads files, shuffles, runs guests or asks the time. A leaf says which leaf of its stage it is; the task's
 //! [`Sources`] answer with the rows that belong to that task. Leaves have as many partitions as there are tasks
 //! while a statement is planned and one in a task, so every plan that runs has one partition and no task can read
 //! the rows of another.
@@ -16,11 +16,13 @@ use std::sync::Arc;
 use datafusion::physical_plan::ExecutionPlan;
 
 mod builds;
+mod calls;
 mod codec;
 mod cut;
 mod error;
 mod facts;
 mod filters;
+mod functions;
 mod leaf;
 mod memory;
 mod merge_join;
@@ -40,6 +42,7 @@ mod variants;
 
 pub use error::{carried, problem};
 pub use filters::{ScanFilter, Test};
+pub use functions::{Binder, Bound, Function, Functions};
 pub use memory::{Account, fair_pool};
 pub use order::SortKeys;
 pub use session::{Options, Session};

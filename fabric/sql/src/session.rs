@@ -11,7 +11,7 @@ use datafusion::catalog::{
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{not_impl_err, plan_err};
 use datafusion::error::Result;
-use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::{LogicalPlan, Volatility};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -23,6 +23,7 @@ use crate::Plan;
 use crate::builds::{BoundBuilds, BuildBytes, broadcast_limits};
 use crate::cut::cut;
 use crate::error::{planning, problem};
+use crate::functions::{Binder, Binding, ComponentFunction, Function};
 use crate::normalise::NormaliseJoins;
 use crate::stage::SqlStage;
 use crate::statement::Statement;
@@ -57,6 +58,8 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Session {
     state: Arc<SessionState>,
+    /// Binds the functions of components that a statement may call.
+    binding: Option<Arc<Binding>>,
 }
 
 impl Session {
@@ -79,7 +82,27 @@ impl Session {
         }
         Self {
             state: Arc::new(builder.build()),
+            binding: None,
         }
+    }
+
+    /// Creates the session of one statement, which may call functions of components. `binder` knows them by their
+    /// positions in `functions`.
+    pub fn with_functions(
+        &self,
+        functions: &[Function],
+        binder: Arc<dyn Binder>,
+    ) -> Result<Self, Problem> {
+        let binding = Binding::new(binder);
+        let mut state = SessionState::clone(&self.state);
+        for (number, function) in (0..).zip(functions) {
+            let function = ComponentFunction::planned(function, number, &binding);
+            state.register_udf(Arc::new(function)).map_err(planning)?;
+        }
+        Ok(Self {
+            state: Arc::new(state),
+            binding: Some(binding),
+        })
     }
 
     /// Parses one query.
@@ -92,7 +115,7 @@ impl Session {
     /// Plans a statement over `tables` and cuts it into stages; each stands after those that it reads.
     ///
     /// Needs a stack of a few MiB. Errors: `InvalidJob` if the statement is wrong or not supported, `TooLarge` if a
-    /// stage nests too deeply, `QueryError` if a constant cannot be computed.
+    /// stage nests too deeply, `QueryError` if a constant cannot be computed, and those of the binder.
     pub async fn plan(
         &self,
         statement: Statement,
@@ -102,7 +125,8 @@ impl Session {
         statement.check_tables(&tables)?;
         let state = self.state_of(tables, options).map_err(planning)?;
         let plan = physical(&state, statement.into_parsed()).await;
-        let plan = plan.map_err(planning)?;
+        let of_function = || self.binding.as_ref().and_then(|binding| binding.problem());
+        let plan = plan.map_err(|error| of_function().unwrap_or_else(|| planning(error)))?;
         check_names(&plan)?;
         let stages = cut(&plan).map_err(planning)?;
         let context = state.task_ctx();

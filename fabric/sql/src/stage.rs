@@ -1,5 +1,6 @@
 //! Stages of a statement, as the caller makes them part of a job.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -28,6 +29,8 @@ pub struct SqlStage {
     pub out: Out,
     /// Columns of the rows.
     pub schema: SchemaRef,
+    /// Functions of components that the plans call, by position in the session's.
+    pub functions: BTreeSet<u32>,
     /// The plan for people, before unions are split.
     pub operators: Vec<PlanLine>,
     /// Expressions of the hash by which rows go on, or of their order, for people.
@@ -111,12 +114,14 @@ impl SqlStage {
         };
         let mut variants = Vec::new();
         let mut leaves = Vec::new();
+        let mut functions = BTreeSet::new();
         let mut first = 0;
         for branch in branches(&stage.plan).map_err(planning)? {
             let count = small(stage.n_ranges.unwrap_or(branch.n_tasks))?;
             let tasks = TaskRange { first, count };
             let plan = number(branch.plan, tasks, &mut leaves).map_err(planning)?;
-            let plan = codec::encode(plan, &schema, keys, order).map_err(planning)?;
+            let plan = codec::encode(plan, &schema, keys, order, &mut functions);
+            let plan = plan.map_err(planning)?;
             codec::check_depth(&plan)?;
             codec::decode(&plan, context, None).map_err(planning)?;
             variants.push(Variant { tasks, plan });
@@ -133,6 +138,7 @@ impl SqlStage {
             n_tasks,
             out,
             schema,
+            functions,
             operators: text::operators(&stage.plan),
             keys: text::keys(&stage.target),
         })

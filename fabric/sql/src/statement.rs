@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use weft_core::job::nearest;
 use weft_core::{ErrorCode, Problem};
 
+use crate::calls::take_calls;
 use crate::error::{planning, too_deep, unparsed};
 use crate::table::Table;
 
@@ -30,6 +31,7 @@ const RELATIONS_MAX: usize = 256;
 pub struct Statement {
     parsed: parser::Statement,
     tables: Vec<String>,
+    functions: Vec<String>,
 }
 
 impl Statement {
@@ -38,7 +40,7 @@ impl Statement {
         let mut parser = DFParserBuilder::new(tokens).build().map_err(planning)?;
         let mut statements = parser.parse_statements().map_err(planning)?;
         let n = statements.len();
-        let Some(parsed) = statements.pop_front().filter(|_| n == 1) else {
+        let Some(mut parsed) = statements.pop_front().filter(|_| n == 1) else {
             return Err(invalid(match n {
                 0 => "the text holds no statement; write a SELECT".to_owned(),
                 _ => {
@@ -58,7 +60,17 @@ impl Statement {
             .filter(|name| !functions.contains(name))
             .map(bare)
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { parsed, tables })
+        let functions = take_calls(&mut parsed);
+        Ok(Self {
+            parsed,
+            tables,
+            functions,
+        })
+    }
+
+    /// Functions of components that the statement calls, as references, sorted: `component/function`.
+    pub fn functions(&self) -> &[String] {
+        &self.functions
     }
 
     /// Names of the tables that the statement reads, sorted: in lower case unless they are quoted, and without

@@ -17,6 +17,7 @@ use weft_core::Problem;
 
 use crate::Plan;
 use crate::error::{is_out_of_memory, problem};
+use crate::functions::Functions;
 use crate::leaf::restamp;
 use crate::order::SortKeys;
 use crate::restart::{Origin, Restart};
@@ -43,6 +44,10 @@ pub trait Sources: fmt::Debug + Send + Sync {
     fn check(&self) -> Result<(), Problem>;
     /// Says that the plan starts over, and opens its leaves again. No row has come out of it.
     fn start_over(&self) {}
+    /// Functions of components that the task's plan calls, if it may call any.
+    fn functions(&self) -> Option<Arc<dyn Functions>> {
+        None
+    }
 }
 
 /// Memory and disk of a task.

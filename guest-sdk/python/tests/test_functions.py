@@ -170,3 +170,56 @@ class FunctionsTest(TestCase):
         check("has no decorator", lambda: testing.run_map(double))
         weft.map(reads="n int64", adds="m int64")(double)
         check("two functions `double`", lambda: weft.map(reads="n int64", adds="m int64")(double))
+
+    def test_a_scalar_function_is_a_function_of_values(self):
+        @weft.scalar
+        def initials(name: str, most: int = 2) -> str | None:
+            """The first letters of a name."""
+            return "".join(part[0] for part in name.split()[:most]) or None
+
+        @weft.scalar(deterministic=False, name="days-of")
+        def days(day: "date32", other: "date32?") -> "int32":
+            return day - (other or 0)
+
+        @weft.scalar
+        def one() -> float:
+            return 1.0
+
+        self.assertEqual(testing.run_scalar(initials, ["Ada Lovelace King", None, ""]), ["AL", None, None])
+        self.assertEqual(testing.run_scalar(initials, ["Ada Lovelace King"], [1]), ["A"])
+        self.assertEqual(initials("Grace Hopper"), "GH")
+        self.assertEqual(testing.run_scalar(days, [9, 8, None], [1, None, 2]), [8, 8, None])
+        self.assertEqual(testing.run_scalar(one), [1.0])
+        with self.assertRaisesRegex(Error, r"it takes 1 to 2 arguments \(utf8, int64\), and 0 are given"):
+            functions.FUNCTIONS["initials"].scalar.bind(weft.Schema())
+        described = functions.FUNCTIONS["days-of"]
+        self.assertEqual((described.kind, described.deterministic), ("scalar", False))
+        arguments, returns = described.scalar.bind(weft.Schema("arg0 int64", "arg1 int64?"))
+        self.assertEqual(arguments, [weft.Field("arg0", "date32"), weft.Field("arg1", "date32", nullable=True)])
+        self.assertEqual(returns, weft.Field("returns", "int32"))
+
+    def test_a_null_that_a_scalar_function_must_not_return_is_told(self):
+        @weft.scalar
+        def lies(n: int) -> int:
+            return None
+
+        with self.assertRaisesRegex(Error, "column `returns` has a null"):
+            testing.run_scalar(lies, [1])
+
+    def test_mistakes_in_scalar_functions_are_told_when_the_module_is_read(self):
+        def check(message, wrong):
+            with self.assertRaisesRegex(Error, message):
+                wrong()
+
+        def untyped(n) -> int: ...
+        def without_result(n: int): ...
+        def two(n: int | str) -> int: ...
+        def unknown(n: "int65") -> int: ...
+        def many(*n: int) -> int: ...
+
+        check("does not say the type of `n`", lambda: weft.scalar(untyped))
+        check("does not say the type of the result", lambda: weft.scalar(without_result))
+        check("one type, which may be", lambda: weft.scalar(two))
+        check("no type `int65`", lambda: weft.scalar(unknown))
+        check("plain arguments by position", lambda: weft.scalar(many))
+        check("is a class", lambda: weft.scalar(int))

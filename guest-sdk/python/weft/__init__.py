@@ -10,14 +10,14 @@
         \"\"\"Adds a column `words`: how many words the line has.\"\"\"
         return [len(line.split()) for line in lines]
 
-A map is a function of columns or a class with `push`; so are a reduce and a combine, of groups of rows; a task is a function
+A scalar function is a function of values, which SQL statements call. A map is a function of columns or a class with `push`; so are a reduce and a combine, of groups of rows; a task is a function
 of bytes. Nothing here needs WebAssembly: outside of it `weft.testing` runs functions, and `log` writes to standard error.
 """
 
 from weft import log, meter
 from weft.batch import Batch, Column
 from weft.error import Error
-from weft.functions import Groups, Output, Params, combine, component, map, reduce, task
+from weft.functions import Groups, Output, Params, combine, component, map, reduce, scalar, task
 from weft.schema import Field, Schema
 
 __all__ = [
@@ -35,5 +35,6 @@ __all__ = [
     "map",
     "meter",
     "reduce",
+    "scalar",
     "task",
 ]

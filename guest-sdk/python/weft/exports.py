@@ -4,11 +4,12 @@ import sys
 
 from componentize_py_types import Err
 from weft import log
+from weft.batch import Batch
 from weft.error import Error
 from weft.functions import FUNCTIONS, Groups, Params, described, find, reseed, run_task
 from weft.schema import Schema
 from wit_world import exports
-from wit_world.exports import functions
+from wit_world.exports import functions, scalars
 
 # What is printed is in the log when the line ends, not when a buffer is full.
 sys.stdout.reconfigure(line_buffering=True)
@@ -55,13 +56,15 @@ class Functions(exports.Functions):
         # The contract has no error here: what is missing has been found when the component was built.
         this = described()
         all = [
-            functions.Function(each.name, KINDS[each.kind], each.summary, each.deterministic) for each in FUNCTIONS.values()
+            functions.Function(each.name, KINDS[each.kind], each.summary, each.deterministic)
+            for each in FUNCTIONS.values()
+            if each.scalar is None
         ]
         return functions.Description(this.name, this.version, all)
 
     @told
     def bind(self, function, input, params):
-        found = find(function)
+        found = find(function, *KINDS)
         return [] if found.kind == "task" else found.bind(Schema.of_wire(input), Params(params)).wire
 
 
@@ -97,6 +100,28 @@ class Reducer(exports.Reducer):
     @told
     def finish(self):
         Reducer.run.finish()
+
+
+class Scalars(exports.Scalars):
+    # Whether `random` is seeded, once for a task.
+    seeded = False
+
+    def describe(self):
+        all = [each for each in FUNCTIONS.values() if each.scalar is not None]
+        return [scalars.Scalar(each.name, each.summary, each.deterministic) for each in all]
+
+    @told
+    def bind(self, function, arguments):
+        takes, returns = find(function, "scalar").scalar.bind(Schema.of_wire(arguments))
+        return Schema(*takes).wire, returns.wire()
+
+    @told
+    def evaluate(self, function, arguments):
+        # A sandbox is for one function of one task.
+        if not Scalars.seeded:
+            reseed()
+            Scalars.seeded = True
+        return find(function, "scalar").scalar.evaluate(Batch.of_wire(arguments))
 
 
 class Task(exports.Task):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from weft import host
 from weft.batch import Batch
 from weft.error import Error
+from weft.scalars import Scalar
 from weft.schema import Field, Schema, split
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -78,6 +79,7 @@ class Function:
     adds: list[str] | None
     gives: list[str] | None
     deterministic: bool
+    scalar: Scalar | None = None
 
     def __post_init__(self):
         # A type that there is not is found when the component is built.
@@ -273,6 +275,17 @@ def task(target=None, *, name=None, deterministic=True):
     return decorated("task", target, (), None, None, name, deterministic)
 
 
+def scalar(target=None, *, name=None, deterministic=True):
+    """A function that SQL statements call for each row; its annotations are the types of its arguments and its result."""
+
+    def decorate(target):
+        of = name or name_of(target)
+        add(Function(of, "scalar", target, [], None, None, deterministic, Scalar(of, target)))
+        return target
+
+    return decorate if target is None else decorate(target)
+
+
 def run_task(function: Function, params: Params, index: int, input: bytes) -> bytes:
     answer = function.target(**extra(function.target, input=input, params=params, index=index))
     if answer is None:
@@ -315,7 +328,7 @@ def add(function: Function) -> None:
         raise Error(f"there are two functions `{name}`")
     if function.adds is not None and function.gives is not None:
         raise Error(f"`{name}` has `adds` and `gives`: the first is for what comes behind the input's columns")
-    if not isinstance(function.target, type) and function.kind != "task":
+    if not isinstance(function.target, type) and function.kind not in ("task", "scalar"):
         check_function(function)
     # What is misspelt is told when the component is built, and not when the first batch comes.
     Schema(*function.adds or (), *function.gives or ())

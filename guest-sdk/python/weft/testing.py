@@ -10,9 +10,11 @@ from itertools import groupby
 
 from weft import native
 from weft.batch import Batch
+from weft.columns import decode
 from weft.error import Error
 from weft.functions import Groups, Params, Run, function_of
 from weft.functions import run_task as call_task
+from weft.schema import Field
 
 
 @dataclass
@@ -68,6 +70,17 @@ def pieces(schema, rows: list[tuple], key_of: Callable, batch_rows: int):
 def run_task(target: Callable, input: bytes = b"", params: Mapping[str, str] = {}, index: int = 0) -> bytes:
     """Calls a task."""
     return call_task(function_of(target), Params(params), index, input)
+
+
+def run_scalar(target: Callable, *columns: Iterable) -> list:
+    """Evaluates a scalar function on columns of the types that it takes, and gives its results."""
+    scalar = function_of(target).scalar
+    if scalar is None:
+        raise Error(f"`{target.__name__}` is no scalar function")
+    types = [each.type for each in scalar.takes] + ["int64"] * len(columns)
+    batch = Batch({Field(f"arg{at}", type, nullable=True): column for at, (type, column) in enumerate(zip(types, columns))})
+    _, returns = scalar.bind(batch.schema)
+    return list(decode(returns, scalar.evaluate(batch))) if columns else [scalar.target()]
 
 
 def as_batch(batch: Batch | Mapping[str, Iterable]) -> Batch:

@@ -2,16 +2,19 @@
 
 use crate::Result;
 use crate::batch::Batch;
+use crate::column::Column;
 use crate::functions::{Map, Output, Params, Reduce, Task};
 use crate::groups::Groups;
+use crate::scalar::{Scalar, Signature};
 use crate::schema::Schema;
 
 /// Lists the functions of a component: once, at the root of the crate.
 ///
 /// The component takes its name and version from the crate's `Cargo.toml`. Each function has a name in quotes, which is
 /// how job files call it, and what it is made of: a type that implements [`Map`](crate::Map) for a `map`, one that
-/// implements [`Reduce`](crate::Reduce) for a `reduce` or a `combine`, a `fn(Task) -> Result<Vec<u8>>` for a `task`.
-/// A comment of three slashes becomes its summary.
+/// implements [`Reduce`](crate::Reduce) for a `reduce` or a `combine`, a `fn(Task) -> Result<Vec<u8>>` for a `task`, a
+/// function in [`scalar!`](crate::scalar), or a type that implements [`Scalar`](crate::Scalar), for a `scalar`. A comment
+/// of three slashes becomes its summary.
 ///
 /// Functions must give equal outputs for equal inputs, so that the host may run one twice and keep either result. One
 /// that does not, because it looks at a clock for example, says `nondeterministic` in front.
@@ -67,6 +70,7 @@ macro_rules! __body {
     ($target:path; reduce) => { $crate::__component::Body::reduce::<$target>() };
     ($target:path; combine) => { $crate::__component::Body::combine::<$target>() };
     ($target:path; task) => { $crate::__component::Body::Task($target) };
+    ($target:path; scalar) => { $crate::__component::Body::scalar::<$target>() };
 }
 
 pub struct Component {
@@ -93,6 +97,10 @@ pub enum Body {
         combine: bool,
     },
     Task(fn(Task) -> Result<Vec<u8>>),
+    Scalar {
+        bind: fn(&Schema) -> Result<Signature>,
+        open: fn() -> Result<Box<dyn ScalarTask>>,
+    },
 }
 
 pub type Bind = fn(&Schema, &Params) -> Result<Schema>;
@@ -106,6 +114,16 @@ pub trait ReduceTask {
     fn push(&mut self, input: Batch, ends: &[u32], continues: bool, out: &mut Output)
     -> Result<()>;
     fn finish(&mut self, out: &mut Output) -> Result<()>;
+}
+
+pub trait ScalarTask {
+    fn evaluate(&mut self, arguments: &Batch) -> Result<Column>;
+}
+
+impl<S: Scalar> ScalarTask for S {
+    fn evaluate(&mut self, arguments: &Batch) -> Result<Column> {
+        Scalar::evaluate(self, arguments)
+    }
 }
 
 impl<M: Map> MapTask for M {
@@ -153,6 +171,13 @@ impl Body {
             bind: bind_combine::<R>,
             open: |params| Ok(Box::new(Groups::new(R::open(params)?))),
             combine: true,
+        }
+    }
+
+    pub const fn scalar<S: Scalar + 'static>() -> Body {
+        Body::Scalar {
+            bind: S::bind,
+            open: || Ok(Box::new(S::open()?)),
         }
     }
 }

@@ -4,13 +4,13 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use crate::batch::Batch;
-use crate::bindings::exports::weft::fabric::{functions, mapper, reducer, task};
+use crate::bindings::exports::weft::fabric::{functions, mapper, reducer, scalars, task};
 use crate::bindings::weft::fabric::data;
-use crate::component::{Body, Component, Function, MapTask, ReduceTask};
+use crate::component::{Body, Component, Function, MapTask, ReduceTask, ScalarTask};
 use crate::functions::{Output, Params, Task};
-use crate::host::Handle;
+use crate::host::{self, Handle};
 use crate::log::Level;
-use crate::schema::Schema;
+use crate::schema::{Field, Schema};
 use crate::{Error, Result, fields};
 
 /// Implemented by [`component!`](crate::component), on a type of the component's own crate.
@@ -43,6 +43,8 @@ impl<T: ?Sized> Opened<T> {
 thread_local! {
     static MAP: RefCell<Option<Opened<dyn MapTask>>> = const { RefCell::new(None) };
     static REDUCE: RefCell<Option<Opened<dyn ReduceTask>>> = const { RefCell::new(None) };
+    /// The scalar functions that were evaluated, by name.
+    static SCALARS: RefCell<Vec<(String, Box<dyn ScalarTask>)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl<E: Exports> functions::Guest for E {
@@ -53,7 +55,7 @@ impl<E: Exports> functions::Guest for E {
             version,
             functions,
         } = E::COMPONENT;
-        let functions = functions.iter().map(describe).collect();
+        let functions = functions.iter().filter_map(describe).collect();
         functions::Description {
             name: name.into(),
             version: version.into(),
@@ -70,7 +72,7 @@ impl<E: Exports> functions::Guest for E {
         let bind = match find::<E>(&function).map(|function| &function.body) {
             Some(Body::Map { bind, .. } | Body::Reduce { bind, .. }) => bind,
             Some(Body::Task(_)) => return Ok(vec![]),
-            None => return Err(missing("", &function)),
+            Some(Body::Scalar { .. }) | None => return Err(missing("", &function)),
         };
         let bound = text(bind(&fields::schema(input), &params.into()))?;
         Ok(fields::results(&bound))
@@ -144,25 +146,97 @@ impl<E: Exports> task::Guest for E {
     }
 }
 
-fn describe(function: &Function) -> functions::Function {
-    let summary: Vec<_> = function.summary.iter().map(|line| line.trim()).collect();
+impl<E: Exports> scalars::Guest for E {
+    fn describe() -> Vec<scalars::Scalar> {
+        log_panics();
+        let functions = E::COMPONENT.functions.iter();
+        let functions = functions.filter(|function| matches!(function.body, Body::Scalar { .. }));
+        functions
+            .map(|function| scalars::Scalar {
+                name: function.name.into(),
+                summary: summary(function),
+                deterministic: function.deterministic,
+            })
+            .collect()
+    }
+
+    fn bind(
+        function: String,
+        arguments: Vec<data::FieldResult>,
+    ) -> Result<(Vec<data::FieldResult>, Vec<data::FieldResult>), String> {
+        log_panics();
+        let Some(Body::Scalar { bind, .. }) = find::<E>(&function).map(|function| &function.body)
+        else {
+            return Err(missing("scalar ", &function));
+        };
+        let given = fields::schema(arguments);
+        let signature = text(bind(&given))?;
+        let returns = fields::results(&Schema::from(vec![signature.field()]));
+        let taken = given.fields().iter().zip(signature.arguments);
+        let taken: Vec<_> = taken
+            .map(|(given, data_type)| Field {
+                data_type,
+                ..given.clone()
+            })
+            .collect();
+        Ok((fields::results(&taken.into()), returns))
+    }
+
+    fn evaluate(function: String, arguments: data::Batch) -> Result<data::ColumnResult, String> {
+        log_panics();
+        let arguments = Batch::from_handle(Handle(arguments));
+        SCALARS.with_borrow_mut(|opened| {
+            let scalar = text(scalar::<E>(opened, &function))?;
+            let column = text(scalar.evaluate(&arguments))?;
+            Ok(host::owned(&column))
+        })
+    }
+}
+
+/// The scalar function of this name, which is opened once.
+fn scalar<'a, E: Exports>(
+    opened: &'a mut Vec<(String, Box<dyn ScalarTask>)>,
+    name: &str,
+) -> Result<&'a mut (dyn ScalarTask + 'static)> {
+    let position = match opened.iter().position(|(one, _)| one == name) {
+        Some(position) => position,
+        None => {
+            let body = find::<E>(name).map(|function| &function.body);
+            let Some(Body::Scalar { open, .. }) = body else {
+                return Err(Error::new(missing("scalar ", name)));
+            };
+            opened.push((name.into(), open()?));
+            opened.len() - 1
+        }
+    };
+    Ok(&mut *opened[position].1)
+}
+
+fn summary(function: &Function) -> String {
+    let lines: Vec<_> = function.summary.iter().map(|line| line.trim()).collect();
+    lines.join(" ")
+}
+
+/// A function as `functions` lists it. Nothing of one that `scalars` lists.
+fn describe(function: &Function) -> Option<functions::Function> {
     let kind = match function.body {
         Body::Map { .. } => functions::Kind::MapBatches,
         Body::Reduce { combine: false, .. } => functions::Kind::ReduceGroups,
         Body::Reduce { combine: true, .. } => functions::Kind::CombineGroups,
         Body::Task(_) => functions::Kind::Task,
+        Body::Scalar { .. } => return None,
     };
     let Function {
         name,
         deterministic,
         ..
     } = *function;
-    functions::Function {
+    Some(functions::Function {
         name: name.into(),
         kind,
-        summary: summary.join(" "),
+        summary: summary(function),
         deterministic,
-    }
+    })
 }
 
 fn find<E: Exports>(name: &str) -> Option<&'static Function> {

@@ -1,4 +1,5 @@
-//! Write functions for Weft in Rust: maps, reduces, combines and tasks, which run as Wasm components next to the data.
+//! Write functions for Weft in Rust: maps, reduces, combines, tasks, and scalar functions of SQL, which run as Wasm
+//! components next to the data.
 //!
 //! A component is a crate of type `cdylib`. This one has a map that doubles a column, and a task:
 //!
@@ -44,7 +45,8 @@
 //!
 //! Columns are read as slices and by row ([`Columns`]), and made of vectors and builders ([`Column`]). A [`Batch`] stays
 //! with the host, and only the columns that a function asks for are copied in. A [`Reduce`] gets each group piece by piece.
-//! Everything that can fail answers with [`Result`], to which errors and strings convert.
+//! A [`Scalar`] is called in SQL statements; [`scalar!`] makes one of a plain function. Everything that can fail answers
+//! with [`Result`], to which errors and strings convert.
 
 mod batch;
 mod bits;
@@ -58,6 +60,7 @@ mod functions;
 mod groups;
 pub mod log;
 pub mod meter;
+mod scalar;
 mod schema;
 mod view;
 #[cfg(any(test, target_arch = "wasm32"))]
@@ -87,6 +90,7 @@ pub use column::Column;
 pub use error::{Error, Result};
 pub use functions::{Map, Output, Params, Reduce, Task};
 pub use groups::Rows;
+pub use scalar::{Argument, Returned, Scalar, Signature};
 pub use schema::{DataType, Field, Schema};
 pub use view::{Binaries, Booleans, Columns, Lists, Texts, Values, View};
 
@@ -94,7 +98,7 @@ pub use view::{Binaries, Booleans, Columns, Lists, Texts, Values, View};
 pub mod prelude {
     pub use crate::{
         Batch, BinaryBuilder, Bits, Column, Columns, DataType, Error, Field, Map, Output, Params,
-        Reduce, Result, Rows, Schema, Task, Utf8Builder,
+        Reduce, Result, Rows, Scalar, Schema, Signature, Task, Utf8Builder,
     };
 }
 
@@ -124,6 +128,12 @@ pub mod __component {
     pub use crate::component::{Body, Component, Function};
     #[cfg(target_arch = "wasm32")]
     pub use crate::exports::Exports;
+}
+
+/// What the code that [`scalar!`] writes needs.
+#[doc(hidden)]
+pub mod __scalar {
+    pub use crate::scalar::{Arguments, Collects, Plain, bind, collect, takes};
 }
 
 #[doc(hidden)]

@@ -26,11 +26,13 @@
 use std::cmp::Ordering;
 
 use crate::batch::Batch;
+use crate::column::Column;
 use crate::functions::{Map, Output, Params, Reduce};
 use crate::groups::Groups;
 use crate::host::{self, Handle};
 use crate::log::Level;
-use crate::schema::{DataType, Schema};
+use crate::scalar::Scalar;
+use crate::schema::{DataType, Field, Schema};
 use crate::view::{Columns, View};
 use crate::{Error, Result};
 
@@ -94,6 +96,56 @@ pub fn run_reduce<R: Reduce>(
         }
         groups.finish(out)
     })
+}
+
+/// Evaluates a scalar function on columns of these types, and gives its results as text, as [`rows`] writes values. Fails if
+/// the function does, if it takes other types, or if its results are not what `bind` said.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// weft::scalar! {
+///     fn double(n: i64) -> i64 {
+///         n * 2
+///     }
+/// }
+///
+/// # fn main() {
+/// let numbers = Column::from(vec![Some(2i64), None]);
+/// let run = weft::testing::run_scalar::<double>([(DataType::Int64, numbers)]);
+/// assert_eq!(run.unwrap(), ["4", "null"]);
+/// # }
+/// ```
+pub fn run_scalar<S: Scalar>(
+    arguments: impl IntoIterator<Item = (DataType, Column)>,
+) -> Result<Vec<String>> {
+    let (mut schema, mut columns) = (Schema::new(), vec![]);
+    for (position, (data_type, column)) in arguments.into_iter().enumerate() {
+        schema = schema.with(Field::nullable(format!("arg{position}"), data_type));
+        columns.push(column);
+    }
+    let signature = S::bind(&schema)?;
+    let given = schema.fields().iter().map(|field| &field.data_type);
+    if !given.eq(&signature.arguments) {
+        let taken = &signature.arguments;
+        return Err(Error::new(format!("the function takes `{taken:?}`")));
+    }
+    // As on a host, there is one row if there are no columns.
+    let input = match columns.is_empty() {
+        true => one_row()?.project(&[])?,
+        false => Batch::new(&schema, columns)?,
+    };
+    let column = S::open()?.evaluate(&input)?;
+    if column.rows() != input.rows() {
+        let (found, rows) = (column.rows(), input.rows());
+        return Err(Error::new(format!("`{found}` results for `{rows}` rows")));
+    }
+    let returns = Schema::new().with(signature.field());
+    Ok(rows(&[Batch::new(&returns, [column])?]))
+}
+
+fn one_row() -> Result<Batch> {
+    Batch::new(&Schema::new().boolean("row"), [Column::from(vec![true])])
 }
 
 /// The rows of the batches as text, one string a row, values between ` | `: to compare with in tests.

@@ -90,6 +90,15 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// A column for an export's answer.
+pub(crate) fn owned(column: &Column) -> data::ColumnResult {
+    let Parts { nodes, buffers } = Parts::of(column);
+    data::ColumnResult {
+        nodes,
+        buffers: buffers.into_iter().map(<[u8]>::to_vec).collect(),
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Sink;
 

@@ -31,7 +31,8 @@ pub(crate) const ENTRY: &str = "app.py";
 /// The module that the component is made of: the user's, and what answers the host.
 const GLUE: (&str, &str) = (
     "weft_app",
-    "import app\nfrom weft.exports import Functions, Mapper, Reducer, Task\n",
+    // Whatever the project's own SDK exports, which may be an earlier one.
+    "import app\nfrom weft.exports import *\n",
 );
 
 /// Builds the project in `folder`. What Python and the tool say goes to standard error.

@@ -1,4 +1,6 @@
-use weft_core::ErrorCode;
+use serde_json::json;
+use weft_core::job::decode;
+use weft_core::{ErrorCode, FunctionKind, FunctionRecord, PinnedFunction, Problem};
 
 use super::support::{Machine, component, digest, job_id, spec_of};
 use crate::{Answer, Command, ComponentRecord};
@@ -98,8 +100,60 @@ fn an_unknown_function_is_refused_with_what_there_is() {
         "weblog/pares",
         &[
             "no function `pares`",
-            "`parse`, `daily-partial`, `daily`, `noop`",
+            "`parse`, `daily-partial`, `daily`, `noop`; did you mean `parse`?",
         ],
     );
     check_unknown("weblog/noop", &["a task function, where a map is needed"]);
+}
+
+/// A machine with the component `geo-utils`, which has a scalar function, and its answer to a job with this stage.
+fn submit_stage(stage: serde_json::Value) -> Result<Vec<String>, Problem> {
+    let mut machine = Machine::new();
+    let function = FunctionRecord {
+        name: "km".into(),
+        kind: FunctionKind::Scalar,
+        summary: String::new(),
+        deterministic: true,
+    };
+    machine.effects(register(ComponentRecord {
+        name: "geo-utils".into(),
+        functions: vec![function],
+        ..component("1.0.0", 4)
+    }));
+    let document = json!({
+        "name": "job",
+        "input": { "points": { "format": "text", "uri": "/data/points.log" } },
+        "stage": [stage],
+        "output": { "out": { "from": "stage", "format": "parquet", "uri": "/out/" } },
+    });
+    let spec = decode(&document).expect("the document is right");
+    let pinned = machine.tenant().pin_functions(&spec)?;
+    Ok(pinned.iter().map(PinnedFunction::label).collect())
+}
+
+#[test]
+fn functions_of_statements_are_pinned() {
+    let sql = |sql: &str| {
+        submit_stage(json!({ "name": "stage", "from": ["points"], "sql": sql }))
+            .map_err(|problem| problem.detail)
+    };
+    let labels = Ok(vec!["geo-utils@1.0.0/km".to_owned()]);
+    assert_eq!(sql("SELECT geo_utils.km(1) FROM points"), labels);
+    assert_eq!(sql("SELECT \"geo-utils@1.0.0\".KM(1) FROM points"), labels);
+    assert_eq!(sql("SELECT 'geo_utils.km(1)' FROM points"), Ok(vec![]));
+    for (statement, part) in [
+        ("SELECT geo_utils.kn(1)", "did you mean `km`?"),
+        ("SELECT geoutils.km(1)", "did you mean `geo-utils`?"),
+        (
+            "SELECT weblog.parse(1)",
+            "`weblog/parse` is a map function, where a scalar is needed",
+        ),
+    ] {
+        let detail = sql(statement).expect_err("it is not there");
+        assert!(detail.contains(part), "`{detail}` lacks `{part}`");
+    }
+    let map = json!({ "name": "stage", "from": "points", "map": "geo-utils/km" });
+    let problem = submit_stage(map).expect_err("it is no map");
+    let part = "`geo-utils/km` is a scalar function, where a map is needed";
+    assert!(problem.detail.contains(part), "{problem}");
 }

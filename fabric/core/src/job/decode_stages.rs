@@ -8,7 +8,8 @@ use super::decode::{limits_at, name_at};
 use super::decode_files::{Params, local_path};
 use super::document::{Errors, Table};
 use super::{
-    FunctionRef, INPUTS_MAX, MAX_SQL_BYTES, PARTITIONS_MAX, STAGES_MAX, StageSpec, TASKS_MAX, Work,
+    FunctionRef, INPUTS_MAX, MAX_SQL_BYTES, MAX_SQL_FUNCTIONS, PARTITIONS_MAX, STAGES_MAX,
+    StageSpec, TASKS_MAX, Work, sql_functions,
 };
 use crate::limits::Limits;
 
@@ -236,6 +237,7 @@ fn sql(table: &mut Table<'_>, params: &Params, errors: &mut Errors) -> Option<Wo
         return None;
     }
     let sql = statement(table, errors).unwrap_or_default().to_owned();
+    let functions = functions(table, &sql, errors);
     let from = tables(table, "from", errors);
     let folder = table.text("folder", errors);
     let folder = folder.and_then(|uri| local_path(&table.at("folder"), uri, params, errors));
@@ -244,6 +246,7 @@ fn sql(table: &mut Table<'_>, params: &Params, errors: &mut Errors) -> Option<Wo
         from,
         folder,
         partitions: partitions(table, errors),
+        functions,
     })
 }
 
@@ -276,6 +279,23 @@ fn statement<'a>(table: &mut Table<'a>, errors: &mut Errors) -> Option<&'a str> 
         errors.add(&table.at("sql"), message);
     }
     Some(sql)
+}
+
+/// The functions of components that a statement calls.
+fn functions(table: &Table<'_>, sql: &str, errors: &mut Errors) -> Vec<String> {
+    if sql.len() > MAX_SQL_BYTES {
+        return Vec::new();
+    }
+    let functions = sql_functions(sql);
+    if functions.len() > MAX_SQL_FUNCTIONS {
+        let message = format!(
+            "calls {} functions of components; a statement may call {MAX_SQL_FUNCTIONS}",
+            functions.len()
+        );
+        errors.add(&table.at("sql"), message);
+        return Vec::new();
+    }
+    functions.into_iter().collect()
 }
 
 /// The inputs and stages that a key lists, each once.

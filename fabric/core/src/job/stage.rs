@@ -65,6 +65,9 @@ pub enum Work {
         folder: Option<String>,
         /// Number of tasks that share the work; chosen from the size of what is read where none is given.
         partitions: Option<u32>,
+        /// The functions of components that the statement calls, as references, sorted.
+        #[serde(default)]
+        functions: Vec<String>,
     },
 }
 
@@ -90,14 +93,15 @@ impl StageSpec {
 }
 
 impl Work {
-    /// The functions that the stage names, in the order in which rows meet them.
+    /// The functions that the stage names, in the order in which rows meet them; those of a statement by name.
     pub fn functions(&self) -> Vec<&str> {
         match self {
             Work::Map { function } | Work::Tasks { function, .. } => vec![function],
             Work::Reduce {
                 combine, reduce, ..
             } => combine.iter().chain(reduce).map(String::as_str).collect(),
-            Work::Sql { .. } | Work::Union { .. } => Vec::new(),
+            Work::Sql { functions, .. } => functions.iter().map(String::as_str).collect(),
+            Work::Union { .. } => Vec::new(),
         }
     }
 }

@@ -253,6 +253,7 @@ fn sql_stages_read_several() {
         from: vec!["daily".into(), "users".into()],
         folder: Some("/jobs/daily".into()),
         partitions: Some(4),
+        functions: Vec::new(),
     };
     let joined = &spec.stages[2];
     assert_eq!((&joined.work, &joined.from), (&expected, &None));

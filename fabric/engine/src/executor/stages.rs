@@ -167,5 +167,11 @@ pub(super) fn components(plan: &StagePlan) -> impl Iterator<Item = &Digest> {
         Source::Shuffle { combine, .. } => combine.as_ref().map(|function| &function.digest),
         Source::Files(_) | Source::Sql(_) | Source::Nothing => None,
     };
-    nodes.chain(edges).chain(source)
+    let of_statement = match &plan.source {
+        Source::Sql(sql) => Some(&sql.functions),
+        Source::Files(_) | Source::Shuffle { .. } | Source::Nothing => None,
+    };
+    let of_statement = of_statement.into_iter().flat_map(BTreeMap::values);
+    let of_statement = of_statement.map(|function| &function.digest);
+    nodes.chain(edges).chain(source).chain(of_statement)
 }

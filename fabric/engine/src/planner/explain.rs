@@ -164,18 +164,24 @@ fn functions(draft: &Draft) -> Vec<String> {
     let line = |verb: &str, of: &FunctionPlan| {
         plan_line(format_args!("{verb} {} in stage {}", of.label, of.stage))
     };
-    let combined = match &draft.source {
-        Source::Shuffle { combine, .. } => combine.as_ref(),
-        Source::Files(_) | Source::Sql(_) | Source::Nothing => None,
+    let called: Vec<String> = match &draft.source {
+        Source::Shuffle { combine, .. } => {
+            let combine = combine.iter();
+            combine.map(|function| line("combine", function)).collect()
+        }
+        Source::Sql(sql) => {
+            let functions = sql.functions.values();
+            functions.map(|function| line("call", function)).collect()
+        }
+        Source::Files(_) | Source::Nothing => Vec::new(),
     };
-    let combined = combined.map(|function| line("combine", function));
     let nodes = draft.nodes.iter().filter_map(|node| match &node.work {
         NodeWork::Pass => None,
         NodeWork::Map(function) => Some(line("map", function)),
         NodeWork::Reduce(function) => Some(line("reduce", function)),
         NodeWork::Task(function) => Some(line("task", function)),
     });
-    combined.into_iter().chain(nodes).collect()
+    called.into_iter().chain(nodes).collect()
 }
 
 fn writes(position: usize, draft: &Draft, keys: &[String], readers: &Readers<'_>) -> Vec<String> {

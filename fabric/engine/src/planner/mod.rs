@@ -16,6 +16,7 @@ mod patterns;
 #[cfg(test)]
 mod splits;
 mod sql;
+mod sql_functions;
 mod stages;
 mod tables;
 #[cfg(test)]
@@ -135,6 +136,7 @@ impl<'a> Planner<'a> {
                     from,
                     folder,
                     partitions,
+                    ..
                 } => {
                     let work = SqlWork {
                         sql,

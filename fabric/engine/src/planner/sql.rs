@@ -11,10 +11,11 @@ use weft_core::job::{
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{EdgeRead, ReadMode, TaskRange};
 use weft_sandbox::type_name;
-use weft_sql::{LeafPlan, Options, Out, SqlStage, Statement, Table};
+use weft_sql::{LeafPlan, Options, Out, Session, SqlStage, Statement, Table};
 
 use super::draft::{Draft, node, small};
 use super::explain::SqlText;
+use super::sql_functions::SqlFunctions;
 use super::stages::{Outlet, partitions_of};
 use super::tables::FileTable;
 use super::{Planner, has_dead_letters, patterns};
@@ -82,10 +83,15 @@ impl Planner<'_> {
             }
             return Err(of_stage(Problem::new(ErrorCode::InvalidJob, detail)));
         }
+        let functions = self.sql_functions(stage, &statement).map_err(of_stage)?;
+        let session = functions.session(&self.session).map_err(of_stage)?;
         let read = self.tables(&work, names, outlets).map_err(of_stage)?;
-        let planned = self.plan_sql(stage, statement, read, work.partitions);
-        let (planned, origins) = planned.await.map_err(of_stage)?;
-        self.add_sql(stage, planned, &origins).map_err(of_stage)
+        let planned = self.plan_sql(&session, stage, statement, read, work.partitions);
+        let planned = planned.await;
+        self.usage.extend(functions.usage());
+        let (planned, origins) = planned.map_err(of_stage)?;
+        self.add_sql(stage, planned, &origins, &functions)
+            .map_err(of_stage)
     }
 
     pub(super) async fn parse(&self, sql: &str) -> Result<Statement, Problem> {
@@ -114,6 +120,7 @@ impl Planner<'_> {
     /// Plans a statement over its tables and cuts it.
     pub(super) async fn plan_sql(
         &self,
+        session: &Session,
         stage: &StageSpec,
         statement: Statement,
         (tables, origins): (Vec<Table>, Vec<Origin>),
@@ -132,7 +139,7 @@ impl Planner<'_> {
             started_ms: self.request.started_ms,
         };
         let is_known = tables.len() == statement.tables().len();
-        let planned = self.session.plan(statement, tables, &options);
+        let planned = session.plan(statement, tables, &options);
         let planned = guarded(Box::pin(planned)).await.map_err(gave_up);
         let planned = planned.flatten().map_err(|mut problem| {
             if !is_known {
@@ -175,6 +182,7 @@ impl Planner<'_> {
         stage: &StageSpec,
         planned: Vec<SqlStage>,
         origins: &[Origin],
+        functions: &SqlFunctions,
     ) -> Result<Outlet, Problem> {
         let base = self.stages.len();
         let schemas: Vec<SchemaRef> = planned.iter().map(|one| Arc::clone(&one.schema)).collect();
@@ -204,6 +212,7 @@ impl Planner<'_> {
                 leaves,
                 schema: Arc::clone(&schema),
                 is_last,
+                functions: functions.plans(&one.functions),
             };
             let edge = edge_of(one.out, &schema);
             let text = SqlText {
@@ -212,8 +221,9 @@ impl Planner<'_> {
                 keys: one.keys,
             };
             self.sql_texts.insert(self.stages.len(), text);
-            self.stages
-                .push(draft(stage, name, source, one.n_tasks, edge));
+            let mut draft = draft(stage, name, source, one.n_tasks, edge);
+            draft.deterministic = functions.are_deterministic(&one.functions);
+            self.stages.push(draft);
             if is_last {
                 return Ok(Outlet {
                     stage: self.stages.len() - 1,

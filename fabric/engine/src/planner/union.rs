@@ -9,6 +9,7 @@ use weft_sql::Table;
 
 use super::Planner;
 use super::sql::SqlWork;
+use super::sql_functions::SqlFunctions;
 use super::stages::Outlet;
 
 impl Planner<'_> {
@@ -34,9 +35,13 @@ impl Planner<'_> {
         let (tables, origins) = read.map_err(of_stage)?;
         let text = statement(&tables).map_err(of_stage)?;
         let statement = self.parse(&text).await.map_err(of_stage)?;
-        let planned = self.plan_sql(stage, statement, (tables, origins), partitions);
+        let read = (tables, origins);
+        let planned = self.plan_sql(&self.session, stage, statement, read, partitions);
         let (planned, origins) = planned.await.map_err(of_stage)?;
-        self.add_sql(stage, planned, &origins).map_err(of_stage)
+        // The statement is ours, and calls none.
+        let functions = SqlFunctions::default();
+        self.add_sql(stage, planned, &origins, &functions)
+            .map_err(of_stage)
     }
 }
 

@@ -96,6 +96,7 @@ fn sources_of(
         account: MemoryAccount::new(1 << 20),
         cancel: CancellationToken::new(),
         counts: Arc::default(),
+        functions: Arc::default(),
     }
 }
 
@@ -113,6 +114,7 @@ fn plan(leaf: Leaf) -> StagePlan {
             leaves: vec![leaf],
             schema: schema(),
             is_last: true,
+            functions: Default::default(),
         }),
         nodes: Vec::new(),
         edges: Vec::new(),
@@ -262,6 +264,7 @@ fn of_files(folder: &TempDir) -> SqlSources {
         account: MemoryAccount::new(1 << 20),
         cancel: CancellationToken::new(),
         counts: Arc::default(),
+        functions: Arc::default(),
     }
 }
 

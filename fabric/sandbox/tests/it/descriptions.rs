@@ -23,6 +23,7 @@ async fn lies_are_found_and_quoted_with_care() {
         ("huge-version", "not semver"),
         ("function-name", "at position 1"),
         ("twice", "lists `spin` twice"),
+        ("twice-of-two-kinds", "lists `spin` twice"),
         ("no-functions", "lists 0 functions"),
         ("many-functions", "lists 2000 functions"),
         ("huge-summary", "the summary of `spin`"),

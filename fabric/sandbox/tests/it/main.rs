@@ -6,6 +6,7 @@ mod descriptions;
 mod faults;
 mod limits;
 mod python;
+mod scalars;
 mod support;
 mod tasks;
 mod types;

@@ -66,7 +66,10 @@ const ENOUGH_BYTES: u64 = 256 << 20;
 /// Text of all stages.
 fn text(data: &'static [Data], sql: &str, options: &Options) -> String {
     let (_, stages) = plan(&Session::new(), data, sql, options).expect(sql);
-    stages.into_iter().map(|stage| stage.text).collect()
+    let lines = stages.iter().flat_map(|stage| &stage.operators);
+    lines
+        .map(|line| line.show(|stage| stage.to_string()) + "\n")
+        .collect()
 }
 
 fn expected(data: &[Data], sql: &str) -> Vec<RecordBatch> {

@@ -3,6 +3,7 @@
 mod data;
 mod explain;
 mod filters;
+mod functions;
 mod joins;
 mod memory;
 mod plans;

@@ -14,7 +14,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use weft_core::Problem;
 use weft_protocol::{ReadMode, TaskRange};
 use weft_sql::{
-    HashKeys, LeafPlan, Options, Out, Session, SortKeys, Sources, SqlStage, TaskMemory,
+    Functions, HashKeys, LeafPlan, Options, Out, Session, SortKeys, Sources, SqlStage, TaskMemory,
 };
 
 use crate::data::{Data, block_on};
@@ -115,6 +115,19 @@ pub(crate) fn run(
     Ok(rows)
 }
 
+/// The same with functions of components, which the session knows as well.
+pub(crate) fn run_with(
+    session: &Session,
+    data: &'static [Data],
+    sql: &str,
+    options: &Options,
+    functions: Arc<dyn Functions>,
+) -> Result<Vec<RecordBatch>, Problem> {
+    let unbounded = || Arc::new(UnboundedMemoryPool::default()) as Arc<dyn MemoryPool>;
+    let (rows, _) = run_all(session, data, sql, options, &unbounded, Some(functions))?;
+    Ok(rows)
+}
+
 /// Runs a statement whose tasks have a pool each. Returns its rows, and how often tasks started over.
 pub(crate) fn run_within(
     session: &Session,
@@ -122,6 +135,17 @@ pub(crate) fn run_within(
     sql: &str,
     options: &Options,
     pool: &dyn Fn() -> Arc<dyn MemoryPool>,
+) -> Result<(Vec<RecordBatch>, usize), Problem> {
+    run_all(session, data, sql, options, pool, None)
+}
+
+fn run_all(
+    session: &Session,
+    data: &'static [Data],
+    sql: &str,
+    options: &Options,
+    pool: &dyn Fn() -> Arc<dyn MemoryPool>,
+    functions: Option<Arc<dyn Functions>>,
 ) -> Result<(Vec<RecordBatch>, usize), Problem> {
     let n_restarts = Arc::new(AtomicUsize::new(0));
     let (tables, stages) = plan(session, data, sql, options)?;
@@ -136,6 +160,7 @@ pub(crate) fn run_within(
                 task,
                 tables: tables.clone(),
                 written: written.clone(),
+                functions: functions.clone(),
                 n_restarts: Arc::clone(&n_restarts),
             };
             let memory = TaskMemory {
@@ -291,6 +316,7 @@ struct TaskSources {
     task: u32,
     tables: Vec<&'static Data>,
     written: Vec<Arc<Written>>,
+    functions: Option<Arc<dyn Functions>>,
     n_restarts: Arc<AtomicUsize>,
 }
 
@@ -336,6 +362,10 @@ impl TaskSources {
 impl Sources for TaskSources {
     fn check(&self) -> Result<(), Problem> {
         Ok(())
+    }
+
+    fn functions(&self) -> Option<Arc<dyn Functions>> {
+        self.functions.clone()
     }
 
     fn streams(&self, leaf: u32) -> usize {

@@ -161,6 +161,22 @@ fn visitors_and_pages_are_counted_by_day() {
 }
 
 #[test]
+fn orders_near_their_users_are_summed() {
+    let example = Example::new("geo");
+    let orders =
+        "user_id,lat,lon,amount\n1,52.52,13.405,10\n1,52.4,13.06,20\n1,48.86,2.35,30\n2,,,40\n";
+    std::fs::write(example.place.path("data/orders.csv"), orders).expect("it writes");
+    let users = "user_id,lat,lon,country\n1,52.52,13.405,de\n2,48.86,2.35,fr\n";
+    std::fs::write(example.place.path("data/users.csv"), users).expect("it writes");
+    let near = rows(&example.run().join("near"));
+    // 26.9 km to Potsdam.
+    assert!(
+        near.len() == 1 && near[0].starts_with("de,30,26."),
+        "{near:?}"
+    );
+}
+
+#[test]
 fn a_thousand_tasks_do_nothing() {
     Example::new("hello").run();
 }

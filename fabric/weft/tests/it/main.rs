@@ -37,6 +37,7 @@ mod random;
 mod results;
 mod server;
 mod sql;
+mod sql_functions;
 mod sql_guards;
 mod streams;
 mod survivor;

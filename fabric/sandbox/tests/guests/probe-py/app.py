@@ -9,7 +9,7 @@ import time
 
 from componentize_py_types import Err
 from wit_world import exports
-from wit_world.exports import functions
+from wit_world.exports import functions, scalars
 from wit_world.imports import data, output
 
 
@@ -125,6 +125,21 @@ class Reducer(exports.Reducer):
 
     def finish(self) -> None:
         raise Err("not open")
+
+
+class Scalars(exports.Scalars):
+    def describe(self) -> list[scalars.Scalar]:
+        return [scalars.Scalar(name, "Returns its argument.", deterministic=False) for name in ("same", "nap", "say")]
+
+    def bind(self, function: str, arguments: list[data.Field]) -> tuple[list[data.Field], list[data.Field]]:
+        return arguments, arguments[:1]
+
+    def evaluate(self, function: str, arguments: data.Batch) -> data.Column:
+        if function == "nap":
+            time.sleep(0.001)
+        if function == "say":
+            print(arguments.rows())
+        return arguments.column(0)
 
 
 class Task(exports.Task):

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::bindings::exports::weft::fabric::functions::{Description, Function, Guest, Kind};
 use crate::bindings::weft::fabric::data::Field;
-use crate::{Hostile, Params, schemas};
+use crate::{Hostile, Params, scalars, schemas};
 
 thread_local! {
     static LIE: RefCell<String> = const { RefCell::new(String::new()) };
@@ -45,6 +45,7 @@ impl Guest for Hostile {
             "huge-version" => it.version = format!("1.0.0-{}", "v".repeat(1 << 20)),
             "function-name" => it.functions.push(function("a/b")),
             "twice" => it.functions.push(function("spin")),
+            "twice-of-two-kinds" => scalars::list_spin(),
             "no-functions" => it.functions.clear(),
             "many-functions" => {
                 it.functions = (0..2000).map(|n| function(&format!("f{n}"))).collect();

@@ -13,6 +13,7 @@ mod bindings {
 mod columns;
 mod descriptions;
 mod maps;
+mod scalars;
 mod schemas;
 mod tasks;
 
