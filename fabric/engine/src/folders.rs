@@ -173,11 +173,11 @@ mod tests {
         let first = folders.append(&batch, 0).expect("it has values");
         assert_eq!(first.num_columns(), 4);
         assert_eq!(
-            *first.column(1),
-            Arc::new(Int64Array::from(vec![2026; 2])) as ArrayRef
+            first.column(1),
+            &(Arc::new(Int64Array::from(vec![2026; 2])) as ArrayRef)
         );
         let cities = StringArray::from(vec!["Rome"; 2]);
-        assert_eq!(*first.column(3), Arc::new(cities) as ArrayRef);
+        assert_eq!(first.column(3), &(Arc::new(cities) as ArrayRef));
         let second = folders.append(&batch, 1).expect("it has values");
         assert!((1..4).all(|column| second.column(column).null_count() == 2));
         assert_eq!(second.schema(), first.schema());

@@ -5,8 +5,9 @@ use std::convert::identity;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::DataType;
-use datafusion::common::{JoinType, Result, internal_err};
+use arrow::datatypes::{DataType, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{JoinSide, JoinType, Result, internal_err};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
@@ -53,6 +54,7 @@ pub(crate) fn merge_join(
     } else {
         (build, probe, join.on().to_vec(), join.filter().cloned())
     };
+    let filter = filter.as_ref().map(left_first).transpose()?;
     let sort_options = vec![SortOptions::default(); join.on().len()];
     let merged = SortMergeJoinExec::try_new(
         left,
@@ -74,6 +76,39 @@ pub(crate) fn merge_join(
         None => (0..join.join_schema().fields().len()).map(column).collect(),
     };
     projected(merged, &columns, join)
+}
+
+/// The filter as merge joins read it: with the columns of the left side before those of the right, wherever they stood,
+/// and with nulls in all of them, since it also sees rows that found no match.
+fn left_first(filter: &JoinFilter) -> Result<JoinFilter> {
+    let columns = filter.column_indices();
+    let of_side = |side: JoinSide| {
+        let positions = columns.iter().enumerate();
+        positions.filter_map(move |(position, column)| (column.side == side).then_some(position))
+    };
+    let order: Vec<usize> = of_side(JoinSide::Left)
+        .chain(of_side(JoinSide::Right))
+        .collect();
+    if order.len() != columns.len() {
+        return internal_err!("a filter of a join has columns of neither side");
+    }
+    let expression = Arc::clone(filter.expression()).transform_up(|expression| {
+        let Some(column) = expression.downcast_ref::<Column>() else {
+            return Ok(Transformed::no(expression));
+        };
+        let Some(position) = order.iter().position(|before| *before == column.index()) else {
+            return internal_err!("a filter of a join lacks its column {column}");
+        };
+        let moved: Arc<dyn PhysicalExpr> = Arc::new(Column::new(column.name(), position));
+        Ok(Transformed::yes(moved))
+    })?;
+    let fields = order.iter().map(|before| {
+        let field = filter.schema().field(*before).clone();
+        field.with_nullable(true)
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let columns = order.iter().map(|before| columns[*before].clone());
+    Ok(JoinFilter::new(expression.data, columns.collect(), schema))
 }
 
 /// Columns of a merge join as the hash join has them.

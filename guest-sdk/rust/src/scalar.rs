@@ -434,7 +434,7 @@ macro_rules! returned_numbers {
     ($($type:ty: $data_type:ident;)+) => {
         returned! {$(
             $type: $data_type, Plain<Vec<$type>>, |collected, value| {
-                collected.values.push(value);
+                Vec::push(&mut collected.values, value);
                 collected.pushed(true)
             };
         )+}

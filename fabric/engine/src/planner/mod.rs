@@ -253,7 +253,8 @@ impl<'a> Planner<'a> {
         let bytes = serde_json::to_vec(&texts)
             .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
         // Nothing depends on it, so no disk is waited for.
-        let put = self.blobs.put(&plan_text_key(&self.request.job), bytes);
+        let key = plan_text_key(&self.request.job);
+        let put = self.blobs.put(&key, bytes);
         put.await.map_err(|error| error.problem())
     }
 }

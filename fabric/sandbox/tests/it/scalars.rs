@@ -62,9 +62,11 @@ async fn what_is_no_such_column_is_refused() {
     check_schema(evaluate("short-values").await, "column `returns`");
     assert!(evaluate("nulls").await.is_ok());
     let mut guest = start("hostile").await;
-    let nulls = guest.evaluate_scalar("nulls", numbers(3), &returns(false));
+    let column = returns(false);
+    let nulls = guest.evaluate_scalar("nulls", numbers(3), &column);
     check_schema(nulls.await, "3 nulls");
-    let again = guest.evaluate_scalar("fine", numbers(3), &returns(true));
+    let column = returns(true);
+    let again = guest.evaluate_scalar("fine", numbers(3), &column);
     assert!(matches!(again.await, Err(Fault::Host(_))), "it was refused");
 }
 
@@ -95,7 +97,8 @@ async fn functions_that_fail_are_told_apart() {
     let mut guest = Guest::start(&guest("hostile"), settings)
         .await
         .expect("it starts");
-    let spun = guest.evaluate_scalar("spin", numbers(3), &returns(true));
+    let column = returns(true);
+    let spun = guest.evaluate_scalar("spin", numbers(3), &column);
     check_limit(spun.await, LimitKind::Cpu, "100 ms");
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    fn new(name: &'static str, batches: Vec<RecordBatch>) -> Self {
+    pub(crate) fn new(name: &'static str, batches: Vec<RecordBatch>) -> Self {
         let batches: Vec<RecordBatch> = batches.iter().map(with_plain_strings).collect();
         let schema = batches.first().expect("a table has a batch").schema();
         Self {

@@ -77,7 +77,8 @@ fn scans_know_the_conditions_on_their_columns() {
 fn plans_show_the_conditions_of_a_scan() {
     let sql = "SELECT v FROM t WHERE id >= 10";
     let (_, stages) = plan(&Session::new(), &SMALL, sql, &options(3, true)).expect(sql);
-    let text = &stages[0].text;
+    let lines = stages[0].operators.iter();
+    let text: String = lines.map(|line| line.text.clone() + "\n").collect();
     assert!(text.contains("filters=[id >= 10]"), "{text}");
     assert!(text.contains("FilterExec: id"), "{text}");
 }
