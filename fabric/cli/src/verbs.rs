@@ -9,6 +9,7 @@
 //!   certs:       certs, on this machine    why:      why, of a job or of the queue
 //!   members:     members, of the group of controllers
 //!   sql:         sql, by way of run and show
+//!   tables:      tables, which sql makes
 //! ```
 
 pub(crate) mod certs;
@@ -23,5 +24,6 @@ pub(crate) mod receipt;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod sql;
+pub(crate) mod tables;
 pub(crate) mod usage;
 pub(crate) mod why;

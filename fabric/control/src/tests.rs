@@ -8,5 +8,6 @@ mod leases;
 mod reads;
 mod submissions;
 mod support;
+mod tables;
 mod usage;
 mod wire;

@@ -17,6 +17,7 @@ mod messages;
 mod outputs;
 mod plan;
 mod stream;
+mod tables;
 
 pub use agent::{
     AgentCommand, AgentOutcome, AgentReport, AgentResult, AgentStatus, ExecutorStatus, FromAgent,
@@ -39,3 +40,6 @@ pub use plan::{
     StageShape, Sums, TaskCommit, TaskFailure, TaskRange,
 };
 pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};
+pub use tables::{
+    IfTaken, MAX_DEFINITION_BYTES, MAX_TABLE_NAME_BYTES, TableChange, TableKind, TableStatement,
+};

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use datafusion::physical_plan::ExecutionPlan;
 
 mod codec;
+mod command;
 mod cut;
 mod error;
 mod facts;
@@ -23,6 +24,7 @@ mod leaf;
 mod memory;
 mod normalise;
 mod one;
+mod relations;
 mod session;
 mod stage;
 mod statement;
@@ -30,8 +32,10 @@ mod table;
 mod task;
 mod variants;
 
+pub use command::{Command, Files};
 pub use error::{carried, problem};
 pub use memory::{Account, fair_pool};
+pub use relations::{Reads, Relation, Relations, View};
 pub use session::{Options, Session};
 pub use stage::{LeafPlan, Out, SqlStage, Variant};
 pub use statement::Statement;

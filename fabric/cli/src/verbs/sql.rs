@@ -23,7 +23,7 @@ use crate::job_file::{self, Folder};
 use crate::terminal::text::{count, counted};
 use crate::terminal::{Interrupts, Output};
 use crate::verbs::run::{self, Ending, Watch};
-use crate::verbs::show;
+use crate::verbs::{show, tables};
 use crate::{Preview, Program};
 
 /// Name of the statement's stage.
@@ -51,6 +51,9 @@ pub(crate) async fn sql(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let statement = statement(arguments)?;
+    if tables::is_command(&statement) {
+        return command(client, arguments, &statement, output).await;
+    }
     let folder = match &arguments.output {
         Some(folder) => folder.clone(),
         None => temporary_folder()?,
@@ -72,6 +75,34 @@ pub(crate) async fn sql(
     };
     remove(Path::new(&folder), output).await;
     shown
+}
+
+/// Runs a statement without rows, such as CREATE VIEW. Its folder is the current one.
+async fn command(
+    client: &Client,
+    arguments: &SqlArguments,
+    statement: &str,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    if arguments.output.is_some() {
+        let what = "the statement has no rows for `--output`: COPY names its folder by TO";
+        return Err(Failure::Usage(what.into()));
+    }
+    let here = std::env::current_dir()
+        .map_err(|error| Failure::other(format!("the current folder is unknown: {error}")))?;
+    let mut stage = json!({ "name": STAGE, "sql": statement, "folder": here });
+    if let Some(partitions) = arguments.partitions {
+        stage["partitions"] = partitions.into();
+    }
+    let document = json!({ "name": "sql", "stage": [stage] });
+    let (document, _) = job_file::complete(document, &arguments.param, Folder::new(&here)?)?;
+    if arguments.check {
+        return run::check(client, &document, output).await;
+    }
+    let job = finish(client, &document, output).await?;
+    output.note(&run::outcome(&job));
+    let outputs: Vec<&str> = job.outputs.iter().map(|one| one.uri.as_str()).collect();
+    output.document(&json!({ "job": job.id, "outputs": outputs }).to_string())
 }
 
 /// The text of the statement, wherever it comes from.

@@ -10,12 +10,13 @@ use weft_core::{ErrorCode, Problem};
 use super::reply::Failure;
 
 /// Routes whose queries are read, and their parameters. Invocations pass theirs on to the function.
-const PARAMETERS: [(&str, &[&str]); 6] = [
+const PARAMETERS: [(&str, &[&str]); 7] = [
     ("/v1/components", &["cursor"]),
     ("/v1/jobs", &["cursor"]),
     ("/v1/jobs/{id}/tasks", &["cursor"]),
     ("/v1/jobs/{id}/why", &["stage", "task"]),
     ("/v1/jobs/{id}/logs", &["cursor"]),
+    ("/v1/tables", &["cursor"]),
     ("/v1/usage", &["from_ms", "to_ms"]),
 ];
 /// Load balancers add what they like.

@@ -4,6 +4,7 @@
 //! inputs alone, never on nodes, cores or timing.
 
 mod bind;
+mod command;
 mod draft;
 mod inputs;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod patterns;
 mod splits;
 mod sql;
 mod stages;
+mod tables;
 mod union;
 #[cfg(test)]
 mod tests;
@@ -22,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use tokio_util::sync::CancellationToken;
 use weft_core::job::{BadRecords, InputSpec, JobSpec, OutputSpec, StageSpec, Work};
 use weft_core::{Digest, ErrorCode, FunctionUsage, Problem};
@@ -34,6 +36,7 @@ use weft_sandbox::{Component, type_name};
 use weft_sql::Session;
 use weft_store::{Blobs, Manifest, prepare_output};
 
+pub(crate) use self::command::Directive;
 use self::draft::Draft;
 use self::sql::SqlWork;
 use self::stages::Outlet;
@@ -53,6 +56,12 @@ pub(crate) struct Planner<'a> {
     /// By output, the manifest that it joins.
     joined: BTreeMap<String, Manifest>,
     session: Session,
+    /// The view that is being created: it may not read itself.
+    creating: Option<String>,
+    /// Columns of the last stage.
+    result: Option<SchemaRef>,
+    /// Staging folders of outputs are made once the job is known to have the outputs, by its tasks.
+    stages_later: bool,
     /// Stops planning: the job has ended, or nobody waits for the check.
     cancel: CancellationToken,
 }
@@ -68,6 +77,9 @@ impl<'a> Planner<'a> {
         Self {
             cancel,
             session: session.clone(),
+            creating: None,
+            result: None,
+            stages_later: false,
             request,
             blobs,
             components,
@@ -140,6 +152,7 @@ impl<'a> Planner<'a> {
             };
             self.note_columns(&stage.name, &outlet.schema);
             self.sinks(&stage.name, &outlet)?;
+            self.result = Some(Arc::clone(&outlet.schema));
             outlets.insert(&stage.name, outlet);
         }
         if self.request.check {
@@ -147,7 +160,8 @@ impl<'a> Planner<'a> {
             self.joined = outputs::folders(spec)?;
         }
         self.check_appends()?;
-        for output in spec.outputs.iter().filter(|_| !self.request.check) {
+        let stages_now = !(self.request.check || self.stages_later);
+        for output in spec.outputs.iter().filter(|_| stages_now) {
             prepare_output(Path::new(&output.path), &self.request.job)
                 .map_err(|error| error.problem())?;
         }
