@@ -48,7 +48,9 @@ impl Directive {
                 continue;
             };
             let of_stage = |problem| in_stage(stage, problem);
-            let command = guarded(session.command(sql)).await.map_err(gave_up);
+            let command = guarded(Box::pin(session.command(sql)))
+                .await
+                .map_err(gave_up);
             let command = command.flatten().map_err(of_stage)?;
             if let Some(command) = command {
                 check_alone(&request.spec, &command).map_err(of_stage)?;
@@ -225,14 +227,15 @@ fn input(files: &Files, folder: Option<&str>) -> Result<InputSpec, Problem> {
     let uri = |location: &String| {
         let path = resolved(location, folder, patterns::escape)?;
         // A folder means the files of the format in it, compressed ones too.
-        Ok(match location.ends_with('/') {
+        Ok::<_, Problem>(match location.ends_with('/') {
             true if is_by_name => format!("{path}/*.{format}"),
+            true if format == "text" => format!("{path}/*.txt*"),
             true => format!("{path}/*.{format}*"),
             false => path,
         })
     };
     let uris = files.locations.iter().map(uri);
-    let mut input = json!({ "format": format, "uri": uris.collect::<Result<Vec<_>, Problem>>()? });
+    let mut input = json!({ "format": format, "uri": uris.collect::<Result<Vec<_>, _>>()? });
     if files.format == "tsv" {
         input["delimiter"] = json!("\t");
     }
@@ -252,6 +255,11 @@ fn input(files: &Files, folder: Option<&str>) -> Result<InputSpec, Problem> {
     for (key, text) in &files.options {
         let key = key.strip_prefix("format.").unwrap_or(key);
         let key = if key == "has_header" { "header" } else { key };
+        if matches!(key, "uri" | "format" | "schema") {
+            return Err(invalid(format!(
+                "OPTIONS do not take `{key}`: LOCATION, STORED AS and the list of columns say it"
+            )));
+        }
         input[key] = option(key, text);
     }
     let document = json!({
@@ -287,7 +295,7 @@ impl Planner<'_> {
     ) -> Result<(Plan, Option<TableStatement>), Problem> {
         let Some(directive) = directive else {
             self.check_use()?;
-            return Ok((self.plan().await?, None));
+            return Ok((Box::pin(self.plan()).await?, None));
         };
         let request = self.request;
         let Some(stage) = request.spec.stages.first() else {
@@ -324,7 +332,7 @@ impl Planner<'_> {
         command: &Command,
     ) -> Result<(Plan, Option<TableStatement>), Problem> {
         let (name, if_taken) = match command {
-            Command::ShowTables => return Ok((self.plan().await?, None)),
+            Command::ShowTables => return Ok((Box::pin(self.plan()).await?, None)),
             Command::Copy { .. } => {
                 let plan = self.plan_rows().await?;
                 return Ok((plan, Some(self.statement(None))));
@@ -369,7 +377,7 @@ impl Planner<'_> {
     /// Plans rows that go to an output of the statement.
     async fn plan_rows(&mut self) -> Result<Plan, Problem> {
         self.stages_later = true;
-        self.plan().await
+        Box::pin(self.plan()).await
     }
 
     async fn create(
@@ -383,7 +391,7 @@ impl Planner<'_> {
         };
         match command {
             Command::CreateView { name, query, .. } => {
-                let schema = self.look_into(name, query, folder).await?;
+                let schema = Box::pin(self.look_into(name, query, folder)).await?;
                 let definition = Definition::View {
                     sql: query.clone(),
                     folder: folder.map(str::to_owned),
