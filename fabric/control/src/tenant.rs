@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work};
 use weft_core::{Digest, ErrorCode, FunctionKind, FunctionUsage, JobId, PinnedFunction, Problem};
-use weft_protocol::{Plan, PublishedOutput, TableStatement, TaskCommit, TaskFailure};
+use weft_protocol::{Plan, PublishedOutput, TableChange, TableStatement, TaskCommit, TaskFailure};
 
 use crate::attempt::{Attempt, PLANNING};
 use crate::bounds::{MAX_ENDED_JOBS, MAX_RUNNING_JOBS};
@@ -143,10 +143,7 @@ impl Tenant {
                 spec,
                 idempotency,
             } => self.submit(job, spec, idempotency, at_ms),
-            Command::ChangeTables { change } => match self.tables.apply(&change, at_ms) {
-                Ok(()) => (Answer::Done, Vec::new()),
-                Err(problem) => refuse(problem),
-            },
+            Command::ChangeTables { change } => self.change_tables(&change, at_ms),
             Command::JobPlanned {
                 job,
                 plan,
@@ -182,6 +179,13 @@ impl Tenant {
             | Command::ExpireOrigins { .. } => {
                 unreachable!("the state applies commands that concern leases and nodes itself")
             }
+        }
+    }
+
+    fn change_tables(&mut self, change: &TableChange, at_ms: u64) -> Applied {
+        match self.tables.apply(change, at_ms) {
+            Ok(()) => (Answer::Done, Vec::new()),
+            Err(problem) => refuse(problem),
         }
     }
 

@@ -199,7 +199,8 @@ impl Executor {
         let request = directive.as_ref().map_or(request, Directive::request);
         let cancel = self.stages.planning(&request.job).unwrap_or_default();
         let mut planner = Planner::new(request, &self.blobs, components, &self.session, cancel);
-        let planned = tokio::time::timeout(PLAN_WALL_MAX, planner.plan_job(directive.as_ref())).await;
+        let planned =
+            tokio::time::timeout(PLAN_WALL_MAX, planner.plan_job(directive.as_ref())).await;
         let result = planned.unwrap_or_else(|_| {
             let value = format!("{} s", PLAN_WALL_MAX.as_secs());
             let detail = format!(

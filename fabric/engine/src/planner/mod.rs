@@ -160,12 +160,18 @@ impl<'a> Planner<'a> {
             self.joined = outputs::folders(spec)?;
         }
         self.check_appends()?;
+        self.prepare_outputs()?;
+        self.write().await
+    }
+
+    fn prepare_outputs(&self) -> Result<(), Problem> {
         let stages_now = !(self.request.check || self.stages_later);
-        for output in spec.outputs.iter().filter(|_| stages_now) {
+        let outputs = self.request.spec.outputs.iter();
+        for output in outputs.filter(|_| stages_now) {
             prepare_output(Path::new(&output.path), &self.request.job)
                 .map_err(|error| error.problem())?;
         }
-        self.write().await
+        Ok(())
     }
 
     /// Counts the bytes of an input, once, whoever reads it.
