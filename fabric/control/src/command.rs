@@ -4,9 +4,7 @@
 use serde::{Deserialize, Serialize};
 use weft_core::job::JobSpec;
 use weft_core::{Digest, Epoch, FunctionUsage, JobId, NodeId, Problem, TenantId};
-use weft_protocol::{
-    Plan, PublishedOutput, TableChange, TableStatement, TaskCommit, TaskFailure,
-};
+use weft_protocol::{Plan, PublishedOutput, TableChange, TableStatement, TaskCommit, TaskFailure};
 
 use crate::calls::{Begun, CallOutcome};
 use crate::catalog::ComponentRecord;
