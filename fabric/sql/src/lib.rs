@@ -17,6 +17,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 mod builds;
 mod codec;
+mod command;
 mod cut;
 mod error;
 mod facts;
@@ -27,6 +28,7 @@ mod merge_join;
 mod normalise;
 mod one;
 mod order;
+mod relations;
 mod restart;
 mod sealed;
 mod session;
@@ -38,10 +40,12 @@ mod task;
 mod text;
 mod variants;
 
+pub use command::{Command, Files};
 pub use error::{carried, problem};
 pub use filters::{ScanFilter, Test};
 pub use memory::{Account, fair_pool};
 pub use order::SortKeys;
+pub use relations::{Reads, Relation, Relations, View};
 pub use session::{Options, Session};
 pub use stage::{LeafPlan, Out, SqlStage, Variant};
 pub use statement::Statement;

@@ -30,11 +30,11 @@ impl Planner<'_> {
             folder: None,
             partitions,
         };
-        let read = self.tables(&work, from.to_vec(), outlets);
-        let (tables, origins) = read.map_err(of_stage)?;
-        let text = statement(&tables).map_err(of_stage)?;
+        let read = self.relations(&work, from.to_vec(), outlets).await;
+        let (relations, origins) = read.map_err(of_stage)?;
+        let text = statement(&relations.tables).map_err(of_stage)?;
         let statement = self.parse(&text).await.map_err(of_stage)?;
-        let planned = self.plan_sql(stage, statement, (tables, origins), partitions);
+        let planned = self.plan_sql(stage, statement, (relations, origins), partitions);
         let (planned, origins) = planned.await.map_err(of_stage)?;
         self.add_sql(stage, planned, &origins).map_err(of_stage)
     }
