@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Run a SQL query over files, and show its rows
     Sql(SqlArguments),
+    /// List tables and views, or show one
+    Tables(TablesArguments),
     /// Invoke a task function with standard input, or stream rows through a map function
     Invoke(InvokeArguments),
     /// List jobs, newest first
@@ -555,6 +557,13 @@ impl ShowArguments {
 #[derive(Debug, Args)]
 pub(crate) struct ComponentsArguments {
     /// Component, or one version of it: `weblog`, `weblog@1.2.0`
+    pub(crate) name: Option<String>,
+}
+
+/// Arguments of `weft tables`.
+#[derive(Debug, Args)]
+pub(crate) struct TablesArguments {
+    /// Table or view, in the case that statements read it in
     pub(crate) name: Option<String>,
 }
 

@@ -39,7 +39,7 @@ use failure::Failure;
 use terminal::Output;
 use verbs::{
     certs, cluster, components, doctor, invoke, jobs, members, nodes, receipt, run, show, sql,
-    usage, why,
+    tables, usage, why,
 };
 
 /// The binary that the command line belongs to: the parts of it that the command line starts and
@@ -300,6 +300,7 @@ async fn remote(
         Command::Run(run) => run::run(client, run, output).await,
         Command::Sql(sql) => sql::sql(program, client, sql, output).await,
         Command::Show(of) => show::of_job(program, client, of, output).await,
+        Command::Tables(of) => tables::tables(client, of.name.as_deref(), output).await,
         Command::Invoke(invoke) => invoke::invoke(client, invoke, output).await,
         Command::Jobs(jobs) => jobs::jobs(client, jobs.limit, output).await,
         Command::Job(job) => jobs::job(client, job, output).await,

@@ -591,6 +591,30 @@ fn a_query_is_explained_without_a_job_and_analyzed_with_one() {
 }
 
 #[test]
+fn a_statement_without_rows_is_a_job_without_outputs() {
+    let (server, documents) = querying("succeeded");
+    let view = "CREATE VIEW one AS SELECT 1 AS a";
+    let explained = format!("EXPLAIN {view}");
+    for explain in [&["sql", &explained][..], &["sql", "--explain", view]] {
+        let done = server.weft(explain);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(done.stdout.starts_with("reads 2.0 KiB\n"), "{done:?}");
+    }
+    for (option, value) in [("--output", "out/"), ("--format", "csv")] {
+        let done = server.weft(&["sql", view, option, value]);
+        assert_eq!((done.code, done.stdout.as_str()), (2, ""), "{done:?}");
+        assert!(done.stderr.contains("has no rows"), "{done:?}");
+    }
+    assert!(documents.lock().expect("no panic before").is_empty());
+    let done = server.weft(&["sql", view]);
+    assert_eq!((done.code, done.stdout.as_str()), (0, ""), "{done:?}");
+    let documents = documents.lock().expect("no panic before");
+    let document = documents.last().expect("a job was sent");
+    assert_eq!(document["stage"][0]["sql"], view);
+    assert_eq!(document["output"], Value::Null);
+}
+
+#[test]
 fn a_query_streams_its_rows_in_the_format_that_is_asked_for() {
     let (server, documents) = querying("succeeded");
     let done = server.weft(&["sql", "SELECT 1", "--format", "csv"]);

@@ -11,6 +11,7 @@
 //!   sql:         sql, by way of run and rows
 //!   rows:        rows of a job's output, for sql and show
 //!   explain:     --explain and --analyze, and the plan of a job
+//!   tables:      tables, which sql makes
 //! ```
 
 pub(crate) mod certs;
@@ -27,5 +28,6 @@ pub(crate) mod rows;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod sql;
+pub(crate) mod tables;
 pub(crate) mod usage;
 pub(crate) mod why;

@@ -25,5 +25,9 @@ pub const MAX_ORIGIN_ANSWERS: usize = 4_096;
 pub const MAX_ORIGINS: usize = 16_384;
 /// Time for which an origin is kept after its last command.
 pub const ORIGIN_MS: u64 = 24 * 3_600_000;
+/// Tables and views of a tenant.
+pub const MAX_TABLES: usize = 1_000;
+/// Bytes of the names and definitions of a tenant's tables and views: each planning of SQL is sent all of them.
+pub const MAX_TABLES_BYTES: usize = 4 << 20;
 /// Nodes that are known.
 pub(crate) const MAX_NODES: usize = 8_192;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use weft_core::job::JobSpec;
 use weft_core::{Digest, Epoch, FunctionUsage, JobId, NodeId, Problem, TenantId};
-use weft_protocol::{Plan, PublishedOutput, TaskCommit, TaskFailure};
+use weft_protocol::{Plan, PublishedOutput, TableChange, TableStatement, TaskCommit, TaskFailure};
 
 use crate::calls::{Begun, CallOutcome};
 use crate::catalog::ComponentRecord;
@@ -81,8 +81,16 @@ pub enum Command {
         lease: Option<Epoch>,
         /// Its stages.
         plan: Plan,
+        /// Results of its statement beside rows, if it has one that is more than a query.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        statement: Option<TableStatement>,
         /// What planning used.
         usage: Vec<FunctionUsage>,
+    },
+    /// Changes the tenant's tables without a job.
+    ChangeTables {
+        /// The change.
+        change: TableChange,
     },
     /// Planning or publishing failed.
     StepFailed {
@@ -264,7 +272,7 @@ impl Envelope {
 /// Version of the commands' format. From 3 on, job specifications say what happens to unknown fields of JSON.
 /// From 4 on they have SQL stages and outputs that the cluster keeps, plans have reads by some of a stage's tasks or
 /// of whole edges, and problems the code `query_error`. From 5 on SQL stages name functions of components, which may
-/// be scalar.
+/// be scalar, and tenants have tables and views.
 pub const COMMAND_VERSION: u32 = 5;
 /// The oldest version that is read.
 const OLDEST_COMMAND_VERSION: u32 = 2;

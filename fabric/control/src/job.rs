@@ -9,13 +9,14 @@ use weft_core::{
     Problem,
 };
 use weft_protocol::{
-    FailedLog, Plan, PublishedOutput, SinkFile, TaskCommit, TaskFailure, kept_too_large,
+    FailedLog, Plan, PublishedOutput, SinkFile, TableChange, TableStatement, TaskCommit,
+    TaskFailure, kept_too_large,
 };
 
 use crate::bounds::{MAX_ATTEMPTS, MAX_OUTPUT_FILES};
 use crate::command::{CommitAnswer, Effect, Step};
 use crate::event::{JobEvent, JobEventKind, brief};
-use crate::plan::check;
+use crate::plan::{check, check_outputs};
 use crate::running::{Running, StageState, position};
 
 /// A job that has not been archived.
@@ -40,6 +41,9 @@ pub struct Job {
     /// Attempts that ended after the job had, and are billed. Each counts once.
     #[serde(default)]
     pub settled: BTreeSet<AttemptId>,
+    /// Change of the tenant's tables that is made when the job succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<TableChange>,
     /// Where it stands.
     pub state: JobState,
 }
@@ -233,10 +237,19 @@ impl Job {
     }
 
     /// Starts the stages that wait for nothing. A plan that does not hold together is a planning attempt that failed.
-    pub(crate) fn planned(&mut self, plan: Plan, at_ms: u64) -> Vec<Effect> {
-        if let Err(detail) = check(&plan) {
+    pub(crate) fn planned(
+        &mut self,
+        plan: Plan,
+        statement: TableStatement,
+        at_ms: u64,
+    ) -> Vec<Effect> {
+        let TableStatement { change, outputs } = statement;
+        let checked = check(&plan).and_then(|()| check_outputs(&self.spec.outputs, &outputs));
+        if let Err(detail) = checked {
             return self.fail_step(Problem::new(ErrorCode::Internal, detail), at_ms);
         }
+        self.spec.outputs.extend(outputs);
+        self.change = change;
         let stages = vec![StageState::default(); plan.stages.len()];
         let running = Running {
             plan,
@@ -257,6 +270,14 @@ impl Job {
             effects = self.publish(at_ms);
         }
         effects
+    }
+
+    /// Returns whether nothing is left of the job but to change its tenant's tables: no task, and no file.
+    pub(crate) fn is_change_alone(&self) -> bool {
+        let JobState::Publishing(publishing) = &self.state else {
+            return false;
+        };
+        self.change.is_some() && publishing.plan.stages.is_empty() && self.spec.outputs.is_empty()
     }
 
     /// Returns whether this very attempt is committed already.
@@ -430,10 +451,20 @@ impl Job {
         }
     }
 
-    pub(crate) fn published(&mut self, outputs: Vec<PublishedOutput>, at_ms: u64) -> Vec<Effect> {
+    /// Ends the job with its outputs. If `refused` says that its change of tables could not be made, it fails, and
+    /// its files are withdrawn.
+    pub(crate) fn published(
+        &mut self,
+        outputs: Vec<PublishedOutput>,
+        refused: Option<Problem>,
+        at_ms: u64,
+    ) -> Vec<Effect> {
         let JobState::Publishing(_) = &self.state else {
             return Vec::new();
         };
+        if refused.is_some() {
+            return self.end(Outcome::Failed, refused, at_ms);
+        }
         let effects = self.end(Outcome::Succeeded, None, at_ms);
         if let JobState::Ending(ending) = &mut self.state {
             ending.outputs = outputs;

@@ -26,6 +26,7 @@ mod origins;
 mod plan;
 mod running;
 mod state;
+mod tables;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ mod usage;
 pub use bounds::{
     IDEMPOTENCY_MS, MAX_ATTEMPTS, MAX_ENDED_JOBS, MAX_IDEMPOTENCY_KEYS, MAX_INLINE_OUTPUT_BYTES,
     MAX_KEY_BYTES, MAX_ORIGIN_ANSWERS, MAX_ORIGINS, MAX_RUNNING_JOBS, MAX_STORED_OUTPUT_BYTES,
-    ORIGIN_MS,
+    MAX_TABLES, MAX_TABLES_BYTES, ORIGIN_MS,
 };
 pub use calls::{Begun, CallOutcome, HeldKeys, KeyedCalls};
 pub use catalog::{Catalog, ComponentRecord};
@@ -50,5 +51,6 @@ pub use node::{NodeRecord, Nodes};
 pub use origins::{Origin, Origins};
 pub use running::{Running, SlowestTask, Span, StageState, edge_sums};
 pub use state::State;
+pub use tables::{TableRecord, Tables};
 pub use tenant::Tenant;
 pub use usage::{Cost, USAGE_MINUTES_MAX, UsageSums};

@@ -1,6 +1,6 @@
 //! Checks of plans: they come from executors, which are not trusted.
 
-use weft_core::job::TASKS_MAX;
+use weft_core::job::{OUTPUTS_MAX, OutputSpec, TASKS_MAX};
 use weft_protocol::{
     EdgeRead, MAX_EDGES, MAX_PLAN_STAGES, MAX_PLAN_TASKS, MAX_READS, Plan, ReadMode, StageShape,
 };
@@ -49,6 +49,34 @@ pub(crate) fn check(plan: &Plan) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Checks outputs that a statement adds to those of its job's document.
+pub(crate) fn check_outputs(outputs: &[OutputSpec], added: &[OutputSpec]) -> Result<(), String> {
+    let n = outputs.len() + added.len();
+    if n > OUTPUTS_MAX {
+        return Err(format!(
+            "the plan makes {n} outputs; {OUTPUTS_MAX} are allowed"
+        ));
+    }
+    if let Some(kept) = added.iter().find(|one| one.path().is_none()) {
+        return Err(format!(
+            "the plan adds the output `{}` without a folder",
+            kept.name
+        ));
+    }
+    let is_taken = |position: usize, one: &OutputSpec| {
+        let mut others = outputs.iter().chain(&added[..position]);
+        others.any(|other| other.name == one.name)
+    };
+    let mut added = added.iter().enumerate();
+    match added.find(|(position, one)| is_taken(*position, one)) {
+        None => Ok(()),
+        Some((_, one)) => Err(format!(
+            "the plan has two outputs of the name `{}`",
+            one.name
+        )),
+    }
 }
 
 /// Checks one read of `stage`, of an edge that a stage of `before` writes.

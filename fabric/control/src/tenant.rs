@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work};
 use weft_core::{Digest, ErrorCode, FunctionKind, FunctionUsage, JobId, PinnedFunction, Problem};
-use weft_protocol::{Plan, TaskCommit, TaskFailure};
+use weft_protocol::{Plan, PublishedOutput, TableChange, TableStatement, TaskCommit, TaskFailure};
 
 use crate::attempt::{Attempt, PLANNING};
 use crate::bounds::{MAX_ENDED_JOBS, MAX_RUNNING_JOBS};
@@ -16,6 +16,7 @@ use crate::event::JobEvent;
 use crate::job::{EndedJob, Job, JobState, Outcome, Planning};
 use crate::job_keys::JobKeys;
 use crate::state::{Applied, refuse};
+use crate::tables::Tables;
 use crate::usage::UsageSums;
 
 /// All that one tenant has.
@@ -23,6 +24,9 @@ use crate::usage::UsageSums;
 pub struct Tenant {
     /// Components and their versions.
     pub catalog: Catalog,
+    /// Tables and views.
+    #[serde(default)]
+    pub tables: Tables,
     /// Jobs that have not been archived.
     pub jobs: BTreeMap<JobId, Job>,
     /// Lines of archived jobs.
@@ -50,6 +54,19 @@ fn note_usage(
     }
     let growth = job.add_usage(&usage);
     sums.add_of_job(at_ms, &usage, &growth);
+}
+
+/// Ends a job whose files are published, and changes its tenant's tables as its statement says: both, or neither.
+fn succeed(
+    job: &mut Job,
+    tables: &mut Tables,
+    outputs: Vec<PublishedOutput>,
+    at_ms: u64,
+) -> Vec<Effect> {
+    let is_awaited = matches!(job.state, JobState::Publishing(_));
+    let change = job.change.as_ref().filter(|_| is_awaited);
+    let refused = change.and_then(|change| tables.apply(change, at_ms).err());
+    job.published(outputs, refused, at_ms)
 }
 
 /// The kinds of function that each place in a stage takes, next to the reference that stands there.
@@ -130,9 +147,14 @@ impl Tenant {
                 spec,
                 idempotency,
             } => self.submit(job, spec, idempotency, at_ms),
+            Command::ChangeTables { change } => self.change_tables(&change, at_ms),
             Command::JobPlanned {
-                job, plan, usage, ..
-            } => self.planned(&job, plan, usage, at_ms),
+                job,
+                plan,
+                statement,
+                usage,
+                ..
+            } => self.planned(&job, plan, statement.unwrap_or_default(), usage, at_ms),
             Command::StepFailed {
                 job,
                 step,
@@ -141,7 +163,7 @@ impl Tenant {
                 ..
             } => self.fail_step(&job, step, problem, usage, at_ms),
             Command::JobPublished { job, outputs, .. } => {
-                self.with_job(&job, |job, _| job.published(outputs, at_ms))
+                self.with_tables(&job, |job, _, tables| succeed(job, tables, outputs, at_ms))
             }
             Command::EndJob { job, problem } => self.with_job(&job, |job, _| {
                 job.give_up(Outcome::Failed, Some(problem), at_ms)
@@ -161,6 +183,13 @@ impl Tenant {
             | Command::ExpireOrigins { .. } => {
                 unreachable!("the state applies commands that concern leases and nodes itself")
             }
+        }
+    }
+
+    fn change_tables(&mut self, change: &TableChange, at_ms: u64) -> Applied {
+        match self.tables.apply(change, at_ms) {
+            Ok(()) => (Answer::Done, Vec::new()),
+            Err(problem) => refuse(problem),
         }
     }
 
@@ -184,17 +213,26 @@ impl Tenant {
         &mut self,
         job: &JobId,
         plan: Plan,
+        statement: TableStatement,
         usage: Vec<FunctionUsage>,
         at_ms: u64,
     ) -> Applied {
-        self.with_job(job, |job, sums| {
+        self.with_tables(job, |job, sums, tables| {
             let wanted = matches!(job.state, JobState::Planning(_));
             let billed = wanted || job.settle(PLANNING);
             note_usage(job, sums, usage, billed, at_ms);
-            if wanted {
-                job.planned(plan, at_ms)
-            } else {
-                Vec::new()
+            if !wanted {
+                return Vec::new();
+            }
+            // Before the rows are made, which may take hours.
+            let refused = statement.change.as_ref().map(|change| tables.check(change));
+            if let Some(Err(problem)) = refused {
+                return job.fail_step(problem, at_ms);
+            }
+            let effects = job.planned(plan, statement, at_ms);
+            match job.is_change_alone() {
+                true => succeed(job, tables, Vec::new(), at_ms),
+                false => effects,
             }
         })
     }
@@ -272,6 +310,7 @@ impl Tenant {
                 events: vec![JobEvent::submitted(at_ms)],
                 events_dropped: 0,
                 settled: BTreeSet::new(),
+                change: None,
                 state,
             },
         );
@@ -337,8 +376,19 @@ impl Tenant {
         id: &JobId,
         change: impl FnOnce(&mut Job, &mut UsageSums) -> Vec<Effect>,
     ) -> (Answer, Vec<Effect>) {
+        self.with_tables(id, |job, sums, _| change(job, sums))
+    }
+
+    fn with_tables(
+        &mut self,
+        id: &JobId,
+        change: impl FnOnce(&mut Job, &mut UsageSums, &mut Tables) -> Vec<Effect>,
+    ) -> (Answer, Vec<Effect>) {
         match self.jobs.get_mut(id) {
-            Some(job) => (Answer::Done, change(job, &mut self.usage)),
+            Some(job) => {
+                let effects = change(job, &mut self.usage, &mut self.tables);
+                (Answer::Done, effects)
+            }
             None => refuse(Problem::new(
                 ErrorCode::NotFound,
                 format!("there is no job `{id}` that has not ended"),

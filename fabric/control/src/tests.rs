@@ -9,5 +9,6 @@ mod leases;
 mod reads;
 mod submissions;
 mod support;
+mod tables;
 mod usage;
 mod wire;

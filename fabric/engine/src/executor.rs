@@ -25,7 +25,7 @@ use self::invocations::Invocations;
 use self::stages::{Found, Stages};
 use crate::describe::describe;
 use crate::invoke::{invoke, refused};
-use crate::planner::Planner;
+use crate::planner::{Directive, Planner};
 use crate::rows::Rows;
 use crate::schema;
 use crate::stream::{Outbox, StreamCall};
@@ -215,22 +215,28 @@ impl Executor {
     }
 
     async fn plan_unless_given_up(&self, request: &PlanRequest) -> PlanReply {
+        let refused = |problem: Problem| PlanReply {
+            job: request.job.clone(),
+            result: Err(problem),
+            statement: None,
+            columns: Vec::new(),
+            texts: Vec::new(),
+            usage: Vec::new(),
+        };
         let digests = request.functions.iter().map(|function| &function.digest);
         let components = match self.components.all(digests, &request.artefacts) {
             Ok(components) => components,
-            Err(problem) => {
-                return PlanReply {
-                    job: request.job.clone(),
-                    result: Err(problem),
-                    columns: Vec::new(),
-                    texts: Vec::new(),
-                    usage: Vec::new(),
-                };
-            }
+            Err(problem) => return refused(problem),
         };
+        let directive = match Directive::of(request, &self.session).await {
+            Ok(directive) => directive,
+            Err(problem) => return refused(problem),
+        };
+        let request = directive.as_ref().map_or(request, Directive::request);
         let cancel = self.stages.planning(&request.job).unwrap_or_default();
         let mut planner = Planner::new(request, &self.blobs, components, &self.session, cancel);
-        let planned = tokio::time::timeout(PLAN_WALL_MAX, planner.plan()).await;
+        let planned =
+            tokio::time::timeout(PLAN_WALL_MAX, planner.plan_job(directive.as_ref())).await;
         let result = planned.unwrap_or_else(|_| {
             let value = format!("{} s", PLAN_WALL_MAX.as_secs());
             let detail = format!(
@@ -238,9 +244,14 @@ impl Executor {
             );
             Err(Problem::new(ErrorCode::LimitExceeded, detail).of_limit(LimitKind::Wall, value))
         });
+        let (result, statement) = match result {
+            Ok((plan, statement)) => (Ok(plan), statement),
+            Err(problem) => (Err(problem), None),
+        };
         PlanReply {
             job: request.job.clone(),
             result,
+            statement,
             columns: planner.columns,
             texts: planner.texts,
             usage: planner.usage,

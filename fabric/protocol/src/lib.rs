@@ -18,6 +18,7 @@ mod messages;
 mod outputs;
 mod plan;
 mod stream;
+mod tables;
 
 pub use agent::{
     AgentCommand, AgentOutcome, AgentReport, AgentResult, AgentStatus, ExecutorStatus, FromAgent,
@@ -45,3 +46,6 @@ pub use plan::{
     StageShape, Sums, TaskCommit, TaskFailure, TaskRange,
 };
 pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};
+pub use tables::{
+    IfTaken, MAX_DEFINITION_BYTES, MAX_TABLE_NAME_BYTES, TableChange, TableKind, TableStatement,
+};

@@ -13,6 +13,7 @@ use crate::explain::StageText;
 use crate::keys::attempt_key;
 use crate::outputs::ManifestOutput;
 use crate::plan::{EdgeRef, ObjectRef, Plan, PublishedOutput, Sums, TaskCommit, TaskFailure};
+use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
 pub const MESSAGE_VERSION: u32 = 5;
@@ -148,6 +149,7 @@ impl FromExecutor {
             }),
             Self::Planned(reply) => Self::Planned(PlanReply {
                 result: Err(problem),
+                statement: None,
                 columns: Vec::new(),
                 texts: Vec::new(),
                 ..reply
@@ -306,6 +308,9 @@ pub struct PlanRequest {
     pub started_ms: u64,
     /// Nothing is to be written: the job is only looked at.
     pub check: bool,
+    /// Definitions of the tenant's tables and views, by name, if the job has SQL stages.
+    #[serde(default)]
+    pub tables: BTreeMap<String, String>,
 }
 
 /// Columns that come out of an input or a stage: names and types.
@@ -324,6 +329,9 @@ pub struct PlanReply {
     pub job: JobId,
     /// The plan, or why there is none.
     pub result: Result<Plan, Problem>,
+    /// Results of planning the job's statement, if it is more than a query.
+    #[serde(default)]
+    pub statement: Option<TableStatement>,
     /// What comes out of inputs and stages, as far as planning got.
     pub columns: Vec<Columns>,
     /// Plans of the stages for people, in the order of the plan, of a job that is only looked at.

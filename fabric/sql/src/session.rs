@@ -6,10 +6,11 @@ use std::sync::Arc;
 use chrono::DateTime;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
-    MemorySchemaProvider, SchemaProvider,
+    MemorySchemaProvider, SchemaProvider, TableProvider,
 };
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{not_impl_err, plan_err};
+use datafusion::datasource::ViewTable;
 use datafusion::error::Result;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -21,10 +22,12 @@ use weft_core::{ErrorCode, Problem};
 
 use crate::Plan;
 use crate::builds::{BoundBuilds, BuildBytes, broadcast_limits};
+use crate::command::Command;
 use crate::cut::cut;
 use crate::error::{planning, problem};
 use crate::functions::{Binder, Binding, ComponentFunction, Function};
 use crate::normalise::NormaliseJoins;
+use crate::relations::{Reads, Relation, Relations};
 use crate::stage::SqlStage;
 use crate::statement::Statement;
 use crate::table::{Provider, Table};
@@ -112,18 +115,27 @@ impl Session {
         Statement::parse(sql)
     }
 
-    /// Plans a statement over `tables` and cuts it into stages; each stands after those that it reads.
+    /// Parses a statement that is more than a query. Nothing if it is not one of those.
+    ///
+    /// Errors: `InvalidJob` if it is wrong or asks for something that is not offered, `TooLarge` as for
+    /// [`parse`](Self::parse).
+    pub async fn command(&self, sql: &str) -> Result<Option<Command>, Problem> {
+        Command::parse(&self.state, sql).await
+    }
+
+    /// Plans a statement over tables and views and cuts it into stages; each stands after those that it reads.
     ///
     /// Needs a stack of a few MiB. Errors: `InvalidJob` if the statement is wrong or not supported, `TooLarge` if a
     /// stage nests too deeply, `QueryError` if a constant cannot be computed, and those of the binder.
     pub async fn plan(
         &self,
         statement: Statement,
-        tables: Vec<Table>,
+        relations: impl Into<Relations>,
         options: &Options,
     ) -> Result<Vec<SqlStage>, Problem> {
-        statement.check_tables(&tables)?;
-        let state = self.state_of(tables, options).map_err(planning)?;
+        let relations = relations.into();
+        relations.check(&statement)?;
+        let state = self.state_of(relations, options).await?;
         let plan = physical(&state, statement.into_parsed()).await;
         let of_function = || self.binding.as_ref().and_then(|binding| binding.problem());
         let plan = plan.map_err(|error| of_function().unwrap_or_else(|| planning(error)))?;
@@ -147,8 +159,12 @@ impl Session {
         TaskRows::open(&self.state, plan, sources, memory).map_err(problem)
     }
 
-    /// The session's state with the tables, the clock and the choices of one statement.
-    fn state_of(&self, tables: Vec<Table>, options: &Options) -> Result<SessionState> {
+    /// The session's state with the tables, the views, the clock and the choices of one statement.
+    async fn state_of(
+        &self,
+        relations: Relations,
+        options: &Options,
+    ) -> Result<SessionState, Problem> {
         let n_slices = options.tasks.max(1) as usize;
         let mut state = SessionState::clone(&self.state);
         let settings = state.config_mut().options_mut();
@@ -166,8 +182,25 @@ impl Session {
             started_ms.and_then(DateTime::from_timestamp_millis);
         properties.config_options = Some(Arc::clone(state.config_options()));
         *state.execution_props_mut() = properties;
-        let catalog = catalog(&state, tables, n_slices)?;
-        state.register_catalog_list(catalog);
+        let Relations {
+            tables,
+            views,
+            reads,
+        } = relations;
+        let tables = providers(tables, n_slices);
+        let mut planned: Vec<Arc<dyn TableProvider>> = Vec::new();
+        for view in views {
+            let names = catalog(&state, &view.reads, &tables, &planned).map_err(planning)?;
+            state.register_catalog_list(names);
+            let plan = state.statement_to_plan(view.statement.into_parsed()).await;
+            let plan = plan.map_err(planning).map_err(|mut problem| {
+                problem.detail = format!("view `{}`: {}", view.name, problem.detail);
+                problem
+            })?;
+            planned.push(Arc::new(ViewTable::new(plan, None)));
+        }
+        let names = catalog(&state, &reads, &tables, &planned).map_err(planning)?;
+        state.register_catalog_list(names);
         Ok(state)
     }
 }
@@ -208,21 +241,35 @@ fn settings() -> SessionConfig {
     config
 }
 
-/// A catalog of its own for each statement: a clone of the state shares the session's.
-fn catalog(
-    state: &SessionState,
-    tables: Vec<Table>,
-    n_slices: usize,
-) -> Result<Arc<dyn CatalogProviderList>> {
-    let schema = MemorySchemaProvider::new();
+fn providers(tables: Vec<Table>, n_slices: usize) -> Vec<Arc<dyn TableProvider>> {
+    let mut providers: Vec<Arc<dyn TableProvider>> = Vec::new();
     for (position, table) in tables.into_iter().enumerate() {
-        let name = table.name.clone();
-        let provider = Provider {
+        providers.push(Arc::new(Provider {
             table,
             position,
             n_slices,
+        }));
+    }
+    providers
+}
+
+/// A catalog of its own for each statement and view: a clone of the state shares the session's.
+fn catalog(
+    state: &SessionState,
+    reads: &Reads,
+    tables: &[Arc<dyn TableProvider>],
+    views: &[Arc<dyn TableProvider>],
+) -> Result<Arc<dyn CatalogProviderList>> {
+    let schema = MemorySchemaProvider::new();
+    for (name, relation) in reads {
+        let provider = match relation {
+            Relation::Table(position) => tables.get(*position),
+            Relation::View(position) => views.get(*position),
         };
-        schema.register_table(name, Arc::new(provider))?;
+        let Some(provider) = provider else {
+            return plan_err!("`{name}` is a table or view that was not given");
+        };
+        schema.register_table(name.clone(), Arc::clone(provider))?;
     }
     let names = &state.config_options().catalog;
     let catalog = MemoryCatalogProvider::new();

@@ -1,6 +1,6 @@
 //! Statements as they are written: parsed, bounded, and not yet planned.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use datafusion::common::TableReference;
@@ -16,7 +16,6 @@ use weft_core::{ErrorCode, Problem};
 
 use crate::calls::take_calls;
 use crate::error::{planning, too_deep, unparsed};
-use crate::table::Table;
 
 /// Words and operators of a statement, without literals, commas and parentheses. Chains of operators become trees
 /// as deep as they are long, and whoever walks a tree, or drops it, needs a stack as deep.
@@ -32,45 +31,51 @@ pub struct Statement {
     parsed: parser::Statement,
     tables: Vec<String>,
     functions: Vec<String>,
+    /// How often a name is read, at most: CTEs of the same name are counted as well.
+    n_reads: BTreeMap<String, usize>,
+    size: Size,
 }
 
 impl Statement {
     pub(crate) fn parse(sql: &str) -> Result<Self, Problem> {
-        let tokens = tokens(sql)?;
-        let mut parser = DFParserBuilder::new(tokens).build().map_err(planning)?;
-        let mut statements = parser.parse_statements().map_err(planning)?;
-        let n = statements.len();
-        let Some(mut parsed) = statements.pop_front().filter(|_| n == 1) else {
-            return Err(invalid(match n {
-                0 => "the text holds no statement; write a SELECT".to_owned(),
-                _ => {
-                    format!("the text holds {n} statements; a stage runs one, so give each a stage")
-                }
-            }));
-        };
-        let query = query(&parsed)?;
-        let mut shape = Shape::default();
-        if let ControlFlow::Break(problem) = query.visit(&mut shape) {
-            return Err(*problem);
-        }
+        let (mut parsed, n_words) = parse_one(sql)?;
+        let shape = Shape::of(query(&parsed)?)?;
         let (references, _) = resolve_table_references(&parsed, true).map_err(planning)?;
-        let functions = &shape.called - &shape.read;
         let tables = references
             .into_iter()
-            .filter(|name| !functions.contains(name))
+            .filter(|name| !shape.called.contains(name) || shape.read.contains_key(name))
             .map(bare)
             .collect::<Result<Vec<_>, _>>()?;
+        let size = Size {
+            n_words,
+            n_levels: shape.deepest,
+            n_relations: shape.n_relations,
+        };
+        let n_reads = shape.read.into_iter();
+        let n_reads = n_reads.map(|(name, n)| (name.table().to_owned(), n));
         let functions = take_calls(&mut parsed);
         Ok(Self {
             parsed,
             tables,
             functions,
+            n_reads: n_reads.collect(),
+            size,
         })
     }
 
     /// Functions of components that the statement calls, as references, sorted: `component/function`.
     pub fn functions(&self) -> &[String] {
         &self.functions
+    }
+
+    /// Size of the statement as it is written, views not counted.
+    pub(crate) fn size(&self) -> Size {
+        self.size
+    }
+
+    /// How often the statement reads a table, at most.
+    pub(crate) fn n_reads(&self, table: &str) -> usize {
+        self.n_reads.get(table).copied().unwrap_or(1)
     }
 
     /// Names of the tables that the statement reads, sorted: in lower case unless they are quoted, and without
@@ -84,16 +89,71 @@ impl Statement {
     }
 
     /// Checks that every table that the statement reads is there.
-    pub(crate) fn check_tables(&self, tables: &[Table]) -> Result<(), Problem> {
-        let is_there = |name: &&String| tables.iter().any(|table| table.name == **name);
+    pub(crate) fn check_tables(&self, known: &[&str]) -> Result<(), Problem> {
+        let is_there = |name: &&String| known.contains(&name.as_str());
         match self.tables.iter().find(|name| !is_there(name)) {
-            Some(name) => Err(unknown_table(name, tables)),
+            Some(name) => Err(unknown_table(name, known)),
             None => Ok(()),
         }
     }
 }
 
-fn invalid(detail: String) -> Problem {
+/// Parses a text that holds one statement, of whatever kind. Returns its number of words, too.
+pub(crate) fn parse_one(sql: &str) -> Result<(parser::Statement, usize), Problem> {
+    let (tokens, n_words) = tokens(sql)?;
+    let mut parser = DFParserBuilder::new(tokens).build().map_err(planning)?;
+    let mut statements = parser.parse_statements().map_err(planning)?;
+    let n = statements.len();
+    let Some(parsed) = statements.pop_front().filter(|_| n == 1) else {
+        return Err(invalid(match n {
+            0 => "the text holds no statement; write a SELECT".to_owned(),
+            _ => format!("the text holds {n} statements; a stage runs one, so give each a stage"),
+        }));
+    };
+    Ok((parsed, n_words))
+}
+
+/// Size of a statement, which is bounded. Views are counted as often as they are read: they are planned that often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Size {
+    n_words: usize,
+    n_levels: usize,
+    n_relations: usize,
+}
+
+impl Size {
+    /// The size of a statement of this size that reads views of the sizes `views`, each so often.
+    pub(crate) fn with_views(self, views: impl Iterator<Item = (Size, usize)>) -> Size {
+        let plus = |own: usize, view: usize, n: usize| own.saturating_add(view.saturating_mul(n));
+        let (mut whole, mut deepest) = (self, 0);
+        for (view, n) in views {
+            whole.n_words = plus(whole.n_words, view.n_words, n);
+            whole.n_relations = plus(whole.n_relations, view.n_relations, n);
+            deepest = deepest.max(view.n_levels);
+        }
+        whole.n_levels = whole.n_levels.saturating_add(deepest);
+        whole
+    }
+
+    /// Errors: `TooLarge` if a statement that reads views is larger than one without may be.
+    pub(crate) fn check(self) -> Result<(), Problem> {
+        for (n, most, what) in [
+            (self.n_words, WORDS_MAX, "words and operators"),
+            (self.n_levels, LEVELS_MAX, "levels of expressions"),
+            (self.n_relations, RELATIONS_MAX, "tables and selects"),
+        ] {
+            if n > most {
+                return Err(too_large(format!(
+                    "with its views the statement has {n} {what}, of at most {most}: keep the rows of a view in a \
+                     table by COPY, and read that"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn invalid(detail: String) -> Problem {
     Problem::new(ErrorCode::InvalidJob, detail)
 }
 
@@ -101,7 +161,8 @@ fn too_large(detail: String) -> Problem {
     Problem::new(ErrorCode::TooLarge, detail)
 }
 
-fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, Problem> {
+/// Splits a text into tokens, and counts those that are words.
+fn tokens(sql: &str) -> Result<(Vec<TokenWithSpan>, usize), Problem> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location();
     let tokens = tokens.map_err(|error| unparsed(&ParserError::from(error)))?;
     let is_word = |token: &&TokenWithSpan| {
@@ -122,7 +183,7 @@ fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, Problem> {
              write long chains of conditions as IN lists"
         )));
     }
-    Ok(tokens)
+    Ok((tokens, n))
 }
 
 /// The query that a statement is, if it is one.
@@ -146,7 +207,7 @@ fn query(statement: &parser::Statement) -> Result<&ast::Query, Problem> {
     )))
 }
 
-fn bare(name: TableReference) -> Result<String, Problem> {
+pub(crate) fn bare(name: TableReference) -> Result<String, Problem> {
     match name {
         TableReference::Bare { table } => Ok(table.to_string()),
         TableReference::Partial { .. } | TableReference::Full { .. } => Err(invalid(format!(
@@ -155,8 +216,8 @@ fn bare(name: TableReference) -> Result<String, Problem> {
     }
 }
 
-fn unknown_table(name: &str, tables: &[Table]) -> Problem {
-    let names = || tables.iter().map(|table| table.name.as_str());
+fn unknown_table(name: &str, known: &[&str]) -> Problem {
+    let names = || known.iter().copied();
     let other_case = names().find(|other| other.eq_ignore_ascii_case(name));
     let hint = match (other_case, nearest(name, names())) {
         (Some(other), _) => format!(
@@ -165,7 +226,7 @@ fn unknown_table(name: &str, tables: &[Table]) -> Problem {
         (None, Some(other)) => format!("; did you mean `{other}`?"),
         (None, None) => String::new(),
     };
-    let known: Vec<String> = names().map(|name| format!("`{name}`")).collect();
+    let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
     let known = match known.is_empty() {
         true => "no table".to_owned(),
         false => known.join(", "),
@@ -175,16 +236,26 @@ fn unknown_table(name: &str, tables: &[Table]) -> Problem {
     ))
 }
 
-/// Sizes of a query, and the names in FROM that are read and called.
+/// Sizes of a query, and the names in FROM that are read, and how often, and those that are called.
 #[derive(Default)]
-struct Shape {
+pub(crate) struct Shape {
     levels: usize,
+    deepest: usize,
     n_relations: usize,
     called: BTreeSet<TableReference>,
-    read: BTreeSet<TableReference>,
+    read: BTreeMap<TableReference, usize>,
 }
 
 impl Shape {
+    /// Looks at a query. Errors: `TooLarge` if it is beyond a bound.
+    pub(crate) fn of(query: &ast::Query) -> Result<Self, Problem> {
+        let mut shape = Shape::default();
+        match query.visit(&mut shape) {
+            ControlFlow::Break(problem) => Err(*problem),
+            ControlFlow::Continue(()) => Ok(shape),
+        }
+    }
+
     fn count_relation(&mut self) -> ControlFlow<Box<Problem>> {
         self.n_relations += 1;
         match self.n_relations > RELATIONS_MAX {
@@ -201,6 +272,7 @@ impl Visitor for Shape {
 
     fn pre_visit_expr(&mut self, _expression: &Expr) -> ControlFlow<Self::Break> {
         self.levels += 1;
+        self.deepest = self.deepest.max(self.levels);
         match self.levels > LEVELS_MAX {
             true => ControlFlow::Break(Box::new(too_deep())),
             false => ControlFlow::Continue(()),
@@ -221,9 +293,11 @@ impl Visitor for Shape {
             && let Ok(name) = object_name_to_table_reference(name.clone(), true)
         {
             match args {
-                Some(_) => self.called.insert(name),
-                None => self.read.insert(name),
-            };
+                Some(_) => {
+                    self.called.insert(name);
+                }
+                None => *self.read.entry(name).or_default() += 1,
+            }
         }
         self.count_relation()
     }

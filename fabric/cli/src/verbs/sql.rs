@@ -22,7 +22,7 @@ use crate::terminal::text::{count, counted};
 use crate::terminal::{Interrupts, Output};
 use crate::verbs::explain::{self, Mode};
 use crate::verbs::run::{self, Ending, Watch};
-use crate::verbs::{rows, show};
+use crate::verbs::{rows, show, tables};
 use crate::{Preview, Program};
 
 /// Name of the statement's stage.
@@ -36,7 +36,8 @@ const ROWS: u32 = 1_000;
 
 /// Runs `weft sql`.
 ///
-/// Under `--json`, one document: that of `weft show`, the plan if it was asked for, or the job if it did not succeed.
+/// Under `--json`, one document: that of `weft show`, the plan if it was asked for, the job's id and folders for a
+/// statement without rows, or the job if it did not succeed.
 ///
 /// Errors: `Usage` for a statement that is empty or too long, or a format that standard output does not take,
 /// `JobEnded` if the job did not succeed, `Interrupted` if Ctrl-C cancelled it.
@@ -47,6 +48,9 @@ pub(crate) async fn sql(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let (mode, statement) = explain::mode(arguments, statement(arguments)?);
+    if tables::is_command(&statement) {
+        return command(client, arguments, (mode, &statement), output).await;
+    }
     let streamed = streamed(arguments, output)?;
     let here = std::env::current_dir()
         .map_err(|error| Failure::other(format!("the current folder is unknown: {error}")))?;
@@ -87,6 +91,42 @@ fn streamed(arguments: &SqlArguments, output: &Output) -> Result<Option<&'static
         return Err(Failure::Usage(what.into()));
     }
     Ok(Some(format_name(format)))
+}
+
+/// Runs a statement without rows, such as CREATE VIEW. Its folder is the current one.
+async fn command(
+    client: &Client,
+    arguments: &SqlArguments,
+    (mode, statement): (Mode, &str),
+    output: &mut Output,
+) -> Result<(), Failure> {
+    if arguments.output.is_some() || arguments.format.is_some() {
+        let what = "the statement has no rows for `--output` and `--format`: COPY names its folder by TO, and its \
+                    format by STORED AS";
+        return Err(Failure::Usage(what.into()));
+    }
+    let here = std::env::current_dir()
+        .map_err(|error| Failure::other(format!("the current folder is unknown: {error}")))?;
+    let mut stage = json!({ "name": STAGE, "sql": statement, "folder": here });
+    if let Some(partitions) = arguments.partitions {
+        stage["partitions"] = partitions.into();
+    }
+    let document = json!({ "name": "sql", "stage": [stage] });
+    let (document, _) = job_file::complete(document, &arguments.param, Folder::new(&here)?)?;
+    if arguments.check {
+        return run::check(client, &document, output).await;
+    }
+    if mode == Mode::Explain {
+        return explain::explain(client, &document, output).await;
+    }
+    let job = finish(client, &document, output).await?;
+    // A statement that writes no rows has no stages.
+    if mode == Mode::Analyze && !job.stages.is_empty() {
+        return explain::of_job(client, &job.id, output).await;
+    }
+    output.note(&run::outcome(&job));
+    let outputs: Vec<&str> = job.outputs.iter().map(|one| one.uri.as_str()).collect();
+    output.document(&json!({ "job": job.id, "outputs": outputs }).to_string())
 }
 
 /// The text of the statement, wherever it comes from.

@@ -462,6 +462,7 @@ fn an_outcome_never_changes() {
                 lease: None,
                 job: job.clone(),
                 plan: plan.clone(),
+                statement: None,
                 usage: Vec::new(),
             },
             Command::CommitTasks {
@@ -542,6 +543,7 @@ fn steps_under_a_lapsed_lease_change_nothing_and_are_free() {
             job: job.clone(),
             lease: Some(lapsed),
             plan: two_stages(),
+            statement: None,
             usage: usage(),
         },
     ] {

@@ -161,6 +161,7 @@ fn planned(plan: Plan) -> Value {
         lease: None,
         job: job_id(1),
         plan,
+        statement: None,
         usage: Vec::new(),
     };
     serde_json::to_value(envelope(1_000, 1, command)).expect("plain data")

@@ -354,6 +354,7 @@ impl Machine {
             lease: None,
             job: job.clone(),
             plan: plan.clone(),
+            statement: None,
             usage: Vec::new(),
         })
     }

@@ -154,6 +154,7 @@ fn what_ran_when_its_job_was_cancelled_is_billed_once() {
         lease: None,
         job: job.clone(),
         plan,
+        statement: None,
         usage: vec![usage("", 5)],
     });
     assert_eq!(sums(&machine, &job), (35, 20));

@@ -11,7 +11,28 @@ use crate::{
     COMMAND_VERSION, CallOutcome, Command, Effect, Envelope, InlineOutput, JobState, State, Step,
     Unreadable,
 };
-use weft_protocol::PublishedOutput;
+use weft_core::job::{Destination, OutputSpec};
+use weft_protocol::{IfTaken, PublishedOutput, TableChange, TableKind, TableStatement};
+
+fn table(name: &str, if_taken: IfTaken) -> TableChange {
+    TableChange::Put {
+        name: name.into(),
+        kind: TableKind::View,
+        definition: "{}".into(),
+        if_taken,
+    }
+}
+
+/// The output under another name and in another folder.
+fn renamed(output: OutputSpec) -> OutputSpec {
+    OutputSpec {
+        name: "table".into(),
+        to: Destination::Folder {
+            path: "/out/table/".into(),
+        },
+        ..output
+    }
+}
 
 /// One command of each kind.
 fn commands() -> Vec<Command> {
@@ -56,7 +77,14 @@ fn commands() -> Vec<Command> {
             lease: None,
             job: job.clone(),
             plan: plan.clone(),
+            statement: Some(TableStatement {
+                change: Some(table("daily", IfTaken::Replace)),
+                outputs: spec().outputs.into_iter().take(1).map(renamed).collect(),
+            }),
             usage: vec![usage("", 5)],
+        },
+        Command::ChangeTables {
+            change: table("weekly", IfTaken::Refuse),
         },
         Command::CommitTasks {
             commits: vec![report(&job, 1, commit(&plan, 0, 0, epoch))],

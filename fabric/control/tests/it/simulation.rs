@@ -187,6 +187,7 @@ impl World {
                     lease: None,
                     job,
                     plan,
+                    statement: None,
                     usage,
                 });
             }

@@ -167,9 +167,13 @@ pub(crate) async fn check(
     body: Bytes,
 ) -> ApiResult<Json<Value>> {
     let spec = decode(&api, &body)?;
-    let functions = match api.replica.state().tenant(&principal.tenant) {
-        Some(tenant) => tenant.pin_functions(&spec),
-        None => Tenant::default().pin_functions(&spec),
+    let of_tenant = |tenant: &Tenant| {
+        let functions = tenant.pin_functions(&spec)?;
+        Ok::<_, Problem>((functions, tenant.tables.definitions(&spec)))
+    };
+    let (functions, tables) = match api.replica.state().tenant(&principal.tenant) {
+        Some(tenant) => of_tenant(tenant),
+        None => of_tenant(&Tenant::default()),
     }?;
     let request = PlanRequest {
         job: new_id()?,
@@ -178,6 +182,7 @@ pub(crate) async fn check(
         artefacts: BTreeMap::new(),
         started_ms: unix_ms(),
         check: true,
+        tables,
     };
     let reply = api.components.check(&principal.tenant, request).await?;
     let plan = reply.result?;

@@ -13,6 +13,7 @@ mod query;
 mod reply;
 mod rows;
 mod stream;
+mod tables;
 mod views;
 
 use std::net::SocketAddr;
@@ -125,6 +126,11 @@ fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
         .route("/v1/jobs/{id}/outputs/{name}/rows", get(rows::rows))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/tables", get(tables::list))
+        .route(
+            "/v1/tables/{name}",
+            get(tables::show).delete(tables::remove),
+        )
         .route("/v1/usage", get(operations::usage))
         .route("/v1/nodes", get(operations::nodes))
         .route("/v1/jobs/{id}/why", get(operations::why_job))

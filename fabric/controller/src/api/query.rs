@@ -10,7 +10,7 @@ use weft_core::{ErrorCode, Problem};
 use super::reply::Failure;
 
 /// Routes whose queries are read, and their parameters. Invocations pass theirs on to the function.
-const PARAMETERS: [(&str, &[&str]); 7] = [
+const PARAMETERS: [(&str, &[&str]); 8] = [
     ("/v1/components", &["cursor"]),
     ("/v1/jobs", &["cursor"]),
     ("/v1/jobs/{id}/tasks", &["cursor"]),
@@ -20,6 +20,7 @@ const PARAMETERS: [(&str, &[&str]); 7] = [
         "/v1/jobs/{id}/outputs/{name}/rows",
         &["format", "offset", "limit"],
     ),
+    ("/v1/tables", &["cursor"]),
     ("/v1/usage", &["from_ms", "to_ms"]),
 ];
 /// Load balancers add what they like.

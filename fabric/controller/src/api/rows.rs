@@ -229,6 +229,7 @@ mod tests {
             events: Vec::new(),
             events_dropped: 0,
             settled: BTreeSet::new(),
+            change: None,
             state,
         }
     }

@@ -295,6 +295,7 @@ impl Scheduler {
         let (key, work) = match (step, &job.state) {
             (Effect::PlanJob { .. }, JobState::Planning(_)) => {
                 let engine = &self.nodes[&target.node].compatibility;
+                let tables = turn.state.tenant(tenant).map(|tenant| &tenant.tables);
                 let request = PlanRequest {
                     job: job.id.clone(),
                     spec: job.spec.clone(),
@@ -302,6 +303,7 @@ impl Scheduler {
                     artefacts: artefacts(turn.state, tenant, &digests(job), engine),
                     started_ms: job.submitted_ms,
                     check: false,
+                    tables: tables.map_or_else(BTreeMap::new, |of| of.definitions(&job.spec)),
                 };
                 (Step::Plan, Work::Plan(Box::new(request)))
             }

@@ -202,6 +202,7 @@ impl Scheduler {
                 job,
                 lease: Some(epoch),
                 plan,
+                statement: reply.statement,
                 usage,
             },
             Err(problem) => failed(problem, usage),

@@ -274,6 +274,8 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
         by_stage
             || spec.outputs.iter().any(|output| output.from == stage.name)
             || matches!(stage.work, Work::Tasks { .. })
+            // It may be a statement without rows, such as CREATE VIEW: only executors parse it.
+            || (matches!(stage.work, Work::Sql { .. }) && spec.stages.len() == 1)
     };
     for (position, stage) in spec
         .stages

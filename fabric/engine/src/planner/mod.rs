@@ -4,6 +4,8 @@
 //! inputs alone, never on nodes, cores or timing.
 
 mod bind;
+mod catalog;
+mod command;
 mod draft;
 mod explain;
 mod folders;
@@ -26,7 +28,7 @@ mod union;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use tokio_util::sync::CancellationToken;
 use weft_core::job::{BadRecords, InputSpec, JobSpec, OutputSpec, StageSpec, Work};
 use weft_core::{Digest, ErrorCode, FunctionUsage, Problem};
@@ -38,6 +40,7 @@ use weft_sandbox::{Component, type_name};
 use weft_sql::Session;
 use weft_store::{Blobs, Manifest, prepare_output};
 
+pub(crate) use self::command::Directive;
 use self::draft::Draft;
 use self::explain::SqlText;
 use self::sql::SqlWork;
@@ -62,6 +65,12 @@ pub(crate) struct Planner<'a> {
     /// By output, the manifest that it joins.
     joined: BTreeMap<String, Manifest>,
     session: Session,
+    /// The view that is being created: it may not read itself.
+    creating: Option<String>,
+    /// Columns of the last stage.
+    result: Option<SchemaRef>,
+    /// Staging folders of outputs are made once the job is known to have the outputs, by its tasks.
+    stages_later: bool,
     /// Stops planning: the job has ended, or nobody waits for the check.
     cancel: CancellationToken,
 }
@@ -77,6 +86,9 @@ impl<'a> Planner<'a> {
         Self {
             cancel,
             session: session.clone(),
+            creating: None,
+            result: None,
+            stages_later: false,
             request,
             blobs,
             components,
@@ -152,6 +164,7 @@ impl<'a> Planner<'a> {
             };
             self.note_columns(&stage.name, &outlet.schema);
             self.sinks(&stage.name, &outlet)?;
+            self.result = Some(Arc::clone(&outlet.schema));
             outlets.insert(&stage.name, outlet);
         }
         if self.request.check {
@@ -159,12 +172,19 @@ impl<'a> Planner<'a> {
             self.joined = outputs::folders(spec)?;
         }
         self.check_appends()?;
-        for output in spec.outputs.iter().filter(|_| !self.request.check) {
+        self.prepare_outputs()?;
+        self.write().await
+    }
+
+    fn prepare_outputs(&self) -> Result<(), Problem> {
+        let stages_now = !(self.request.check || self.stages_later);
+        let outputs = self.request.spec.outputs.iter();
+        for output in outputs.filter(|_| stages_now) {
             let (job, blobs) = (&self.request.job, self.blobs);
             let prepared = prepare_output(&blobs.output_folder(job, output), job);
             prepared.map_err(|error| error.problem())?;
         }
-        self.write().await
+        Ok(())
     }
 
     /// Counts the bytes of an input, once, whoever reads it.

@@ -11,7 +11,7 @@ use weft_core::job::{
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{EdgeRead, ReadMode, TaskRange};
 use weft_sandbox::type_name;
-use weft_sql::{LeafPlan, Options, Out, Session, SqlStage, Statement, Table};
+use weft_sql::{LeafPlan, Options, Out, Relations, Session, SqlStage, Statement, Table};
 
 use super::draft::{Draft, node, small};
 use super::explain::SqlText;
@@ -25,8 +25,8 @@ use crate::sql_task::build_bytes;
 use crate::untrusted::guarded;
 
 /// Advice for whoever names a table that is not there.
-const NO_SUCH_TABLE: &str = "; inputs and stages are read if `from` names them, files by a path in quotes with a known \
-     ending: 'data/*.parquet'";
+const NO_SUCH_TABLE: &str = "; tables and views are listed by `weft tables`; inputs and stages are read if `from` names \
+     them, files by a path in quotes with a known ending: 'data/*.parquet'";
 
 /// The work of a SQL stage, as its job has it.
 pub(super) struct SqlWork<'a> {
@@ -46,7 +46,7 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    fn table(&self, name: String) -> Table {
+    pub(super) fn table(&self, name: String) -> Table {
         match self {
             Self::Files(files) => files.table(name),
             Self::Rows(outlet) => Table {
@@ -85,7 +85,8 @@ impl Planner<'_> {
         }
         let functions = self.sql_functions(stage, &statement).map_err(of_stage)?;
         let session = functions.session(&self.session).map_err(of_stage)?;
-        let read = self.tables(&work, names, outlets).map_err(of_stage)?;
+        let read = self.relations(&work, names, outlets).await;
+        let read = read.map_err(of_stage)?;
         let planned = self.plan_sql(&session, stage, statement, read, work.partitions);
         let planned = planned.await;
         self.usage.extend(functions.usage());
@@ -99,31 +100,13 @@ impl Planner<'_> {
         parsed.map_err(gave_up).flatten()
     }
 
-    /// Finds the rows of tables by name, as far as they are there.
-    pub(super) fn tables(
-        &mut self,
-        work: &SqlWork<'_>,
-        names: Vec<String>,
-        outlets: &BTreeMap<&str, Outlet>,
-    ) -> Result<(Vec<Table>, Vec<Origin>), Problem> {
-        let (mut tables, mut origins) = (Vec::new(), Vec::new());
-        for name in names {
-            let Some(origin) = self.origin(work, &name, outlets)? else {
-                continue;
-            };
-            tables.push(origin.table(name));
-            origins.push(origin);
-        }
-        Ok((tables, origins))
-    }
-
-    /// Plans a statement over its tables and cuts it.
+    /// Plans a statement over its tables and views and cuts it.
     pub(super) async fn plan_sql(
         &self,
         session: &Session,
         stage: &StageSpec,
         statement: Statement,
-        (tables, origins): (Vec<Table>, Vec<Origin>),
+        (relations, origins): (Relations, Vec<Origin>),
         partitions: Option<u32>,
     ) -> Result<(Vec<SqlStage>, Vec<Origin>), Problem> {
         // The size of what other stages make of the inputs is not known.
@@ -138,8 +121,8 @@ impl Planner<'_> {
             build_bytes: build_bytes(stage.limits.memory_bytes),
             started_ms: self.request.started_ms,
         };
-        let is_known = tables.len() == statement.tables().len();
-        let planned = session.plan(statement, tables, &options);
+        let is_known = relations.reads.len() == statement.tables().len();
+        let planned = session.plan(statement, relations, &options);
         let planned = guarded(Box::pin(planned)).await.map_err(gave_up);
         let planned = planned.flatten().map_err(|mut problem| {
             if !is_known {
@@ -151,8 +134,8 @@ impl Planner<'_> {
     }
 
     /// Finds the rows of a table: an input or a stage that the stage names, or files. Nothing if the name is
-    /// none of these.
-    fn origin(
+    /// none of these. Tables and views of the tenant are found [elsewhere](Self::relations).
+    pub(super) fn origin(
         &mut self,
         work: &SqlWork<'_>,
         name: &str,
@@ -171,9 +154,14 @@ impl Planner<'_> {
                 },
             },
         };
+        Ok(Some(self.files(name, files)))
+    }
+
+    /// Files that a statement reads by a name.
+    pub(super) fn files(&mut self, name: &str, files: FileTable) -> Origin {
         self.count(&files.input, files.bytes());
         self.note_columns(name, &files.schema);
-        Ok(Some(Origin::Files(Box::new(files))))
+        Origin::Files(Box::new(files))
     }
 
     /// Adds the stages that a statement was cut into. Rows come out of the last one.
@@ -440,7 +428,7 @@ fn file_input(path: &str, folder: Option<&str>) -> Result<Option<InputSpec>, Pro
             "`{path}`: `{scheme}://` is not offered yet; use a path on this machine, or `file:///`"
         ));
     }
-    let Some(absolute) = absolute(path, folder) else {
+    let Some(absolute) = absolute(path, folder, patterns::escape) else {
         return invalid(format!(
             "`{path}` is relative, and the stage has no `folder`: name it from `/` on, or give the stage a `folder`"
         ));
@@ -453,15 +441,20 @@ fn file_input(path: &str, folder: Option<&str>) -> Result<Option<InputSpec>, Pro
     }))
 }
 
-/// A path as inputs have theirs: absolute, without `file://`, `.` and `..`.
-fn absolute(path: &str, folder: Option<&str>) -> Option<String> {
+/// A path as inputs have theirs: absolute, without `file://`, `.` and `..`. `meant` writes a name of the folder as it
+/// is meant, where a path is a pattern.
+pub(super) fn absolute(
+    path: &str,
+    folder: Option<&str>,
+    meant: fn(&str) -> String,
+) -> Option<String> {
     let path = path.strip_prefix("file://").unwrap_or(path);
     let mut parts: Vec<String> = match (path.starts_with('/'), folder) {
         (true, _) => Vec::new(),
         // The folder is meant as it is.
         (false, Some(folder)) => {
             let parts = folder.split('/').filter(|part| !part.is_empty());
-            parts.map(patterns::escape).collect()
+            parts.map(meant).collect()
         }
         (false, None) => return None,
     };
@@ -484,7 +477,7 @@ fn csv(delimiter: u8) -> InputFormat {
     })
 }
 
-fn gave_up(said: String) -> Problem {
+pub(super) fn gave_up(said: String) -> Problem {
     let detail = format!("the statement cannot be planned: {said}");
     Problem::new(ErrorCode::InvalidJob, detail)
 }

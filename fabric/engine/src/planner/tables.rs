@@ -49,9 +49,22 @@ impl FileTable {
 
     /// Lists files that a statement names by path, which is the input's name.
     pub(super) fn of_path(input: &InputSpec) -> Result<Self, Problem> {
+        Self::of_folders(input, &input.name)
+    }
+
+    /// Lists the files of a table of the tenant, which may have a path.
+    pub(super) fn of_table(input: &InputSpec, path: Option<&str>) -> Result<Self, Problem> {
+        match path {
+            Some(path) => Self::of_folders(input, path),
+            None => Self::of_input(input),
+        }
+    }
+
+    /// Lists files of one path, whose folders `name=..` are columns.
+    fn of_folders(input: &InputSpec, path: &str) -> Result<Self, Problem> {
         let listed = list(input)?;
         let pattern = input.uris.first().map_or("", String::as_str);
-        let folders = Folders::of(&input.name, pattern, &listed)?;
+        let folders = Folders::of(path, pattern, &listed)?;
         Ok(Self::new(input, listed, folders))
     }
 

@@ -39,6 +39,7 @@ async fn planned(data_type: DataType) -> Result<Planned, Problem> {
         artefacts: BTreeMap::new(),
         started_ms: 0,
         check: false,
+        tables: BTreeMap::new(),
     };
     let blobs = Blobs::local(&folder.path().join("store")).expect("a folder");
     let (session, cancel) = (Session::new(), CancellationToken::new());

@@ -31,11 +31,11 @@ impl Planner<'_> {
             folder: None,
             partitions,
         };
-        let read = self.tables(&work, from.to_vec(), outlets);
-        let (tables, origins) = read.map_err(of_stage)?;
-        let text = statement(&tables).map_err(of_stage)?;
+        let read = self.relations(&work, from.to_vec(), outlets).await;
+        let (relations, origins) = read.map_err(of_stage)?;
+        let text = statement(&relations.tables).map_err(of_stage)?;
         let statement = self.parse(&text).await.map_err(of_stage)?;
-        let read = (tables, origins);
+        let read = (relations, origins);
         let planned = self.plan_sql(&self.session, stage, statement, read, partitions);
         let (planned, origins) = planned.await.map_err(of_stage)?;
         // The statement is ours, and calls none.

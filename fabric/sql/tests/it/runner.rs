@@ -14,7 +14,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use weft_core::Problem;
 use weft_protocol::{ReadMode, TaskRange};
 use weft_sql::{
-    Functions, HashKeys, LeafPlan, Options, Out, Session, SortKeys, Sources, SqlStage, TaskMemory,
+    Functions, HashKeys, LeafPlan, Options, Out, Session, SortKeys, Sources, SqlStage, Table,
+    TaskMemory,
 };
 
 use crate::data::{Data, block_on};
@@ -98,7 +99,7 @@ pub(crate) fn plan(
     let names = statement.tables();
     let is_read = |data: &&Data| names.iter().any(|name| name == data.name);
     let read: Vec<&'static Data> = data.iter().filter(is_read).collect();
-    let tables = read.iter().map(|data| data.table()).collect();
+    let tables: Vec<Table> = read.iter().map(|data| data.table()).collect();
     let stages = block_on(session.plan(statement, tables, options))?;
     Ok((read, stages))
 }

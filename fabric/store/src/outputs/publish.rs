@@ -34,6 +34,8 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     let _lock = FolderLock::take(folder)?;
     // Another job may have written to the folder since this one's manifest stood there.
     if !is_published(&staging) {
+        // The folder of an output without rows has not been made by a task.
+        fs::create_dir_all(&staging).map_err(|error| Error::file(&staging, error))?;
         let previous = keep_previous(job, folder, &staging, output)?;
         let generation = choose_generation(folder, &staging, output, previous.as_ref())?;
         let files = named(&output.files, generation);

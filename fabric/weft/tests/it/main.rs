@@ -8,6 +8,7 @@ mod access_log;
 mod api;
 mod bad_input;
 mod cases;
+mod catalog;
 mod clock;
 mod cluster;
 mod conservation;

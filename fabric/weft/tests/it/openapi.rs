@@ -304,6 +304,8 @@ fn answers_are_those_of_the_document() {
         let stream = Request::post("/v1/invoke/hello/greet", kind, b"name\nada\n".to_vec());
         walk.ask("invoke", status, &stream);
     }
+    let view = json!({ "name": "v", "stage": [{ "name": "v", "sql": "CREATE VIEW one AS SELECT 1 AS a" }] });
+    walk.job(&view, "succeeded");
     let of_job = |name: &str| format!("/v1/jobs/{ended}/{name}?cursor=");
     let rows = |output: &str| format!("/v1/jobs/{ended}/outputs/{output}");
     for (id, status, path) in [
@@ -339,6 +341,10 @@ fn answers_are_those_of_the_document() {
         ("listJobs", 400, "/v1/jobs?cursor=none"),
         ("listTasks", 400, &of_job("tasks")),
         ("listLogs", 400, &of_job("logs")),
+        ("listTables", 200, "/v1/tables"),
+        ("listTables", 400, "/v1/tables?cursor=none"),
+        ("showTable", 200, "/v1/tables/one"),
+        ("showTable", 404, "/v1/tables/none"),
         ("listComponents", 200, "/v1/components"),
         ("listComponents", 400, "/v1/components?cursor=none"),
         ("showComponent", 200, "/v1/components/hello"),
@@ -347,6 +353,10 @@ fn answers_are_those_of_the_document() {
         ("showComponentVersion", 404, "/v1/components/hello/9.9.9"),
     ] {
         walk.ask(id, status, &Request::get(path));
+    }
+    for status in [200, 404] {
+        let drop = Request::get("/v1/tables/one").method("DELETE");
+        walk.ask("dropTable", status, &drop);
     }
     strangers_and_strays(&mut walk);
     // A server with one node refuses to drain it: `cluster.rs` drains one of two.

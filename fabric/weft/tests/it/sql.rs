@@ -637,11 +637,7 @@ fn queries_that_cannot_be_run_say_why() {
     for other in [
         "SELECT 1 AS a; SELECT 2 AS b",
         "CREATE TABLE t AS SELECT 1 AS a",
-        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'data/trips-1.csv'",
-        "CREATE VIEW v AS SELECT 1 AS a",
-        "DROP TABLE t",
         "INSERT INTO t VALUES (1)",
-        "COPY (SELECT 1 AS a) TO 'out.csv'",
         "SET datafusion.execution.target_partitions = 1",
     ] {
         desk.refuses(other, &["[invalid_job]"]);

@@ -173,6 +173,7 @@ impl Node {
                 };
                 FromExecutor::Planned(PlanReply {
                     result,
+                    statement: None,
                     columns: Vec::new(),
                     texts: Vec::new(),
                     usage: vec![usage(&format!("plan-{job}-{}", random.next()))],

@@ -41,6 +41,7 @@ fn request(folder: &Path, check: bool) -> PlanRequest {
         artefacts: BTreeMap::new(),
         started_ms: 0,
         check,
+        tables: BTreeMap::new(),
     }
 }
 

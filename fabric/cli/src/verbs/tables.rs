@@ -1,0 +1,184 @@
+//! `weft tables`: names of files and queries that statements read. `weft sql` makes and drops them.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use weft_client::{Call, Client, Pages, path, read_value};
+
+use crate::failure::Failure;
+use crate::terminal::{Output, Side, Table};
+
+/// First words of statements that change tables or write files, and have no rows to show.
+const COMMANDS: [&str; 4] = ["create", "drop", "copy", "insert"];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Line {
+    name: String,
+    kind: String,
+    changed_at: String,
+    /// Empty in a list.
+    definition: Definition,
+}
+
+/// How a table is read. Later servers may say more.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Definition {
+    files: Option<Body>,
+    view: Option<Body>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Body {
+    input: Input,
+    sql: String,
+    folder: String,
+    columns: Vec<Column>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Input {
+    uris: Vec<String>,
+    format: Value,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Column {
+    name: String,
+    #[serde(rename = "type")]
+    data_type: String,
+}
+
+/// Runs `weft tables`.
+pub(crate) async fn tables(
+    client: &Client,
+    name: Option<&str>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    match name {
+        Some(name) => {
+            let answer = client.send(&Call::get(path(&["tables", name]))).await?;
+            let line: Line = read_value(answer.read()?)?;
+            output.either(answer.text()?, || shown(&line))
+        }
+        None => {
+            let items = Pages::new(client, path(&["tables"])).all().await?;
+            let lines: Vec<Line> = read_value(Value::Array(items.clone()))?;
+            output.either(&json!({ "items": items }).to_string(), || list(&lines))
+        }
+    }
+}
+
+fn list(lines: &[Line]) -> String {
+    let mut table = Table::new(&[
+        ("name", Side::Left),
+        ("kind", Side::Left),
+        ("changed", Side::Left),
+    ]);
+    for line in lines {
+        table.row([
+            line.name.clone(),
+            line.kind.clone(),
+            line.changed_at.clone(),
+        ]);
+    }
+    table.render()
+}
+
+fn shown(line: &Line) -> String {
+    let mut lines = vec![format!("{} {}", line.kind, line.name)];
+    lines.push(format!("changed {}", line.changed_at));
+    let Definition { files, view } = &line.definition;
+    if let Some(files) = files {
+        let format = match &files.input.format {
+            Value::Object(format) => format.keys().next().cloned().unwrap_or_default(),
+            format => format.as_str().unwrap_or_default().to_owned(),
+        };
+        let uris = files.input.uris.iter();
+        lines.extend(uris.map(|uri| format!("{format} {uri}")));
+    }
+    if let Some(view) = view {
+        lines.push(view.sql.clone());
+        if !view.folder.is_empty() {
+            lines.push(format!("paths begin in {}", view.folder));
+        }
+    }
+    let mut table = Table::new(&[("column", Side::Left), ("type", Side::Left)]);
+    for column in files.iter().chain(view).flat_map(|body| &body.columns) {
+        table.row([column.name.clone(), column.data_type.clone()]);
+    }
+    lines.push(String::new());
+    lines.push(table.render());
+    lines.join("\n")
+}
+
+/// Whether a statement changes tables or writes files, by its first word. The server parses it.
+pub(crate) fn is_command(statement: &str) -> bool {
+    let mut rest = statement;
+    loop {
+        rest = rest.trim_start_matches(|first: char| first.is_whitespace() || first == ';');
+        if let Some(comment) = rest.strip_prefix("--") {
+            rest = comment.split_once('\n').map_or("", |(_, rest)| rest);
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            rest = comment.split_once("*/").map_or("", |(_, rest)| rest);
+        } else {
+            let end = rest.find(|letter: char| !letter.is_ascii_alphabetic());
+            let word = &rest[..end.unwrap_or(rest.len())];
+            return COMMANDS.iter().any(|one| word.eq_ignore_ascii_case(one));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_told_by_their_first_word() {
+        for (statement, expected) in [
+            ("CREATE VIEW a AS SELECT 1", true),
+            (
+                "\n -- a view\n/* of\nmine */ create view a AS SELECT 1",
+                true,
+            ),
+            ("Drop TABLE a", true),
+            ("COPY(SELECT 1) TO 'a/'", true),
+            ("SELECT 1 -- CREATE", false),
+            ("WITH created AS (SELECT 1) SELECT * FROM created", false),
+            ("SHOW TABLES", false),
+            ("created", false),
+            ("-- CREATE", false),
+            ("", false),
+        ] {
+            assert_eq!(is_command(statement), expected, "{statement}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_shown_with_its_columns() {
+        let document = json!({
+            "name": "trips", "kind": "table", "changed_at": "2026-11-30T00:00:00.000Z",
+            "definition": { "files": {
+                "input": { "name": "trips", "format": { "parquet": {} }, "uris": ["/data/*.parquet"] },
+                "columns": [{ "name": "fare", "type": "int64" }],
+            } },
+        });
+        let line: Line = read_value(document).expect("it is one");
+        let lines = shown(&line);
+        let lines: Vec<&str> = lines.lines().map(str::trim_end).collect();
+        assert_eq!(
+            lines,
+            [
+                "table trips",
+                "changed 2026-11-30T00:00:00.000Z",
+                "parquet /data/*.parquet",
+                "",
+                "column  type",
+                "fare    int64",
+            ]
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! Tables and views: names that a tenant's statements read. Definitions are opaque here: executors read them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use weft_core::job::{JobSpec, Work, nearest};
+use weft_core::{ErrorCode, Problem};
+use weft_protocol::{IfTaken, MAX_DEFINITION_BYTES, MAX_TABLE_NAME_BYTES, TableChange, TableKind};
+
+use crate::bounds::{MAX_TABLES, MAX_TABLES_BYTES};
+
+/// One table or view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRecord {
+    /// The kind.
+    pub kind: TableKind,
+    /// The definition, as an executor wrote it.
+    pub definition: String,
+    /// When it was put there, in Unix milliseconds.
+    pub changed_ms: u64,
+}
+
+/// The tables and views of one tenant, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tables {
+    by_name: BTreeMap<String, TableRecord>,
+}
+
+impl Tables {
+    /// The table or view of a name.
+    pub fn get(&self, name: &str) -> Option<&TableRecord> {
+        self.by_name.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &TableRecord)> {
+        self.by_name.iter()
+    }
+
+    /// What planning a job needs to know: the definitions of all if the job has SQL stages, otherwise of none.
+    pub fn definitions(&self, spec: &JobSpec) -> BTreeMap<String, String> {
+        let mut stages = spec.stages.iter();
+        match stages.any(|stage| matches!(stage.work, Work::Sql { .. })) {
+            true => {
+                let definitions = self.by_name.iter();
+                definitions
+                    .map(|(name, record)| (name.clone(), record.definition.clone()))
+                    .collect()
+            }
+            false => BTreeMap::new(),
+        }
+    }
+
+    /// Checks that a change can be made as things stand.
+    ///
+    /// Errors: `invalid_job` if the name is wrong, taken, or of the other kind, `not_found` if there is nothing to
+    /// drop, `too_large` if a bound is reached.
+    pub(crate) fn check(&self, change: &TableChange) -> Result<(), Problem> {
+        match change {
+            TableChange::Put {
+                name,
+                kind,
+                definition,
+                if_taken,
+            } => self.check_put(name, *kind, definition, *if_taken),
+            TableChange::Drop {
+                name,
+                kind,
+                if_exists,
+            } => match self.by_name.get(name) {
+                Some(found) => check_kind(name, found.kind, *kind),
+                None if *if_exists => Ok(()),
+                None => Err(self.missing(name)),
+            },
+        }
+    }
+
+    /// Makes a change, or none at all. Errors: those of [`check`](Self::check).
+    pub(crate) fn apply(&mut self, change: &TableChange, at_ms: u64) -> Result<(), Problem> {
+        self.check(change)?;
+        match change {
+            TableChange::Put {
+                name,
+                kind,
+                definition,
+                if_taken,
+            } => {
+                if *if_taken == IfTaken::Keep && self.by_name.contains_key(name) {
+                    return Ok(());
+                }
+                let record = TableRecord {
+                    kind: *kind,
+                    definition: definition.clone(),
+                    changed_ms: at_ms,
+                };
+                self.by_name.insert(name.clone(), record);
+            }
+            TableChange::Drop { name, .. } => drop(self.by_name.remove(name)),
+        }
+        Ok(())
+    }
+
+    fn check_put(
+        &self,
+        name: &str,
+        kind: TableKind,
+        definition: &str,
+        if_taken: IfTaken,
+    ) -> Result<(), Problem> {
+        check_name(name)?;
+        let found = self.by_name.get(name);
+        match (found, if_taken) {
+            (None, _) => {}
+            (Some(_), IfTaken::Keep) => return Ok(()),
+            (Some(found), IfTaken::Refuse) => {
+                let word = found.kind.word();
+                return Err(invalid(format!(
+                    "there is a {word} `{name}` already: use another name, CREATE OR REPLACE, or IF NOT EXISTS"
+                )));
+            }
+            (Some(found), IfTaken::Replace) => check_kind(name, found.kind, Some(kind))?,
+        }
+        if definition.len() > MAX_DEFINITION_BYTES {
+            return Err(too_large(format!(
+                "the definition of `{name}` has {} bytes; {MAX_DEFINITION_BYTES} are allowed",
+                definition.len()
+            )));
+        }
+        if found.is_none() && self.by_name.len() >= MAX_TABLES {
+            return Err(too_large(format!(
+                "the tenant has {MAX_TABLES} tables and views, which is the limit: drop some"
+            )));
+        }
+        let others = self.by_name.iter().filter(|(other, _)| *other != name);
+        let others: usize = others
+            .map(|(name, record)| bytes(name, &record.definition))
+            .sum();
+        if others + bytes(name, definition) > MAX_TABLES_BYTES {
+            return Err(too_large(format!(
+                "the definitions of all tables and views would have more than {MAX_TABLES_BYTES} bytes: drop some"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The error for a name that is not there.
+    pub fn missing(&self, name: &str) -> Problem {
+        let meant = nearest(name, self.by_name.keys().map(String::as_str));
+        let meant = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+        let detail = format!("there is no table or view `{}`{meant}", name.escape_debug());
+        Problem::new(ErrorCode::NotFound, detail)
+    }
+}
+
+fn bytes(name: &str, definition: &str) -> usize {
+    name.len() + definition.len()
+}
+
+fn check_kind(name: &str, found: TableKind, wanted: Option<TableKind>) -> Result<(), Problem> {
+    match wanted {
+        Some(wanted) if wanted != found => {
+            let found = found.word();
+            Err(invalid(format!(
+                "`{name}` is a {found}, not a {}: DROP {} takes it away",
+                wanted.word(),
+                found.to_uppercase()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses names that are unlike names: a path in `FROM` must not be mistaken for a table.
+fn check_name(name: &str) -> Result<(), Problem> {
+    let fits = (1..=MAX_TABLE_NAME_BYTES).contains(&name.len())
+        && !name.contains(|character: char| character == '/' || character.is_control());
+    match fits {
+        true => Ok(()),
+        false => Err(invalid(format!(
+            "`{}` is not a name for a table: 1 to {MAX_TABLE_NAME_BYTES} bytes without `/` and control characters",
+            name.escape_debug()
+        ))),
+    }
+}
+
+fn invalid(detail: String) -> Problem {
+    Problem::new(ErrorCode::InvalidJob, detail)
+}
+
+fn too_large(detail: String) -> Problem {
+    Problem::new(ErrorCode::TooLarge, detail)
+}

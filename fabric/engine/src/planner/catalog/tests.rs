@@ -1,0 +1,482 @@
+//! Tables and views as statements read them, and the statements that make them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use weft_core::JobId;
+use weft_core::job::{BadRecords, InputFormat, OutputMode, decode};
+use weft_protocol::{IfTaken, Plan, PlanRequest, TableChange, TableStatement};
+use weft_sql::Session;
+use weft_store::Blobs;
+
+use super::*;
+use crate::planner::Directive;
+
+/// A folder with files, and tables of a tenant.
+struct Desk {
+    folder: TempDir,
+    tables: BTreeMap<String, String>,
+}
+
+type Planned = (Plan, Option<TableStatement>, Vec<(String, Vec<String>)>);
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in [("a.csv", "x\n1\n"), ("b.csv", "y\n2\n")] {
+            std::fs::write(folder.path().join(name), text).expect("it writes");
+        }
+        let tables = BTreeMap::new();
+        Self { folder, tables }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn plan(&self, sql: &str, extra: Value) -> Result<Planned, Problem> {
+        let mut document = json!({
+            "name": "query",
+            "stage": [{ "name": "query", "sql": sql, "folder": self.path() }],
+        });
+        if let (Some(document), Value::Object(extra)) = (document.as_object_mut(), extra) {
+            document.extend(extra);
+        }
+        let request = PlanRequest {
+            job: JobId::new(1, 2),
+            spec: decode(&document)?,
+            functions: Vec::new(),
+            artefacts: BTreeMap::new(),
+            started_ms: 0,
+            check: true,
+            tables: self.tables.clone(),
+        };
+        let blobs = Blobs::local(&self.path().join("store")).expect("a folder");
+        let (session, cancel) = (Session::new(), CancellationToken::new());
+        let directive = Directive::of(&request, &session).await?;
+        let request = directive.as_ref().map_or(&request, Directive::request);
+        let mut planner = Planner::new(request, &blobs, HashMap::new(), &session, cancel);
+        let (plan, statement) = planner.plan_job(directive.as_ref()).await?;
+        let columns = planner.columns.into_iter().map(|of| {
+            let names = of.columns.into_iter().map(|(name, _)| name);
+            (of.of, names.collect())
+        });
+        Ok((plan, statement, columns.collect()))
+    }
+
+    /// Names of the columns of a query's rows.
+    async fn columns(&self, sql: &str) -> Result<Vec<String>, Problem> {
+        let output = json!({ "output": { "out": {
+            "from": "query", "format": "arrow", "uri": self.path().join("out"),
+        } } });
+        let (_, statement, columns) = self.plan(sql, output).await?;
+        assert_eq!(statement, None, "{sql} is a query");
+        let of_query = columns.into_iter().find(|(of, _)| of == "query");
+        Ok(of_query.expect("it was planned").1)
+    }
+
+    /// Plans a statement that changes tables.
+    async fn change(&self, sql: &str) -> Result<TableChange, Problem> {
+        let (_, statement, _) = self.plan(sql, json!({})).await?;
+        let change = statement.and_then(|statement| statement.change);
+        Ok(change.expect("it changes tables"))
+    }
+
+    /// Makes a table or view, as the control plane would.
+    async fn create(&mut self, sql: &str) -> Result<(), Problem> {
+        match self.change(sql).await? {
+            TableChange::Put {
+                name, definition, ..
+            } => drop(self.tables.insert(name, definition)),
+            TableChange::Drop { .. } => panic!("{sql} drops"),
+        }
+        Ok(())
+    }
+
+    #[track_caller]
+    fn check(problem: &Problem, code: ErrorCode, words: &[&str]) {
+        assert_eq!(problem.code, code, "{problem}");
+        for word in words {
+            assert!(problem.detail.contains(word), "`{word}`: {problem}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn views_read_views_tables_and_paths() {
+    let mut desk = Desk::new();
+    for sql in [
+        "CREATE EXTERNAL TABLE a STORED AS CSV LOCATION 'a.csv'",
+        "CREATE VIEW v AS SELECT x, x + 1 AS next FROM a",
+        "CREATE VIEW w (one, two) AS SELECT v.x, b.y FROM v CROSS JOIN 'b.csv' AS b",
+    ] {
+        desk.create(sql).await.expect(sql);
+    }
+    assert_eq!(
+        desk.columns("SELECT * FROM v").await,
+        Ok(vec!["x".into(), "next".into()])
+    );
+    assert_eq!(
+        desk.columns("SELECT w.*, v.next FROM w JOIN v ON v.x = w.one")
+            .await,
+        Ok(vec!["one".into(), "two".into(), "next".into()])
+    );
+}
+
+#[tokio::test]
+async fn names_of_the_stage_come_first_then_the_tenants_then_paths() {
+    let mut desk = Desk::new();
+    desk.create("CREATE VIEW a AS SELECT 1 AS of_tenant")
+        .await
+        .expect("a view");
+    desk.create("CREATE VIEW above AS SELECT * FROM a")
+        .await
+        .expect("a view");
+    desk.create("CREATE VIEW \"a.csv\" AS SELECT 1 AS of_tenant")
+        .await
+        .expect("a view");
+    let columns = |sql: &'static str| desk.columns(sql);
+    assert_eq!(
+        columns("SELECT * FROM 'a.csv'").await,
+        Ok(vec!["of_tenant".into()])
+    );
+    assert_eq!(
+        columns("SELECT * FROM './a.csv'").await,
+        Ok(vec!["x".into()])
+    );
+    let stages = json!({
+        "input": { "a": { "format": "csv", "uri": desk.path().join("b.csv") } },
+        "stage": [
+            { "name": "query", "sql": "SELECT a.*, above.* FROM a CROSS JOIN above", "from": ["a"] },
+        ],
+        "output": { "out": { "from": "query", "format": "arrow", "uri": desk.path().join("out") } },
+    });
+    let (_, _, columns) = desk.plan("", stages).await.expect("it is planned");
+    let of_query = columns.into_iter().find(|(of, _)| of == "query");
+    // A view reads what it read when it was created, whatever its reader calls `a`.
+    let expected = vec!["y".to_owned(), "of_tenant".to_owned()];
+    assert_eq!(of_query.map(|(_, columns)| columns), Some(expected));
+}
+
+#[tokio::test]
+async fn a_wrong_view_is_refused_when_it_is_created() {
+    let mut desk = Desk::new();
+    for (sql, code, words) in [
+        (
+            "CREATE VIEW v AS SELECT none FROM 'a.csv'",
+            ErrorCode::InvalidJob,
+            &["none"][..],
+        ),
+        (
+            "CREATE VIEW v AS SELECT * FROM none",
+            ErrorCode::InvalidJob,
+            &["no table `none`"],
+        ),
+        (
+            "CREATE VIEW v AS SELECT * FROM v",
+            ErrorCode::InvalidJob,
+            &["its own rows"],
+        ),
+        (
+            "CREATE VIEW v AS SELECT 1 AS a, 2 AS a",
+            ErrorCode::InvalidJob,
+            &["name"],
+        ),
+        (
+            "CREATE VIEW v (a, b) AS SELECT 1",
+            ErrorCode::InvalidJob,
+            &[],
+        ),
+        (
+            "CREATE VIEW v AS SELECT * FROM 'none.csv'",
+            ErrorCode::NoInput,
+            &["none.csv"],
+        ),
+    ] {
+        let problem = desk.change(sql).await.expect_err(sql);
+        Desk::check(&problem, code, words);
+        assert!(problem.detail.contains("stage `query`"), "{problem}");
+    }
+    desk.create("CREATE VIEW one AS SELECT 1 AS a")
+        .await
+        .expect("a view");
+    desk.create("CREATE VIEW two AS SELECT * FROM one")
+        .await
+        .expect("a view");
+    let sql = "CREATE OR REPLACE VIEW one AS SELECT * FROM two";
+    let problem = desk.change(sql).await.expect_err("a circle");
+    Desk::check(
+        &problem,
+        ErrorCode::InvalidJob,
+        &["`one` would read, by way of `two`, its own rows"],
+    );
+}
+
+/// A view as the control plane keeps it, whatever it reads.
+fn view(sql: &str) -> String {
+    let view = Definition::View {
+        sql: sql.into(),
+        folder: None,
+        columns: Vec::new(),
+    };
+    view.text().expect("it is plain data")
+}
+
+#[tokio::test]
+async fn views_that_became_a_circle_are_refused_when_they_are_read() {
+    let mut desk = Desk::new();
+    desk.tables.insert("one".into(), view("SELECT * FROM two"));
+    desk.tables.insert("two".into(), view("SELECT * FROM one"));
+    let refused = desk.columns("SELECT * FROM one").await;
+    let problem = refused.expect_err("a circle");
+    let words = ["`one`", "by way of `two`", "its own rows"];
+    Desk::check(&problem, ErrorCode::InvalidJob, &words);
+}
+
+/// Runs `check` on a stack of the size that executors give to planning: threads of tests have 2 MiB.
+fn with_stack<F: Future<Output = ()>>(check: impl FnOnce() -> F + Send) {
+    std::thread::scope(|scope| {
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.expect("a runtime").block_on(check());
+        };
+        let thread = std::thread::Builder::new().stack_size(16 << 20);
+        let thread = thread.spawn_scoped(scope, run).expect("a thread starts");
+        thread.join().expect("the check holds");
+    });
+}
+
+#[test]
+fn depth_of_views_is_bounded() {
+    with_stack(|| async {
+        let mut desk = Desk::new();
+        desk.tables.insert("v1".into(), view("SELECT 1 AS a"));
+        for level in 2..=MAX_VIEW_DEPTH {
+            let below = view(&format!("SELECT * FROM v{}", level - 1));
+            desk.tables.insert(format!("v{level}"), below);
+        }
+        let deepest = format!("SELECT * FROM v{MAX_VIEW_DEPTH}");
+        assert_eq!(desk.columns(&deepest).await, Ok(vec!["a".into()]));
+        let refused = desk.change(&format!("CREATE VIEW more AS {deepest}")).await;
+        let problem = refused.expect_err("too deep");
+        Desk::check(&problem, ErrorCode::TooLarge, &["levels of views"]);
+    });
+}
+
+#[tokio::test]
+async fn a_statement_is_as_large_as_all_views_that_it_reads() {
+    let mut desk = Desk::new();
+    desk.tables.insert("v0".into(), view("SELECT 1 AS a"));
+    for power in 1..10 {
+        let before = format!("v{}", power - 1);
+        let twice = format!("SELECT l.a FROM {before} AS l JOIN {before} AS r ON l.a = r.a");
+        desk.tables.insert(format!("v{power}"), view(&twice));
+    }
+    assert_eq!(desk.columns("SELECT * FROM v2").await, Ok(vec!["a".into()]));
+    let refused = desk.columns("SELECT * FROM v9").await;
+    let problem = refused.expect_err("it doubles each time");
+    Desk::check(
+        &problem,
+        ErrorCode::TooLarge,
+        &["with its views", "tables and selects"],
+    );
+}
+
+#[tokio::test]
+async fn external_tables_are_inputs() {
+    let desk = Desk::new();
+    let sql = "CREATE EXTERNAL TABLE t (\"X\" BIGINT) STORED AS CSV LOCATION '*.csv' \
+               OPTIONS (has_header false, delimiter ';', bad_records 'skip')";
+    let TableChange::Put {
+        name,
+        kind,
+        definition,
+        if_taken,
+    } = desk.change(sql).await.expect("a table")
+    else {
+        panic!("it drops");
+    };
+    assert_eq!(
+        (&*name, kind, if_taken),
+        ("t", TableKind::Table, IfTaken::Refuse)
+    );
+    let Definition::Files { input, columns, .. } =
+        Definition::read("t", &definition).expect("JSON")
+    else {
+        panic!("it is a view");
+    };
+    assert_eq!(
+        columns,
+        [ColumnText {
+            name: "X".into(),
+            r#type: "int64".into()
+        }]
+    );
+    let InputFormat::Csv(csv) = &input.format else {
+        panic!("{input:?}");
+    };
+    assert_eq!((csv.header, csv.delimiter), (false, b';'));
+    assert_eq!(input.bad_records, BadRecords::Skip);
+    assert_eq!(input.uris, [format!("{}/*.csv", desk.path().display())]);
+
+    for (sql, words) in [
+        (
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'a.csv' OPTIONS (colour 'red')",
+            "colour",
+        ),
+        (
+            "CREATE EXTERNAL TABLE t STORED AS AVRO LOCATION 'a.csv'",
+            "format",
+        ),
+        (
+            "CREATE EXTERNAL TABLE t (a INTERVAL) STORED AS CSV LOCATION 'a.csv'",
+            "type",
+        ),
+        (
+            "CREATE EXTERNAL TABLE t (a INT) STORED AS PARQUET LOCATION 'a.csv'",
+            "leave the list out",
+        ),
+        (
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b/a.csv'",
+            "s3://",
+        ),
+    ] {
+        let problem = desk.change(sql).await.expect_err(sql);
+        assert!(problem.detail.contains(words), "{sql}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn folders_of_a_location_are_columns_of_the_table() {
+    let mut desk = Desk::new();
+    for day in [1, 2] {
+        let folder = desk.path().join(format!("sales/day={day}"));
+        std::fs::create_dir_all(&folder).expect("it is made");
+        std::fs::write(folder.join("x.csv"), "amount\n1\n").expect("it writes");
+    }
+    for sql in [
+        "CREATE EXTERNAL TABLE days STORED AS CSV LOCATION 'sales/day=*/'",
+        "CREATE EXTERNAL TABLE files STORED AS CSV LOCATION 'sales/**/*.csv'",
+        "CREATE EXTERNAL TABLE two STORED AS CSV LOCATION ('sales/day=1/', 'sales/day=2/')",
+        "CREATE VIEW later AS SELECT * FROM days WHERE day > 1",
+    ] {
+        desk.create(sql).await.expect(sql);
+    }
+    for (table, expected) in [
+        ("days", &["amount", "day"][..]),
+        ("files", &["amount"]),
+        ("two", &["amount"]),
+        ("later", &["amount", "day"]),
+    ] {
+        let columns = desk.columns(&format!("SELECT * FROM {table}")).await;
+        assert_eq!(columns.expect(table), expected, "{table}");
+    }
+    // The columns may be told by the statement, too: those of the folders stand behind them.
+    let sql = "CREATE EXTERNAL TABLE t (amount INT) STORED AS CSV LOCATION 'sales/day=1/x.csv'";
+    let change = desk.change(sql).await.expect("a table");
+    let TableChange::Put { definition, .. } = change else {
+        panic!("it drops");
+    };
+    let Definition::Files { columns, .. } = Definition::read("t", &definition).expect("JSON")
+    else {
+        panic!("it is a view");
+    };
+    let columns: Vec<_> = columns
+        .iter()
+        .map(|column| (&*column.name, &*column.r#type))
+        .collect();
+    assert_eq!(columns, [("amount", "int32"), ("day", "int64")]);
+}
+
+#[tokio::test]
+async fn rows_go_to_an_output_of_the_statement() {
+    let desk = Desk::new();
+    let sql = "CREATE TABLE t STORED AS PARQUET LOCATION 'out/t/' AS SELECT x FROM 'a.csv'";
+    let (plan, statement, _) = desk.plan(sql, json!({})).await.expect("a table");
+    assert!(!plan.stages.is_empty());
+    let statement = statement.expect("it changes tables");
+    let path = format!("{}/out/t", desk.path().display());
+    let outputs = statement.outputs.iter();
+    let outputs: Vec<_> = outputs.map(|one| (one.path(), one.mode)).collect();
+    assert_eq!(outputs, [(Some(&*path), OutputMode::Error)]);
+    let Some(TableChange::Put { definition, .. }) = &statement.change else {
+        panic!("{statement:?}");
+    };
+    let Definition::Files { input, columns, .. } = Definition::read("t", definition).expect("JSON")
+    else {
+        panic!("it is a view");
+    };
+    assert_eq!(input.uris, [format!("{path}/*.parquet")]);
+    assert_eq!(
+        columns,
+        [ColumnText {
+            name: "x".into(),
+            r#type: "int64".into()
+        }]
+    );
+
+    let copied = desk
+        .plan(
+            "COPY (SELECT x FROM 'a.csv') TO 'out/c' STORED AS CSV",
+            json!({}),
+        )
+        .await;
+    let (plan, statement, _) = copied.expect("rows");
+    assert!(!plan.stages.is_empty());
+    let statement = statement.expect("it has an output");
+    assert_eq!((statement.outputs.len(), statement.change), (1, None));
+}
+
+#[tokio::test]
+async fn a_name_that_is_there_is_kept_without_work() {
+    let mut desk = Desk::new();
+    desk.create("CREATE VIEW t AS SELECT 1 AS a")
+        .await
+        .expect("a view");
+    let sql = "CREATE TABLE IF NOT EXISTS t STORED AS PARQUET LOCATION 'out/' AS SELECT 1 AS a";
+    let (plan, statement, _) = desk.plan(sql, json!({})).await.expect("nothing");
+    assert_eq!((plan.stages.len(), statement), (0, None));
+}
+
+#[tokio::test]
+async fn such_a_statement_is_a_job_of_its_own() {
+    let desk = Desk::new();
+    let output = json!({ "output": { "out": {
+        "from": "query", "format": "arrow", "uri": desk.path().join("out"),
+    } } });
+    let problem = desk
+        .plan("DROP VIEW v", output)
+        .await
+        .expect_err("it has no rows");
+    Desk::check(&problem, ErrorCode::InvalidJob, &["the output `out`"]);
+    let input = json!({ "input": { "a": { "format": "csv", "uri": desk.path().join("a.csv") } } });
+    let problem = desk
+        .plan("DROP VIEW v", input)
+        .await
+        .expect_err("it is not alone");
+    Desk::check(&problem, ErrorCode::InvalidJob, &["a job of its own"]);
+    let problem = desk
+        .plan("SELECT 1 AS a", json!({}))
+        .await
+        .expect_err("rows are lost");
+    Desk::check(
+        &problem,
+        ErrorCode::InvalidJob,
+        &["nothing reads the rows of `query`"],
+    );
+}
+
+#[tokio::test]
+async fn tables_are_listed_by_a_query() {
+    let mut desk = Desk::new();
+    let listed = desk.columns("SHOW TABLES").await;
+    assert_eq!(listed, Ok(vec!["name".into(), "kind".into()]));
+    desk.create("CREATE VIEW \"it's\" AS SELECT 1 AS a")
+        .await
+        .expect("a view");
+    let listed = desk.columns("SHOW TABLES").await;
+    assert_eq!(listed, Ok(vec!["name".into(), "kind".into()]));
+}

@@ -1,0 +1,206 @@
+//! Tables and views: made by statements, read by statements and job files, kept through kills of servers and leaders.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::fixture::Place;
+use crate::http::Request;
+use crate::server::{Server, Setup, weft};
+use crate::{folder, job};
+
+fn here(here: PathBuf) -> PathBuf {
+    fs::create_dir(&here).expect("it is made");
+    fs::write(
+        here.join("trips.csv"),
+        "city,fare\nBerlin,10\nParis,7\nBerlin,20\n",
+    )
+    .expect("it writes");
+    here
+}
+
+fn run(mut command: Command, here: &Path) -> Output {
+    command.current_dir(here).output().expect("it starts")
+}
+
+/// The document of a command that succeeds.
+#[track_caller]
+fn document(ran: &Output) -> Value {
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{said}");
+    serde_json::from_slice(&ran.stdout).expect("one document")
+}
+
+#[track_caller]
+fn done(server: &Server, here: &Path, sql: &str) -> Value {
+    document(&run(server.cli(&["sql", "--json", sql]), here))
+}
+
+#[track_caller]
+fn refused(server: &Server, here: &Path, sql: &str, words: &str) {
+    let ran = run(server.cli(&["sql", sql]), here);
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{sql}: {said}");
+    assert!(said.contains(words), "{sql}: `{words}` is not in {said}");
+    assert_eq!(ran.stdout, b"", "{sql}");
+}
+
+#[track_caller]
+fn names(server: &Server) -> Vec<String> {
+    let items = server.ask(&Request::get("/v1/tables")).ok();
+    let items = items["items"].as_array().expect("a list").clone();
+    let name = |item: &Value| item["name"].as_str().expect("a name").to_owned();
+    items.iter().map(name).collect()
+}
+
+#[test]
+fn tables_and_views_outlive_a_killed_server() {
+    let place = Place::new();
+    let here = here(place.path("here"));
+    let server = Server::start(&place.data(), &Setup::default());
+    for sql in [
+        "CREATE EXTERNAL TABLE trips (city VARCHAR, fare BIGINT) STORED AS CSV LOCATION 'trips.csv'",
+        "-- by city\nCREATE VIEW daily AS SELECT city, sum(fare) AS total FROM trips GROUP BY city",
+        "CREATE OR REPLACE VIEW daily (city, total) AS SELECT city, sum(fare) + 1 FROM trips GROUP BY city",
+    ] {
+        let document = done(&server, &here, sql);
+        assert_eq!(document["outputs"], json!([]), "{sql}");
+    }
+    let query = "SELECT city, total FROM daily WHERE total > 10";
+    let rows = json!([["Berlin", 31]]);
+    assert_eq!(done(&server, &here, query)["rows"], rows);
+    server.kill();
+    let server = Server::start(&place.data(), &Setup::default());
+    assert_eq!(names(&server), ["daily", "trips"]);
+    assert_eq!(done(&server, &here, query)["rows"], rows);
+    let listed = done(&server, &here, "SHOW TABLES")["rows"].clone();
+    assert_eq!(listed, json!([["daily", "view"], ["trips", "table"]]));
+    let shown = document(&run(server.cli(&["--json", "tables", "trips"]), &here));
+    let columns = json!([{ "name": "city", "type": "utf8" }, { "name": "fare", "type": "int64" }]);
+    assert_eq!(shown["definition"]["files"]["columns"], columns);
+    let listed = run(server.cli(&["tables"]), &here);
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(
+        listed.contains("daily") && listed.contains("trips"),
+        "{listed}"
+    );
+
+    let drop = Request::get("/v1/tables/daily").method("DELETE");
+    assert_eq!(server.ask(&drop).status, 200);
+    assert_eq!(server.ask(&drop).status, 404);
+    done(&server, &here, "DROP TABLE trips");
+    done(&server, &here, "DROP TABLE IF EXISTS trips");
+    assert_eq!(names(&server), [] as [&str; 0]);
+    assert!(here.join("trips.csv").exists(), "files stay");
+}
+
+#[test]
+fn what_is_wrong_changes_nothing() {
+    let place = Place::new();
+    let here = here(place.path("here"));
+    let server = Server::start(&place.data(), &Setup::default());
+    done(&server, &here, "CREATE VIEW v AS SELECT 1 AS a");
+    for (sql, words) in [
+        ("CREATE VIEW w AS SELECT none FROM 'trips.csv'", "none"),
+        (
+            "CREATE VIEW w AS SELECT * FROM nothing",
+            "no table `nothing`",
+        ),
+        ("CREATE VIEW v AS SELECT 2 AS a", "OR REPLACE"),
+        (
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'none.csv'",
+            "none.csv",
+        ),
+        ("CREATE TABLE t AS SELECT 1 AS a", "LOCATION"),
+        ("INSERT INTO v VALUES (1)", "COPY"),
+        ("DROP TABLE v", "is a view"),
+        ("DROP VIEW w", "no table or view `w`"),
+    ] {
+        refused(&server, &here, sql, words);
+    }
+    assert_eq!(names(&server), ["v"]);
+    // A check is no change.
+    let ran = run(
+        server.cli(&["sql", "--check", "CREATE VIEW w AS SELECT 1 AS a"]),
+        &here,
+    );
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    assert_eq!(names(&server), ["v"]);
+}
+
+#[test]
+fn rows_are_written_to_folders_that_statements_name() {
+    let place = Place::new();
+    let here = here(place.path("here"));
+    let server = Server::start(&place.data(), &Setup::default());
+    let copied = done(
+        &server,
+        &here,
+        "COPY (SELECT fare FROM 'trips.csv') TO 'copied/' STORED AS JSON",
+    );
+    let folder = here.join("copied");
+    assert_eq!(copied["outputs"], json!([folder]));
+    assert!(!folder::names(&folder).is_empty());
+    let sql =
+        "CREATE TABLE fares STORED AS PARQUET LOCATION 'fares/' AS SELECT fare FROM 'trips.csv'";
+    done(&server, &here, sql);
+    let sum = "SELECT sum(fare) AS total FROM fares";
+    assert_eq!(done(&server, &here, sum)["rows"], json!([[37]]));
+    // The folder holds files now: nothing is written and nothing changes.
+    refused(
+        &server,
+        &here,
+        "CREATE TABLE other STORED AS PARQUET LOCATION 'fares/' AS SELECT 1 AS a",
+        "holds files",
+    );
+    // A query that fails leaves no table.
+    let fails = "CREATE TABLE broken STORED AS PARQUET LOCATION 'broken/' AS SELECT 1 / (fare - fare) AS a FROM fares";
+    refused(&server, &here, fails, "zero");
+    assert_eq!(names(&server), ["fares"]);
+    // Stages of job files read tables without `from`.
+    let out = here.join("out");
+    let document = json!({
+        "name": "of-table",
+        "stage": [{ "name": "all", "sql": "SELECT * FROM fares" }],
+        "output": { "all": { "from": "all", "format": "csv", "uri": out } },
+    });
+    let ended = job::run(&server, &document);
+    assert_eq!(ended["outputs"][0]["rows"], 3, "{ended:#}");
+}
+
+#[test]
+fn a_cluster_has_its_tables_after_the_leader_was_killed() {
+    let cluster = Cluster::start(3, 1);
+    let here = here(cluster.root.path().join("here"));
+    let endpoints: Vec<String> = cluster
+        .controllers
+        .iter()
+        .map(|address| format!("http://{address}"))
+        .collect();
+    let sql = |sql: &str| {
+        let mut command = weft();
+        command
+            .args([
+                "--endpoint",
+                &endpoints.join(","),
+                "--token",
+                &cluster.token,
+            ])
+            .args(["sql", "--json", sql]);
+        document(&run(command, &here))
+    };
+    sql("CREATE EXTERNAL TABLE trips STORED AS CSV LOCATION 'trips.csv'");
+    sql("CREATE VIEW fares AS SELECT sum(fare) AS total FROM trips");
+    cluster.run("kill", &["leader"]);
+    assert_eq!(sql("SELECT total FROM fares")["rows"], json!([[37]]));
+    let listed = cluster.ask_any(&Request::get("/v1/tables")).ok();
+    let listed = listed["items"].as_array().expect("a list");
+    assert_eq!(listed.len(), 2, "{listed:?}");
+}
