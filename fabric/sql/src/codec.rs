@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, internal_datafusion_err, internal_err};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, internal_datafusion_err, internal_err, not_impl_err};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion_proto::physical_plan::{
     AsExecutionPlan, DefaultPhysicalProtoConverter, PhysicalExtensionCodec,
@@ -97,6 +98,7 @@ pub(crate) fn encode(
     order: Option<&SortKeys>,
     called: &mut BTreeSet<u32>,
 ) -> Result<Vec<u8>> {
+    check_kept(&plan)?;
     let codec = Codec::default();
     let converter = DefaultPhysicalProtoConverter {};
     let keys = keys
@@ -112,6 +114,19 @@ pub(crate) fn encode(
     };
     called.append(&mut lock(&codec.called));
     Ok(plan.encode_to_vec())
+}
+
+/// Refuses what encoding would lose without a word.
+fn check_kept(plan: &Plan) -> Result<()> {
+    plan.apply(|node| {
+        let aggregate = node.downcast_ref::<AggregateExec>();
+        let groups = aggregate.map(AggregateExec::group_expr);
+        if groups.is_some_and(|groups| groups.is_empty() && groups.has_grouping_set()) {
+            return not_impl_err!("GROUPING SETS that are all empty; leave GROUP BY out");
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
 }
 
 /// Decodes a plan. Without sources its leaves hold no rows.

@@ -13,21 +13,29 @@ pub fn carried(problem: Problem) -> DataFusionError {
     DataFusionError::External(Box::new(problem))
 }
 
-/// Converts an error of a plan that runs: evaluation is the user's, the rest is ours.
+/// Converts an error of a plan that runs: evaluation is the user's, the rest is ours. Some functions find out only then
+/// that they do not take their arguments.
 pub fn problem(error: DataFusionError) -> Problem {
-    convert(&error, |text| Problem::new(ErrorCode::Internal, text))
+    let unknown = |text| Problem::new(ErrorCode::Internal, text);
+    convert(&error, evaluation, unknown)
 }
 
-/// Converts an error of planning, where a statement that makes no sense is the user's as well.
+/// Converts an error of planning, where a statement that makes no sense is the user's, as is one that confuses the
+/// planner: the same text would do so again.
 pub(crate) fn planning(error: DataFusionError) -> Problem {
-    convert(&error, |text| {
+    let wrong = |text: String| {
         let detail = format!("the statement cannot be planned: {text}");
         Problem::new(ErrorCode::InvalidJob, detail)
-    })
+    };
+    convert(&error, wrong, wrong)
 }
 
-/// Converts an error. `wrong` makes the problem of a plan that is wrong or not supported.
-fn convert(error: &DataFusionError, wrong: impl FnOnce(String) -> Problem) -> Problem {
+/// Converts an error. `wrong` makes the problem of a plan that is wrong or not supported, `unknown` that of all else.
+fn convert(
+    error: &DataFusionError,
+    wrong: impl FnOnce(String) -> Problem,
+    unknown: impl FnOnce(String) -> Problem,
+) -> Problem {
     if let Some(problem) = within(error) {
         return problem;
     }
@@ -42,7 +50,7 @@ fn convert(error: &DataFusionError, wrong: impl FnOnce(String) -> Problem) -> Pr
         DataFusionError::ArrowError(error, _) => kernel(error, text),
         DataFusionError::ResourcesExhausted(_) => exhausted(&text),
         DataFusionError::IoError(error) => spilling(error),
-        _ => Problem::new(ErrorCode::Internal, text),
+        _ => unknown(text),
     }
 }
 
@@ -69,10 +77,14 @@ fn text(error: &DataFusionError) -> String {
     // Nobody can set this here.
     const SETTING: &str =
         " or disable the datafusion.sql_parser.enable_ident_normalization configuration";
-    let mut texts: Vec<String> = error
-        .iter()
-        .map(|error| error.find_root().message().replace(SETTING, ""))
-        .collect();
+    // Whoever reads this has no plan to send there.
+    const ADVICE: &str = "\nThis issue was likely caused by a bug in DataFusion's code.";
+    let own = |error: &DataFusionError| {
+        let message = error.find_root().message().replace(SETTING, "");
+        let end = message.find(ADVICE).unwrap_or(message.len());
+        message[..end].to_owned()
+    };
+    let mut texts: Vec<String> = error.iter().map(own).collect();
     texts.dedup();
     texts.join("; ")
 }

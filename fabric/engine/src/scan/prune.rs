@@ -251,9 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn values_of_another_type_rule_nothing_out() {
+    fn values_of_another_type_rule_only_nulls_out() {
         let other = Test::Compare(Operator::Equal, ScalarValue::Int32(Some(100)));
-        check(vec![other], [true; 4]);
+        check(vec![other], [true, true, false, true]);
     }
 
     #[test]

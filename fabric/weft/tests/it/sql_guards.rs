@@ -60,7 +60,7 @@ fn what_does_not_fit_in_memory_is_an_error() {
     let desk = Desk::new();
     let neighbour = Neighbour::of(&desk);
     for sql in [
-        "SELECT array_agg(md5(CAST(value AS TEXT))) AS a FROM generate_series(1, 5000000)",
+        "SELECT array_agg(repeat('x', 30) || CAST(value AS TEXT)) AS a FROM generate_series(1, 5000000)",
         "SELECT count(*) AS n FROM generate_series(1, 30000000) a JOIN generate_series(1, 10) b ON a.value > b.value",
     ] {
         let id = job::submit(
