@@ -32,6 +32,7 @@ use crate::leaf::Leaf;
 use crate::order::SortKeys;
 use crate::stop::stoppable;
 use crate::task::Sources;
+use crate::windows::{Lost, lost, restored};
 
 /// An encoded plan. The plan is bytes within the message, so that its nesting is its own.
 #[derive(Clone, PartialEq, Message)]
@@ -47,6 +48,9 @@ struct TaskPlan {
     /// The order of rows that are read in ranges, nothing of others.
     #[prost(message, repeated, tag = "4")]
     order: Vec<SortKey>,
+    /// Properties of window functions that the plan lacks.
+    #[prost(message, repeated, tag = "5")]
+    windows: Vec<Lost>,
 }
 
 /// An expression of an order.
@@ -105,12 +109,14 @@ pub(crate) fn encode(
         .iter()
         .map(|key| converter.physical_expr_to_proto(key, &codec))
         .collect::<Result<Vec<_>>>()?;
+    let windows = lost(&plan)?;
     let plan = protobuf::PhysicalPlanNode::try_from_physical_plan(plan, &codec)?;
     let plan = TaskPlan {
         plan: plan.encode_to_vec(),
         schema: Some(protobuf::Schema::try_from(&**schema)?),
         keys,
         order: encoded_order(order, &codec, &converter)?,
+        windows,
     };
     called.append(&mut lock(&codec.called));
     Ok(plan.encode_to_vec())
@@ -143,7 +149,8 @@ pub(crate) fn decode(
         sources,
         ..Codec::default()
     };
-    let mut plan = node.try_into_physical_plan(context, &codec)?;
+    let plan = node.try_into_physical_plan(context, &codec)?;
+    let mut plan = restored(plan, &decoded.windows)?;
     if let Some(sources) = &codec.sources {
         plan = stoppable(plan, sources)?;
     }

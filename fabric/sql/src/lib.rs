@@ -41,6 +41,7 @@ mod table;
 mod task;
 mod text;
 mod variants;
+mod windows;
 
 pub use command::{Command, Files};
 pub use error::{carried, problem};

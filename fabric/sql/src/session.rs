@@ -32,6 +32,7 @@ use crate::stage::SqlStage;
 use crate::statement::Statement;
 use crate::table::{Provider, Table};
 use crate::task::{Sources, TaskMemory, TaskRows};
+use crate::windows::FiltersAsCases;
 
 /// The rule that decides distribution and sorts. Joins are normalised and bounded just before it.
 const DISTRIBUTION: &str = "EnsureRequirements";
@@ -78,6 +79,7 @@ impl Session {
         let mut builder = SessionStateBuilder::new()
             .with_config(settings())
             .with_default_features()
+            .with_analyzer_rule(Arc::new(FiltersAsCases))
             .with_physical_optimizer_rules(rules);
         if let Some(functions) = builder.scalar_functions() {
             // Two attempts of a task must agree: no `random()`, no `uuid()`.

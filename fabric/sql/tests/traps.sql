@@ -89,3 +89,21 @@ filter, outer: SELECT u.id, t.id AS other FROM u LEFT JOIN t ON u.id = t.v AND t
 filter, both sides: SELECT a.id FROM t a JOIN t b ON a.id = b.v WHERE a.id < 10 AND b.id > 20
 filter, limit: SELECT count(*) FROM (SELECT id FROM t WHERE id >= 30 LIMIT 8)
 joins of joins: SELECT a.id, count(*) FROM (SELECT t.id FROM t JOIN u ON t.s = u.s) a JOIN w ON a.id = w.id JOIN t ON t.k = w.k GROUP BY a.id
+window, lag read backwards: >SELECT x, row_number() OVER (ORDER BY x DESC) AS r, lag(x) OVER (ORDER BY x) AS l FROM (VALUES (1),(2),(3)) y(x) ORDER BY x
+window, lag of nulls: >SELECT x, lag(a) IGNORE NULLS OVER (ORDER BY x) AS l FROM (VALUES (1,'a'),(2,NULL),(3,NULL)) y(x,a) ORDER BY x
+window, filter: >SELECT x, sum(x) FILTER (WHERE x > 1) OVER (ORDER BY x) AS s FROM (VALUES (1),(2),(3)) y(x) ORDER BY x
+window, lag and lead backwards: SELECT id, row_number() OVER (ORDER BY id DESC) AS r, lag(v, 2, -1) OVER (ORDER BY id) AS a, lead(v, 3, -2) OVER (ORDER BY id) AS b FROM t
+window, keyed backwards: SELECT id, row_number() OVER (PARTITION BY s ORDER BY id DESC) AS r, lag(v) OVER (PARTITION BY s ORDER BY id) AS a, lead(k) OVER (PARTITION BY s ORDER BY id) AS b FROM t
+window, values backwards: SELECT id, row_number() OVER (ORDER BY id DESC) AS r, first_value(v) OVER (ORDER BY id) AS a, last_value(v) OVER (ORDER BY id ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING) AS b, nth_value(v, 2) OVER (ORDER BY id ROWS BETWEEN 3 PRECEDING AND 1 FOLLOWING) AS c FROM t
+window, values of nulls: SELECT id, first_value(k) IGNORE NULLS OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS a, last_value(k) IGNORE NULLS OVER (ORDER BY id) AS b, lag(k) IGNORE NULLS OVER (ORDER BY id) AS c FROM t
+window, nulls backwards: SELECT id, row_number() OVER (ORDER BY id DESC) AS r, first_value(k) IGNORE NULLS OVER (ORDER BY id ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING) AS a, last_value(k) IGNORE NULLS OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND 2 FOLLOWING) AS b FROM t
+window, nulls kept and not: SELECT id, lag(k) IGNORE NULLS OVER (PARTITION BY s ORDER BY id) AS a, lag(k) OVER (PARTITION BY s ORDER BY id) AS b FROM t
+window, filter in frames: SELECT id, sum(v) FILTER (WHERE k > 2) OVER (ORDER BY id ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS a, min(v) FILTER (WHERE s = 's1') OVER (ORDER BY id ROWS BETWEEN 3 PRECEDING AND 1 FOLLOWING) AS b, max(v) FILTER (WHERE k IS NULL) OVER (ORDER BY id ROWS BETWEEN 9 PRECEDING AND 1 PRECEDING) AS c FROM t
+window, filter keyed: SELECT id, count(*) FILTER (WHERE v > 30) OVER (PARTITION BY k ORDER BY id) AS a, count(k) FILTER (WHERE v > 9) OVER (PARTITION BY s) AS b, avg(v) FILTER (WHERE id % 2 = 0) OVER (PARTITION BY s ORDER BY id) AS c FROM t
+window, filter of none: SELECT id, sum(v) FILTER (WHERE id < 0) OVER () AS a, count(*) FILTER (WHERE id < 0) OVER () AS b FROM t
+window, filter unnamed: SELECT id, sum(v) FILTER (WHERE k > 2) OVER (ORDER BY id) FROM t
+window, filter backwards: SELECT id, row_number() OVER (ORDER BY id DESC) AS r, sum(v) FILTER (WHERE k > 2) OVER (ORDER BY id) AS a FROM t
+window, filter of an array: !SELECT id, array_agg(v) FILTER (WHERE k > 2) OVER (ORDER BY id) AS a FROM t
+windows under a join: SELECT a.id, a.r, a.l, a.c, u.v FROM (SELECT id, k, row_number() OVER (ORDER BY id DESC) AS r, lag(v) OVER (ORDER BY id) AS l, sum(v) FILTER (WHERE v > 20) OVER (ORDER BY id) AS c FROM t) a JOIN u ON a.k = u.k
+windows on both sides: SELECT a.id, a.l, b.f AS other FROM (SELECT id, lag(k) IGNORE NULLS OVER (ORDER BY id) AS l FROM t) a JOIN (SELECT id, row_number() OVER (ORDER BY id DESC) AS r, lead(v) OVER (ORDER BY id) AS f FROM u) b ON a.id = b.id
+windows over windows: SELECT id, lag(l) IGNORE NULLS OVER (ORDER BY id) AS m FROM (SELECT id, row_number() OVER (ORDER BY id DESC) AS r, lag(k) OVER (ORDER BY id) AS l FROM t) WHERE r > 5

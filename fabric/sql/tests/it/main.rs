@@ -12,3 +12,4 @@ mod runner;
 mod stop;
 mod tpch;
 mod traps;
+mod windows;
