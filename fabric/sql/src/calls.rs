@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, VisitMut, VisitorMut,
+    Expr, FunctionArguments, Ident, ObjectName, ObjectNamePart, VisitMut, VisitorMut,
 };
 use weft_core::job::function_name;
 
@@ -34,7 +34,9 @@ impl VisitorMut for Calls {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
+        // Columns such as `t.user` are parsed as functions without arguments.
         if let Expr::Function(function) = expression
+            && function.args != FunctionArguments::None
             && let Some(reference) = reference(&function.name)
         {
             // DataFusion takes a qualified name as it is written, quotes and all.

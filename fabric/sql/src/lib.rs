@@ -34,6 +34,7 @@ mod relations;
 mod restart;
 mod sealed;
 mod session;
+mod single_value;
 mod stage;
 mod statement;
 mod stop;

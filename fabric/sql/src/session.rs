@@ -28,6 +28,7 @@ use crate::error::{planning, problem};
 use crate::functions::{Binder, Binding, ComponentFunction, Function};
 use crate::normalise::NormaliseJoins;
 use crate::relations::{Reads, Relation, Relations};
+use crate::single_value::{check_single_values, single_value};
 use crate::stage::SqlStage;
 use crate::statement::Statement;
 use crate::table::{Provider, Table};
@@ -84,6 +85,9 @@ impl Session {
         if let Some(functions) = builder.scalar_functions() {
             // Two attempts of a task must agree: no `random()`, no `uuid()`.
             functions.retain(|function| function.signature().volatility != Volatility::Volatile);
+        }
+        if let Some(functions) = builder.aggregate_functions() {
+            functions.push(Arc::new(single_value()));
         }
         Self {
             state: Arc::new(builder.build()),
@@ -284,6 +288,8 @@ fn catalog(
 async fn physical(state: &SessionState, statement: parser::Statement) -> Result<Plan> {
     let plan = state.statement_to_plan(statement).await?;
     check_query(&plan)?;
+    // Views are part of the plan by now.
+    let plan = check_single_values(plan)?;
     state.create_physical_plan(&plan).await
 }
 

@@ -9,6 +9,7 @@ mod memory;
 mod plans;
 mod refusals;
 mod runner;
+mod single_value;
 mod stop;
 mod tpch;
 mod traps;
