@@ -283,19 +283,25 @@ def declared(type_):
     return found
 
 
+UNITS = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
+ARROW_TYPES = {"bool": "Boolean", "int8": "Int8", "int16": "Int16", "int32": "Int32", "int64": "Int64", "uint8": "UInt8", "uint16": "UInt16",
+               "uint32": "UInt32", "uint64": "UInt64", "halffloat": "Float16", "float": "Float32", "double": "Float64", "string": "Utf8",
+               "large_string": "LargeUtf8", "binary": "Binary", "date32[day]": "Date32"}
+
+
 def arrow_type(type_):
     """A type, as `arrow_cast` has it."""
     t = pa.types
     if t.is_timestamp(type_):
-        unit = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}[type_.unit]
         zone = f'Some("{type_.tz}")' if type_.tz else "None"
-        return f"Timestamp({unit}, {zone})"
+        return f"Timestamp({UNITS[type_.unit]}, {zone})"
+    if t.is_duration(type_):
+        return f"Duration({UNITS[type_.unit]})"
+    if t.is_time(type_):
+        return f"Time{type_.bit_width}({UNITS[type_.unit]})"
     if t.is_decimal128(type_):
         return f"Decimal128({type_.precision}, {type_.scale})"
-    names = {"string": "Utf8", "large_string": "LargeUtf8", "bool": "Boolean", "float": "Float32", "double": "Float64", "date32[day]": "Date32",
-             "binary": "Binary", "halffloat": "Float16", "uint8": "UInt8", "uint16": "UInt16", "uint32": "UInt32", "uint64": "UInt64"}
-    found = names.get(str(type_), str(type_).capitalize())
-    if t.is_nested(type_):
+    if (found := ARROW_TYPES.get(str(type_))) is None:
         raise NotUnderstood(f"INSERT into a column of type {type_}")
     return found
 

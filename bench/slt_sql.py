@@ -66,8 +66,9 @@ class Tokens:
         """The statement from here on, without a semicolon at its end."""
         return self.sql[self.found[self.at][2]:self.found[-1][3]] if self.at < len(self.found) else ""
 
-    def in_parentheses(self):
-        """Passes over a list in parentheses. Gives the tokens of each of its items."""
+    def in_parentheses(self, brackets="([)]"):
+        """Passes over a list in parentheses. Gives the tokens of each of its items. `brackets` nest: those that open, then those that close."""
+        opening, closing = brackets[:len(brackets) // 2], brackets[len(brackets) // 2:]
         self.expects("(")
         items, depth = [[]], 0
         while self.at < len(self.found):
@@ -78,7 +79,7 @@ class Tokens:
             if depth == 0 and token[1] == ",":
                 items.append([])
                 continue
-            depth += (token[1] in "([") - (token[1] in ")]")
+            depth += (token[1] in opening) - (token[1] in closing)
             items[-1].append(token)
         raise NotUnderstood("an open parenthesis")
 
@@ -159,7 +160,7 @@ def without_limit(sql):
 def columns(tokens):
     """Columns of a table in parentheses: name, type, default; and whether it has a key."""
     found, has_key = [], False
-    for item in tokens.in_parentheses():
+    for item in tokens.in_parentheses("([<)]>"):
         words = [text.upper() if kind == "word" else "" for kind, text, *_ in item]
         has_key |= "PRIMARY" in words or "UNIQUE" in words
         if words[0] in CONSTRAINTS and len(item) > 1 and words[1] in ("KEY", "", "(") + tuple(AFTER_TYPE):

@@ -58,9 +58,10 @@ class Weft:
         return {"name": "sqllogictest", "limits": {"wall": f"{WALL_S}s"}, "input": inputs, "stage": [stage],
                 "output": {"result": {"from": STAGE, "format": format_, "uri": f"{folder}/"}}}
 
-    def check(self, sql, tables):
-        """Plans a query."""
-        return self.narrowed(self.job(sql, tables, f"{self.folder}/none", "arrow"), lambda job: self.submit("/v1/jobs/check", job))
+    def check(self, sql, tables, n_columns):
+        """The plan of a query, and whether its columns had to be renamed. Errors: `Refused`."""
+        check = lambda sql: self.narrowed(self.job(sql, tables, f"{self.folder}/none", "arrow"), lambda job: self.submit("/v1/jobs/check", job))
+        return self.unambiguous(check, sql, n_columns)
 
     def keep(self, sql, tables, folder, format_):
         """Runs a query, keeps its rows in a folder, and gives their number. Errors: `Refused`."""
@@ -74,17 +75,20 @@ class Weft:
             self.n += 1
             folder = f"{self.folder}/result-{self.n:06}"
         try:
-            try:
-                self.keep(sql, tables, folder, "arrow")
-                return table(folder), False
-            except Refused as refused:
-                if TWICE not in refused.detail or not n_columns:
-                    raise
-            names = ", ".join(f"c{at}" for at in range(n_columns))
-            self.keep(f"SELECT * FROM ({slt_sql.Tokens(sql).rest()}\n) AS renamed({names})", tables, folder, "arrow")
-            return table(folder), True
+            _, is_renamed = self.unambiguous(lambda sql: self.keep(sql, tables, folder, "arrow"), sql, n_columns)
+            return table(folder), is_renamed
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def unambiguous(self, send, sql, n_columns):
+        """Sends a query, and again with names of its own for its columns where two have one name."""
+        try:
+            return send(sql), False
+        except Refused as refused:
+            if TWICE not in refused.detail or not n_columns:
+                raise
+        names = ", ".join(f"c{at}" for at in range(n_columns))
+        return send(f"SELECT * FROM ({slt_sql.Tokens(sql).rest()}\n) AS renamed({names})"), True
 
     def narrowed(self, job, send):
         """Sends a job, and again with the names that the statement does read where it names others."""

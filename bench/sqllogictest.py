@@ -28,7 +28,7 @@ Records are left out by these rules, and counted by rule:
 
 A line of JSON goes to the end of bench/sqllogictest.jsonl. The exit code is 1 where less than 90 % of the other records of any file pass.
 """
-import argparse, collections, concurrent.futures, dataclasses, json, os, re, shutil, signal, subprocess, sys, tempfile, time
+import argparse, collections, concurrent.futures, dataclasses, json, os, re, shutil, signal, subprocess, sys, tempfile, time, traceback
 
 import measure, slt_records, slt_sql, slt_values, workloads
 from slt_catalog import Catalog, NotUnderstood, Refused
@@ -39,10 +39,12 @@ NAMES = "select", "joins", "group_by", "window", "union", "cte", "subquery", "li
 PLACE = "datafusion/sqllogictest"
 WANTED = 0.9
 # Settings that change answers, and not only plans, and what they are at first.
-CHANGING = re.compile(r"datafusion\.(sql_parser|catalog|format)\.|.*\.(enable_recursive_ctes|time_zone|enable_ansi_mode)$")
-DEFAULTS = {"datafusion.sql_parser.enable_ident_normalization": "true", "datafusion.execution.enable_recursive_ctes": "true",
-            "datafusion.catalog.default_schema": "public", "datafusion.catalog.information_schema": "false",
-            "datafusion.sql_parser.map_string_types_to_utf8view": "false"}
+CHANGING = re.compile(r"time ?zone$|datafusion\.(format\..*|catalog\.default_\w+|catalog\.\w+_has_header|execution\.(enable_recursive_ctes|time_zone|enable_ansi_mode)"
+                      r"|sql_parser\.(enable_ident_normalization|parse_float_as_decimal|dialect|default_null_ordering|recursion_limit))$")
+DEFAULTS = {"datafusion.sql_parser.enable_ident_normalization": "true", "datafusion.sql_parser.parse_float_as_decimal": "false",
+            "datafusion.sql_parser.dialect": "generic", "datafusion.sql_parser.default_null_ordering": "nulls_max",
+            "datafusion.catalog.default_schema": "public", "datafusion.catalog.default_catalog": "datafusion",
+            "datafusion.execution.time_zone": "+00:00", "datafusion.execution.enable_recursive_ctes": "true", "datafusion.execution.enable_ansi_mode": "false"}
 SCHEMAS = re.compile(r"\binformation_schema\b|\b(?:from|join)\s+\w+\.\w+", re.I)
 RUNNER = {"cte": {"strict_schema"}, "joins": {"example", "test_partition_table", "my_catalog"}}
 NEEDS_KEY = re.compile(r"must (?:appear|be) in (?:the )?GROUP BY|Correlated scalar subquery must be aggregated", re.I)
@@ -94,10 +96,9 @@ class File:
             if rule := self.rule(record, kind):
                 found.append(left_out(rule))
             elif kind == "query":
-                tables = dict(self.catalog.tables)
-                found.append(self.pool.submit(self.query, record, tables))
+                found.append(self.pool.submit(guarded, self.query, record, dict(self.catalog.tables)))
             else:
-                found.append(self.statement(record))
+                found.append(guarded(self.statement, record))
         return [verdict.result() if isinstance(verdict, concurrent.futures.Future) else verdict for verdict in found]
 
     def rule(self, record, kind):
@@ -151,8 +152,6 @@ class File:
             answer, is_renamed = self.weft.query(record.sql, tables, len(record.types))
         except Refused as refused:
             return self.refused(record, tables, refused)
-        except Exception as error:
-            return failed("harness", f"{type(error).__name__}: {error}")
         notes = ("renamed",) * is_renamed
         if record.expects == "error":
             if self.reads(record, tables, lambda table: table.is_unbounded):
@@ -186,6 +185,14 @@ class File:
     def reads(self, record, tables, holds):
         """Whether the record names a table of which something holds."""
         return any(holds(tables[name]) for name in slt_sql.names(record.sql) & set(tables))
+
+
+def guarded(judge, *arguments):
+    """A verdict, also where this program goes wrong."""
+    try:
+        return judge(*arguments)
+    except Exception as error:
+        return failed("harness", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
 
 
 def reason(refused):
@@ -227,10 +234,9 @@ def write_failures(folder, records, verdicts):
     """A file for each record that fails, or whose error has other words."""
     for record, verdict in zip(records, verdicts):
         if verdict.verdict == "failed" or "other words" in verdict.notes:
-            path = f"{folder}/{verdict.why or 'other words'}-{record.place}".replace(" ", "-")
-            path = os.path.join(folder, os.path.basename(path.replace("/", "_").replace(folder.replace("/", "_") + "_", "")))
+            name = f"{verdict.why or 'other words'}-{record.place}.txt".replace(" ", "-").replace("/", "_")
             expected = "\n".join(record.lines) if record.expects == "rows" else f"{record.expects} {record.error}"
-            with open(path + ".txt", "w") as file:
+            with open(os.path.join(folder, name), "w") as file:
                 file.write(f"{record.place}\n{record.sql}\n\n---- expected {record.types} {record.sort}\n{expected}\n\n---- {verdict.why}\n{verdict.detail}\n")
 
 

@@ -57,35 +57,40 @@ class Runner:
     """Plans queries, or runs them on both."""
 
     def __init__(self, weft, tables, runs):
-        self.weft, self.tables, self.context = weft, tables, None
-        if runs:
-            import datafusion
-            self.context = datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(2))
-            for name, table in tables.items():
-                self.context.register_parquet(name, table.input["uri"][0])
+        import datafusion
+        self.weft, self.tables, self.runs = weft, tables, runs
+        self.context = datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(2))
+        for name, table in tables.items():
+            self.context.register_parquet(name, table.input["uri"][0])
 
     def told(self, sql):
         """What came of a statement: `stages` of its plan, and what is wrong, if anything."""
+        frame = self.context.sql(sql)
+        n_columns = len(frame.schema())
         began = time.perf_counter()
         try:
-            plan = self.weft.check(sql, self.tables)
+            plan, is_renamed = self.weft.check(sql, self.tables, n_columns)
         except Refused as refused:
             return {"stages": None, "plan_s": round(time.perf_counter() - began, 3), "wrong": str(refused)}
-        found = {"stages": len(plan["stages"]), "plan_s": round(time.perf_counter() - began, 3), "wrong": None}
-        if self.context is not None:
-            found.update(self.run(sql))
-        return found
+        found = {"stages": len(plan["stages"]), "plan_s": round(time.perf_counter() - began, 3), "renamed": is_renamed, "wrong": None}
+        return {**found, **self.compared(sql, frame, n_columns)} if self.runs else found
 
-    def run(self, sql):
+    def compared(self, sql, frame, n_columns):
+        try:
+            columns, error = frame.to_arrow_table().columns, None
+        except Exception as failure:  # a division by zero, where the data is small
+            columns, error = (), str(failure)
         began = time.perf_counter()
         try:
-            columns = self.context.sql(sql).to_arrow_table().columns
-            rows, _ = self.weft.query(sql, self.tables, len(columns))
+            rows, _ = self.weft.query(sql, self.tables, n_columns)
         except Refused as refused:
-            return {"wrong": str(refused), "run_s": round(time.perf_counter() - began, 3)}
+            return {"wrong": None if error and refused.code == "query_error" else str(refused), "run_s": round(time.perf_counter() - began, 3)}
+        took = round(time.perf_counter() - began, 3)
+        if error:
+            return {"wrong": f"{rows.num_rows} rows, and DataFusion says: {error}", "run_s": took}
         one, other = rounded(slt_values.rows(columns)), rounded(slt_values.rows(rows.columns))
         wrong = None if one == other else f"rows differ: {rows.num_rows}, such as {list(other - one)[:2]} instead of {list(one - other)[:2]}"
-        return {"wrong": wrong, "rows": rows.num_rows, "run_s": round(time.perf_counter() - began, 3)}
+        return {"wrong": wrong, "rows": rows.num_rows, "run_s": took}
 
 
 def arguments():
