@@ -119,7 +119,8 @@ class Catalog:
         given = {column: f"i{at}" for at, column in enumerate(named)}
         if not set(given) <= {column for column, *_ in columns}:
             raise Refused("invalid_job", f"No field named {sorted(set(given) - {column for column, *_ in columns})}")
-        values = [f"{as_type(quoted(given[column]) if column in given else default, type_)} AS {quoted(column)}" for column, type_, default in columns]
+        value = lambda column, default: quoted(given[column]) if column in given else default
+        values = [f"{as_type(value(column, default), type_)} AS {quoted(column)}" for column, type_, default in columns]
         sources = ", ".join(quoted(source) for source in given.values())
         sql = f"SELECT {', '.join(values)} FROM ({query}\n) AS inserted({sources})"
         if table.input is None:

@@ -38,13 +38,16 @@ from slt_weft import Weft
 NAMES = "select", "joins", "group_by", "window", "union", "cte", "subquery", "limit", "tpch/tpch"
 PLACE = "datafusion/sqllogictest"
 WANTED = 0.9
+HEAD = "| file | records | passed | failed | passed of both | failed for | left out by | notes |\n|---|--:|--:|--:|--:|---|---|---|"
 # Settings that change answers, and not only plans, and what they are at first.
-CHANGING = re.compile(r"time ?zone$|datafusion\.(format\..*|catalog\.default_\w+|catalog\.\w+_has_header|execution\.(enable_recursive_ctes|time_zone|enable_ansi_mode)"
+CHANGING = re.compile(r"time ?zone$|datafusion\.(format\..*|catalog\.default_\w+|catalog\.\w+_has_header"
+                      r"|execution\.(enable_recursive_ctes|time_zone|enable_ansi_mode)"
                       r"|sql_parser\.(enable_ident_normalization|parse_float_as_decimal|dialect|default_null_ordering|recursion_limit))$")
 DEFAULTS = {"datafusion.sql_parser.enable_ident_normalization": "true", "datafusion.sql_parser.parse_float_as_decimal": "false",
             "datafusion.sql_parser.dialect": "generic", "datafusion.sql_parser.default_null_ordering": "nulls_max",
             "datafusion.catalog.default_schema": "public", "datafusion.catalog.default_catalog": "datafusion",
-            "datafusion.execution.time_zone": "+00:00", "datafusion.execution.enable_recursive_ctes": "true", "datafusion.execution.enable_ansi_mode": "false"}
+            "datafusion.execution.time_zone": "+00:00",
+            "datafusion.execution.enable_recursive_ctes": "true", "datafusion.execution.enable_ansi_mode": "false"}
 SCHEMAS = re.compile(r"\binformation_schema\b|\b(?:from|join)\s+\w+\.\w+", re.I)
 RUNNER = {"cte": {"strict_schema"}, "joins": {"example", "test_partition_table", "my_catalog"}}
 NEEDS_KEY = re.compile(r"must (?:appear|be) in (?:the )?GROUP BY|Correlated scalar subquery must be aggregated", re.I)
@@ -237,7 +240,8 @@ def write_failures(folder, records, verdicts):
             name = f"{verdict.why or 'other words'}-{record.place}.txt".replace(" ", "-").replace("/", "_")
             expected = "\n".join(record.lines) if record.expects == "rows" else f"{record.expects} {record.error}"
             with open(os.path.join(folder, name), "w") as file:
-                file.write(f"{record.place}\n{record.sql}\n\n---- expected {record.types} {record.sort}\n{expected}\n\n---- {verdict.why}\n{verdict.detail}\n")
+                file.write(f"{record.place}\n{record.sql}\n\n---- expected {record.types} {record.sort}\n{expected}\n\n"
+                           f"---- {verdict.why}\n{verdict.detail}\n")
 
 
 def arguments():
@@ -267,7 +271,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="weft-slt-") as work, concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         weft = Weft(os.path.abspath(a.weft), work, a.partitions)
         try:
-            print("| file | records | passed | failed | passed of both | failed for | left out by | notes |\n|---|--:|--:|--:|--:|---|---|---|", flush=True)
+            print(HEAD, flush=True)
             for name in a.names:
                 records = list(slt_records.read(f"{root}/test_files/{name}.slt", f"{root}/test_files"))
                 verdicts = File(name, weft, work, root, pool).run(records)
@@ -281,12 +285,13 @@ def main():
         finally:
             weft.stop()
     row["load_after"] = round(os.getloadavg()[0], 2)
-    total = {key: sum((collections.Counter(file[key]) for file in row["files"].values()), collections.Counter()) for key in ("failed", "left_out", "notes")}
-    total.update({key: sum(file[key] for file in row["files"].values()) for key in ("records", "passed")})
+    files = row["files"].values()
+    total = {key: sum((collections.Counter(file[key]) for file in files), collections.Counter()) for key in ("failed", "left_out", "notes")}
+    total.update({key: sum(file[key] for file in files) for key in ("records", "passed")})
     print(line("all", total))
     with open(ledger, "a") as file:
         file.write(json.dumps(row) + "\n")
-    return 1 if any(share(file) < WANTED for file in row["files"].values()) else 0
+    return 1 if any(share(file) < WANTED for file in files) else 0
 
 
 if __name__ == "__main__":

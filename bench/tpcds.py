@@ -97,13 +97,14 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--weft", required=True, help="the binary")
     p.add_argument("--queries", required=True, help="the folder of 1.sql to 99.sql")
-    p.add_argument("--numbers", type=lambda text: [int(part) for part in text.split(",")], default=list(NUMBERS), help="such as 1,14,64 [default: all]")
+    numbers = lambda text: [int(part) for part in text.split(",")]
+    p.add_argument("--numbers", type=numbers, default=list(NUMBERS), help="such as 1,14,64 [default: all]")
     p.add_argument("--scale", type=float, default=0.01, help="scale of the data; 1 is about 1 GB of text [default: 0.01]")
     p.add_argument("--partitions", type=int, default=4, help="tasks that share the work [default: 4]")
     p.add_argument("--run", action="store_true", help="also run the queries, and compare rows")
     p.add_argument("--data", help="a folder that keeps the data, by scale, for the next run [default: a temporary one]")
     p.add_argument("--commit", help="what the line says was measured; this checkout's commit without it")
-    p.add_argument("--ledger", default=os.path.join(workloads.ROOT, "bench/tpcds.jsonl"), help="file to which a line is added [default: bench/tpcds.jsonl]")
+    p.add_argument("--ledger", default=os.path.join(workloads.ROOT, "bench/tpcds.jsonl"), help="file to which a line is added")
     return p.parse_args()
 
 
@@ -111,7 +112,8 @@ def main():
     a = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended, and its folder removed
     row = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": a.commit or measure.commit(workloads.ROOT),
-           "machine": measure.machine(), "load": round(os.getloadavg()[0], 2), "scale": a.scale, "partitions": a.partitions, "ran": a.run, "queries": {}}
+           "machine": measure.machine(), "load": round(os.getloadavg()[0], 2), "scale": a.scale, "partitions": a.partitions, "ran": a.run,
+           "queries": {}}
     with tempfile.TemporaryDirectory(prefix="weft-tpcds-") as work:
         data = os.path.join(os.path.abspath(a.data or work), f"tpcds-{a.scale:g}")
         os.makedirs(os.path.dirname(data), exist_ok=True)
@@ -124,7 +126,8 @@ def main():
                     told = [runner.told(sql) for sql in statements(file.read())]
                 row["queries"][str(number)] = told
                 for one in told:
-                    print(f"{number}: {one['stages'] or 'no'} stages, {one['plan_s']:.2f} s" + (f"; {one['wrong'][:300]}" if one["wrong"] else ""), flush=True)
+                    wrong = f"; {one['wrong'][:300]}" if one["wrong"] else ""
+                    print(f"{number}: {one['stages'] or 'no'} stages, {one['plan_s']:.2f} s{wrong}", flush=True)
         finally:
             weft.stop()
     row["planned"] = sum(all(one["stages"] for one in told) for told in row["queries"].values())
