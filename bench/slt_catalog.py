@@ -19,7 +19,7 @@ FORMATS = {"CSV": "csv", "PARQUET": "parquet", "ARROW": "arrow", "JSON": "json",
 ENDINGS = {"csv": ".csv", "parquet": ".parquet", "arrow": ".arrow", "json": ".json"}
 # How Weft says that a column's type cannot leave a statement.
 NOT_PASSED_ON = "which is not passed on"
-EXTERNAL_OPTIONS = {"format.has_header", "format.delimiter", "has_header", "delimiter"}
+EXTERNAL_OPTIONS = {"stored", "location", "partitioned", "format.has_header", "format.delimiter", "has_header", "delimiter"}
 
 
 class Refused(Exception):
@@ -89,10 +89,17 @@ class Catalog:
         if not columns and not query:
             self.tables[name] = Table(broken="the catalog cannot follow it", is_unknown=True)
             raise NotUnderstood("a table without columns")
-        self.tables[name] = Table(broken="the table was not made")
-        table, n = self.made(query or empty(columns), columns if columns and columns[0][1] else [])
+        table, n = self.whole(name, lambda: self.made(query or empty(columns), columns if columns and columns[0][1] else []))
         self.tables[name] = dataclasses.replace(table, columns=tuple(columns), has_key=has_key)
         return n
+
+    def whole(self, name, make):
+        """What makes a table, or adds to it. Where that fails there is no such table any more, rather than one that lacks rows."""
+        try:
+            return make()
+        except Refused as refused:
+            self.tables[name] = Table(broken=str(refused))
+            raise
 
     def made(self, query, columns, tables=None):
         """A table of a query's rows."""
@@ -126,7 +133,7 @@ class Catalog:
         if table.input is None:
             self.tables[name] = dataclasses.replace(table, text=f"{table.text}\nUNION ALL {sql}")
             return None
-        more, n = self.stored(sql)
+        more, n = self.whole(name, lambda: self.stored(sql))
         if more.input is None:
             raise NotUnderstood("rows that no file holds")
         both = {**table.input, "uri": table.input["uri"] + more.input["uri"]}
@@ -171,6 +178,8 @@ class Catalog:
         columns, has_key = slt_sql.columns(tokens) if tokens.word() == "(" else ([], False)
         self.tables[name] = Table(broken="the catalog cannot follow it", is_unknown=True)
         options = self.options(tokens)
+        if unknown := sorted(set(options) - EXTERNAL_OPTIONS):
+            raise NotUnderstood(f"the option {unknown[0]}")
         format_ = FORMATS.get(options.get("stored", "").upper())
         if format_ is None or "partitioned" in options or "location" not in options:
             raise NotUnderstood("a table of another kind")
@@ -184,9 +193,21 @@ class Catalog:
         if format_ == "csv":
             found["header"] = header(options, str(not is_unbounded))
             found["delimiter"] = options.get("format.delimiter", options.get("delimiter", ","))
-        if unknown := [key for key in options if key.startswith("format.") and key not in EXTERNAL_OPTIONS]:
-            raise NotUnderstood(f"the option {unknown[0]}")
+            if found["header"] and columns:
+                found["uri"] = [self.with_header(path, found["delimiter"], [column for column, *_ in columns]) for path in found["uri"]]
         return found
+
+    def with_header(self, path, delimiter, names):
+        """The same file, with a header of the declared names: Weft finds columns of CSV by name, and DataFusion by position."""
+        with open(path, encoding="utf-8", newline="") as file:
+            header, rest = file.readline(), file.read()
+        if [name.strip('"') for name in header.strip().split(delimiter)] == names:
+            return path
+        self.n += 1
+        copy = f"{self.folder}/csv-{self.n:06}.csv"
+        with open(copy, "w", encoding="utf-8", newline="") as file:
+            file.write(delimiter.join(names) + "\n" + rest)
+        return copy
 
     def copied(self, options, format_, columns):
         """The table of what COPY has put at a location, or below it: the rows, whatever the format."""

@@ -70,6 +70,8 @@ def read(path, root):
 def record_at(lines, at, name):
     """The record that begins at a line, and where it ends."""
     begin, words = at, lines[at].split()
+    while at + 1 < len(lines) and not lines[at + 1].strip():
+        at += 1
     sql, at = until(lines, at + 1, lambda line: line == "" or line.strip() == "----")
     record = Record(name, begin + 1, "\n".join(sql), "ok")
     has_answer = at < len(lines) and lines[at].strip() == "----"

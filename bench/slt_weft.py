@@ -13,6 +13,7 @@ ENDED = ("succeeded", "failed", "cancelled")
 BUSY_TRIES = 400
 # The names that a statement reads, as the server tells them to whoever names others.
 READS = re.compile(r"`from` names `.*?`, which the statement does not read; it reads (nothing|`.*?`(?:, `.*?`)*)(?:; names are read|$)", re.S)
+ALL = 10**15
 TWICE = "two columns of the result are called"
 
 
@@ -88,7 +89,10 @@ class Weft:
             if TWICE not in refused.detail or not n_columns:
                 raise
         names = ", ".join(f"c{at}" for at in range(n_columns))
-        return send(f"SELECT * FROM ({slt_sql.Tokens(sql).rest()}\n) AS renamed({names})"), True
+        inner = slt_sql.Tokens(sql).rest()
+        if slt_sql.orders_rows(inner) and slt_sql.outer_clause(inner, "LIMIT") is None:
+            inner += f"\nLIMIT {ALL}"  # without it a subquery has no order
+        return send(f"SELECT * FROM ({inner}\n) AS renamed({names})"), True
 
     def narrowed(self, job, send):
         """Sends a job, and again with the names that the statement does read where it names others."""
