@@ -63,7 +63,7 @@ fn tables_and_views_outlive_a_killed_server() {
     let server = Server::start(&place.data(), &Setup::default());
     for sql in [
         "CREATE EXTERNAL TABLE trips (city VARCHAR, fare BIGINT) STORED AS CSV LOCATION 'trips.csv'",
-        "-- by city\nCREATE VIEW daily AS SELECT city, sum(fare) AS total FROM trips GROUP BY city",
+        "/* by city */ CREATE VIEW daily AS SELECT city, sum(fare) AS total FROM trips GROUP BY city",
         "CREATE OR REPLACE VIEW daily (city, total) AS SELECT city, sum(fare) + 1 FROM trips GROUP BY city",
     ] {
         let document = done(&server, &here, sql);

@@ -95,7 +95,7 @@ fn a_query_is_explained_and_not_run() {
             "Read: query.1, by key",
             "\n  writes to 1 partition, sorted by city, for query\n",
             "\nquery: 2 tasks\n  reads query.2: ranged, merged; columns city, fares\n",
-            "\n  writes to the output result: arrow in ",
+            "\n  writes to the output result: arrow, kept",
         ];
         has_all(&said, &words);
     }

@@ -51,7 +51,13 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 /// What a server that has nothing to do should not have in its data folder.
 pub(crate) fn leftovers(data: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for folder in ["uploads", "spill", "store/jobs"] {
+    let of_executors = names(&data.join("spill"));
+    let of_executors = of_executors.iter().map(|name| format!("spill/{name}"));
+    for folder in ["uploads", "store/jobs"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(of_executors)
+    {
         let folder = data.join(folder);
         found.extend(names(&folder).iter().map(|name| folder.join(name)));
     }

@@ -580,6 +580,7 @@ uri = "out/greeted/"
     assert_eq!(rows(&desk.here("out/grown")), ["Ada,36.0", "Cyd,20.5"]);
     assert_eq!(rows(&desk.here("out/greeted")).len(), 3);
 
+    fs::remove_dir_all(desk.here("out")).expect("it is there");
     let ran = run(r#"["old", "other"]"#);
     let said = text(&ran.stderr);
     assert!(!ran.status.success());

@@ -50,8 +50,8 @@ fn a_cartesian_product_ends_with_the_jobs_time() {
     let id = job::submit(&desk.server, &job_of(&desk, sql, &json!({ "wall": "3s" })));
     neighbour.is_well();
     let ended = job::wait(&desk.server, &id);
-    assert_eq!(ended["error"]["code"], "limit_exceeded", "{ended:#}");
-    assert_eq!(ended["error"]["limit"], "wall", "{ended:#}");
+    assert_eq!(ended["problem"]["code"], "limit_exceeded", "{ended:#}");
+    assert_eq!(ended["problem"]["limit"], "wall", "{ended:#}");
     neighbour.is_well();
 }
 
@@ -68,8 +68,8 @@ fn what_does_not_fit_in_memory_is_an_error() {
             &job_of(&desk, sql, &json!({ "memory": "64MiB" })),
         );
         let ended = job::wait(&desk.server, &id);
-        assert_eq!(ended["error"]["code"], "limit_exceeded", "{ended:#}");
-        assert_eq!(ended["error"]["limit"], "memory", "{ended:#}");
+        assert_eq!(ended["problem"]["code"], "limit_exceeded", "{ended:#}");
+        assert_eq!(ended["problem"]["limit"], "memory", "{ended:#}");
         neighbour.is_well();
     }
 }
