@@ -144,31 +144,7 @@ impl Catalog {
             .ok_or_else(|| unknown(format!("`{reference}` is not a function reference")))?;
         let record = self
             .find(&parsed.component, parsed.version.as_deref())
-            .ok_or_else(|| {
-                let versions = self
-                    .components
-                    .get(&parsed.component)
-                    .map(|versions| versions.keys().cloned().collect::<Vec<_>>().join(", "));
-                unknown(match versions {
-                    Some(versions) => format!(
-                        "`{}` has no version {}; it has {versions}",
-                        parsed.component,
-                        parsed.version.clone().unwrap_or_default()
-                    ),
-                    None => {
-                        let known = self.components.keys().map(String::as_str);
-                        let known = known.take(SUGGESTIONS_MAX);
-                        let meant = nearest(&parsed.component, known)
-                            .map_or_else(String::new, |meant| {
-                                format!(", or did you mean `{meant}`?")
-                            });
-                        let name = &parsed.component;
-                        format!(
-                            "there is no component `{name}`; upload it with `weft deploy`{meant}"
-                        )
-                    }
-                })
-            })?;
+            .ok_or_else(|| unknown(self.absent(&parsed)))?;
         let function = record
             .functions
             .iter()
@@ -205,5 +181,23 @@ impl Catalog {
             digest: record.digest.clone(),
             function: function.clone(),
         })
+    }
+
+    /// Says that a component or its version is not there.
+    fn absent(&self, parsed: &FunctionRef) -> String {
+        let name = &parsed.component;
+        let Some(versions) = self.components.get(name) else {
+            let known = self.components.keys().map(String::as_str);
+            let meant = nearest(name, known.take(SUGGESTIONS_MAX));
+            let meant =
+                meant.map_or_else(String::new, |meant| format!(", or did you mean `{meant}`?"));
+            return format!("there is no component `{name}`; upload it with `weft deploy`{meant}");
+        };
+        let versions: Vec<&str> = versions.keys().map(String::as_str).collect();
+        format!(
+            "`{name}` has no version {}; it has {}",
+            parsed.version.as_deref().unwrap_or_default(),
+            versions.join(", ")
+        )
     }
 }

@@ -18,13 +18,14 @@ use weft_sandbox::{MemoryAccount, Reservation};
 use weft_shuffle::{ObjectReader, Segment};
 use weft_sql::{Functions, SortKeys, Sources, carried};
 
+use self::files::FileRows;
 use crate::edge::out_of_memory;
 use crate::environment::TaskEnvironment;
-use crate::plan::{EdgeLeaf, FilesLeaf, Leaf, Source, StagePlan};
-use crate::problems::internal;
+use crate::plan::{EdgeLeaf, Leaf, Source, StagePlan};
 use crate::ranged::{RangedRows, RangedShare};
-use crate::scan::{Reader, Unknown};
 use crate::sql_functions::SqlFunctions;
+
+mod files;
 
 /// Files that a task warns of by name.
 const WARNED_FILES_MAX: usize = 20;
@@ -559,101 +560,6 @@ fn check_cancel(cancel: &CancellationToken) -> Result<(), Problem> {
     match cancel.is_cancelled() {
         true => Err(Problem::new(ErrorCode::Internal, "the task was cancelled")),
         false => Ok(()),
-    }
-}
-
-/// Rows of files, read on the task's own thread: it has nothing else to do.
-struct FileRows {
-    leaf: u32,
-    plan: Arc<StagePlan>,
-    splits: Range<usize>,
-    open: Option<(usize, Reader)>,
-    rows_left: Option<u64>,
-    is_done: bool,
-    cancel: CancellationToken,
-    counts: Arc<Mutex<Counts>>,
-}
-
-impl Iterator for FileRows {
-    type Item = Result<RecordBatch, DataFusionError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.is_done || self.rows_left == Some(0) {
-            self.open = None;
-            return None;
-        }
-        let next = self.next_batch();
-        self.is_done = !matches!(next, Ok(Some(_)));
-        next.map_err(carried).transpose()
-    }
-}
-
-impl FileRows {
-    fn next_batch(&mut self) -> Result<Option<RecordBatch>, Problem> {
-        let plan = Arc::clone(&self.plan);
-        let Source::Sql(sql) = &plan.source else {
-            return Ok(None);
-        };
-        let Some(Leaf::Files(leaf)) = sql.leaves.get(self.leaf as usize) else {
-            return Ok(None);
-        };
-        loop {
-            check_cancel(&self.cancel)?;
-            let Some((split, reader)) = &mut self.open else {
-                let Some(split) = self.splits.next() else {
-                    return Ok(None);
-                };
-                let reader = Reader::open(&leaf.files, &leaf.files.splits[split])?;
-                self.open = Some((split, reader));
-                continue;
-            };
-            let batch = reader.next()?;
-            let bad_records = reader.left_out().map_or(0, |left_out| left_out.count);
-            let unknown_fields = reader.unknown().map_or(0, Unknown::count);
-            let so_far = FileCounts {
-                bytes: reader.bytes_read(),
-                bad_records,
-                unknown_fields,
-                unknown: match batch {
-                    None => reader.unknown().and_then(Unknown::summary),
-                    Some(_) => None,
-                },
-            };
-            lock(&self.counts).files.insert((self.leaf, *split), so_far);
-            match batch {
-                None => self.open = None,
-                Some(batch) if batch.num_rows() == 0 => {}
-                Some(batch) => {
-                    let split = *split;
-                    return self.shown(leaf, split, batch).map(Some);
-                }
-            }
-        }
-    }
-
-    /// The columns and rows that the plan wants of a batch.
-    fn shown(
-        &mut self,
-        leaf: &FilesLeaf,
-        split: usize,
-        mut batch: RecordBatch,
-    ) -> Result<RecordBatch, Problem> {
-        if let Some(folders) = &leaf.folders {
-            let whole = folders.append(&batch, split);
-            batch = whole.map_err(|error| internal(&error))?;
-        }
-        if let Some(columns) = &leaf.columns {
-            batch = batch.project(columns).map_err(|error| internal(&error))?;
-        }
-        if let Some(left) = &mut self.rows_left {
-            let n = batch
-                .num_rows()
-                .min(usize::try_from(*left).unwrap_or(usize::MAX));
-            batch = batch.slice(0, n);
-            *left -= n as u64;
-        }
-        lock(&self.counts).rows += batch.num_rows() as u64;
-        Ok(batch)
     }
 }
 

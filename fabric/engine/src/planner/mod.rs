@@ -108,21 +108,7 @@ impl<'a> Planner<'a> {
         if !self.request.check {
             self.joined = outputs::folders(spec)?;
         }
-        let mut outlets: BTreeMap<&str, Outlet> = BTreeMap::new();
-        for input in &spec.inputs {
-            // An input that nothing reads is not listed. Statements read files by themselves.
-            let by_stage = spec
-                .stages
-                .iter()
-                .filter(|stage| !is_statement(&stage.work) || has_dead_letters(input))
-                .any(|stage| stage.reads().any(|from| from == input.name));
-            if by_stage || outputs_of(spec, &input.name).next().is_some() {
-                let outlet = self.input(input)?;
-                self.note_columns(&input.name, &outlet.schema);
-                self.sinks(&input.name, &outlet)?;
-                outlets.insert(&input.name, outlet);
-            }
-        }
+        let mut outlets = self.inputs(spec)?;
         for stage in in_order(spec) {
             let outlet = match &stage.work {
                 Work::Map { function } => self.map(stage, function, &outlets).await?,
@@ -174,6 +160,26 @@ impl<'a> Planner<'a> {
         self.check_appends()?;
         self.prepare_outputs()?;
         self.write().await
+    }
+
+    /// Plans the inputs that are read as they are. One that nothing reads is not listed, and statements read files by
+    /// themselves.
+    fn inputs<'s>(&mut self, spec: &'s JobSpec) -> Result<BTreeMap<&'s str, Outlet>, Problem> {
+        let mut outlets = BTreeMap::new();
+        for input in &spec.inputs {
+            let by_stage = spec
+                .stages
+                .iter()
+                .filter(|stage| !is_statement(&stage.work) || has_dead_letters(input))
+                .any(|stage| stage.reads().any(|from| from == input.name));
+            if by_stage || outputs_of(spec, &input.name).next().is_some() {
+                let outlet = self.input(input)?;
+                self.note_columns(&input.name, &outlet.schema);
+                self.sinks(&input.name, &outlet)?;
+                outlets.insert(input.name.as_str(), outlet);
+            }
+        }
+        Ok(outlets)
     }
 
     fn prepare_outputs(&self) -> Result<(), Problem> {

@@ -15,7 +15,7 @@ use weft_store::Blobs;
 
 use super::*;
 use crate::folders::FolderColumns;
-use crate::plan::{FileSplit, FilesPlan, Part, SqlPlan};
+use crate::plan::{FileSplit, FilesLeaf, FilesPlan, Part, SqlPlan};
 
 /// Segments that each of the writing tasks writes.
 const SEGMENTS: i64 = 3;
