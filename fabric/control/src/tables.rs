@@ -37,7 +37,7 @@ impl Tables {
         self.by_name.iter()
     }
 
-    /// What planning a job needs to know: the definitions of all if the job has SQL stages, otherwise of none.
+    /// Returns the definitions that planning a job needs: those of all if the job has SQL stages, otherwise none.
     pub fn definitions(&self, spec: &JobSpec) -> BTreeMap<String, String> {
         let mut stages = spec.stages.iter();
         match stages.any(|stage| matches!(stage.work, Work::Sql { .. })) {

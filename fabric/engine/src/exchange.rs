@@ -84,7 +84,7 @@ pub(crate) struct ExchangeWriter {
     edge: u32,
     partitions: usize,
     placing: Placing,
-    /// Of sorted rows, the key of the last one that was written.
+    /// Key of the last row that was written, if rows are sorted.
     last_key: Vec<u8>,
     batches: Vec<RecordBatch>,
     reserved: Option<Reservation>,

@@ -1,7 +1,8 @@
 //! Ranges of sorted rows that several tasks merge: which segments a task reads, and which rows of them it keeps.
 //!
 //! A segment in which a range begins or ends is read by all tasks whose rows are in it. All of them find the row at a
-//! boundary by one search, so no row is lost or kept twice between them, and the sums of the rows that they kept say so.
+//! boundary by one search, so no row is lost or kept twice between them, and the sums of the rows that they kept say
+//! so.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -108,7 +109,7 @@ impl RangedRows {
         Ok(())
     }
 
-    /// Of all segments of a writer, those that may have rows of the range.
+    /// Returns the segments of a writer that may have rows of the range.
     pub(crate) fn segments(
         &self,
         writer: u32,

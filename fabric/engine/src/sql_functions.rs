@@ -29,7 +29,7 @@ enum State {
     /// Nothing has called it.
     Waiting(Box<Start>),
     Running(Box<Running>),
-    /// Its guest could not be started, or the task has ended.
+    /// The guest could not be started, or the task has ended.
     Ended,
 }
 

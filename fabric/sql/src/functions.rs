@@ -1,7 +1,7 @@
 //! Functions of components: stand-ins for them while a statement is planned, and calls of them in tasks.
 //!
-//! A stand-in has types and no values: evaluating it fails, so that no constant is computed by a planner. Its types come
-//! from a [`Binder`]; values come from a task's [`Functions`].
+//! A stand-in has types and no values: evaluating it fails, so that no constant is computed by a planner. Its types
+//! come from a [`Binder`]; values come from a task's [`Functions`].
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -6,8 +6,8 @@
 //! a task: Sources (tables, other stages) ─▶ leaves of the decoded plan ─▶ TaskRows ◀┘ ─▶ exchange, outputs
 //! ```
 //!
-//! Nothing here reads files, shuffles, runs guests or asks the time. A leaf says which leaf of its stage it is; the task's
-//! [`Sources`] answer with the rows that belong to that task. Leaves have as many partitions as there are tasks
+//! Nothing here reads files, shuffles, runs guests or asks the time. A leaf says which leaf of its stage it is; the
+//! task's [`Sources`] answer with the rows that belong to that task. Leaves have as many partitions as there are tasks
 //! while a statement is planned and one in a task, so every plan that runs has one partition and no task can read
 //! the rows of another.
 

@@ -22,7 +22,7 @@ pub type Reads = BTreeMap<String, Relation>;
 /// A query that is read like a table.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// Its name, for people.
+    /// Name of the view, for people.
     pub name: String,
     /// The query.
     pub statement: Statement,

@@ -13,8 +13,8 @@ use crate::schema::Schema;
 /// The component takes its name and version from the crate's `Cargo.toml`. Each function has a name in quotes, which is
 /// how job files call it, and what it is made of: a type that implements [`Map`](crate::Map) for a `map`, one that
 /// implements [`Reduce`](crate::Reduce) for a `reduce` or a `combine`, a `fn(Task) -> Result<Vec<u8>>` for a `task`, a
-/// function in [`scalar!`](crate::scalar), or a type that implements [`Scalar`](crate::Scalar), for a `scalar`. A comment
-/// of three slashes becomes its summary.
+/// function in [`scalar!`](crate::scalar), or a type that implements [`Scalar`](crate::Scalar), for a `scalar`. A
+/// comment of three slashes becomes its summary.
 ///
 /// Functions must give equal outputs for equal inputs, so that the host may run one twice and keep either result. One
 /// that does not, because it looks at a clock for example, says `nondeterministic` in front.

@@ -45,8 +45,8 @@
 //!
 //! Columns are read as slices and by row ([`Columns`]), and made of vectors and builders ([`Column`]). A [`Batch`] stays
 //! with the host, and only the columns that a function asks for are copied in. A [`Reduce`] gets each group piece by piece.
-//! A [`Scalar`] is called in SQL statements; [`scalar!`] makes one of a plain function. Everything that can fail answers
-//! with [`Result`], to which errors and strings convert.
+//! A [`Scalar`] is called in SQL statements; [`scalar!`] makes one of a plain function. Everything that can fail
+//! answers with [`Result`], to which errors and strings convert.
 
 mod batch;
 mod bits;
@@ -130,7 +130,7 @@ pub mod __component {
     pub use crate::exports::Exports;
 }
 
-/// What the code that [`scalar!`] writes needs.
+/// Items that the code of [`scalar!`] needs.
 #[doc(hidden)]
 pub mod __scalar {
     pub use crate::scalar::{Arguments, Collects, Plain, bind, collect, takes};

@@ -11,8 +11,8 @@ use crate::{Error, Result};
 /// A scalar function of SQL, which statements call as `component.function(..)`: one column out, with a row for each row
 /// in. A value of the type lives for one task.
 ///
-/// [`scalar!`](crate::scalar) makes one of a plain function of values. Implement the trait where the types depend on those
-/// of the arguments, where something is to be prepared once for a task, or where whole columns are faster.
+/// [`scalar!`](crate::scalar) makes one of a plain function of values. Implement the trait where the types depend on
+/// those of the arguments, where something is to be prepared once for a task, or where whole columns are faster.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -56,8 +56,8 @@ use crate::{Error, Result};
 /// assert_eq!(weft::testing::run_scalar::<Length>([(DataType::Utf8, words)]).unwrap(), ["3", "null"]);
 /// ```
 pub trait Scalar: Sized {
-    /// The types of the arguments and of the result, given the arguments of a statement: columns `arg0`, `arg1` and so on.
-    /// Called when a statement is planned; an error refuses it.
+    /// The types of the arguments and of the result, given the arguments of a statement: columns `arg0`, `arg1` and so
+    /// on. Called when a statement is planned; an error refuses it.
     fn bind(arguments: &Schema) -> Result<Signature>;
 
     /// Starts a task.
@@ -71,7 +71,8 @@ pub trait Scalar: Sized {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Signature {
-    /// Types of the arguments, one for each that is given. The host widens numbers to them, and refuses other arguments.
+    /// Types of the arguments, one for each that is given. The host widens numbers to them, and refuses other
+    /// arguments.
     pub arguments: Vec<DataType>,
     /// Type of the result.
     pub returns: DataType,
@@ -109,7 +110,7 @@ impl Signature {
 
 /// Makes a [`Scalar`] function of a plain one, with the same name.
 ///
-/// Arguments are numbers, `bool`, `&str` and `&[u8]`; the result is one of these, `String` or `Vec<u8>`. Where an argument
+/// Arguments are numbers, `bool`, `&str` and `&[u8]`; the result is one of these, `String` or `Vec<u8>`. If an argument
 /// is null the result is null, without a call, unless the argument is an `Option`. A result that is an `Option` may be
 /// null; an error of one that is a [`Result`](crate::Result) fails the query.
 ///
@@ -201,7 +202,7 @@ pub trait Argument<'a>: Sized {
 
 /// A type of the result of a function in [`scalar!`](crate::scalar).
 pub trait Returned: Sized {
-    /// What collects the results.
+    /// The collector of the results.
     #[doc(hidden)]
     type Values: Collects;
     /// Whether a result may be null although no argument is.

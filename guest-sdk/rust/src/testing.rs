@@ -98,8 +98,8 @@ pub fn run_reduce<R: Reduce>(
     })
 }
 
-/// Evaluates a scalar function on columns of these types, and gives its results as text, as [`rows`] writes values. Fails if
-/// the function does, if it takes other types, or if its results are not what `bind` said.
+/// Evaluates a scalar function on columns of these types, and gives its results as text, as [`rows`] writes values.
+/// Fails if the function does, if it takes other types, or if its results are not what `bind` said.
 ///
 /// ```
 /// use weft::prelude::*;

@@ -92,18 +92,9 @@ pub(crate) struct Api {
     pub(crate) kept_outputs: KeptOutputs,
 }
 
-fn router(api: Api) -> Router {
+/// Routes of `/v1/jobs`.
+fn routes_of_jobs() -> Router<Api> {
     Router::new()
-        .route("/v1/health", get(health))
-        .route(
-            "/v1/components",
-            get(components::list)
-                .post(components::upload)
-                .layer(DefaultBodyLimit::disable())
-                .layer(middleware::from_fn(auth::wasm_only)),
-        )
-        .route("/v1/components/{name}", get(components::show_newest))
-        .route("/v1/components/{name}/{version}", get(components::show))
         .route(
             "/v1/jobs",
             get(jobs::list)
@@ -126,6 +117,22 @@ fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/receipt", get(jobs::receipt))
         .route("/v1/jobs/{id}/outputs/{name}/rows", get(rows::rows))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{id}/why", get(operations::why_job))
+}
+
+fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/health", get(health))
+        .route(
+            "/v1/components",
+            get(components::list)
+                .post(components::upload)
+                .layer(DefaultBodyLimit::disable())
+                .layer(middleware::from_fn(auth::wasm_only)),
+        )
+        .route("/v1/components/{name}", get(components::show_newest))
+        .route("/v1/components/{name}/{version}", get(components::show))
+        .merge(routes_of_jobs())
         .route("/v1/tables", get(tables::list))
         .route(
             "/v1/tables/{name}",
@@ -133,7 +140,6 @@ fn router(api: Api) -> Router {
         )
         .route("/v1/usage", get(operations::usage))
         .route("/v1/nodes", get(operations::nodes))
-        .route("/v1/jobs/{id}/why", get(operations::why_job))
         .route("/v1/queue", get(operations::why_queue))
         .route("/v1/nodes/{id}/drain", post(operations::drain))
         .route(

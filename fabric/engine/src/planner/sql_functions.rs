@@ -146,13 +146,13 @@ impl SqlFunctions {
         numbered.filter(move |(number, _)| called.contains(number))
     }
 
-    /// What binding used.
+    /// Returns the usage of binding, for each function that started a guest.
     pub(super) fn usage(&self) -> Vec<FunctionUsage> {
         self.0.iter().filter_map(SqlFunction::usage).collect()
     }
 }
 
-/// What a session binds functions with.
+/// The binder of functions in a session.
 #[derive(Debug)]
 struct StatementBinder(Arc<Vec<SqlFunction>>);
 
@@ -194,7 +194,7 @@ impl SqlFunction {
         describe::of_plan(fault, self.limits()).problem(&self.plan.label)
     }
 
-    /// What binding used, if a guest was started.
+    /// Returns the usage of binding, if a guest was started.
     fn usage(&self) -> Option<FunctionUsage> {
         let state = lock(&self.state);
         let meters = match &state.guest {

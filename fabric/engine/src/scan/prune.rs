@@ -32,7 +32,7 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// What the footer of a file says of its row groups.
+    /// Reads the bounds of a column in each row group from the footer of a file.
     pub(super) fn of(
         path: &str,
         metadata: &ArrowReaderMetadata,

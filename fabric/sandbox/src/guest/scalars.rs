@@ -30,9 +30,9 @@ pub fn at_once<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
 /// Types with which a scalar function is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundScalar {
-    /// Of its arguments. Those that are given may have others.
+    /// Types of the arguments. Those that are given may have others.
     pub arguments: Vec<DataType>,
-    /// Of the column that it returns.
+    /// Type of the column that it returns.
     pub returns: FieldRef,
 }
 
