@@ -59,19 +59,14 @@ fn a_cartesian_product_ends_with_the_jobs_time() {
 fn what_does_not_fit_in_memory_is_an_error() {
     let desk = Desk::new();
     let neighbour = Neighbour::of(&desk);
-    for sql in [
-        "SELECT array_agg(repeat('x', 30) || CAST(value AS TEXT)) AS a FROM generate_series(1, 5000000)",
-        "SELECT count(*) AS n FROM generate_series(1, 30000000) a JOIN generate_series(1, 10) b ON a.value > b.value",
-    ] {
-        let id = job::submit(
-            &desk.server,
-            &job_of(&desk, sql, &json!({ "memory": "64MiB" })),
-        );
-        let ended = job::wait(&desk.server, &id);
-        assert_eq!(ended["problem"]["code"], "limit_exceeded", "{ended:#}");
-        assert_eq!(ended["problem"]["limit"], "memory", "{ended:#}");
-        neighbour.is_well();
-    }
+    let sql = "SELECT array_length(array_agg(repeat('x', 30) || CAST(value AS TEXT))) AS n \
+               FROM generate_series(1, 5000000)";
+    let job = job_of(&desk, sql, &json!({ "memory": "64MiB" }));
+    let id = job::submit(&desk.server, &job);
+    let ended = job::wait(&desk.server, &id);
+    assert_eq!(ended["problem"]["code"], "limit_exceeded", "{ended:#}");
+    assert_eq!(ended["problem"]["limit"], "memory", "{ended:#}");
+    neighbour.is_well();
 }
 
 #[test]
