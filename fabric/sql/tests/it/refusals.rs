@@ -110,7 +110,7 @@ fn unknown_names_come_with_the_nearest() {
     let code = ErrorCode::InvalidJob;
     refused("SELECT * FROM ordrs", code, &["`ordrs`", "`orders`"]);
     refused("SELECT * FROM users", code, &["\"Users\"", "lower case"]);
-    refused("SELECT * FROM zzzzzzzz", code, &["`orders`, `Users`"]);
+    refused("SELECT * FROM zzzzzzzz", code, &["`Users`, `orders`"]);
     refused("SELECT * FROM a.orders", code, &["a.orders", "quote"]);
     refused("SELECT amout FROM orders", code, &["amout", "amount"]);
     refused("SELECT random() FROM orders", code, &["random"]);
