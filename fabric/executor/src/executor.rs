@@ -399,7 +399,7 @@ async fn start_rows(
 async fn perform(executor: &Executor, assignment: Assignment) -> FromExecutor {
     match assignment {
         Assignment::Task(request) => FromExecutor::Task(Box::new(executor.run(request).await)),
-        Assignment::Plan(request) => FromExecutor::Planned(executor.plan(&request).await),
+        Assignment::Plan(request) => FromExecutor::Planned(Box::new(executor.plan(&request).await)),
         Assignment::Describe {
             request,
             digest,

@@ -201,7 +201,7 @@ pub enum AgentOutcome {
         /// The executor's lease.
         epoch: Epoch,
         /// The answer.
-        reply: PlanReply,
+        reply: Box<PlanReply>,
     },
     /// An attempt ended.
     Task {

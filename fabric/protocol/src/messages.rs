@@ -100,7 +100,7 @@ pub enum FromExecutor {
     /// The answer to `Describe`.
     Described(DescribeReply),
     /// The answer to `Plan`.
-    Planned(PlanReply),
+    Planned(Box<PlanReply>),
     /// A task ended.
     Task(Box<TaskReply>),
     /// Output of a call that streams: the frame's payload. It comes before the answer to `Invoke`.
@@ -147,13 +147,13 @@ impl FromExecutor {
                 result: Err(problem),
                 ..reply
             }),
-            Self::Planned(reply) => Self::Planned(PlanReply {
+            Self::Planned(reply) => Self::Planned(Box::new(PlanReply {
                 result: Err(problem),
                 statement: None,
                 columns: Vec::new(),
                 texts: Vec::new(),
-                ..reply
-            }),
+                ..*reply
+            })),
             Self::Task(reply) => {
                 let failure = match reply.result {
                     Ok(commit) => TaskFailure {

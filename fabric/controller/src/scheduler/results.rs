@@ -135,7 +135,7 @@ impl Scheduler {
             answered_below,
         };
         match outcome {
-            AgentOutcome::Planned { epoch, reply } => self.on_planned(turn, &of, epoch, reply),
+            AgentOutcome::Planned { epoch, reply } => self.on_planned(turn, &of, epoch, *reply),
             AgentOutcome::Task { epoch, reply } => self.on_task(turn, &of, epoch, *reply),
             AgentOutcome::Published { epoch, job, result } => {
                 self.on_published(turn, &of, epoch, job, result);

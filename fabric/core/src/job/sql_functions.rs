@@ -134,7 +134,7 @@ impl Tokens<'_> {
     fn skip_comment(&mut self) {
         let mut before = '/';
         let mut depth = 0u32;
-        while let Some((_, next)) = self.rest.next() {
+        for (_, next) in self.rest.by_ref() {
             let pair = (before, next);
             // A character belongs to one mark.
             before = ' ';

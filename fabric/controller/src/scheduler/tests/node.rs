@@ -171,14 +171,14 @@ impl Node {
                     true => Err(platform()),
                     false => Ok(plan(random)),
                 };
-                FromExecutor::Planned(PlanReply {
+                FromExecutor::Planned(Box::new(PlanReply {
                     result,
                     statement: None,
                     columns: Vec::new(),
                     texts: Vec::new(),
                     usage: vec![usage(&format!("plan-{job}-{}", random.next()))],
                     job,
-                })
+                }))
             }
             Doing::Publishing(job) => {
                 let output = PublishedOutput {
