@@ -62,7 +62,7 @@ pub(crate) struct Running {
     /// Changes of the members in the log of a leader, whose outcome is open.
     pub(crate) changes: BTreeMap<Position, ChangeAsker>,
     /// Whoever asked for changes that are applied.
-    changed: Vec<ChangeAsker>,
+    changed: Vec<(u64, ChangeAsker)>,
     /// A snapshot is due, whatever its pace.
     snapshot_wanted: bool,
     /// The snapshot of its own that another thread writes.
@@ -235,7 +235,7 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         // Whoever is added gets a snapshot first, which names the members.
         self.running.snapshot_wanted = true;
         if let Some(asker) = self.running.changes.remove(&Position::from(entry)) {
-            self.running.changed.push(asker);
+            self.running.changed.push((entry.index, asker));
         }
         Ok(())
     }
@@ -268,15 +268,37 @@ impl<S: StateMachine, T: Transport, D: Disk> Member<S, T, D> {
         for (asker, answer) in self.running.answers.drain(..) {
             asker.answer(Ok(answer));
         }
-        for asker in self.running.changed.drain(..) {
+        let heard = self.heard_index();
+        let is_heard = |(index, _): &mut (u64, ChangeAsker)| *index <= heard;
+        for (_, asker) in self.running.changed.extract_if(.., is_heard) {
             let _ = asker.send(Ok(()));
         }
         if self.term_led().is_none() {
             self.running.proposals.leadership_lost();
-            for (_, asker) in std::mem::take(&mut self.running.changes) {
+            let changes = std::mem::take(&mut self.running.changes).into_values();
+            let changed = self.running.changed.drain(..).map(|(_, asker)| asker);
+            for asker in changes.chain(changed) {
                 let _ = asker.send(Err(Error::LeadershipLost));
             }
         }
+    }
+
+    /// The index up to which a majority of the voters know that entries are committed, as far as this leader has heard.
+    ///
+    /// Voters count by the members that they have applied. Whoever was told that a change is done may lose this leader
+    /// at once, and the others must then not wait for a member that is no more.
+    fn heard_index(&self) -> u64 {
+        let raft = &self.node.raft;
+        let known = |member: &u64| match *member == self.settings.id {
+            true => raft.raft_log.committed,
+            false => raft.prs().get(*member).map_or(0, |one| one.committed_index),
+        };
+        let members = self.members.borrow();
+        let mut known: Vec<u64> = members.voters.iter().map(known).collect();
+        known.sort_unstable();
+        // A majority is at or above the middle, the lower one of two.
+        let middle = known.len().saturating_sub(1) / 2;
+        known.get(middle).copied().unwrap_or(0)
     }
 
     /// The term in which this member leads.
