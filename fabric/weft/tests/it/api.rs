@@ -404,9 +404,10 @@ fn an_executor_that_dies_while_it_is_idle_is_replaced() {
     let (place, server) = start(&Fixture::shared());
     let spill = place.data().join("spill");
     for _ in 0..3 {
-        let executors = server.children("executor");
-        let of_killed = folder::names(&spill);
-        assert_eq!(of_killed.len(), 1, "{of_killed:?}");
+        let (executors, of_killed) = eventually("an executor has a folder", || {
+            let (executors, names) = (server.children("executor"), folder::names(&spill));
+            (executors.len() == 1 && names.len() == 1).then_some((executors, names))
+        });
         fs::write(spill.join(&of_killed[0]).join("run-1"), "rows").expect("it writes");
         executors.iter().copied().for_each(kill);
         eventually("there is another executor", || {
