@@ -1,6 +1,4 @@
 //! Random rows of several writers, read in ranges: each row once, in the order of one merge.
-//!
-//! `WEFT_TEST_SEED` says from which seed.
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::compute::SortOptions;
@@ -9,7 +7,7 @@ use arrow::row::{RowConverter, SortField};
 
 use super::*;
 
-const ROUNDS: u64 = 300;
+const N_SEEDS: u64 = 300;
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 struct Random(u64);
@@ -118,7 +116,7 @@ fn range<'a>(writers: &'a [Segments], ranges: &Ranges, task: u32) -> Vec<Row<'a>
 
 #[test]
 fn every_row_is_in_one_range_and_ranges_follow_each_other() {
-    for seed in 7..7 + ROUNDS {
+    for seed in 7..7 + N_SEEDS {
         let mut random = Random(seed);
         let writers = writers(&mut random);
         let n_tasks = 1 + random.below(9) as u32;
