@@ -129,7 +129,7 @@ class Reducer(exports.Reducer):
 
 class Scalars(exports.Scalars):
     def describe(self) -> list[scalars.Scalar]:
-        return [scalars.Scalar(name, "Returns its argument.", deterministic=False) for name in ("same", "nap", "say")]
+        return [scalars.Scalar(name, "Returns its argument.", deterministic=False) for name in ("same", "nap", "tell")]
 
     def bind(self, function: str, arguments: list[data.Field]) -> tuple[list[data.Field], list[data.Field]]:
         return arguments, arguments[:1]
@@ -137,7 +137,7 @@ class Scalars(exports.Scalars):
     def evaluate(self, function: str, arguments: data.Batch) -> data.Column:
         if function == "nap":
             time.sleep(0.001)
-        if function == "say":
+        if function == "tell":
             print(arguments.rows())
         return arguments.column(0)
 
