@@ -1,6 +1,7 @@
 //! A process that dies at any failpoint: the folder, as it was there, holds every acknowledged command.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -24,15 +25,28 @@ struct Copy {
     n_acknowledged: usize,
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+/// Fails where a file vanishes meanwhile: the other thread renames and removes snapshots.
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// A copy of the folder as it was at one time: it is made again where a file vanished.
+fn copy_of(folder: &Path) -> TempDir {
+    loop {
+        let copy = tempfile::tempdir().unwrap();
+        match copy_folder(folder, copy.path()) {
+            Ok(()) => return copy,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
         }
     }
 }
@@ -40,11 +54,9 @@ fn copy_folder(from: &Path, to: &Path) {
 fn keep_copy(place: &'static str) {
     let mut scene = SCENE.lock().unwrap();
     let Some(scene) = scene.as_mut() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    copy_folder(&scene.folder, folder.path());
     scene.copies.push(Copy {
         place,
-        folder,
+        folder: copy_of(&scene.folder),
         n_acknowledged: scene.n_acknowledged,
     });
 }
