@@ -10,28 +10,13 @@ are inputs over Parquet files that tpcgen-cli makes. Plans are asked for with `P
 With --run, rows are compared as a multiset with those of DataFusion of PyPI over the same files; floats may differ by 1e-9 of the value. Where LIMIT
 cuts through rows that are equal in the order, queries may differ rightly. The exit code is 1 where a query is not planned, or rows differ.
 """
-import argparse, collections, json, os, re, shutil, signal, subprocess, sys, tempfile, time
+import argparse, collections, json, os, re, signal, sys, tempfile, time
 
 import measure, slt_sql, slt_values, workloads
 from slt_catalog import Refused, Table
 from slt_weft import Weft
 
 NUMBERS = range(1, 100)
-
-
-def make_data(folder, scale):
-    """Makes the tables, one Parquet file each, unless they are there."""
-    if os.path.exists(folder):
-        return
-    program = shutil.which("tpcgen-cli", path=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", ""))
-    if program is None:
-        raise SystemExit("tpcgen-cli is missing: pip install -r bench/requirements-sqllogictest.txt")
-    draft = f"{folder}.{os.getpid()}.draft"
-    try:
-        subprocess.run([program, "tpcds", "parquet", "--scale-factor", str(scale), "--output-dir", draft, "--quiet"], check=True)
-        os.rename(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def statements(text):
@@ -117,7 +102,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="weft-tpcds-") as work:
         data = os.path.join(os.path.abspath(a.data or work), f"tpcds-{a.scale:g}")
         os.makedirs(os.path.dirname(data), exist_ok=True)
-        make_data(data, a.scale)
+        workloads.make_tpc("tpcds", data, a.scale, "bench/requirements-sqllogictest.txt")
         weft = Weft(os.path.abspath(a.weft), work, a.partitions)
         try:
             runner = Runner(weft, tables_of(data), a.run)

@@ -14,7 +14,7 @@ value, or by 1e-6; all else must be equal. Where LIMIT cuts through rows that ar
 
 A line of JSON goes to the end of bench/tpch.jsonl. The exit code is 1 where rows differ or a query fails.
 """
-import argparse, json, os, re, shutil, signal, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, re, signal, statistics, subprocess, sys, tempfile, time
 from math import isclose
 
 import measure, workloads
@@ -32,21 +32,9 @@ TIMEOUT_S = 900
 # ---- data and queries
 
 def make_data(folder, scale):
-    """Makes the tables, one file each, unless they are there."""
-    if os.path.exists(folder):
-        return
-    program = shutil.which("tpcgen-cli", path=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", ""))
-    if program is None:
-        raise SystemExit("tpcgen-cli is missing: pip install -r bench/requirements-tpch.txt")
-    draft = f"{folder}.{os.getpid()}.draft"
     # Tasks share row groups: small tables have several, too.
     group = int(7 * 2**20 * min(1, 4 * scale))
-    command = [program, "tpch", "parquet", "--scale-factor", str(scale), "--row-group-bytes", str(group), "--output-dir", draft, "--quiet"]
-    try:
-        subprocess.run(command, check=True)
-        os.rename(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    workloads.make_tpc("tpch", folder, scale, "bench/requirements-tpch.txt", "--row-group-bytes", str(group))
 
 
 def query(number, data):

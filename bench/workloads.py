@@ -1,5 +1,5 @@
 """The jobs that are compared: what each reads, Weft's job file, and the digest of outputs on which all systems must agree."""
-import glob, hashlib, json, os, tomllib
+import glob, hashlib, json, os, shutil, subprocess, sys, tomllib
 from functools import lru_cache
 from math import asin, cos, radians, sin, sqrt
 
@@ -125,6 +125,21 @@ def job(workload, data, out):
     for name, output in spec["output"].items():
         output["uri"] = f"{out}/{name}/"
     return json.dumps(spec)
+
+
+def make_tpc(benchmark, folder, scale, requirements, *more):
+    """Makes the tables of TPC-H or TPC-DS, one Parquet file each, unless they are there."""
+    if os.path.exists(folder):
+        return
+    program = shutil.which("tpcgen-cli", path=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", ""))
+    if program is None:
+        raise SystemExit(f"tpcgen-cli is missing: pip install -r {requirements}")
+    draft = f"{folder}.{os.getpid()}.draft"
+    try:
+        subprocess.run([program, benchmark, "parquet", "--scale-factor", str(scale), *more, "--output-dir", draft, "--quiet"], check=True)
+        os.rename(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def digest(workload, out):
