@@ -1,4 +1,4 @@
-//! What a task of SQL has read, whether or not its plan pulled all rows.
+//! Rows that a task of SQL counts as read, whether or not its plan pulled all of them.
 
 use arrow::array::{AsArray, Int64Array};
 use arrow::compute::SortOptions;
