@@ -95,7 +95,7 @@ fn an_interrupt_without_a_terminal_cancels_and_is_130() {
 }
 
 #[test]
-fn an_interrupted_query_is_cancelled_and_leaves_no_folder() {
+fn an_interrupted_query_is_cancelled_and_leaves_no_file() {
     let temporary = tempfile::tempdir().expect("a folder");
     let names = || std::fs::read_dir(temporary.path()).expect("it is there");
     let address = serve(cancellable());
@@ -108,7 +108,6 @@ fn an_interrupted_query_is_cancelled_and_leaves_no_folder() {
         lines.next().expect("a line").expect("text"),
         "job-1 running"
     );
-    assert_eq!(names().count(), 1);
     interrupt(&child);
     let said: Vec<String> = lines.map(|line| line.expect("text")).collect();
     assert_eq!(
