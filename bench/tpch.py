@@ -12,6 +12,10 @@ statement to the rows in Python. Both open the files for each query, and have th
 Rows are compared as a multiset, and by what ORDER BY names as a list. Floats, and what one of the two has as a float, may differ by 1e-6 of the
 value, or by 1e-6; all else must be equal. Where LIMIT cuts through rows that are equal in the order, these are left out.
 
+Other engines run the same queries, each in a process of its own (`tpch_peer.py`), with `--peer NAME=PYTHON`, where PYTHON is an interpreter that
+has it: datafusion, polars, spark or sail. Only the number of their rows is compared; a query that one refuses is left out of its sum, and of Weft's
+sum beside it.
+
 A line of JSON goes to the end of bench/tpch.jsonl. The exit code is 1 where rows differ or a query fails.
 """
 import argparse, json, os, re, signal, statistics, subprocess, sys, tempfile, time
@@ -37,15 +41,19 @@ def make_data(folder, scale):
     workloads.make_tpc("tpch", folder, scale, "bench/requirements-tpch.txt", "--row-group-bytes", str(group))
 
 
+def text(number):
+    with open(os.path.join(workloads.ROOT, f"bench/tpch/q{number:02}.sql")) as file:
+        return file.read()
+
+
 def query(number, data):
     """The text of a query over the files in `data`, the positions of the columns that it orders rows by, and how many rows it wants."""
-    with open(os.path.join(workloads.ROOT, f"bench/tpch/q{number:02}.sql")) as file:
-        text = file.read()
-    ordered = ORDER.search(text)
+    sql = text(number)
+    ordered = ORDER.search(sql)
     keys = [key.split()[0] for key in ordered[1].split(",")] if ordered else []
     limit = int(ordered[2]) if ordered and ordered[2] else None
-    text = TABLE.sub(lambda found: f"{found[1]}'{data}/{found[2]}.parquet' {found[3] or found[2]}", text)
-    return text, keys, limit
+    sql = TABLE.sub(lambda found: f"{found[1]}'{data}/{found[2]}.parquet' {found[3] or found[2]}", sql)
+    return sql, keys, limit
 
 
 # ---- both systems: columns, rows, seconds
@@ -80,6 +88,44 @@ def run_weft(weft, server, partitions, connection, work, sql):
         return [column[0] for column in result.description], result.fetchall(), took
     except subprocess.TimeoutExpired:
         raise Failed(f"Weft: no rows after {TIMEOUT_S} s")
+
+
+class Peer:
+    """Another engine, in a process that has started by the time the clocks run."""
+
+    def __init__(self, name, python, cores):
+        self.name = name
+        program = os.path.join(workloads.ROOT, "bench/tpch_peer.py")
+        self.process = subprocess.Popen([python, program, name, str(cores)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                        text=True)
+        self.version = self.answer()["ready"]
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise Failed(f"{self.name}: its process has ended")
+        return json.loads(line)
+
+    def run(self, number, data):
+        """Rows and seconds of a query."""
+        asked = {"sql": text(number), "data": data, "tables": TABLES}
+        try:
+            self.process.stdin.write(json.dumps(asked) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise Failed(f"{self.name}: its process has ended")
+        told = self.answer()
+        if "error" in told:
+            raise Failed(f"{self.name}: {told['error']}")
+        return told["rows"], told["seconds"]
+
+    def stop(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def failure(ran):
@@ -122,10 +168,10 @@ def same(a, b):
 
 # ---- all runs
 
-def measured(number, systems, data, rounds):
-    """A query on all systems: rows, seconds, and what is wrong."""
+def measured(number, systems, peers, data, rounds):
+    """A query on all systems: rows, seconds, what is wrong, and what other engines took or why they did not."""
     sql, keys, limit = query(number, data)
-    told = {"rows": None, **{f"{name}_s": [] for name in systems}, "wrong": None}
+    told = {"rows": None, **{f"{name}_s": [] for name in (*systems, *(peer.name for peer in peers))}, "wrong": None, "refused": {}}
     for round_ in range(rounds):
         results = {}
         for name in sorted(systems, reverse=round_ % 2 == 1):
@@ -141,13 +187,23 @@ def measured(number, systems, data, rounds):
             break  # it would only fail again
         if wrong := differences(results["duckdb"], results["weft"], keys, limit):
             told["wrong"] = f"rows differ: {wrong}"
+        for peer in peers:
+            try:
+                rows, took = peer.run(number, data)
+            except Failed as failed:
+                told["refused"][peer.name] = str(failed)
+                continue
+            told[f"{peer.name}_s"].append(round(took, 4))
+            if rows != told["rows"]:
+                told["refused"][peer.name] = f"{rows} rows instead of {told['rows']}"
     return told
 
 
-def line(number, told):
+def line(number, told, peers):
     weft, duckdb = (statistics.median(told[f"{name}_s"] or [float("nan")]) for name in ("weft", "duckdb"))
     rows = "" if told["rows"] is None else f"{told['rows']:,}"
-    return f"| {number} | {rows} | {weft:.3f} s | {duckdb:.3f} s | {weft / duckdb:.1f} | {'no' if told['wrong'] else 'yes'} |"
+    return f"| {number} | {rows} | {weft:.3f} s | {duckdb:.3f} s | {weft / duckdb:.1f} | {'no' if told['wrong'] else 'yes'} |" + "".join(
+        f" {statistics.median(told[f'{peer.name}_s'] or [float('nan')]):.3f} s |" for peer in peers)
 
 
 def numbers(text):
@@ -169,6 +225,7 @@ def arguments():
     p.add_argument("--queries", type=numbers, default=list(QUERIES), help="such as 1,5-9 [default: all]")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--data", help="a folder that keeps the data, by scale, for the next run [default: a temporary one]")
+    p.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="another engine, and an interpreter that has it; may be repeated")
     p.add_argument("--cores", type=int, default=2, help="how many both may use [default: 2]")
     p.add_argument("--commit", help="what the line says was measured; this checkout's commit without it")
     p.add_argument("--ledger", default=os.path.join(workloads.ROOT, "bench/tpch.jsonl"), help="file to which a line is added [default: bench/tpch.jsonl]")
@@ -190,23 +247,38 @@ def main():
         make_data(data, a.scale)
         connection = duckdb.connect(config={"threads": cores})
         server = Server(os.path.abspath(a.weft), work)
+        peers = []
         try:
+            for name, python in (peer.split("=", 1) for peer in a.peer):
+                peers.append(Peer(name, python, cores))
+                row[name] = peers[-1].version
             systems = {"weft": lambda sql: run_weft(os.path.abspath(a.weft), server, a.partitions, connection, work, sql),
                        "duckdb": lambda sql: run_duckdb(connection, sql)}
             print(f"TPC-H, scale {a.scale:g}, {a.partitions} partitions, {cores} cores, median of {a.rounds} rounds; commit {row['commit']}; "
                   f"load {row['load']}\n")
-            print("| query | rows | Weft | DuckDB | Weft / DuckDB | same rows |\n|--:|--:|--:|--:|--:|---|", flush=True)
+            print("| query | rows | Weft | DuckDB | Weft / DuckDB | same rows |" + "".join(f" {peer.name} |" for peer in peers)
+                  + "\n|--:|--:|--:|--:|--:|---|" + "--:|" * len(peers), flush=True)
             for number in a.queries:
-                row["queries"][str(number)] = told = measured(number, systems, data, a.rounds)
-                print(line(number, told), flush=True)
+                row["queries"][str(number)] = told = measured(number, systems, peers, data, a.rounds)
+                print(line(number, told, peers), flush=True)
         finally:
             server.stop()
+            for peer in peers:
+                peer.stop()
     wrong = {number: told["wrong"] for number, told in row["queries"].items() if told["wrong"]}
     total = lambda name: sum(statistics.median(told[f"{name}_s"]) for number, told in row["queries"].items() if number not in wrong)
     row.update(weft_s=round(total("weft"), 3), duckdb_s=round(total("duckdb"), 3), load_after=round(os.getloadavg()[0], 2))
     print(f"\nSum of the medians: Weft {row['weft_s']:.2f} s, DuckDB {row['duckdb_s']:.2f} s. {len(wrong)} of {len(a.queries)} queries went wrong.")
-    for number, text in wrong.items():
-        print(f"- query {number}: {text[:2000]}")
+    for number, why in wrong.items():
+        print(f"- query {number}: {why[:2000]}")
+    for peer in peers:
+        both = [told for told in row["queries"].values() if not told["wrong"] and peer.name not in told["refused"]]
+        weft, other = (round(sum(statistics.median(told[f"{name}_s"]) for told in both), 3) for name in ("weft", peer.name))
+        row[f"{peer.name}_both_s"] = [weft, other]
+        print(f"{peer.name}: {len(both)} queries, {other:.2f} s; Weft {weft:.2f} s for the same.")
+        for number, told in row["queries"].items():
+            if peer.name in told["refused"]:
+                print(f"- query {number}: {told['refused'][peer.name]}")
     with open(a.ledger, "a") as ledger:
         ledger.write(json.dumps(row) + "\n")
     return 1 if wrong else 0

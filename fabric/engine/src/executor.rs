@@ -1,5 +1,6 @@
 //! What an executor process holds: the engine, loaded components, and the plans of the stages that it works on.
 
+mod boxed;
 mod components;
 mod invocations;
 mod stages;
@@ -59,7 +60,7 @@ impl Executor {
     }
 
     /// Has a component, whose artefact has the digest `artefact`, describe itself.
-    pub async fn describe(
+    async fn describe_function(
         &self,
         request: u64,
         digest: &Digest,
@@ -73,7 +74,7 @@ impl Executor {
     }
 
     /// Calls a function once; the second part of the answer is its output.
-    pub async fn invoke(&self, request: &InvokeRequest, input: &[u8]) -> (InvokeReply, Vec<u8>) {
+    async fn invoke_function(&self, request: &InvokeRequest, input: &[u8]) -> (InvokeReply, Vec<u8>) {
         let cancel = self.invocations.cancel(request.request);
         let answer = self
             .invoke_unless(request, input, cancel.unwrap_or_default())
@@ -135,7 +136,7 @@ impl Executor {
     }
 
     /// Runs an invocation that streams, on a thread of its own, which may wait.
-    pub async fn stream(&self, request: &InvokeRequest, outbox: Outbox) -> InvokeReply {
+    async fn stream_function(&self, request: &InvokeRequest, outbox: Outbox) -> InvokeReply {
         let reply = self.stream_unless(request, outbox).await;
         self.invocations.forget(request.request);
         reply
@@ -180,7 +181,7 @@ impl Executor {
     }
 
     /// Sends rows of an output, on a thread of its own, which may wait for the client.
-    pub async fn rows(&self, request: &RowsRequest, outbox: Outbox) -> Result<(), Problem> {
+    async fn send_rows(&self, request: &RowsRequest, outbox: Outbox) -> Result<(), Problem> {
         let number = request.request;
         let sent = match self.invocations.pipe(number) {
             Some(pipe) => {
@@ -208,7 +209,7 @@ impl Executor {
     }
 
     /// Plans a job.
-    pub async fn plan(&self, request: &PlanRequest) -> PlanReply {
+    async fn plan_job(&self, request: &PlanRequest) -> PlanReply {
         let reply = self.plan_unless_given_up(request).await;
         self.stages.planned(&request.job);
         reply
@@ -269,7 +270,7 @@ impl Executor {
     }
 
     /// Runs one attempt on the calling thread.
-    pub async fn run(&self, request: TaskRequest) -> TaskReply {
+    async fn run_task(&self, request: TaskRequest) -> TaskReply {
         let Some(found) = self.stages.find(&request.id) else {
             // The stage came before the task, so the job has ended since.
             let detail = "the job ended before the task began";
@@ -306,7 +307,7 @@ impl Executor {
     }
 
     /// Makes the files of a job's outputs visible.
-    pub async fn publish(&self, request: PublishRequest) -> Result<Vec<PublishedOutput>, Problem> {
+    async fn publish_outputs(&self, request: PublishRequest) -> Result<Vec<PublishedOutput>, Problem> {
         let mut schemas = HashMap::new();
         for key in &request.plans {
             for sink in self.stages.read_plan(key).await?.sinks {

@@ -13,9 +13,9 @@ use datafusion::common::{Result, internal_datafusion_err, internal_err, not_impl
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion_proto::physical_plan::{
     AsExecutionPlan, DefaultPhysicalProtoConverter, PhysicalExtensionCodec,
     PhysicalPlanDecodeContext, PhysicalProtoConverterExtension,
@@ -221,6 +221,26 @@ pub(crate) fn check_depth(bytes: &[u8]) -> Result<(), Problem> {
         text if text.contains("recursion limit") => too_deep(),
         text => Problem::new(ErrorCode::Internal, text),
     })
+}
+
+/// Checks that a decoded plan shows the operators and expressions that were encoded: DataFusion's encoding has lost
+/// properties without a word, and rows would be wrong.
+pub(crate) fn check_same(encoded: &Plan, decoded: &Plan) -> Result<()> {
+    let [before, after] = [encoded, decoded].map(shown);
+    let differs = |(one, other): &(&str, &str)| one != other;
+    match before.lines().zip(after.lines()).find(differs) {
+        Some((one, other)) => internal_err!(
+            "encoding makes `{}` of `{}`",
+            other.trim_start(),
+            one.trim_start()
+        ),
+        None if before.len() != after.len() => internal_err!("encoding loses operators"),
+        None => Ok(()),
+    }
+}
+
+fn shown(plan: &Plan) -> String {
+    displayable(plan.as_ref()).indent(true).to_string()
 }
 
 fn schema_of(schema: Option<&protobuf::Schema>) -> Result<SchemaRef> {

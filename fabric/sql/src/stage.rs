@@ -120,11 +120,15 @@ impl SqlStage {
             let count = small(stage.n_ranges.unwrap_or(branch.n_tasks))?;
             let tasks = TaskRange { first, count };
             let plan = number(branch.plan, tasks, &mut leaves).map_err(planning)?;
-            let plan = codec::encode(plan, &schema, keys, order, &mut functions);
-            let plan = plan.map_err(planning)?;
-            codec::check_depth(&plan)?;
-            codec::decode(&plan, context, None).map_err(planning)?;
-            variants.push(Variant { tasks, plan });
+            let encoded = codec::encode(plan.clone(), &schema, keys, order, &mut functions);
+            let encoded = encoded.map_err(planning)?;
+            codec::check_depth(&encoded)?;
+            let decoded = codec::decode(&encoded, context, None).map_err(planning)?;
+            codec::check_same(&plan, &decoded.plan).map_err(planning)?;
+            variants.push(Variant {
+                tasks,
+                plan: encoded,
+            });
             first += count;
         }
         let n_tasks = small(stage.n_tasks())?;
