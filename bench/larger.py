@@ -7,7 +7,7 @@ fifth of all rows cost a join more?
 
 `lineitem` and `orders` of TPC-H are joined, grouped and sorted in one task with the memory that a stage has by default, 256 MiB. What a
 statement reads at scale 4 is about ten times that: the line gives the size of the tables' pages before compression, which is less than their size in
-memory. Rows are compared by number and XX
+memory. Rows are compared by number and by sums. The peak is that of the server and its executors, sampled, which is more than the task's own share.
 
 The whale: two tables of 20 million orders, in one of them every fifth has the same customer, are joined to a million customers by four tasks.
 The ratio is that of the medians of runs in turn.
