@@ -63,7 +63,7 @@ mod tests {
         let batch = RecordBatch::try_from_iter(columns).expect("of one length");
         let expressions = NativeExpressions::shared(&Session::new());
         let texts = [
-            "substr(word, 1, 1) AS first",
+            "substr(word, 1, 1) AS start",
             "to_timestamp(n) AS moment",
             "CAST(n AS DECIMAL(9, 2)) AS price",
             "regexp_replace(word, 'o', '0') AS zeros",
