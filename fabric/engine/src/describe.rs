@@ -30,6 +30,8 @@ pub(crate) fn settings(
         cancel,
         seed,
         started_ms,
+        // A job that is planned has no rows to compute with.
+        expressions: None,
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, FunctionUsage, Meters, Problem, lock};
 use weft_protocol::GuestTook;
 use weft_sandbox::{
-    Component, Guest, GuestSettings, MemoryAccount, Reservation, TaskLog, monotonic_ns,
+    Component, Expressions, Guest, GuestSettings, MemoryAccount, Reservation, TaskLog, monotonic_ns,
 };
 
 use crate::plan::{FunctionPlan, StagePlan};
@@ -22,7 +22,9 @@ pub(crate) struct TaskEnvironment {
     pub(crate) log: Arc<TaskLog>,
     pub(crate) cancel: CancellationToken,
     pub(crate) spill_folder: std::path::PathBuf,
-    /// CPU time of all guests of the task, so that native time can be told apart.
+    /// Compiles the expressions that guests evaluate.
+    pub(crate) expressions: Arc<dyn Expressions>,
+    /// CPU time of the task's thread in calls of guests, which is on their accounts and not on its own.
     pub(crate) guest_cpu_ns: AtomicU64,
     pub(crate) usage: std::sync::Mutex<Vec<FunctionUsage>>,
     /// When the task began: in Unix nanoseconds, and on the clock that never goes back.
@@ -81,6 +83,7 @@ impl TaskEnvironment {
             cancel: self.cancel.clone(),
             seed: self.plan.task_seed(self.task),
             started_ms: self.plan.started_ms,
+            expressions: Some(Arc::clone(&self.expressions)),
         }
     }
 
@@ -90,7 +93,7 @@ impl TaskEnvironment {
         let same =
             |one: &&FunctionUsage| one.stage == function.stage && one.function == function.label;
         let before = usage.iter().find(same);
-        before.map_or(0, |one| one.billed.guest_cpu_ns)
+        before.map_or(0, |one| one.billed.guest_cpu_ns + one.billed.native_cpu_ns)
     }
 
     /// Adds `bytes` of the task's memory to what is held; false, and nothing changed, where the limit does not allow it.
@@ -156,9 +159,10 @@ impl TaskEnvironment {
         self.guest_lives(&function.label, false);
         let meters = guest.meters();
         self.guest_cpu_ns
-            .fetch_add(meters.cpu_ns, Ordering::Relaxed);
+            .fetch_add(meters.thread_cpu_ns, Ordering::Relaxed);
         let billed = Meters {
             guest_cpu_ns: meters.cpu_ns,
+            native_cpu_ns: meters.native_cpu_ns,
             memory_byte_ns: meters.memory_byte_ns,
             memory_peak_bytes: meters.memory_peak_bytes,
             rows_in,

@@ -17,7 +17,7 @@ use weft_protocol::{
     PublishedOutput, RowsRequest, StageContext, TaskFailure, TaskReply, TaskRequest, Took,
     kept_output_key,
 };
-use weft_sandbox::{Component, Engine};
+use weft_sandbox::{Component, Engine, Expressions};
 use weft_sql::Session;
 use weft_store::Blobs;
 
@@ -25,6 +25,7 @@ use self::components::Components;
 use self::invocations::Invocations;
 use self::stages::{Found, Stages};
 use crate::describe::describe;
+use crate::expressions::NativeExpressions;
 use crate::invoke::{invoke, refused};
 use crate::planner::{Directive, Planner};
 use crate::rows::Rows;
@@ -44,18 +45,21 @@ pub struct Executor {
     invocations: Arc<Invocations>,
     stages: Arc<Stages>,
     session: Session,
+    expressions: Arc<dyn Expressions>,
 }
 
 impl Executor {
     /// `compatibility` names the artefacts of this engine; what is spilled goes to unnamed files in `spill_folder`.
     pub fn new(engine: Engine, blobs: Blobs, compatibility: String, spill_folder: PathBuf) -> Self {
+        let session = Session::new();
         Self {
             components: Arc::new(Components::new(engine, blobs.clone(), compatibility)),
             invocations: Arc::default(),
             stages: Arc::new(Stages::new(blobs.clone())),
             blobs,
             spill_folder,
-            session: Session::new(),
+            expressions: NativeExpressions::shared(&session),
+            session,
         }
     }
 
@@ -98,7 +102,7 @@ impl Executor {
             Ok(component) => component,
             Err(problem) => return refused(request, problem),
         };
-        invoke(&component, request, input, cancel).await
+        invoke(&component, request, input, cancel, &self.expressions).await
     }
 
     /// The component that an invocation enters.
@@ -166,6 +170,7 @@ impl Executor {
             pipe,
             cancel,
             outbox,
+            expressions: &self.expressions,
         };
         call.run().await
     }
@@ -303,6 +308,7 @@ impl Executor {
             spill_folder: self.spill_folder.clone(),
             cancel,
             session: self.session.clone(),
+            expressions: Arc::clone(&self.expressions),
         })
     }
 

@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 use weft_core::LogLine;
 use weft_core::{Meters, Problem};
 use weft_sandbox::{
-    Component, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns,
+    Component, Expressions, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns,
+    thread_cpu_ns, unix_ns,
 };
 
 use weft_protocol::{InvokeReply, InvokeRequest};
@@ -21,6 +22,7 @@ pub(crate) fn guest_settings(
     log: &Arc<TaskLog>,
     cancel: CancellationToken,
     cpu_before_ns: u64,
+    expressions: &Arc<dyn Expressions>,
 ) -> GuestSettings {
     GuestSettings {
         label: request.label.clone(),
@@ -32,6 +34,7 @@ pub(crate) fn guest_settings(
         cancel,
         seed: request.seed,
         started_ms: request.started_ms,
+        expressions: Some(Arc::clone(expressions)),
     }
 }
 
@@ -56,20 +59,24 @@ pub(crate) async fn invoke(
     request: &InvokeRequest,
     input: &[u8],
     cancel: CancellationToken,
+    expressions: &Arc<dyn Expressions>,
 ) -> (InvokeReply, Vec<u8>) {
     let (cpu_began, began, began_ns) = (thread_cpu_ns(), monotonic_ns(), unix_ns());
     let log = Arc::new(TaskLog::default());
     let account = MemoryAccount::new(request.limits.memory_bytes);
-    let settings = guest_settings(request, &account, &log, cancel, 0);
+    let settings = guest_settings(request, &account, &log, cancel, 0, expressions);
     let mut meters = Meters::default();
+    let mut on_thread_ns = 0;
     let result = match Guest::start(component, settings).await {
         Ok(mut guest) => {
             let ran = guest
                 .run_task(&request.function, &request.params, 0, input)
                 .await;
             let used = guest.meters();
+            on_thread_ns = used.thread_cpu_ns;
             meters = Meters {
                 guest_cpu_ns: used.cpu_ns,
+                native_cpu_ns: used.native_cpu_ns,
                 guest_calls: used.calls,
                 memory_byte_ns: used.memory_byte_ns,
                 memory_peak_bytes: used.memory_peak_bytes,
@@ -80,7 +87,7 @@ pub(crate) async fn invoke(
         Err(fault) => Err(fault),
     };
     // The sandbox is gone by now: taking it down is a part of the call.
-    meters.native_cpu_ns = (thread_cpu_ns() - cpu_began).saturating_sub(meters.guest_cpu_ns);
+    meters.native_cpu_ns += (thread_cpu_ns() - cpu_began).saturating_sub(on_thread_ns);
     meters.wall_ns = monotonic_ns() - began;
     meters.bytes_read = input.len() as u64;
     let InvokeLog { lines, dropped } = InvokeLog::of(&log);

@@ -16,6 +16,7 @@ mod encode;
 mod environment;
 mod exchange;
 mod executor;
+mod expressions;
 mod flow;
 mod folders;
 mod grouping;

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, Meters, Problem, lock};
 use weft_sandbox::{
-    Component, Fault, Guest, GuestMeters, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns,
-    unix_ns,
+    Component, Expressions, Fault, Guest, GuestMeters, MemoryAccount, TaskLog, monotonic_ns,
+    thread_cpu_ns, unix_ns,
 };
 
 use crate::carrier::inherit;
@@ -211,6 +211,7 @@ pub(crate) struct StreamCall<'a> {
     pub(crate) pipe: Arc<Pipe>,
     pub(crate) cancel: CancellationToken,
     pub(crate) outbox: Outbox,
+    pub(crate) expressions: &'a Arc<dyn Expressions>,
 }
 
 /// What a call used and did so far.
@@ -230,10 +231,11 @@ impl StreamCall<'_> {
         let mut progress = Progress::default();
         let result = self.work(&log, &mut progress).await;
         let [bound, ran] = progress.guests;
-        let guest_cpu_ns = bound.cpu_ns + ran.cpu_ns;
+        let on_thread_ns = bound.thread_cpu_ns + ran.thread_cpu_ns;
+        let own_cpu_ns = (thread_cpu_ns() - cpu_began).saturating_sub(on_thread_ns);
         let meters = Meters {
-            guest_cpu_ns,
-            native_cpu_ns: (thread_cpu_ns() - cpu_began).saturating_sub(guest_cpu_ns),
+            guest_cpu_ns: bound.cpu_ns + ran.cpu_ns,
+            native_cpu_ns: own_cpu_ns + bound.native_cpu_ns + ran.native_cpu_ns,
             wall_ns: monotonic_ns() - began,
             guest_calls: bound.calls + ran.calls,
             memory_byte_ns: bound.memory_byte_ns + ran.memory_byte_ns,
@@ -273,7 +275,14 @@ impl StreamCall<'_> {
         let account = MemoryAccount::new(self.request.limits.memory_bytes);
         let settings = |cpu_before_ns| {
             let cancel = self.cancel.clone();
-            guest_settings(self.request, &account, log, cancel, cpu_before_ns)
+            guest_settings(
+                self.request,
+                &account,
+                log,
+                cancel,
+                cpu_before_ns,
+                self.expressions,
+            )
         };
         // As in a job, where planning binds: the guest that runs has not been called before.
         let guest = Guest::start(self.component, settings(0)).await;
@@ -299,7 +308,9 @@ impl StreamCall<'_> {
                 bytes: 0,
             },
         };
-        let guest = Guest::start(self.component, settings(progress.guests[0].cpu_ns)).await;
+        let bound = progress.guests[0];
+        let before_ns = bound.cpu_ns + bound.native_cpu_ns;
+        let guest = Guest::start(self.component, settings(before_ns)).await;
         let mut guest = guest.map_err(|fault| of_call(fault, label))?;
         let ran = self
             .stream(&mut guest, &output, &mut reader, &mut answer, progress)

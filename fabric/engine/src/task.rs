@@ -12,7 +12,9 @@ use weft_protocol::{
     EdgeInput, EdgeRef, LogRef, ObjectRef, SinkFile, StageContext, Sums, TaskCommit, TaskFailure,
     TaskReply, TaskRequest, Took,
 };
-use weft_sandbox::{Component, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns};
+use weft_sandbox::{
+    Component, Expressions, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns,
+};
 use weft_shuffle::{ObjectReader, ObjectWriter};
 use weft_sql::Session;
 use weft_store::Blobs;
@@ -42,6 +44,7 @@ pub(crate) struct TaskRun {
     pub(crate) spill_folder: PathBuf,
     pub(crate) cancel: CancellationToken,
     pub(crate) session: Session,
+    pub(crate) expressions: Arc<dyn Expressions>,
 }
 
 /// What the fabric's own work used and made.
@@ -97,6 +100,7 @@ impl TaskRun {
             log: Arc::new(TaskLog::default()),
             cancel: self.cancel.clone(),
             spill_folder: self.spill_folder.clone(),
+            expressions: Arc::clone(&self.expressions),
             guest_cpu_ns: AtomicU64::new(0),
             usage: Mutex::default(),
             began_ns: (began.unix_ns, began.wall_ns),

@@ -14,6 +14,7 @@ use crate::account::{MemoryAccount, Reservation};
 use crate::clock::thread_cpu_ns;
 use crate::component::{Component, Exports};
 use crate::engine::WASM_STACK_BYTES;
+use crate::expressions::{Evaluating, Expressions};
 use crate::fault::{Fault, Result, advice_on};
 use crate::fields;
 use crate::host::{Batch, HANDLES_MAX, Host};
@@ -50,13 +51,19 @@ pub struct GuestSettings {
     pub seed: u64,
     /// Where the wall clock stands, in Unix milliseconds.
     pub started_ms: u64,
+    /// Compiles the expressions that the guest evaluates. None if it may evaluate none.
+    pub expressions: Option<Arc<dyn Expressions>>,
 }
 
 /// What a guest has used so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GuestMeters {
-    /// CPU time inside calls, host functions included.
+    /// CPU time inside calls, host functions included and expressions not.
     pub cpu_ns: u64,
+    /// CPU time of expressions: compiling and evaluating them. Under the same limit as that of the calls.
+    pub native_cpu_ns: u64,
+    /// CPU time of both on the thread that called the guest. Some expressions are compiled on other threads.
+    pub thread_cpu_ns: u64,
     /// Calls.
     pub calls: u64,
     /// The most memory that the guest held.
@@ -214,6 +221,7 @@ impl Guest {
             output_schema: None,
             emitted: Vec::new(),
             emitted_reserved: None,
+            evaluating: Evaluating::new(settings.expressions),
             stopped: None,
         };
         let mut store = Store::new(&component.engine.wasmtime, host);
@@ -441,8 +449,11 @@ impl Guest {
     /// What the guest has used so far.
     pub fn meters(&self) -> GuestMeters {
         let host = self.store.data();
+        let (native_cpu_ns, elsewhere_cpu_ns) = host.evaluating.cpu_ns();
         GuestMeters {
-            cpu_ns: host.cpu_spent_ns,
+            cpu_ns: host.cpu_spent_ns.saturating_sub(native_cpu_ns),
+            native_cpu_ns,
+            thread_cpu_ns: host.cpu_spent_ns.saturating_sub(elsewhere_cpu_ns),
             calls: self.calls,
             memory_peak_bytes: self.account.peak_bytes(),
             memory_byte_ns: self.account.byte_ns(),

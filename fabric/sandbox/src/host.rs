@@ -11,6 +11,7 @@ use weft_core::LimitKind;
 use crate::account::{MemoryAccount, Reservation};
 use crate::bindings::{data, log, meter, output};
 use crate::clock::thread_cpu_ns;
+use crate::expressions::Evaluating;
 use crate::fault::Fault;
 use crate::fields::FIELDS_MAX;
 use crate::guest::ScalarColumn;
@@ -54,11 +55,12 @@ pub(crate) struct Host {
     pub(crate) output_schema: Option<SchemaRef>,
     pub(crate) emitted: Vec<RecordBatch>,
     pub(crate) emitted_reserved: Option<Reservation>,
+    pub(crate) evaluating: Evaluating,
     /// Why the host stopped the guest, if it did: it takes precedence over the trap that follows.
     pub(crate) stopped: Option<Fault>,
 }
 
-type HostResult<T> = wasmtime::Result<Result<T, String>>;
+pub(crate) type HostResult<T> = wasmtime::Result<Result<T, String>>;
 
 impl Host {
     /// CPU time that the guest has used, the current call included.
@@ -84,7 +86,7 @@ impl Host {
         )
     }
 
-    fn stop<T>(&mut self, fault: Fault) -> wasmtime::Result<T> {
+    pub(crate) fn stop<T>(&mut self, fault: Fault) -> wasmtime::Result<T> {
         let message = fault.to_string();
         self.stopped.get_or_insert(fault);
         Err(wasmtime::Error::msg(message))
@@ -130,7 +132,7 @@ impl Host {
         Ok(ScalarColumn { column, reserved })
     }
 
-    fn hold(
+    pub(crate) fn hold(
         &mut self,
         batch: RecordBatch,
         reserved: Reservation,
@@ -167,7 +169,7 @@ fn column_bytes(column: &data::Column) -> u64 {
 }
 
 /// What a batch takes beside its rows: without it, batches of nothing would be free.
-fn overhead(columns: usize) -> u64 {
+pub(crate) fn overhead(columns: usize) -> u64 {
     const BATCH_BYTES: u64 = 256;
     const COLUMN_BYTES: u64 = 256;
     BATCH_BYTES + COLUMN_BYTES * columns as u64
@@ -325,6 +327,15 @@ impl data::HostBatch for Host {
             Ok(batch) => Ok(Ok(self.hold(batch, reserved)?)),
             Err(error) => Ok(Err(error.to_string())),
         }
+    }
+
+    fn eval(
+        &mut self,
+        this: Resource<Batch>,
+        expressions: Vec<String>,
+    ) -> HostResult<Resource<Batch>> {
+        let batch = self.table.get(&this)?.batch.clone();
+        self.evaluate(&batch, expressions)
     }
 
     fn drop(&mut self, this: Resource<Batch>) -> wasmtime::Result<()> {

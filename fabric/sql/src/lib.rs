@@ -21,6 +21,7 @@ mod codec;
 mod command;
 mod cut;
 mod error;
+mod expressions;
 mod facts;
 mod filters;
 mod functions;
@@ -46,6 +47,7 @@ mod windows;
 
 pub use command::{Command, Files};
 pub use error::{carried, problem};
+pub use expressions::Expressions;
 pub use filters::{ScanFilter, Test};
 pub use functions::{Binder, Bound, Function, Functions};
 pub use memory::{Account, fair_pool};

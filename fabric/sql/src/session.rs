@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, SchemaRef};
 use chrono::DateTime;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
@@ -25,6 +26,7 @@ use crate::builds::{BoundBuilds, BuildBytes, broadcast_limits};
 use crate::command::Command;
 use crate::cut::cut;
 use crate::error::{planning, problem};
+use crate::expressions::Expressions;
 use crate::functions::{Binder, Binding, ComponentFunction, Function};
 use crate::normalise::NormaliseJoins;
 use crate::relations::{Reads, Relation, Relations};
@@ -163,6 +165,20 @@ impl Session {
         memory: TaskMemory,
     ) -> Result<TaskRows, Problem> {
         TaskRows::open(&self.state, plan, sources, memory).map_err(problem)
+    }
+
+    /// Compiles expressions over the columns of batches of `schema`, each with an optional `AS name`. Columns of their
+    /// result have the types that `result_type` gives for those that are computed.
+    ///
+    /// Needs a stack of a few MiB. Errors: `InvalidJob` if an expression is wrong, or is none whose memory has a bound,
+    /// `TooLarge` if it is too long or nests too deeply.
+    pub fn expressions(
+        &self,
+        texts: &[String],
+        schema: &SchemaRef,
+        result_type: impl Fn(&DataType) -> DataType,
+    ) -> Result<Expressions, Problem> {
+        Expressions::compile(&self.state, texts, schema, result_type)
     }
 
     /// The session's state with the tables, the views, the clock and the choices of one statement.

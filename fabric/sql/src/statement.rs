@@ -162,7 +162,7 @@ fn too_large(detail: String) -> Problem {
 }
 
 /// Splits a text into tokens, and counts those that are words.
-fn tokens(sql: &str) -> Result<(Vec<TokenWithSpan>, usize), Problem> {
+pub(crate) fn tokens(sql: &str) -> Result<(Vec<TokenWithSpan>, usize), Problem> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location();
     let tokens = tokens.map_err(|error| unparsed(&ParserError::from(error)))?;
     let is_word = |token: &&TokenWithSpan| {

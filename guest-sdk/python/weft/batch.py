@@ -98,6 +98,20 @@ class Batch:
         """Rows by position, in this order; a position may come more than once."""
         return self._of(self.schema, self.wire.take(list(rows)))
 
+    def eval(self, *expressions: str) -> "Batch":
+        """Evaluates expressions of SQL: `batch.eval("zone", "fare * 1.2 AS total", "upper(zone) AS label")`.
+
+        The host computes them natively, a column for each, and no column is copied in. `AS name` names a column;
+        otherwise its name is that of the column, or the text. Names of columns are read in lower case unless they are
+        quoted. Each list is compiled once, so give the same texts for each batch. Aggregates, windows, subqueries,
+        functions such as `random()` and what has no bound of memory are refused. In tests, `weft.testing.on_eval`
+        stands in for the host.
+        """
+        batch = self.of_wire(self.wire.eval(list(expressions)))
+        if len(batch) != len(self):
+            raise Error(f"expressions over {len(self)} rows gave {len(batch)}")
+        return batch
+
     def rows(self) -> list[tuple]:
         """All rows, for tests."""
         return list(zip(*(self[name] for name in self.schema.names)))

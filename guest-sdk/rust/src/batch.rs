@@ -14,7 +14,7 @@ pub const BATCH_ROWS: usize = 64 * 1024;
 
 /// Rows of Arrow data, which stay on the host's side. A column is copied in when it is first asked for, once; what is
 /// never asked for never enters the sandbox, and [`project`](Batch::project), [`with_column`](Batch::with_column),
-/// [`filter`](Batch::filter) and [`take`](Batch::take) are done by the host.
+/// [`filter`](Batch::filter), [`take`](Batch::take) and [`eval`](Batch::eval) are done by the host.
 ///
 /// In native builds, which are for tests, a batch is a plain value in memory that behaves the same.
 ///
@@ -115,6 +115,33 @@ impl Batch {
             return Err(Error::new(format!("no row `{row}` among `{}`", self.rows)));
         }
         Ok(self.like(self.handle.take(rows)?))
+    }
+
+    /// Evaluates expressions of SQL over the columns: a batch of one column for each, and of the same rows.
+    ///
+    /// The host computes them natively, and no column enters the sandbox. `AS name` names a column; otherwise its name
+    /// is that of the column, or the text. Names of columns are read in lower case unless they are quoted. Each list is
+    /// compiled once, so give the same texts for each batch.
+    ///
+    /// Fails for aggregates, windows, subqueries, functions of components, functions such as `random()`, what has no
+    /// bound of memory, and values that cannot be computed, such as a division by zero. In native builds
+    /// `weft::testing::on_eval` stands in for the host.
+    ///
+    /// ```no_run
+    /// # fn of(rides: weft::Batch) -> weft::Result<()> {
+    /// let priced = rides.eval(&["zone", "fare * 1.2 AS total", "upper(zone) AS label"])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn eval(&self, expressions: &[&str]) -> Result<Batch> {
+        let batch = Batch::from_handle(self.handle.eval(expressions)?);
+        if batch.rows != self.rows {
+            let (n, rows) = (batch.rows, self.rows);
+            return Err(Error::new(format!(
+                "expressions over `{rows}` rows gave `{n}`"
+            )));
+        }
+        Ok(batch)
     }
 
     /// Some rows of the column at this position.
@@ -246,6 +273,20 @@ mod tests {
             .expect("there")
             .with_column(Field::new("x", crate::DataType::Float64), vec![0.5; 4]);
         assert_eq!(rows(&[more.expect("fits")])[0], "1 | 0.5");
+    }
+
+    #[test]
+    fn a_test_stands_in_for_the_host_that_evaluates() {
+        let refused = batch().eval(&["n * 2 AS twice"]);
+        let error = refused.expect_err("nothing stands in").to_string();
+        assert!(error.contains("on_eval"), "{error}");
+        crate::testing::on_eval(|batch, expressions| {
+            assert_eq!(expressions, ["n * 2 AS twice"]);
+            let twice: Vec<i32> = batch.i32("n")?.as_slice()?.iter().map(|n| n * 2).collect();
+            Batch::new(&Schema::new().i32("twice"), [Column::from(twice)])
+        });
+        let evaluated = batch().eval(&["n * 2 AS twice"]).expect("the stand-in");
+        assert_eq!(rows(&[evaluated]), ["2", "4", "6", "8"]);
     }
 
     #[test]

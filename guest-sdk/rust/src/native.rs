@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::Result;
 use crate::batch::Batch;
 use crate::bits::Bits;
 use crate::column::Column;
@@ -11,9 +10,14 @@ use crate::gather::gather;
 use crate::log::Level;
 use crate::meter::Usage;
 use crate::schema::{Field, Schema};
+use crate::{Error, Result};
+
+/// Evaluates expressions instead of the host.
+pub(crate) type Evaluate = dyn Fn(&Batch, &[&str]) -> Result<Batch>;
 
 thread_local! {
     static LOG: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+    static EVALUATE: RefCell<Option<Rc<Evaluate>>> = const { RefCell::new(None) };
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +95,18 @@ impl Handle {
         })
     }
 
+    pub(crate) fn eval(&self, expressions: &[&str]) -> Result<Handle> {
+        // Not borrowed while it runs: it may evaluate, too.
+        let evaluate = EVALUATE.with_borrow(Clone::clone);
+        let Some(evaluate) = evaluate else {
+            return Err(Error::new(
+                "expressions are evaluated by the host; in tests, `weft::testing::on_eval` stands in for it",
+            ));
+        };
+        let batch = evaluate(&Batch::from_handle(self.clone()), expressions)?;
+        Ok(batch.into_handle())
+    }
+
     /// All rows of batches that have the same columns.
     pub(crate) fn concat(handles: &[Handle]) -> Option<Handle> {
         let schema = handles.first()?.schema.clone();
@@ -133,6 +149,11 @@ impl Sink {
 
 pub(crate) fn log(level: Level, message: &str) {
     LOG.with_borrow_mut(|log| log.push((level, message.into())));
+}
+
+/// Sets what evaluates expressions on this thread.
+pub(crate) fn set_evaluate(evaluate: Rc<Evaluate>) {
+    EVALUATE.set(Some(evaluate));
 }
 
 /// The lines since the last call.

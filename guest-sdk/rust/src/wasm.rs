@@ -59,6 +59,10 @@ impl Handle {
     pub(crate) fn take(&self, rows: &[u32]) -> Result<Handle> {
         wrap(self.0.take(rows))
     }
+
+    pub(crate) fn eval(&self, expressions: &[&str]) -> Result<Handle> {
+        wrap(self.0.eval(expressions))
+    }
 }
 
 fn wrap(batch: Result<data::Batch, String>) -> Result<Handle> {

@@ -19,11 +19,13 @@ use weft_core::{Epoch, Incarnation, JobId, Limits, TaskId};
 use weft_protocol::{FINGERPRINT, ObjectRef, Sums, TaskRequest};
 use weft_sandbox::{MemoryAccount, TaskLog, monotonic_ns, unix_ns};
 use weft_shuffle::ObjectReader;
+use weft_sql::Session;
 use weft_store::Blobs;
 
 use super::*;
 use crate::canonical::edge_schema;
 use crate::exchange::EdgeOut;
+use crate::expressions::NativeExpressions;
 use crate::flow::Flow;
 use crate::plan::{EdgeRows, Node, NodeWork, SinkPlan, Source, StagePlan};
 use crate::sink::SinkWriter;
@@ -121,6 +123,7 @@ fn environment(folder: &Path, task: u32, memory_bytes: u64, node: Node) -> TaskE
         log: Arc::new(TaskLog::default()),
         cancel: CancellationToken::new(),
         spill_folder: folder.to_owned(),
+        expressions: NativeExpressions::shared(&Session::new()),
         guest_cpu_ns: AtomicU64::new(0),
         usage: Mutex::default(),
         began_ns: (unix_ns(), monotonic_ns()),

@@ -8,6 +8,7 @@ use weft_core::{Epoch, Incarnation, JobId, Limits, TaskId};
 use weft_protocol::FINGERPRINT;
 
 use super::*;
+use crate::expressions::NativeExpressions;
 use crate::plan::{EdgePlan, Node, SinkPlan};
 
 const EDGE: EdgeRef = EdgeRef { stage: 0, edge: 1 };
@@ -106,6 +107,7 @@ async fn run_in(
         reader,
         spill_folder: folder.to_owned(),
         cancel: CancellationToken::new(),
+        expressions: NativeExpressions::shared(&Session::new()),
         session: Session::new(),
     };
     run.run().await.result

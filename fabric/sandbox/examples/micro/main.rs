@@ -66,6 +66,7 @@ fn settings() -> GuestSettings {
         cancel: CancellationToken::new(),
         seed: 1,
         started_ms: 0,
+        expressions: None,
     }
 }
 

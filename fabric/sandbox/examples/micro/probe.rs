@@ -84,6 +84,13 @@ impl data::HostBatch for Host {
     ) -> wasmtime::Result<Result<Resource<Batch>, String>> {
         none()
     }
+    fn eval(
+        &mut self,
+        _: Resource<Batch>,
+        _: Vec<String>,
+    ) -> wasmtime::Result<Result<Resource<Batch>, String>> {
+        none()
+    }
     fn drop(&mut self, _: Resource<Batch>) -> wasmtime::Result<()> {
         Ok(())
     }

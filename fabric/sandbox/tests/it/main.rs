@@ -3,6 +3,7 @@
 mod canary;
 mod columns;
 mod descriptions;
+mod expressions;
 mod faults;
 mod limits;
 mod python;

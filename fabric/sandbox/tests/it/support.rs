@@ -59,6 +59,7 @@ pub(crate) fn settings() -> GuestSettings {
         cancel: CancellationToken::new(),
         seed: 7,
         started_ms: 1_700_000_000_123,
+        expressions: None,
     }
 }
 

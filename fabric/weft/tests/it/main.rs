@@ -19,6 +19,7 @@ mod determinism;
 mod discovery;
 mod examples;
 mod explain;
+mod expressions;
 mod fixture;
 mod folder;
 mod formats;

@@ -88,7 +88,16 @@ def chatter(input: bytes) -> bytes:
         print("again " * 100)
 
 
-TASKS = {"clock": clock, "randomness": randomness, "outside": outside, "sleep": sleep, "spin": spin, "echo": echo, "say": say, "chatter": chatter, "hoard": hoard}
+def evaluate(input: bytes) -> bytes:
+    """Evaluates the expression that is its input over two rows of a number `n`, and gives the first byte of each value."""
+    field = data.Field("n", data.DataType.INT64, False, 0, 0, 0)
+    numbers = b"".join(n.to_bytes(8, "little") for n in (1, 2))
+    batch = data.Batch.create([field], [data.Column([data.Node(2, 0)], [b"", numbers])])
+    values = batch.eval([input.decode()]).column(0).buffers[1]
+    return values[::8]
+
+
+TASKS = {"clock": clock, "randomness": randomness, "outside": outside, "sleep": sleep, "spin": spin, "echo": echo, "say": say, "chatter": chatter, "hoard": hoard, "evaluate": evaluate}
 
 
 class Functions(exports.Functions):

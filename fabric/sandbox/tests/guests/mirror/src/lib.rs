@@ -20,6 +20,9 @@ weft::component! {
     task "count" = count;
     /// Answers with its input.
     task "echo" = echo;
+    /// Evaluates the expressions that are the lines of its input, over `rows` rows of `n` and `word`, `times` times.
+    /// Answers with the start of each column.
+    task "eval" = eval;
 }
 
 fn column(view: View<'_>) -> Result<Column> {
@@ -201,4 +204,48 @@ fn count(_: Task) -> Result<Vec<u8>> {
 
 fn echo(task: Task) -> Result<Vec<u8>> {
     Ok(task.input)
+}
+
+fn eval(task: Task) -> Result<Vec<u8>> {
+    let rows: i64 = task.params.parse("rows", 3)?;
+    let times: u32 = task.params.parse("times", 1)?;
+    let texts = String::from_utf8(task.input)?;
+    let texts: Vec<&str> = texts.lines().collect();
+    let mut words = Utf8Builder::new();
+    (0..rows).for_each(|n| words.push(&format!("word {n}")));
+    let numbers: Vec<i64> = (0..rows).collect();
+    let schema = Schema::new().i64("n").utf8("word");
+    let batch = Batch::new(&schema, [Column::from(numbers), words.into()])?;
+    let mut answer = String::new();
+    for _ in 0..times {
+        let evaluated = batch.eval(&texts)?;
+        answer.clear();
+        for field in evaluated.schema().fields() {
+            let values = start(evaluated.column(&field.name)?)?.join(", ");
+            answer += &format!("{} {}: {values}\n", field.name, field.data_type);
+        }
+        answer += &format!("{} rows\n", evaluated.rows());
+    }
+    Ok(answer.into_bytes())
+}
+
+/// The first values of a column, as texts.
+fn start(view: View<'_>) -> Result<Vec<String>> {
+    let rows = 0..view.len().min(3);
+    let texts = match &view.field().data_type {
+        Type::Int64 => {
+            let values = view.i64()?;
+            rows.map(|row| values.value(row).to_string()).collect()
+        }
+        Type::Float64 => {
+            let values = view.f64()?;
+            rows.map(|row| values.value(row).to_string()).collect()
+        }
+        Type::Utf8 => {
+            let values = view.utf8()?;
+            rows.map(|row| values.value(row).to_owned()).collect()
+        }
+        _ => rows.map(|_| "?".to_owned()).collect(),
+    };
+    Ok(texts)
 }
