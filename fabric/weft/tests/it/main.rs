@@ -20,6 +20,7 @@ mod discovery;
 mod examples;
 mod explain;
 mod fixture;
+mod flight;
 mod folder;
 mod formats;
 mod full_disk;

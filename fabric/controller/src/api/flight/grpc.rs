@@ -174,8 +174,8 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
 
 /// Reads the first message of a request. What follows is not read.
 ///
-/// Errors: `ResourceExhausted` if it is too large, `InvalidArgument` if it is cut off or no such message, `Unimplemented`
-/// if it is compressed.
+/// Errors: `ResourceExhausted` if it is too large, `InvalidArgument` if it is cut off or no such message,
+/// `Unimplemented` if it is compressed.
 pub(super) async fn message<M: Message + Default>(mut body: Body) -> Result<M, Status> {
     let invalid = |what: String| Status::new(Code::InvalidArgument, what);
     let mut bytes = BytesMut::new();

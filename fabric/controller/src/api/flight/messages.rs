@@ -1,4 +1,5 @@
-//! Messages of Flight and Flight SQL, as far as they are read and written here. Fields that are not listed are passed over.
+//! Messages of Flight and Flight SQL, as far as they are read and written here. Fields that are not listed are passed
+//! over.
 //!
 //! Numbers and names are those of `Flight.proto` and `FlightSql.proto` of Apache Arrow.
 
@@ -80,7 +81,8 @@ pub(super) struct ActionResult {
     pub(super) body: Bytes,
 }
 
-/// `CommandStatementQuery`, `CommandStatementUpdate` and `ActionCreatePreparedStatementRequest`, which have the same fields.
+/// `CommandStatementQuery`, `CommandStatementUpdate` and `ActionCreatePreparedStatementRequest`, which have the same
+/// fields.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Statement {
     #[prost(string, tag = "1")]
@@ -96,7 +98,8 @@ pub(super) struct Prepared {
     pub(super) prepared_statement_handle: Bytes,
 }
 
-/// `ActionCreatePreparedStatementResult`, without schemas: those of the rows come with the rows, and there are no parameters.
+/// `ActionCreatePreparedStatementResult`, without schemas: that of the rows comes with the rows, and there are no
+/// parameters.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct CreatedPreparedStatement {
     #[prost(bytes = "bytes", tag = "1")]

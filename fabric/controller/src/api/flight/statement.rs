@@ -145,8 +145,8 @@ fn document(statement: &str) -> Value {
 impl Caller {
     /// Runs a statement to its end.
     ///
-    /// Errors: the job's problem, `DeadlineExceeded` if the client's time is over, `Cancelled` if somebody cancelled it.
-    /// Cancel safety: the job is cancelled if this is dropped.
+    /// Errors: the job's problem, `DeadlineExceeded` if the client's time is over, `Cancelled` if somebody cancelled
+    /// it. Cancel safety: the job is cancelled if this is dropped.
     pub(super) async fn run(&self, statement: &str) -> Result<Succeeded, Status> {
         check(statement)?;
         let _waiting = self.api.statements.begin(&self.tenant)?;
