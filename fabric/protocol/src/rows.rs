@@ -58,9 +58,9 @@ pub struct Listing {
 /// A column of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListingColumn {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its values.
+    /// The values.
     pub values: ListingValues,
 }
 

@@ -159,8 +159,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a s
     headers.get(name)?.to_str().ok()
 }
 
-/// A page of another site must not reach the API by way of the user's browser, not even by rebinding a name. `authority`
-/// stands for `Host` in HTTP/2.
+/// A page of another site must not reach the API by way of the user's browser, not even by rebinding a name.
+/// `authority` stands for `Host` in HTTP/2.
 fn check_source(
     headers: &HeaderMap,
     authority: Option<&str>,

@@ -208,7 +208,7 @@ pub(super) async fn message<M: Message + Default>(mut body: Body) -> Result<M, S
     }
 }
 
-/// What stands in front of a message of this length.
+/// Bytes in front of a message of this length.
 pub(super) fn prefix(length: u32) -> [u8; PREFIX_BYTES] {
     let [a, b, c, d] = length.to_be_bytes();
     [0, a, b, c, d]

@@ -198,7 +198,7 @@ impl Caller {
     }
 }
 
-/// What a job came to. Errors: it did not succeed.
+/// Outcome of a job for its client. Errors: it did not succeed.
 fn succeeded(job: JobId, ended: Ended) -> Result<Succeeded, Status> {
     let status = match (ended.outcome, ended.problem) {
         (Outcome::Succeeded, _) => {
