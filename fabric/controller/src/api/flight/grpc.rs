@@ -280,9 +280,9 @@ mod tests {
         for (cut, code) in [
             (&whole[..8], Code::InvalidArgument),
             (&b""[..], Code::InvalidArgument),
-            (b"\x01\0\0\0\0", Code::Unimplemented),
-            (b"\0\x7f\0\0\0", Code::ResourceExhausted),
-            (b"\0\0\0\0\x02\xff\xff", Code::InvalidArgument),
+            (&b"\x01\0\0\0\0"[..], Code::Unimplemented),
+            (&b"\0\x7f\0\0\0"[..], Code::ResourceExhausted),
+            (&b"\0\0\0\0\x02\xff\xff"[..], Code::InvalidArgument),
         ] {
             assert_eq!(read(&[cut]).await, Err(code), "{cut:?}");
         }
