@@ -154,6 +154,7 @@ impl Controller {
             requests,
             member: settings.member(),
             invocations,
+            statements: api::flight::Statements::default(),
             bodies: api::body::Bodies::new(&metrics),
             tasks: tasks.clone(),
             metrics,

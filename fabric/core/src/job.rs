@@ -8,6 +8,7 @@ mod decode_files;
 mod decode_stages;
 mod document;
 mod expand;
+mod sql_command;
 mod sql_functions;
 mod stage;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use decode::decode;
 pub use document::nearest;
 pub use expand::expand;
+pub use sql_command::is_sql_command;
 pub use sql_functions::{MAX_SQL_FUNCTIONS, function_name, sql_functions};
 pub use stage::{StageSpec, Work};
 

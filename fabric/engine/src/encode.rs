@@ -11,7 +11,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use weft_core::job::OutputFormat;
+use weft_protocol::RowsFormat;
 
+use crate::arrow_messages::MessageWriter;
 use crate::carrier::Restored;
 use crate::times::check_times;
 
@@ -32,6 +34,7 @@ enum Writer<W: Write + Send> {
     Json(Box<arrow_json::LineDelimitedWriter<W>>),
     Arrow(Box<FileWriter<W>>),
     ArrowStream(Box<StreamWriter<W>>),
+    ArrowMessages(Box<MessageWriter<W>>),
 }
 
 impl<W: Write + Send> Encoder<W> {
@@ -87,6 +90,21 @@ impl<W: Write + Send> Encoder<W> {
         }
     }
 
+    /// Rows in a format that their reader asked for.
+    pub(crate) fn rows(format: RowsFormat, schema: &SchemaRef, to: W) -> Result<Self, ArrowError> {
+        match format {
+            RowsFormat::File(format) => Self::stream(format, schema, to),
+            RowsFormat::Messages => {
+                let columns = Restored::new(schema);
+                let writer = MessageWriter::try_new(to, &columns.schema)?;
+                Ok(Self {
+                    columns,
+                    writer: Writer::ArrowMessages(Box::new(writer)),
+                })
+            }
+        }
+    }
+
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         let batch = &self.columns.batch(batch)?;
         match &mut self.writer {
@@ -114,6 +132,7 @@ impl<W: Write + Send> Encoder<W> {
             }
             Writer::Arrow(writer) => writer.write(batch),
             Writer::ArrowStream(writer) => writer.write(batch),
+            Writer::ArrowMessages(writer) => writer.write(batch),
         }
     }
 
@@ -121,14 +140,22 @@ impl<W: Write + Send> Encoder<W> {
     pub(crate) fn held_bytes(&self) -> usize {
         match &self.writer {
             Writer::Parquet(writer) => writer.in_progress_size(),
-            Writer::Csv(_) | Writer::Json(_) | Writer::Arrow(_) | Writer::ArrowStream(_) => 0,
+            Writer::Csv(_)
+            | Writer::Json(_)
+            | Writer::Arrow(_)
+            | Writer::ArrowStream(_)
+            | Writer::ArrowMessages(_) => 0,
         }
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), ArrowError> {
         match &mut self.writer {
             Writer::Parquet(writer) => Ok(writer.flush()?),
-            Writer::Csv(_) | Writer::Json(_) | Writer::Arrow(_) | Writer::ArrowStream(_) => Ok(()),
+            Writer::Csv(_)
+            | Writer::Json(_)
+            | Writer::Arrow(_)
+            | Writer::ArrowStream(_)
+            | Writer::ArrowMessages(_) => Ok(()),
         }
     }
 
@@ -142,6 +169,7 @@ impl<W: Write + Send> Encoder<W> {
             }
             Writer::Arrow(writer) => writer.into_inner(),
             Writer::ArrowStream(writer) => writer.into_inner(),
+            Writer::ArrowMessages(writer) => Ok(writer.into_inner()),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use weft_core::{Digest, ErrorCode, JobId, LimitKind, Problem};
 use weft_protocol::{
     DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
-    PublishedOutput, RowsRequest, StageContext, TaskFailure, TaskReply, TaskRequest, Took,
+    PublishedOutput, RowsOf, RowsRequest, StageContext, TaskFailure, TaskReply, TaskRequest, Took,
     kept_output_key,
 };
 use weft_sandbox::{Component, Engine, Expressions};
@@ -27,10 +27,11 @@ use self::stages::{Found, Stages};
 use crate::describe::describe;
 use crate::expressions::NativeExpressions;
 use crate::invoke::{invoke, refused};
+use crate::listing;
 use crate::planner::{Directive, Planner};
 use crate::rows::Rows;
 use crate::schema;
-use crate::stream::{Outbox, StreamCall};
+use crate::stream::{Outbox, Outgoing, StreamCall};
 use crate::task::TaskRun;
 
 /// Planning of one job.
@@ -185,19 +186,13 @@ impl Executor {
         self.invocations.forget(request);
     }
 
-    /// Sends rows of an output, on a thread of its own, which may wait for the client.
+    /// Sends rows, on a thread of its own, which may wait for the client.
     async fn send_rows(&self, request: &RowsRequest, outbox: Outbox) -> Result<(), Problem> {
         let number = request.request;
         let sent = match self.invocations.pipe(number) {
             Some(pipe) => {
-                let folder = self.blobs.output_folder(&request.job, &request.output);
-                let rows = Rows {
-                    request,
-                    folder,
-                    pipe,
-                    outbox,
-                };
-                rows.send().await
+                self.send_rows(request, Outgoing::new(pipe, number, outbox))
+                    .await
             }
             None => {
                 let detail = "the rows were not expected to be sent";
@@ -206,6 +201,23 @@ impl Executor {
         };
         self.invocations.forget(number);
         sent
+    }
+
+    async fn send_rows(&self, request: &RowsRequest, out: Outgoing) -> Result<(), Problem> {
+        let format = request.format;
+        match &request.of {
+            RowsOf::Listing(listing) => listing::send(listing, format, out).await,
+            RowsOf::Output(wanted) => {
+                let folder = self.blobs.output_folder(&wanted.job, &wanted.output);
+                let rows = Rows {
+                    wanted,
+                    format,
+                    folder,
+                    out,
+                };
+                rows.send().await
+            }
+        }
     }
 
     /// Takes note of a job whose planning is about to wait for a slot, so that it can be given up from now on.

@@ -21,7 +21,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::FormatOptions;
 use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat, UnknownFields};
 use weft_core::{ErrorCode, Problem};
-use weft_protocol::RowsRequest;
+use weft_protocol::{OutputRows, RowsFormat};
 use weft_store::{Manifest, ManifestFile, read_manifest};
 
 use crate::carrier::carrier;
@@ -29,7 +29,7 @@ use crate::encode::{self, Encoder};
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::preview::folders;
 use crate::scan::{self, Reader};
-use crate::stream::{ENCODED_BYTES, Encoded, Outbox, Outgoing, Pipe, unwritten};
+use crate::stream::{ENCODED_BYTES, Outgoing, unwritten};
 
 /// A folder's name that is not a value of its column's type is an error, not null.
 const EXACT: CastOptions<'static> = CastOptions {
@@ -39,11 +39,11 @@ const EXACT: CastOptions<'static> = CastOptions {
 
 /// Rows that are to be sent.
 pub(crate) struct Rows<'a> {
-    pub(crate) request: &'a RowsRequest,
+    pub(crate) wanted: &'a OutputRows,
+    pub(crate) format: RowsFormat,
     /// The output's folder.
     pub(crate) folder: PathBuf,
-    pub(crate) pipe: Arc<Pipe>,
-    pub(crate) outbox: Outbox,
+    pub(crate) out: Outgoing,
 }
 
 impl Rows<'_> {
@@ -51,20 +51,12 @@ impl Rows<'_> {
     ///
     /// Errors: `not_found` if the folder does not hold the job's files any more, `bad_record` and the like if they
     /// cannot be read, `schema_mismatch` if the format has no place for a column.
-    pub(crate) async fn send(self) -> Result<(), Problem> {
+    pub(crate) async fn send(mut self) -> Result<(), Problem> {
         let manifest = self.manifest()?;
         let columns = Columns::of(&manifest, &self.folder)?;
-        let encoded = Encoded::default();
-        let encoder = Encoder::stream(self.request.format, &columns.schema, encoded.clone());
+        let encoder = Encoder::rows(self.format, &columns.schema, self.out.encoded.clone());
         let mut encoder = encoder.map_err(|error| unwritten(&error))?;
-        let mut out = Outgoing {
-            pipe: self.pipe,
-            request: self.request.request,
-            outbox: self.outbox,
-            encoded,
-            bytes: 0,
-        };
-        let mut window = Window::new(self.request);
+        let mut window = Window::new(self.wanted);
         for file in &manifest.files {
             if window.is_over() {
                 break;
@@ -86,17 +78,17 @@ impl Rows<'_> {
                 for rows in encode::slices(&batch, ENCODED_BYTES) {
                     encoder.write(&rows).map_err(|error| unwritten(&error))?;
                     // What comes before the first rows goes with them, so that an error until then is an answer.
-                    out.send().await?;
+                    self.out.send().await?;
                 }
             }
         }
         encoder.finish().map_err(|error| unwritten(&error))?;
-        out.send().await
+        self.out.send().await
     }
 
     /// The manifest that the job has written.
     fn manifest(&self) -> Result<Manifest, Problem> {
-        let RowsRequest { job, output, .. } = self.request;
+        let OutputRows { job, output, .. } = self.wanted;
         let gone = |what: String| Problem::new(ErrorCode::NotFound, what);
         let name = &output.name;
         let found = read_manifest(&self.folder).map_err(|error| error.problem())?;
@@ -129,10 +121,10 @@ struct Window {
 }
 
 impl Window {
-    fn new(request: &RowsRequest) -> Self {
+    fn new(wanted: &OutputRows) -> Self {
         Self {
-            skip: request.offset,
-            left: request.limit.unwrap_or(u64::MAX),
+            skip: wanted.offset,
+            left: wanted.limit.unwrap_or(u64::MAX),
         }
     }
 

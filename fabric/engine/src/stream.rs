@@ -296,17 +296,12 @@ impl StreamCall<'_> {
             let detail = format!("`{label}` was bound to an output without columns");
             return Err(Problem::new(ErrorCode::SchemaMismatch, detail).of_function(label.clone()));
         }
-        let encoded = Encoded::default();
-        let encoder = Encoder::stream(self.formats.output, &output, encoded.clone());
+        let (pipe, request) = (Arc::clone(&self.pipe), self.request.request);
+        let out = Outgoing::new(pipe, request, self.outbox.clone());
+        let encoder = Encoder::stream(self.formats.output, &output, out.encoded.clone());
         let mut answer = Answer {
             encoder: Some(encoder.map_err(|error| unwritten(&error))?),
-            out: Outgoing {
-                pipe: Arc::clone(&self.pipe),
-                request: self.request.request,
-                outbox: self.outbox.clone(),
-                encoded,
-                bytes: 0,
-            },
+            out,
         };
         let bound = progress.guests[0];
         let before_ns = bound.cpu_ns + bound.native_cpu_ns;
@@ -404,6 +399,17 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Nothing has been encoded yet.
+    pub(crate) fn new(pipe: Arc<Pipe>, request: u64, outbox: Outbox) -> Self {
+        Self {
+            pipe,
+            request,
+            outbox,
+            encoded: Encoded::default(),
+            bytes: 0,
+        }
+    }
+
     /// Sends what has been encoded since the last time, as the client takes it.
     pub(crate) async fn send(&mut self) -> Result<(), Problem> {
         let bytes = std::mem::take(&mut *self.encoded.bytes());

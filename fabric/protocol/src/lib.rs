@@ -17,6 +17,7 @@ mod keys;
 mod messages;
 mod outputs;
 mod plan;
+mod rows;
 mod stream;
 mod tables;
 
@@ -36,14 +37,17 @@ pub use keys::{
 };
 pub use messages::{
     Columns, DescribeReply, EdgeInput, FromExecutor, GuestTook, InvokeReply, InvokeRequest,
-    MESSAGE_VERSION, PlanReply, PlanRequest, PublishRequest, RowsRequest, StageContext,
-    StreamFormats, TaskReply, TaskRequest, ToExecutor, Took, Work,
+    MESSAGE_VERSION, PlanReply, PlanRequest, PublishRequest, StageContext, StreamFormats,
+    TaskReply, TaskRequest, ToExecutor, Took, Work,
 };
 pub use outputs::{ManifestOutput, kept_too_large};
 pub use plan::{
     EdgeKind, EdgeRead, EdgeRef, EdgeShape, FailedLog, LogRef, MAX_EDGES, MAX_PLAN_STAGES,
     MAX_PLAN_TASKS, MAX_READS, ObjectRef, Plan, PublishedOutput, ReadMode, SinkFile, SlotVector,
     StageShape, Sums, TaskCommit, TaskFailure, TaskRange,
+};
+pub use rows::{
+    Listing, ListingColumn, ListingValues, MessageHead, OutputRows, RowsFormat, RowsOf, RowsRequest,
 };
 pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};
 pub use tables::{

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weft_core::job::{InputFormat, JobSpec, OutputFormat, OutputSpec};
+use weft_core::job::{InputFormat, JobSpec, OutputFormat};
 use weft_core::{
     AttemptId, Description, Digest, Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits,
     LogLine, Meters, PinnedFunction, Problem, TaskId,
@@ -13,10 +13,11 @@ use crate::explain::StageText;
 use crate::keys::attempt_key;
 use crate::outputs::ManifestOutput;
 use crate::plan::{EdgeRef, ObjectRef, Plan, PublishedOutput, Sums, TaskCommit, TaskFailure};
+use crate::rows::RowsRequest;
 use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 5;
+pub const MESSAGE_VERSION: u32 = 6;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,7 +73,7 @@ pub enum ToExecutor {
         /// The invocation's number.
         request: u64,
     },
-    /// Send rows of an output, as pieces of `Output`.
+    /// Send rows, as pieces of `Output`.
     Rows(Box<RowsRequest>),
     /// The client of an invocation that streams, or of rows, has taken a piece of output.
     OutputTaken {
@@ -233,23 +234,6 @@ pub struct StreamFormats {
     pub input: InputFormat,
     /// Of the output.
     pub output: OutputFormat,
-}
-
-/// Rows of a published output that somebody wants.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RowsRequest {
-    /// Pairs the answer with the question.
-    pub request: u64,
-    /// The job.
-    pub job: JobId,
-    /// The output.
-    pub output: OutputSpec,
-    /// Format that the rows are sent in: not Parquet, which is not written as it goes.
-    pub format: OutputFormat,
-    /// Rows that are passed over.
-    pub offset: u64,
-    /// Most rows that are sent; all if there is no limit.
-    pub limit: Option<u64>,
 }
 
 /// What an invocation answers with, beside its output.

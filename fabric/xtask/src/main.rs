@@ -13,6 +13,7 @@ mod chaos;
 mod conformance;
 mod demo;
 mod flags;
+mod flight;
 mod guests;
 mod lint;
 mod logs;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::places::Places;
 use crate::run::{FEATURES, cargo, program, run, run_lines, step};
-use crate::{conformance, guests, toolchain};
+use crate::{conformance, flight, guests, toolchain};
 
 /// Tests of all steps together, as cargo's harness counts them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -79,6 +79,9 @@ fn steps(places: &Places, sums: &mut Sums) -> Result<()> {
     }
     step("compare random tables with other systems", || {
         conformance::slice(places)
+    })?;
+    step("run SQL through a driver of Flight SQL", || {
+        flight::driver(places)
     })?;
     step("test a new project in Rust", || new_project(places, sums))?;
     for folder in python_tested(places)? {

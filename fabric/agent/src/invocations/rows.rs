@@ -39,9 +39,9 @@ impl OfTenant {
                 "rows of {most} outputs are being read here; try again"
             ))
         })?;
-        let output = request.output.name.clone();
+        let name = request.of.name().to_owned();
         let sent = tokio::time::timeout(deadline, self.send_rows(request, client)).await;
-        sent.unwrap_or_else(|_| Err(too_slow(&output, deadline).into()))
+        sent.unwrap_or_else(|_| Err(too_slow(&name, deadline).into()))
     }
 
     async fn send_rows(
@@ -96,10 +96,10 @@ impl OfTenant {
     }
 }
 
-fn too_slow(output: &str, deadline: Duration) -> Problem {
+fn too_slow(name: &str, deadline: Duration) -> Problem {
     let value = format!("{} s", deadline.as_secs());
     let detail = format!(
-        "not all rows of `{output}` were taken within {value}: ask for fewer at a time by `limit` and `offset`"
+        "not all rows of `{name}` were taken within {value}: ask for fewer at a time by `limit` and `offset`"
     );
     Problem::new(ErrorCode::LimitExceeded, detail).of_limit(LimitKind::Wall, value)
 }
@@ -110,6 +110,7 @@ mod tests {
 
     use weft_core::job::{Destination, OutputFormat, OutputMode, OutputSpec};
     use weft_core::{Epoch, JobId, TenantId};
+    use weft_protocol::{OutputRows, RowsFormat, RowsOf};
 
     use super::super::{Invocations, MAX_ROWS, ROWS_PER_SLOT};
     use super::*;
@@ -130,18 +131,20 @@ mod tests {
     fn request() -> RowsRequest {
         RowsRequest {
             request: 0,
-            job: JobId::new(1, 2),
-            output: OutputSpec {
-                name: "result".into(),
-                from: "query".into(),
-                format: OutputFormat::Arrow,
-                to: Destination::Kept { max_kept_bytes: 1 },
-                partition_by: Vec::new(),
-                mode: OutputMode::Error,
-            },
-            format: OutputFormat::Csv,
-            offset: 0,
-            limit: None,
+            of: RowsOf::Output(Box::new(OutputRows {
+                job: JobId::new(1, 2),
+                output: OutputSpec {
+                    name: "result".into(),
+                    from: "query".into(),
+                    format: OutputFormat::Arrow,
+                    to: Destination::Kept { max_kept_bytes: 1 },
+                    partition_by: Vec::new(),
+                    mode: OutputMode::Error,
+                },
+                offset: 0,
+                limit: None,
+            })),
+            format: RowsFormat::File(OutputFormat::Csv),
         }
     }
 

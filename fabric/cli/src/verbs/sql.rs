@@ -13,7 +13,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use weft_client::{Client, Job, JobOutput};
-use weft_core::job::MAX_SQL_BYTES;
+use weft_core::job::{MAX_SQL_BYTES, is_sql_command};
 
 use crate::arguments::{RowFormat, SqlArguments};
 use crate::failure::Failure;
@@ -22,7 +22,7 @@ use crate::terminal::text::{count, counted};
 use crate::terminal::{Interrupts, Output};
 use crate::verbs::explain::{self, Mode};
 use crate::verbs::run::{self, Ending, Watch};
-use crate::verbs::{rows, show, tables};
+use crate::verbs::{rows, show};
 use crate::{Preview, Program};
 
 /// Name of the statement's stage.
@@ -48,7 +48,7 @@ pub(crate) async fn sql(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let (mode, statement) = explain::mode(arguments, statement(arguments)?);
-    if tables::is_command(&statement) {
+    if is_sql_command(&statement) {
         return command(client, arguments, (mode, &statement), output).await;
     }
     let streamed = streamed(arguments, output)?;

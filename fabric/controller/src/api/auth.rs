@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -42,7 +43,9 @@ pub(crate) async fn check(State(api): State<Api>, mut request: Request, next: Ne
     if request.uri().path() == "/v1/health" {
         return next.run(request).await;
     }
-    if let Err(problem) = check_source(request.headers(), api.address, &api.allowed) {
+    let authority = request.uri().authority().map(Authority::as_str);
+    let checked = check_source(request.headers(), authority, api.address, &api.allowed);
+    if let Err(problem) = checked {
         // A token would not help.
         return Failure::with_status(problem, StatusCode::FORBIDDEN).into_response();
     }
@@ -157,13 +160,15 @@ fn header<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a s
 }
 
 /// A page of another site must not reach the API by way of the user's browser, not even by rebinding a name.
+/// `authority` stands for `Host` in HTTP/2.
 fn check_source(
     headers: &HeaderMap,
+    authority: Option<&str>,
     address: SocketAddr,
     allowed: &AllowedSources,
 ) -> Result<(), Problem> {
-    let host =
-        header(headers, &header::HOST).ok_or_else(|| refused("the request has no `Host`"))?;
+    let host = header(headers, &header::HOST).or(authority);
+    let host = host.ok_or_else(|| refused("the request has no `Host`"))?;
     if !is_ours(host, address) && !allowed.has_host(host) {
         return Err(refused(format!(
             "`Host: {}` is not this server; ask for 127.0.0.1, localhost or the address that it listens on, with its port, or start it with `--allow-host`",

@@ -44,7 +44,7 @@ pub(crate) async fn look<T>(
 
 /// Makes sure that a job is known here, if any member has accepted it. Requests that read have the same by
 /// [`look_again`](super::operations::look_again).
-async fn catch_up_on(api: &Api, tenant: &TenantId, id: &str) -> Result<(), Problem> {
+pub(super) async fn catch_up_on(api: &Api, tenant: &TenantId, id: &str) -> Result<(), Problem> {
     let is_here = || {
         let id: JobId = id.parse().ok()?;
         let state = api.replica.state();
@@ -130,25 +130,9 @@ pub(crate) async fn submit(
 ) -> ApiResult<(StatusCode, [(HeaderName, String); 1], Json<Value>)> {
     let spec = decode(&api, &body)?;
     let idempotency = idempotency(&headers, &body)?;
-    let id = new_id()?;
-    let mut submitted = api.traces.submitted(&id, &trace);
-    let submit = Command::SubmitJob {
-        job: id.clone(),
-        spec,
-        idempotency,
-    };
-    let answer = api.replica.propose(&principal.tenant, submit).await;
-    submitted.accepted = matches!(answer, Ok(Answer::Job { new: true, .. }));
-    let answer = answer?;
-    let Answer::Job { job: id, new } = answer else {
-        return Err(Problem::new(
-            ErrorCode::Internal,
-            format!("submitting answered with {answer:?}"),
-        )
-        .into());
-    };
-    catch_up_on(&api, &principal.tenant, id.as_str()).await?;
-    let view = look(&api, &principal.tenant, id.as_str(), views::job).await?;
+    let tenant = &principal.tenant;
+    let (id, new) = accept(&api, tenant, &trace, new_id()?, spec, idempotency).await?;
+    let view = look(&api, tenant, id.as_str(), views::job).await?;
     Ok((
         if new {
             StatusCode::CREATED
@@ -158,6 +142,33 @@ pub(crate) async fn submit(
         [(header::LOCATION, format!("/v1/jobs/{id}"))],
         Json(view),
     ))
+}
+
+/// Proposes a job, and waits until it is known here. Returns its id, which is another one if the client's key is known,
+/// and whether it is new.
+pub(super) async fn accept(
+    api: &Api,
+    tenant: &TenantId,
+    trace: &RequestTrace,
+    id: JobId,
+    spec: JobSpec,
+    idempotency: Option<(String, String)>,
+) -> Result<(JobId, bool), Problem> {
+    let mut submitted = api.traces.submitted(&id, trace);
+    let submit = Command::SubmitJob {
+        job: id.clone(),
+        spec,
+        idempotency,
+    };
+    let answer = api.replica.propose(tenant, submit).await;
+    submitted.accepted = matches!(answer, Ok(Answer::Job { new: true, .. }));
+    let answer = answer?;
+    let Answer::Job { job: id, new } = answer else {
+        let detail = format!("submitting answered with {answer:?}");
+        return Err(Problem::new(ErrorCode::Internal, detail));
+    };
+    catch_up_on(api, tenant, id.as_str()).await?;
+    Ok((id, new))
 }
 
 /// Plans a job without running it: says what it would read, do and write, or what is wrong with it.
@@ -209,12 +220,17 @@ fn decode(api: &Api, body: &[u8]) -> Result<JobSpec, Problem> {
         let detail = format!("the body is not JSON: {error}");
         Problem::new(ErrorCode::InvalidJob, detail)
     })?;
-    let mut spec = job::decode(&document)?;
+    read(api, &document)
+}
+
+/// As [`decode`], of a document that has been parsed.
+pub(super) fn read(api: &Api, document: &Value) -> Result<JobSpec, Problem> {
+    let mut spec = job::decode(document)?;
     spec.bound_kept(api.kept_outputs.max_bytes);
     Ok(spec)
 }
 
-fn new_id() -> Result<JobId, Problem> {
+pub(super) fn new_id() -> Result<JobId, Problem> {
     Ok(JobId::new(unix_ms(), u128::from_le_bytes(random::bytes()?)))
 }
 

@@ -3,7 +3,9 @@
 mod auth;
 pub(crate) mod body;
 mod components;
+mod connection;
 mod events;
+pub(crate) mod flight;
 mod invoke;
 mod jobs;
 mod openapi;
@@ -25,8 +27,6 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post, put};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -81,6 +81,7 @@ pub(crate) struct Api {
     /// Number of this controller.
     pub(crate) member: u64,
     pub(crate) invocations: Invocations,
+    pub(crate) statements: flight::Statements,
     pub(crate) bodies: Bodies,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Arc<Metrics>,
@@ -133,6 +134,7 @@ fn router(api: Api) -> Router {
         .route("/v1/components/{name}", get(components::show_newest))
         .route("/v1/components/{name}/{version}", get(components::show))
         .merge(routes_of_jobs())
+        .merge(flight::routes())
         .route("/v1/tables", get(tables::list))
         .route(
             "/v1/tables/{name}",
@@ -169,6 +171,7 @@ fn router(api: Api) -> Router {
             api.clone(),
             operations::measure,
         ))
+        .layer(middleware::from_fn(flight::translate))
         .with_state(api)
 }
 
@@ -219,18 +222,13 @@ pub(crate) async fn serve(
             }
         };
         let connections = connections.clone();
-        let service = TowerToHyperService::new(router.clone());
+        let router = router.clone();
         tasks.spawn("connection", OnError::Log, async move {
             let _permit = permit;
             let _open = UnderWay::new(&connections);
             let _ = stream.set_nodelay(true);
             let _ = set_tcp_user_timeout(&stream, STALLED_MS_MAX);
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADERS_TIMEOUT)
-                .max_buf_size(HEADER_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
+            if let Err(error) = connection::serve(stream, router).await {
                 tracing::debug!(%peer, %error, "connection ended");
             }
             Ok(())

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use weft_control::{Job, JobState, Outcome};
 use weft_core::job::{OutputFormat, OutputSpec};
-use weft_core::{ErrorCode, JobId, Problem};
-use weft_protocol::RowsRequest;
+use weft_core::{ErrorCode, JobId, Problem, TenantId};
+use weft_protocol::{OutputRows, RowsFormat, RowsOf, RowsRequest};
 use weft_runtime::OnError;
 use weft_runtime::link::NoReply;
 
@@ -40,7 +40,9 @@ pub(crate) struct RowsQuery {
 }
 
 /// How reading ended.
-type Ended = oneshot::Receiver<Result<(), NoReply>>;
+pub(super) type Ended = oneshot::Receiver<Result<(), NoReply>>;
+/// Rows as they come, and how that ended.
+pub(super) type Coming = (mpsc::Receiver<Bytes>, Ended);
 
 /// Streams rows of an output, in the order of tasks and rows.
 pub(crate) async fn rows(
@@ -56,29 +58,14 @@ pub(crate) async fn rows(
         return Err(Problem::new(ErrorCode::InvalidJob, detail).into());
     }
     let (format, kind) = format(query.format.as_deref(), &headers)?;
-    let (kept, now_ms) = (api.kept_outputs, api.replica.now_ms());
-    let look = |job: &Job| wanted(job, &name, &kept, now_ms);
-    let (job, output) = jobs::look(&api, &principal.tenant, &id, look).await??;
-    let request = RowsRequest {
-        request: 0,
+    let (job, output) = find(&api, &principal.tenant, &id, &name).await?;
+    let of = RowsOf::Output(Box::new(OutputRows {
         job,
         output,
-        format,
         offset: query.offset.unwrap_or(0),
         limit: query.limit,
-    };
-    let (client, mut pieces) = mpsc::channel(PIECES_MAX);
-    let (end, ended) = oneshot::channel();
-    let tasks = api.tasks.clone();
-    tasks.spawn("rows", OnError::Log, async move {
-        let (invocations, tenant) = (&api.invocations, &principal.tenant);
-        let sent = invocations.rows(tenant, request, MAX_ROWS_WALL, &client);
-        let sent = sent.await;
-        drop(client);
-        // The client may have gone.
-        let _ = end.send(sent);
-        Ok(())
-    });
+    }));
+    let (mut pieces, ended) = start(&api, principal.tenant, of, RowsFormat::File(format));
     let body = match pieces.recv().await {
         Some(first) => {
             let frames = frames(first, pieces, ended, takes_trailers(&headers));
@@ -94,6 +81,39 @@ pub(crate) async fn rows(
         (header::TRAILER, HeaderValue::from_static(PROBLEM)),
     ];
     Ok((headers, body).into_response())
+}
+
+/// The output of a job whose rows can be read now. Errors: those of [`wanted`].
+pub(super) async fn find(
+    api: &Api,
+    tenant: &TenantId,
+    id: &str,
+    name: &str,
+) -> ApiResult<(JobId, OutputSpec)> {
+    let (kept, now_ms) = (api.kept_outputs, api.replica.now_ms());
+    let look = |job: &Job| wanted(job, name, &kept, now_ms);
+    jobs::look(api, tenant, id, look).await?
+}
+
+/// Has rows read and encoded, as far as their receiver takes them; without the receiver, that ends.
+pub(super) fn start(api: &Api, tenant: TenantId, of: RowsOf, format: RowsFormat) -> Coming {
+    let request = RowsRequest {
+        request: 0,
+        of,
+        format,
+    };
+    let (client, pieces) = mpsc::channel(PIECES_MAX);
+    let (end, ended) = oneshot::channel();
+    let invocations = api.invocations.clone();
+    api.tasks.spawn("rows", OnError::Log, async move {
+        let sent = invocations.rows(&tenant, request, MAX_ROWS_WALL, &client);
+        let sent = sent.await;
+        drop(client);
+        // The client may have gone.
+        let _ = end.send(sent);
+        Ok(())
+    });
+    (pieces, ended)
 }
 
 /// The format that the query names, or else the headers, and its content type. Errors: `invalid_job` for one that is
@@ -168,7 +188,7 @@ fn wanted(
 }
 
 /// Waits for the end of reading.
-async fn result(ended: Ended) -> Result<(), Problem> {
+pub(super) async fn result(ended: Ended) -> Result<(), Problem> {
     match ended.await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(NoReply::Failed(problem))) => Err(problem),

@@ -4,10 +4,11 @@
 //! The text of a view has names of its own: only the latter two.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
-use weft_core::job::InputSpec;
+use weft_core::job::{ColumnSpec, ColumnType, InputSpec};
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::TableKind;
 use weft_sandbox::type_name;
@@ -17,6 +18,7 @@ use super::Planner;
 use super::sql::{Origin, SqlWork};
 use super::stages::Outlet;
 use super::tables::FileTable;
+use crate::scan::declared;
 
 /// Views that read one another: each is planned within the next.
 const MAX_VIEW_DEPTH: usize = 16;
@@ -78,6 +80,24 @@ pub(super) fn columns(schema: &Schema) -> Vec<ColumnText> {
         r#type: type_name(field.data_type()),
     });
     columns.collect()
+}
+
+/// The columns of a table or view as its definition has them, each of which may hold null. One whose type has no name is
+/// a text.
+pub(crate) fn listed_schema(name: &str, definition: &str) -> Result<SchemaRef, Problem> {
+    let definition = Definition::read(name, definition)?;
+    let (Definition::Files { columns, .. } | Definition::View { columns, .. }) = definition;
+    let fields = columns.into_iter().map(|ColumnText { name, r#type }| {
+        if let Some(data_type) = ColumnType::parse(&r#type) {
+            return declared(&[ColumnSpec { name, data_type }]).field(0).clone();
+        }
+        let data_type = match r#type.as_str() {
+            "binary" => DataType::Binary,
+            other => other.parse().unwrap_or(DataType::Utf8),
+        };
+        Field::new(name, data_type, true)
+    });
+    Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
 }
 
 /// A view that may be read.

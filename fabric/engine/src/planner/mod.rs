@@ -40,6 +40,7 @@ use weft_sandbox::{Component, type_name};
 use weft_sql::Session;
 use weft_store::{Blobs, Manifest, prepare_output};
 
+pub(crate) use self::catalog::listed_schema;
 pub(crate) use self::command::Directive;
 use self::draft::Draft;
 use self::explain::SqlText;

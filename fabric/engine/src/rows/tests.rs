@@ -3,10 +3,11 @@ use arrow::ipc::reader::StreamReader;
 use tokio::sync::mpsc;
 use weft_core::JobId;
 use weft_core::job::{Destination, OutputFormat, OutputMode, OutputSpec};
-use weft_protocol::FromExecutor;
+use weft_protocol::{FromExecutor, MessageHead, RowsOf, RowsRequest};
 use weft_store::MANIFEST;
 
 use super::*;
+use crate::stream::Pipe;
 
 fn job() -> JobId {
     JobId::new(1, 2)
@@ -69,30 +70,34 @@ fn request(folder: &Path, format: OutputFormat, offset: u64, limit: Option<u64>)
     let path = folder.to_str().expect("UTF-8").to_owned();
     RowsRequest {
         request: 7,
-        job: job(),
-        output: OutputSpec {
-            name: "result".into(),
-            from: "query".into(),
-            format: OutputFormat::Arrow,
-            to: Destination::Folder { path },
-            partition_by: Vec::new(),
-            mode: OutputMode::Error,
-        },
-        format,
-        offset,
-        limit,
+        of: RowsOf::Output(Box::new(OutputRows {
+            job: job(),
+            output: OutputSpec {
+                name: "result".into(),
+                from: "query".into(),
+                format: OutputFormat::Arrow,
+                to: Destination::Folder { path },
+                partition_by: Vec::new(),
+                mode: OutputMode::Error,
+            },
+            offset,
+            limit,
+        })),
+        format: RowsFormat::File(format),
     }
 }
 
 /// The bytes that are sent, for a client that takes all at once.
 async fn sent(request: &RowsRequest) -> Result<Vec<u8>, Problem> {
     let (outbox, mut pieces) = mpsc::channel(1_000);
-    let folder = PathBuf::from(request.output.path().expect("a folder"));
+    let RowsOf::Output(wanted) = &request.of else {
+        panic!("{request:?}");
+    };
     let rows = Rows {
-        request,
-        folder,
-        pipe: Pipe::new(),
-        outbox,
+        wanted,
+        format: request.format,
+        folder: PathBuf::from(wanted.output.path().expect("a folder")),
+        out: Outgoing::new(Pipe::new(), request.request, outbox),
     };
     rows.send().await?;
     let mut bytes = Vec::new();
@@ -142,6 +147,33 @@ async fn rows_of_all_formats_come_in_order_within_their_bounds() {
 }
 
 #[tokio::test]
+async fn messages_come_with_their_lengths() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = [("part-0", 3), ("part-1", 2)];
+    write(folder.path(), OutputFormat::Parquet, &[], &files);
+    let mut asked = request(folder.path(), OutputFormat::Arrow, 0, None);
+    asked.format = RowsFormat::Messages;
+    let bytes = sent(&asked).await.expect("they are sent");
+    let mut rest = bytes.as_slice();
+    let mut bodies = Vec::new();
+    while let Some((head, parts)) = rest.split_first_chunk() {
+        let MessageHead {
+            header_bytes,
+            body_bytes,
+        } = MessageHead::decode(*head);
+        let length = u64::from(header_bytes) + body_bytes;
+        rest = &parts[usize::try_from(length).expect("a short message")..];
+        bodies.push(body_bytes > 0);
+    }
+    assert!(rest.is_empty(), "{rest:?}");
+    assert_eq!(
+        bodies,
+        [false, true, true],
+        "the schema, and rows of each file"
+    );
+}
+
+#[tokio::test]
 async fn names_of_folders_are_values_of_their_columns() {
     let folder = tempfile::tempdir().expect("a folder");
     let files = [
@@ -167,10 +199,10 @@ async fn rows_that_are_gone_or_of_another_job_are_an_error() {
     assert_eq!(problem.code, ErrorCode::NotFound, "{problem}");
     write(folder.path(), OutputFormat::Csv, &[], &[("part-0", 2)]);
     sent(&asked).await.expect("they are there");
-    let other = RowsRequest {
-        job: JobId::new(3, 4),
-        ..asked.clone()
-    };
+    let mut other = asked.clone();
+    if let RowsOf::Output(wanted) = &mut other.of {
+        wanted.job = JobId::new(3, 4);
+    }
     let problem = sent(&other).await.expect_err("another job's");
     assert!(problem.detail.contains(job().as_str()), "{problem}");
     std::fs::remove_file(folder.path().join("part-0")).expect("it was there");
@@ -184,13 +216,16 @@ async fn a_client_that_leaves_ends_the_reading() {
     write(folder.path(), OutputFormat::Arrow, &[], &[("part-0", 3)]);
     let asked = request(folder.path(), OutputFormat::Csv, 0, None);
     let (outbox, mut pieces) = mpsc::channel(10);
-    let rows = Rows {
-        request: &asked,
-        folder: folder.path().to_owned(),
-        pipe: Pipe::new(),
-        outbox,
+    let RowsOf::Output(wanted) = &asked.of else {
+        panic!("{asked:?}");
     };
-    rows.pipe.close();
+    let rows = Rows {
+        wanted,
+        format: asked.format,
+        folder: folder.path().to_owned(),
+        out: Outgoing::new(Pipe::new(), asked.request, outbox),
+    };
+    rows.out.pipe.close();
     rows.send().await.expect_err("nobody waits");
     pieces.try_recv().expect_err("nothing is sent");
 }

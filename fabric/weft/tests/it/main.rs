@@ -21,6 +21,7 @@ mod examples;
 mod explain;
 mod expressions;
 mod fixture;
+mod flight;
 mod folder;
 mod formats;
 mod full_disk;
