@@ -79,7 +79,11 @@ impl Executor {
     }
 
     /// Calls a function once; the second part of the answer is its output.
-    async fn invoke_function(&self, request: &InvokeRequest, input: &[u8]) -> (InvokeReply, Vec<u8>) {
+    async fn invoke_function(
+        &self,
+        request: &InvokeRequest,
+        input: &[u8],
+    ) -> (InvokeReply, Vec<u8>) {
         let cancel = self.invocations.cancel(request.request);
         let answer = self
             .invoke_unless(request, input, cancel.unwrap_or_default())
@@ -191,7 +195,7 @@ impl Executor {
         let number = request.request;
         let sent = match self.invocations.pipe(number) {
             Some(pipe) => {
-                self.send_rows(request, Outgoing::new(pipe, number, outbox))
+                self.send(request, Outgoing::new(pipe, number, outbox))
                     .await
             }
             None => {
@@ -203,7 +207,7 @@ impl Executor {
         sent
     }
 
-    async fn send_rows(&self, request: &RowsRequest, out: Outgoing) -> Result<(), Problem> {
+    async fn send(&self, request: &RowsRequest, out: Outgoing) -> Result<(), Problem> {
         let format = request.format;
         match &request.of {
             RowsOf::Listing(listing) => listing::send(listing, format, out).await,
@@ -325,7 +329,10 @@ impl Executor {
     }
 
     /// Makes the files of a job's outputs visible.
-    async fn publish_outputs(&self, request: PublishRequest) -> Result<Vec<PublishedOutput>, Problem> {
+    async fn publish_outputs(
+        &self,
+        request: PublishRequest,
+    ) -> Result<Vec<PublishedOutput>, Problem> {
         let mut schemas = HashMap::new();
         for key in &request.plans {
             for sink in self.stages.read_plan(key).await?.sinks {

@@ -16,7 +16,7 @@ use weft_core::{ErrorCode, JobId, Problem, TenantId, lock};
 use weft_protocol::PublishedOutput;
 use weft_runtime::OnError;
 
-use super::super::{Api, jobs};
+use super::super::jobs;
 use super::Caller;
 use super::grpc::{Code, Status};
 
