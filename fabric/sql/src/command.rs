@@ -1,5 +1,5 @@
-//! Statements that are more than queries: those that change tables, COPY, and SHOW TABLES. They are only parsed here;
-//! whoever plans them knows what the names stand for.
+//! Statements that are more than queries: those that change tables, COPY, SHOW TABLES and DESCRIBE. They are only parsed
+//! here; whoever plans them knows what the names stand for.
 
 use arrow::datatypes::DataType;
 use datafusion::execution::SessionState;
@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 use weft_core::Problem;
 use weft_protocol::{IfTaken, TableKind};
 
+use crate::describe::described;
 use crate::error::planning;
 use crate::statement::{Shape, bare, invalid, parse_one};
 
@@ -64,6 +65,11 @@ pub enum Command {
     },
     /// Lists tables and views.
     ShowTables,
+    /// Lists the columns of a query's rows.
+    Describe {
+        /// The query's text.
+        query: String,
+    },
 }
 
 /// Files as CREATE EXTERNAL TABLE names them.
@@ -96,6 +102,12 @@ impl Command {
                 Statement::CreateView(view) => create_view(view)?,
                 Statement::CreateTable(create) => create_table_as(create)?,
                 Statement::ShowTables { .. } => Self::ShowTables,
+                statement @ (Statement::ExplainTable { .. }
+                | Statement::Explain { .. }
+                | Statement::ShowColumns { .. }) => match described(statement)? {
+                    Some(query) => Self::Describe { query },
+                    None => return Ok(None),
+                },
                 Statement::Insert(_) => {
                     return Err(invalid(
                         "INSERT is not offered: files are never changed in place. Write the rows to a folder by \
@@ -128,7 +140,7 @@ fn name_of(name: ObjectName) -> Result<String, Problem> {
 }
 
 /// The text of a query within the bounds of statements: whoever writes it walks its tree.
-fn text_of(query: &Query) -> Result<String, Problem> {
+pub(crate) fn text_of(query: &Query) -> Result<String, Problem> {
     Shape::of(query)?;
     Ok(query.to_string())
 }
@@ -411,8 +423,27 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_those_of_a_query() {
+        for (sql, query) in [
+            ("DESCRIBE Trips", "SELECT * FROM Trips"),
+            ("DESC \"Trips\";", "SELECT * FROM \"Trips\""),
+            ("describe 'data/*.csv'", "SELECT * FROM 'data/*.csv'"),
+            ("DESCRIBE SELECT 1 AS a", "SELECT 1 AS a"),
+            ("SHOW COLUMNS FROM trips", "SELECT * FROM trips"),
+            ("SHOW COLUMNS IN trips", "SELECT * FROM trips"),
+        ] {
+            let query = query.into();
+            assert_eq!(command(sql), Command::Describe { query }, "{sql}");
+        }
+    }
+
+    #[test]
     fn what_is_not_offered_is_refused_with_advice() {
         for (sql, words) in [
+            ("DESCRIBE EXTENDED t", "without other words"),
+            ("DESCRIBE DROP TABLE t", "without other words"),
+            ("SHOW FULL COLUMNS FROM t", "without other words"),
+            ("SHOW COLUMNS FROM t LIKE 'a%'", "without other words"),
             ("CREATE TABLE t AS SELECT 1", "LOCATION"),
             ("CREATE TABLE t (a INT)", "LOCATION"),
             (

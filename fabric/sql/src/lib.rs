@@ -20,6 +20,7 @@ mod calls;
 mod codec;
 mod command;
 mod cut;
+mod describe;
 mod error;
 mod facts;
 mod filters;

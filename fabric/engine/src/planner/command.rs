@@ -3,7 +3,7 @@
 //! ```text
 //! CREATE VIEW, CREATE EXTERNAL TABLE ─▶ checked once ─▶ no stage, a definition
 //! CREATE TABLE .. AS, COPY ─▶ the query's stages, an output that the statement names (and a definition)
-//! DROP ─▶ no stage, a change        SHOW TABLES ─▶ a query over constants
+//! DROP ─▶ no stage, a change        SHOW TABLES, DESCRIBE ─▶ a query over constants
 //! ```
 
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ fn check_alone(spec: &JobSpec, command: &Command) -> Result<(), Problem> {
         ));
     }
     match (command, spec.outputs.first()) {
-        (Command::ShowTables, _) | (_, None) => Ok(()),
+        (Command::ShowTables | Command::Describe { .. }, _) | (_, None) => Ok(()),
         (_, Some(output)) => Err(invalid(format!(
             "the statement has no rows for the output `{}`: leave the output out",
             output.name
@@ -107,6 +107,7 @@ fn planned(
             return Ok(request.clone());
         }
         Command::ShowTables => (list_tables(&request.tables)?, None),
+        Command::Describe { query } => (query.clone(), None),
         Command::CreateTableAs {
             query, location, ..
         } => (
@@ -315,7 +316,10 @@ impl Planner<'_> {
         let planned = self.plan_command(stage, &directive.command).await;
         match directive.command {
             // These are stages, and have said so.
-            Command::ShowTables | Command::Copy { .. } | Command::CreateTableAs { .. } => planned,
+            Command::ShowTables
+            | Command::Describe { .. }
+            | Command::Copy { .. }
+            | Command::CreateTableAs { .. } => planned,
             Command::CreateView { .. } | Command::CreateExternalTable(_) | Command::Drop { .. } => {
                 planned.map_err(|problem| in_stage(stage, problem))
             }
@@ -341,6 +345,10 @@ impl Planner<'_> {
     ) -> Result<(Plan, Option<TableStatement>), Problem> {
         let (name, if_taken) = match command {
             Command::ShowTables => return Ok((Box::pin(self.plan()).await?, None)),
+            Command::Describe { .. } => {
+                self.describes = true;
+                return Ok((Box::pin(self.plan()).await?, None));
+            }
             Command::Copy { .. } => {
                 let plan = self.plan_rows().await?;
                 return Ok((plan, Some(self.statement(None))));
@@ -423,7 +431,10 @@ impl Planner<'_> {
                 let definition = self.written(name)?;
                 Ok((plan, definition))
             }
-            Command::Drop { .. } | Command::Copy { .. } | Command::ShowTables => Err(Problem::new(
+            Command::Drop { .. }
+            | Command::Copy { .. }
+            | Command::ShowTables
+            | Command::Describe { .. } => Err(Problem::new(
                 ErrorCode::Internal,
                 "the statement creates nothing",
             )),

@@ -63,6 +63,7 @@ fn only_queries_are_run() {
         ("COPY orders TO '/tmp/x.csv'", "`COPY`"),
         ("SET a = 1", "`SET`"),
         ("SHOW TABLES", "`SHOW`"),
+        ("DESCRIBE orders", "`DESCRIBE`"),
         ("EXPLAIN SELECT 1", "`EXPLAIN`"),
     ] {
         refused(sql, ErrorCode::InvalidJob, &[verb, "a query"]);

@@ -78,6 +78,16 @@ fn tables_and_views_outlive_a_killed_server() {
     assert_eq!(done(&server, &here, query)["rows"], rows);
     let listed = done(&server, &here, "SHOW TABLES")["rows"].clone();
     assert_eq!(listed, json!([["daily", "view"], ["trips", "table"]]));
+    let described = done(&server, &here, "DESCRIBE trips")["rows"].clone();
+    let columns = json!([["city", "utf8", true], ["fare", "int64", true]]);
+    assert_eq!(described, columns);
+    let described = done(&server, &here, "DESCRIBE SELECT 1 AS one, total FROM daily");
+    let columns = json!([["one", "int64", false], ["total", "int64", true]]);
+    assert_eq!(described["rows"], columns);
+    assert_eq!(
+        done(&server, &here, "SHOW COLUMNS FROM 'trips.csv'")["rows"],
+        json!([["city", "utf8", true], ["fare", "int64", true]])
+    );
     let shown = document(&run(server.cli(&["--json", "tables", "trips"]), &here));
     let columns = json!([{ "name": "city", "type": "utf8" }, { "name": "fare", "type": "int64" }]);
     assert_eq!(shown["definition"]["files"]["columns"], columns);

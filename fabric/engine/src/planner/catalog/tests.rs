@@ -480,3 +480,27 @@ async fn tables_are_listed_by_a_query() {
     let listed = desk.columns("SHOW TABLES").await;
     assert_eq!(listed, Ok(vec!["name".into(), "kind".into()]));
 }
+
+#[tokio::test]
+async fn columns_of_tables_views_and_queries_are_listed_by_a_query() {
+    let mut desk = Desk::new();
+    desk.create("CREATE VIEW v AS SELECT x AS \"it's\" FROM 'a.csv'")
+        .await
+        .expect("a view");
+    let expected = || vec!["name".into(), "type".into(), "nullable".into()];
+    for sql in [
+        "DESCRIBE v",
+        "DESC SELECT * FROM v CROSS JOIN 'b.csv'",
+        "SHOW COLUMNS FROM 'a.csv'",
+    ] {
+        assert_eq!(desk.columns(sql).await, Ok(expected()), "{sql}");
+        let output = json!({ "output": { "out": {
+            "from": "query", "format": "arrow", "uri": desk.path().join("out"),
+        } } });
+        let (plan, ..) = desk.plan(sql, output).await.expect(sql);
+        assert_eq!(plan.input_bytes, 0, "{sql} reads no file");
+    }
+    let refused = desk.columns("DESCRIBE nothing").await;
+    let problem = refused.expect_err("it is not there");
+    Desk::check(&problem, ErrorCode::InvalidJob, &["no table `nothing`"]);
+}
