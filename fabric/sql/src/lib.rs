@@ -39,6 +39,7 @@ mod single_value;
 mod stage;
 mod statement;
 mod stop;
+mod subqueries;
 mod table;
 mod task;
 mod text;

@@ -31,6 +31,7 @@ use crate::relations::{Reads, Relation, Relations};
 use crate::single_value::{check_single_values, single_value};
 use crate::stage::SqlStage;
 use crate::statement::Statement;
+use crate::subqueries::subqueries_moved;
 use crate::table::{Provider, Table};
 use crate::task::{Sources, TaskMemory, TaskRows};
 use crate::windows::FiltersAsCases;
@@ -289,7 +290,7 @@ async fn physical(state: &SessionState, statement: parser::Statement) -> Result<
     let plan = state.statement_to_plan(statement).await?;
     check_query(&plan)?;
     // Views are part of the plan by now.
-    let plan = check_single_values(plan)?;
+    let plan = subqueries_moved(check_single_values(plan)?)?;
     state.create_physical_plan(&plan).await
 }
 

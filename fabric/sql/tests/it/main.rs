@@ -11,6 +11,7 @@ mod refusals;
 mod runner;
 mod single_value;
 mod stop;
+mod subqueries;
 mod tpch;
 mod traps;
 mod windows;
