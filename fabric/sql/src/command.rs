@@ -1,5 +1,5 @@
-//! Statements that are more than queries: those that change tables, COPY, SHOW TABLES and DESCRIBE. They are only parsed
-//! here; whoever plans them knows what the names stand for.
+//! Statements that are more than queries: those that change tables, COPY, SHOW TABLES and DESCRIBE. They are only
+//! parsed here; whoever plans them knows what the names stand for.
 
 use arrow::datatypes::DataType;
 use datafusion::execution::SessionState;

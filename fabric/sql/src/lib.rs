@@ -31,6 +31,7 @@ mod merge_join;
 mod normalise;
 mod one;
 mod order;
+mod recursion;
 mod relations;
 mod restart;
 mod sealed;

@@ -58,7 +58,7 @@ order of no rows: >SELECT id, v FROM e ORDER BY v, id
 top: >SELECT id, v FROM t ORDER BY v DESC LIMIT 5 OFFSET 2
 order by constant: >SELECT k, id FROM t WHERE k = 2 ORDER BY k, id
 union sorted: SELECT * FROM (SELECT id FROM t ORDER BY v LIMIT 3) UNION ALL SELECT * FROM (SELECT id FROM u ORDER BY v LIMIT 3)
-recursive: !WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r
+recursive: WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r
 union, other names: SELECT a, sum(b) FROM (SELECT k AS a, v AS b FROM t WHERE id > 3 UNION ALL SELECT id, k FROM u) WHERE b > 2 GROUP BY a HAVING sum(b) > 9 ORDER BY a
 union, joined: SELECT x.a, y.id FROM (SELECT k AS a, s AS b FROM t UNION ALL SELECT v, concat(s, 'q') FROM u) x JOIN t y ON x.a = y.k AND x.b < y.s
 count: SELECT count(*) FROM t

@@ -7,6 +7,7 @@ mod functions;
 mod joins;
 mod memory;
 mod plans;
+mod recursion;
 mod refusals;
 mod runner;
 mod single_value;
