@@ -107,3 +107,5 @@ window, filter of an array: !SELECT id, array_agg(v) FILTER (WHERE k > 2) OVER (
 windows under a join: SELECT a.id, a.r, a.l, a.c, u.v FROM (SELECT id, k, row_number() OVER (ORDER BY id DESC) AS r, lag(v) OVER (ORDER BY id) AS l, sum(v) FILTER (WHERE v > 20) OVER (ORDER BY id) AS c FROM t) a JOIN u ON a.k = u.k
 windows on both sides: SELECT a.id, a.l, b.f AS other FROM (SELECT id, lag(k) IGNORE NULLS OVER (ORDER BY id) AS l FROM t) a JOIN (SELECT id, row_number() OVER (ORDER BY id DESC) AS r, lead(v) OVER (ORDER BY id) AS f FROM u) b ON a.id = b.id
 windows over windows: SELECT id, lag(l) IGNORE NULLS OVER (ORDER BY id) AS m FROM (SELECT id, row_number() OVER (ORDER BY id DESC) AS r, lag(k) OVER (ORDER BY id) AS l FROM t) WHERE r > 5
+checksums: SELECT id, md5(s) AS m, encode(sha256(s), 'hex') AS h, digest(s, 'blake3') AS d, sha512(s) AS l FROM t WHERE md5(s) <> 'x'
+checksums, grouped: SELECT md5(s) AS m, count(*) AS n, max(encode(digest(s, 'blake2b'), 'hex')) AS d FROM t GROUP BY md5(s)
