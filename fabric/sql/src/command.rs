@@ -32,12 +32,12 @@ pub enum Command {
     },
     /// Names files.
     CreateExternalTable(Files),
-    /// Writes rows to Parquet files and names them.
+    /// Writes rows to files and names them.
     CreateTableAs {
         /// The name.
         name: String,
-        /// The folder of the files.
-        location: String,
+        /// The folder of Parquet files. Without it the cluster keeps the rows.
+        location: Option<String>,
         /// The query's text.
         query: String,
         /// Treatment of a name that is taken.
@@ -191,11 +191,11 @@ fn create_view(view: CreateView) -> Result<Command, Problem> {
     })
 }
 
-/// `CREATE TABLE t STORED AS PARQUET LOCATION 'folder/' AS query`, and nothing more.
+/// `CREATE TABLE t AS query` and `CREATE TABLE t STORED AS PARQUET LOCATION 'folder/' AS query`, and nothing more.
 fn create_table_as(create: CreateTable) -> Result<Command, Problem> {
-    let advice = "a table is made by CREATE TABLE name STORED AS PARQUET LOCATION 'folder/' AS query, which writes the \
-                  rows to the folder, or by CREATE EXTERNAL TABLE name STORED AS format LOCATION 'files', which names \
-                  files that are there";
+    let advice = "a table is made by CREATE TABLE name AS query, whose rows the cluster keeps, by CREATE TABLE name \
+                  STORED AS PARQUET LOCATION 'folder/' AS query, which writes the rows to the folder, or by CREATE \
+                  EXTERNAL TABLE name STORED AS format LOCATION 'files', which names files that are there";
     let plain = CreateTableBuilder::new(create.name.clone())
         .or_replace(create.or_replace)
         .if_not_exists(create.if_not_exists)
@@ -215,7 +215,14 @@ fn create_table_as(create: CreateTable) -> Result<Command, Problem> {
                     format: FileFormat::PARQUET,
                 }),
             location: Some(location),
-        }) => location.clone(),
+        }) => Some(location.clone()),
+        None
+        | Some(HiveFormat {
+            row_format: None,
+            serde_properties: None,
+            storage: None,
+            location: None,
+        }) => None,
         _ => return Err(invalid(advice.into())),
     };
     Ok(Command::CreateTableAs {
@@ -383,13 +390,20 @@ mod tests {
     fn rows_go_to_a_folder_that_is_named() {
         let made = Command::CreateTableAs {
             name: "t".into(),
-            location: "out/t/".into(),
+            location: Some("out/t/".into()),
             query: "SELECT 1 AS a".into(),
             if_taken: IfTaken::Keep,
         };
         let sql =
             "CREATE TABLE IF NOT EXISTS t STORED AS PARQUET LOCATION 'out/t/' AS SELECT 1 AS a";
         assert_eq!(command(sql), made);
+        let kept = Command::CreateTableAs {
+            name: "t".into(),
+            location: None,
+            query: "SELECT 1 AS a".into(),
+            if_taken: IfTaken::Refuse,
+        };
+        assert_eq!(command("CREATE TABLE T AS SELECT 1 AS a"), kept);
         let copied = Command::Copy {
             query: "SELECT 1 AS a".into(),
             location: "out/t/".into(),
@@ -444,7 +458,7 @@ mod tests {
             ("DESCRIBE DROP TABLE t", "without other words"),
             ("SHOW FULL COLUMNS FROM t", "without other words"),
             ("SHOW COLUMNS FROM t LIKE 'a%'", "without other words"),
-            ("CREATE TABLE t AS SELECT 1", "LOCATION"),
+            ("CREATE TABLE t STORED AS PARQUET AS SELECT 1", "LOCATION"),
             ("CREATE TABLE t (a INT)", "LOCATION"),
             (
                 "CREATE TEMPORARY TABLE t LOCATION 'x/' AS SELECT 1",

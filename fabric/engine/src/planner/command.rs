@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! CREATE VIEW, CREATE EXTERNAL TABLE ─▶ checked once ─▶ no stage, a definition
-//! CREATE TABLE .. AS, COPY ─▶ the query's stages, an output that the statement names (and a definition)
+//! CREATE TABLE .. AS, COPY ─▶ the query's stages, an output that the statement names or the cluster keeps (and a
+//!                             definition)
 //! DROP ─▶ no stage, a change        SHOW TABLES, DESCRIBE ─▶ a query over constants
 //! ```
 
@@ -110,10 +111,13 @@ fn planned(
         Command::Describe { query } => (query.clone(), None),
         Command::CreateTableAs {
             query, location, ..
-        } => (
-            query.clone(),
-            Some(output(stage, folder, location, "parquet", &[])?),
-        ),
+        } => {
+            let output = match location {
+                Some(location) => output(stage, folder, location, "parquet", &[])?,
+                None => output_of(stage, &json!({ "from": stage.name }))?,
+            };
+            (query.clone(), Some(output))
+        }
         Command::Copy {
             query,
             location,
@@ -170,12 +174,18 @@ fn output(
     partition_by: &[String],
 ) -> Result<OutputSpec, Problem> {
     let path = resolved(location, folder, str::to_owned)?;
+    let output = json!({
+        "from": stage.name, "format": format, "uri": path, "partition_by": partition_by,
+    });
+    output_of(stage, &output)
+}
+
+/// An output of a stage, as job documents have it.
+fn output_of(stage: &StageSpec, output: &Value) -> Result<OutputSpec, Problem> {
     let document = json!({
         "name": TABLE,
         "stage": [{ "name": stage.name, "sql": "SELECT 1" }],
-        "output": { TABLE: {
-            "from": stage.name, "format": format, "uri": path, "partition_by": partition_by,
-        } },
+        "output": { TABLE: output },
     });
     let outputs = decoded(&document)?.outputs.into_iter().next();
     outputs.ok_or_else(|| Problem::new(ErrorCode::Internal, "a document lost its output"))
@@ -470,10 +480,16 @@ impl Planner<'_> {
 
     /// The table of the files that the job's output will have.
     fn written(&self, name: &str) -> Result<Definition, Problem> {
-        let folder = self.request.spec.outputs.first().and_then(OutputSpec::path);
-        let (Some(folder), Some(schema)) = (folder, &self.result) else {
-            let detail = "a table without a folder";
+        let (Some(output), Some(schema)) = (self.request.spec.outputs.first(), &self.result) else {
+            let detail = "a table without rows";
             return Err(Problem::new(ErrorCode::Internal, detail));
+        };
+        let Some(folder) = output.path() else {
+            return Ok(Definition::Kept {
+                job: self.request.job.clone(),
+                output: output.name.clone(),
+                columns: columns(schema),
+            });
         };
         let folder = patterns::escape(folder.trim_end_matches('/'));
         Ok(Definition::Files {

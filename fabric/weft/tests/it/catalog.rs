@@ -124,7 +124,7 @@ fn what_is_wrong_changes_nothing() {
             "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'none.csv'",
             "none.csv",
         ),
-        ("CREATE TABLE t AS SELECT 1 AS a", "LOCATION"),
+        ("CREATE TABLE t (a INT)", "LOCATION"),
         ("INSERT INTO v VALUES (1)", "COPY"),
         ("DROP TABLE v", "is a view"),
         ("DROP VIEW w", "no table or view `w`"),
@@ -183,6 +183,37 @@ fn rows_are_written_to_folders_that_statements_name() {
     });
     let ended = job::run(&server, &document);
     assert_eq!(ended["outputs"][0]["rows"], 3, "{ended:#}");
+}
+
+#[test]
+fn rows_of_a_table_without_a_folder_are_kept_until_it_is_dropped() {
+    let place = Place::new();
+    let here = here(place.path("here"));
+    let mut server = Server::start(&place.data(), &Setup::default());
+    let sql = "CREATE TABLE fares AS SELECT city, fare FROM 'trips.csv'";
+    let made = done(&server, &here, sql);
+    assert_eq!(made["outputs"], json!([]));
+    let job = made["job"].as_str().expect("an id");
+    let folder = place.data().join("store/outputs").join(job);
+    fs::remove_file(here.join("trips.csv")).expect("it is removed");
+    server.kill();
+    server = Server::start(&place.data(), &Setup::default());
+    let sum = "SELECT sum(fare) AS total FROM fares";
+    assert_eq!(done(&server, &here, sum)["rows"], json!([[37]]));
+    assert!(folder.is_dir(), "{}", folder.display());
+    let sql = "CREATE OR REPLACE TABLE fares AS SELECT fare + 1 AS fare FROM fares";
+    done(&server, &here, sql);
+    assert_eq!(done(&server, &here, sum)["rows"], json!([[40]]));
+    done(&server, &here, "DROP TABLE fares");
+    // A start removes what nothing refers to. A job that was not archived by then is, and its rows go with the next.
+    for _ in 0..3 {
+        server.kill();
+        server = Server::start(&place.data(), &Setup::default());
+        if !folder.exists() {
+            break;
+        }
+    }
+    assert!(!folder.exists(), "{}", folder.display());
 }
 
 #[test]

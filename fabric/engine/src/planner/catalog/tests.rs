@@ -504,3 +504,33 @@ async fn columns_of_tables_views_and_queries_are_listed_by_a_query() {
     let problem = refused.expect_err("it is not there");
     Desk::check(&problem, ErrorCode::InvalidJob, &["no table `nothing`"]);
 }
+
+#[tokio::test]
+async fn rows_without_a_folder_are_kept_by_the_cluster() {
+    let mut desk = Desk::new();
+    let sql = "CREATE TABLE t AS SELECT x FROM 'a.csv'";
+    let (_, statement, _) = desk.plan(sql, json!({})).await.expect("a table");
+    let statement = statement.expect("it changes tables");
+    assert_eq!(statement.outputs.len(), 1);
+    assert_eq!(statement.outputs[0].path(), None);
+    let Some(TableChange::Put {
+        definition, kind, ..
+    }) = statement.change
+    else {
+        panic!("it puts no table");
+    };
+    let kept = Definition::Kept {
+        job: JobId::new(1, 2),
+        output: statement.outputs[0].name.clone(),
+        columns: vec![ColumnText {
+            name: "x".into(),
+            r#type: "int64".into(),
+        }],
+    };
+    assert_eq!(Definition::read("t", &definition), Ok(kept));
+    assert_eq!(kind, TableKind::Table);
+    // Its rows are looked for in the store, where this job has not written them.
+    desk.tables.insert("t".into(), definition);
+    let refused = desk.columns("SELECT * FROM t").await;
+    Desk::check(&refused.expect_err("no rows"), ErrorCode::NoInput, &[]);
+}
