@@ -16,6 +16,7 @@ use weft_protocol::{IfTaken, TableKind};
 
 use crate::describe::described;
 use crate::error::planning;
+use crate::insert::insert;
 use crate::statement::{Shape, bare, invalid, parse_one};
 
 /// A statement that is more than a query.
@@ -63,6 +64,15 @@ pub enum Command {
         /// Columns that name folders.
         partition_by: Vec<String>,
     },
+    /// Adds rows to the files of a table.
+    Insert {
+        /// The table's name.
+        name: String,
+        /// Columns of the table that the query's are for, in their order; all where there is no list.
+        columns: Vec<String>,
+        /// The query's text.
+        query: String,
+    },
     /// Lists tables and views.
     ShowTables,
     /// Lists the columns of a query's rows.
@@ -108,13 +118,7 @@ impl Command {
                     Some(query) => Self::Describe { query },
                     None => return Ok(None),
                 },
-                Statement::Insert(_) => {
-                    return Err(invalid(
-                        "INSERT is not offered: files are never changed in place. Write the rows to a folder by \
-                         COPY (SELECT ..) TO 'folder/', and read several folders by one pattern"
-                            .into(),
-                    ));
-                }
+                Statement::Insert(statement) => insert(statement)?,
                 Statement::Drop {
                     object_type,
                     if_exists,
@@ -135,7 +139,7 @@ impl Command {
 }
 
 /// A name without a schema, in the case that statements read it in.
-fn name_of(name: ObjectName) -> Result<String, Problem> {
+pub(crate) fn name_of(name: ObjectName) -> Result<String, Problem> {
     bare(object_name_to_table_reference(name, true).map_err(planning)?)
 }
 
@@ -437,6 +441,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_added_to_a_table() {
+        let insert = |columns: &[&str], query: &str| Command::Insert {
+            name: "t".into(),
+            columns: columns.iter().map(|name| (*name).into()).collect(),
+            query: query.into(),
+        };
+        let sql = "INSERT INTO T VALUES (1, 'x'), (2, NULL)";
+        assert_eq!(command(sql), insert(&[], "VALUES (1, 'x'), (2, NULL)"));
+        let sql = "INSERT INTO t (b, \"A\") SELECT 1, 2 FROM u";
+        assert_eq!(command(sql), insert(&["b", "A"], "SELECT 1, 2 FROM u"));
+    }
+
+    #[test]
     fn columns_are_those_of_a_query() {
         for (sql, query) in [
             ("DESCRIBE Trips", "SELECT * FROM Trips"),
@@ -465,7 +482,12 @@ mod tests {
                 "LOCATION",
             ),
             ("CREATE MATERIALIZED VIEW v AS SELECT 1", "COPY"),
-            ("INSERT INTO t VALUES (1)", "COPY"),
+            ("INSERT OVERWRITE t SELECT 1", "INSERT INTO"),
+            ("INSERT INTO t VALUES (1) RETURNING a", "INSERT INTO"),
+            (
+                "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+                "INSERT INTO",
+            ),
             ("DROP TABLE a, b", "one table"),
             ("DROP TABLE a CASCADE", "one table"),
             ("DROP SCHEMA a", "one table"),

@@ -25,6 +25,7 @@ mod error;
 mod facts;
 mod filters;
 mod functions;
+mod insert;
 mod leaf;
 mod memory;
 mod merge_join;

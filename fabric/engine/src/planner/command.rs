@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! CREATE VIEW, CREATE EXTERNAL TABLE ─▶ checked once ─▶ no stage, a definition
-//! CREATE TABLE .. AS, COPY ─▶ the query's stages, an output that the statement names or the cluster keeps (and a
-//!                             definition)
+//! CREATE TABLE .. AS, COPY, INSERT ─▶ the query's stages, an output (and a definition)
 //! DROP ─▶ no stage, a change        SHOW TABLES, DESCRIBE ─▶ a query over constants
 //! ```
 
@@ -21,6 +20,7 @@ use weft_sandbox::type_name;
 use weft_sql::{Command, Files, Session};
 
 use super::catalog::{Definition, columns, without_calls};
+use super::insert::Inserted;
 use super::sql::{SqlWork, absolute, gave_up};
 use super::tables::FileTable;
 use super::{Planner, patterns};
@@ -109,6 +109,15 @@ fn planned(
         }
         Command::ShowTables => (list_tables(&request.tables)?, None),
         Command::Describe { query } => (query.clone(), None),
+        Command::Insert {
+            name,
+            columns,
+            query,
+        } => {
+            let inserted = Inserted::of(request, &stage.name, name, columns, query)?;
+            let output = output_of(stage, &inserted.output)?;
+            (inserted.query, Some(output))
+        }
         Command::CreateTableAs {
             query, location, ..
         } => {
@@ -329,6 +338,7 @@ impl Planner<'_> {
             Command::ShowTables
             | Command::Describe { .. }
             | Command::Copy { .. }
+            | Command::Insert { .. }
             | Command::CreateTableAs { .. } => planned,
             Command::CreateView { .. } | Command::CreateExternalTable(_) | Command::Drop { .. } => {
                 planned.map_err(|problem| in_stage(stage, problem))
@@ -359,7 +369,7 @@ impl Planner<'_> {
                 self.describes = true;
                 return Ok((Box::pin(self.plan()).await?, None));
             }
-            Command::Copy { .. } => {
+            Command::Copy { .. } | Command::Insert { .. } => {
                 let plan = self.plan_rows().await?;
                 return Ok((plan, Some(self.statement(None))));
             }
@@ -443,6 +453,7 @@ impl Planner<'_> {
             }
             Command::Drop { .. }
             | Command::Copy { .. }
+            | Command::Insert { .. }
             | Command::ShowTables
             | Command::Describe { .. } => Err(Problem::new(
                 ErrorCode::Internal,

@@ -12,6 +12,7 @@ mod explain;
 mod folders;
 mod footers;
 mod inputs;
+mod insert;
 #[cfg(test)]
 mod mutants;
 mod outputs;

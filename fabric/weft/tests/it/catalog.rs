@@ -125,7 +125,8 @@ fn what_is_wrong_changes_nothing() {
             "none.csv",
         ),
         ("CREATE TABLE t (a INT)", "LOCATION"),
-        ("INSERT INTO v VALUES (1)", "COPY"),
+        ("INSERT INTO v VALUES (1)", "is a view"),
+        ("INSERT INTO w VALUES (1)", "no table `w`"),
         ("DROP TABLE v", "is a view"),
         ("DROP VIEW w", "no table or view `w`"),
     ] {
@@ -183,6 +184,59 @@ fn rows_are_written_to_folders_that_statements_name() {
     });
     let ended = job::run(&server, &document);
     assert_eq!(ended["outputs"][0]["rows"], 3, "{ended:#}");
+}
+
+#[test]
+fn rows_are_added_to_the_folder_of_a_table() {
+    let place = Place::new();
+    let here = here(place.path("here"));
+    let server = Server::start(&place.data(), &Setup::default());
+    let sql = "CREATE TABLE fares STORED AS PARQUET LOCATION 'fares/' AS SELECT city, fare FROM 'trips.csv'";
+    done(&server, &here, sql);
+    let added = done(
+        &server,
+        &here,
+        "INSERT INTO fares VALUES ('Oslo', 5), ('Rome', '6')",
+    );
+    assert_eq!(added["outputs"], json!([here.join("fares")]));
+    done(
+        &server,
+        &here,
+        "INSERT INTO fares (fare) SELECT fare * 2 FROM fares WHERE city = 'Paris'",
+    );
+    let rows = "SELECT city, sum(fare) AS total FROM fares GROUP BY city ORDER BY city NULLS FIRST";
+    let rows_now = json!([
+        [null, 14],
+        ["Berlin", 30],
+        ["Oslo", 5],
+        ["Paris", 7],
+        ["Rome", 6]
+    ]);
+    assert_eq!(done(&server, &here, rows)["rows"], rows_now);
+
+    done(&server, &here, "CREATE TABLE kept AS SELECT 1 AS a");
+    let sql = "CREATE EXTERNAL TABLE trips STORED AS CSV LOCATION 'trips.csv'";
+    done(&server, &here, sql);
+    let sql = "CREATE EXTERNAL TABLE foreign STORED AS CSV LOCATION './'";
+    done(&server, &here, sql);
+    for (sql, words) in [
+        ("INSERT INTO fares VALUES ('Oslo')", "columns"),
+        (
+            "INSERT INTO fares (town) VALUES ('Oslo')",
+            "no column `town`",
+        ),
+        ("INSERT INTO fares VALUES ('Oslo', 'x')", "'x'"),
+        (
+            "INSERT INTO fares SELECT city, 1 / (fare - fare) FROM fares",
+            "zero",
+        ),
+        ("INSERT INTO kept VALUES (2)", "CREATE OR REPLACE"),
+        ("INSERT INTO trips VALUES ('Oslo', 5)", "LOCATION"),
+        ("INSERT INTO \"foreign\" VALUES ('Oslo', 5)", "no manifest"),
+    ] {
+        refused(&server, &here, sql, words);
+    }
+    assert_eq!(done(&server, &here, rows)["rows"], rows_now);
 }
 
 #[test]
