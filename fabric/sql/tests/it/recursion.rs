@@ -8,7 +8,7 @@ use weft_core::ErrorCode;
 use weft_sql::{Options, Relation, Relations, Session, View};
 
 use crate::data::{SMALL, block_on, plain_context};
-use crate::runner::{at_all_widths, options, plan, run, run_within, sorted, text};
+use crate::runner::{at_all_widths, merging, options, plan, run, run_within, sorted, text};
 
 const STATEMENTS: [&str; 11] = [
     "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 50) SELECT n FROM r",

@@ -4,7 +4,7 @@ use weft_core::ErrorCode;
 use weft_sql::{Options, Session};
 
 use crate::data::{SMALL, block_on, plain_context};
-use crate::runner::{at_all_widths, options, plan, run, sorted, text};
+use crate::runner::{at_all_widths, merging, options, plan, run, sorted, text};
 
 /// Statements, and what they mean in statements that DataFusion runs by itself.
 const PAIRS: [(&str, &str); 12] = [
