@@ -487,9 +487,7 @@ async fn columns_of_tables_views_and_queries_are_listed_by_a_query() {
     desk.create("CREATE VIEW v AS SELECT x AS \"it's\" FROM 'a.csv'")
         .await
         .expect("a view");
-    let expected = || -> Vec<String> {
-        vec!["name".into(), "type".into(), "nullable".into()]
-    };
+    let expected = || -> Vec<String> { vec!["name".into(), "type".into(), "nullable".into()] };
     for sql in [
         "DESCRIBE v",
         "DESC SELECT * FROM v CROSS JOIN 'b.csv'",
