@@ -29,5 +29,7 @@ pub const ORIGIN_MS: u64 = 24 * 3_600_000;
 pub const MAX_TABLES: usize = 1_000;
 /// Bytes of the names and definitions of a tenant's tables and views: each planning of SQL is sent all of them.
 pub const MAX_TABLES_BYTES: usize = 4 << 20;
+/// Bytes of the rows that the cluster keeps for a tenant's tables.
+pub(crate) const MAX_KEPT_TABLES_BYTES: u64 = 16 << 30;
 /// Nodes that are known.
 pub(crate) const MAX_NODES: usize = 8_192;

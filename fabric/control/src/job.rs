@@ -141,6 +141,9 @@ pub struct EndedJob {
     pub tags: BTreeMap<String, String>,
     /// Key of the archive object.
     pub archive: String,
+    /// It changed the tenant's tables: outputs that the cluster keeps are the rows of one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_of_table: bool,
 }
 
 impl Job {

@@ -51,6 +51,6 @@ pub use node::{NodeRecord, Nodes};
 pub use origins::{Origin, Origins};
 pub use running::{Running, SlowestTask, Span, StageState, edge_sums};
 pub use state::State;
-pub use tables::{TableRecord, Tables};
+pub use tables::{KeptRows, TableRecord, Tables};
 pub use tenant::Tenant;
 pub use usage::{Cost, USAGE_MINUTES_MAX, UsageSums};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work, nearest};
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, JobId, Problem};
 use weft_protocol::{IfTaken, MAX_DEFINITION_BYTES, MAX_TABLE_NAME_BYTES, TableChange, TableKind};
 
-use crate::bounds::{MAX_TABLES, MAX_TABLES_BYTES};
+use crate::bounds::{MAX_KEPT_TABLES_BYTES, MAX_TABLES, MAX_TABLES_BYTES};
 
 /// One table or view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,18 @@ pub struct TableRecord {
     pub definition: String,
     /// When it was put there, in Unix milliseconds.
     pub changed_ms: u64,
+    /// The table's rows, if the cluster keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptRows>,
+}
+
+/// Rows that the cluster keeps for a table, for as long as the table is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRows {
+    /// The job whose kept outputs they are.
+    pub job: JobId,
+    /// Bytes of their files.
+    pub bytes: u64,
 }
 
 /// The tables and views of one tenant, by name.
@@ -35,6 +47,15 @@ impl Tables {
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &TableRecord)> {
         self.by_name.iter()
+    }
+
+    /// Jobs whose kept outputs are the rows of tables.
+    pub fn kept_jobs(&self) -> impl Iterator<Item = &JobId> {
+        let kept = self
+            .by_name
+            .values()
+            .filter_map(|table| table.kept.as_ref());
+        kept.map(|kept| &kept.job)
     }
 
     /// Returns the definitions that planning a job needs: those of all if the job has SQL stages, otherwise none.
@@ -75,8 +96,15 @@ impl Tables {
         }
     }
 
-    /// Makes a change, or none at all. Errors: those of [`check`](Self::check).
-    pub(crate) fn apply(&mut self, change: &TableChange, at_ms: u64) -> Result<(), Problem> {
+    /// Makes a change, or none at all. `kept`: rows of the table that is put there, if the cluster keeps them.
+    ///
+    /// Errors: those of [`check`](Self::check), and `too_large` if the tenant's tables would have too many rows kept.
+    pub(crate) fn apply(
+        &mut self,
+        change: &TableChange,
+        kept: Option<KeptRows>,
+        at_ms: u64,
+    ) -> Result<(), Problem> {
         self.check(change)?;
         match change {
             TableChange::Put {
@@ -88,10 +116,14 @@ impl Tables {
                 if *if_taken == IfTaken::Keep && self.by_name.contains_key(name) {
                     return Ok(());
                 }
+                if let Some(kept) = &kept {
+                    self.check_kept(name, kept)?;
+                }
                 let record = TableRecord {
                     kind: *kind,
                     definition: definition.clone(),
                     changed_ms: at_ms,
+                    kept,
                 };
                 self.by_name.insert(name.clone(), record);
             }
@@ -141,6 +173,19 @@ impl Tables {
             )));
         }
         Ok(())
+    }
+
+    fn check_kept(&self, name: &str, kept: &KeptRows) -> Result<(), Problem> {
+        let others = self.by_name.iter().filter(|(other, _)| *other != name);
+        let others = others.filter_map(|(_, record)| record.kept.as_ref());
+        let bytes = others.fold(kept.bytes, |sum, kept| sum.saturating_add(kept.bytes));
+        match bytes > MAX_KEPT_TABLES_BYTES {
+            true => Err(too_large(format!(
+                "with `{name}` the cluster would keep {bytes} bytes of tables for the tenant; {MAX_KEPT_TABLES_BYTES} \
+                 are allowed: drop some, or give the table a LOCATION"
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// The error for a name that is not there.

@@ -16,7 +16,7 @@ use crate::event::JobEvent;
 use crate::job::{EndedJob, Job, JobState, Outcome, Planning};
 use crate::job_keys::JobKeys;
 use crate::state::{Applied, refuse};
-use crate::tables::Tables;
+use crate::tables::{KeptRows, Tables};
 use crate::usage::UsageSums;
 
 /// All that one tenant has.
@@ -65,8 +65,19 @@ fn succeed(
 ) -> Vec<Effect> {
     let is_awaited = matches!(job.state, JobState::Publishing(_));
     let change = job.change.as_ref().filter(|_| is_awaited);
-    let refused = change.and_then(|change| tables.apply(change, at_ms).err());
+    let kept = kept_rows(job, &outputs);
+    let refused = change.and_then(|change| tables.apply(change, kept, at_ms).err());
     job.published(outputs, refused, at_ms)
+}
+
+/// The rows of a job's outputs that the cluster keeps. A job that changes tables has none but those of its table.
+fn kept_rows(job: &Job, outputs: &[PublishedOutput]) -> Option<KeptRows> {
+    let mut kept = outputs.iter().filter(|output| output.uri.is_none());
+    let first = kept.next()?.bytes;
+    Some(KeptRows {
+        job: job.id.clone(),
+        bytes: kept.fold(first, |sum, output| sum.saturating_add(output.bytes)),
+    })
 }
 
 /// The kinds of function that each place in a stage takes, next to the reference that stands there.
@@ -187,7 +198,7 @@ impl Tenant {
     }
 
     fn change_tables(&mut self, change: &TableChange, at_ms: u64) -> Applied {
-        match self.tables.apply(change, at_ms) {
+        match self.tables.apply(change, None, at_ms) {
             Ok(()) => (Answer::Done, Vec::new()),
             Err(problem) => refuse(problem),
         }
@@ -475,6 +486,7 @@ impl Tenant {
             tasks_done,
             tags: job.spec.tags,
             archive,
+            is_of_table: job.change.is_some(),
         };
         self.ended.insert(id.clone(), line);
         while self.ended.len() > MAX_ENDED_JOBS {

@@ -37,7 +37,7 @@ pub(crate) struct Kept {
     jobs: BTreeSet<String>,
     /// Jobs that have.
     archives: BTreeSet<String>,
-    /// Those of them whose outputs the cluster still keeps.
+    /// Those of them whose outputs the cluster still keeps, and jobs whose outputs are the rows of tables.
     outputs: BTreeSet<String>,
     call_outputs: BTreeSet<String>,
 }
@@ -57,8 +57,12 @@ impl Kept {
             kept.jobs.extend(tenant.jobs.keys().map(ids));
             kept.archives.extend(tenant.ended.keys().map(ids));
             let ended = tenant.ended.values();
-            let still_kept = ended.filter(|job| !kept_outputs.have_expired(job.ended_ms, at_ms));
+            let still_kept = ended.filter(|job| {
+                // The rows of a table are kept as long as the table is there, and no longer.
+                !job.is_of_table && !kept_outputs.have_expired(job.ended_ms, at_ms)
+            });
             kept.outputs.extend(still_kept.map(|job| ids(&job.id)));
+            kept.outputs.extend(tenant.tables.kept_jobs().map(ids));
             let outputs = tenant.calls.outputs(at_ms);
             let names = outputs.filter_map(|key| key.strip_prefix(CALL_OUTPUTS)?.strip_prefix('/'));
             kept.call_outputs.extend(names.map(str::to_owned));

@@ -5,7 +5,7 @@ use weft_core::{AttemptId, Digest, Incarnation, JobId, TaskId};
 /// Partition hash, plan encoding, segment format, and the DataFusion whose plans SQL stages hold: executors of
 /// one job must agree on all four.
 pub const FINGERPRINT: &str =
-    "canonical-row59-xxh3 · plan-json-4 · ipc59-lz4-xxh3-1 · datafusion-55.2.0";
+    "canonical-row59-xxh3 · plan-json-5 · ipc59-lz4-xxh3-1 · datafusion-55.2.0";
 
 /// Fingerprints of earlier releases whose plans mean the same today: jobs that were planned before an upgrade go on.
 ///

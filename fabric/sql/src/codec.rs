@@ -1,7 +1,7 @@
 //! Plans as bytes: DataFusion's own encoding, with a leaf of ours, and what a task needs beside the plan.
 //!
-//! A leaf is encoded without its rows, and a function of a component as its position. In a task the codec holds the
-//! task's sources and asks them.
+//! A leaf is encoded without its rows, a recursion without its counter, and a function of a component as its position.
+//! In a task the codec holds the task's sources and asks them.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -30,6 +30,7 @@ use crate::facts::Facts;
 use crate::functions::ComponentFunction;
 use crate::leaf::Leaf;
 use crate::order::SortKeys;
+use crate::recursion::{self, RecursionNode};
 use crate::stop::stoppable;
 use crate::task::Sources;
 use crate::windows::{Lost, lost, restored};
@@ -62,6 +63,15 @@ struct SortKey {
     descending: bool,
     #[prost(bool, tag = "3")]
     nulls_first: bool,
+}
+
+/// A node that DataFusion's encoding does not know.
+#[derive(Clone, PartialEq, Message)]
+struct OwnNode {
+    #[prost(message, optional, tag = "1")]
+    leaf: Option<LeafNode>,
+    #[prost(message, optional, tag = "2")]
+    recursion: Option<RecursionNode>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -243,7 +253,7 @@ fn shown(plan: &Plan) -> String {
     displayable(plan.as_ref()).indent(true).to_string()
 }
 
-fn schema_of(schema: Option<&protobuf::Schema>) -> Result<SchemaRef> {
+pub(crate) fn schema_of(schema: Option<&protobuf::Schema>) -> Result<SchemaRef> {
     match schema {
         Some(schema) => Ok(Arc::new(Schema::try_from(schema)?)),
         None => internal_err!("an encoded plan lacks a schema"),
@@ -262,7 +272,7 @@ fn merged_in_order(plan: Plan) -> Result<Plan> {
     Ok(ordered.data)
 }
 
-/// Encodes leaves and functions of components, and decodes them with the sources of a task.
+/// Encodes leaves, recursions and functions of components, and decodes them with the sources of a task.
 #[derive(Debug, Default)]
 struct Codec {
     sources: Option<Arc<dyn Sources>>,
@@ -274,12 +284,18 @@ impl PhysicalExtensionCodec for Codec {
     fn try_decode(
         &self,
         buf: &[u8],
-        _inputs: &[Plan],
+        inputs: &[Plan],
         context: &TaskContext,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Plan> {
-        let node = LeafNode::decode(buf)
-            .map_err(|error| internal_datafusion_err!("a leaf cannot be decoded: {error}"))?;
+        let node = OwnNode::decode(buf)
+            .map_err(|error| internal_datafusion_err!("a node cannot be decoded: {error}"))?;
+        if let Some(recursion) = &node.recursion {
+            return recursion::decoded(recursion, inputs);
+        }
+        let Some(node) = node.leaf else {
+            return internal_err!("a node is neither a leaf nor a recursion");
+        };
         let schema = schema_of(node.schema.as_ref())?;
         let facts = node.facts.unwrap_or_default();
         let within = PhysicalPlanDecodeContext::new(context, self);
@@ -293,6 +309,14 @@ impl PhysicalExtensionCodec for Codec {
         buf: &mut Vec<u8>,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
+        if let Some(recursion) = recursion::encoded(&node)? {
+            let encoded = OwnNode {
+                leaf: None,
+                recursion: Some(recursion),
+            };
+            buf.extend(encoded.encode_to_vec());
+            return Ok(());
+        }
         let leaf = node.downcast_ref::<Leaf>();
         let Some((leaf, number)) = leaf.and_then(|leaf| Some((leaf, leaf.number()?))) else {
             return internal_err!("{} cannot be encoded", node.name());
@@ -302,6 +326,10 @@ impl PhysicalExtensionCodec for Codec {
             schema: Some(protobuf::Schema::try_from(&*leaf.schema())?),
             facts: Some(leaf.facts().clone()),
             keys: encoded_order(leaf.keys(), self, converter)?,
+        };
+        let encoded = OwnNode {
+            leaf: Some(encoded),
+            recursion: None,
         };
         buf.extend(encoded.encode_to_vec());
         Ok(())

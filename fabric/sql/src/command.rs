@@ -1,5 +1,5 @@
-//! Statements that are more than queries: those that change tables, COPY, and SHOW TABLES. They are only parsed here;
-//! whoever plans them knows what the names stand for.
+//! Statements that are more than queries: those that change tables, COPY, SHOW TABLES and DESCRIBE. They are only
+//! parsed here; whoever plans them knows what the names stand for.
 
 use arrow::datatypes::DataType;
 use datafusion::execution::SessionState;
@@ -14,7 +14,9 @@ use datafusion::sql::sqlparser::ast::{
 use weft_core::Problem;
 use weft_protocol::{IfTaken, TableKind};
 
+use crate::describe::described;
 use crate::error::planning;
+use crate::insert::insert;
 use crate::statement::{Shape, bare, invalid, parse_one};
 
 /// A statement that is more than a query.
@@ -31,12 +33,12 @@ pub enum Command {
     },
     /// Names files.
     CreateExternalTable(Files),
-    /// Writes rows to Parquet files and names them.
+    /// Writes rows to files and names them.
     CreateTableAs {
         /// The name.
         name: String,
-        /// The folder of the files.
-        location: String,
+        /// The folder of Parquet files. Without it the cluster keeps the rows.
+        location: Option<String>,
         /// The query's text.
         query: String,
         /// Treatment of a name that is taken.
@@ -62,8 +64,22 @@ pub enum Command {
         /// Columns that name folders.
         partition_by: Vec<String>,
     },
+    /// Adds rows to the files of a table.
+    Insert {
+        /// The table's name.
+        name: String,
+        /// Columns of the table that the query's are for, in their order; all where there is no list.
+        columns: Vec<String>,
+        /// The query's text.
+        query: String,
+    },
     /// Lists tables and views.
     ShowTables,
+    /// Lists the columns of a query's rows.
+    Describe {
+        /// The query's text.
+        query: String,
+    },
 }
 
 /// Files as CREATE EXTERNAL TABLE names them.
@@ -96,13 +112,13 @@ impl Command {
                 Statement::CreateView(view) => create_view(view)?,
                 Statement::CreateTable(create) => create_table_as(create)?,
                 Statement::ShowTables { .. } => Self::ShowTables,
-                Statement::Insert(_) => {
-                    return Err(invalid(
-                        "INSERT is not offered: files are never changed in place. Write the rows to a folder by \
-                         COPY (SELECT ..) TO 'folder/', and read several folders by one pattern"
-                            .into(),
-                    ));
-                }
+                statement @ (Statement::ExplainTable { .. }
+                | Statement::Explain { .. }
+                | Statement::ShowColumns { .. }) => match described(statement)? {
+                    Some(query) => Self::Describe { query },
+                    None => return Ok(None),
+                },
+                Statement::Insert(statement) => insert(statement)?,
                 Statement::Drop {
                     object_type,
                     if_exists,
@@ -123,12 +139,12 @@ impl Command {
 }
 
 /// A name without a schema, in the case that statements read it in.
-fn name_of(name: ObjectName) -> Result<String, Problem> {
+pub(crate) fn name_of(name: ObjectName) -> Result<String, Problem> {
     bare(object_name_to_table_reference(name, true).map_err(planning)?)
 }
 
 /// The text of a query within the bounds of statements: whoever writes it walks its tree.
-fn text_of(query: &Query) -> Result<String, Problem> {
+pub(crate) fn text_of(query: &Query) -> Result<String, Problem> {
     Shape::of(query)?;
     Ok(query.to_string())
 }
@@ -179,11 +195,11 @@ fn create_view(view: CreateView) -> Result<Command, Problem> {
     })
 }
 
-/// `CREATE TABLE t STORED AS PARQUET LOCATION 'folder/' AS query`, and nothing more.
+/// `CREATE TABLE t AS query` and `CREATE TABLE t STORED AS PARQUET LOCATION 'folder/' AS query`, and nothing more.
 fn create_table_as(create: CreateTable) -> Result<Command, Problem> {
-    let advice = "a table is made by CREATE TABLE name STORED AS PARQUET LOCATION 'folder/' AS query, which writes the \
-                  rows to the folder, or by CREATE EXTERNAL TABLE name STORED AS format LOCATION 'files', which names \
-                  files that are there";
+    let advice = "a table is made by CREATE TABLE name AS query, whose rows the cluster keeps, by CREATE TABLE name \
+                  STORED AS PARQUET LOCATION 'folder/' AS query, which writes the rows to the folder, or by CREATE \
+                  EXTERNAL TABLE name STORED AS format LOCATION 'files', which names files that are there";
     let plain = CreateTableBuilder::new(create.name.clone())
         .or_replace(create.or_replace)
         .if_not_exists(create.if_not_exists)
@@ -203,7 +219,14 @@ fn create_table_as(create: CreateTable) -> Result<Command, Problem> {
                     format: FileFormat::PARQUET,
                 }),
             location: Some(location),
-        }) => location.clone(),
+        }) => Some(location.clone()),
+        None
+        | Some(HiveFormat {
+            row_format: None,
+            serde_properties: None,
+            storage: None,
+            location: None,
+        }) => None,
         _ => return Err(invalid(advice.into())),
     };
     Ok(Command::CreateTableAs {
@@ -371,13 +394,20 @@ mod tests {
     fn rows_go_to_a_folder_that_is_named() {
         let made = Command::CreateTableAs {
             name: "t".into(),
-            location: "out/t/".into(),
+            location: Some("out/t/".into()),
             query: "SELECT 1 AS a".into(),
             if_taken: IfTaken::Keep,
         };
         let sql =
             "CREATE TABLE IF NOT EXISTS t STORED AS PARQUET LOCATION 'out/t/' AS SELECT 1 AS a";
         assert_eq!(command(sql), made);
+        let kept = Command::CreateTableAs {
+            name: "t".into(),
+            location: None,
+            query: "SELECT 1 AS a".into(),
+            if_taken: IfTaken::Refuse,
+        };
+        assert_eq!(command("CREATE TABLE T AS SELECT 1 AS a"), kept);
         let copied = Command::Copy {
             query: "SELECT 1 AS a".into(),
             location: "out/t/".into(),
@@ -411,16 +441,53 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_added_to_a_table() {
+        let insert = |columns: &[&str], query: &str| Command::Insert {
+            name: "t".into(),
+            columns: columns.iter().map(|name| (*name).into()).collect(),
+            query: query.into(),
+        };
+        let sql = "INSERT INTO T VALUES (1, 'x'), (2, NULL)";
+        assert_eq!(command(sql), insert(&[], "VALUES (1, 'x'), (2, NULL)"));
+        let sql = "INSERT INTO t (b, \"A\") SELECT 1, 2 FROM u";
+        assert_eq!(command(sql), insert(&["b", "A"], "SELECT 1, 2 FROM u"));
+    }
+
+    #[test]
+    fn columns_are_those_of_a_query() {
+        for (sql, query) in [
+            ("DESCRIBE Trips", "SELECT * FROM Trips"),
+            ("DESC \"Trips\";", "SELECT * FROM \"Trips\""),
+            ("describe 'data/*.csv'", "SELECT * FROM 'data/*.csv'"),
+            ("DESCRIBE SELECT 1 AS a", "SELECT 1 AS a"),
+            ("SHOW COLUMNS FROM trips", "SELECT * FROM trips"),
+            ("SHOW COLUMNS IN trips", "SELECT * FROM trips"),
+        ] {
+            let query = query.into();
+            assert_eq!(command(sql), Command::Describe { query }, "{sql}");
+        }
+    }
+
+    #[test]
     fn what_is_not_offered_is_refused_with_advice() {
         for (sql, words) in [
-            ("CREATE TABLE t AS SELECT 1", "LOCATION"),
+            ("DESCRIBE EXTENDED t", "without other words"),
+            ("DESCRIBE DROP TABLE t", "without other words"),
+            ("SHOW FULL COLUMNS FROM t", "without other words"),
+            ("SHOW COLUMNS FROM t LIKE 'a%'", "without other words"),
+            ("CREATE TABLE t STORED AS PARQUET AS SELECT 1", "LOCATION"),
             ("CREATE TABLE t (a INT)", "LOCATION"),
             (
                 "CREATE TEMPORARY TABLE t LOCATION 'x/' AS SELECT 1",
                 "LOCATION",
             ),
             ("CREATE MATERIALIZED VIEW v AS SELECT 1", "COPY"),
-            ("INSERT INTO t VALUES (1)", "COPY"),
+            ("INSERT OVERWRITE t SELECT 1", "INSERT INTO"),
+            ("INSERT INTO t VALUES (1) RETURNING a", "INSERT INTO"),
+            (
+                "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+                "INSERT INTO",
+            ),
             ("DROP TABLE a, b", "one table"),
             ("DROP TABLE a CASCADE", "one table"),
             ("DROP SCHEMA a", "one table"),

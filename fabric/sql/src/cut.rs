@@ -20,6 +20,7 @@ use crate::Plan;
 use crate::leaf::{Leaf, Read};
 use crate::one::OnePartition;
 use crate::order::{SortKeys, fit};
+use crate::recursion::check_exchange;
 use crate::sealed::Sealed;
 
 /// Tasks that share the last merge of a statement: each reads from all tasks that sort.
@@ -137,6 +138,9 @@ fn push(stages: &mut Vec<Stage>, plan: Plan, target: Target) -> usize {
 }
 
 fn below(plan: &Plan, stages: &mut Vec<Stage>) -> Result<Plan> {
+    if is_exchange(plan) {
+        check_exchange(plan)?;
+    }
     let mut children = Vec::new();
     for child in plan.children() {
         children.push(below(child, stages)?);
@@ -169,6 +173,12 @@ fn below(plan: &Plan, stages: &mut Vec<Stage>) -> Result<Plan> {
         children[0] = Leaf::stage(stage, Read::All, properties);
     }
     with_children(plan, children)
+}
+
+fn is_exchange(plan: &Plan) -> bool {
+    plan.is::<RepartitionExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<SortPreservingMergeExec>()
 }
 
 fn hash_exchange(

@@ -55,6 +55,12 @@ impl From<Vec<Table>> for Relations {
 }
 
 impl Relations {
+    /// Whether a statement, or a view that it reads, has a recursion.
+    pub(crate) fn recurse(&self, statement: &Statement) -> bool {
+        let mut views = self.views.iter();
+        statement.is_recursive() || views.any(|view| view.statement.is_recursive())
+    }
+
     /// Checks that all names are known, and that the statement is within its bounds with its views.
     pub(crate) fn check(&self, statement: &Statement) -> Result<(), Problem> {
         let mut sizes = Vec::new();

@@ -9,8 +9,8 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider, SchemaProvider, TableProvider,
 };
+use datafusion::common::plan_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{not_impl_err, plan_err};
 use datafusion::datasource::ViewTable;
 use datafusion::error::Result;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
@@ -29,10 +29,12 @@ use crate::error::{planning, problem};
 use crate::expressions::Expressions;
 use crate::functions::{Binder, Binding, ComponentFunction, Function};
 use crate::normalise::NormaliseJoins;
+use crate::recursion::StepsInOne;
 use crate::relations::{Reads, Relation, Relations};
 use crate::single_value::{check_single_values, single_value};
 use crate::stage::SqlStage;
 use crate::statement::Statement;
+use crate::subqueries::subqueries_moved;
 use crate::table::{Provider, Table};
 use crate::task::{Sources, TaskMemory, TaskRows};
 use crate::windows::FiltersAsCases;
@@ -79,6 +81,7 @@ impl Session {
             .expect("DataFusion decides distribution by a rule of this name");
         rules.insert(distribution, Arc::new(BoundBuilds));
         rules.insert(distribution, Arc::new(NormaliseJoins));
+        rules.insert(distribution, Arc::new(StepsInOne));
         let mut builder = SessionStateBuilder::new()
             .with_config(settings())
             .with_default_features()
@@ -131,7 +134,8 @@ impl Session {
         Command::parse(&self.state, sql).await
     }
 
-    /// Plans a statement over tables and views and cuts it into stages; each stands after those that it reads.
+    /// Plans a statement over tables and views and cuts it into stages; each stands after those that it reads. One
+    /// with a recursion has a single task, whatever the options say.
     ///
     /// Needs a stack of a few MiB. Errors: `InvalidJob` if the statement is wrong or not supported, `TooLarge` if a
     /// stage nests too deeply, `QueryError` if a constant cannot be computed, and those of the binder.
@@ -143,7 +147,12 @@ impl Session {
     ) -> Result<Vec<SqlStage>, Problem> {
         let relations = relations.into();
         relations.check(&statement)?;
-        let state = self.state_of(relations, options).await?;
+        let mut options = *options;
+        if relations.recurse(&statement) {
+            // The steps of a recursion exchange no rows.
+            options.tasks = 1;
+        }
+        let state = self.state_of(relations, &options).await?;
         let plan = physical(&state, statement.into_parsed()).await;
         let of_function = || self.binding.as_ref().and_then(|binding| binding.problem());
         let plan = plan.map_err(|error| of_function().unwrap_or_else(|| planning(error)))?;
@@ -305,7 +314,7 @@ async fn physical(state: &SessionState, statement: parser::Statement) -> Result<
     let plan = state.statement_to_plan(statement).await?;
     check_query(&plan)?;
     // Views are part of the plan by now.
-    let plan = check_single_values(plan)?;
+    let plan = subqueries_moved(check_single_values(plan)?)?;
     state.create_physical_plan(&plan).await
 }
 
@@ -317,11 +326,6 @@ fn check_query(plan: &LogicalPlan) -> Result<()> {
         .with_allow_statements(false)
         .verify_plan(plan)?;
     plan.apply_with_subqueries(|node| match node {
-        LogicalPlan::RecursiveQuery(_) => {
-            not_impl_err!(
-                "WITH RECURSIVE is not supported; write the steps out, or use a map stage"
-            )
-        }
         LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) => {
             plan_err!("only queries are run: SELECT, VALUES, or WITH and one of them")
         }

@@ -40,7 +40,8 @@ pub(crate) fn check_single_values(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(checked.data)
 }
 
-fn holds_scalar_subquery(node: &LogicalPlan) -> Result<bool> {
+/// Whether an expression of a node holds a scalar subquery.
+pub(crate) fn holds_scalar_subquery(node: &LogicalPlan) -> Result<bool> {
     let mut holds = false;
     node.apply_expressions(|expression| {
         holds |= expression.contains_scalar_subquery();

@@ -7,7 +7,9 @@ use datafusion::common::TableReference;
 use datafusion::sql::parser::{self, DFParserBuilder};
 use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast::{self, Expr, Select, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    self, Cte, Expr, ObjectName, Select, TableFactor, Visit, Visitor, With, visit_relations,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
@@ -34,6 +36,7 @@ pub struct Statement {
     /// How often a name is read, at most: CTEs of the same name are counted as well.
     n_reads: BTreeMap<String, usize>,
     size: Size,
+    is_recursive: bool,
 }
 
 impl Statement {
@@ -51,6 +54,7 @@ impl Statement {
             n_levels: shape.deepest,
             n_relations: shape.n_relations,
         };
+        let is_recursive = shape.is_recursive;
         let n_reads = shape.read.into_iter();
         let n_reads = n_reads.map(|(name, n)| (name.table().to_owned(), n));
         let functions = take_calls(&mut parsed);
@@ -60,6 +64,7 @@ impl Statement {
             functions,
             n_reads: n_reads.collect(),
             size,
+            is_recursive,
         })
     }
 
@@ -71,6 +76,11 @@ impl Statement {
     /// Size of the statement as it is written, views not counted.
     pub(crate) fn size(&self) -> Size {
         self.size
+    }
+
+    /// Whether a query of the statement reads its own rows.
+    pub(crate) fn is_recursive(&self) -> bool {
+        self.is_recursive
     }
 
     /// How often the statement reads a table, at most.
@@ -236,6 +246,22 @@ fn unknown_table(name: &str, known: &[&str]) -> Problem {
     ))
 }
 
+/// Whether a query that WITH defines reads itself.
+fn is_recursive(with: &With) -> bool {
+    let name_of = |name: ObjectName| object_name_to_table_reference(name, true).ok();
+    let reads_itself = |cte: &Cte| {
+        let own = name_of(ObjectName::from(vec![cte.alias.name.clone()]));
+        let read = visit_relations(cte.query.as_ref(), |name| {
+            match name_of(name.clone()) == own {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        read.is_break()
+    };
+    with.recursive && with.cte_tables.iter().any(reads_itself)
+}
+
 /// Sizes of a query, and the names in FROM that are read, and how often, and those that are called.
 #[derive(Default)]
 pub(crate) struct Shape {
@@ -244,6 +270,8 @@ pub(crate) struct Shape {
     n_relations: usize,
     called: BTreeSet<TableReference>,
     read: BTreeMap<TableReference, usize>,
+    /// Holds a WITH RECURSIVE that is recursive.
+    is_recursive: bool,
 }
 
 impl Shape {
@@ -269,6 +297,11 @@ impl Shape {
 
 impl Visitor for Shape {
     type Break = Box<Problem>;
+
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Self::Break> {
+        self.is_recursive |= query.with.as_ref().is_some_and(is_recursive);
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_expr(&mut self, _expression: &Expr) -> ControlFlow<Self::Break> {
         self.levels += 1;

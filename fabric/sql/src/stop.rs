@@ -11,6 +11,7 @@ use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec,
 };
 use datafusion::physical_plan::memory::LazyMemoryExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
@@ -52,6 +53,7 @@ fn goes_on(plan: &Plan) -> bool {
         || plan.is::<SortMergeJoinExec>()
         || plan.is::<UnnestExec>()
         || plan.is::<LazyMemoryExec>()
+        || plan.is::<RecursiveQueryExec>()
 }
 
 impl DisplayAs for Stop {

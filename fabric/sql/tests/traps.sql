@@ -58,7 +58,7 @@ order of no rows: >SELECT id, v FROM e ORDER BY v, id
 top: >SELECT id, v FROM t ORDER BY v DESC LIMIT 5 OFFSET 2
 order by constant: >SELECT k, id FROM t WHERE k = 2 ORDER BY k, id
 union sorted: SELECT * FROM (SELECT id FROM t ORDER BY v LIMIT 3) UNION ALL SELECT * FROM (SELECT id FROM u ORDER BY v LIMIT 3)
-recursive: !WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r
+recursive: WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r
 union, other names: SELECT a, sum(b) FROM (SELECT k AS a, v AS b FROM t WHERE id > 3 UNION ALL SELECT id, k FROM u) WHERE b > 2 GROUP BY a HAVING sum(b) > 9 ORDER BY a
 union, joined: SELECT x.a, y.id FROM (SELECT k AS a, s AS b FROM t UNION ALL SELECT v, concat(s, 'q') FROM u) x JOIN t y ON x.a = y.k AND x.b < y.s
 count: SELECT count(*) FROM t
@@ -107,3 +107,5 @@ window, filter of an array: !SELECT id, array_agg(v) FILTER (WHERE k > 2) OVER (
 windows under a join: SELECT a.id, a.r, a.l, a.c, u.v FROM (SELECT id, k, row_number() OVER (ORDER BY id DESC) AS r, lag(v) OVER (ORDER BY id) AS l, sum(v) FILTER (WHERE v > 20) OVER (ORDER BY id) AS c FROM t) a JOIN u ON a.k = u.k
 windows on both sides: SELECT a.id, a.l, b.f AS other FROM (SELECT id, lag(k) IGNORE NULLS OVER (ORDER BY id) AS l FROM t) a JOIN (SELECT id, row_number() OVER (ORDER BY id DESC) AS r, lead(v) OVER (ORDER BY id) AS f FROM u) b ON a.id = b.id
 windows over windows: SELECT id, lag(l) IGNORE NULLS OVER (ORDER BY id) AS m FROM (SELECT id, row_number() OVER (ORDER BY id DESC) AS r, lag(k) OVER (ORDER BY id) AS l FROM t) WHERE r > 5
+checksums: SELECT id, md5(s) AS m, encode(sha256(s), 'hex') AS h, digest(s, 'blake3') AS d, sha512(s) AS l FROM t WHERE md5(s) <> 'x'
+checksums, grouped: SELECT md5(s) AS m, count(*) AS n, max(encode(digest(s, 'blake2b'), 'hex')) AS d FROM t GROUP BY md5(s)

@@ -125,7 +125,9 @@ async fn command(
         return explain::of_job(client, &job.id, output).await;
     }
     output.note(&run::outcome(&job));
-    let outputs: Vec<&str> = job.outputs.iter().map(|one| one.uri.as_str()).collect();
+    let outputs = job.outputs.iter().map(|one| one.uri.as_str());
+    // Rows that the cluster keeps have no folder to name.
+    let outputs: Vec<&str> = outputs.filter(|uri| !uri.is_empty()).collect();
     output.document(&json!({ "job": job.id, "outputs": outputs }).to_string())
 }
 

@@ -22,6 +22,7 @@ struct Line {
 #[serde(default)]
 struct Definition {
     files: Option<Body>,
+    kept: Option<Body>,
     view: Option<Body>,
 }
 
@@ -88,7 +89,7 @@ fn list(lines: &[Line]) -> String {
 fn shown(line: &Line) -> String {
     let mut lines = vec![format!("{} {}", line.kind, line.name)];
     lines.push(format!("changed {}", line.changed_at));
-    let Definition { files, view } = &line.definition;
+    let Definition { files, kept, view } = &line.definition;
     if let Some(files) = files {
         let format = match &files.input.format {
             Value::Object(format) => format.keys().next().cloned().unwrap_or_default(),
@@ -97,6 +98,9 @@ fn shown(line: &Line) -> String {
         let uris = files.input.uris.iter();
         lines.extend(uris.map(|uri| format!("{format} {uri}")));
     }
+    if kept.is_some() {
+        lines.push("rows are kept by the cluster".to_owned());
+    }
     if let Some(view) = view {
         lines.push(view.sql.clone());
         if !view.folder.is_empty() {
@@ -104,7 +108,12 @@ fn shown(line: &Line) -> String {
         }
     }
     let mut table = Table::new(&[("column", Side::Left), ("type", Side::Left)]);
-    for column in files.iter().chain(view).flat_map(|body| &body.columns) {
+    for column in files
+        .iter()
+        .chain(kept)
+        .chain(view)
+        .flat_map(|body| &body.columns)
+    {
         table.row([column.name.clone(), column.data_type.clone()]);
     }
     lines.push(String::new());

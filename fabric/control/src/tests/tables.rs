@@ -7,7 +7,7 @@ use weft_protocol::{
 };
 
 use super::support::{Machine, commit, envelope, failure, job_id, origin, plan, spec};
-use crate::bounds::{MAX_TABLES, MAX_TABLES_BYTES};
+use crate::bounds::{MAX_KEPT_TABLES_BYTES, MAX_TABLES, MAX_TABLES_BYTES};
 use crate::{Answer, Command, Effect, JobState, Outcome, State};
 
 fn put(name: &str, kind: TableKind, definition: &str, if_taken: IfTaken) -> TableChange {
@@ -356,4 +356,51 @@ fn plans_of_sql_are_sent_all_definitions() {
         [("daily".to_owned(), "{}".to_owned())]
     );
     assert!(tables.definitions(&spec()).is_empty());
+}
+
+/// Runs a job whose statement makes a table of so many bytes, which the cluster keeps.
+fn keep(machine: &mut Machine, number: u64, name: &str, bytes: u64) -> JobId {
+    let one_task = plan(&[(1, None)]);
+    let epoch = machine.lease();
+    let made = put(name, TableKind::Table, "{}", IfTaken::Replace);
+    let job = planned(machine, number, one_task.clone(), made);
+    machine.commit(&job, commit(&one_task, 0, 0, epoch));
+    let output = PublishedOutput {
+        name: "table".into(),
+        uri: None,
+        files: 1,
+        rows: 1,
+        bytes,
+    };
+    machine.effects(Command::JobPublished {
+        job: job.clone(),
+        lease: None,
+        outputs: vec![output],
+    });
+    job
+}
+
+#[test]
+fn rows_of_a_table_are_kept_as_long_as_it_is_there_and_within_a_bound() {
+    let mut machine = Machine::new();
+    let kept = |machine: &Machine| -> Vec<JobId> {
+        let jobs = machine.tenant().tables.kept_jobs();
+        jobs.cloned().collect()
+    };
+    let first = keep(&mut machine, 1, "t", MAX_KEPT_TABLES_BYTES);
+    assert_eq!(kept(&machine), [first.clone()]);
+    let refused = keep(&mut machine, 2, "u", 1);
+    let (ended, problem) = outcome(&machine, &refused);
+    let problem = problem.expect("it says why");
+    assert_eq!(
+        (ended, problem.code),
+        (Outcome::Failed, ErrorCode::TooLarge)
+    );
+    assert!(problem.detail.contains("LOCATION"), "{problem}");
+    assert_eq!(kept(&machine), [first]);
+    // What it replaces does not count.
+    let second = keep(&mut machine, 3, "t", 10);
+    assert_eq!(kept(&machine), [second]);
+    change(&mut machine, drop_of("t", None, false));
+    assert_eq!(kept(&machine), [] as [JobId; 0]);
 }

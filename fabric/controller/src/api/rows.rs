@@ -177,6 +177,10 @@ fn wanted(
         let detail = format!("the job `{id}` has {status}: it has no rows");
         return Err(missing(detail).into());
     }
+    if output.path().is_none() && job.change.is_some() {
+        let detail = format!("the rows of `{name}` are those of a table: read it by a query");
+        return Err(missing(detail).into());
+    }
     if output.path().is_none() && kept.have_expired(ending.ended_ms, now_ms) {
         let hours = kept.kept_for.as_secs() / 3_600;
         let detail = format!(

@@ -44,7 +44,7 @@ pub(crate) async fn show(
     Ok(Json(shown))
 }
 
-/// Forgets one. Files of a table stay where they are.
+/// Forgets one. Files of a table stay where they are, rows that the cluster keeps for it go.
 pub(crate) async fn remove(
     State(api): State<Api>,
     principal: Principal,

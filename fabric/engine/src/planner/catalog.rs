@@ -4,20 +4,21 @@
 //! The text of a view has names of its own: only the latter two.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
-use weft_core::job::{ColumnSpec, ColumnType, InputSpec};
-use weft_core::{ErrorCode, Problem};
-use weft_protocol::TableKind;
+use weft_core::job::{BadRecords, ColumnSpec, ColumnType, InputFormat, InputSpec};
+use weft_core::{ErrorCode, JobId, Problem};
+use weft_protocol::{TableKind, kept_output_key};
 use weft_sandbox::type_name;
 use weft_sql::{Reads, Relation, Relations, Statement, Table, View};
 
-use super::Planner;
 use super::sql::{Origin, SqlWork};
 use super::stages::Outlet;
 use super::tables::FileTable;
+use super::{Planner, patterns};
 use crate::scan::declared;
 
 /// Views that read one another: each is planned within the next.
@@ -42,6 +43,12 @@ pub(super) enum Definition {
         path: Option<String>,
         columns: Vec<ColumnText>,
     },
+    /// Rows that the cluster keeps, as an output of the job that made them.
+    Kept {
+        job: JobId,
+        output: String,
+        columns: Vec<ColumnText>,
+    },
     /// A query.
     View {
         sql: String,
@@ -54,7 +61,7 @@ pub(super) enum Definition {
 impl Definition {
     pub(super) fn kind(&self) -> TableKind {
         match self {
-            Self::Files { .. } => TableKind::Table,
+            Self::Files { .. } | Self::Kept { .. } => TableKind::Table,
             Self::View { .. } => TableKind::View,
         }
     }
@@ -221,6 +228,10 @@ impl Planner<'_> {
                 Some(Definition::Files { input, path, .. }) => {
                     self.find_files(&name, &input, path.as_deref(), found)?
                 }
+                Some(Definition::Kept { job, output, .. }) => {
+                    let folder = self.blobs.local_path(&kept_output_key(&job, &output));
+                    self.find_files(&name, &kept_input(&name, &folder), None, found)?
+                }
                 None => match self.origin(work, &name, outlets)? {
                     Some(origin) => found.add(name.clone(), origin),
                     None => continue,
@@ -285,6 +296,19 @@ impl Planner<'_> {
             reads,
         });
         Ok(Relation::View(position))
+    }
+}
+
+/// The files of a table whose rows the cluster keeps.
+fn kept_input(name: &str, folder: &Path) -> InputSpec {
+    let folder = patterns::escape(&folder.display().to_string());
+    InputSpec {
+        name: name.to_owned(),
+        format: InputFormat::Arrow {
+            columns: Vec::new(),
+        },
+        uris: vec![format!("{folder}/*.arrow")],
+        bad_records: BadRecords::Fail,
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! CREATE VIEW, CREATE EXTERNAL TABLE ─▶ checked once ─▶ no stage, a definition
-//! CREATE TABLE .. AS, COPY ─▶ the query's stages, an output that the statement names (and a definition)
-//! DROP ─▶ no stage, a change        SHOW TABLES ─▶ a query over constants
+//! CREATE TABLE .. AS, COPY, INSERT ─▶ the query's stages, an output (and a definition)
+//! DROP ─▶ no stage, a change        SHOW TABLES, DESCRIBE ─▶ a query over constants
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use weft_sandbox::type_name;
 use weft_sql::{Command, Files, Session};
 
 use super::catalog::{Definition, columns, without_calls};
+use super::insert::Inserted;
 use super::sql::{SqlWork, absolute, gave_up};
 use super::tables::FileTable;
 use super::{Planner, patterns};
@@ -87,7 +88,7 @@ fn check_alone(spec: &JobSpec, command: &Command) -> Result<(), Problem> {
         ));
     }
     match (command, spec.outputs.first()) {
-        (Command::ShowTables, _) | (_, None) => Ok(()),
+        (Command::ShowTables | Command::Describe { .. }, _) | (_, None) => Ok(()),
         (_, Some(output)) => Err(invalid(format!(
             "the statement has no rows for the output `{}`: leave the output out",
             output.name
@@ -107,12 +108,25 @@ fn planned(
             return Ok(request.clone());
         }
         Command::ShowTables => (list_tables(&request.tables)?, None),
+        Command::Describe { query } => (query.clone(), None),
+        Command::Insert {
+            name,
+            columns,
+            query,
+        } => {
+            let inserted = Inserted::of(request, &stage.name, name, columns, query)?;
+            let output = output_of(stage, &inserted.output)?;
+            (inserted.query, Some(output))
+        }
         Command::CreateTableAs {
             query, location, ..
-        } => (
-            query.clone(),
-            Some(output(stage, folder, location, "parquet", &[])?),
-        ),
+        } => {
+            let output = match location {
+                Some(location) => output(stage, folder, location, "parquet", &[])?,
+                None => output_of(stage, &json!({ "from": stage.name }))?,
+            };
+            (query.clone(), Some(output))
+        }
         Command::Copy {
             query,
             location,
@@ -169,12 +183,18 @@ fn output(
     partition_by: &[String],
 ) -> Result<OutputSpec, Problem> {
     let path = resolved(location, folder, str::to_owned)?;
+    let output = json!({
+        "from": stage.name, "format": format, "uri": path, "partition_by": partition_by,
+    });
+    output_of(stage, &output)
+}
+
+/// An output of a stage, as job documents have it.
+fn output_of(stage: &StageSpec, output: &Value) -> Result<OutputSpec, Problem> {
     let document = json!({
         "name": TABLE,
         "stage": [{ "name": stage.name, "sql": "SELECT 1" }],
-        "output": { TABLE: {
-            "from": stage.name, "format": format, "uri": path, "partition_by": partition_by,
-        } },
+        "output": { TABLE: output },
     });
     let outputs = decoded(&document)?.outputs.into_iter().next();
     outputs.ok_or_else(|| Problem::new(ErrorCode::Internal, "a document lost its output"))
@@ -315,7 +335,11 @@ impl Planner<'_> {
         let planned = self.plan_command(stage, &directive.command).await;
         match directive.command {
             // These are stages, and have said so.
-            Command::ShowTables | Command::Copy { .. } | Command::CreateTableAs { .. } => planned,
+            Command::ShowTables
+            | Command::Describe { .. }
+            | Command::Copy { .. }
+            | Command::Insert { .. }
+            | Command::CreateTableAs { .. } => planned,
             Command::CreateView { .. } | Command::CreateExternalTable(_) | Command::Drop { .. } => {
                 planned.map_err(|problem| in_stage(stage, problem))
             }
@@ -341,7 +365,11 @@ impl Planner<'_> {
     ) -> Result<(Plan, Option<TableStatement>), Problem> {
         let (name, if_taken) = match command {
             Command::ShowTables => return Ok((Box::pin(self.plan()).await?, None)),
-            Command::Copy { .. } => {
+            Command::Describe { .. } => {
+                self.describes = true;
+                return Ok((Box::pin(self.plan()).await?, None));
+            }
+            Command::Copy { .. } | Command::Insert { .. } => {
                 let plan = self.plan_rows().await?;
                 return Ok((plan, Some(self.statement(None))));
             }
@@ -423,7 +451,11 @@ impl Planner<'_> {
                 let definition = self.written(name)?;
                 Ok((plan, definition))
             }
-            Command::Drop { .. } | Command::Copy { .. } | Command::ShowTables => Err(Problem::new(
+            Command::Drop { .. }
+            | Command::Copy { .. }
+            | Command::Insert { .. }
+            | Command::ShowTables
+            | Command::Describe { .. } => Err(Problem::new(
                 ErrorCode::Internal,
                 "the statement creates nothing",
             )),
@@ -459,10 +491,16 @@ impl Planner<'_> {
 
     /// The table of the files that the job's output will have.
     fn written(&self, name: &str) -> Result<Definition, Problem> {
-        let folder = self.request.spec.outputs.first().and_then(OutputSpec::path);
-        let (Some(folder), Some(schema)) = (folder, &self.result) else {
-            let detail = "a table without a folder";
+        let (Some(output), Some(schema)) = (self.request.spec.outputs.first(), &self.result) else {
+            let detail = "a table without rows";
             return Err(Problem::new(ErrorCode::Internal, detail));
+        };
+        let Some(folder) = output.path() else {
+            return Ok(Definition::Kept {
+                job: self.request.job.clone(),
+                output: output.name.clone(),
+                columns: columns(schema),
+            });
         };
         let folder = patterns::escape(folder.trim_end_matches('/'));
         Ok(Definition::Files {

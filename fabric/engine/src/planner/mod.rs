@@ -6,11 +6,13 @@
 mod bind;
 mod catalog;
 mod command;
+mod describe;
 mod draft;
 mod explain;
 mod folders;
 mod footers;
 mod inputs;
+mod insert;
 #[cfg(test)]
 mod mutants;
 mod outputs;
@@ -68,6 +70,8 @@ pub(crate) struct Planner<'a> {
     session: Session,
     /// The view that is being created: it may not read itself.
     creating: Option<String>,
+    /// The columns of the statement's rows are listed, and no row is read.
+    describes: bool,
     /// Columns of the last stage.
     result: Option<SchemaRef>,
     /// Staging folders of outputs are made once the job is known to have the outputs, by its tasks.
@@ -88,6 +92,7 @@ impl<'a> Planner<'a> {
             cancel,
             session: session.clone(),
             creating: None,
+            describes: false,
             result: None,
             stages_later: false,
             request,

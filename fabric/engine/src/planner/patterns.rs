@@ -185,6 +185,23 @@ pub(super) fn escape(text: &str) -> String {
     escaped.collect()
 }
 
+/// The text that a pattern stands for alone: what [`escape`] was given. Nothing if the pattern may stand for several.
+pub(super) fn unescape(pattern: &str) -> Option<String> {
+    let mut text = String::new();
+    let mut rest = pattern.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            '[' => {
+                text.push(rest.next()?);
+                rest.next().filter(|end| *end == ']')?;
+            }
+            '*' | '?' => return None,
+            plain => text.push(plain),
+        }
+    }
+    Some(text)
+}
+
 /// What is at `path`, behind links. Errors: a link that leads nowhere, and what cannot be looked at.
 fn there(path: &Path) -> Result<Option<Metadata>, Error> {
     match fs::metadata(path) {

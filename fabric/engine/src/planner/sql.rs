@@ -90,7 +90,13 @@ impl Planner<'_> {
         let planned = self.plan_sql(&session, stage, statement, read, work.partitions);
         let planned = planned.await;
         self.usage.extend(functions.usage());
-        let (planned, origins) = planned.map_err(of_stage)?;
+        let (mut planned, mut origins) = planned.map_err(of_stage)?;
+        if self.describes {
+            planned = Box::pin(self.described(stage, &planned))
+                .await
+                .map_err(of_stage)?;
+            origins.clear();
+        }
         self.add_sql(stage, planned, &origins, &functions)
             .map_err(of_stage)
     }
@@ -351,7 +357,7 @@ pub(super) fn projected(
 }
 
 /// The columns of a statement as other stages, functions and outputs know them.
-fn passed_on(schema: &SchemaRef) -> Result<SchemaRef, Problem> {
+pub(super) fn passed_on(schema: &SchemaRef) -> Result<SchemaRef, Problem> {
     let field = |field: &Arc<Field>| {
         let seen = match field.data_type() {
             DataType::Null => Arc::new(Field::clone(field).with_data_type(DataType::Utf8)),

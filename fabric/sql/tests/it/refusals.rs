@@ -63,6 +63,7 @@ fn only_queries_are_run() {
         ("COPY orders TO '/tmp/x.csv'", "`COPY`"),
         ("SET a = 1", "`SET`"),
         ("SHOW TABLES", "`SHOW`"),
+        ("DESCRIBE orders", "`DESCRIBE`"),
         ("EXPLAIN SELECT 1", "`EXPLAIN`"),
     ] {
         refused(sql, ErrorCode::InvalidJob, &[verb, "a query"]);
@@ -126,9 +127,17 @@ fn names_of_the_result_differ() {
 }
 
 #[test]
-fn recursion_is_refused() {
-    let sql = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r";
-    refused(sql, ErrorCode::InvalidJob, &["RECURSIVE"]);
+fn recursions_that_exchange_rows_within_a_step_are_refused() {
+    let sql = "WITH RECURSIVE r AS (
+                   SELECT 1 AS n UNION ALL (SELECT n + 1 FROM r WHERE n < 5 UNION ALL SELECT amount FROM orders)
+               ) SELECT n FROM r";
+    refused(sql, ErrorCode::InvalidJob, &["UNION within", "RECURSIVE"]);
+    let sql = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT a.n + b.n FROM r a, r b) SELECT n FROM r";
+    refused(
+        sql,
+        ErrorCode::InvalidJob,
+        &["Multiple recursive references"],
+    );
 }
 
 #[test]

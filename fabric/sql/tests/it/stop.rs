@@ -89,6 +89,7 @@ fn a_task_that_computes_for_hours_ends_when_it_is_cancelled() {
         "SELECT sum(a.n * b.n) AS n FROM numbers a, numbers b",
         "SELECT sum(b.n) AS n FROM numbers a JOIN numbers b ON a.n <= b.n + 100000",
         "SELECT sum(b.n) AS n FROM numbers a JOIN numbers b ON a.n % 1 = b.n % 1",
+        "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT 1 FROM r) SELECT sum(n) AS n FROM r",
     ] {
         ends(sql);
     }

@@ -78,6 +78,16 @@ fn tables_and_views_outlive_a_killed_server() {
     assert_eq!(done(&server, &here, query)["rows"], rows);
     let listed = done(&server, &here, "SHOW TABLES")["rows"].clone();
     assert_eq!(listed, json!([["daily", "view"], ["trips", "table"]]));
+    let described = done(&server, &here, "DESCRIBE trips")["rows"].clone();
+    let columns = json!([["city", "utf8", true], ["fare", "int64", true]]);
+    assert_eq!(described, columns);
+    let described = done(&server, &here, "DESCRIBE SELECT 1 AS one, total FROM daily");
+    let columns = json!([["one", "int64", false], ["total", "int64", true]]);
+    assert_eq!(described["rows"], columns);
+    assert_eq!(
+        done(&server, &here, "SHOW COLUMNS FROM 'trips.csv'")["rows"],
+        json!([["city", "utf8", true], ["fare", "int64", true]])
+    );
     let shown = document(&run(server.cli(&["--json", "tables", "trips"]), &here));
     let columns = json!([{ "name": "city", "type": "utf8" }, { "name": "fare", "type": "int64" }]);
     assert_eq!(shown["definition"]["files"]["columns"], columns);
@@ -114,8 +124,9 @@ fn what_is_wrong_changes_nothing() {
             "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'none.csv'",
             "none.csv",
         ),
-        ("CREATE TABLE t AS SELECT 1 AS a", "LOCATION"),
-        ("INSERT INTO v VALUES (1)", "COPY"),
+        ("CREATE TABLE t (a INT)", "LOCATION"),
+        ("INSERT INTO v VALUES (1)", "is a view"),
+        ("INSERT INTO w VALUES (1)", "no table `w`"),
         ("DROP TABLE v", "is a view"),
         ("DROP VIEW w", "no table or view `w`"),
     ] {
@@ -173,6 +184,92 @@ fn rows_are_written_to_folders_that_statements_name() {
     });
     let ended = job::run(&server, &document);
     assert_eq!(ended["outputs"][0]["rows"], 3, "{ended:#}");
+}
+
+#[test]
+fn rows_are_added_to_the_folder_of_a_table() {
+    let place = Place::new();
+    let here = here(place.path("here"));
+    let server = Server::start(&place.data(), &Setup::default());
+    let sql = "CREATE TABLE fares STORED AS PARQUET LOCATION 'fares/' AS SELECT city, fare FROM 'trips.csv'";
+    done(&server, &here, sql);
+    let added = done(
+        &server,
+        &here,
+        "INSERT INTO fares VALUES ('Oslo', 5), ('Rome', 6)",
+    );
+    assert_eq!(added["outputs"], json!([here.join("fares")]));
+    done(
+        &server,
+        &here,
+        "INSERT INTO fares (fare) SELECT fare * 2 FROM fares WHERE city = 'Paris'",
+    );
+    done(&server, &here, "INSERT INTO fares SELECT 'Bonn', '8'");
+    let rows = "SELECT city, sum(fare) AS total FROM fares GROUP BY city ORDER BY city NULLS FIRST";
+    let rows_now = json!([
+        [null, 14],
+        ["Berlin", 30],
+        ["Bonn", 8],
+        ["Oslo", 5],
+        ["Paris", 7],
+        ["Rome", 6]
+    ]);
+    assert_eq!(done(&server, &here, rows)["rows"], rows_now);
+
+    done(&server, &here, "CREATE TABLE kept AS SELECT 1 AS a");
+    let sql = "CREATE EXTERNAL TABLE trips STORED AS CSV LOCATION 'trips.csv'";
+    done(&server, &here, sql);
+    let sql = "CREATE EXTERNAL TABLE loose STORED AS CSV LOCATION './'";
+    done(&server, &here, sql);
+    for (sql, words) in [
+        ("INSERT INTO fares VALUES ('Oslo')", "columns"),
+        (
+            "INSERT INTO fares (town) VALUES ('Oslo')",
+            "no column `town`",
+        ),
+        ("INSERT INTO fares VALUES ('Oslo', 'x')", "'x'"),
+        (
+            "INSERT INTO fares SELECT city, 1 / (fare - fare) FROM fares",
+            "zero",
+        ),
+        ("INSERT INTO kept VALUES (2)", "CREATE OR REPLACE"),
+        ("INSERT INTO trips VALUES ('Oslo', 5)", "LOCATION"),
+        ("INSERT INTO loose VALUES ('Oslo', 5)", "no manifest"),
+    ] {
+        refused(&server, &here, sql, words);
+    }
+    assert_eq!(done(&server, &here, rows)["rows"], rows_now);
+}
+
+#[test]
+fn rows_of_a_table_without_a_folder_are_kept_until_it_is_dropped() {
+    let place = Place::new();
+    let here = here(place.path("here"));
+    let mut server = Server::start(&place.data(), &Setup::default());
+    let sql = "CREATE TABLE fares AS SELECT city, fare FROM 'trips.csv'";
+    let made = done(&server, &here, sql);
+    assert_eq!(made["outputs"], json!([]));
+    let job = made["job"].as_str().expect("an id");
+    let folder = place.data().join("store/outputs").join(job);
+    fs::remove_file(here.join("trips.csv")).expect("it is removed");
+    server.kill();
+    server = Server::start(&place.data(), &Setup::default());
+    let sum = "SELECT sum(fare) AS total FROM fares";
+    assert_eq!(done(&server, &here, sum)["rows"], json!([[37]]));
+    assert!(folder.is_dir(), "{}", folder.display());
+    let sql = "CREATE OR REPLACE TABLE fares AS SELECT fare + 1 AS fare FROM fares";
+    done(&server, &here, sql);
+    assert_eq!(done(&server, &here, sum)["rows"], json!([[40]]));
+    done(&server, &here, "DROP TABLE fares");
+    // A start removes what nothing refers to. A job that was not archived by then is, and its rows go with the next.
+    for _ in 0..3 {
+        server.kill();
+        server = Server::start(&place.data(), &Setup::default());
+        if !folder.exists() {
+            break;
+        }
+    }
+    assert!(!folder.exists(), "{}", folder.display());
 }
 
 #[test]

@@ -480,3 +480,57 @@ async fn tables_are_listed_by_a_query() {
     let listed = desk.columns("SHOW TABLES").await;
     assert_eq!(listed, Ok(vec!["name".into(), "kind".into()]));
 }
+
+#[tokio::test]
+async fn columns_of_tables_views_and_queries_are_listed_by_a_query() {
+    let mut desk = Desk::new();
+    desk.create("CREATE VIEW v AS SELECT x AS \"it's\" FROM 'a.csv'")
+        .await
+        .expect("a view");
+    let expected = || -> Vec<String> { vec!["name".into(), "type".into(), "nullable".into()] };
+    for sql in [
+        "DESCRIBE v",
+        "DESC SELECT * FROM v CROSS JOIN 'b.csv'",
+        "SHOW COLUMNS FROM 'a.csv'",
+    ] {
+        assert_eq!(desk.columns(sql).await, Ok(expected()), "{sql}");
+        let output = json!({ "output": { "out": {
+            "from": "query", "format": "arrow", "uri": desk.path().join("out"),
+        } } });
+        let (plan, ..) = desk.plan(sql, output).await.expect(sql);
+        assert_eq!(plan.input_bytes, 0, "{sql} reads no file");
+    }
+    let refused = desk.columns("DESCRIBE nothing").await;
+    let problem = refused.expect_err("it is not there");
+    Desk::check(&problem, ErrorCode::InvalidJob, &["no table `nothing`"]);
+}
+
+#[tokio::test]
+async fn rows_without_a_folder_are_kept_by_the_cluster() {
+    let mut desk = Desk::new();
+    let sql = "CREATE TABLE t AS SELECT x FROM 'a.csv'";
+    let (_, statement, _) = desk.plan(sql, json!({})).await.expect("a table");
+    let statement = statement.expect("it changes tables");
+    assert_eq!(statement.outputs.len(), 1);
+    assert_eq!(statement.outputs[0].path(), None);
+    let Some(TableChange::Put {
+        definition, kind, ..
+    }) = statement.change
+    else {
+        panic!("it puts no table");
+    };
+    let kept = Definition::Kept {
+        job: JobId::new(1, 2),
+        output: statement.outputs[0].name.clone(),
+        columns: vec![ColumnText {
+            name: "x".into(),
+            r#type: "int64".into(),
+        }],
+    };
+    assert_eq!(Definition::read("t", &definition), Ok(kept));
+    assert_eq!(kind, TableKind::Table);
+    // Its rows are looked for in the store, where this job has not written them.
+    desk.tables.insert("t".into(), definition);
+    let refused = desk.columns("SELECT * FROM t").await;
+    Desk::check(&refused.expect_err("no rows"), ErrorCode::NoInput, &[]);
+}
