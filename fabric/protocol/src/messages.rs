@@ -9,6 +9,7 @@ use weft_core::{
     LogLine, Meters, PinnedFunction, Problem, TaskId,
 };
 
+use crate::adaptive::AdaptiveTasks;
 use crate::explain::StageText;
 use crate::keys::attempt_key;
 use crate::outputs::ManifestOutput;
@@ -338,6 +339,9 @@ pub struct StageContext {
     pub plan: String,
     /// Edges that the stage reads, in the order of its shape.
     pub inputs: Vec<EdgeInput>,
+    /// Tasks that are more or fewer than planned: the plan has the ranges of tasks as they were planned.
+    #[serde(default)]
+    pub adaptive: Vec<AdaptiveTasks>,
     /// Digests of the components' artefacts, by component.
     pub artefacts: BTreeMap<Digest, Digest>,
 }
