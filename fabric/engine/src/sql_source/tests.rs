@@ -9,13 +9,15 @@ use futures::StreamExt;
 use tempfile::TempDir;
 use weft_core::job::{BadRecords, InputFormat, UnknownFields};
 use weft_core::{JobId, Limits};
-use weft_protocol::{EdgeInput, EdgeRead, EdgeRef, FINGERPRINT, TaskRange};
+use weft_protocol::{EdgeInput, EdgeRead, EdgeRef, FINGERPRINT, Sums, TaskRange};
 use weft_shuffle::ObjectWriter;
 use weft_store::Blobs;
 
 use super::*;
 use crate::folders::FolderColumns;
 use crate::plan::{FileSplit, FilesLeaf, FilesPlan, Part, SqlPlan};
+
+mod keyed;
 
 /// Segments that each of the writing tasks writes.
 const SEGMENTS: i64 = 3;
