@@ -1,4 +1,4 @@
-//! Partitions that adaptive tasks share: which of them a task reads, and which segments of one that several tasks share.
+//! Partitions that adaptive tasks share: which of them a task reads, and which segments of one that several share.
 //!
 //! All tasks of a stage find the same parts, from the indexes of what was committed. Of a partition that is shared,
 //! each task reads its segments of one edge and that partition of the other edges whole. What several tasks read whole
@@ -45,8 +45,8 @@ pub(crate) struct KeyedShare {
 }
 
 impl KeyedShare {
-    /// Finds the edges that a task of a stage with these leaves shares. Nothing if its number of tasks is not settled, or
-    /// it reads no partitions.
+    /// Finds the edges that a task of a stage with these leaves shares. Nothing if its number of tasks is not settled,
+    /// or it reads no partitions.
     pub(crate) fn of(context: &Arc<StageContext>, leaves: &[Leaf], task: u32) -> Option<Self> {
         let adaptive = &context.adaptive;
         let (tasks, range) = adaptive.iter().find_map(|tasks| {

@@ -51,7 +51,7 @@ pub struct AdaptiveTasks {
 }
 
 impl AdaptiveTasks {
-    /// Number of tasks for `bytes` in all partitions. `largest`: most bytes of a partition of an edge that may be split.
+    /// Number of tasks for `bytes` in all partitions. `largest`: most bytes of a partition that may be split.
     pub fn count(&self, bytes: u64, largest: u64) -> u32 {
         let planned = self.planned.count;
         let base = match self.coalesce {

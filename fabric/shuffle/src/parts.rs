@@ -6,9 +6,9 @@
 //! task      └─── 0 ───┴─ 1 ─┘  2 │ 3 │ 4: a piece each  └─ 5 ─┘
 //! ```
 //!
-//! Parts stand in the order of partitions, and pieces in that of writing tasks and segments. They are a pure function of
-//! what the indexes of committed objects say and of the number of tasks, so that every attempt of every task finds the
-//! same.
+//! Parts stand in the order of partitions, and pieces in that of writing tasks and segments. They are a pure function
+//! of what the indexes of committed objects say and of the number of tasks, so that every attempt of every task finds
+//! the same.
 
 use std::ops::Range;
 use std::sync::Arc;
