@@ -17,7 +17,7 @@ impl Running {
         let Some(shape) = self.plan.stages.get_mut(stage as usize) else {
             return;
         };
-        if shape.adaptive.is_empty() {
+        if shape.adaptive.iter().all(|tasks| tasks.settled.is_some()) {
             return;
         }
         let of_plan = MAX_PLAN_TASKS.saturating_sub(n_all);
