@@ -51,7 +51,7 @@ fn n_tasks(shape: &StageShape) -> u64 {
 /// Number of tasks that are due for what some planned ones read, each a part of its own. Nothing if its bytes are not
 /// known.
 fn due(shape: &StageShape, stages: &[StageState], tasks: &AdaptiveTasks) -> Option<u32> {
-    let (mut bytes, mut largest) = (0u64, 0u64);
+    let (mut bytes, mut split) = (0u64, Vec::new());
     for (position, read) in (0u32..).zip(&shape.reads) {
         let is_shared = matches!(read.mode, ReadMode::Partitioned | ReadMode::Ranged);
         if !is_shared || read.tasks != Some(tasks.planned) {
@@ -60,10 +60,10 @@ fn due(shape: &StageShape, stages: &[StageState], tasks: &AdaptiveTasks) -> Opti
         let of_edge = edge_bytes(stages, read.edge_ref())?;
         bytes = bytes.saturating_add(of_edge.all);
         if tasks.split.contains(&position) {
-            largest = largest.max(of_edge.largest);
+            split.push(of_edge);
         }
     }
-    Some(tasks.count(bytes, largest))
+    Some(tasks.count(bytes, &split))
 }
 
 /// Bytes of all that was written to an edge. Nothing if a commit does not tell.

@@ -51,23 +51,26 @@ pub struct AdaptiveTasks {
 }
 
 impl AdaptiveTasks {
-    /// Number of tasks for `bytes` in all partitions. `largest`: most bytes of a partition that may be split.
-    pub fn count(&self, bytes: u64, largest: u64) -> u32 {
+    /// Number of tasks for `bytes` in all partitions. `split`: bytes of the edges that may be split.
+    pub fn count(&self, bytes: u64, split: &[EdgeBytes]) -> u32 {
         let planned = self.planned.count;
         let base = match self.coalesce {
             true => saturated(bytes.div_ceil(TASK_BYTES)).clamp(1, planned.max(1)),
             false => planned,
         };
-        let fair = fair_bytes(bytes, planned);
-        let more = match !self.split.is_empty() && is_skewed(largest, fair) {
-            true => saturated(largest.div_ceil(fair)).min(planned),
-            false => 0,
-        };
-        base.saturating_add(more)
+        let more = split.iter().map(|edge| {
+            let fair = fair_bytes(edge.all, planned);
+            match is_skewed(edge.largest, fair) {
+                true => saturated(edge.largest.div_ceil(piece_bytes(fair))),
+                false => 0,
+            }
+        });
+        let more = more.max().unwrap_or_default();
+        base.saturating_add(more.min(planned))
     }
 }
 
-/// Bytes of a task if `n_tasks` share all bytes evenly, and at least what is worth a task.
+/// Bytes of a partition if `n_tasks` have as many each, and at least what is worth a task.
 pub fn fair_bytes(bytes: u64, n_tasks: u32) -> u64 {
     (bytes / u64::from(n_tasks.max(1))).max(TASK_BYTES)
 }
@@ -75,6 +78,11 @@ pub fn fair_bytes(bytes: u64, n_tasks: u32) -> u64 {
 /// Returns whether a partition of so many bytes is too large for one task: half as large again as a fair share.
 pub fn is_skewed(bytes: u64, fair: u64) -> bool {
     bytes > fair.saturating_add(fair / 2)
+}
+
+/// Bytes of each task that shares a partition: half of a fair share, so that slots which are free take the last ones.
+pub fn piece_bytes(fair: u64) -> u64 {
+    (fair / 2).max(TASK_BYTES)
 }
 
 /// The tasks that run in place of a range of planned ones, which is an adaptive one or holds none of their tasks.
@@ -129,7 +137,7 @@ mod tests {
 
     #[test]
     fn little_is_read_by_few_tasks() {
-        let count = |bytes: u64| tasks(0, 16, &[]).count(bytes, bytes);
+        let count = |bytes: u64| tasks(0, 16, &[]).count(bytes, &[]);
         assert_eq!(count(0), 1);
         assert_eq!(count(3 * MIB), 1);
         assert_eq!(count(TASK_BYTES + 1), 2);
@@ -139,23 +147,26 @@ mod tests {
             coalesce: false,
             ..tasks(0, 16, &[])
         };
-        assert_eq!(exact.count(3 * MIB, 3 * MIB), 16);
+        assert_eq!(exact.count(3 * MIB, &[]), 16);
     }
 
     #[test]
     fn a_partition_that_is_much_larger_than_others_has_tasks_of_its_own() {
-        // A fair share is 64 MiB of these.
-        let bytes = 1024 * MIB;
-        let count = |largest: u64| tasks(0, 16, &[1]).count(bytes, largest);
+        // A fair share is 64 MiB of these, whatever the other side has.
+        let all = 1024 * MIB;
+        let edge = |all: u64, largest: u64| EdgeBytes { all, largest };
+        let count = |largest: u64| tasks(0, 16, &[1]).count(3 * all, &[edge(all, largest)]);
         assert_eq!(count(96 * MIB), 16);
-        assert_eq!(count(96 * MIB + 1), 16 + 2);
-        assert_eq!(count(256 * MIB), 16 + 4);
-        assert_eq!(count(bytes), 32);
+        assert_eq!(count(96 * MIB + 1), 16 + 4);
+        assert_eq!(count(256 * MIB), 16 + 8);
+        assert_eq!(count(all), 32);
         assert_eq!(count(u64::MAX), 32);
         // What one task can read is not split.
-        assert_eq!(tasks(0, 16, &[1]).count(3 * MIB, 3 * MIB), 1);
-        // Nor is what may not be.
-        assert_eq!(tasks(0, 16, &[]).count(bytes, bytes), 16);
+        let small = edge(3 * MIB, 3 * MIB);
+        assert_eq!(tasks(0, 16, &[1]).count(3 * MIB, &[small]), 1);
+        // Of several sides, the one with the largest partition counts.
+        let sides = [edge(all, 128 * MIB), edge(all, 96 * MIB)];
+        assert_eq!(tasks(0, 16, &[0, 1]).count(2 * all, &sides), 16 + 4);
     }
 
     #[test]

@@ -23,7 +23,8 @@ mod stream;
 mod tables;
 
 pub use adaptive::{
-    AdaptiveTasks, EdgeBytes, TASK_BYTES, TaskPart, fair_bytes, is_skewed, settled_tasks,
+    AdaptiveTasks, EdgeBytes, TASK_BYTES, TaskPart, fair_bytes, is_skewed, piece_bytes,
+    settled_tasks,
 };
 pub use agent::{
     AgentCommand, AgentOutcome, AgentReport, AgentResult, AgentStatus, ExecutorStatus, FromAgent,

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
-use weft_protocol::{TaskPart, fair_bytes, is_skewed};
+use weft_protocol::{TaskPart, fair_bytes, is_skewed, piece_bytes};
 
 /// Parts that are computed once for several tasks.
 pub type SharedParts = Arc<OnceCell<Arc<Parts>>>;
@@ -124,15 +124,18 @@ impl Parts {
     /// `split`: whether tasks may share partitions of the edge.
     pub fn whales(sizes: &[Vec<u64>], split: &[bool]) -> Vec<(u32, usize)> {
         let n = sizes.first().map_or(0, Vec::len);
-        let fair = fair_bytes(sum(sizes.iter().flatten()), small(n));
+        let fair: Vec<u64> = sizes.iter().map(|sizes| fair(sizes)).collect();
         let mut found: Vec<Candidate> = Vec::new();
         for partition in 0..n {
             let edges = sizes.iter().zip(split).enumerate();
             let edges = edges.filter(|(_, (_, is_split))| **is_split);
-            let bytes = edges.map(|(edge, (sizes, _))| (sizes[partition], edge));
+            let bytes = edges.filter_map(|(edge, (sizes, _))| {
+                let bytes = sizes[partition];
+                is_skewed(bytes, fair[edge]).then_some((bytes, edge))
+            });
             // The first one of several.
             let largest = bytes.max_by_key(|(bytes, edge)| (*bytes, std::cmp::Reverse(*edge)));
-            if let Some((bytes, edge)) = largest.filter(|(bytes, _)| is_skewed(*bytes, fair)) {
+            if let Some((bytes, edge)) = largest {
                 let partition = small(partition);
                 found.push(Candidate {
                     partition,
@@ -150,11 +153,11 @@ impl Parts {
     /// `whales`: the segments of what that returned, in its order.
     pub fn new(sizes: &[Vec<u64>], whales: &[Whale], n_tasks: u32) -> Self {
         let n = sizes.first().map_or(0, Vec::len);
-        let fair = fair_bytes(sum(sizes.iter().flatten()), small(n));
         let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); n];
         let mut n_left = n_tasks.max(1);
         // Runs of partitions between those that are split: each needs a task.
         let mut n_runs = 1;
+        let mut n_whole = small(n);
         for whale in whales {
             let at = whale.partition as usize;
             let is_whole = |at: Option<usize>| {
@@ -166,12 +169,16 @@ impl Parts {
                 (false, false) => n_runs - 1,
                 _ => n_runs,
             };
-            let bytes = sum(whale.segments.iter().map(|segment| &segment.raw_bytes));
-            let due = u32::try_from(bytes.div_ceil(fair)).unwrap_or(u32::MAX);
-            let shared = cut(whale, due.min(n_left.saturating_sub(runs)));
+            // Each of the other partitions keeps a task of its own, if there are so many.
+            let room = match n_left.saturating_sub(n_whole - 1) {
+                0 | 1 => n_left.saturating_sub(runs),
+                room => room,
+            };
+            let shared = cut(whale, n_pieces(sizes, whale).min(room));
             if shared.len() > 1 {
                 n_left -= small(shared.len());
                 n_runs = runs;
+                n_whole -= 1;
                 pieces[at] = shared;
             }
         }
@@ -186,6 +193,22 @@ impl Parts {
     pub fn of(&self, task: u32) -> Option<&Part> {
         self.parts.get(task as usize)
     }
+}
+
+/// Bytes of a partition of an edge if all have as many.
+fn fair(sizes: &[u64]) -> u64 {
+    fair_bytes(sum(sizes.iter()), small(sizes.len()))
+}
+
+/// Number of pieces that a partition is worth: none of them is smaller than what its task reads of other edges.
+fn n_pieces(sizes: &[Vec<u64>], whale: &Whale) -> u32 {
+    let at = whale.partition as usize;
+    let others = sizes.iter().enumerate();
+    let others = others.filter(|(edge, _)| *edge != whale.edge);
+    let whole = sum(others.map(|(_, sizes)| &sizes[at]));
+    let sizes = &sizes[whale.edge];
+    let n = sizes[at].div_ceil(piece_bytes(fair(sizes)).max(whole));
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Cuts a partition into at most `n` pieces of about as many bytes each.

@@ -117,8 +117,8 @@ fn tasks_are_as_many_as_what_they_read_is_worth() {
     check_n_tasks(&[], 3 << 19, 1 << 19, 1);
     check_n_tasks(&[], TASK_BYTES + 1, TASK_BYTES, 3);
     check_n_tasks(&[], 100 * TASK_BYTES, 90 * TASK_BYTES, PLANNED);
-    // Of 200, each of the planned tasks would have 25, and a partition has up to 100.
-    check_n_tasks(&[0], 100 * TASK_BYTES, 50 * TASK_BYTES, PLANNED + 4);
+    // Of 200, each of the planned tasks would have 25, and a partition has up to 50.
+    check_n_tasks(&[0], 100 * TASK_BYTES, 25 * TASK_BYTES, PLANNED + 4);
     check_n_tasks(&[0], 100 * TASK_BYTES, 15 * TASK_BYTES, PLANNED);
 }
 

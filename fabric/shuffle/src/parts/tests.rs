@@ -73,16 +73,17 @@ fn as_many_tasks_as_partitions_have_one_each() {
 
 #[test]
 fn a_whale_is_shared_by_its_segments() {
-    // A fair share is about 40 units, and the whale has more than three of them.
+    // A fair share is about 38 units, of which a task takes half. Others have a task each.
     let left = [16, 20, 128, 18, 10];
     let parts = parts_of(&[&left, &[2; 5]], &[true, false], 5 + 4);
     let expected = [
         (0, 1, 0, 1),
         (1, 1, 0, 1),
-        (2, 1, 0, 4),
-        (2, 1, 1, 4),
-        (2, 1, 2, 4),
-        (2, 1, 3, 4),
+        (2, 1, 0, 5),
+        (2, 1, 1, 5),
+        (2, 1, 2, 5),
+        (2, 1, 3, 5),
+        (2, 1, 4, 5),
         (3, 1, 0, 1),
         (4, 1, 0, 1),
     ];
@@ -90,11 +91,11 @@ fn a_whale_is_shared_by_its_segments() {
     // Each segment is one task's, and what is not split is read by all, and counted once.
     for segment in segments(128, 3) {
         let has = |part: &&Part| part.has(0, segment.writer, segment.sequence);
-        assert_eq!(parts.parts[2..6].iter().filter(has).count(), 1);
+        assert_eq!(parts.parts[2..7].iter().filter(has).count(), 1);
         let has = |part: &&Part| part.has(1, segment.writer, segment.sequence);
-        assert_eq!(parts.parts[2..6].iter().filter(has).count(), 4);
+        assert_eq!(parts.parts[2..7].iter().filter(has).count(), 5);
     }
-    let shares: Vec<usize> = parts.parts[2..6]
+    let shares: Vec<usize> = parts.parts[2..7]
         .iter()
         .map(|part| {
             let segments = segments(128, 3).into_iter();
@@ -102,13 +103,31 @@ fn a_whale_is_shared_by_its_segments() {
             of_part.count()
         })
         .collect();
-    assert_eq!(shares, [32; 4]);
+    assert_eq!(shares, [26, 26, 25, 26, 25]);
     let counts = |edge: usize| {
-        parts.parts[2..6]
+        parts.parts[2..7]
             .iter()
             .filter(move |part| part.counts(edge))
     };
-    assert_eq!((counts(0).count(), counts(1).count()), (4, 1));
+    assert_eq!((counts(0).count(), counts(1).count()), (5, 1));
+}
+
+/// What each of the tasks reads of the other side must be worth it.
+#[test]
+fn pieces_are_no_smaller_than_the_other_side() {
+    let (left, right) = ([16, 16, 160, 16], [5, 5, 64, 5]);
+    let n_pieces = |right: &[u64]| {
+        let parts = parts_of(&[&left, right], &[true, false], 8);
+        parts
+            .parts
+            .iter()
+            .filter(|part| part.piece.is_some())
+            .count()
+    };
+    // A fair share is 52 units.
+    assert_eq!(n_pieces(&[0; 4]), 5);
+    assert_eq!(n_pieces(&right), 3);
+    assert_eq!(n_pieces(&[0, 0, 200, 0]), 0);
 }
 
 /// The largest of the sides that may be split is, and one that may not be never is.

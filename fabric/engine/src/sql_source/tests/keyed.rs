@@ -147,10 +147,10 @@ async fn pulled(sources: &SqlSources, leaf: u32) -> usize {
     batches.iter().map(n_rows).sum()
 }
 
-/// Four pieces of the whale, two tasks before and one behind it, and one without rows.
+/// Five pieces of the whale, two tasks before and one behind it, and one without rows.
 async fn whale() -> Tasks {
     let left = [1_000, 0, 8 * SEGMENT_ROWS, 500];
-    Tasks::new(left, [10; 4], 8).await
+    Tasks::new(left, [10; 4], 9).await
 }
 
 #[tokio::test]
@@ -166,14 +166,15 @@ async fn a_small_stage_is_read_by_one_task() {
 #[tokio::test]
 async fn a_large_partition_is_shared_and_its_other_side_read_by_each() {
     let tasks = whale().await;
-    let piece = (8 * SEGMENT_ROWS * WRITERS as usize / 4, 20);
+    let piece = |segments: usize| (segments * SEGMENT_ROWS, 20);
     let expected = [
         (2_000, 20),
         (0, 20),
-        piece,
-        piece,
-        piece,
-        piece,
+        piece(4),
+        piece(3),
+        piece(3),
+        piece(3),
+        piece(3),
         (1_000, 20),
         (0, 0),
     ];
@@ -183,10 +184,10 @@ async fn a_large_partition_is_shared_and_its_other_side_read_by_each() {
         first: WHALE,
         count: 1,
         piece: 1,
-        pieces: 4,
+        pieces: 5,
     };
     assert_eq!(part, Some(expected));
-    assert_eq!(tasks.sources(7).part().await.expect("it has none"), None);
+    assert_eq!(tasks.sources(8).part().await.expect("it has none"), None);
 }
 
 #[tokio::test]
