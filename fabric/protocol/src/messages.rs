@@ -18,7 +18,7 @@ use crate::rows::RowsRequest;
 use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 6;
+pub const MESSAGE_VERSION: u32 = 7;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
