@@ -272,8 +272,8 @@ impl Envelope {
 /// Version of the commands' format. From 3 on, job specifications say what happens to unknown fields of JSON.
 /// From 4 on they have SQL stages and outputs that the cluster keeps, plans have reads by some of a stage's tasks or
 /// of whole edges, and problems the code `query_error`. From 5 on SQL stages name functions of components, which may
-/// be scalar, and tenants have tables and views.
-pub const COMMAND_VERSION: u32 = 5;
+/// be scalar, and tenants have tables and views. From 6 on numbers of tasks follow from bytes of commits.
+pub const COMMAND_VERSION: u32 = 6;
 /// The oldest version that is read.
 const OLDEST_COMMAND_VERSION: u32 = 2;
 

@@ -311,6 +311,7 @@ impl Job {
         let deterministic = shape.deterministic;
         // Executors are not trusted: what no edge is there for is not kept.
         commit.written.truncate(shape.edges.len());
+        commit.bytes.truncate(shape.edges.len());
         commit.read.truncate(shape.reads.len());
         let progress = &mut running.stages[stage];
         if let Some(first) = progress.commits.get(&task) {
@@ -337,13 +338,13 @@ impl Job {
         }
         let done = position(stage);
         let id = self.id.clone();
-        let next = running
-            .stages_after(done)
-            .map(|stage| Effect::RunStage {
-                job: id.clone(),
-                stage,
-            })
-            .collect::<Vec<_>>();
+        let next: Vec<u32> = running.stages_after(done).collect();
+        next.iter().for_each(|stage| running.settle(*stage));
+        let next = next.into_iter().map(|stage| Effect::RunStage {
+            job: id.clone(),
+            stage,
+        });
+        let next: Vec<Effect> = next.collect();
         let ended = running.is_done();
         self.stage_happened(at_ms, JobEventKind::StageDone, done);
         self.stages_start(at_ms, &next);

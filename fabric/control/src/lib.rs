@@ -11,6 +11,7 @@
 //!                                                          *────────────────────▲
 //! ```
 
+mod adaptive;
 mod attempt;
 mod bounds;
 mod calls;

@@ -5,6 +5,8 @@ use weft_protocol::{
     EdgeRead, MAX_EDGES, MAX_PLAN_STAGES, MAX_PLAN_TASKS, MAX_READS, Plan, ReadMode, StageShape,
 };
 
+use crate::adaptive;
+
 /// Checks that stages read edges of stages before them, whose partitions fit the tasks that read them.
 ///
 /// Errors say which stage is wrong.
@@ -47,6 +49,7 @@ pub(crate) fn check(plan: &Plan) -> Result<(), String> {
         for edge in &stage.reads {
             check_edge(&plan.stages[..position], stage, edge)?;
         }
+        adaptive::check(stage)?;
     }
     Ok(())
 }

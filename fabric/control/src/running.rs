@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_core::{ErrorCode, Meters, Problem};
-use weft_protocol::{EdgeRef, Plan, ReadMode, Sums, TaskCommit};
+use weft_protocol::{EdgeBytes, EdgeRef, Plan, ReadMode, Sums, TaskCommit};
 
 /// A job whose tasks run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,12 @@ pub struct StageState {
     /// Sums over what committed tasks wrote to the shuffle, by edge that the stage writes.
     #[serde(skip)]
     pub written: Vec<Sums>,
+    /// Sums over the bytes of what committed tasks wrote to the shuffle, by edge that the stage writes.
+    #[serde(skip)]
+    pub bytes: Vec<EdgeBytes>,
+    /// Some commit, of an earlier version, does not tell its bytes.
+    #[serde(skip)]
+    pub lacks_bytes: bool,
     /// Sums over what committed tasks read from the shuffle, by edge that the stage reads.
     #[serde(skip)]
     pub read: Vec<Sums>,
@@ -162,6 +168,13 @@ impl StageState {
         }
         add_each(&mut self.written, &commit.written);
         add_each(&mut self.read, &commit.read);
+        self.lacks_bytes |= commit.bytes.len() < commit.written.len();
+        if self.bytes.len() < commit.bytes.len() {
+            self.bytes.resize(commit.bytes.len(), EdgeBytes::default());
+        }
+        for (sum, more) in self.bytes.iter_mut().zip(&commit.bytes) {
+            sum.add(more);
+        }
         // The fabric's own line comes last. Executors report it: whatever they say is to be reckoned with.
         if let Some(own) = commit.usage.lines().last() {
             self.own = self.own.add(&own.billed);

@@ -23,6 +23,7 @@ mod folders;
 mod grouping;
 mod hex;
 mod invoke;
+mod keyed;
 mod listing;
 mod merge;
 mod place;

@@ -76,6 +76,18 @@ pub(crate) struct SqlVariant {
     pub(crate) tasks: TaskRange,
     #[serde(with = "crate::hex")]
     pub(crate) plan: Vec<u8>,
+    /// Ways in which the tasks may be more or fewer. The control plane keeps them, and tasks are told what it settled.
+    #[serde(skip)]
+    pub(crate) adaptive: Option<AdaptivePlan>,
+}
+
+/// Ways in which the tasks of a variant may be more or fewer than planned.
+#[derive(Debug, Clone)]
+pub(crate) struct AdaptivePlan {
+    /// Fewer may run: nobody asked for their number.
+    pub(crate) coalesce: bool,
+    /// Positions of the leaves of which several tasks may share a partition.
+    pub(crate) split: Vec<u32>,
 }
 
 /// Origin of the rows of a leaf.

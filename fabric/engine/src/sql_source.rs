@@ -13,7 +13,7 @@ use datafusion_physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
 use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, Problem, lock};
-use weft_protocol::{ObjectRef, ReadMode, StageContext, Sums};
+use weft_protocol::{ObjectRef, ReadMode, StageContext, TaskPart, TaskRange, settled_tasks};
 use weft_sandbox::{MemoryAccount, Reservation};
 use weft_shuffle::{ObjectReader, Segment};
 use weft_sql::{Functions, SortKeys, Sources, carried};
@@ -21,11 +21,13 @@ use weft_sql::{Functions, SortKeys, Sources, carried};
 use self::files::FileRows;
 use crate::edge::out_of_memory;
 use crate::environment::TaskEnvironment;
+use crate::keyed::{KeyedRows, KeyedShare};
 use crate::plan::{EdgeLeaf, Leaf, Source, StagePlan};
 use crate::ranged::{RangedRows, RangedShare};
 use crate::sql_functions::SqlFunctions;
 
 mod files;
+mod finish;
 
 /// Files that a task warns of by name.
 const WARNED_FILES_MAX: usize = 20;
@@ -40,8 +42,8 @@ pub(crate) struct SqlRead {
     pub(crate) unknown_fields: u64,
 }
 
-/// A segment that was read: leaf, writing task, sequence.
-type SegmentRead = (u32, u32, u32);
+/// A segment that was read: leaf, writing task, partition, sequence.
+type SegmentRead = (u32, u32, u32, u32);
 
 #[derive(Default)]
 struct Counts {
@@ -98,6 +100,8 @@ pub(crate) struct SqlSources {
     cancel: CancellationToken,
     counts: Arc<Mutex<Counts>>,
     functions: Arc<SqlFunctions>,
+    /// Partitions that the task shares with those beside it, if their number is settled.
+    keyed: Option<Arc<KeyedShare>>,
 }
 
 impl std::fmt::Debug for SqlSources {
@@ -113,6 +117,8 @@ impl SqlSources {
         reader: &ObjectReader,
         functions: &Arc<SqlFunctions>,
     ) -> Arc<Self> {
+        let leaves = leaves(&environment.plan);
+        let keyed = KeyedShare::of(context, leaves, environment.task);
         Arc::new(Self {
             plan: Arc::clone(&environment.plan),
             task: environment.task,
@@ -122,14 +128,12 @@ impl SqlSources {
             cancel: environment.cancel.clone(),
             counts: Arc::default(),
             functions: Arc::clone(functions),
+            keyed: keyed.map(Arc::new),
         })
     }
 
     fn leaves(&self) -> &[Leaf] {
-        match &self.plan.source {
-            Source::Sql(sql) => &sql.leaves,
-            Source::Files(_) | Source::Shuffle { .. } | Source::Nothing => &[],
-        }
+        leaves(&self.plan)
     }
 
     fn leaf(&self, leaf: u32) -> Result<&Leaf, Problem> {
@@ -139,9 +143,16 @@ impl SqlSources {
         })
     }
 
+    /// The task as it was planned, if it is one of a range. Tasks that read files are as many as planned.
+    fn planned(&self, planned: TaskRange) -> u32 {
+        let range = settled_tasks(&self.context.adaptive, planned);
+        let position = range.position(self.task);
+        position.map_or(u32::MAX, |position| planned.first + position)
+    }
+
     /// The part of an edge that is this task's. Nothing if the leaf is for other tasks of the stage.
     fn share(&self, edge: &EdgeLeaf) -> Result<Share<'_>, Problem> {
-        let n_readers = edge.read.tasks.map_or(u32::MAX, |range| range.count);
+        let n_readers = self.readers_of(edge).map_or(u32::MAX, |range| range.count);
         let Some(reader) = self.reader_of(edge) else {
             return Ok(Share::default());
         };
@@ -164,9 +175,31 @@ impl SqlSources {
 
     /// Position of the task among those that read an edge, if it is one of them.
     fn reader_of(&self, edge: &EdgeLeaf) -> Option<u32> {
-        match edge.read.tasks {
+        match self.readers_of(edge) {
             Some(range) => range.position(self.task),
             None => Some(self.task),
+        }
+    }
+
+    /// The tasks that read an edge, if they are not all of the stage's: those that run for the planned ones.
+    fn readers_of(&self, edge: &EdgeLeaf) -> Option<TaskRange> {
+        let planned = edge.read.tasks?;
+        Some(settled_tasks(&self.context.adaptive, planned))
+    }
+
+    /// The share of an edge of which the task reads partitions with those beside it, and the edge's position there.
+    fn keyed(&self, edge: &EdgeLeaf) -> Option<(Arc<KeyedShare>, usize)> {
+        let keyed = self.keyed.as_ref()?;
+        let is_keyed = edge.read.mode == ReadMode::Partitioned && self.reader_of(edge).is_some();
+        let position = keyed.position(edge).filter(|_| is_keyed)?;
+        Some((Arc::clone(keyed), position))
+    }
+
+    /// The partitions that the task read, if it shares them with those beside it.
+    pub(crate) async fn part(&self) -> Result<Option<TaskPart>, Problem> {
+        match &self.keyed {
+            Some(keyed) => keyed.recorded(&self.reader, &self.account).await,
+            None => Ok(None),
         }
     }
 
@@ -186,7 +219,7 @@ impl SqlSources {
 
     /// The range of an edge that is this task's. Nothing if other tasks of the stage read it.
     fn ranged_share(&self, edge: &EdgeLeaf) -> Result<Option<RangedShare>, Problem> {
-        let (Some(reader), Some(tasks)) = (self.reader_of(edge), edge.read.tasks) else {
+        let (Some(reader), Some(tasks)) = (self.reader_of(edge), self.readers_of(edge)) else {
             return Ok(None);
         };
         Ok(Some(RangedShare {
@@ -196,75 +229,6 @@ impl SqlSources {
             reader,
             n_readers: tasks.count,
         }))
-    }
-
-    /// Sums over what the task has read, by edge of the stage. A segment that nobody pulled, because a limit was
-    /// reached or a side of a join was empty, counts as the index of its object has it; one that a stream passed over
-    /// which ran to its end does not count, and is missed.
-    pub(crate) async fn finish(&self) -> Result<Vec<Sums>, Problem> {
-        let mut read = Vec::new();
-        for (position, leaf) in (0..).zip(self.leaves()) {
-            let Leaf::Edge(edge) = leaf else { continue };
-            if edge.read.mode == ReadMode::Ranged {
-                read.push(self.finish_ranged(position, edge).await?);
-                continue;
-            }
-            let share = self.share(edge)?;
-            let mut sums = Sums::default();
-            for (task, object) in share.of_writers(0..share.objects.len()) {
-                let (edge_number, partition) = (edge.read.edge, share.partition);
-                let segments = self.reader.segments(object, task, edge_number, partition);
-                let segments = segments
-                    .await
-                    .map_err(|error| of_writer(&edge.from, &error))?;
-                let counts = lock(&self.counts);
-                let has_ended = counts.ended.contains(&(position, task));
-                for segment in segments {
-                    let read = (position, task, segment.sequence());
-                    if !has_ended || counts.read.contains(&read) {
-                        sums.add(&segment.sums());
-                    }
-                }
-            }
-            read.push(sums);
-        }
-        Ok(read)
-    }
-
-    /// The same of an edge of which the task reads a range. Segments count for the task in whose range their first
-    /// rows are, by the index alone, and rows for the task that kept them: together they are what was written.
-    async fn finish_ranged(&self, leaf: u32, edge: &EdgeLeaf) -> Result<Sums, Problem> {
-        let mut sums = Sums::default();
-        let Some(share) = self.ranged_share(edge)? else {
-            return Ok(sums);
-        };
-        let ranges = share.ranges(&self.reader, &self.account).await?;
-        let writers = self.share(edge)?;
-        for (task, object) in writers.of_writers(0..writers.objects.len()) {
-            let segments = self.reader.segments(object, task, edge.read.edge, 0).await;
-            let segments = segments.map_err(|error| of_writer(&edge.from, &error))?;
-            let counts = lock(&self.counts);
-            let has_ended = counts.ended.contains(&(leaf, task));
-            for segment in &segments[ranges.owned(task, share.reader)] {
-                let read = (leaf, task, segment.sequence());
-                if !has_ended || counts.read.contains(&read) {
-                    let mut of_segment = segment.sums();
-                    if has_ended {
-                        of_segment.rows = 0;
-                    }
-                    sums.add(&of_segment);
-                }
-            }
-            let kept = counts.kept.range((leaf, task, 0)..=(leaf, task, u32::MAX));
-            if has_ended {
-                let rows = kept.map(|(_, rows)| rows).sum();
-                sums.add(&Sums {
-                    rows,
-                    ..Sums::default()
-                });
-            }
-        }
-        Ok(sums)
     }
 
     /// Opens a stream of an edge. `keys`: the order, if the task reads a range of it.
@@ -293,6 +257,11 @@ impl SqlSources {
             leaf,
             edge: edge.read.edge,
             partition: share.partition,
+            keyed: self.keyed(edge).map(|(share, edge)| KeyedRows {
+                share,
+                edge,
+                part: None,
+            }),
             from: edge.from.clone(),
             objects: objects.map(|(task, one)| (task, one.clone())).collect(),
             object: None,
@@ -389,7 +358,7 @@ impl Sources for SqlSources {
                 let rows = FileRows {
                     leaf,
                     plan: Arc::clone(&self.plan),
-                    splits: files.splits_of(self.task),
+                    splits: files.splits_of(self.planned(files.tasks)),
                     open: None,
                     rows_left: files.limit,
                     is_done: false,
@@ -421,6 +390,13 @@ impl Sources for SqlSources {
     }
 }
 
+fn leaves(plan: &StagePlan) -> &[Leaf] {
+    match &plan.source {
+        Source::Sql(sql) => &sql.leaves,
+        Source::Files(_) | Source::Shuffle { .. } | Source::Nothing => &[],
+    }
+}
+
 /// A task's part of an edge: what writers wrote that stand side by side.
 #[derive(Default)]
 struct Share<'a> {
@@ -444,6 +420,8 @@ struct EdgeStream {
     leaf: u32,
     edge: u32,
     partition: u32,
+    /// The partitions that are wanted, if tasks share them otherwise than one each.
+    keyed: Option<KeyedRows>,
     /// The writing stage's name, for errors.
     from: String,
     objects: VecDeque<(u32, ObjectRef)>,
@@ -497,7 +475,7 @@ impl EdgeStream {
         }
         let read = self.reader.read(object, &self.from, segment).await;
         let (mut batches, _) = read.map_err(|error| of_writer(&self.from, &error))?;
-        let place = (self.leaf, *task, segment.sequence());
+        let place = (self.leaf, *task, segment.partition(), segment.sequence());
         let mut counts = lock(&self.counts);
         if counts.read.insert(place) {
             counts.shuffle_bytes += segment.bytes();
@@ -523,12 +501,18 @@ impl EdgeStream {
         if let Some(ranged) = &mut self.ranged {
             ranged.find(&self.reader, &self.account).await?;
         }
-        let segments = self
-            .reader
-            .segments(&object, task, self.edge, self.partition);
-        let segments = segments
-            .await
-            .map_err(|error| of_writer(&self.from, &error))?;
+        let segments = match &mut self.keyed {
+            Some(keyed) => {
+                let of = (task, &object);
+                keyed.segments(&self.reader, &self.account, of).await?
+            }
+            None => {
+                let (edge, partition) = (self.edge, self.partition);
+                let segments = self.reader.segments(&object, task, edge, partition);
+                let segments = segments.await;
+                segments.map_err(|error| of_writer(&self.from, &error))?
+            }
+        };
         self.segments = match &self.ranged {
             Some(ranged) => ranged.segments(task, segments)?,
             None => segments.into(),

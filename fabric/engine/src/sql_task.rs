@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use weft_core::{ErrorCode, Problem};
-use weft_protocol::StageContext;
+use weft_protocol::{StageContext, settled_tasks};
 use weft_sandbox::MemoryAccount;
 use weft_shuffle::ObjectReader;
 use weft_sql::{Account, HashKeys, Session, SortKeys, TaskMemory, TaskRows, fair_pool};
@@ -64,7 +64,10 @@ impl SqlTask {
             return Ok(None);
         };
         let mut variants = sql.variants.iter();
-        let of_task = variants.find(|one| one.tasks.position(environment.task).is_some());
+        let of_task = variants.find(|one| {
+            let tasks = settled_tasks(&context.adaptive, one.tasks);
+            tasks.position(environment.task).is_some()
+        });
         let variant = of_task.ok_or_else(|| {
             let detail = format!(
                 "`{}` has no plan for task {}",

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use weft_core::{Digest, ErrorCode, FunctionUsage, Meters, Problem, lock};
 use weft_failpoint as failpoint;
 use weft_protocol::{
-    EdgeInput, EdgeRef, LogRef, ObjectRef, SinkFile, StageContext, Sums, TaskCommit, TaskFailure,
-    TaskReply, TaskRequest, Took,
+    EdgeBytes, EdgeInput, EdgeRef, LogRef, ObjectRef, SinkFile, StageContext, Sums, TaskCommit,
+    TaskFailure, TaskPart, TaskReply, TaskRequest, Took,
 };
 use weft_sandbox::{
     Component, Expressions, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns,
@@ -55,6 +55,10 @@ struct Progress {
     read: Vec<Sums>,
     object: Option<ObjectRef>,
     written: Vec<Sums>,
+    /// By edge that the stage writes.
+    bytes: Vec<EdgeBytes>,
+    /// The partitions that it read, if it shares them with other tasks.
+    part: Option<TaskPart>,
     files: Vec<SinkFile>,
 }
 
@@ -149,6 +153,8 @@ impl TaskRun {
             read,
             object,
             written,
+            bytes,
+            part,
             files,
             ..
         } = progress;
@@ -163,6 +169,8 @@ impl TaskRun {
             positions: Vec::new(),
             object,
             written,
+            bytes,
+            part,
             read,
             files,
             usage: usage.into(),
@@ -251,6 +259,7 @@ impl TaskRun {
                 .expect("the edges are gone")
                 .into_inner()
                 .unwrap_or_else(PoisonError::into_inner);
+            progress.bytes = segments.bytes(n_edges);
             failpoint::hit("shuffle-write");
             let (object, written) = segments
                 .finish(&self.blobs, &self.request.key("shuffle"), n_edges)
@@ -362,6 +371,7 @@ impl TaskRun {
         progress.own.unknown_fields = read.unknown_fields;
         fed?;
         progress.read = sources.finish().await?;
+        progress.part = sources.part().await?;
         for warning in sources.warnings() {
             environment.log.note("warn", &warning);
         }

@@ -8,6 +8,7 @@
 //!
 //! Types only: no I/O, no channels. Whatever is here may go over a wire or into the replicated state.
 
+mod adaptive;
 mod agent;
 mod compile;
 mod explain;
@@ -21,6 +22,10 @@ mod rows;
 mod stream;
 mod tables;
 
+pub use adaptive::{
+    AdaptiveTasks, EdgeBytes, TASK_BYTES, TaskPart, fair_bytes, is_skewed, piece_bytes,
+    settled_tasks,
+};
 pub use agent::{
     AgentCommand, AgentOutcome, AgentReport, AgentResult, AgentStatus, ExecutorStatus, FromAgent,
     RunningAttempt, RunningWork, ToAgent,

@@ -9,6 +9,7 @@ use weft_core::{
     LogLine, Meters, PinnedFunction, Problem, TaskId,
 };
 
+use crate::adaptive::AdaptiveTasks;
 use crate::explain::StageText;
 use crate::keys::attempt_key;
 use crate::outputs::ManifestOutput;
@@ -17,7 +18,7 @@ use crate::rows::RowsRequest;
 use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 6;
+pub const MESSAGE_VERSION: u32 = 7;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -338,6 +339,9 @@ pub struct StageContext {
     pub plan: String,
     /// Edges that the stage reads, in the order of its shape.
     pub inputs: Vec<EdgeInput>,
+    /// Tasks that are more or fewer than planned: the plan has the ranges of tasks as they were planned.
+    #[serde(default)]
+    pub adaptive: Vec<AdaptiveTasks>,
     /// Digests of the components' artefacts, by component.
     pub artefacts: BTreeMap<Digest, Digest>,
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use weft_core::{AttemptId, Epoch, FunctionUsage, Limits, PackedUsage, Problem};
 
+use crate::adaptive::{AdaptiveTasks, EdgeBytes, TaskPart};
+
 /// Stages of a plan. A job file has fewer, but SQL makes several out of one.
 pub const MAX_PLAN_STAGES: usize = 1_000;
 /// Tasks of all stages of a plan.
@@ -149,13 +151,17 @@ pub struct EdgeShape {
 pub struct StageShape {
     /// For people: the job file's stages that run in it, joined by `+`.
     pub name: String,
-    /// Number of tasks.
+    /// Number of tasks: of adaptive ones as planned, until it is settled.
     pub n_tasks: u32,
     /// Key of the plan's blob.
     pub plan: String,
     /// The edges it reads, none for stages that read inputs or nothing. Edges that are materialised
     /// are complete before the stage starts.
     pub reads: Vec<EdgeRead>,
+    /// Tasks whose number is settled when all that the stage reads is committed: ranges in order. Ranges of reads are
+    /// changed with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adaptive: Vec<AdaptiveTasks>,
     /// The edges it writes.
     pub edges: Vec<EdgeShape>,
     /// Limits of a task.
@@ -291,6 +297,12 @@ pub struct TaskCommit {
     pub object: Option<ObjectRef>,
     /// Sums over what it wrote, by edge.
     pub written: Vec<Sums>,
+    /// Decompressed bytes of what it wrote, by edge; nothing in commits of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bytes: Vec<EdgeBytes>,
+    /// The partitions that it read, of an adaptive task that read any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<TaskPart>,
     /// Sums over rows that it read from the shuffle, by edge that the stage reads.
     pub read: Vec<Sums>,
     /// Files it staged.
@@ -322,6 +334,7 @@ impl TaskCommit {
     #[must_use]
     pub fn shrunk(mut self) -> TaskCommit {
         self.written.shrink_to_fit();
+        self.bytes.shrink_to_fit();
         self.read.shrink_to_fit();
         self.files.shrink_to_fit();
         self

@@ -10,15 +10,18 @@
 //! flips and a segment that is dropped, doubled or swapped are found by whoever reads.
 //!
 //! Rows that are sorted may be shared by value: an index has the key of each segment's first row, and
-//! [`Ranges`] says which rows each of several tasks reads.
+//! [`Ranges`] says which rows each of several tasks reads. Rows that are placed by a hash may be shared otherwise than
+//! one task for each partition: [`Parts`] says how.
 
 mod error;
 mod object;
+mod parts;
 mod ranges;
 mod segment;
 
 pub use error::{Error, Result};
 pub use object::{ObjectReader, ObjectWriter, Place, Segment};
+pub use parts::{Part, Parts, Piece, SegmentBytes, SharedParts, Whale};
 pub use ranges::{Boundary, Mark, Ranges, SharedRanges};
 pub use segment::FORMAT;
 pub use weft_store::ErrorKind;

@@ -11,7 +11,7 @@
 //! segment's first row, cut off after [`FIRST_KEY_BYTES_MAX`], behind its length, a word. Segments
 //! of other edges have an empty one. The index and the keys have one checksum.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
@@ -21,13 +21,17 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use weft_protocol::{EdgeRef, ObjectRef, Sums};
+use weft_protocol::{ObjectRef, Sums};
 use weft_store::Blobs;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::error::{Error, Result};
-use crate::ranges::{Mark, SharedRanges};
+use crate::ranges::Mark;
 use crate::segment;
+
+mod shared;
+
+use self::shared::{PartsOf, RangesOf};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"weftshf1");
 const MAGIC_WITH_KEYS: u64 = u64::from_le_bytes(*b"weftshf2");
@@ -296,15 +300,13 @@ type Index = Arc<Vec<Entry>>;
 /// First keys of an object's segments, in the order of its index; none if the object has no keys.
 type FirstKeys = Vec<Vec<u8>>;
 
-/// Ranges of edges, each by its number of tasks.
-type RangesOf = BTreeMap<(EdgeRef, u32), SharedRanges>;
-
 /// Reads shuffle objects of a job; each index is read once, whoever asks.
 #[derive(Clone)]
 pub struct ObjectReader {
     blobs: Blobs,
     indices: Arc<Mutex<HashMap<String, Index>>>,
     ranges: Arc<Mutex<RangesOf>>,
+    parts: Arc<Mutex<PartsOf>>,
 }
 
 /// Bytes of one segment as they lie in the store, with what its index says of them.
@@ -321,6 +323,7 @@ impl ObjectReader {
             blobs,
             indices: Arc::default(),
             ranges: Arc::default(),
+            parts: Arc::default(),
         }
     }
 
@@ -387,13 +390,8 @@ impl ObjectReader {
             blobs: blobs.clone(),
             indices: Arc::clone(&self.indices),
             ranges: Arc::clone(&self.ranges),
+            parts: Arc::clone(&self.parts),
         }
-    }
-
-    /// The ranges of an edge for `n_tasks` tasks, which one of the job's tasks computes for all.
-    pub fn shared_ranges(&self, edge: EdgeRef, n_tasks: u32) -> SharedRanges {
-        let mut ranges = lock(&self.ranges);
-        Arc::clone(ranges.entry((edge, n_tasks)).or_default())
     }
 
     /// The first key and the rows of each segment of a sorted edge with one partition, in order. They
@@ -496,6 +494,11 @@ impl Segment {
     /// Rows.
     pub fn rows(&self) -> u64 {
         self.entry.rows
+    }
+
+    /// Partition of its edge.
+    pub fn partition(&self) -> u32 {
+        self.place.partition
     }
 
     /// Position among the segments that its task wrote to the partition.

@@ -79,6 +79,11 @@ impl Facts {
         Ok(properties)
     }
 
+    /// Returns whether the rows are in some order.
+    pub(crate) fn has_order(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
     /// Returns whether `schema` has all of the columns.
     pub(crate) fn fit(&self, schema: &SchemaRef) -> bool {
         let equal = self.equal.iter().flat_map(|class| &class.columns);

@@ -167,6 +167,19 @@ impl Leaf {
         matches!(self.rows, Rows::Stage { .. })
     }
 
+    /// The way in which a task reads rows of another stage. Nothing of a table.
+    pub(crate) fn read(&self) -> Option<Read> {
+        match &self.rows {
+            Rows::Stage { read, .. } => Some(*read),
+            Rows::Table(_) | Rows::Numbered(_) | Rows::Task { .. } => None,
+        }
+    }
+
+    /// Whether nodes above may have been planned on an order of the rows.
+    pub(crate) fn has_order(&self) -> bool {
+        self.facts.has_order()
+    }
+
     /// The stage that the leaf reads, and how, for people.
     pub(crate) fn stage_read(&self) -> Option<(usize, &'static str)> {
         match &self.rows {

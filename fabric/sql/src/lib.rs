@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
 
+mod adaptive;
 mod builds;
 mod calls;
 mod codec;
@@ -49,6 +50,7 @@ mod text;
 mod variants;
 mod windows;
 
+pub use adaptive::Adaptive;
 pub use command::{Command, Files};
 pub use error::{carried, problem};
 pub use expressions::Expressions;

@@ -9,6 +9,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{ReadMode, TaskRange};
 
+use crate::adaptive::{Adaptive, adaptive};
 use crate::codec;
 use crate::cut::{Stage, Target};
 use crate::error::planning;
@@ -44,6 +45,8 @@ pub struct Variant {
     pub tasks: TaskRange,
     /// The plan for [`Session::open`](crate::Session::open).
     pub plan: Vec<u8>,
+    /// Ways in which the tasks may be more or fewer, if they may.
+    pub adaptive: Option<Adaptive>,
 }
 
 /// Rows that a leaf asks for, of tasks in the given range. Other tasks never open it.
@@ -119,6 +122,7 @@ impl SqlStage {
         for branch in branches(&stage.plan).map_err(planning)? {
             let count = small(stage.n_ranges.unwrap_or(branch.n_tasks))?;
             let tasks = TaskRange { first, count };
+            let adaptive = adaptive(&branch.plan, leaves.len()).filter(|_| count > 1);
             let plan = number(branch.plan, tasks, &mut leaves).map_err(planning)?;
             let encoded = codec::encode(plan.clone(), &schema, keys, order, &mut functions);
             let encoded = encoded.map_err(planning)?;
@@ -128,6 +132,7 @@ impl SqlStage {
             variants.push(Variant {
                 tasks,
                 plan: encoded,
+                adaptive,
             });
             first += count;
         }

@@ -115,7 +115,25 @@ struct PlannedStage {
     stage: Stage,
     cpu_ms: u64,
     task_rows: Option<TaskRows>,
+    adaptive: Option<Adaptive>,
     plan: Option<StageText>,
+}
+
+/// Tasks of a stage that ran in place of planned ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Adaptive {
+    tasks_planned: u64,
+    partitions_most: Option<u64>,
+    split: Vec<Split>,
+}
+
+/// A partition that several tasks shared.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Split {
+    partition: u64,
+    tasks: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,6 +185,12 @@ fn ran(planned: &Planned) -> String {
                 format!("{}: {tasks}, {done} done, {}", stage.name, stage.status)
             }
         });
+        let changes = item
+            .adaptive
+            .as_ref()
+            .map(|of| changes(of, stage.tasks_total));
+        let changes = changes.into_iter().flatten();
+        lines.extend(changes.map(|line| format!("  | {line}")));
         if stage.tasks_done > 0 {
             lines.extend(counters(item).into_iter().map(|line| format!("  | {line}")));
         }
@@ -176,6 +200,25 @@ fn ran(planned: &Planned) -> String {
         true => "the job has not been planned".to_owned(),
         false => lines.join("\n"),
     }
+}
+
+/// Differences between the tasks that run and those that were planned.
+fn changes(of: &Adaptive, tasks_total: u64) -> Vec<String> {
+    let mut lines = Vec::new();
+    if of.tasks_planned != tasks_total {
+        lines.push(format!(
+            "planned with {}",
+            counted(of.tasks_planned, "task")
+        ));
+    }
+    if let Some(most) = of.partitions_most.filter(|most| *most > 1) {
+        lines.push(format!("up to {} in a task", counted(most, "partition")));
+    }
+    let split = of.split.iter();
+    lines.extend(split.map(|Split { partition, tasks }| {
+        format!("partition {partition} split among {tasks} tasks")
+    }));
+    lines
 }
 
 /// Counters of the committed tasks of a stage, a line for each kind.
@@ -287,13 +330,17 @@ old: 1 task
         let waiting =
             json!({"name": "query", "status": "waiting", "tasks_total": 1, "tasks_done": 0});
         let rows = json!({"task": 2, "rows_largest": 1000, "rows_median": 100});
+        let adaptive = json!({"tasks_planned": 16, "partitions_most": 9, "split": [{"partition": 4, "tasks": 2}]});
         let planned = json!({"items": [
-            {"stage": done, "cpu_ms": 420, "task_rows": rows, "plan": text()},
+            {"stage": done, "cpu_ms": 420, "task_rows": rows, "adaptive": adaptive, "plan": text()},
             {"stage": waiting, "cpu_ms": 0, "task_rows": null, "plan": text()},
         ]});
         let planned: Planned = read_value(planned).expect("a plan");
         let expected = "\
 query.2: 3 tasks, done
+  | planned with 16 tasks
+  | up to 9 partitions in a task
+  | partition 4 split among 2 tasks
   | 1,200 rows in, 7 rows out
   | 2.0 KiB read from shuffles, 512 B written to shuffles, 1.0 MiB spilled
   | CPU 420 ms, wall 250 ms, of all tasks 600 ms

@@ -13,8 +13,8 @@ use crate::{
 };
 use weft_core::{FunctionKind, FunctionRecord};
 use weft_protocol::{
-    EdgeKind, EdgeRead, EdgeRef, EdgeShape, LogRef, Plan, ReadMode, SlotVector, StageShape, Sums,
-    TaskCommit, TaskFailure,
+    EdgeBytes, EdgeKind, EdgeRead, EdgeRef, EdgeShape, LogRef, Plan, ReadMode, SlotVector,
+    StageShape, Sums, TASK_BYTES, TaskCommit, TaskFailure,
 };
 
 pub(crate) fn tenant_id() -> TenantId {
@@ -96,6 +96,7 @@ pub(crate) fn plan(stages: &[(u32, Option<u32>)]) -> Plan {
                     })
                 })
                 .collect(),
+            adaptive: Vec::new(),
             edges: readers(position)
                 .map(|(partitions, _)| EdgeShape {
                     kind: EdgeKind::Materialised,
@@ -161,14 +162,28 @@ pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCo
         };
         // Ranges are shares of the writers here: the state knows of sums alone.
         let is_shared = matches!(edge.mode, ReadMode::Sliced | ReadMode::Ranged);
-        let partition = match edge.mode {
-            ReadMode::Partitioned => position,
-            ReadMode::Broadcast | ReadMode::Sliced | ReadMode::Ranged => 0,
+        let writer = &plan.stages[edge.stage as usize];
+        // Fewer tasks than partitions share them, and some of more tasks have none.
+        let partitions = match edge.mode {
+            ReadMode::Partitioned => writer.edges[edge.edge as usize].partitions,
+            ReadMode::Broadcast | ReadMode::Sliced | ReadMode::Ranged => 1,
         };
-        let writers = 0..plan.stages[edge.stage as usize].n_tasks;
+        let is_read =
+            |partition: &u32| !edge.mode.is_partitioned() || partition % readers.count == position;
+        let of_writer = |task: u32| {
+            let partitions = (0..partitions).filter(is_read);
+            total(partitions.map(|partition| segment(edge.stage, edge.edge, task, partition)))
+        };
+        let writers = 0..writer.n_tasks;
         let read = writers.filter(|writer| !is_shared || writer % readers.count == position);
-        total(read.map(|writer| segment(edge.stage, edge.edge, writer, partition)))
+        total(read.map(of_writer))
     });
+    // A task writes more than the one before it.
+    let all = u64::from(1 + task) * TASK_BYTES / 2;
+    let bytes = EdgeBytes {
+        all,
+        largest: all / 4 * 3,
+    };
     TaskCommit {
         stage,
         task,
@@ -180,6 +195,8 @@ pub(crate) fn commit(plan: &Plan, stage: u32, task: u32, epoch: Epoch) -> TaskCo
         positions: Vec::new(),
         object: None,
         written: written.collect(),
+        bytes: vec![bytes; shape.edges.len()],
+        part: None,
         read: read.collect(),
         files: Vec::new(),
         usage: vec![usage(&shape.name, 10)].into(),

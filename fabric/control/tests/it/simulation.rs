@@ -12,7 +12,7 @@ use crate::support::{
     tenant_id, usage,
 };
 use crate::{Answer, Command, CommitReport, Effect, Envelope, Job, JobState, State, Step};
-use weft_protocol::{Plan, PublishedOutput, TaskCommit};
+use weft_protocol::{AdaptiveTasks, Plan, PublishedOutput, StageShape, TaskCommit, TaskRange};
 
 const N_SEEDS: u64 = 150;
 const N_STEPS: usize = 400;
@@ -247,8 +247,28 @@ impl World {
         let mut plan = plan(&stages);
         for stage in &mut plan.stages {
             stage.deterministic = self.random.percent(80);
+            self.adapt(stage);
         }
         plan
+    }
+
+    /// Lets the number of a stage's tasks follow from what they read, at times.
+    fn adapt(&mut self, stage: &mut StageShape) {
+        let count = stage.n_tasks;
+        let Some(read) = stage.reads.first_mut().filter(|_| count > 0) else {
+            return;
+        };
+        if self.random.percent(50) {
+            let planned = TaskRange { first: 0, count };
+            read.tasks = Some(planned);
+            let is_split = self.random.percent(50);
+            stage.adaptive = vec![AdaptiveTasks {
+                planned,
+                coalesce: self.random.percent(80),
+                split: (0..u32::from(is_split)).collect(),
+                settled: None,
+            }];
+        }
     }
 
     fn start_stage(&mut self, job: &JobId, stage: u32) {

@@ -5,12 +5,15 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use weft_control::{Job, StageState};
 use weft_core::{JobId, Problem};
-use weft_protocol::{StageText, TaskCommit, plan_text_key};
+use weft_protocol::{StageShape, StageText, TaskCommit, plan_text_key};
 use weft_store::Blobs;
 
 use super::auth::Principal;
 use super::reply::ApiResult;
 use super::{Api, jobs, views};
+
+/// Partitions that are shown of those that several tasks shared.
+const SPLIT_SHOWN_MAX: usize = 100;
 
 /// Shows the plan of a job. A job that has not been planned has no stages.
 pub(crate) async fn show(
@@ -39,17 +42,45 @@ async fn texts(blobs: &Blobs, job: &JobId) -> Result<Vec<StageText>, Problem> {
 }
 
 fn items(job: &Job, texts: &[StageText]) -> Vec<Value> {
-    let stages = views::stages(job).into_iter().zip(job.stages());
-    let item = |(position, (view, progress)): (usize, (Value, &StageState))| {
-        let ran = Ran::of(progress);
-        json!({
-            "stage": view,
-            "cpu_ms": views::milliseconds(ran.cpu_ns),
-            "task_rows": ran.task_rows(),
-            "plan": texts.get(position),
-        })
-    };
+    let shapes = job.plan().into_iter().flat_map(|plan| &plan.stages);
+    let stages = shapes.zip(views::stages(job)).zip(job.stages());
+    let item =
+        |(position, ((shape, view), progress)): (usize, ((&StageShape, Value), &StageState))| {
+            let ran = Ran::of(progress);
+            json!({
+                "stage": view,
+                "cpu_ms": views::milliseconds(ran.cpu_ns),
+                "task_rows": ran.task_rows(),
+                "adaptive": adaptive(shape, progress),
+                "plan": texts.get(position),
+            })
+        };
     stages.enumerate().map(item).collect()
+}
+
+/// The number of tasks that was planned, and what those read that run in their place; nothing if all are as planned.
+fn adaptive(shape: &StageShape, progress: &StageState) -> Option<Value> {
+    let settled = shape.adaptive.iter().filter_map(|tasks| {
+        let settled = tasks.settled?;
+        Some((tasks.planned.count, settled))
+    });
+    let settled: Vec<(u32, u32)> = settled.collect();
+    if settled.is_empty() {
+        return None;
+    }
+    let planned = settled.iter().fold(shape.n_tasks, |n, (planned, settled)| {
+        n.saturating_sub(*settled).saturating_add(*planned)
+    });
+    let parts = progress.commits.values().filter_map(|commit| commit.part);
+    let split = parts
+        .clone()
+        .filter(|part| part.pieces > 1 && part.piece == 0);
+    let split = split.map(|part| json!({ "partition": part.first, "tasks": part.pieces }));
+    Some(json!({
+        "tasks_planned": planned,
+        "partitions_most": parts.map(|part| part.count).max(),
+        "split": split.take(SPLIT_SHOWN_MAX).collect::<Vec<_>>(),
+    }))
 }
 
 /// Sums over the committed tasks of a stage that its progress does not have.

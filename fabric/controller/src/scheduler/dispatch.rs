@@ -504,6 +504,7 @@ fn stage_context(job: &Job, stage: u32) -> Option<StageContext> {
         fingerprint: plan.fingerprint.clone(),
         plan: shape.plan.clone(),
         inputs: shape.reads.iter().map(input).collect::<Option<_>>()?,
+        adaptive: shape.adaptive.clone(),
         artefacts: BTreeMap::new(),
     })
 }

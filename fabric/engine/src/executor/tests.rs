@@ -74,6 +74,7 @@ async fn refused(of_context: &str, of_plan: &str) -> Problem {
         fingerprint: of_context.into(),
         plan: PLAN.into(),
         inputs: Vec::new(),
+        adaptive: Vec::new(),
         artefacts: BTreeMap::new(),
     });
     let failure = executor.run(request()).await.result;

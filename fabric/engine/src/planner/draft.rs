@@ -3,7 +3,7 @@
 use weft_core::Limits;
 use weft_core::job::StageSpec;
 use weft_protocol::{
-    EdgeKind, EdgeRead, EdgeShape, FINGERPRINT, PlanRequest, SlotVector, StageShape,
+    AdaptiveTasks, EdgeKind, EdgeRead, EdgeShape, FINGERPRINT, PlanRequest, SlotVector, StageShape,
 };
 
 use crate::plan::{EdgePlan, Leaf, Node, NodeWork, SinkPlan, Source, StagePlan};
@@ -47,6 +47,7 @@ impl Draft {
             n_tasks: self.n_tasks,
             plan: key,
             reads: self.reads(),
+            adaptive: self.adaptive(),
             edges: self.edges.iter().map(edge).collect(),
             limits: self.limits.clone(),
             slot,
@@ -62,6 +63,32 @@ impl Draft {
             Source::Sql(sql) => sql.leaves.iter().filter_map(Leaf::read).collect(),
             Source::Files(_) | Source::Nothing => Vec::new(),
         }
+    }
+
+    /// The tasks that may be more or fewer once their inputs are committed.
+    fn adaptive(&self) -> Vec<AdaptiveTasks> {
+        let Source::Sql(sql) = &self.source else {
+            return Vec::new();
+        };
+        // A function may count on having all rows of a key, and a side of a join that is computed by several tasks
+        // must have the same rows in each.
+        let may_split = self.deterministic && self.nodes.len() == 1;
+        let read_of = |leaf: &u32| {
+            let before = sql.leaves.iter().take(*leaf as usize);
+            small(before.filter(|leaf| leaf.read().is_some()).count())
+        };
+        let adaptive = sql.variants.iter().filter_map(|variant| {
+            let adaptive = variant.adaptive.as_ref()?;
+            let split = adaptive.split.iter().filter(|_| may_split).map(read_of);
+            let tasks = AdaptiveTasks {
+                planned: variant.tasks,
+                coalesce: adaptive.coalesce,
+                split: split.collect(),
+                settled: None,
+            };
+            (tasks.coalesce || !tasks.split.is_empty()).then_some(tasks)
+        });
+        adaptive.collect()
     }
 
     pub(super) fn plan(self, request: &PlanRequest, position: usize) -> StagePlan {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use weft_core::job::{
-    BadRecords, CsvFormat, InputFormat, InputSpec, StageSpec, TASKS_MAX, UnknownFields,
+    BadRecords, CsvFormat, InputFormat, InputSpec, StageSpec, TASKS_MAX, UnknownFields, Work,
 };
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{EdgeRead, ReadMode, TaskRange};
@@ -20,7 +20,9 @@ use super::stages::{Outlet, partitions_of};
 use super::tables::FileTable;
 use super::{Planner, has_dead_letters, patterns};
 use crate::carrier::carrier;
-use crate::plan::{EdgeLeaf, EdgePlan, EdgeRows, Leaf, NodeWork, Source, SqlPlan, SqlVariant};
+use crate::plan::{
+    AdaptivePlan, EdgeLeaf, EdgePlan, EdgeRows, Leaf, NodeWork, Source, SqlPlan, SqlVariant,
+};
 use crate::sql_task::build_bytes;
 use crate::untrusted::guarded;
 
@@ -178,6 +180,8 @@ impl Planner<'_> {
         origins: &[Origin],
         functions: &SqlFunctions,
     ) -> Result<Outlet, Problem> {
+        let coalesce = !has_partitions(stage);
+        let of_stage = |of: weft_sql::Variant| variant(of, coalesce);
         let base = self.stages.len();
         let schemas: Vec<SchemaRef> = planned.iter().map(|one| Arc::clone(&one.schema)).collect();
         let n = planned.len();
@@ -202,7 +206,7 @@ impl Planner<'_> {
                 false => format!("{}.{}", stage.name, position + 1),
             };
             let source = SqlPlan {
-                variants: one.variants.into_iter().map(variant).collect(),
+                variants: one.variants.into_iter().map(of_stage).collect(),
                 leaves,
                 schema: Arc::clone(&schema),
                 is_last,
@@ -296,10 +300,23 @@ impl Planner<'_> {
     }
 }
 
-fn variant(of: weft_sql::Variant) -> SqlVariant {
+/// Whether whoever wrote the stage said how many tasks it has.
+fn has_partitions(stage: &StageSpec) -> bool {
+    match &stage.work {
+        Work::Sql { partitions, .. } | Work::Union { partitions, .. } => partitions.is_some(),
+        Work::Map { .. } | Work::Reduce { .. } | Work::Tasks { .. } => false,
+    }
+}
+
+fn variant(of: weft_sql::Variant, coalesce: bool) -> SqlVariant {
+    let adaptive = of.adaptive.map(|adaptive| AdaptivePlan {
+        coalesce,
+        split: adaptive.split,
+    });
     SqlVariant {
         tasks: of.tasks,
         plan: of.plan,
+        adaptive,
     }
 }
 

@@ -9,13 +9,15 @@ use futures::StreamExt;
 use tempfile::TempDir;
 use weft_core::job::{BadRecords, InputFormat, UnknownFields};
 use weft_core::{JobId, Limits};
-use weft_protocol::{EdgeInput, EdgeRead, EdgeRef, FINGERPRINT, TaskRange};
+use weft_protocol::{EdgeInput, EdgeRead, EdgeRef, FINGERPRINT, Sums, TaskRange};
 use weft_shuffle::ObjectWriter;
 use weft_store::Blobs;
 
 use super::*;
 use crate::folders::FolderColumns;
 use crate::plan::{FileSplit, FilesLeaf, FilesPlan, Part, SqlPlan};
+
+mod keyed;
 
 /// Segments that each of the writing tasks writes.
 const SEGMENTS: i64 = 3;
@@ -86,6 +88,7 @@ fn sources_of(
             expected: Sums::default(),
             objects,
         }],
+        adaptive: Vec::new(),
         artefacts: Default::default(),
     };
     SqlSources {
@@ -97,6 +100,7 @@ fn sources_of(
         cancel: CancellationToken::new(),
         counts: Arc::default(),
         functions: Arc::default(),
+        keyed: None,
     }
 }
 
@@ -169,7 +173,7 @@ async fn rows_that_are_read_again_count_once() {
 async fn rows_that_a_stream_passed_over_do_not_count() {
     let (sources, written, _folder) = sources(ReadMode::Broadcast, false, 0).await;
     pull(&sources, 0, usize::MAX).await;
-    assert!(lock(&sources.counts).read.remove(&(0, 1, 2)));
+    assert!(lock(&sources.counts).read.remove(&(0, 1, 0, 2)));
     let read = sources.finish().await.expect("indexes are there");
     assert_eq!(read[0].segments, written.segments - 1);
 }
@@ -258,6 +262,7 @@ fn of_files(folder: &TempDir) -> SqlSources {
             fingerprint: FINGERPRINT.into(),
             plan: "plan".into(),
             inputs: Vec::new(),
+            adaptive: Vec::new(),
             artefacts: Default::default(),
         }),
         reader: ObjectReader::new(blobs),
@@ -265,6 +270,7 @@ fn of_files(folder: &TempDir) -> SqlSources {
         cancel: CancellationToken::new(),
         counts: Arc::default(),
         functions: Arc::default(),
+        keyed: None,
     }
 }
 
@@ -424,7 +430,7 @@ async fn rows_of_a_range_are_counted_as_they_are_kept() {
         pulled.finish().await.expect("the index is there"),
         [written]
     );
-    lock(&pulled.counts).kept.insert((0, 0, 2), 3);
+    lock(&pulled.counts).kept.insert((0, 0, 0, 2), 3);
     let read = pulled.finish().await.expect("the index is there");
     assert_eq!((read[0].rows, read[0].xxh3), (39, written.xxh3));
 }

@@ -96,6 +96,7 @@ async fn run_in(
         fingerprint: FINGERPRINT.into(),
         plan: "plan".into(),
         inputs,
+        adaptive: Vec::new(),
         artefacts: BTreeMap::new(),
     };
     let run = TaskRun {

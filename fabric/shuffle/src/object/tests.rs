@@ -309,3 +309,30 @@ async fn objects_without_keys_end_as_before() {
     let index = &index[index.len() - 8 * WORDS * 8..];
     assert_eq!(xxh3_64(index), object.index_xxh3);
 }
+
+#[tokio::test]
+async fn bytes_of_edges_are_those_of_their_segments() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blobs = Blobs::local(folder.path()).expect("a folder");
+    let mut writer = ObjectWriter::new(0, folder.path());
+    for (edge, partition, rows) in [(0, 0, 10), (0, 3, 500), (0, 3, 500), (2, 1, 20)] {
+        let batch = batch(0, rows);
+        let added = writer.add(edge, partition, &batch.schema(), &[batch]);
+        added.expect("it encodes");
+    }
+    let bytes = writer.bytes(3);
+    let (object, _) = writer.finish(&blobs, "o", 3).await.expect("it is written");
+    let reader = ObjectReader::new(blobs);
+    let of_edge = reader
+        .raw_bytes(&object, 0)
+        .await
+        .expect("the index is there");
+    let of = |wanted: u32| {
+        let same = of_edge.iter().filter(|(partition, _)| *partition == wanted);
+        same.map(|(_, bytes)| bytes).sum::<u64>()
+    };
+    assert!(of(0) > 0 && of(0) < of(3));
+    assert_eq!((bytes[0].all, bytes[0].largest), (of(0) + of(3), of(3)));
+    assert_eq!((bytes[1].all, bytes[1].largest), (0, 0));
+    assert!(bytes[2].all > 0 && bytes[2].all == bytes[2].largest);
+}

@@ -14,7 +14,7 @@ use crate::memory::account;
 use crate::runner::{merging, options, plan, run, run_within, sorted};
 
 /// Keys have duplicates and nulls; `e` has no rows.
-const MERGED: &[&str] = &[
+pub(crate) const MERGED: &[&str] = &[
     "SELECT t.id, u.id AS other FROM t JOIN u ON t.k = u.k",
     "SELECT t.id, u.id AS other FROM t JOIN u ON t.k = u.k AND t.s = u.s AND t.v <> u.v",
     "SELECT t.id, u.id AS other FROM t JOIN u ON t.f = u.f",

@@ -1,5 +1,6 @@
 //! SQL planned, cut, encoded, decoded and run in memory, against DataFusion in one process.
 
+mod adaptive;
 mod data;
 mod explain;
 mod filters;

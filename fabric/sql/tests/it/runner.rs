@@ -1,5 +1,6 @@
 //! Runs stages one after the other in memory: every task decodes its plan and runs it alone, as in an executor.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -125,7 +126,31 @@ pub(crate) fn run_with(
     functions: Arc<dyn Functions>,
 ) -> Result<Vec<RecordBatch>, Problem> {
     let unbounded = || Arc::new(UnboundedMemoryPool::default()) as Arc<dyn MemoryPool>;
-    let (rows, _) = run_all(session, data, sql, options, &unbounded, Some(functions))?;
+    let run = Run {
+        pool: &unbounded,
+        functions: Some(functions),
+        adapted: None,
+    };
+    let (rows, _) = run_all(session, data, sql, options, &run)?;
+    Ok(rows)
+}
+
+/// Runs a statement whose adaptive tasks are others than planned: the first half of the partitions is one task's, and
+/// the next partition is shared by three, of a leaf that may be split; `which` chooses one of several.
+pub(crate) fn run_adapted(
+    session: &Session,
+    data: &'static [Data],
+    sql: &str,
+    options: &Options,
+    which: usize,
+) -> Result<Vec<RecordBatch>, Problem> {
+    let unbounded = || Arc::new(UnboundedMemoryPool::default()) as Arc<dyn MemoryPool>;
+    let run = Run {
+        pool: &unbounded,
+        functions: None,
+        adapted: Some(which),
+    };
+    let (rows, _) = run_all(session, data, sql, options, &run)?;
     Ok(rows)
 }
 
@@ -137,7 +162,20 @@ pub(crate) fn run_within(
     options: &Options,
     pool: &dyn Fn() -> Arc<dyn MemoryPool>,
 ) -> Result<(Vec<RecordBatch>, usize), Problem> {
-    run_all(session, data, sql, options, pool, None)
+    let run = Run {
+        pool,
+        functions: None,
+        adapted: None,
+    };
+    run_all(session, data, sql, options, &run)
+}
+
+/// What tasks run with.
+struct Run<'a> {
+    pool: &'a dyn Fn() -> Arc<dyn MemoryPool>,
+    functions: Option<Arc<dyn Functions>>,
+    /// Adaptive tasks are others than planned; which of the leaves that may be split is.
+    adapted: Option<usize>,
 }
 
 fn run_all(
@@ -145,8 +183,7 @@ fn run_all(
     data: &'static [Data],
     sql: &str,
     options: &Options,
-    pool: &dyn Fn() -> Arc<dyn MemoryPool>,
-    functions: Option<Arc<dyn Functions>>,
+    run: &Run<'_>,
 ) -> Result<(Vec<RecordBatch>, usize), Problem> {
     let n_restarts = Arc::new(AtomicUsize::new(0));
     let (tables, stages) = plan(session, data, sql, options)?;
@@ -155,17 +192,18 @@ fn run_all(
     let mut written: Vec<Arc<Written>> = Vec::new();
     for stage in &stages {
         let mut tasks = Written::new();
-        for task in 0..stage.n_tasks {
+        for (task, part) in tasks_of(stage, run.adapted) {
             let sources = TaskSources {
                 leaves: stage.leaves.clone(),
                 task,
+                part,
                 tables: tables.clone(),
                 written: written.clone(),
-                functions: functions.clone(),
+                functions: run.functions.clone(),
                 n_restarts: Arc::clone(&n_restarts),
             };
             let memory = TaskMemory {
-                pool: pool(),
+                pool: (run.pool)(),
                 spill_folder: spill.path().to_owned(),
             };
             tasks.push(block_on(run_task(session, stage, task, sources, memory))?);
@@ -175,6 +213,46 @@ fn run_all(
     let result = written.last().expect("a statement has a stage");
     let rows = result.iter().flatten().flatten().cloned().collect();
     Ok((rows, n_restarts.load(Ordering::Relaxed)))
+}
+
+/// The partitions of an adaptive task.
+#[derive(Debug, Clone)]
+struct Part {
+    /// Position of the task among those of its variant, and their number.
+    place: (usize, usize),
+    partitions: Range<usize>,
+    /// The leaf of which the task has a piece, the piece's position, and the number of pieces.
+    piece: Option<(u32, usize, usize)>,
+}
+
+/// The tasks of a stage, each with its part if it is adaptive and not as planned.
+fn tasks_of(stage: &SqlStage, adapted: Option<usize>) -> Vec<(u32, Option<Part>)> {
+    let mut tasks = Vec::new();
+    for variant in &stage.variants {
+        let TaskRange { first, count } = variant.tasks;
+        let adaptive = adapted.zip(variant.adaptive.as_ref());
+        let Some((which, adaptive)) = adaptive else {
+            tasks.extend((first..first + count).map(|task| (task, None)));
+            continue;
+        };
+        let split = adaptive.split.get(which).or(adaptive.split.last());
+        let (n, half) = (count as usize, count as usize / 2);
+        let mut parts: Vec<(Range<usize>, Option<(u32, usize, usize)>)> = vec![(0..half, None)];
+        match split {
+            Some(leaf) => parts.extend((0..3).map(|at| (half..half + 1, Some((*leaf, at, 3))))),
+            None => parts.push((half..half + 1, None)),
+        }
+        parts.extend((half + 1..n).map(|partition| (partition..partition + 1, None)));
+        let n_tasks = parts.len();
+        let part = |(at, (partitions, piece))| Part {
+            place: (at, n_tasks),
+            partitions,
+            piece,
+        };
+        let parts = parts.into_iter().enumerate().map(part);
+        tasks.extend(parts.map(|part| (first, Some(part))));
+    }
+    tasks
 }
 
 /// Checks what the control plane checks: ranges of tasks, and readers that fit what is written.
@@ -315,6 +393,7 @@ fn canonical(column: ArrayRef) -> ArrayRef {
 struct TaskSources {
     leaves: Vec<LeafPlan>,
     task: u32,
+    part: Option<Part>,
     tables: Vec<&'static Data>,
     written: Vec<Arc<Written>>,
     functions: Option<Arc<dyn Functions>>,
@@ -329,7 +408,10 @@ impl TaskSources {
         let place = self.task.checked_sub(tasks.first);
         let place = place.filter(|place| *place < tasks.count);
         let place = place.expect("a task opens leaves of its own variant");
-        (leaf, place as usize, tasks.count as usize)
+        match &self.part {
+            Some(Part { place, .. }) => (leaf, place.0, place.1),
+            None => (leaf, place as usize, tasks.count as usize),
+        }
     }
 
     fn scan(&self, leaf: &LeafPlan, place: usize, n: usize) -> Vec<RecordBatch> {
@@ -385,6 +467,7 @@ impl Sources for TaskSources {
     }
 
     fn open(&self, leaf: u32, stream: usize) -> Result<SendableRecordBatchStream, Problem> {
+        let number = leaf;
         let (leaf, place, n) = self.place(leaf);
         let batches: Vec<RecordBatch> = match leaf {
             LeafPlan::Scan { .. } => self.scan(leaf, place, n),
@@ -394,10 +477,11 @@ impl Sources for TaskSources {
                 per_writer,
                 ..
             } => {
-                let partition = match mode {
-                    ReadMode::Partitioned => place,
-                    ReadMode::Broadcast | ReadMode::Sliced => 0,
-                    ReadMode::Ranged => panic!("{leaf:?} is read in ranges"),
+                let partitions = match (mode, &self.part) {
+                    (ReadMode::Partitioned, Some(part)) => part.partitions.clone(),
+                    (ReadMode::Partitioned, None) => place..place + 1,
+                    (ReadMode::Broadcast | ReadMode::Sliced, _) => 0..1,
+                    (ReadMode::Ranged, _) => panic!("{leaf:?} is read in ranges"),
                 };
                 let writers = &self.written[*stage];
                 let read = if *per_writer {
@@ -405,9 +489,15 @@ impl Sources for TaskSources {
                 } else {
                     &writers[..]
                 };
-                read.iter()
-                    .flat_map(|task| task[partition].clone())
-                    .collect()
+                let read = read.iter().flat_map(|task| &task[partitions.clone()]);
+                let read: Vec<RecordBatch> = read.flatten().cloned().collect();
+                let piece = self.part.as_ref().and_then(|part| part.piece);
+                match piece.filter(|(of, _, _)| *of == number) {
+                    Some((_, at, n)) => {
+                        read[read.len() * at / n..read.len() * (at + 1) / n].to_vec()
+                    }
+                    None => read,
+                }
             }
         };
         Ok(streamed(batches))

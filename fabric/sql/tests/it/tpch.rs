@@ -11,12 +11,12 @@ use crate::joins::{OF_PARTITION, no_builds};
 use crate::runner::{at_all_widths, merging, options, run, run_within, sorted};
 
 /// Text of a query, from 1 to 22.
-fn query(number: usize) -> String {
+pub(crate) fn query(number: usize) -> String {
     let path = format!("../../bench/tpch/q{number:02}.sql");
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-static EXPECTED: LazyLock<Vec<Vec<Vec<String>>>> = LazyLock::new(|| {
+pub(crate) static EXPECTED: LazyLock<Vec<Vec<Vec<String>>>> = LazyLock::new(|| {
     let plain = plain_context(&TPCH);
     let rows = |number| {
         let rows = block_on(async { plain.sql(&query(number)).await?.collect().await });

@@ -5,6 +5,7 @@
 //! `WEFT_TEST_SEED` replaces. Tests of corpora are left out where `WEFT_CORPORA` names none.
 
 mod access_log;
+mod adaptive;
 mod api;
 mod bad_input;
 mod cases;

@@ -7,9 +7,10 @@ use weft_core::{
     Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits, NodeId, Problem, TenantId,
 };
 use weft_protocol::{
-    EdgeInput, EdgeKind, EdgeRead, EdgeRef, EdgeShape, FINGERPRINT, FromAgent, FromExecutor,
-    LogRef, Plan, PlanReply, PublishedOutput, SlotVector, StageContext, StageShape, Sums,
-    TaskCommit, TaskFailure, TaskReply, TaskRequest, ToAgent, ToExecutor, Took, Work,
+    AdaptiveTasks, EdgeBytes, EdgeInput, EdgeKind, EdgeRead, EdgeRef, EdgeShape, FINGERPRINT,
+    FromAgent, FromExecutor, LogRef, Plan, PlanReply, PublishedOutput, SlotVector, StageContext,
+    StageShape, Sums, TASK_BYTES, TaskCommit, TaskFailure, TaskRange, TaskReply, TaskRequest,
+    ToAgent, ToExecutor, Took, Work,
 };
 
 use super::random::Random;
@@ -299,6 +300,11 @@ fn commit(request: &TaskRequest, inputs: &[EdgeInput]) -> TaskCommit {
             _ => Sums::default(),
         }
     };
+    let bytes = u64::from(1 + request.id.task) * TASK_BYTES;
+    let bytes = EdgeBytes {
+        all: bytes,
+        largest: bytes,
+    };
     TaskCommit {
         stage: request.id.stage,
         task: request.id.task,
@@ -310,6 +316,8 @@ fn commit(request: &TaskRequest, inputs: &[EdgeInput]) -> TaskCommit {
         positions: Vec::new(),
         object: None,
         written: vec![rows(1 + u64::from(request.id.task)); 2],
+        bytes: vec![bytes; 2],
+        part: None,
         read: inputs.iter().map(read).collect(),
         files: Vec::new(),
         usage: vec![usage(&name(request))].into(),
@@ -321,7 +329,8 @@ fn commit(request: &TaskRequest, inputs: &[EdgeInput]) -> TaskCommit {
     }
 }
 
-/// One to three stages; each after the first reads edges of one or two before it.
+/// One to three stages; each after the first reads edges of one or two before it. The number of tasks of the second
+/// follows from what the first one writes.
 fn plan(random: &mut Random) -> Plan {
     let n_stages = 1 + random.below(3);
     let n_tasks: Vec<u32> = (0..n_stages).map(|_| 1 + random.below(5) as u32).collect();
@@ -344,11 +353,26 @@ fn plan(random: &mut Random) -> Plan {
                 }
             }
         }
+        let planned = TaskRange {
+            first: 0,
+            count: n_tasks,
+        };
+        let mut adaptive = Vec::new();
+        if position == 1 {
+            reads.iter_mut().for_each(|read| read.tasks = Some(planned));
+            adaptive.push(AdaptiveTasks {
+                planned,
+                coalesce: true,
+                split: vec![0],
+                settled: None,
+            });
+        }
         stages.push(StageShape {
             name: format!("s{position}"),
             n_tasks,
             plan: format!("plan/{position}"),
             reads,
+            adaptive,
             edges: Vec::new(),
             limits: Limits::default(),
             slot: SlotVector::default(),
