@@ -93,7 +93,9 @@ pub(super) fn columns(schema: &Schema) -> Vec<ColumnText> {
 /// a text.
 pub(crate) fn listed_schema(name: &str, definition: &str) -> Result<SchemaRef, Problem> {
     let definition = Definition::read(name, definition)?;
-    let (Definition::Files { columns, .. } | Definition::View { columns, .. }) = definition;
+    let (Definition::Files { columns, .. }
+    | Definition::Kept { columns, .. }
+    | Definition::View { columns, .. }) = definition;
     let fields = columns.into_iter().map(|ColumnText { name, r#type }| {
         if let Some(data_type) = ColumnType::parse(&r#type) {
             return declared(&[ColumnSpec { name, data_type }]).field(0).clone();

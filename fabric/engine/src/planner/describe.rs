@@ -20,7 +20,8 @@ impl Planner<'_> {
             let detail = "a statement was cut into no stage";
             return Err(Problem::new(ErrorCode::Internal, detail));
         };
-        let listing = listing(&passed_on(&last.schema)?);
+        let schema = passed_on(&last.schema)?;
+        let listing = listing(&schema);
         self.counted.clear();
         self.input_bytes = 0;
         let statement = self.parse(&listing).await?;
