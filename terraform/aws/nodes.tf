@@ -7,7 +7,9 @@ resource "aws_launch_template" "nodes" {
   description            = "Nodes of the group ${each.key} of the Weft cluster ${var.name}"
   image_id               = local.ami_id
   update_default_version = true
-  vpc_security_group_ids = [aws_security_group.nodes.id]
+  # A node that a client has drained powers off, and the group replaces it.
+  instance_initiated_shutdown_behavior = "terminate"
+  vpc_security_group_ids               = [aws_security_group.nodes.id]
   user_data = base64gzip(templatefile("${path.module}/files/node.sh.tftpl", {
     weft_url      = var.weft.url
     weft_sha256   = var.weft.sha256

@@ -1,5 +1,6 @@
 """The module `aws`, validated and planned. It is never applied to a cloud here: see fake_aws.py."""
 
+import ast
 import base64
 import gzip
 import json
@@ -10,7 +11,7 @@ import tomllib
 import unittest
 
 import fake_aws
-from terraform import Terraform, planned
+from terraform import MODULES, Terraform, planned
 
 BLUE = {
     "name": "blue",
@@ -242,7 +243,8 @@ class Foretold(Provided):
             self.assertEqual((checked.returncode, checked.stderr), (0, ""), address)
             for path, content in files_of(text).items():
                 if path.endswith(".py"):
-                    compile(content, path, "exec")
+                    # Amazon Linux 2023 has Python 3.9.
+                    ast.parse(content, path, feature_version=(3, 9))
                 elif path.endswith(".json"):
                     json.loads(content)
 
@@ -281,3 +283,14 @@ class Foretold(Provided):
         # What is read lies in the state, so no secret is.
         read = [each for each in self.plan()["prior_state"]["values"]["root_module"]["resources"] if each["type"] == "aws_ssm_parameter"]
         self.assertEqual([each["values"]["name"].split("/")[1] for each in read], ["aws"])
+
+
+class Documents(unittest.TestCase):
+    def test_all_variables_and_outputs_are_in_the_documents(self):
+        page = (MODULES.parent / "fabric/docs/terraform.md").read_text()
+        local, aws = page.split("## A cluster on AWS")
+        for module, text in (("local", local), ("aws", aws)):
+            for file in ("variables.tf", "outputs.tf"):
+                names = re.findall(r'^(?:variable|output) "(\w+)"', (MODULES / module / file).read_text(), re.MULTILINE)
+                self.assertTrue(names)
+                self.assertEqual([name for name in names if f"| `{name}`" not in text], [], f"{module}/{file}")

@@ -2,7 +2,8 @@
 """What a node does on AWS beside Weft: it fetches its certificate, and drains before its machine goes.
 
     node.py certificate   waits until a controller has handed out a name and a certificate
-    node.py watch         drains on an interruption notice of a spot instance, and when its group gives it back
+    node.py watch         drains on an interruption notice of a spot instance, and when its group gives it back;
+                          powers off once a client has drained the node
 
 Runs as root. To drain is to stop the unit: SIGTERM has `weft node` take no new work and end once what it has is done.
 So a node needs no token of the API, which would let it do all that a client may.
@@ -94,9 +95,10 @@ class Watch:
         self.deadline = None
         self.told_last = False
         self.is_draining = False
+        self.was_active = False
 
     def look(self, now):
-        """Looks once. Gives whether the group has been told that this node is done."""
+        """Looks once. Gives whether this is over: the group has been told that the node is done, or the machine goes."""
         if self.deadline is None and (notice := self.metadata.get("meta-data/spot/instance-action")):
             at = datetime.datetime.fromisoformat(json.loads(notice)["time"].replace("Z", "+00:00"))
             self.deadline = at.timestamp()
@@ -106,18 +108,22 @@ class Watch:
             self.told_last = True
             # To a node that drains, a second SIGTERM says to end at once.
             run("systemctl", "kill", "--kill-who=main", "--signal=SIGTERM", UNIT)
-        if self.metadata.get("meta-data/autoscaling/target-lifecycle-state") != "Terminated":
-            return False
-        self.drain()
-        return self.is_stopped() and self.complete()
+        unit = run("systemctl", "is-active", UNIT).stdout.strip()
+        if self.metadata.get("meta-data/autoscaling/target-lifecycle-state") == "Terminated":
+            self.drain()
+            return unit not in ("active", "activating", "deactivating") and self.complete()
+        if unit == "inactive" and self.was_active and not self.is_draining:
+            # A client has drained the node. The group replaces a machine that is off.
+            print("the node has ended: powering off", flush=True)
+            run("systemctl", "poweroff")
+            return True
+        self.was_active |= unit == "active"
+        return False
 
     def drain(self):
         if not self.is_draining:
             self.is_draining = True
             run("systemctl", "stop", "--no-block", UNIT)
-
-    def is_stopped(self):
-        return run("systemctl", "is-active", UNIT).stdout.strip() in ("inactive", "failed", "unknown")
 
     def complete(self):
         """Tells the group that it need not wait for this machine any longer."""
