@@ -149,6 +149,17 @@ class Scaling(Provided):
             group.end_minute(60 * minute, [])
         self.assertEqual((len(group.born), size), (4, 4))
 
+    def test_a_sample_without_surplus_in_a_minute_keeps_all_nodes(self):
+        group = Group(self.plan)
+        group.end_minute(60, [8, 8, 8, 8])
+        for minute in range(2, 120):
+            group.end_minute(60 * minute, [-8, -8, 0 if minute % 9 == 0 else -8, -8])
+        self.assertEqual(len(group.born), 8)
+        # Nor does a sample in which nodes are missing, among others in which none are, add any.
+        for minute in range(120, 240):
+            group.end_minute(60 * minute, [0, 2, 0, 2])
+        self.assertEqual(len(group.born), 8)
+
     def test_steps_never_add_more_than_are_missing_nor_take_more_than_are_idle(self):
         group = Group(self.plan)
         for missing in range(1, 1000):
