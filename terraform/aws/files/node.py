@@ -98,7 +98,7 @@ class Watch:
         self.was_active = False
 
     def look(self, now):
-        """Looks once. Gives whether this is over: the group has been told that the node is done, or the machine goes."""
+        """Looks once. Gives whether this is over: the group knows that the node is done, or the machine goes."""
         if self.deadline is None and (notice := self.metadata.get("meta-data/spot/instance-action")):
             at = datetime.datetime.fromisoformat(json.loads(notice)["time"].replace("Z", "+00:00"))
             self.deadline = at.timestamp()
