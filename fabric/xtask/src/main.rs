@@ -24,6 +24,7 @@ mod run;
 mod server;
 mod simulate;
 mod supervise;
+mod terraform;
 mod tests;
 mod toolchain;
 mod zipf;
@@ -36,6 +37,8 @@ Usage: cargo xtask VERB
   demo     build weft and the weblog example, make 256 MB of access logs, run the job on a server of its own
   test     build weft and all guests, then run every test
   guests   build the guests that tests need
+  terraform
+           apply, plan and test the Terraform modules, by a Terraform that is installed for that
   lint     check formatting, lints and layers
   logs     make access logs: --bytes 256MB --out DIR [--files 8] [--seed 1]
   conformance
@@ -83,8 +86,9 @@ fn verb(arguments: &[String]) -> Result<ExitCode> {
         (bench::WORKER, flags) => bench::work(&Places::find()?, flags)?,
         ("test", []) => tests::all(&Places::find()?)?,
         ("guests", []) => guests_only(&Places::find()?)?,
+        ("terraform", []) => terraform::start(&Places::find()?)?,
         ("lint", []) => lint::all(&Places::find()?)?,
-        ("demo" | "test" | "guests" | "lint" | "failover", [first, ..]) => {
+        ("demo" | "test" | "guests" | "terraform" | "lint" | "failover", [first, ..]) => {
             bail!("`{verb}` takes no argument, and `{first}` is one")
         }
         _ => bail!("no verb `{verb}`\n\n{HELP}"),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::places::Places;
 use crate::run::{FEATURES, cargo, program, run, run_lines, step};
-use crate::{conformance, flight, guests, toolchain};
+use crate::{conformance, flight, guests, terraform, toolchain};
 
 /// Tests of all steps together, as cargo's harness counts them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -90,7 +90,9 @@ fn steps(places: &Places, sums: &mut Sums) -> Result<()> {
             in_python(places, &folder, sums)
         })?;
     }
-    Ok(())
+    step("test the Terraform modules", || {
+        count(&mut terraform::tests(places)?, sums)
+    })
 }
 
 /// Crates outside the workspace whose tests run without Wasm: the SDK and the examples.

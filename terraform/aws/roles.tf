@@ -1,0 +1,160 @@
+# What machines may do. Controllers and nodes have a role each.
+
+locals {
+  assume_by_ec2 = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "ec2.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+    }]
+  })
+
+  bucket_arn_prefix = "arn:${local.partition}:s3:::"
+
+  # What both need: the store, and the binary.
+  machine_statements = concat(
+    [
+      {
+        Sid      = "StoreObjects"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+        Resource = ["${aws_s3_bucket.store.arn}/store/*"]
+      },
+      {
+        Sid       = "StoreList"
+        Effect    = "Allow"
+        Action    = ["s3:ListBucket"]
+        Resource  = [aws_s3_bucket.store.arn]
+        Condition = { StringLike = { "s3:prefix" = ["store", "store/*"] } }
+      },
+      {
+        Sid      = "StoreKey"
+        Effect   = "Allow"
+        Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+        Resource = [aws_kms_key.store.arn]
+      },
+    ],
+    startswith(var.weft.url, "s3://") ? [{
+      Sid      = "Binary"
+      Effect   = "Allow"
+      Action   = ["s3:GetObject"]
+      Resource = ["${local.bucket_arn_prefix}${trimprefix(var.weft.url, "s3://")}"]
+    }] : [],
+    local.data_statements,
+  )
+
+  # The buckets that jobs may use.
+  data_statements = flatten([for name, store in var.data_stores : concat(
+    [
+      {
+        Effect = "Allow"
+        Action = concat(
+          ["s3:GetObject"],
+          store.write ? ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"] : [],
+        )
+        Resource = ["${local.bucket_arn_prefix}${store.bucket}/${store.prefix == "" ? "*" : "${store.prefix}/*"}"]
+      },
+      {
+        Effect    = "Allow"
+        Action    = ["s3:ListBucket"]
+        Resource  = ["${local.bucket_arn_prefix}${store.bucket}"]
+        Condition = { StringLike = { "s3:prefix" = store.prefix == "" ? ["*"] : [store.prefix, "${store.prefix}/*"] } }
+      },
+    ],
+    store.kms_key_arn == null ? [] : [{
+      Effect   = "Allow"
+      Action   = concat(["kms:Decrypt"], store.write ? ["kms:GenerateDataKey"] : [])
+      Resource = [store.kms_key_arn]
+    }],
+  )])
+
+  controller_statements = [
+    {
+      # The first controller that boots makes the authority and the token; none overwrites them.
+      Sid      = "ClusterSecrets"
+      Effect   = "Allow"
+      Action   = ["ssm:GetParameter", "ssm:PutParameter"]
+      Resource = ["${local.parameters_arn}/authority", "${local.parameters_arn}/token"]
+    },
+    {
+      # The leader hands each node its certificate and key, and removes those of nodes that are gone.
+      Sid      = "NodeCertificates"
+      Effect   = "Allow"
+      Action   = ["ssm:PutParameter", "ssm:AddTagsToResource", "ssm:DeleteParameter"]
+      Resource = ["${local.parameters_arn}/nodes/*"]
+    },
+    {
+      # Names and descriptions, no values. AWS cannot narrow these two to resources.
+      Sid      = "Look"
+      Effect   = "Allow"
+      Action   = ["ssm:DescribeParameters", "autoscaling:DescribeAutoScalingGroups"]
+      Resource = ["*"]
+    },
+    {
+      Sid       = "Metrics"
+      Effect    = "Allow"
+      Action    = ["cloudwatch:PutMetricData"]
+      Resource  = ["*"]
+      Condition = { StringEquals = { "cloudwatch:namespace" = local.metric_namespace } }
+    },
+  ]
+
+  node_statements = [
+    {
+      # A node reads the one parameter that is tagged with its own identity.
+      Sid       = "OwnCertificate"
+      Effect    = "Allow"
+      Action    = ["ssm:GetParameter"]
+      Resource  = ["${local.parameters_arn}/nodes/*"]
+      Condition = { StringEquals = { "aws:ResourceTag/weft-reader" = "$${aws:userid}" } }
+    },
+    {
+      # After it has drained.
+      Sid      = "EndOfDrain"
+      Effect   = "Allow"
+      Action   = ["autoscaling:CompleteLifecycleAction"]
+      Resource = [for group in local.scaled_groups : "arn:${local.partition}:autoscaling:${local.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${group.name}"]
+    },
+  ]
+}
+
+resource "aws_iam_role" "controllers" {
+  name                 = "${local.full_name}-controllers"
+  description          = "Controllers of the Weft cluster ${var.name}"
+  assume_role_policy   = local.assume_by_ec2
+  permissions_boundary = var.permissions_boundary
+  tags                 = local.tags
+}
+
+resource "aws_iam_role" "nodes" {
+  name                 = "${local.full_name}-nodes"
+  description          = "Nodes of the Weft cluster ${var.name}"
+  assume_role_policy   = local.assume_by_ec2
+  permissions_boundary = var.permissions_boundary
+  tags                 = local.tags
+}
+
+resource "aws_iam_role_policy" "controllers" {
+  name   = "weft"
+  role   = aws_iam_role.controllers.id
+  policy = jsonencode({ Version = "2012-10-17", Statement = concat(local.machine_statements, local.controller_statements) })
+}
+
+resource "aws_iam_role_policy" "nodes" {
+  name   = "weft"
+  role   = aws_iam_role.nodes.id
+  policy = jsonencode({ Version = "2012-10-17", Statement = concat(local.machine_statements, local.node_statements) })
+}
+
+resource "aws_iam_instance_profile" "controllers" {
+  name = "${local.full_name}-controllers"
+  role = aws_iam_role.controllers.name
+  tags = local.tags
+}
+
+resource "aws_iam_instance_profile" "nodes" {
+  name = "${local.full_name}-nodes"
+  role = aws_iam_role.nodes.name
+  tags = local.tags
+}
