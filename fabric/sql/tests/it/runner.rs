@@ -222,8 +222,11 @@ struct Part {
     place: (usize, usize),
     partitions: Range<usize>,
     /// The leaf of which the task has a piece, the piece's position, and the number of pieces.
-    piece: Option<(u32, usize, usize)>,
+    piece: Option<Piece>,
 }
+
+/// A piece of the partitions: the leaf that is split, its position, and how many there are.
+type Piece = (u32, usize, usize);
 
 /// The tasks of a stage, each with its part if it is adaptive and not as planned.
 fn tasks_of(stage: &SqlStage, adapted: Option<usize>) -> Vec<(u32, Option<Part>)> {
@@ -237,7 +240,7 @@ fn tasks_of(stage: &SqlStage, adapted: Option<usize>) -> Vec<(u32, Option<Part>)
         };
         let split = adaptive.split.get(which).or(adaptive.split.last());
         let (n, half) = (count as usize, count as usize / 2);
-        let mut parts: Vec<(Range<usize>, Option<(u32, usize, usize)>)> = vec![(0..half, None)];
+        let mut parts: Vec<(Range<usize>, Option<Piece>)> = vec![(0..half, None)];
         match split {
             Some(leaf) => parts.extend((0..3).map(|at| (half..half + 1, Some((*leaf, at, 3))))),
             None => parts.push((half..half + 1, None)),
