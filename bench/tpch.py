@@ -22,6 +22,7 @@ import argparse, json, os, re, signal, statistics, subprocess, sys, tempfile, ti
 from math import isclose
 
 import measure, workloads
+from chaos import Cluster
 from serving import Server
 
 QUERIES = range(1, 23)
@@ -88,6 +89,15 @@ def run_weft(weft, server, partitions, connection, work, sql):
         return [column[0] for column in result.description], result.fetchall(), took
     except subprocess.TimeoutExpired:
         raise Failed(f"Weft: no rows after {TIMEOUT_S} s")
+
+
+class Nodes(Cluster):
+    """Three controllers and three nodes of one slot each on this machine, asked like a `Server`."""
+
+    def __init__(self, weft, work):
+        super().__init__(weft, work, controllers=3, nodes=3)
+        host, port = self.addresses[0].split(":")
+        self.address, self.stop = (host, int(port)), self.close
 
 
 class Peer:
@@ -225,6 +235,7 @@ def arguments():
     p.add_argument("--queries", type=numbers, default=list(QUERIES), help="such as 1,5-9 [default: all]")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--data", help="a folder that keeps the data, by scale, for the next run [default: a temporary one]")
+    p.add_argument("--cluster", action="store_true", help="Weft as three controllers and three nodes, instead of one server")
     p.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="another engine, and an interpreter that has it; may be repeated")
     p.add_argument("--cores", type=int, default=2, help="how many both may use [default: 2]")
     p.add_argument("--commit", help="what the line says was measured; this checkout's commit without it")
@@ -239,14 +250,14 @@ def main():
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:a.cores])
     cores = len(os.sched_getaffinity(0))
     row = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": a.commit or measure.commit(workloads.ROOT),
-           "machine": measure.machine(), "load": round(os.getloadavg()[0], 2), "scale": a.scale, "partitions": a.partitions, "rounds": a.rounds,
+           "machine": measure.machine(), "load": round(os.getloadavg()[0], 2), "scale": a.scale, "partitions": a.partitions, "rounds": a.rounds, "cluster": a.cluster,
            "duckdb": duckdb.__version__, "queries": {}}
     with tempfile.TemporaryDirectory(prefix="weft-tpch-") as work:
         data = os.path.join(os.path.abspath(a.data or work), f"tpch-{a.scale:g}")
         os.makedirs(os.path.dirname(data), exist_ok=True)
         make_data(data, a.scale)
         connection = duckdb.connect(config={"threads": cores})
-        server = Server(os.path.abspath(a.weft), work)
+        server = (Nodes if a.cluster else Server)(os.path.abspath(a.weft), work)
         peers = []
         try:
             for name, python in (peer.split("=", 1) for peer in a.peer):
