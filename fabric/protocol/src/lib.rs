@@ -17,6 +17,7 @@ mod keys;
 mod messages;
 mod outputs;
 mod plan;
+mod stores;
 mod stream;
 mod tables;
 
@@ -45,6 +46,7 @@ pub use plan::{
     MAX_PLAN_TASKS, MAX_READS, ObjectRef, Plan, PublishedOutput, ReadMode, SinkFile, SlotVector,
     StageShape, Sums, TaskCommit, TaskFailure, TaskRange,
 };
+pub use stores::{Secret, StoreSettings, Stores};
 pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};
 pub use tables::{
     IfTaken, MAX_DEFINITION_BYTES, MAX_TABLE_NAME_BYTES, TableChange, TableKind, TableStatement,

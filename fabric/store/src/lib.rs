@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! any role ──Blobs::put, writer──▶ <store>/<key> ──get, get_range──▶ any role
+//!                                  a folder, or a bucket: Remote
+//! any task ──Grants::find──▶ Remote: a bucket whose objects jobs may use
 //!
 //! any task ──StagedFile──▶ <output>/.weft-<job>/… ──publish──▶ <output>/part-…
 //!                                   │                          then <output>/_weft.manifest
@@ -13,15 +15,24 @@
 //! nothing of rows.
 
 mod blobs;
+mod grants;
 mod outputs;
+mod remote;
 
 mod durable;
 mod error;
+mod fault;
+mod folder;
+mod requests;
 
-pub use blobs::Blobs;
+pub use blobs::{Blobs, Entry};
 pub use durable::move_durably;
 pub use error::{Error, ErrorKind, Result};
+pub use fault::Fault;
+pub use grants::Grants;
 pub use outputs::{
     Holding, MANIFEST, Manifest, ManifestFile, StagedFile, clean_staging, look_into,
     prepare_output, publish, read_manifest,
 };
+pub use remote::{Remote, with_environment};
+pub use requests::{RequestKind, Requests};
