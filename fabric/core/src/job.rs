@@ -452,7 +452,7 @@ pub struct OutputSpec {
 pub enum Destination {
     /// A folder of the user's.
     Folder {
-        /// The folder: an absolute path.
+        /// The folder: an absolute path, or a location of an object store such as `s3://bucket/out/`.
         path: String,
     },
     /// A folder in the cluster's store, which no path names: each process resolves it in the store that it has.
@@ -463,7 +463,7 @@ pub enum Destination {
 }
 
 impl OutputSpec {
-    /// Path of the user's folder. Nothing for an output that the cluster keeps.
+    /// Path or location of the user's folder. Nothing for an output that the cluster keeps.
     pub fn path(&self) -> Option<&str> {
         match &self.to {
             Destination::Folder { path } => Some(path),

@@ -14,7 +14,6 @@ use weft_core::{Digest, ErrorCode, JobId, LimitKind, Problem};
 use weft_protocol::{
     DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
     PublishedOutput, RowsRequest, StageContext, TaskFailure, TaskReply, TaskRequest, Took,
-    kept_output_key,
 };
 use weft_sandbox::{Component, Engine};
 use weft_sql::Session;
@@ -25,6 +24,7 @@ use self::invocations::Invocations;
 use self::stages::{Found, Stages};
 use crate::describe::describe;
 use crate::invoke::{invoke, refused};
+use crate::output_files::OutputFiles;
 use crate::planner::{Directive, Planner};
 use crate::rows::Rows;
 use crate::schema;
@@ -184,14 +184,22 @@ impl Executor {
         let number = request.request;
         let sent = match self.invocations.pipe(number) {
             Some(pipe) => {
-                let folder = self.blobs.output_folder(&request.job, &request.output);
-                let rows = Rows {
-                    request,
-                    folder,
-                    pipe,
-                    outbox,
-                };
-                rows.send().await
+                let place = self.blobs.output_place(&request.job, &request.output);
+                let files = place
+                    .map_err(|error| error.problem())
+                    .and_then(|place| OutputFiles::new(place, &self.spill_folder));
+                match files {
+                    Ok(files) => {
+                        let rows = Rows {
+                            request,
+                            files,
+                            pipe,
+                            outbox,
+                        };
+                        rows.send().await
+                    }
+                    Err(problem) => Err(problem),
+                }
             }
             None => {
                 let detail = "the rows were not expected to be sent";
@@ -316,12 +324,16 @@ impl Executor {
         let mut published = Vec::new();
         for mut output in request.outputs {
             output.schema = schemas.remove(&output.name).unwrap_or_default();
+            let place = match output.is_kept {
+                true => self.blobs.kept_place(&request.job, &output.name),
+                false => self.blobs.place_of(&output.folder),
+            };
+            let place = place.map_err(|error| error.problem())?;
             if output.is_kept {
-                let key = kept_output_key(&request.job, &output.name);
-                output.folder = self.blobs.local_path(&key).display().to_string();
+                output.folder = place.to_string();
             }
-            published
-                .push(weft_store::publish(&request.job, &output).map_err(|error| error.problem())?);
+            let one = place.publish(&self.blobs, &request.job, &output).await;
+            published.push(one.map_err(|error| error.problem())?);
         }
         Ok(published)
     }

@@ -22,6 +22,7 @@ mod grouping;
 mod hex;
 mod invoke;
 mod merge;
+mod output_files;
 mod place;
 mod plan;
 mod planner;

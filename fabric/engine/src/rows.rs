@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -22,10 +22,11 @@ use arrow::util::display::FormatOptions;
 use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat, UnknownFields};
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::RowsRequest;
-use weft_store::{Manifest, ManifestFile, read_manifest};
+use weft_store::{Manifest, ManifestFile};
 
 use crate::carrier::carrier;
 use crate::encode::{self, Encoder};
+use crate::output_files::OutputFiles;
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::preview::folders;
 use crate::scan::{self, Reader};
@@ -40,8 +41,8 @@ const EXACT: CastOptions<'static> = CastOptions {
 /// Rows that are to be sent.
 pub(crate) struct Rows<'a> {
     pub(crate) request: &'a RowsRequest,
-    /// The output's folder.
-    pub(crate) folder: PathBuf,
+    /// The output's files.
+    pub(crate) files: OutputFiles,
     pub(crate) pipe: Arc<Pipe>,
     pub(crate) outbox: Outbox,
 }
@@ -52,8 +53,13 @@ impl Rows<'_> {
     /// Errors: `not_found` if the folder does not hold the job's files any more, `bad_record` and the like if they
     /// cannot be read, `schema_mismatch` if the format has no place for a column.
     pub(crate) async fn send(self) -> Result<(), Problem> {
-        let manifest = self.manifest()?;
-        let columns = Columns::of(&manifest, &self.folder)?;
+        let manifest = self.manifest().await?;
+        // The first one tells the columns.
+        if let Some(first) = manifest.files.first() {
+            self.files.fetch(first).await?;
+        }
+        let folder = self.files.folder();
+        let columns = Columns::of(&manifest, folder)?;
         let encoded = Encoded::default();
         let encoder = Encoder::stream(self.request.format, &columns.schema, encoded.clone());
         let mut encoder = encoder.map_err(|error| unwritten(&error))?;
@@ -72,7 +78,8 @@ impl Rows<'_> {
             if window.passes_over(file.rows) {
                 continue;
             }
-            let mut reader = columns.open(&self.folder, file)?;
+            self.files.fetch(file).await?;
+            let mut reader = columns.open(folder, file)?;
             let of_folders = folders(&file.name);
             while !window.is_over()
                 && let Some(batch) = reader.next()?
@@ -89,17 +96,18 @@ impl Rows<'_> {
                     out.send().await?;
                 }
             }
+            self.files.drop_fetched(file);
         }
         encoder.finish().map_err(|error| unwritten(&error))?;
         out.send().await
     }
 
     /// The manifest that the job has written.
-    fn manifest(&self) -> Result<Manifest, Problem> {
+    async fn manifest(&self) -> Result<Manifest, Problem> {
         let RowsRequest { job, output, .. } = self.request;
         let gone = |what: String| Problem::new(ErrorCode::NotFound, what);
         let name = &output.name;
-        let found = read_manifest(&self.folder).map_err(|error| error.problem())?;
+        let found = self.files.manifest().await?;
         let Some(manifest) = found else {
             return Err(gone(match output.path() {
                 Some(path) => format!(

@@ -297,7 +297,10 @@ impl TaskRun {
         self.plan
             .sinks
             .iter()
-            .map(|plan| SinkWriter::new(plan.clone(), self.request.clone(), &self.blobs))
+            .map(|plan| {
+                let (request, spill_folder) = (self.request.clone(), &self.spill_folder);
+                SinkWriter::new(plan.clone(), request, &self.blobs, spill_folder)
+            })
             .collect()
     }
 

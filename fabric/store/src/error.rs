@@ -66,6 +66,14 @@ pub enum Error {
         "`{0}` appeared while the job ran, perhaps because another one writes to this folder: run the job again, or choose another folder"
     )]
     OutputExists(String),
+    /// The job has ended, and somebody has taken its files back: a publisher that was paused meanwhile stops here.
+    #[error("the job has ended, and what it had written to `{0}` was taken back")]
+    Withdrawn(String),
+    /// The kind of store has no way to publish an output as a whole.
+    #[error(
+        "outputs cannot be written to `{0}`: this version publishes to `s3://` and to folders alone"
+    )]
+    Unpublishable(String),
     /// Files would join others that are not like them.
     #[error(
         "the output `{output}` would be added to `{folder}`, whose files have {theirs}: choose another folder"
@@ -162,7 +170,8 @@ impl Error {
             Error::File { source, .. } if is_no_place(source) => ErrorKind::NoPlace,
             Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
             Error::StagedFileLost(_) => ErrorKind::Damaged,
-            Error::OutputExists(_) => ErrorKind::Conflict,
+            Error::OutputExists(_) | Error::Withdrawn(_) => ErrorKind::Conflict,
+            Error::Unpublishable(_) => ErrorKind::NoPlace,
             Error::AppendMismatch { .. } => ErrorKind::Mismatch,
             Error::Encoding(_) => ErrorKind::Internal,
         }

@@ -7,7 +7,8 @@
 //!
 //! any task ──StagedFile──▶ <output>/.weft-<job>/… ──publish──▶ <output>/part-…
 //!                                   │                          then <output>/_weft.manifest
-//!                                   └──clean_staging──▶ removed when the job has ended
+//!                                   └──clean──▶ removed when the job has ended
+//!                 upload in parts ──publish──▶ s3://bucket/out/part-…, then s3://bucket/out/_weft.manifest
 //! ```
 //!
 //! A blob, a published file and a manifest appear at once or not at all, and every step of a
@@ -23,6 +24,7 @@ mod durable;
 mod error;
 mod fault;
 mod folder;
+mod pending;
 mod requests;
 
 pub use blobs::{Blobs, Entry};
@@ -31,8 +33,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use fault::Fault;
 pub use grants::Grants;
 pub use outputs::{
-    Holding, MANIFEST, Manifest, ManifestFile, StagedFile, clean_staging, look_into,
-    prepare_output, publish, read_manifest,
+    Ended, Holding, Ledger, MANIFEST, Manifest, ManifestFile, ObjectFolder, OutputPlace,
+    StagedFile, Staging, UPLOAD_FAILED, read_manifest,
 };
+pub use pending::PendingUploads;
 pub use remote::{Remote, with_environment};
 pub use requests::{RequestKind, Requests};

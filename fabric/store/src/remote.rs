@@ -16,6 +16,7 @@ use weft_core::{Location, StoreKind};
 use weft_protocol::{Secret, StoreSettings};
 
 use crate::error::{Error, Result};
+use crate::pending::{PendingUploads, S3Uploads};
 use crate::requests::Requests;
 
 /// Time for a connection to a store.
@@ -37,6 +38,8 @@ pub struct Remote {
     pub objects: Arc<dyn ObjectStore>,
     /// Uploads in parts, of whole keys as well.
     pub uploads: Arc<dyn MultipartStore>,
+    /// Lists uploads that nobody has completed, of stores that can.
+    pub pending: Option<Arc<dyn PendingUploads>>,
     /// Beginning of the keys that are ours.
     pub prefix: Path,
     /// Where it begins, for people: `s3://bucket/prefix`.
@@ -65,14 +68,24 @@ impl Remote {
         let location = Location::parse(&settings.url).map_err(wrong)?;
         let prefix = Path::parse(&location.key).map_err(|error| wrong(error.to_string()))?;
         let io = Handle::current();
+        let mut pending = None;
         let (objects, uploads) = match location.kind {
-            StoreKind::S3 => shared(s3(settings, &location, &io)?),
+            StoreKind::S3 => {
+                let store = Arc::new(s3(settings, &location, &io)?);
+                let lists = S3Uploads::new(Arc::clone(&store), &io).map_err(refused(settings))?;
+                pending = Some(Arc::new(lists) as Arc<dyn PendingUploads>);
+                (
+                    Arc::clone(&store) as Arc<dyn ObjectStore>,
+                    store as Arc<dyn MultipartStore>,
+                )
+            }
             StoreKind::Gcs => shared(gcs(settings, &location, &io)?),
             StoreKind::Azure => shared(azure(settings, &location, &io)?),
         };
         Ok(Self {
             objects,
             uploads,
+            pending,
             prefix,
             location,
             io,
@@ -89,6 +102,7 @@ impl Remote {
         Ok(Self {
             objects,
             uploads,
+            pending: None,
             prefix,
             location,
             io: Handle::current(),

@@ -91,8 +91,8 @@ fn everything_wrong_is_listed_at_once() {
     );
     // What follows from an error is none of its own.
     check(
-        |d| d["output"]["daily"]["uri"] = json!("s3://bucket/daily/"),
-        &[("output.daily.uri", "`s3://` is not offered")],
+        |d| d["output"]["daily"]["uri"] = json!("ftp://bucket/daily/"),
+        &[("output.daily.uri", "`ftp://` is not offered")],
     );
     check(
         |d| d["stage"][1]["from"] = json!(["visits", "visits"]),

@@ -1,10 +1,12 @@
+use std::path::PathBuf;
+
 use arrow::array::{Array, Int64Array};
 use arrow::ipc::reader::StreamReader;
 use tokio::sync::mpsc;
 use weft_core::JobId;
 use weft_core::job::{Destination, OutputFormat, OutputMode, OutputSpec};
 use weft_protocol::FromExecutor;
-use weft_store::MANIFEST;
+use weft_store::{MANIFEST, OutputPlace};
 
 use super::*;
 
@@ -38,6 +40,7 @@ fn write(folder: &Path, format: OutputFormat, partition_by: &[&str], files: &[(&
         encoder.finish().expect("it ends");
         listed.push(ManifestFile {
             name: (*name).into(),
+            key: None,
             rows: (*rows).cast_unsigned(),
             bytes: std::fs::metadata(&path).expect("it is there").len(),
             xxh3: String::new(),
@@ -60,6 +63,7 @@ fn write(folder: &Path, format: OutputFormat, partition_by: &[&str], files: &[(&
         files: listed,
         rows: 0,
         bytes: 0,
+        ledger: None,
     };
     let text = serde_json::to_string(&manifest).expect("JSON");
     std::fs::write(folder.join(MANIFEST), text).expect("it writes");
@@ -88,9 +92,10 @@ fn request(folder: &Path, format: OutputFormat, offset: u64, limit: Option<u64>)
 async fn sent(request: &RowsRequest) -> Result<Vec<u8>, Problem> {
     let (outbox, mut pieces) = mpsc::channel(1_000);
     let folder = PathBuf::from(request.output.path().expect("a folder"));
+    let files = OutputFiles::new(OutputPlace::Folder(folder), &std::env::temp_dir());
     let rows = Rows {
         request,
-        folder,
+        files: files.expect("a folder"),
         pipe: Pipe::new(),
         outbox,
     };
