@@ -188,7 +188,7 @@ pub(crate) async fn archive(
         outputs.iter().try_for_each(|output| {
             let of_output = staged.iter().filter(|file| file.output == output.name);
             let withdraw: Option<Vec<_>> = (!succeeded).then(|| of_output.cloned().collect());
-            let folder = store.output_folder(&id, output);
+            let folder = store.output_folder(&id, output)?;
             clean_staging(&folder, &id, withdraw.as_deref())
         })
     };

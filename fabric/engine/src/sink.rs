@@ -70,7 +70,10 @@ impl SinkWriter {
     ) -> Result<Self, Problem> {
         let folder = match plan.max_kept_bytes {
             None => PathBuf::from(&plan.folder),
-            Some(_) => blobs.local_path(&kept_output_key(&request.id.job, &plan.output)),
+            Some(_) => {
+                let folder = blobs.local_path(&kept_output_key(&request.id.job, &plan.output));
+                folder.map_err(|error| error.problem())?
+            }
         };
         let kept_columns: Vec<usize> = (0..plan.schema.fields().len())
             .filter(|column| !plan.partition_by.contains(column))

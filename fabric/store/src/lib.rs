@@ -15,6 +15,7 @@
 //! nothing of rows.
 
 mod blobs;
+mod file_cache;
 mod grants;
 mod outputs;
 mod remote;
@@ -23,16 +24,19 @@ mod durable;
 mod error;
 mod fault;
 mod folder;
+mod reading;
 mod requests;
 
 pub use blobs::{Blobs, Entry};
 pub use durable::move_durably;
 pub use error::{Error, ErrorKind, Result};
 pub use fault::Fault;
+pub use file_cache::FileCache;
 pub use grants::Grants;
 pub use outputs::{
     Holding, MANIFEST, Manifest, ManifestFile, StagedFile, clean_staging, look_into,
     prepare_output, publish, read_manifest,
 };
+pub use reading::{Fetch, FoundObject, FoundObjects, RemoteFile};
 pub use remote::{Remote, with_environment};
 pub use requests::{RequestKind, Requests};

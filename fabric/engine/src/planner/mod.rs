@@ -187,7 +187,8 @@ impl<'a> Planner<'a> {
         let outputs = self.request.spec.outputs.iter();
         for output in outputs.filter(|_| stages_now) {
             let (job, blobs) = (&self.request.job, self.blobs);
-            let prepared = prepare_output(&blobs.output_folder(job, output), job);
+            let folder = blobs.output_folder(job, output);
+            let prepared = folder.and_then(|folder| prepare_output(&folder, job));
             prepared.map_err(|error| error.problem())?;
         }
         Ok(())
