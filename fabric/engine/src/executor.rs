@@ -17,7 +17,7 @@ use weft_protocol::{
 };
 use weft_sandbox::{Component, Engine};
 use weft_sql::Session;
-use weft_store::Blobs;
+use weft_store::{Blobs, FileCache};
 
 use self::components::Components;
 use self::invocations::Invocations;
@@ -47,9 +47,15 @@ pub struct Executor {
 
 impl Executor {
     /// `compatibility` names the artefacts of this engine; what is spilled goes to unnamed files in `spill_folder`.
-    pub fn new(engine: Engine, blobs: Blobs, compatibility: String, spill_folder: PathBuf) -> Self {
+    pub fn new(
+        engine: Engine,
+        files: FileCache,
+        compatibility: String,
+        spill_folder: PathBuf,
+    ) -> Self {
+        let blobs = files.blobs().clone();
         Self {
-            components: Arc::new(Components::new(engine, blobs.clone(), compatibility)),
+            components: Arc::new(Components::new(engine, files, compatibility)),
             invocations: Arc::default(),
             stages: Arc::new(Stages::new(blobs.clone())),
             blobs,
@@ -65,7 +71,7 @@ impl Executor {
         digest: &Digest,
         artefact: &Digest,
     ) -> DescribeReply {
-        let result = match self.components.get(digest, artefact) {
+        let result = match self.components.get(digest, artefact).await {
             Ok(component) => describe(&component).await,
             Err(problem) => Err(problem),
         };
@@ -93,7 +99,7 @@ impl Executor {
                 Problem::new(ErrorCode::Internal, "the call was given up before it began");
             return refused(request, problem);
         }
-        let component = match self.invoked(request) {
+        let component = match self.invoked(request).await {
             Ok(component) => component,
             Err(problem) => return refused(request, problem),
         };
@@ -101,8 +107,9 @@ impl Executor {
     }
 
     /// The component that an invocation enters.
-    fn invoked(&self, request: &InvokeRequest) -> Result<Arc<Component>, Problem> {
-        self.components.get(&request.digest, &request.artefact)
+    async fn invoked(&self, request: &InvokeRequest) -> Result<Arc<Component>, Problem> {
+        let (digest, artefact) = (&request.digest, &request.artefact);
+        self.components.get(digest, artefact).await
     }
 
     /// Takes note of an invocation that is about to wait for a slot, so that it can be given up from now on.
@@ -154,7 +161,7 @@ impl Executor {
             let problem = Problem::new(ErrorCode::Internal, "the call was not expected to stream");
             return refused(request, problem).0;
         };
-        let component = match self.invoked(request) {
+        let component = match self.invoked(request).await {
             Ok(component) => component,
             Err(problem) => return refused(request, problem).0,
         };
@@ -232,7 +239,7 @@ impl Executor {
             usage: Vec::new(),
         };
         let digests = request.functions.iter().map(|function| &function.digest);
-        let components = match self.components.all(digests, &request.artefacts) {
+        let components = match self.components.all(digests, &request.artefacts).await {
             Ok(components) => components,
             Err(problem) => return refused(problem),
         };
@@ -298,7 +305,7 @@ impl Executor {
         let plan = self.stages.plan_of(&stage).await?;
         let context = Arc::clone(&stage.context);
         let digests = stages::components(&plan);
-        let components = self.components.all(digests, &context.artefacts)?;
+        let components = self.components.all(digests, &context.artefacts).await?;
         let blobs = self.blobs.metered();
         Ok(TaskRun {
             request: request.clone(),

@@ -244,7 +244,7 @@ impl ObjectWriter {
         let mut has_keys = false;
         let mut writer = blobs.writer(key);
         let mut offset = 0;
-        let written = |error| Error::file(std::path::Path::new(key), error);
+        let written = |error| Error::from(blobs.write_error(key, error));
         for added in std::mem::take(&mut self.segments) {
             let mut entry = added.entry;
             let bytes = match added.encoded {

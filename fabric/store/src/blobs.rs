@@ -11,9 +11,7 @@ use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
-use weft_core::JobId;
-use weft_core::job::OutputSpec;
-use weft_protocol::{Stores, kept_output_key};
+use weft_protocol::Stores;
 
 use crate::durable::sync_file_and_folder;
 use crate::error::{Error, Result};
@@ -28,6 +26,8 @@ const PART_BYTES: usize = 4 << 20;
 const REMOTE_PART_BYTES: usize = 8 << 20;
 /// Parts of one object that are sent side by side, which are in memory.
 const REMOTE_PARTS_AT_ONCE: usize = 3;
+/// Key of the mark that a bucket is a cluster's.
+const OWNER: &str = "owner";
 /// Objects that one request lists, and that one removes, of S3.
 const OBJECTS_PER_REQUEST: usize = 1_000;
 
@@ -152,16 +152,6 @@ impl Blobs {
         }
     }
 
-    /// Folder of a job's output: the user's, or the one that the store has for it.
-    ///
-    /// Errors: `NoFolder` if the output is kept, and the store is no folder.
-    pub fn output_folder(&self, job: &JobId, output: &OutputSpec) -> Result<PathBuf> {
-        match output.path() {
-            Some(path) => Ok(PathBuf::from(path)),
-            None => self.local_path(&kept_output_key(job, &output.name)),
-        }
-    }
-
     /// Number of requests so far: those that read, and those that write.
     pub fn requests(&self) -> (u64, u64) {
         (self.requests.reads(), self.requests.writes())
@@ -199,6 +189,26 @@ impl Blobs {
         let prefix = Some(&remote.prefix).filter(|prefix| !prefix.is_root());
         let first = self.store.list(prefix).next().await;
         first.transpose().map(drop).map_err(self.fail(""))
+    }
+
+    /// Marks a bucket as a cluster's own, once and for all. Folders need no mark: each belongs to one data folder, or is
+    /// mounted for one cluster.
+    ///
+    /// Errors: `Owned` if it is another cluster's.
+    pub async fn claim(&self, cluster: &str) -> Result<()> {
+        let Base::Remote(remote) = &self.base else {
+            return Ok(());
+        };
+        let mark = Bytes::from(cluster.to_owned());
+        if self.create_durable(OWNER, mark).await? {
+            return Ok(());
+        }
+        let owner = self.get(OWNER).await?;
+        Err(Error::Owned {
+            uri: remote.uri(OWNER),
+            owner: String::from_utf8_lossy(&owner).into_owned(),
+            cluster: cluster.to_owned(),
+        })
     }
 
     /// Writes a blob whole; it appears at once or not at all.
@@ -255,6 +265,14 @@ impl Blobs {
             Base::Folder(_) => BufWriter::with_capacity(store, path, PART_BYTES),
             Base::Remote(_) => BufWriter::with_capacity(store, path, REMOTE_PART_BYTES)
                 .with_max_concurrency(REMOTE_PARTS_AT_ONCE),
+        }
+    }
+
+    /// The error of a writer of [`Self::writer`].
+    pub fn write_error(&self, key: &str, error: std::io::Error) -> Error {
+        match error.downcast::<object_store::Error>() {
+            Ok(error) => self.fail(key)(error),
+            Err(error) => Error::file(FsPath::new(key), error),
         }
     }
 
@@ -392,10 +410,10 @@ impl Blobs {
         if let Err(error) = tokio::io::copy(&mut file, &mut writer).await {
             // Nobody would complete the parts.
             let _ = writer.abort().await;
-            return Err(of_writer(error, self.fail(key), from));
+            return Err(self.write_error(key, error));
         }
         let written = writer.shutdown().await;
-        written.map_err(|error| of_writer(error, self.fail(key), from))
+        written.map_err(|error| self.write_error(key, error))
     }
 
     /// Writes an object to a file, which must not be there.
@@ -411,18 +429,6 @@ impl Blobs {
             file.write_all(&piece).await.map_err(unwritten)?;
         }
         file.flush().await.map_err(unwritten)
-    }
-}
-
-/// The error of a writer: the store's own, or that of the file it wrote from.
-fn of_writer(
-    error: std::io::Error,
-    fail: impl FnOnce(object_store::Error) -> Error,
-    from: &FsPath,
-) -> Error {
-    match error.downcast::<object_store::Error>() {
-        Ok(error) => fail(error),
-        Err(error) => Error::file(from, error),
     }
 }
 

@@ -42,6 +42,19 @@ pub enum Error {
         /// Roots that jobs may use, and what to do.
         known: String,
     },
+    /// The store belongs to another cluster, whose objects would be swept.
+    #[error(
+        "`{uri}` says that the store belongs to the cluster `{owner}`, and this is `{cluster}`: choose another prefix, or \
+         remove that object once the other cluster is gone for good"
+    )]
+    Owned {
+        /// The mark.
+        uri: String,
+        /// The cluster that it names.
+        owner: String,
+        /// This cluster.
+        cluster: String,
+    },
     /// The store has no folder.
     #[error("`{key}` has no file: the store `{url}` is not a folder")]
     NoFolder {
@@ -162,7 +175,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Refused { fault, .. } if !fault.is_retryable() => ErrorKind::Refused,
-            Error::Settings { .. } | Error::NotAllowed { .. } => ErrorKind::Refused,
+            Error::Settings { .. } | Error::NotAllowed { .. } | Error::Owned { .. } => {
+                ErrorKind::Refused
+            }
             Error::Refused { .. } => ErrorKind::Unavailable,
             Error::NoFolder { .. } => ErrorKind::Internal,
             Error::Store { source, .. } if is_full(source) => ErrorKind::Exhausted,

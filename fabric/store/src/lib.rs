@@ -16,6 +16,7 @@
 //! nothing of rows.
 
 mod blobs;
+mod file_cache;
 mod grants;
 mod outputs;
 mod remote;
@@ -25,17 +26,20 @@ mod error;
 mod fault;
 mod folder;
 mod pending;
+mod reading;
 mod requests;
 
 pub use blobs::{Blobs, Entry};
 pub use durable::move_durably;
 pub use error::{Error, ErrorKind, Result};
 pub use fault::Fault;
+pub use file_cache::FileCache;
 pub use grants::Grants;
 pub use outputs::{
     Ended, Holding, Ledger, MANIFEST, Manifest, ManifestFile, ObjectFolder, OutputPlace,
     StagedFile, Staging, UPLOAD_FAILED, read_manifest,
 };
 pub use pending::PendingUploads;
+pub use reading::{Fetch, FoundObject, FoundObjects, RemoteFile};
 pub use remote::{Remote, with_environment};
 pub use requests::{RequestKind, Requests};
