@@ -35,7 +35,7 @@ impl OutputFiles {
         })
     }
 
-    /// The folder in which files lie by their names.
+    /// The folder in which files lie by their keys.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -51,7 +51,7 @@ impl OutputFiles {
         let OutputPlace::Objects(objects) = &self.place else {
             return Ok(());
         };
-        let to = self.folder.join(&file.name);
+        let to = self.folder.join(file.key());
         if to.exists() {
             return Ok(());
         }
@@ -63,7 +63,7 @@ impl OutputFiles {
     pub(crate) fn drop_fetched(&self, file: &ManifestFile) {
         if self.fetched.is_some() {
             // The folder is removed as a whole in the end.
-            let _ = std::fs::remove_file(self.folder.join(&file.name));
+            let _ = std::fs::remove_file(self.folder.join(file.key()));
         }
     }
 }

@@ -39,7 +39,7 @@ pub fn preview(folder: &Path, rows: usize) -> Result<(Manifest, Vec<TextRow>), S
         let part = Part {
             manifest: &manifest,
             folders: folders(&file.name),
-            path: &folder.join(&file.name),
+            path: &folder.join(file.key()),
         };
         part.read(left, &mut table)?;
     }

@@ -311,7 +311,7 @@ fn input_format(name: &str, columns: Vec<ColumnSpec>) -> InputFormat {
 }
 
 fn path_of(folder: &Path, file: &ManifestFile) -> Result<String, Problem> {
-    let path = folder.join(&file.name);
+    let path = folder.join(file.key());
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| {
         let detail = format!("the path `{}` is not UTF-8", path.display());

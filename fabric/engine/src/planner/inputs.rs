@@ -239,7 +239,7 @@ fn of_manifest(folder: &Path) -> Result<Vec<(String, u64)>, String> {
         )
     })?;
     let file = |file: ManifestFile| {
-        let path = folder.join(&file.name);
+        let path = folder.join(file.key());
         let name = path.to_str().ok_or("a file's name is not UTF-8")?;
         match std::fs::metadata(&path) {
             Ok(found) if found.len() == file.bytes => Ok((name.to_owned(), file.bytes)),

@@ -49,7 +49,7 @@ use crate::remote::Remote;
 use crate::requests::RequestKind;
 
 /// The first pause before a request is repeated, and the longest; it doubles in between.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MIN: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 10 });
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Hidden objects that are passed over by a look into a folder.
 const MAX_HIDDEN: usize = 10_000;

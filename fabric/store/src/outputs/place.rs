@@ -128,7 +128,7 @@ impl OutputPlace {
 impl std::fmt::Display for OutputPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Folder(folder) => folder.display().fmt(f),
+            Self::Folder(folder) => write!(f, "{}", folder.display()),
             Self::Objects(folder) => f.write_str(&folder.uri()),
         }
     }
