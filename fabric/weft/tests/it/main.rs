@@ -7,6 +7,7 @@
 mod access_log;
 mod api;
 mod bad_input;
+mod bucket;
 mod cases;
 mod catalog;
 mod clock;
@@ -36,6 +37,7 @@ mod outputs;
 mod python;
 mod random;
 mod results;
+mod s3_outputs;
 mod server;
 mod sql;
 mod sql_functions;
