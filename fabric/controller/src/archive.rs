@@ -221,7 +221,7 @@ async fn clean_outputs(blobs: &Blobs, job: &Job, ended: Ended) -> Result<(), wef
         };
         match cleaned {
             Err(error) if is_out_of_reach(&error) => {
-                tracing::warn!(job = %job.id, output = output.name, %error, "an output cannot be cleaned up");
+                tracing::warn!(job = %job.id, output = %output.name, %error, "an output cannot be cleaned up");
             }
             cleaned => cleaned?,
         }

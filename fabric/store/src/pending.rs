@@ -18,7 +18,7 @@ const LIST_WALL_MAX: Duration = Duration::from_secs(30);
 /// Lists of one look; S3 gives a thousand uploads in each.
 const MAX_LISTS: usize = 100;
 
-/// What lists the uploads of a bucket that nobody has completed.
+/// A list of the uploads of a bucket that nobody has completed.
 pub trait PendingUploads: Send + Sync {
     /// Lists the uploads with these first letters of their whole keys: each with its key and its id.
     fn uploads_of<'a>(&'a self, keys: &'a str) -> BoxFuture<'a, Result<Vec<(Path, MultipartId)>>>;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use weft_core::job::{
     BadRecords, ColumnType, InputFormat, InputSpec, JobSpec, OutputSpec, StageSpec, Work, decode,
 };
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Location, Problem};
 use weft_protocol::{FINGERPRINT, IfTaken, Plan, PlanRequest, TableChange, TableStatement};
 use weft_sandbox::type_name;
 use weft_sql::{Command, Files, Session};
@@ -168,7 +168,10 @@ fn output(
     format: &str,
     partition_by: &[String],
 ) -> Result<OutputSpec, Problem> {
-    let path = resolved(location, folder, str::to_owned)?;
+    let path = match Location::is_one(location) {
+        true => location.to_owned(),
+        false => resolved(location, folder, str::to_owned)?,
+    };
     let document = json!({
         "name": TABLE,
         "stage": [{ "name": stage.name, "sql": "SELECT 1" }],

@@ -40,8 +40,8 @@ pub use self::ledger::Ledger;
 use self::ledger::{Change, holds_output};
 use self::steps::Seen;
 use self::swap::{Swap, Turn};
-pub(super) use self::uploader::Uploader;
-pub use self::uploader::{UPLOAD_FAILED, UploadFile};
+pub use self::uploader::UPLOAD_FAILED;
+pub(super) use self::uploader::{UploadFile, Uploader};
 use super::folder::Holding;
 use super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest, ManifestFile, decode_manifest};
 use crate::error::{Error, Result};
@@ -97,7 +97,8 @@ impl ObjectFolder {
 
     /// The whole key of a file of the folder. Errors: the name is not one of a key.
     pub fn path(&self, key: &str) -> Result<Path> {
-        let whole = match self.root.as_ref() {
+        let root: &str = self.root.as_ref();
+        let whole = match root {
             "" => key.to_owned(),
             root => format!("{root}/{key}"),
         };
@@ -142,8 +143,8 @@ impl ObjectFolder {
             let Some(object) = objects.try_next().await.map_err(failed)? else {
                 break;
             };
-            let key = object.location.as_ref();
-            let key = key.strip_prefix(self.root.as_ref()).unwrap_or(key);
+            let (key, root): (&str, &str) = (object.location.as_ref(), self.root.as_ref());
+            let key = key.strip_prefix(root).unwrap_or(key);
             let key = key.trim_start_matches('/');
             if key.starts_with('.') || key == MANIFEST {
                 continue;

@@ -28,7 +28,7 @@ pub enum OutputPlace {
 impl Blobs {
     /// The place of a job's output: the user's, or the one that the store has for it.
     ///
-    /// Errors: `NotAllowed` if jobs may not use the location, `Unpublishable` for a kind of store that takes no outputs.
+    /// Errors: `NotAllowed` if jobs may not use the location, `Unpublishable` for a kind of store without outputs.
     pub fn output_place(&self, job: &JobId, output: &OutputSpec) -> Result<OutputPlace> {
         match output.path() {
             Some(path) => self.place_of(path),

@@ -54,7 +54,7 @@ pub(super) fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedO
     Ok(published(output))
 }
 
-/// What the state keeps of an output that is published.
+/// Summary of a published output, which the state keeps.
 pub(super) fn published(output: &ManifestOutput) -> PublishedOutput {
     let sum = |of: fn(&SinkFile) -> u64| output.files.iter().map(of).sum();
     PublishedOutput {
