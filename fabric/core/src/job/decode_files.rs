@@ -10,6 +10,7 @@ use super::{
     BadRecords, ColumnSpec, ColumnType, Comparison, CsvFormat, Destination, InputFormat, InputSpec,
     MAX_KEPT_BYTES, OutputFormat, OutputMode, OutputSpec, REST_COLUMN, UnknownFields, expand,
 };
+use crate::location::Location;
 
 /// The job's params, which paths name.
 pub(super) type Params = BTreeMap<String, String>;
@@ -307,9 +308,18 @@ pub(super) fn local_path(
         }
     };
     let uri = uri.as_str();
+    if is_pattern && Location::is_one(uri) {
+        return match Location::parse(uri) {
+            Ok(location) => Some(location.to_string()),
+            Err(what) => {
+                errors.add(path, what);
+                None
+            }
+        };
+    }
     let local = uri.strip_prefix("file://").unwrap_or(uri);
     if let Some((scheme, _)) = local.split_once("://") {
-        errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://` and absolute paths"));
+        errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://` and absolute paths, and of inputs `s3://`, `gs://` and `az://`"));
         return None;
     }
     if !local.starts_with('/') || local.contains('\0') || local.split('/').any(|part| part == "..")
