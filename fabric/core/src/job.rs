@@ -81,7 +81,7 @@ pub struct InputSpec {
     pub name: String,
     /// How the files are read.
     pub format: InputFormat,
-    /// Globs: absolute paths, or `file://` URIs.
+    /// Globs: absolute paths, or locations in stores, `s3://bucket/key`.
     pub uris: Vec<String>,
     /// What happens to records that cannot be read.
     pub bad_records: BadRecords,

@@ -8,7 +8,6 @@
 //! what is encoded no more than the client's window is sent ahead.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ use crate::encode::{self, Encoder};
 use crate::output_files::OutputFiles;
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::preview::folders;
-use crate::scan::{self, Reader};
+use crate::scan::{self, Inputs, Reader};
 use crate::stream::{ENCODED_BYTES, Encoded, Outbox, Outgoing, Pipe, unwritten};
 
 /// A folder's name that is not a value of its column's type is an error, not null.
@@ -229,7 +228,7 @@ impl Columns {
             file_bytes: file.bytes,
             part: Part::Whole,
         };
-        Reader::open(&self.plan, &split)
+        Reader::open(&Inputs::default(), &self.plan, &split)
     }
 
     /// Rows of a file with the columns that its folders name.
@@ -271,9 +270,9 @@ fn found(manifest: &Manifest, folder: &Path) -> Result<Option<SchemaRef>, Proble
     };
     let path = path_of(folder, first)?;
     match manifest.format.as_str() {
-        "arrow" => scan::arrow_schema(&path).map(Some),
+        "arrow" => scan::arrow_schema(&Inputs::default(), &path, first.bytes).map(Some),
         "parquet" => {
-            let file = File::open(&path).map_err(|error| scan::unreadable(&path, "", &error))?;
+            let file = Inputs::default().open(&path, first.bytes)?;
             let metadata = scan::parquet_metadata(&path, &file)?;
             Ok(Some(Arc::clone(metadata.schema())))
         }

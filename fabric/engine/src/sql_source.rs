@@ -23,6 +23,7 @@ use crate::edge::out_of_memory;
 use crate::environment::TaskEnvironment;
 use crate::plan::{EdgeLeaf, Leaf, Source, StagePlan};
 use crate::ranged::{RangedRows, RangedShare};
+use crate::scan::Inputs;
 use crate::sql_functions::SqlFunctions;
 
 mod files;
@@ -95,6 +96,7 @@ pub(crate) struct SqlSources {
     context: Arc<StageContext>,
     reader: ObjectReader,
     account: Arc<MemoryAccount>,
+    inputs: Inputs,
     cancel: CancellationToken,
     counts: Arc<Mutex<Counts>>,
     functions: Arc<SqlFunctions>,
@@ -119,6 +121,7 @@ impl SqlSources {
             context: Arc::clone(context),
             reader: reader.clone(),
             account: Arc::clone(&environment.account),
+            inputs: Inputs::new(reader.blobs().grants()),
             cancel: environment.cancel.clone(),
             counts: Arc::default(),
             functions: Arc::clone(functions),
@@ -389,6 +392,7 @@ impl Sources for SqlSources {
                 let rows = FileRows {
                     leaf,
                     plan: Arc::clone(&self.plan),
+                    inputs: self.inputs.clone(),
                     splits: files.splits_of(self.task),
                     open: None,
                     rows_left: files.limit,

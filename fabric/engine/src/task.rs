@@ -25,7 +25,7 @@ use crate::place::among_records;
 use crate::plan::{EdgeRows, FilesPlan, NodeWork, Source, StagePlan};
 use crate::problems::internal;
 use crate::running_guest::RunningGuest;
-use crate::scan::{self, Reader};
+use crate::scan::{self, Inputs, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
 use crate::sql_functions::SqlFunctions;
@@ -387,7 +387,7 @@ impl TaskRun {
         progress: &mut Progress,
     ) -> Result<(), Problem> {
         let split = &plan.splits[environment.task as usize];
-        let mut reader = Reader::open(plan, split)?;
+        let mut reader = Reader::open(&Inputs::new(self.blobs.grants()), plan, split)?;
         let mut n_records = 0;
         loop {
             let first = n_records + 1;

@@ -381,6 +381,11 @@ impl ObjectReader {
         Ok((entries, keys))
     }
 
+    /// The store.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     /// The same reader, asking by way of `blobs`.
     pub fn with_blobs(&self, blobs: &Blobs) -> Self {
         Self {

@@ -40,6 +40,15 @@ impl Grants {
         })
     }
 
+    /// One store with all that it holds.
+    pub fn of(remote: Remote) -> Self {
+        let roots = vec![remote.location().clone()];
+        Self {
+            own: None,
+            stores: Arc::new(vec![Grant { roots, remote }]),
+        }
+    }
+
     /// The same stores, whose requests are counted by `requests`.
     pub(crate) fn metered(&self, requests: &Arc<Requests>) -> Self {
         let stores = self.stores.iter().map(|grant| Grant {

@@ -188,10 +188,13 @@ fn resolved(
     folder: Option<&str>,
     meant: fn(&str) -> String,
 ) -> Result<String, Problem> {
+    if Location::is_one(location) {
+        return Ok(Location::parse(location).map_err(invalid)?.to_string());
+    }
     let local = location.strip_prefix("file://").unwrap_or(location);
     if let Some((scheme, _)) = local.split_once("://") {
         return Err(invalid(format!(
-            "`{location}`: `{scheme}://` is not offered yet; use a path on this machine, or `file:///`"
+            "`{location}`: `{scheme}://` is not offered; use a path, `file:///`, `s3://`, `gs://` or `az://`"
         )));
     }
     absolute(local, folder, meant).ok_or_else(|| {
@@ -412,7 +415,7 @@ impl Planner<'_> {
             }
             Command::CreateExternalTable(files) => {
                 let (input, path) = (input(files, folder)?, path(files));
-                let schema = FileTable::of_table(&input, path.as_deref())?.schema;
+                let schema = FileTable::of_table(&self.opener, &input, path.as_deref())?.schema;
                 self.note_columns(&files.name, &schema);
                 let definition = Definition::Files {
                     input,

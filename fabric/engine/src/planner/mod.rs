@@ -13,6 +13,7 @@ mod footers;
 mod inputs;
 #[cfg(test)]
 mod mutants;
+mod objects;
 mod outputs;
 mod patterns;
 #[cfg(test)]
@@ -46,11 +47,13 @@ use self::explain::SqlText;
 use self::sql::SqlWork;
 use self::stages::Outlet;
 use crate::plan::{Leaf, Source};
+use crate::scan::Inputs;
 
 /// Plans a job.
 pub(crate) struct Planner<'a> {
     request: &'a PlanRequest,
     blobs: &'a Blobs,
+    opener: Inputs,
     components: HashMap<Digest, Arc<Component>>,
     stages: Vec<Draft>,
     pub(crate) usage: Vec<FunctionUsage>,
@@ -91,6 +94,7 @@ impl<'a> Planner<'a> {
             stages_later: false,
             request,
             blobs,
+            opener: Inputs::new(blobs.grants()),
             components,
             stages: Vec::new(),
             usage: Vec::new(),
