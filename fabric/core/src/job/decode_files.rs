@@ -302,8 +302,8 @@ fn location(path: &str, uri: &str, errors: &mut Errors) -> Option<String> {
     }
 }
 
-/// An absolute local path out of a path or a `file://` URI, with the job's params in it; of an output, a location of an
-/// object store as well.
+/// An absolute local path out of a path or a `file://` URI, with the job's params in it; of an input or output, a
+/// location of an object store as well.
 pub(super) fn local_path(
     path: &str,
     uri: &str,
@@ -326,7 +326,7 @@ pub(super) fn local_path(
     }
     let local = uri.strip_prefix("file://").unwrap_or(uri);
     if let Some((scheme, _)) = local.split_once("://") {
-        errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://` and absolute paths, and of inputs `s3://`, `gs://` and `az://`"));
+        errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://`, absolute paths and `s3://`, and of inputs `gs://` and `az://` as well"));
         return None;
     }
     if !local.starts_with('/') || local.contains('\0') || local.split('/').any(|part| part == "..")

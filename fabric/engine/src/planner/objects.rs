@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use glob::Pattern;
 use weft_core::{ErrorCode, Location, Problem};
-use weft_store::{Error, ErrorKind, Grants, Remote};
+use weft_store::{Error, ErrorKind, Grants, ManifestFile, Remote};
 
 use super::patterns::{self, FILES_MAX, NAMES_MAX, OPTIONS};
 
@@ -27,7 +27,10 @@ pub(super) fn list(
     };
     let location = Location::parse(uri).map_err(no_input)?;
     if location.key.is_empty() || location.key.ends_with('/') {
-        let what = "names a folder: say which objects, such as `*.parquet`, or `**/*.parquet` for those of all folders in it";
+        if let Some(files) = of_manifest(grants, &location).map_err(failed)? {
+            return Ok(files);
+        }
+        let what = "names a folder without a manifest `_weft.manifest`: say which objects, such as `*.parquet`, or `**/*.parquet` for those of all folders in it";
         return Err(no_input(what.into()));
     }
     if let Some(key) = patterns::literal(&location.key) {
@@ -59,6 +62,27 @@ pub(super) fn list(
         )),
         false => Ok(found),
     }
+}
+
+/// The files of a folder that jobs have written, as its manifest lists them: all of each job's, or none. Nothing if it has
+/// no manifest.
+fn of_manifest(
+    grants: &Grants,
+    location: &Location,
+) -> Result<Option<BTreeMap<String, u64>>, Error> {
+    let folder = match grants.output_folder(location) {
+        Err(Error::Unpublishable(_)) => return Ok(None),
+        folder => folder?,
+    };
+    let Some(manifest) = folder.wait_for_manifest()? else {
+        return Ok(None);
+    };
+    let file = |file: &ManifestFile| -> Result<(String, u64), Error> {
+        let path = folder.path(file.key())?;
+        Ok((folder.remote().uri_of(&path), file.bytes))
+    };
+    let files: BTreeMap<String, u64> = manifest.files.iter().map(file).collect::<Result<_, _>>()?;
+    Ok(Some(files))
 }
 
 /// The folder in which the first part stands that is a pattern.

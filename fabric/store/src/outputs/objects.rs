@@ -165,6 +165,19 @@ impl ObjectFolder {
         Ok(self.read().await?.map(|found| found.manifest))
     }
 
+    /// The manifest of the folder, for a thread that waits. Must not be called on the runtime that drives the
+    /// connections.
+    pub fn wait_for_manifest(&self) -> Result<Option<Manifest>> {
+        let (send, found) = std::sync::mpsc::sync_channel(1);
+        let folder = self.clone();
+        self.remote.io().spawn(async move {
+            // Whoever asked may have gone.
+            let _ = send.send(folder.read_manifest().await);
+        });
+        let closed = |_| Error::Encoding("the store's connections are closed".into());
+        found.recv().map_err(closed)?
+    }
+
     /// Writes a file that the manifest lists to `to`, which must not be there.
     ///
     /// Errors: `StagedFileLost` if it is not there as the manifest says.

@@ -15,6 +15,7 @@ use super::publish::publish;
 use super::staging::prepare_output;
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
+use crate::grants::Grants;
 
 /// The place of an output.
 #[derive(Debug, Clone)]
@@ -42,10 +43,8 @@ impl Blobs {
             return Ok(OutputPlace::Folder(PathBuf::from(path)));
         }
         let location = Location::parse(path).map_err(Error::Encoding)?;
-        let remote = self.grants().find(&location)?;
-        let root =
-            Path::parse(&location.key).map_err(|error| Error::Encoding(error.to_string()))?;
-        ObjectFolder::new(remote.clone(), root).map(OutputPlace::Objects)
+        let folder = self.grants().output_folder(&location)?;
+        Ok(OutputPlace::Objects(folder))
     }
 
     /// The place in the cluster's store of an output that it keeps.
@@ -58,6 +57,18 @@ impl Blobs {
                 ObjectFolder::new(remote.clone(), root).map(OutputPlace::Objects)
             }
         }
+    }
+}
+
+impl Grants {
+    /// The folder of outputs at a location.
+    ///
+    /// Errors: `NotAllowed` if jobs may not use it, `Unpublishable` for a kind of store without outputs.
+    pub fn output_folder(&self, location: &Location) -> Result<ObjectFolder> {
+        let remote = self.find(location)?;
+        let root = Path::parse(&location.key);
+        let root = root.map_err(|error| Error::Encoding(error.to_string()))?;
+        ObjectFolder::new(remote.clone(), root)
     }
 }
 

@@ -125,6 +125,17 @@ fn jobs_add_to_a_folder_on_s3_and_replace_it() {
     let n_lines = rows.body.iter().filter(|byte| **byte == b'\n').count() as u64;
     assert_eq!(Some(n_lines), listed.map(|rows| rows + 1));
 
+    // A folder is read as its manifest lists it.
+    let copied = job::run(
+        &server,
+        &json!({
+            "name": "copy",
+            "input": { "daily": { "format": "parquet", "uri": "s3://lake/out/daily/" } },
+            "output": { "copy": { "from": "daily", "format": "parquet", "uri": place.out() } },
+        }),
+    );
+    assert_eq!(copied["outputs"][0]["rows"].as_u64(), listed);
+
     let refused = job::wait(
         &server,
         &job::submit(&server, &weblog(&fixture, "out", "error")),
