@@ -52,7 +52,7 @@ impl ObjectFolder {
         }
     }
 
-    /// Removes the files that a job has replaced, then forgets them.
+    /// Removes the files that a job has replaced, and that do not come back, then forgets them.
     async fn remove_replaced(&self, job: &JobId) -> Result<()> {
         let found = self.read_manifest().await?;
         let keys = replaced_by(found.as_ref(), job);
@@ -115,7 +115,11 @@ impl ObjectFolder {
         let removals: Vec<_> = uploads.iter().map(|upload| self.remove(upload)).collect();
         let removals = stream::iter(removals).buffer_unordered(REMOVALS_AT_A_TIME);
         removals.try_collect::<Vec<()>>().await?;
-        Ok(())
+        match may_publish {
+            // Somebody may have replaced the job's files for good: then what it had replaced is nobody's.
+            true => self.remove_replaced(job).await,
+            false => Ok(()),
+        }
     }
 
     /// Aborts an upload, and deletes the object if the upload was completed.

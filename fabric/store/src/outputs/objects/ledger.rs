@@ -43,6 +43,9 @@ pub struct Ledger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Publication {
     job: String,
+    /// It replaced what was there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    overwrites: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_withdrawn: bool,
 }
@@ -68,18 +71,40 @@ impl Ledger {
             .find(|publication| publication.job == job)
     }
 
-    /// Notes a job as published or withdrawn.
-    fn note(&mut self, job: &str, is_withdrawn: bool) {
-        let mut publications = self.publications.iter_mut();
-        match publications.find(|publication| publication.job == job) {
-            Some(publication) => publication.is_withdrawn = is_withdrawn,
-            None => self.publications.push(Publication {
-                job: job.to_owned(),
-                is_withdrawn,
-            }),
-        }
+    /// Notes a publication; one too many goes.
+    fn note(&mut self, publication: Publication) {
+        self.publications.push(publication);
         let surplus = self.publications.len().saturating_sub(MAX_PUBLICATIONS);
         self.publications.drain(..surplus);
+    }
+
+    /// Notes that a job was withdrawn, whether it had published or not.
+    fn withdraw(&mut self, job: &str) {
+        let mut publications = self.publications.iter_mut();
+        match publications.find(|publication| publication.job == job) {
+            Some(publication) => publication.is_withdrawn = true,
+            None => self.note(Publication {
+                job: job.to_owned(),
+                overwrites: false,
+                is_withdrawn: true,
+            }),
+        }
+    }
+
+    /// The next job after one that has replaced what was there, and stands.
+    fn heir(&self, job: &str) -> Option<&str> {
+        let after = self.publications.iter();
+        let mut after = after.skip_while(|publication| publication.job != job);
+        let heir = after.find(|publication| {
+            publication.job != job && publication.overwrites && !publication.is_withdrawn
+        })?;
+        Some(&heir.job)
+    }
+
+    /// Position of the manifest that a job has replaced.
+    fn replaced_by(&self, job: &str) -> Option<usize> {
+        let mut replaced = self.replaced.iter();
+        replaced.position(|replaced| replaced.by == job)
     }
 
     /// The last job whose publication stands.
@@ -143,13 +168,13 @@ pub(super) fn with_publication(
     match (output.mode, previous) {
         (OutputMode::Error, Some(_)) => return Err(Error::OutputExists(output.folder.clone())),
         (OutputMode::Append, Some(previous)) => previous.check_append(output)?,
-        (OutputMode::Overwrite, Some(previous)) if !previous.files.is_empty() => {
+        (OutputMode::Overwrite, Some(previous)) => {
             ledger.replaced.push(Replaced {
                 by: job.to_string(),
                 manifest: without_ledger(previous),
             });
         }
-        (OutputMode::Error | OutputMode::Append | OutputMode::Overwrite, _) => {}
+        (OutputMode::Error | OutputMode::Append | OutputMode::Overwrite, None) => {}
     }
     let generation = next_generation(previous);
     let stays = previous.filter(|_| output.mode == OutputMode::Append);
@@ -160,7 +185,11 @@ pub(super) fn with_publication(
         .chain(ours)
         .map(|file| (file.name.clone(), file))
         .collect();
-    ledger.note(job.as_str(), false);
+    ledger.note(Publication {
+        job: job.to_string(),
+        overwrites: output.mode == OutputMode::Overwrite,
+        is_withdrawn: false,
+    });
     let manifest = Manifest {
         generation,
         ..empty(job, output)
@@ -221,7 +250,7 @@ pub(super) fn with_withdrawal(
         None if !may_publish => return Change::Nothing,
         _ => {}
     }
-    ledger.note(job.as_str(), true);
+    ledger.withdraw(job.as_str());
     let Some(found) = found else {
         return Change::write(empty(job, output), ledger);
     };
@@ -231,20 +260,23 @@ pub(super) fn with_withdrawal(
         let files = files.cloned().collect();
         manifest.with_files(files)
     };
-    let position = ledger
-        .replaced
-        .iter()
-        .position(|replaced| replaced.by == job.as_str());
-    let before = position.map(|at| ledger.replaced.remove(at).manifest);
     for replaced in &mut ledger.replaced {
         replaced.manifest = rest(replaced.manifest.clone());
     }
     let mut current = rest(without_ledger(found));
-    if let (Some(at), Some(before)) = (position, before) {
-        // If another job has replaced this one's files, it replaces what was there before as well.
-        match ledger.replaced.get_mut(at) {
-            Some(next) => next.manifest = merged(before, &next.manifest),
-            None => current = merged(before, &current),
+    if let Some(at) = ledger.replaced_by(job.as_str()) {
+        match ledger.heir(job.as_str()).map(str::to_owned) {
+            None => current = merged(ledger.replaced.remove(at).manifest, &current),
+            // The job that has replaced this one's files replaces what was there before as well.
+            Some(heir) if ledger.replaced_by(&heir).is_some() => {
+                let before = ledger.replaced.remove(at).manifest;
+                let of_heir = ledger.replaced_by(&heir);
+                let of_heir = of_heir.expect("one of another job was removed");
+                let of_heir = &mut ledger.replaced[of_heir].manifest;
+                *of_heir = merged(before, of_heir);
+            }
+            // It has done so for good, and knows nothing of those files: they are removed with this one's.
+            Some(_) => {}
         }
     }
     if current.job == job.as_str()
@@ -288,9 +320,8 @@ pub(super) fn replaced_by(found: Option<&Manifest>, job: &JobId) -> Vec<String> 
 pub(super) fn without_replaced(found: Option<&Manifest>, job: &JobId) -> Change {
     let mut ledger = ledger_of(found);
     let before = ledger.replaced.len();
-    ledger
-        .replaced
-        .retain(|replaced| replaced.by != job.as_str());
+    let stays = |replaced: &Replaced| replaced.by != job.as_str();
+    ledger.replaced.retain(stays);
     match found {
         Some(found) if ledger.replaced.len() < before => {
             Change::write(without_ledger(found), ledger)

@@ -311,7 +311,8 @@ impl PendingUploads for Process {
     fn uploads_of<'a>(&'a self, keys: &'a str) -> BoxFuture<'a, Result<Vec<(Path, MultipartId)>>> {
         let uploads = lock(&self.server.uploads).clone().into_iter();
         let uploads = uploads.filter(|(_, path)| path.as_ref().starts_with(keys));
-        let uploads = uploads.map(|(id, path)| (path, id)).collect();
+        let uploads = uploads.map(|(id, path)| (path, id));
+        let uploads: Vec<(Path, MultipartId)> = uploads.collect();
         Box::pin(std::future::ready(Ok(uploads)))
     }
 }
