@@ -306,6 +306,11 @@ fn is_of_a_job(key: &str) -> bool {
     name.starts_with("part-") && name.contains("-job-")
 }
 
+/// Returns whether a key is one that attempts of this job write to, or its probe.
+fn is_of(job: &JobId, key: &str) -> bool {
+    key.contains(&format!("-{job}-")) || key.contains(&format!(".weft-{job}/"))
+}
+
 /// The key of a file that an attempt writes, by the file's name: `part-days-00000.csv` becomes
 /// `part-days-00000-<job>-<attempt>.csv`.
 fn key_of(name: &str, job: &JobId, attempt: &str) -> String {

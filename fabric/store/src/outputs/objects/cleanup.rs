@@ -1,17 +1,15 @@
 //! Clean-up of an output on an object store when its job has ended.
 
-use std::collections::BTreeSet;
-
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use weft_core::JobId;
-use weft_protocol::{ManifestOutput, SinkFile};
+use weft_protocol::ManifestOutput;
 
 use super::ledger::{replaced_by, with_withdrawal, without_replaced};
 use super::steps::{Answer, Removal, Removing};
 use super::upload::{Upload, remaining_uploads};
-use super::{ObjectFolder, pause};
+use super::{ObjectFolder, is_of, pause};
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
 use crate::requests::RequestKind;
@@ -76,7 +74,7 @@ impl ObjectFolder {
         let mut aborted = 0;
         for (path, id) in listed {
             let is_below = path.prefix_matches(&self.root);
-            if !is_below || !path.as_ref().contains(job.as_str()) {
+            if !is_below || !is_of(job, path.as_ref()) {
                 continue;
             }
             match self.uploads().abort_multipart(&path, &id).await {
@@ -106,9 +104,9 @@ impl ObjectFolder {
         uploads: &[Upload],
         may_publish: bool,
     ) -> Result<()> {
-        let keys: BTreeSet<&str> = uploads.iter().map(|upload| upload.key.as_str()).collect();
+        // Otherwise nobody has ever published.
         if may_publish {
-            self.change(|found| Ok(with_withdrawal(found, job, output, &keys, may_publish)))
+            self.change(|found| Ok(with_withdrawal(found, job, output)))
                 .await?;
             weft_failpoint::hit("withdraw-manifest");
         }

@@ -20,6 +20,7 @@ use weft_protocol::ManifestOutput;
 
 use super::super::generation::{name_in, next_generation};
 use super::super::manifest::{Manifest, ManifestFile};
+use super::is_of;
 use super::upload::Pending;
 use crate::error::{Error, Result};
 
@@ -235,27 +236,25 @@ fn without_ledger(manifest: &Manifest) -> Manifest {
 
 /// The manifest without the files of a job that did not succeed, and with those that it had replaced.
 ///
-/// `keys`: those of the job's files. `may_publish`: a publisher of the job may have been paused, so the withdrawal is
-/// written down even if nothing was published.
+/// It is written down even if nothing was published: a publisher of the job may have been paused.
 pub(super) fn with_withdrawal(
     found: Option<&Manifest>,
     job: &JobId,
     output: &ManifestOutput,
-    keys: &BTreeSet<&str>,
-    may_publish: bool,
 ) -> Change {
     let mut ledger = ledger_of(found);
-    match ledger.publication(job.as_str()) {
-        Some(publication) if publication.is_withdrawn => return Change::Nothing,
-        None if !may_publish => return Change::Nothing,
-        _ => {}
+    if ledger
+        .publication(job.as_str())
+        .is_some_and(|known| known.is_withdrawn)
+    {
+        return Change::Nothing;
     }
     ledger.withdraw(job.as_str());
     let Some(found) = found else {
         return Change::write(empty(job, output), ledger);
     };
     let rest = |manifest: Manifest| {
-        let ours = |file: &ManifestFile| keys.contains(file.key());
+        let ours = |file: &ManifestFile| is_of(job, file.key());
         let files = manifest.files.iter().filter(|file| !ours(file));
         let files = files.cloned().collect();
         manifest.with_files(files)
