@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_core::{Epoch, TenantId};
-use weft_protocol::FromAgent;
+use weft_protocol::{FromAgent, Stores};
 use weft_runtime::Tasks;
 use weft_runtime::link::{ControllerLink, MAX_LINK_MESSAGES};
+use weft_store::Blobs;
 
 use crate::children::Children;
 use crate::compiler_process::CompilerProcesses;
@@ -34,8 +35,10 @@ const DRAIN_NOTICE: Duration = Duration::from_millis(500);
 pub struct AgentSettings {
     /// The node.
     pub node: NodeSettings,
-    /// Folder of the store.
-    pub store: PathBuf,
+    /// The cluster's store, and those that jobs may use.
+    pub stores: Stores,
+    /// Folder for files that were fetched from a store that is none itself.
+    pub cache: PathBuf,
     /// Folder for files that tasks spill.
     pub spill: PathBuf,
 }
@@ -58,12 +61,14 @@ pub struct Agent {
 impl Agent {
     /// An agent without executors.
     ///
-    /// Errors: the path of this program is unknown.
+    /// Errors: the path of this program is unknown, or the settings of a store are wrong.
     pub fn new(settings: AgentSettings, tasks: Tasks, metrics: Metrics) -> anyhow::Result<Self> {
         let (children, metrics) = (Children::new()?, Arc::new(metrics));
+        let blobs = Blobs::open(&settings.stores)?;
         let invocations = Invocations::new(settings.node.slots, Arc::clone(&metrics));
         let compilers = CompilerProcesses::new(
             &settings,
+            blobs,
             children.clone(),
             invocations.clone(),
             tasks.clone(),

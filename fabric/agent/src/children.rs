@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use anyhow::Context;
 use tokio::process::Command;
 
-/// Variables of the environment that children inherit: for debugging and tests.
-const INHERITED: [&str; 5] = [
+/// Variables of the environment that children inherit: for debugging, tests, and certificates of stores.
+const INHERITED: [&str; 7] = [
     "WEFT_LOG",
     "RUST_BACKTRACE",
     "WEFT_FAILPOINTS",
     "WEFT_FAILPOINT_ONCE",
     "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
 ];
 
 /// Starts children of this program.

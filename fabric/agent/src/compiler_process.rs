@@ -18,7 +18,7 @@ use weft_protocol::{
 };
 use weft_runtime::Tasks;
 use weft_runtime::link::{Compiled, Compilers};
-use weft_store::move_durably;
+use weft_store::{Blobs, FileCache};
 
 use crate::agent::AgentSettings;
 use crate::children::Children;
@@ -36,7 +36,9 @@ const COMPILER_THREADS_MAX: usize = 4;
 
 /// Compilers of one node.
 pub struct CompilerProcesses {
-    store: PathBuf,
+    blobs: Blobs,
+    /// Components of a store that is no folder, and drafts of artefacts.
+    cache: FileCache,
     compatibility: String,
     incarnation: Incarnation,
     children: Children,
@@ -56,30 +58,22 @@ impl Compilers for CompilerProcesses {
             .acquire_owned()
             .await
             .map_err(|error| internal(&error))?;
-        let source = self.store.join(component_key(component));
-        let artefact = self
-            .store
-            .join(artefact_key(component, &self.compatibility));
-        let folder = artefact
-            .parent()
-            .ok_or_else(|| internal(&"the artefact has no folder"))?;
-        tokio::fs::create_dir_all(folder)
-            .await
-            .map_err(|error| internal(&error))?;
+        let source = self.source(component).await?;
+        let key = artefact_key(component, &self.compatibility);
+        let draft = self.draft(&key).await.map_err(|error| internal(&error))?;
         self.metrics.compilations.inc();
-        // Another node that shares the store may compile the same component now.
-        let draft = artefact.with_extension(format!("draft#{}", self.incarnation));
         let imports = self.compile_in_child(&source, &draft).await?;
         // Comes to its end without whoever asked, too: the next compiler may write a draft of the same name.
+        let blobs = self.blobs.clone();
         let moving = async move {
             let _permit = permit;
-            let hashed = draft.clone();
-            let digest = tokio::task::spawn_blocking(move || digest_of(&hashed)).await??;
-            move_durably(&draft, &artefact).await?;
-            std::io::Result::Ok(digest)
+            let digest = digest_of(&draft).await?;
+            let taken = blobs.take_file(&draft, &key).await;
+            taken.map_err(|error| error.problem())?;
+            Result::<_, Problem>::Ok(digest)
         };
         let moved = self.tasks.run_to_end("artefact", moving).await?;
-        let artefact = moved.map_err(|error| internal(&error))?;
+        let artefact = moved?;
         Ok(Compiled { imports, artefact })
     }
 
@@ -89,22 +83,34 @@ impl Compilers for CompilerProcesses {
 }
 
 /// SHA-256 of a file.
-fn digest_of(path: &Path) -> std::io::Result<Digest> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut File::open(path)?, &mut hasher)?;
-    Ok(Digest::from_sha256(&hasher.finalize().into()))
+async fn digest_of(path: &Path) -> Result<Digest, Problem> {
+    let internal = |error: &dyn std::fmt::Display| {
+        let detail = format!("`{}` cannot be read: {error}", path.display());
+        Problem::new(ErrorCode::Internal, detail)
+    };
+    let path = path.to_owned();
+    let hashing = move || {
+        let mut hasher = Sha256::new();
+        std::io::copy(&mut File::open(path)?, &mut hasher)?;
+        std::io::Result::Ok(Digest::from_sha256(&hasher.finalize().into()))
+    };
+    let hashed = tokio::task::spawn_blocking(hashing).await;
+    let hashed = hashed.map_err(|error| internal(&error))?;
+    hashed.map_err(|error| internal(&error))
 }
 
 impl CompilerProcesses {
     pub(crate) fn new(
         settings: &AgentSettings,
+        blobs: Blobs,
         children: Children,
         invocations: Invocations,
         tasks: Tasks,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            store: settings.store.clone(),
+            cache: FileCache::new(blobs.clone(), settings.cache.clone()),
+            blobs,
             compatibility: settings.node.compatibility.clone(),
             incarnation: settings.node.incarnation,
             children,
@@ -113,6 +119,33 @@ impl CompilerProcesses {
             tasks,
             metrics,
         }
+    }
+
+    /// The file of a component, whose bytes are those that were uploaded.
+    async fn source(&self, component: &Digest) -> Result<PathBuf, Problem> {
+        let key = component_key(component);
+        let file = self.cache.file(&key, component.hex()).await;
+        let file = file.map_err(|error| error.problem())?;
+        if self.blobs.folder().is_some() || digest_of(&file).await? == *component {
+            return Ok(file);
+        }
+        // The next try fetches it anew.
+        self.cache.forget(component.hex()).await;
+        let detail =
+            format!("the bytes of component `{component}` came damaged from the store; try again");
+        Err(Problem::new(ErrorCode::StoreUnavailable, detail))
+    }
+
+    /// File for an artefact that is being compiled. Another node that shares the store may compile the same
+    /// component now.
+    async fn draft(&self, key: &str) -> std::io::Result<PathBuf> {
+        let name = format!("draft#{}", self.incarnation);
+        let folder = self.blobs.folder().unwrap_or(self.cache.folder());
+        let draft = folder.join(key).with_extension(name);
+        if let Some(parent) = draft.parent() {
+            tokio::fs::create_dir_all(parent).await?;
+        }
+        Ok(draft)
     }
 
     /// Compiles behind all others, and, where these leave no time for it, among them.

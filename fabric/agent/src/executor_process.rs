@@ -90,7 +90,8 @@ pub(crate) async fn start(
     };
     let setup = ToExecutor::Setup {
         version: MESSAGE_VERSION,
-        store: settings.store.clone(),
+        stores: Box::new(settings.stores.clone()),
+        cache: settings.cache.clone(),
         spill: spill.clone(),
         slots: settings.node.slots,
         compatibility: settings.node.compatibility.clone(),

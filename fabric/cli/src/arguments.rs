@@ -136,6 +136,12 @@ pub(crate) struct UpArguments {
     /// Address that the API listens on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
     pub(crate) listen: SocketAddr,
+    /// Where jobs' data is kept: a folder, s3://bucket/prefix, gs:// or az:// [default: in the data folder]
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// File with settings of stores that jobs may use, as `[store.NAME]`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Tasks that run at the same time [default: number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: Option<u32>,
@@ -194,6 +200,9 @@ pub(crate) struct ClusterUpArguments {
     /// Tasks that run at the same time on each node [default: number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: Option<u32>,
+    /// The store of a new cluster: a folder, s3://bucket/prefix, gs:// or az:// [default: in the cluster's folder]
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
     /// Let the processes of a new cluster find each other by etcd, say at http://127.0.0.1:2379
     #[arg(long, value_name = "URL")]
     pub(crate) etcd: Option<String>,

@@ -148,6 +148,10 @@ pub struct UpSettings {
     pub data: PathBuf,
     /// The address that the API listens on.
     pub listen: SocketAddr,
+    /// URL of the store; in the data folder without one.
+    pub store: Option<String>,
+    /// File with settings of stores.
+    pub config: Option<PathBuf>,
     /// Slots of the node's executor; as many as there are cores where none is given.
     pub slots: Option<u32>,
     /// Names by which clients may ask for the server, beside its own.
@@ -260,6 +264,8 @@ fn up_settings(up: &UpArguments, global: &GlobalArguments) -> Result<UpSettings,
     Ok(UpSettings {
         data,
         listen: up.listen,
+        store: up.store.clone(),
+        config: up.config.clone(),
         slots: up.slots,
         allow_host: up.allow_host.clone(),
         allow_origin: up.allow_origin.clone(),

@@ -11,9 +11,9 @@ use tokio::sync::Semaphore;
 use weft_control::{Job, JobState, Outcome};
 use weft_core::LogLine;
 use weft_core::{JobId, Problem, lock};
-use weft_protocol::{FailedLog, LogRef, TaskCommit};
+use weft_protocol::{FailedLog, LogRef, ManifestOutput, Plan, TaskCommit};
 use weft_protocol::{job_prefix, kept_prefix};
-use weft_store::{Blobs, clean_staging};
+use weft_store::{Blobs, Ended, Fault, OutputPlace};
 
 use crate::packed;
 
@@ -179,23 +179,9 @@ pub(crate) async fn archive(
             created.map_err(failed)?;
         }
     }
-    let succeeded =
-        matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded);
-    let (staged, outputs, id) = (job.staged_files(), job.spec.outputs.clone(), job.id.clone());
-    let store = blobs.clone();
-    // Folders may be large, and may lie on disks that are slow.
-    let clean = move || {
-        outputs.iter().try_for_each(|output| {
-            let of_output = staged.iter().filter(|file| file.output == output.name);
-            let withdraw: Option<Vec<_>> = (!succeeded).then(|| of_output.cloned().collect());
-            let folder = store.output_folder(&id, output);
-            clean_staging(&folder, &id, withdraw.as_deref())
-        })
-    };
-    let cleaned = tokio::task::spawn_blocking(clean).await;
-    let stopped = |_| Problem::new(weft_core::ErrorCode::Internal, "the clean-up was stopped");
-    cleaned.map_err(stopped)?.map_err(failed)?;
-    if !succeeded {
+    let ended = ended(job);
+    clean_outputs(blobs, job, ended).await.map_err(failed)?;
+    if ended != Ended::Succeeded {
         let kept = blobs.delete_prefix(&kept_prefix(&job.id)).await;
         kept.map_err(failed)?;
     }
@@ -204,6 +190,71 @@ pub(crate) async fn archive(
         .await
         .map_err(failed)?;
     Ok(key)
+}
+
+/// How a job has ended, for those who clean up.
+fn ended(job: &Job) -> Ended {
+    if matches!(&job.state, JobState::Ending(ending) if ending.outcome == Outcome::Succeeded) {
+        return Ended::Succeeded;
+    }
+    let is_done = |plan: &Plan| {
+        let stages = job.stages().iter().map(|stage| stage.commits.len() as u64);
+        let tasks = plan.stages.iter().map(|shape| u64::from(shape.n_tasks));
+        stages.eq(tasks)
+    };
+    Ended::Failed {
+        may_publish: job.plan().is_some_and(is_done),
+    }
+}
+
+/// Cleans up in the places of a job's outputs. One that is gone, or that jobs may not use any more, has nothing to
+/// clean up that could be reached.
+async fn clean_outputs(blobs: &Blobs, job: &Job, ended: Ended) -> Result<(), weft_store::Error> {
+    let staged = job.staged_files();
+    for output in &job.spec.outputs {
+        let of_output = staged.iter().filter(|file| file.output == output.name);
+        let files = of_output.cloned().collect();
+        let of_output = ManifestOutput::new(output, Vec::new(), files);
+        let cleaned = match blobs.output_place(&job.id, output) {
+            Ok(place) => clean_output(&place, blobs, &job.id, &of_output, ended).await,
+            Err(error) => Err(error),
+        };
+        match cleaned {
+            Err(error) if is_out_of_reach(&error) => {
+                tracing::warn!(job = %job.id, output = %output.name, %error, "an output cannot be cleaned up");
+            }
+            cleaned => cleaned?,
+        }
+    }
+    Ok(())
+}
+
+async fn clean_output(
+    place: &OutputPlace,
+    blobs: &Blobs,
+    job: &JobId,
+    output: &ManifestOutput,
+    ended: Ended,
+) -> Result<(), weft_store::Error> {
+    place.clean(blobs, job, output, ended).await?;
+    // The right to list uploads is one of its own, and a rule of the bucket removes what stays.
+    match place.abort_uploads_of(job).await {
+        Ok(0) => {}
+        Ok(n) => tracing::info!(%job, n, "aborted uploads of attempts that were never committed"),
+        Err(error) => {
+            tracing::warn!(%job, %error, "uploads of attempts that were never committed stay");
+        }
+    }
+    Ok(())
+}
+
+fn is_out_of_reach(error: &weft_store::Error) -> bool {
+    use weft_store::Error;
+    match error {
+        Error::Refused { fault, .. } => *fault == Fault::NoBucket,
+        Error::NotAllowed { .. } | Error::Unpublishable(_) => true,
+        _ => false,
+    }
 }
 
 fn encode(document: &impl Serialize) -> Result<Bytes, Problem> {

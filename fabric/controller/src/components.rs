@@ -1,24 +1,25 @@
 //! From an upload to a registered component: stored, compiled once however many ask, described, replicated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Semaphore;
 use weft_control::{Answer, Command, ComponentRecord, Job};
 use weft_core::Description;
 use weft_core::{Digest, ErrorCode, JobId, Problem, TenantId, lock};
-use weft_protocol::{PlanReply, PlanRequest, artefact_key};
+use weft_protocol::{PlanReply, PlanRequest, artefact_key, component_key};
 
-use crate::folders::Folders;
 use crate::nodes::Nodes;
 use crate::replica::Replica;
 use crate::scheduler::{CheckAnswer, Request, Requests};
 use weft_runtime::clock::unix_ms;
 use weft_runtime::link::Compiled;
-use weft_store::move_durably;
+use weft_store::Blobs;
 
 /// Registrations at a time.
 const REGISTRATIONS_MAX: usize = 256;
+/// Artefacts that are remembered to be in a bucket.
+const STORED_MAX: usize = 16_384;
 /// Checks of jobs under way.
 const CHECKS_MAX: usize = 16;
 
@@ -33,7 +34,7 @@ type Flight = Arc<tokio::sync::Mutex<Option<Known>>>;
 
 /// Registers components.
 pub(crate) struct Components {
-    folders: Folders,
+    blobs: Blobs,
     nodes: Nodes,
     replica: Replica,
     scheduler: Requests,
@@ -41,6 +42,8 @@ pub(crate) struct Components {
     permits: Semaphore,
     /// Checks of jobs under way.
     checks: Arc<Semaphore>,
+    /// Keys of artefacts that were seen in a bucket.
+    stored: Mutex<HashSet<String>>,
     /// One entry for each digest that somebody is waiting for.
     flights: Mutex<HashMap<Digest, Flight>>,
 }
@@ -61,19 +64,15 @@ impl Drop for GiveUp<'_> {
 }
 
 impl Components {
-    pub(crate) fn new(
-        folders: Folders,
-        nodes: Nodes,
-        replica: Replica,
-        scheduler: Requests,
-    ) -> Self {
+    pub(crate) fn new(blobs: Blobs, nodes: Nodes, replica: Replica, scheduler: Requests) -> Self {
         Self {
-            folders,
+            blobs,
             nodes,
             replica,
             scheduler,
             permits: Semaphore::new(REGISTRATIONS_MAX),
             checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+            stored: Mutex::default(),
             flights: Mutex::default(),
         }
     }
@@ -106,10 +105,11 @@ impl Components {
         }
         // Of a group, another controller may be registering the same bytes: the sweep removes them.
         if result.is_err() && self.replica.peers().is_none() && !self.is_held(&digest) {
-            // Nobody refers to the bytes. Later uploads of them start afresh.
-            let _ = std::fs::remove_file(self.folders.component(&digest));
+            // Nobody refers to the bytes, and the sweep removes what is left. Later uploads of them start afresh.
+            let _ = self.blobs.delete(&component_key(&digest)).await;
             if let Ok(compatibility) = self.nodes.compatibility() {
-                let _ = std::fs::remove_file(self.artefact_path(&digest, &compatibility));
+                let artefact = artefact_key(&digest, &compatibility);
+                let _ = self.blobs.delete(&artefact).await;
             }
         }
         drop(slot);
@@ -156,10 +156,6 @@ impl Components {
         let state = self.replica.state();
         let mut tenants = state.tenants.values();
         tenants.any(|tenant| tenant.catalog.holds(digest) || tenant.jobs.values().any(pinned))
-    }
-
-    fn artefact_path(&self, digest: &Digest, compatibility: &str) -> std::path::PathBuf {
-        self.folders.object(&artefact_key(digest, compatibility))
     }
 
     async fn register_first(
@@ -213,14 +209,11 @@ impl Components {
         upload: &std::path::Path,
         digest: &Digest,
     ) -> Result<Known, Problem> {
-        let stored = self.folders.component(digest);
-        let full = |error: std::io::Error| {
-            Problem::new(
-                ErrorCode::StoreUnavailable,
-                format!("the component cannot be stored: {error}"),
-            )
-        };
-        move_durably(upload, &stored).await.map_err(full)?;
+        let stored = self.blobs.take_file(upload, &component_key(digest)).await;
+        stored.map_err(|error| {
+            let detail = format!("the component cannot be stored: {}", error.problem().detail);
+            Problem::new(ErrorCode::StoreUnavailable, detail)
+        })?;
         weft_failpoint::hit("upload-stored");
         let (compatibility, compiled) = self.compile(tenant, digest).await?;
         let Compiled { imports, artefact } = compiled;
@@ -312,15 +305,16 @@ impl Components {
         tenant: &TenantId,
         digest: &Digest,
     ) -> Result<Digest, Problem> {
-        if let Some(artefact) = self.known_artefact(tenant, digest) {
+        if let Some(artefact) = self.known_artefact(tenant, digest).await? {
             return Ok(artefact);
         }
         let flight = self.board(digest);
         let slot = flight.lock().await;
         // Whoever had the flight before may have done it.
-        let artefact = match self.known_artefact(tenant, digest) {
-            Some(artefact) => Ok(artefact),
-            None => {
+        let artefact = match self.known_artefact(tenant, digest).await {
+            Ok(Some(artefact)) => Ok(artefact),
+            Err(problem) => Err(problem),
+            Ok(None) => {
                 let compiled = self.compile(tenant, digest).await;
                 compiled.map(|(_, compiled)| compiled.artefact)
             }
@@ -330,13 +324,44 @@ impl Components {
         artefact
     }
 
-    fn known_artefact(&self, tenant: &TenantId, digest: &Digest) -> Option<Digest> {
-        let engine = self.nodes.compatibility().ok()?;
+    /// The digest of an artefact that was recorded and is in the store. Errors: the store cannot be asked.
+    async fn known_artefact(
+        &self,
+        tenant: &TenantId,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, Problem> {
+        let Ok(engine) = self.nodes.compatibility() else {
+            return Ok(None);
+        };
         let recorded = self
             .replica
             .state()
             .artefact(tenant, digest, &engine)
             .cloned();
-        recorded.filter(|_| self.artefact_path(digest, &engine).exists())
+        if recorded.is_none() {
+            return Ok(None);
+        }
+        let is_there = self.is_stored(artefact_key(digest, &engine)).await?;
+        Ok(recorded.filter(|_| is_there))
+    }
+
+    /// Returns whether an artefact is in the store. A bucket is asked once: invocations do not wait for it.
+    async fn is_stored(&self, key: String) -> Result<bool, Problem> {
+        if let Some(folder) = self.blobs.folder() {
+            return Ok(folder.join(key).exists());
+        }
+        if lock(&self.stored).contains(&key) {
+            return Ok(true);
+        }
+        let is_there = self.blobs.exists(&key).await;
+        let is_there = is_there.map_err(|error| error.problem())?;
+        if is_there {
+            let mut stored = lock(&self.stored);
+            if stored.len() >= STORED_MAX {
+                stored.clear();
+            }
+            stored.insert(key);
+        }
+        Ok(is_there)
     }
 }

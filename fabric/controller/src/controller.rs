@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use weft_consensus::Membership;
 use weft_core::{Incarnation, TenantId};
-use weft_protocol::FromAgent;
+use weft_protocol::{FromAgent, Stores};
 use weft_runtime::link::{LinkChange, Member, Peers, WorkChange};
 use weft_runtime::{OnError, Tasks};
 use weft_store::Blobs;
@@ -39,8 +39,12 @@ const COMMAND_BYTES_MAX: usize = 32 << 20;
 /// Settings of a controller.
 #[derive(Clone)]
 pub struct ControllerSettings {
+    /// Name of the cluster, which owns the store.
+    pub cluster: String,
     /// Folders that it works in.
     pub folders: Folders,
+    /// The cluster's store, and those that jobs may use.
+    pub stores: Stores,
     /// Folder of the Raft log.
     pub raft: PathBuf,
     /// Commands between two snapshots of the control state.
@@ -102,7 +106,7 @@ impl Controller {
     /// Starts a controller that serves the API on `listener`. One that is alone leads when this
     /// returns; of a group, members that are not there yet may be missing.
     ///
-    /// Errors: the control state cannot be opened, the environment's collector cannot be reached.
+    /// Errors: the store cannot be used or is another cluster's, the control state cannot be opened, the environment's collector cannot be reached.
     pub async fn start(
         settings: ControllerSettings,
         listener: TcpListener,
@@ -112,9 +116,12 @@ impl Controller {
         cancel: CancellationToken,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
+        let blobs = Blobs::open(&settings.stores)?;
+        blobs.check().await?;
+        // Before anything is swept: the objects of another cluster are no leftovers.
+        blobs.claim(&settings.cluster).await?;
         let (replica, signals) = open(&settings).await?;
-        let sweep = begin_sweep(&settings, &replica).await?;
-        let blobs = Blobs::local(&settings.folders.store)?;
+        let sweep = begin_sweep(&settings, &blobs, &replica).await?;
         let metrics = Arc::new(Metrics::new(registry));
         let traces = Arc::new(Traces::from_environment()?);
         let (requests, waiting) = Requests::new(REQUESTS_MAX);
@@ -122,7 +129,7 @@ impl Controller {
         let following = workers.clone().follow(nodes.workers);
         tasks.spawn("workers", OnError::Stop, following);
         let components = Arc::new(Components::new(
-            settings.folders.clone(),
+            blobs.clone(),
             workers.clone(),
             replica.clone(),
             requests.clone(),
@@ -208,24 +215,29 @@ fn scheduler_settings(settings: &ControllerSettings) -> SchedulerSettings {
 
 /// Removes what earlier processes left behind: alone all of it, once this one leads; of a group what is
 /// this controller's own.
-async fn begin_sweep(settings: &ControllerSettings, replica: &Replica) -> anyhow::Result<Sweep> {
-    let sweep = Sweep::new(settings.folders.clone(), settings.kept_outputs);
+async fn begin_sweep(
+    settings: &ControllerSettings,
+    blobs: &Blobs,
+    replica: &Replica,
+) -> anyhow::Result<Sweep> {
+    let uploads = settings.folders.uploads.clone();
+    let sweep = Sweep::new(blobs.clone(), uploads, settings.kept_outputs);
     if settings.group.is_some() {
         sweep.sweep_own()?;
         return Ok(sweep);
     }
     replica.leads().await?;
-    first_sweep(&sweep, replica)?;
+    first_sweep(&sweep, replica).await?;
     Ok(sweep)
 }
 
 /// Removes what an earlier process left behind.
-fn first_sweep(sweep: &Sweep, replica: &Replica) -> anyhow::Result<()> {
+async fn first_sweep(sweep: &Sweep, replica: &Replica) -> anyhow::Result<()> {
     let kept = {
         let state = replica.state();
         sweep.kept(&state, state.now_ms)
     };
-    let swept = sweep.sweep(&kept)?;
+    let swept = sweep.sweep(&kept).await?;
     if swept > 0 {
         tracing::info!(swept, "removed unreferenced files");
     }

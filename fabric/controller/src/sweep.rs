@@ -3,18 +3,18 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use weft_control::State;
 use weft_core::{Digest, JobId};
 use weft_protocol::KEPT_OUTPUTS;
 use weft_runtime::clock::unix_ms;
+use weft_store::{Blobs, Entry};
 
 use crate::components::Components;
-use crate::folders::Folders;
 use crate::kept_outputs::KeptOutputs;
 use crate::replica::Replica;
 
@@ -82,16 +82,21 @@ impl Kept {
     }
 }
 
-/// Sweeps one controller's folders.
+/// Sweeps the store, and one controller's uploads.
 pub(crate) struct Sweep {
-    folders: Folders,
+    blobs: Blobs,
+    uploads: PathBuf,
     kept_outputs: KeptOutputs,
 }
 
+/// Says of an unreferenced name, by its key, whether it may go.
+type MayGo<'a> = dyn FnMut(&str, &Entry) -> bool + Send + 'a;
+
 impl Sweep {
-    pub(crate) fn new(folders: Folders, kept_outputs: KeptOutputs) -> Self {
+    pub(crate) fn new(blobs: Blobs, uploads: PathBuf, kept_outputs: KeptOutputs) -> Self {
         Self {
-            folders,
+            blobs,
+            uploads,
             kept_outputs,
         }
     }
@@ -107,7 +112,6 @@ impl Sweep {
         replica: Replica,
         components: Arc<Components>,
     ) -> anyhow::Result<()> {
-        let sweep = Arc::new(self);
         let mut ticks = tokio::time::interval(SWEEP_PERIOD);
         let mut seen = HashMap::new();
         loop {
@@ -122,15 +126,9 @@ impl Sweep {
             // Those under way first: what is registered meanwhile is in the state.
             let in_flight = components.in_flight();
             let now_ms = replica.now_ms();
-            let mut kept = sweep.kept(&replica.state(), now_ms);
+            let mut kept = self.kept(&replica.state(), now_ms);
             kept.components(in_flight.into_iter());
-            let sweep = Arc::clone(&sweep);
-            let sweeping = move || {
-                let swept = sweep.sweep_stale(&kept, &mut seen, unix_ms());
-                (swept, seen)
-            };
-            let swept;
-            (swept, seen) = tokio::task::spawn_blocking(sweeping).await?;
+            let swept = self.sweep_stale(&kept, &mut seen, unix_ms()).await;
             if let Err(error) = swept {
                 tracing::warn!(%error, "unreferenced files could not be removed");
             }
@@ -139,52 +137,61 @@ impl Sweep {
 
     /// Removes what no state refers to, when the server starts: uploads that were cut off, components that were never registered,
     /// folders of jobs that are gone, parts of unfinished objects. Returns how many were removed.
-    pub(crate) fn sweep(&self, kept: &Kept) -> anyhow::Result<usize> {
-        let mut all = |_: &fs::DirEntry| true;
-        let mut removed = self.sweep_store(kept, &mut all)? + self.sweep_own()?;
-        let jobs = |name: &str| kept.keeps_job(name);
-        removed += remove(&self.folders.store.join("jobs"), &jobs, &mut all)?;
-        Ok(removed)
+    pub(crate) async fn sweep(&self, kept: &Kept) -> anyhow::Result<usize> {
+        let mut all = |_: &str, _: &Entry| true;
+        let removed = self.sweep_store(kept, &mut all).await?;
+        Ok(removed + self.sweep_own()?)
     }
 
     /// The same while the server runs, of what has lain there for a while: development versions that were replaced, outputs of calls
     /// whose keys have expired, archives of jobs that are not listed any more, outputs that are kept no longer.
     ///
     /// `seen`: what was found so before, and when first, in Unix milliseconds.
-    pub(crate) fn sweep_stale(
+    pub(crate) async fn sweep_stale(
         &self,
         kept: &Kept,
-        seen: &mut HashMap<PathBuf, u64>,
+        seen: &mut HashMap<String, u64>,
         now_ms: u64,
     ) -> anyhow::Result<usize> {
         let before = std::mem::take(seen);
         let long_ago =
             |at_ms: u64| u128::from(now_ms.saturating_sub(at_ms)) > STALE_AFTER.as_millis();
-        let mut stale = |entry: &fs::DirEntry| {
-            let first_ms = before.get(&entry.path()).copied().unwrap_or(now_ms);
-            // What was written a moment ago may have taken the place of what was seen.
-            let is_stale = long_ago(first_ms) && modified_ms(entry).is_some_and(long_ago);
+        let mut stale = |key: &str, entry: &Entry| {
+            let first_ms = before.get(key).copied().unwrap_or(now_ms);
+            // What was written a moment ago may have taken the place of what was seen. Folders of buckets have no time.
+            let is_old = entry.modified_ms.map_or(entry.is_folder, long_ago);
+            let is_stale = long_ago(first_ms) && is_old;
             if !is_stale {
-                seen.insert(entry.path(), first_ms);
+                seen.insert(key.to_owned(), first_ms);
             }
             is_stale
         };
-        let removed = self.sweep_store(kept, &mut stale)?;
-        // Of jobs whose clean-up was lost with a leader.
-        let jobs = |name: &str| kept.keeps_job(name);
-        Ok(removed + remove(&self.folders.store.join("jobs"), &jobs, &mut stale)?)
+        self.sweep_store(kept, &mut stale).await
     }
 
     /// Removes uploads that an earlier life of this process was receiving.
     pub(crate) fn sweep_own(&self) -> anyhow::Result<usize> {
-        remove(&self.folders.uploads, &|_| false, &mut |_| true)
+        let folder = || format!("`{}`", self.uploads.display());
+        let entries = match fs::read_dir(&self.uploads) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error).with_context(folder),
+        };
+        let mut removed = 0;
+        for entry in entries {
+            let path = entry.with_context(folder)?.path();
+            match fs::remove_file(&path) {
+                Ok(()) => removed += 1,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "an upload cannot be removed");
+                }
+            }
+        }
+        Ok(removed)
     }
 
-    fn sweep_store(
-        &self,
-        kept: &Kept,
-        may_go: &mut dyn FnMut(&fs::DirEntry) -> bool,
-    ) -> anyhow::Result<usize> {
+    async fn sweep_store(&self, kept: &Kept, may_go: &mut MayGo<'_>) -> anyhow::Result<usize> {
         let component = |name: &str| {
             let hex = name.get(..DIGEST_HEX).unwrap_or_default();
             !name.contains('#') && kept.components.contains(hex)
@@ -195,57 +202,46 @@ impl Sweep {
         };
         let output = |name: &str| kept.call_outputs.contains(name);
         let job_output = |name: &str| kept.jobs.contains(name) || kept.outputs.contains(name);
-        let store = &self.folders.store;
-        Ok(remove(&store.join("components"), &component, may_go)?
-            + remove(&store.join("artefacts"), &component, may_go)?
-            + remove(&store.join(CALL_OUTPUTS), &output, may_go)?
-            + remove(&store.join(KEPT_OUTPUTS), &job_output, may_go)?
-            + remove(&store.join("archive"), &archive, may_go)?)
-    }
-}
-
-/// When a file was written, in Unix milliseconds.
-fn modified_ms(entry: &fs::DirEntry) -> Option<u64> {
-    let modified = entry.metadata().ok()?.modified().ok()?;
-    let since = modified.duration_since(UNIX_EPOCH).ok()?;
-    u64::try_from(since.as_millis()).ok()
-}
-
-/// Removes what is not to be kept and may go. Returns how many were removed.
-fn remove(
-    folder: &Path,
-    keep: &dyn Fn(&str) -> bool,
-    may_go: &mut dyn FnMut(&fs::DirEntry) -> bool,
-) -> anyhow::Result<usize> {
-    let mut removed = 0;
-    for entry in entries(folder)? {
-        if entry.file_name().to_str().is_some_and(keep) || !may_go(&entry) {
-            continue;
+        // Of jobs whose clean-up was lost with a leader, too.
+        let job = |name: &str| kept.keeps_job(name);
+        let keep: [(&str, &(dyn Fn(&str) -> bool + Sync)); 6] = [
+            ("components", &component),
+            ("artefacts", &component),
+            (CALL_OUTPUTS, &output),
+            (KEPT_OUTPUTS, &job_output),
+            ("archive", &archive),
+            ("jobs", &job),
+        ];
+        let mut removed = 0;
+        for (prefix, keep) in keep {
+            removed += self.remove(prefix, keep, may_go).await?;
         }
-        let path = entry.path();
-        let gone = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        match gone {
-            Ok(()) => {
-                tracing::info!(path = %path.display(), "removed what nothing refers to");
-                removed += 1;
+        Ok(removed)
+    }
+
+    /// Removes the names below a prefix that are not to be kept and may go. Returns how many were removed.
+    async fn remove(
+        &self,
+        prefix: &str,
+        keep: &(dyn Fn(&str) -> bool + Sync),
+        may_go: &mut MayGo<'_>,
+    ) -> anyhow::Result<usize> {
+        let mut removed = 0;
+        for entry in self.blobs.entries(prefix).await? {
+            let key = format!("{prefix}/{}", entry.name);
+            if keep(&entry.name) || !may_go(&key, &entry) {
+                continue;
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "what nothing refers to cannot be removed");
+            match self.blobs.remove(prefix, &entry).await {
+                Ok(()) => {
+                    tracing::info!(%key, "removed what nothing refers to");
+                    removed += 1;
+                }
+                Err(error) => {
+                    tracing::warn!(%key, %error, "what nothing refers to cannot be removed");
+                }
             }
         }
-    }
-    Ok(removed)
-}
-
-fn entries(folder: &Path) -> anyhow::Result<Vec<fs::DirEntry>> {
-    match fs::read_dir(folder) {
-        Ok(entries) => Ok(entries.collect::<Result<_, _>>()?),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).with_context(|| format!("`{}`", folder.display())),
+        Ok(removed)
     }
 }

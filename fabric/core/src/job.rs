@@ -83,7 +83,7 @@ pub struct InputSpec {
     pub name: String,
     /// How the files are read.
     pub format: InputFormat,
-    /// Globs: absolute paths, or `file://` URIs.
+    /// Globs: absolute paths, or locations in stores, `s3://bucket/key`.
     pub uris: Vec<String>,
     /// What happens to records that cannot be read.
     pub bad_records: BadRecords,
@@ -454,7 +454,7 @@ pub struct OutputSpec {
 pub enum Destination {
     /// A folder of the user's.
     Folder {
-        /// The folder: an absolute path.
+        /// The folder: an absolute path, or a location of an object store such as `s3://bucket/out/`.
         path: String,
     },
     /// A folder in the cluster's store, which no path names: each process resolves it in the store that it has.
@@ -465,7 +465,7 @@ pub enum Destination {
 }
 
 impl OutputSpec {
-    /// Path of the user's folder. Nothing for an output that the cluster keeps.
+    /// Path or location of the user's folder. Nothing for an output that the cluster keeps.
     pub fn path(&self) -> Option<&str> {
         match &self.to {
             Destination::Folder { path } => Some(path),

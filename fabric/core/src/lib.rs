@@ -8,6 +8,7 @@ mod function;
 mod ids;
 pub mod job;
 mod limits;
+mod location;
 mod lock;
 mod log_line;
 mod meters;
@@ -22,6 +23,7 @@ pub use ids::{
     is_component_name, is_semver,
 };
 pub use limits::{COMPONENT_BYTES_MAX, LimitKind, Limits};
+pub use location::{Location, MAX_LOCATION_BYTES, StoreKind};
 pub use lock::lock;
 pub use log_line::LogLine;
 pub use meters::Meters;

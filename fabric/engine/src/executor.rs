@@ -15,11 +15,10 @@ use weft_core::{Digest, ErrorCode, JobId, LimitKind, Problem};
 use weft_protocol::{
     DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
     PublishedOutput, RowsOf, RowsRequest, StageContext, TaskFailure, TaskReply, TaskRequest, Took,
-    kept_output_key,
 };
 use weft_sandbox::{Component, Engine, Expressions};
 use weft_sql::Session;
-use weft_store::Blobs;
+use weft_store::{Blobs, FileCache};
 
 use self::components::Components;
 use self::invocations::Invocations;
@@ -28,6 +27,7 @@ use crate::describe::describe;
 use crate::expressions::NativeExpressions;
 use crate::invoke::{invoke, refused};
 use crate::listing;
+use crate::output_files::OutputFiles;
 use crate::planner::{Directive, Planner};
 use crate::rows::Rows;
 use crate::schema;
@@ -51,10 +51,16 @@ pub struct Executor {
 
 impl Executor {
     /// `compatibility` names the artefacts of this engine; what is spilled goes to unnamed files in `spill_folder`.
-    pub fn new(engine: Engine, blobs: Blobs, compatibility: String, spill_folder: PathBuf) -> Self {
+    pub fn new(
+        engine: Engine,
+        files: FileCache,
+        compatibility: String,
+        spill_folder: PathBuf,
+    ) -> Self {
+        let blobs = files.blobs().clone();
         let session = Session::new();
         Self {
-            components: Arc::new(Components::new(engine, blobs.clone(), compatibility)),
+            components: Arc::new(Components::new(engine, files, compatibility)),
             invocations: Arc::default(),
             stages: Arc::new(Stages::new(blobs.clone())),
             blobs,
@@ -71,7 +77,7 @@ impl Executor {
         digest: &Digest,
         artefact: &Digest,
     ) -> DescribeReply {
-        let result = match self.components.get(digest, artefact) {
+        let result = match self.components.get(digest, artefact).await {
             Ok(component) => describe(&component).await,
             Err(problem) => Err(problem),
         };
@@ -103,7 +109,7 @@ impl Executor {
                 Problem::new(ErrorCode::Internal, "the call was given up before it began");
             return refused(request, problem);
         }
-        let component = match self.invoked(request) {
+        let component = match self.invoked(request).await {
             Ok(component) => component,
             Err(problem) => return refused(request, problem),
         };
@@ -111,8 +117,9 @@ impl Executor {
     }
 
     /// The component that an invocation enters.
-    fn invoked(&self, request: &InvokeRequest) -> Result<Arc<Component>, Problem> {
-        self.components.get(&request.digest, &request.artefact)
+    async fn invoked(&self, request: &InvokeRequest) -> Result<Arc<Component>, Problem> {
+        let (digest, artefact) = (&request.digest, &request.artefact);
+        self.components.get(digest, artefact).await
     }
 
     /// Takes note of an invocation that is about to wait for a slot, so that it can be given up from now on.
@@ -164,7 +171,7 @@ impl Executor {
             let problem = Problem::new(ErrorCode::Internal, "the call was not expected to stream");
             return refused(request, problem).0;
         };
-        let component = match self.invoked(request) {
+        let component = match self.invoked(request).await {
             Ok(component) => component,
             Err(problem) => return refused(request, problem).0,
         };
@@ -212,11 +219,12 @@ impl Executor {
         match &request.of {
             RowsOf::Listing(listing) => listing::send(listing, format, out).await,
             RowsOf::Output(wanted) => {
-                let folder = self.blobs.output_folder(&wanted.job, &wanted.output);
+                let place = self.blobs.output_place(&wanted.job, &wanted.output);
+                let place = place.map_err(|error| error.problem())?;
                 let rows = Rows {
                     wanted,
                     format,
-                    folder,
+                    files: OutputFiles::new(place, &self.spill_folder)?,
                     out,
                 };
                 rows.send().await
@@ -246,7 +254,7 @@ impl Executor {
             usage: Vec::new(),
         };
         let digests = request.functions.iter().map(|function| &function.digest);
-        let components = match self.components.all(digests, &request.artefacts) {
+        let components = match self.components.all(digests, &request.artefacts).await {
             Ok(components) => components,
             Err(problem) => return refused(problem),
         };
@@ -312,7 +320,7 @@ impl Executor {
         let plan = self.stages.plan_of(&stage).await?;
         let context = Arc::clone(&stage.context);
         let digests = stages::components(&plan);
-        let components = self.components.all(digests, &context.artefacts)?;
+        let components = self.components.all(digests, &context.artefacts).await?;
         let blobs = self.blobs.metered();
         Ok(TaskRun {
             request: request.clone(),
@@ -342,12 +350,16 @@ impl Executor {
         let mut published = Vec::new();
         for mut output in request.outputs {
             output.schema = schemas.remove(&output.name).unwrap_or_default();
+            let place = match output.is_kept {
+                true => self.blobs.kept_place(&request.job, &output.name),
+                false => self.blobs.place_of(&output.folder),
+            };
+            let place = place.map_err(|error| error.problem())?;
             if output.is_kept {
-                let key = kept_output_key(&request.job, &output.name);
-                output.folder = self.blobs.local_path(&key).display().to_string();
+                output.folder = place.to_string();
             }
-            published
-                .push(weft_store::publish(&request.job, &output).map_err(|error| error.problem())?);
+            let one = place.publish(&self.blobs, &request.job, &output).await;
+            published.push(one.map_err(|error| error.problem())?);
         }
         Ok(published)
     }

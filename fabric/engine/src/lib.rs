@@ -26,6 +26,7 @@ mod invoke;
 mod keyed;
 mod listing;
 mod merge;
+mod output_files;
 mod place;
 mod plan;
 mod planner;

@@ -39,7 +39,7 @@ pub fn preview(folder: &Path, rows: usize) -> Result<(Manifest, Vec<TextRow>), S
         let part = Part {
             manifest: &manifest,
             folders: folders(&file.name),
-            path: &folder.join(&file.name),
+            path: &folder.join(file.key()),
         };
         part.read(left, &mut table)?;
     }
@@ -218,6 +218,7 @@ mod tests {
         }
         let file = |name: &str| ManifestFile {
             name: name.into(),
+            key: None,
             rows: 3,
             bytes: 0,
             xxh3: String::new(),
@@ -233,6 +234,7 @@ mod tests {
             files: names.map(file).into(),
             rows: 6,
             bytes: 0,
+            ledger: None,
         };
         let text = serde_json::to_string(&manifest).expect("JSON");
         std::fs::write(folder.path().join(MANIFEST), text).expect("it writes");

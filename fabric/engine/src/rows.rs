@@ -8,8 +8,7 @@
 //! what is encoded no more than the client's window is sent ahead.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -22,13 +21,14 @@ use arrow::util::display::FormatOptions;
 use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat, UnknownFields};
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{OutputRows, RowsFormat};
-use weft_store::{Manifest, ManifestFile, read_manifest};
+use weft_store::{Manifest, ManifestFile};
 
 use crate::carrier::carrier;
 use crate::encode::{self, Encoder};
+use crate::output_files::OutputFiles;
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::preview::folders;
-use crate::scan::{self, Reader};
+use crate::scan::{self, Inputs, Reader};
 use crate::stream::{ENCODED_BYTES, Outgoing, unwritten};
 
 /// A folder's name that is not a value of its column's type is an error, not null.
@@ -41,8 +41,8 @@ const EXACT: CastOptions<'static> = CastOptions {
 pub(crate) struct Rows<'a> {
     pub(crate) wanted: &'a OutputRows,
     pub(crate) format: RowsFormat,
-    /// The output's folder.
-    pub(crate) folder: PathBuf,
+    /// The output's files.
+    pub(crate) files: OutputFiles,
     pub(crate) out: Outgoing,
 }
 
@@ -52,8 +52,13 @@ impl Rows<'_> {
     /// Errors: `not_found` if the folder does not hold the job's files any more, `bad_record` and the like if they
     /// cannot be read, `schema_mismatch` if the format has no place for a column.
     pub(crate) async fn send(mut self) -> Result<(), Problem> {
-        let manifest = self.manifest()?;
-        let columns = Columns::of(&manifest, &self.folder)?;
+        let manifest = self.manifest().await?;
+        // The first one tells the columns.
+        if let Some(first) = manifest.files.first() {
+            self.files.fetch(first).await?;
+        }
+        let folder = self.files.folder();
+        let columns = Columns::of(&manifest, folder)?;
         let encoder = Encoder::rows(self.format, &columns.schema, self.out.encoded.clone());
         let mut encoder = encoder.map_err(|error| unwritten(&error))?;
         let mut window = Window::new(self.wanted);
@@ -64,7 +69,8 @@ impl Rows<'_> {
             if window.passes_over(file.rows) {
                 continue;
             }
-            let mut reader = columns.open(&self.folder, file)?;
+            self.files.fetch(file).await?;
+            let mut reader = columns.open(folder, file)?;
             let of_folders = folders(&file.name);
             while !window.is_over()
                 && let Some(batch) = reader.next()?
@@ -81,17 +87,18 @@ impl Rows<'_> {
                     self.out.send().await?;
                 }
             }
+            self.files.drop_fetched(file);
         }
         encoder.finish().map_err(|error| unwritten(&error))?;
         self.out.send().await
     }
 
     /// The manifest that the job has written.
-    fn manifest(&self) -> Result<Manifest, Problem> {
+    async fn manifest(&self) -> Result<Manifest, Problem> {
         let OutputRows { job, output, .. } = self.wanted;
         let gone = |what: String| Problem::new(ErrorCode::NotFound, what);
         let name = &output.name;
-        let found = read_manifest(&self.folder).map_err(|error| error.problem())?;
+        let found = self.files.manifest().await?;
         let Some(manifest) = found else {
             return Err(gone(match output.path() {
                 Some(path) => format!(
@@ -213,7 +220,7 @@ impl Columns {
             file_bytes: file.bytes,
             part: Part::Whole,
         };
-        Reader::open(&self.plan, &split)
+        Reader::open(&Inputs::default(), &self.plan, &split)
     }
 
     /// Rows of a file with the columns that its folders name.
@@ -255,9 +262,9 @@ fn found(manifest: &Manifest, folder: &Path) -> Result<Option<SchemaRef>, Proble
     };
     let path = path_of(folder, first)?;
     match manifest.format.as_str() {
-        "arrow" => scan::arrow_schema(&path).map(Some),
+        "arrow" => scan::arrow_schema(&Inputs::default(), &path, first.bytes).map(Some),
         "parquet" => {
-            let file = File::open(&path).map_err(|error| scan::unreadable(&path, "", &error))?;
+            let file = Inputs::default().open(&path, first.bytes)?;
             let metadata = scan::parquet_metadata(&path, &file)?;
             Ok(Some(Arc::clone(metadata.schema())))
         }
@@ -295,7 +302,7 @@ fn input_format(name: &str, columns: Vec<ColumnSpec>) -> InputFormat {
 }
 
 fn path_of(folder: &Path, file: &ManifestFile) -> Result<String, Problem> {
-    let path = folder.join(&file.name);
+    let path = folder.join(file.key());
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| {
         let detail = format!("the path `{}` is not UTF-8", path.display());

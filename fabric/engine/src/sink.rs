@@ -1,7 +1,7 @@
 //! The files of a task's outputs, staged.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,8 +12,8 @@ use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use weft_core::{ErrorCode, LimitKind, Problem};
-use weft_protocol::{SinkFile, kept_output_key, kept_too_large};
-use weft_store::{Blobs, StagedFile};
+use weft_protocol::{SinkFile, kept_too_large};
+use weft_store::{Blobs, StagedFile, Staging, UPLOAD_FAILED};
 
 use crate::encode::Encoder;
 use crate::plan::SinkPlan;
@@ -46,8 +46,8 @@ struct OpenFile {
 pub(crate) struct SinkWriter {
     plan: SinkPlan,
     request: TaskRequest,
-    /// The output's folder, as this process sees it.
-    folder: PathBuf,
+    /// Where the files wait for the job to be published.
+    staging: Staging,
     /// What the files hold: the columns that name folders are left out.
     schema: SchemaRef,
     kept_columns: Vec<usize>,
@@ -62,16 +62,15 @@ pub(crate) struct SinkWriter {
 }
 
 impl SinkWriter {
-    /// `blobs`: the store, where an output that the cluster keeps has its folder.
+    /// `blobs`: the store, where an output that the cluster keeps has its folder. What is on its way to an object store
+    /// waits in unnamed files in `spill_folder`.
     pub(crate) fn new(
         plan: SinkPlan,
         request: TaskRequest,
         blobs: &Blobs,
+        spill_folder: &Path,
     ) -> Result<Self, Problem> {
-        let folder = match plan.max_kept_bytes {
-            None => PathBuf::from(&plan.folder),
-            Some(_) => blobs.local_path(&kept_output_key(&request.id.job, &plan.output)),
-        };
+        let staging = staging(&plan, &request, blobs, spill_folder)?;
         let kept_columns: Vec<usize> = (0..plan.schema.fields().len())
             .filter(|column| !plan.partition_by.contains(column))
             .collect();
@@ -88,7 +87,7 @@ impl SinkWriter {
         Ok(Self {
             plan,
             request,
-            folder,
+            staging,
             schema: Arc::new(schema),
             kept_columns,
             rows_of_folders,
@@ -103,7 +102,7 @@ impl SinkWriter {
     fn problem(&self, error: &ArrowError) -> Problem {
         // Encoders wrap errors of the file in errors of their own, of several kinds.
         let text = error.to_string();
-        let code = match text.contains("os error") {
+        let code = match text.contains("os error") || text.contains(UPLOAD_FAILED) {
             true => ErrorCode::StoreUnavailable,
             false => ErrorCode::SchemaMismatch,
         };
@@ -255,21 +254,15 @@ impl SinkWriter {
         }
         *n += 1;
         let extension = self.plan.format.name();
-        let TaskRequest {
-            agent,
-            epoch,
-            sequence,
-            ..
-        } = &self.request;
-        let staged = format!("{agent}-{epoch}-{sequence}-{n_all}-{base}.{extension}");
-        let file = StagedFile::create(&self.folder, &self.request.id.job, &staged);
+        let name = format!("{folder}{base}.{extension}");
+        let file = self.staging.create(n_all, &name);
         let file = file.map_err(|error| error.problem())?;
         let bytes = file.written_bytes();
         let encoder = Encoder::file(self.plan.format, &self.schema, file);
         Ok(OpenFile {
             bytes,
             encoder: encoder.map_err(|error| self.problem(&error))?,
-            name: format!("{folder}{base}.{extension}"),
+            name,
             rows: 0,
             turn: 0,
         })
@@ -301,8 +294,34 @@ impl SinkWriter {
             self.close(&folder)?;
         }
         self.files.sort_by(|a, b| a.name.cmp(&b.name));
+        let staged = self.staging.finish();
+        staged.map_err(|error| error.problem())?;
         Ok(self.files)
     }
+}
+
+/// Where the files of an attempt wait for the job to be published.
+fn staging(
+    plan: &SinkPlan,
+    request: &TaskRequest,
+    blobs: &Blobs,
+    spill_folder: &Path,
+) -> Result<Staging, Problem> {
+    let job = &request.id.job;
+    let place = match plan.max_kept_bytes {
+        None => blobs.place_of(&plan.folder),
+        Some(_) => blobs.kept_place(job, &plan.output),
+    };
+    let place = place.map_err(|error| error.problem())?;
+    let TaskRequest {
+        agent,
+        epoch,
+        sequence,
+        ..
+    } = request;
+    let attempt = format!("{agent}-{epoch}-{sequence}");
+    let list = request.key(&format!("{}.uploads", plan.output));
+    Ok(Staging::new(place, blobs, job, attempt, list, spill_folder))
 }
 
 /// A value as a part of a path: of ASCII, letters, digits and `-_. ` stay; the rest is escaped, as in URIs.

@@ -24,6 +24,7 @@ use crate::environment::TaskEnvironment;
 use crate::keyed::{KeyedRows, KeyedShare};
 use crate::plan::{EdgeLeaf, Leaf, Source, StagePlan};
 use crate::ranged::{RangedRows, RangedShare};
+use crate::scan::Inputs;
 use crate::sql_functions::SqlFunctions;
 
 mod files;
@@ -97,6 +98,7 @@ pub(crate) struct SqlSources {
     context: Arc<StageContext>,
     reader: ObjectReader,
     account: Arc<MemoryAccount>,
+    inputs: Inputs,
     cancel: CancellationToken,
     counts: Arc<Mutex<Counts>>,
     functions: Arc<SqlFunctions>,
@@ -125,6 +127,7 @@ impl SqlSources {
             context: Arc::clone(context),
             reader: reader.clone(),
             account: Arc::clone(&environment.account),
+            inputs: Inputs::new(reader.blobs().grants()),
             cancel: environment.cancel.clone(),
             counts: Arc::default(),
             functions: Arc::clone(functions),
@@ -358,6 +361,7 @@ impl Sources for SqlSources {
                 let rows = FileRows {
                     leaf,
                     plan: Arc::clone(&self.plan),
+                    inputs: self.inputs.clone(),
                     splits: files.splits_of(self.planned(files.tasks)),
                     open: None,
                     rows_left: files.limit,

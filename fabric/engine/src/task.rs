@@ -27,7 +27,7 @@ use crate::place::among_records;
 use crate::plan::{EdgeRows, FilesPlan, NodeWork, Source, StagePlan};
 use crate::problems::internal;
 use crate::running_guest::RunningGuest;
-use crate::scan::{self, Reader};
+use crate::scan::{self, Inputs, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
 use crate::sql_functions::SqlFunctions;
@@ -310,7 +310,10 @@ impl TaskRun {
         self.plan
             .sinks
             .iter()
-            .map(|plan| SinkWriter::new(plan.clone(), self.request.clone(), &self.blobs))
+            .map(|plan| {
+                let (request, spill_folder) = (self.request.clone(), &self.spill_folder);
+                SinkWriter::new(plan.clone(), request, &self.blobs, spill_folder)
+            })
             .collect()
     }
 
@@ -398,7 +401,7 @@ impl TaskRun {
         progress: &mut Progress,
     ) -> Result<(), Problem> {
         let split = &plan.splits[environment.task as usize];
-        let mut reader = Reader::open(plan, split)?;
+        let mut reader = Reader::open(&Inputs::new(self.blobs.grants()), plan, split)?;
         let mut n_records = 0;
         loop {
             let first = n_records + 1;

@@ -22,7 +22,7 @@ use weft_protocol::{
 };
 use weft_runtime::{frames, process};
 use weft_sandbox::{Engine, Role};
-use weft_store::Blobs;
+use weft_store::{Blobs, FileCache};
 
 use crate::calls::{Call, Calls};
 
@@ -32,6 +32,8 @@ const WORK_STACK_BYTES: usize = 64 << 20;
 /// Work of a kind that may wait for a thread. Of tasks the controller sends little beyond the number of slots.
 const QUEUE_MAX: usize = 4096;
 const REPLIES_MAX: usize = 4096;
+/// Threads that drive connections to stores.
+const IO_THREADS: usize = 2;
 /// Jobs that are planned at a time, and that are published.
 const STEPS_MAX: u32 = 4;
 
@@ -78,7 +80,10 @@ pub fn run() -> anyhow::Result<()> {
             .context("standard input is not the agent's socket")?,
     );
     socket.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // Slots wait for stores, whose connections are driven here.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name("weft-io")
         .enable_all()
         .build()?;
     runtime.block_on(serve(socket))
@@ -106,7 +111,8 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
 fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, u32)> {
     let Some(ToExecutor::Setup {
         version,
-        store,
+        stores,
+        cache,
         spill,
         slots,
         compatibility,
@@ -116,7 +122,8 @@ fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, u32)> {
     };
     check_version(version)?;
     let engine = Engine::new(Role::Executor).map_err(|fault| anyhow::anyhow!("{fault}"))?;
-    let executor = Executor::new(engine, Blobs::local(&store)?, compatibility, spill);
+    let cache = FileCache::new(Blobs::open(&stores)?, cache);
+    let executor = Executor::new(engine, cache, compatibility, spill);
     Ok((executor, slots))
 }
 
@@ -417,12 +424,15 @@ async fn perform(executor: &Executor, assignment: Assignment) -> FromExecutor {
 
 #[cfg(test)]
 mod tests {
+    use weft_protocol::Stores;
+
     use super::*;
 
     fn setup(version: u32) -> ToExecutor {
         ToExecutor::Setup {
             version,
-            store: "/nowhere/store".into(),
+            stores: Box::new(Stores::folder("/nowhere/store".as_ref())),
+            cache: "/nowhere/cache".into(),
             spill: "/nowhere/spill".into(),
             slots: 1,
             compatibility: "0".into(),

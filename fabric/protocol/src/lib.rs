@@ -19,6 +19,7 @@ mod messages;
 mod outputs;
 mod plan;
 mod rows;
+mod stores;
 mod stream;
 mod tables;
 
@@ -54,6 +55,7 @@ pub use plan::{
 pub use rows::{
     Listing, ListingColumn, ListingValues, MessageHead, OutputRows, RowsFormat, RowsOf, RowsRequest,
 };
+pub use stores::{Secret, StoreSettings, Stores};
 pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};
 pub use tables::{
     IfTaken, MAX_DEFINITION_BYTES, MAX_TABLE_NAME_BYTES, TableChange, TableKind, TableStatement,

@@ -18,7 +18,7 @@ use crate::rows::RowsRequest;
 use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 7;
+pub const MESSAGE_VERSION: u32 = 8;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,8 +54,10 @@ pub enum ToExecutor {
     Setup {
         /// [`MESSAGE_VERSION`] of the agent.
         version: u32,
-        /// Folder of the store.
-        store: std::path::PathBuf,
+        /// The cluster's store, and those that jobs may use, with their credentials.
+        stores: Box<crate::stores::Stores>,
+        /// Folder for files that were fetched from a store that is none itself.
+        cache: std::path::PathBuf,
         /// Folder for files that tasks spill.
         spill: std::path::PathBuf,
         /// Tasks that run side by side.

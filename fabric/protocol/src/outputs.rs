@@ -17,7 +17,8 @@ pub fn kept_too_large(output: &str, max_bytes: u64) -> String {
 pub struct ManifestOutput {
     /// The output's name in the job file.
     pub name: String,
-    /// The folder that it goes to. The executor fills it in for an output that the cluster keeps.
+    /// The folder that it goes to, or its location on an object store. The executor fills it in for an output that the
+    /// cluster keeps.
     pub folder: String,
     /// The cluster keeps the files in its store: users see no folder.
     #[serde(default)]

@@ -230,12 +230,12 @@ pub struct ObjectRef {
     pub index_xxh3: u64,
 }
 
-/// A file that waits in a hidden staging folder for the job to be published.
+/// A file that waits for the job to be published: in a hidden staging folder, or as an upload that is not completed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkFile {
     /// The output's name in the job file.
     pub output: String,
-    /// The file's name in the staging folder.
+    /// The file's name in the staging folder; on an object store, key of the attempt's list of uploads.
     pub staged: String,
     /// The name under which it is published, but for the number that keeps it apart where jobs share a folder.
     pub name: String,

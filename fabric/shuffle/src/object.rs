@@ -248,7 +248,7 @@ impl ObjectWriter {
         let mut has_keys = false;
         let mut writer = blobs.writer(key);
         let mut offset = 0;
-        let written = |error| Error::file(std::path::Path::new(key), error);
+        let written = |error| Error::from(blobs.write_error(key, error));
         for added in std::mem::take(&mut self.segments) {
             let mut entry = added.entry;
             let bytes = match added.encoded {
@@ -382,6 +382,11 @@ impl ObjectReader {
             _ => first_keys(keys, entries.len()).ok_or_else(|| damaged("its keys are wrong"))?,
         };
         Ok((entries, keys))
+    }
+
+    /// The store.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
     }
 
     /// The same reader, asking by way of `blobs`.

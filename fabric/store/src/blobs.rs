@@ -4,134 +4,284 @@
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
-use weft_core::JobId;
-use weft_core::job::OutputSpec;
-use weft_protocol::kept_output_key;
+use weft_protocol::Stores;
 
 use crate::durable::sync_file_and_folder;
 use crate::error::{Error, Result};
+use crate::folder;
+use crate::grants::Grants;
+use crate::remote::Remote;
+use crate::requests::{RequestKind, Requests};
 
 /// Bytes that a streamed object buffers before it is written in parts.
 const PART_BYTES: usize = 4 << 20;
+/// The same of a remote store: S3 takes no part below 5 MiB but the last.
+const REMOTE_PART_BYTES: usize = 8 << 20;
+/// Parts of one object that are sent side by side, which are in memory.
+const REMOTE_PARTS_AT_ONCE: usize = 3;
+/// Key of the mark that a bucket is a cluster's.
+const OWNER: &str = "owner";
+/// Objects that one request lists, and that one removes, of S3.
+const OBJECTS_PER_REQUEST: usize = 1_000;
 
-/// A handle on one store. Clones share it and its counters.
+/// A handle on the cluster's own store, and on those that jobs may use. Clones share it and its counters.
 #[derive(Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
-    folder: Arc<PathBuf>,
-    gets: Arc<AtomicU64>,
-    puts: Arc<AtomicU64>,
+    base: Base,
+    requests: Arc<Requests>,
+    grants: Grants,
 }
 
-fn fail(key: &str) -> impl FnOnce(object_store::Error) -> Error + '_ {
-    move |source| Error::Store {
-        key: key.to_owned(),
-        source,
-    }
+/// Where the keys lie.
+#[derive(Clone)]
+enum Base {
+    Folder(Arc<PathBuf>),
+    Remote(Remote),
+}
+
+/// One name directly below a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name.
+    pub name: String,
+    /// True if there are names below it.
+    pub is_folder: bool,
+    /// When it was written, in Unix milliseconds; folders of remote stores have no time.
+    pub modified_ms: Option<u64>,
 }
 
 impl Blobs {
-    /// A folder as the store; creates it if it is missing.
+    /// A folder as the store, and no other; creates it if it is missing.
     pub fn local(folder: &FsPath) -> Result<Self> {
+        Self::of_folder(folder, Grants::default())
+    }
+
+    /// Opens the stores of a server. Of remote ones nothing is asked yet: see [`Self::check`]. The runtime that this is
+    /// called in drives their connections.
+    ///
+    /// Errors: `Settings` if one of them is wrong, `File` if a folder cannot be made.
+    pub fn open(stores: &Stores) -> Result<Self> {
+        if let Some(folder) = stores.own.folder() {
+            if !folder.is_absolute() {
+                let what = "is neither an absolute path nor `file://`, `s3://`, `gs://`, `az://`";
+                return Err(Error::settings(&stores.own.url, what));
+            }
+            return Self::of_folder(folder, Grants::open(None, &stores.granted)?);
+        }
+        let remote = Remote::open(&stores.own)?;
+        let grants = Grants::open(Some(remote.location().clone()), &stores.granted)?;
+        Ok(Self::of_remote(remote, grants))
+    }
+
+    fn of_folder(folder: &FsPath, grants: Grants) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
-        let store = LocalFileSystem::new_with_prefix(folder).map_err(fail("/"))?;
+        let store = LocalFileSystem::new_with_prefix(folder);
+        let store = store.map_err(|error| Error::of_store("/", error))?;
         Ok(Self {
             store: Arc::new(store),
-            folder: Arc::new(folder.to_owned()),
-            gets: Arc::default(),
-            puts: Arc::default(),
+            base: Base::Folder(Arc::new(folder.to_owned())),
+            requests: Arc::default(),
+            grants,
         })
     }
 
-    /// The same store with counters of its own.
-    pub fn metered(&self) -> Self {
+    /// A bucket as the store.
+    pub fn of_remote(remote: Remote, grants: Grants) -> Self {
         Self {
-            gets: Arc::default(),
-            puts: Arc::default(),
-            ..self.clone()
+            store: Arc::clone(&remote.objects),
+            base: Base::Remote(remote),
+            requests: Arc::default(),
+            grants,
+        }
+    }
+
+    /// The same stores with counters of their own.
+    pub fn metered(&self) -> Self {
+        let requests = Arc::<Requests>::default();
+        let base = match &self.base {
+            Base::Folder(folder) => Base::Folder(Arc::clone(folder)),
+            Base::Remote(remote) => Base::Remote(remote.metered(Arc::clone(&requests))),
+        };
+        Self {
+            store: Arc::clone(&self.store),
+            base,
+            grants: self.grants.metered(&requests),
+            requests,
+        }
+    }
+
+    /// Stores that jobs may use.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    /// The bucket, if the store is no folder.
+    pub fn remote(&self) -> Option<&Remote> {
+        match &self.base {
+            Base::Folder(_) => None,
+            Base::Remote(remote) => Some(remote),
+        }
+    }
+
+    /// The folder, if the store is one.
+    pub fn folder(&self) -> Option<&FsPath> {
+        match &self.base {
+            Base::Folder(folder) => Some(folder),
+            Base::Remote(_) => None,
         }
     }
 
     /// Path of an object, for those that map it as a file.
-    pub fn local_path(&self, key: &str) -> PathBuf {
-        self.folder.join(key)
-    }
-
-    /// Folder of a job's output: the user's, or the one that the store has for it.
-    pub fn output_folder(&self, job: &JobId, output: &OutputSpec) -> PathBuf {
-        match output.path() {
-            Some(path) => PathBuf::from(path),
-            None => self.local_path(&kept_output_key(job, &output.name)),
+    ///
+    /// Errors: `NoFolder` if the store is none.
+    pub fn local_path(&self, key: &str) -> Result<PathBuf> {
+        match &self.base {
+            Base::Folder(folder) => Ok(folder.join(key)),
+            Base::Remote(remote) => Err(Error::NoFolder {
+                key: key.to_owned(),
+                url: remote.location().to_string(),
+            }),
         }
     }
 
     /// Number of requests so far: those that read, and those that write.
     pub fn requests(&self) -> (u64, u64) {
-        (
-            self.gets.load(Ordering::Relaxed),
-            self.puts.load(Ordering::Relaxed),
-        )
+        (self.requests.reads(), self.requests.writes())
+    }
+
+    /// Number of requests so far of one kind.
+    pub fn requests_of(&self, kind: RequestKind) -> u64 {
+        self.requests.of(kind)
+    }
+
+    /// The key as the store has it.
+    fn path(&self, key: &str) -> Path {
+        match &self.base {
+            Base::Folder(_) => Path::from(key),
+            Base::Remote(remote) => remote.path(key),
+        }
+    }
+
+    /// The error of a request about a key.
+    fn fail<'a>(&'a self, key: &'a str) -> impl FnOnce(object_store::Error) -> Error + 'a {
+        move |source| match &self.base {
+            Base::Folder(_) => Error::of_store(key, source),
+            Base::Remote(remote) => Error::of_store(remote.uri(key), source),
+        }
+    }
+
+    /// Lists one name of a remote store, so that what is wrong with it is known before it is needed. Folders are there.
+    ///
+    /// Errors: `Refused`, with the reason.
+    pub async fn check(&self) -> Result<()> {
+        let Base::Remote(remote) = &self.base else {
+            return Ok(());
+        };
+        self.requests.count(RequestKind::List);
+        let prefix = Some(&remote.prefix).filter(|prefix| !prefix.is_root());
+        let first = self.store.list(prefix).next().await;
+        first.transpose().map(drop).map_err(self.fail(""))
+    }
+
+    /// Marks a bucket as a cluster's own, once and for all. Folders need no mark: each belongs to one data folder, or is
+    /// mounted for one cluster.
+    ///
+    /// Errors: `Owned` if it is another cluster's.
+    pub async fn claim(&self, cluster: &str) -> Result<()> {
+        let Base::Remote(remote) = &self.base else {
+            return Ok(());
+        };
+        let mark = Bytes::from(cluster.to_owned());
+        if self.create_durable(OWNER, mark).await? {
+            return Ok(());
+        }
+        let owner = self.get(OWNER).await?;
+        Err(Error::Owned {
+            uri: remote.uri(OWNER),
+            owner: String::from_utf8_lossy(&owner).into_owned(),
+            cluster: cluster.to_owned(),
+        })
     }
 
     /// Writes a blob whole; it appears at once or not at all.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        self.puts.fetch_add(1, Ordering::Relaxed);
-        self.store
-            .put(&Path::from(key), bytes.into().into())
-            .await
-            .map_err(fail(key))?;
-        Ok(())
+        self.requests.count(RequestKind::Put);
+        let put = self.store.put(&self.path(key), bytes.into().into()).await;
+        put.map(drop).map_err(self.fail(key))
     }
 
-    /// Writes a blob whole and makes sure that it outlives the machine: file and folder are synced.
+    /// Writes a blob whole and makes sure that it outlives the machine. Remote stores do before they answer.
     pub async fn put_durable(&self, key: &str, bytes: Bytes) -> Result<()> {
         self.put(key, bytes).await?;
-        let path = self.local_path(key);
-        let sync = move || sync_file_and_folder(&path);
-        tokio::task::spawn_blocking(sync)
-            .await
-            .map_err(|error| Error::Encoding(error.to_string()))?
+        self.sync(key).await
     }
 
-    /// Writes a blob that is not there yet, and makes sure that it outlives the machine. Returns false if it is
+    /// Syncs an object's file and its folder, of a store that is one.
+    async fn sync(&self, key: &str) -> Result<()> {
+        match &self.base {
+            Base::Folder(folder) => {
+                let path = folder.join(key);
+                blocking(move || sync_file_and_folder(&path)).await
+            }
+            Base::Remote(_) => Ok(()),
+        }
+    }
+
+    /// Writes a blob that is not there yet, and makes sure that it outlives the machine. Returns false if another one is
     /// there: then nothing is changed.
     pub async fn create_durable(&self, key: &str, bytes: Bytes) -> Result<bool> {
-        self.puts.fetch_add(1, Ordering::Relaxed);
-        let created = self
+        self.requests.count(RequestKind::Put);
+        let path = self.path(key);
+        let create = self
             .store
-            .put_opts(&Path::from(key), bytes.into(), PutMode::Create.into())
-            .await;
-        let is_new = match created {
-            Ok(_) => true,
-            Err(object_store::Error::AlreadyExists { .. }) => false,
-            Err(source) => return Err(fail(key)(source)),
+            .put_opts(&path, bytes.clone().into(), PutMode::Create.into());
+        let is_new = match (create.await, &self.base) {
+            (Ok(_), _) => true,
+            (Err(object_store::Error::AlreadyExists { .. }), Base::Folder(_)) => false,
+            (Err(source), Base::Folder(_)) => return Err(self.fail(key)(source)),
+            // A reply that was lost comes back as a conflict with oneself, or as an error: only the object can tell.
+            (Err(source), Base::Remote(_)) => match self.get(key).await {
+                Ok(found) => found == bytes,
+                Err(_) => return Err(self.fail(key)(source)),
+            },
         };
-        let path = self.local_path(key);
-        let sync = move || sync_file_and_folder(&path);
-        tokio::task::spawn_blocking(sync)
-            .await
-            .map_err(|error| Error::Encoding(error.to_string()))??;
+        self.sync(key).await?;
         Ok(is_new)
     }
 
     /// Starts an object that is written piece by piece; it appears when the writer is shut down.
     pub fn writer(&self, key: &str) -> BufWriter {
-        self.puts.fetch_add(1, Ordering::Relaxed);
-        BufWriter::with_capacity(Arc::clone(&self.store), Path::from(key), PART_BYTES)
+        self.requests.count(RequestKind::Put);
+        let (store, path) = (Arc::clone(&self.store), self.path(key));
+        match &self.base {
+            Base::Folder(_) => BufWriter::with_capacity(store, path, PART_BYTES),
+            Base::Remote(_) => BufWriter::with_capacity(store, path, REMOTE_PART_BYTES)
+                .with_max_concurrency(REMOTE_PARTS_AT_ONCE),
+        }
+    }
+
+    /// The error of a writer of [`Self::writer`].
+    pub fn write_error(&self, key: &str, error: std::io::Error) -> Error {
+        match error.downcast::<object_store::Error>() {
+            Ok(error) => self.fail(key)(error),
+            Err(error) => Error::file(FsPath::new(key), error),
+        }
     }
 
     /// Reads a blob whole.
     pub async fn get(&self, key: &str) -> Result<Bytes> {
-        self.gets.fetch_add(1, Ordering::Relaxed);
-        let found = self.store.get(&Path::from(key)).await.map_err(fail(key))?;
-        found.bytes().await.map_err(fail(key))
+        self.requests.count(RequestKind::Get);
+        let found = self.store.get(&self.path(key)).await;
+        let found = found.map_err(self.fail(key))?;
+        found.bytes().await.map_err(self.fail(key))
     }
 
     /// Reads a range of an object. An empty one is not asked for: stores refuse that.
@@ -139,48 +289,153 @@ impl Blobs {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.gets.fetch_add(1, Ordering::Relaxed);
-        self.store
-            .get_range(&Path::from(key), range)
-            .await
-            .map_err(fail(key))
+        self.requests.count(RequestKind::Get);
+        let found = self.store.get_range(&self.path(key), range).await;
+        found.map_err(self.fail(key))
     }
 
     /// Returns whether an object is there.
     pub async fn exists(&self, key: &str) -> Result<bool> {
-        match self.store.head(&Path::from(key)).await {
+        self.requests.count(RequestKind::Head);
+        match self.store.head(&self.path(key)).await {
             Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(source) => Err(Error::Store {
-                key: key.to_owned(),
-                source,
-            }),
+            Err(source) => match self.fail(key)(source) {
+                error if error.is_not_found() => Ok(false),
+                error => Err(error),
+            },
         }
     }
 
-    /// Removes all under `prefix`, staged parts of unfinished objects included. Repeating it does
-    /// no harm.
-    pub async fn delete_prefix(&self, prefix: &str) -> Result<()> {
-        let folder = self.local_path(prefix);
-        let remove = move || match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::file(&folder, error))
+    /// Lists the names directly below a prefix. All of them: the callers' prefixes have a name for each job or component.
+    pub async fn entries(&self, prefix: &str) -> Result<Vec<Entry>> {
+        self.requests.count(RequestKind::List);
+        match &self.base {
+            Base::Folder(root) => {
+                let folder = root.join(prefix);
+                blocking(move || folder::entries(&folder)).await
             }
-            _ => Ok(()),
-        };
-        tokio::task::spawn_blocking(remove)
-            .await
-            .map_err(|error| Error::Encoding(error.to_string()))?
+            Base::Remote(remote) => {
+                let path = remote.path(prefix);
+                let listed = self.store.list_with_delimiter(Some(&path)).await;
+                let listed = listed.map_err(self.fail(prefix))?;
+                let folders = listed.common_prefixes.into_iter().map(|path| Entry {
+                    name: path.filename().unwrap_or_default().to_owned(),
+                    is_folder: true,
+                    modified_ms: None,
+                });
+                let objects = listed.objects.into_iter().map(|object| Entry {
+                    name: object.location.filename().unwrap_or_default().to_owned(),
+                    is_folder: false,
+                    modified_ms: u64::try_from(object.last_modified.timestamp_millis()).ok(),
+                });
+                Ok(folders.chain(objects).collect())
+            }
+        }
+    }
+
+    /// Removes all under `prefix`, staged parts of unfinished objects included: those of remote stores are for the
+    /// bucket's own rules to remove. Repeating it does no harm.
+    pub async fn delete_prefix(&self, prefix: &str) -> Result<()> {
+        match &self.base {
+            Base::Folder(root) => {
+                let folder = root.join(prefix);
+                blocking(move || folder::remove_all(&folder)).await
+            }
+            Base::Remote(remote) => {
+                let path = remote.path(prefix);
+                let requests = Arc::clone(&self.requests);
+                let found = self.store.list(Some(&path)).enumerate();
+                let found = found.map(move |(position, object)| {
+                    if position % OBJECTS_PER_REQUEST == 0 {
+                        requests.count(RequestKind::List);
+                        requests.count(RequestKind::Delete);
+                    }
+                    object.map(|object| object.location)
+                });
+                let deleted = self.store.delete_stream(found.boxed());
+                let deleted = deleted.filter(|deleted| {
+                    let is_gone = matches!(deleted, Err(object_store::Error::NotFound { .. }));
+                    futures::future::ready(!is_gone)
+                });
+                let deleted = deleted.try_for_each(|_| futures::future::ready(Ok(())));
+                deleted.await.map_err(self.fail(prefix))
+            }
+        }
     }
 
     /// Removes one object; one that is not there is removed already.
     pub async fn delete(&self, key: &str) -> Result<()> {
-        match self.store.delete(&Path::from(key)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(Error::Store {
-                key: key.to_owned(),
-                source,
-            }),
+        self.requests.count(RequestKind::Delete);
+        match self.store.delete(&self.path(key)).await {
+            Ok(()) => Ok(()),
+            Err(source) => match self.fail(key)(source) {
+                error if error.is_not_found() => Ok(()),
+                error => Err(error),
+            },
         }
     }
+
+    /// Removes a name that lies directly below a prefix, with all below it. Repeating it does no harm.
+    pub async fn remove(&self, prefix: &str, entry: &Entry) -> Result<()> {
+        let key = format!("{prefix}/{}", entry.name);
+        match &self.base {
+            _ if entry.is_folder => self.delete_prefix(&key).await,
+            // Drafts have names that are no keys.
+            Base::Folder(root) => {
+                let path = root.join(&key);
+                self.requests.count(RequestKind::Delete);
+                blocking(move || folder::remove_file(&path)).await
+            }
+            Base::Remote(_) => self.delete(&key).await,
+        }
+    }
+
+    /// Moves a synced file into the store, where it appears at once and outlives the machine.
+    pub async fn take_file(&self, from: &FsPath, key: &str) -> Result<()> {
+        let Base::Folder(root) = &self.base else {
+            self.upload(from, key).await?;
+            let removed = tokio::fs::remove_file(from).await;
+            return removed.map_err(|error| Error::file(from, error));
+        };
+        let to = root.join(key);
+        let moved = crate::durable::move_durably(from, &to).await;
+        moved.map_err(|error| Error::file(&to, error))
+    }
+
+    async fn upload(&self, from: &FsPath, key: &str) -> Result<()> {
+        use tokio::io::AsyncWriteExt;
+        let unread = |error| Error::file(from, error);
+        let mut file = tokio::fs::File::open(from).await.map_err(unread)?;
+        let mut writer = self.writer(key);
+        if let Err(error) = tokio::io::copy(&mut file, &mut writer).await {
+            // Nobody would complete the parts.
+            let _ = writer.abort().await;
+            return Err(self.write_error(key, error));
+        }
+        let written = writer.shutdown().await;
+        written.map_err(|error| self.write_error(key, error))
+    }
+
+    /// Writes an object to a file, which must not be there.
+    pub async fn download(&self, key: &str, to: &FsPath) -> Result<()> {
+        use tokio::io::AsyncWriteExt;
+        self.requests.count(RequestKind::Get);
+        let unwritten = |error| Error::file(to, error);
+        let found = self.store.get(&self.path(key)).await;
+        let mut pieces = found.map_err(self.fail(key))?.into_stream();
+        let mut file = tokio::fs::File::create_new(to).await.map_err(unwritten)?;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(self.fail(key))?;
+            file.write_all(&piece).await.map_err(unwritten)?;
+        }
+        file.flush().await.map_err(unwritten)
+    }
+}
+
+/// Runs what blocks on a thread for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Encoding(error.to_string()))?
 }

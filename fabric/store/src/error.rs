@@ -2,6 +2,8 @@
 
 use weft_core::{ErrorCode, Problem};
 
+use crate::fault::{self, Fault};
+
 /// A failure of the object store, of a file system, or of an output.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,6 +15,53 @@ pub enum Error {
         /// The store's own error.
         #[source]
         source: object_store::Error,
+    },
+    /// A remote store failed for a reason that has a name.
+    #[error("`{uri}`: {} ({cause})", .fault.advice())]
+    Refused {
+        /// The object or prefix that was asked for.
+        uri: String,
+        /// The reason.
+        fault: Fault,
+        /// The store's own words, cut.
+        cause: String,
+    },
+    /// The settings of a store are wrong.
+    #[error("the store `{url}`: {what}")]
+    Settings {
+        /// The store's URL.
+        url: String,
+        /// The mistake.
+        what: String,
+    },
+    /// A job asks for a location that is in no root of a store.
+    #[error("`{location}` is not in a store that jobs may use: {known}")]
+    NotAllowed {
+        /// The location.
+        location: String,
+        /// Roots that jobs may use, and what to do.
+        known: String,
+    },
+    /// The store belongs to another cluster, whose objects would be swept.
+    #[error(
+        "`{uri}` says that the store belongs to the cluster `{owner}`, and this is `{cluster}`: choose another prefix, or \
+         remove that object once the other cluster is gone for good"
+    )]
+    Owned {
+        /// The mark.
+        uri: String,
+        /// The cluster that it names.
+        owner: String,
+        /// This cluster.
+        cluster: String,
+    },
+    /// The store has no folder.
+    #[error("`{key}` has no file: the store `{url}` is not a folder")]
+    NoFolder {
+        /// The key that was asked for.
+        key: String,
+        /// The store's URL.
+        url: String,
     },
     /// The file system failed.
     #[error("`{path}`: {source}")]
@@ -30,6 +79,14 @@ pub enum Error {
         "`{0}` appeared while the job ran, perhaps because another one writes to this folder: run the job again, or choose another folder"
     )]
     OutputExists(String),
+    /// The job has ended, and somebody has taken its files back: a publisher that was paused meanwhile stops here.
+    #[error("the job has ended, and what it had written to `{0}` was taken back")]
+    Withdrawn(String),
+    /// The kind of store has no way to publish an output as a whole.
+    #[error(
+        "outputs cannot be written to `{0}`: this version publishes to `s3://` and to folders alone"
+    )]
+    Unpublishable(String),
     /// Files would join others that are not like them.
     #[error(
         "the output `{output}` would be added to `{folder}`, whose files have {theirs}: choose another folder"
@@ -62,6 +119,8 @@ pub enum ErrorKind {
     NoPlace,
     /// The disk is full; tell the user.
     Exhausted,
+    /// The store refuses until its settings, or the job, change; tell the user.
+    Refused,
     /// Our bug.
     Internal,
 }
@@ -78,15 +137,56 @@ impl Error {
         }
     }
 
+    /// Wrong settings of a store.
+    pub fn settings(url: &str, what: impl Into<String>) -> Self {
+        Error::Settings {
+            url: url.to_owned(),
+            what: what.into(),
+        }
+    }
+
+    /// A failure of a store at `key`, by its name if it has one.
+    pub fn of_store(key: impl Into<String>, source: object_store::Error) -> Self {
+        match Fault::of(&source) {
+            Some(fault) => Error::Refused {
+                uri: key.into(),
+                fault,
+                cause: fault::cause(&source),
+            },
+            None => Error::Store {
+                key: key.into(),
+                source,
+            },
+        }
+    }
+
+    /// Returns whether the object that was asked for is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Error::Store {
+                source: object_store::Error::NotFound { .. },
+                ..
+            }
+        )
+    }
+
     /// The next step of the caller.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Error::Refused { fault, .. } if !fault.is_retryable() => ErrorKind::Refused,
+            Error::Settings { .. } | Error::NotAllowed { .. } | Error::Owned { .. } => {
+                ErrorKind::Refused
+            }
+            Error::Refused { .. } => ErrorKind::Unavailable,
+            Error::NoFolder { .. } => ErrorKind::Internal,
             Error::Store { source, .. } if is_full(source) => ErrorKind::Exhausted,
             Error::File { source, .. } if is_full(source) => ErrorKind::Exhausted,
             Error::File { source, .. } if is_no_place(source) => ErrorKind::NoPlace,
             Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
             Error::StagedFileLost(_) => ErrorKind::Damaged,
-            Error::OutputExists(_) => ErrorKind::Conflict,
+            Error::OutputExists(_) | Error::Withdrawn(_) => ErrorKind::Conflict,
+            Error::Unpublishable(_) => ErrorKind::NoPlace,
             Error::AppendMismatch { .. } => ErrorKind::Mismatch,
             Error::Encoding(_) => ErrorKind::Internal,
         }
@@ -116,7 +216,14 @@ impl From<&Error> for Problem {
             source = cause.source();
         }
         match error.kind() {
-            ErrorKind::Unavailable => Problem::new(ErrorCode::StoreUnavailable, detail),
+            // The cluster's own store: nothing that a job can change.
+            ErrorKind::Unavailable | ErrorKind::Refused => {
+                let code = match error {
+                    Error::NotAllowed { .. } => ErrorCode::InvalidJob,
+                    _ => ErrorCode::StoreUnavailable,
+                };
+                Problem::new(code, detail)
+            }
             ErrorKind::NoPlace => Problem::new(
                 ErrorCode::InvalidJob,
                 format!("{detail}; choose another folder for the output"),

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! any role ──Blobs::put, writer──▶ <store>/<key> ──get, get_range──▶ any role
+//!                                  a folder, or a bucket: Remote
+//! any task ──Grants::find──▶ Remote: a bucket whose objects jobs may use
 //!
 //! any task ──StagedFile──▶ <output>/.weft-<job>/… ──publish──▶ <output>/part-…
 //!                                   │                          then <output>/_weft.manifest
-//!                                   └──clean_staging──▶ removed when the job has ended
+//!                                   └──clean──▶ removed when the job has ended
+//!                 upload in parts ──publish──▶ s3://bucket/out/part-…, then s3://bucket/out/_weft.manifest
 //! ```
 //!
 //! A blob, a published file and a manifest appear at once or not at all, and every step of a
@@ -13,15 +16,30 @@
 //! nothing of rows.
 
 mod blobs;
+mod file_cache;
+mod grants;
 mod outputs;
+mod remote;
 
 mod durable;
 mod error;
+mod fault;
+mod folder;
+mod pending;
+mod reading;
+mod requests;
 
-pub use blobs::Blobs;
+pub use blobs::{Blobs, Entry};
 pub use durable::move_durably;
 pub use error::{Error, ErrorKind, Result};
+pub use fault::Fault;
+pub use file_cache::FileCache;
+pub use grants::Grants;
 pub use outputs::{
-    Holding, MANIFEST, Manifest, ManifestFile, StagedFile, clean_staging, look_into,
-    prepare_output, publish, read_manifest,
+    Ended, Holding, Ledger, MANIFEST, Manifest, ManifestFile, ObjectFolder, OutputPlace,
+    StagedFile, Staging, UPLOAD_FAILED, read_manifest,
 };
+pub use pending::PendingUploads;
+pub use reading::{Fetch, FoundObject, FoundObjects, RemoteFile};
+pub use remote::{Remote, with_environment};
+pub use requests::{RequestKind, Requests};

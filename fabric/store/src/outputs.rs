@@ -6,6 +6,9 @@
 //!                                                                staging folder removed
 //! ```
 //!
+//! Object stores have no rename: there files are uploads that are completed ([`objects`]). [`place`] tells the two
+//! apart.
+//!
 //! Every step can be repeated from the start. The one thing that cannot be repaired is a file that
 //! is neither staged nor published.
 
@@ -17,11 +20,15 @@ mod manifest;
 
 mod cleanup;
 mod publish;
+
+mod objects;
+mod place;
+mod staged;
 #[cfg(test)]
 mod tests;
 
-pub use cleanup::clean_staging;
-pub use folder::{Holding, look_into};
+pub use folder::Holding;
 pub use manifest::{MANIFEST, Manifest, ManifestFile, read_manifest};
-pub use publish::publish;
-pub use staging::{StagedFile, prepare_output};
+pub use objects::{Ended, Ledger, ObjectFolder, UPLOAD_FAILED};
+pub use place::OutputPlace;
+pub use staged::{StagedFile, Staging};

@@ -13,6 +13,8 @@ use weft_controller::KeptOutputs;
 use weft_core::NodeId;
 use weft_net::{Certificates, Security};
 
+use crate::stores::{StoreConfig, as_table};
+
 /// All keys of a controller with their meaning, as `weft config` prints them.
 pub(crate) const CONTROLLER: &str = include_str!("controller.toml");
 /// All keys of a node.
@@ -36,7 +38,7 @@ pub(crate) struct ControllerConfig {
     pub(crate) member: u64,
     pub(crate) listen: SocketAddr,
     pub(crate) data: PathBuf,
-    pub(crate) store: PathBuf,
+    pub(crate) store: StoreConfig,
     pub(crate) token_file: PathBuf,
     #[serde(default)]
     pub(crate) join: bool,
@@ -71,7 +73,7 @@ pub(crate) struct NodeConfig {
     pub(crate) cluster: String,
     pub(crate) node: NodeId,
     pub(crate) data: PathBuf,
-    pub(crate) store: PathBuf,
+    pub(crate) store: StoreConfig,
     #[serde(default)]
     pub(crate) slots: u32,
     #[serde(default = "drain_seconds")]
@@ -265,11 +267,15 @@ fn numbered(
     numbered.collect()
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+/// Reads a file of settings.
+pub(crate) fn table(path: &Path) -> anyhow::Result<Table> {
     let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
-    let settings: Table = text
-        .parse()
-        .with_context(|| format!("`{}` is not TOML", path.display()))?;
+    text.parse()
+        .with_context(|| format!("`{}` is not TOML", path.display()))
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let settings = table(path)?;
     let variables = std::env::vars().filter(|(name, _)| name.starts_with(PREFIX));
     let settings = overridden(settings, variables);
     let settings = settings.try_into();
@@ -277,10 +283,20 @@ fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
 }
 
 /// Puts the values of environment variables over those of a file.
-fn overridden(mut settings: Table, variables: impl Iterator<Item = (String, String)>) -> Table {
+pub(crate) fn overridden(
+    mut settings: Table,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Table {
+    // `store` is a URL, or a table with it: a variable may add to either.
+    if let Some(store) = settings.get_mut("store") {
+        as_table(store);
+    }
     for (name, text) in variables {
         let name = name[PREFIX.len()..].to_lowercase();
-        let keys: Vec<&str> = name.split("__").collect();
+        let keys: Vec<&str> = match name.as_str() {
+            "store" => vec!["store", "url"],
+            name => name.split("__").collect(),
+        };
         let Some((last, tables)) = keys.split_last() else {
             continue;
         };
@@ -346,6 +362,26 @@ mod tests {
         );
         let controllers = node.controllers().expect("numbers");
         assert_eq!(controllers[&2], "b:1");
+    }
+
+    #[test]
+    fn variables_add_to_stores() {
+        let file: Table = NODE.parse().expect("TOML");
+        let variables = [
+            ("WEFT__STORE__LAKE__URL", "s3://lake/"),
+            ("WEFT__STORE__LAKE__SECRET_ACCESS_KEY", "12"),
+            ("WEFT__STORE__LAKE__ROOTS", "[\"s3://lake/raw\"]"),
+            ("WEFT__STORE", "s3://cluster/weft"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let node: NodeConfig = overridden(file, variables.into_iter())
+            .try_into()
+            .expect("it is valid");
+        let stores = node.store.stores([].into_iter()).expect("it has a URL");
+        assert_eq!(stores.own.url, "s3://cluster/weft");
+        let lake = &stores.granted["lake"];
+        assert_eq!(lake.roots, ["s3://lake/raw"]);
+        assert_eq!(lake.options["secret_access_key"].reveal(), "12");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use weft_controller::{
 };
 use weft_core::Incarnation;
 use weft_net::{Arrivals, Book, Cluster, Members, Party, PeerLinks};
+use weft_protocol::Stores;
 use weft_runtime::link::{MAX_LINK_MESSAGES, Member};
 use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
@@ -64,7 +65,8 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         voters: founders,
         peers: Arc::new(links),
     };
-    let settings = settings(&config, &folder, incarnation, group)?;
+    let stores = config.store.stores(std::env::vars())?;
+    let settings = settings(&config, &folder, stores, incarnation, group)?;
     let (arrive, nodes) = channels();
     let registry = Registry::new();
     let starting = Controller::start(settings, api, nodes, &registry, &tasks, cancel.clone());
@@ -130,11 +132,14 @@ async fn keep_members(
 fn settings(
     config: &ControllerConfig,
     folder: &DataFolder,
+    stores: Stores,
     incarnation: Incarnation,
     group: Group,
 ) -> anyhow::Result<ControllerSettings> {
     Ok(ControllerSettings {
-        folders: shared_folders(config, folder)?,
+        cluster: config.cluster.clone(),
+        folders: shared_folders(&stores, config.member, folder)?,
+        stores,
         raft: folder.raft(),
         snapshot_every: config.raft.snapshot_every,
         incarnation,
@@ -149,16 +154,21 @@ fn settings(
     })
 }
 
-/// The folders of a controller: the store is shared, and uploads are received beside it, so that they
-/// can be renamed into it.
-fn shared_folders(config: &ControllerConfig, folder: &DataFolder) -> anyhow::Result<Folders> {
-    let store = config.store.clone();
-    check_store(&store)?;
-    let uploads = store.join(format!("uploads-{}", config.member));
+/// The folders of a controller: uploads are received beside a store that is a shared folder, so that they can be renamed
+/// into it.
+pub(crate) fn shared_folders(
+    stores: &Stores,
+    member: u64,
+    folder: &DataFolder,
+) -> anyhow::Result<Folders> {
+    check_store(stores)?;
+    let Some(store) = stores.own.folder() else {
+        return Ok(folder.folders());
+    };
+    let uploads = store.join(format!("uploads-{member}"));
     std::fs::create_dir_all(&uploads)
         .with_context(|| format!("`{}` cannot be made", uploads.display()))?;
     Ok(Folders {
-        store,
         uploads,
         ..folder.folders()
     })

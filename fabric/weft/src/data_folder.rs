@@ -67,12 +67,14 @@ impl DataFolder {
             identity,
             _lock: lock,
         };
-        // Whatever an earlier process spilled is of tasks that have ended with it.
-        match fs::remove_dir_all(folder.spill()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("`{}`", folder.root.display()));
+        // Whatever an earlier process spilled is of tasks that have ended with it, and what it fetched may be half.
+        for leftover in [folder.spill(), folder.cache()] {
+            match fs::remove_dir_all(leftover) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("`{}`", folder.root.display()));
+                }
+                _ => {}
             }
-            _ => {}
         }
         for sub in ["store", "spill", "uploads"] {
             fs::create_dir_all(folder.root.join(sub))?;
@@ -90,11 +92,20 @@ impl DataFolder {
         self.root.join("spill")
     }
 
+    /// Folder of the store, unless another one is named.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// Folder for copies of a store's objects. It is empty when the data folder is opened.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
     /// Folders that the roles work in.
     pub(crate) fn folders(&self) -> Folders {
         Folders {
             root: self.root.clone(),
-            store: self.root.join("store"),
             uploads: self.root.join("uploads"),
         }
     }

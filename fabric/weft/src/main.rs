@@ -22,6 +22,7 @@ mod discovery;
 mod identity;
 mod node;
 mod serving;
+mod stores;
 mod up;
 
 /// The parts of this binary that the command line starts and does not link.

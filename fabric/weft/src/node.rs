@@ -41,7 +41,8 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     };
     let data = config.data.clone();
     let folder = tokio::task::spawn_blocking(move || DataFolder::open(&data, &owner)).await??;
-    check_store(&config.store)?;
+    let stores = config.store.stores(std::env::vars())?;
+    check_store(&stores)?;
     let cancel = CancellationToken::new();
     let tasks = Tasks::new(cancel.clone());
     let incarnation = Incarnation::from_random(random::bytes()?);
@@ -52,7 +53,8 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
             compatibility: tokio::task::spawn_blocking(weft_sandbox::compatibility).await?,
             slots: slots(Some(config.slots).filter(|slots| *slots > 0)),
         },
-        store: config.store.clone(),
+        stores,
+        cache: folder.cache(),
         spill: folder.spill(),
     };
     let registry = Registry::new();

@@ -1,7 +1,6 @@
 //! Parts that all servers share: the runtime, listening, and how they stop.
 
 use std::io::ErrorKind;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,6 +8,7 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weft_controller::Controller;
+use weft_protocol::Stores;
 use weft_runtime::{Tasks, process};
 
 use crate::data_folder::{PREDECESSOR_PAUSE, PREDECESSOR_TRIES};
@@ -57,8 +57,11 @@ pub(crate) async fn listen(
     })
 }
 
-/// Fails unless the store is there: a share that is not mounted must not become a folder of its own.
-pub(crate) fn check_store(store: &Path) -> anyhow::Result<()> {
+/// Fails unless a store that is a folder is there: a share that is not mounted must not become a folder of its own.
+pub(crate) fn check_store(stores: &Stores) -> anyhow::Result<()> {
+    let Some(store) = stores.own.folder() else {
+        return Ok(());
+    };
     anyhow::ensure!(
         store.is_dir(),
         "the store `{}` is not there: make or mount the folder that all processes of the cluster share",

@@ -13,9 +13,11 @@ use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
 
 use crate::config::{OutputsConfig, SNAPSHOT_EVERY};
+use crate::controller::shared_folders;
 use crate::data_folder::DataFolder;
 use crate::identity::Owner;
 use crate::serving::{listen, run_until_stopped, slots, until_stopped};
+use crate::stores;
 
 /// Runs `weft up` until it gets SIGINT or SIGTERM.
 pub(crate) fn run(settings: UpSettings) -> anyhow::Result<()> {
@@ -46,7 +48,11 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     let tasks = Tasks::new(cancel.clone());
     let slots = slots(settings.slots);
     let registry = Registry::new();
-    let folders = folder.folders();
+    let stores = stores::of_up(&folder.store(), &settings, std::env::vars())?;
+    let folders = match stores.own.folder() == Some(folder.store().as_path()) {
+        true => folder.folders(),
+        false => shared_folders(&stores, 1, &folder)?,
+    };
     let node = folder.identity.node.clone();
     let agent = AgentSettings {
         node: NodeSettings {
@@ -55,7 +61,8 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
             compatibility: tokio::task::spawn_blocking(weft_sandbox::compatibility).await?,
             slots,
         },
-        store: folders.store.clone(),
+        stores: stores.clone(),
+        cache: folder.cache(),
         spill: folder.spill(),
     };
     let metrics = weft_agent::Metrics::new(&registry);
@@ -69,7 +76,9 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     let serving = agent.run(to_controller, cancel.clone());
     tasks.spawn("agent", OnError::Stop, serving);
     let controller = ControllerSettings {
+        cluster: folder.identity.cluster.clone(),
         folders,
+        stores,
         raft: folder.raft(),
         snapshot_every: number_from_environment("WEFT__RAFT__SNAPSHOT_EVERY")
             .unwrap_or(SNAPSHOT_EVERY),

@@ -10,6 +10,7 @@ use super::{
     BadRecords, ColumnSpec, ColumnType, Comparison, CsvFormat, Destination, InputFormat, InputSpec,
     MAX_KEPT_BYTES, OutputFormat, OutputMode, OutputSpec, REST_COLUMN, UnknownFields, expand,
 };
+use crate::location::Location;
 
 /// The job's params, which paths name.
 pub(super) type Params = BTreeMap<String, String>;
@@ -290,7 +291,19 @@ fn dead_letter(
     })
 }
 
-/// An absolute local path out of a path or a `file://` URI, with the job's params in it.
+/// A location of an object store.
+fn location(path: &str, uri: &str, errors: &mut Errors) -> Option<String> {
+    match Location::parse(uri) {
+        Ok(location) => Some(location.to_string()),
+        Err(what) => {
+            errors.add(path, what);
+            None
+        }
+    }
+}
+
+/// An absolute local path out of a path or a `file://` URI, with the job's params in it; of an input or output, a
+/// location of an object store as well.
 pub(super) fn local_path(
     path: &str,
     uri: &str,
@@ -307,9 +320,13 @@ pub(super) fn local_path(
         }
     };
     let uri = uri.as_str();
+    let is_output = path.starts_with("output.") || path.ends_with(".dead_letter");
+    if (is_pattern || is_output) && Location::is_one(uri) {
+        return location(path, uri, errors);
+    }
     let local = uri.strip_prefix("file://").unwrap_or(uri);
     if let Some((scheme, _)) = local.split_once("://") {
-        errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://` and absolute paths"));
+        errors.add(path, format!("`{scheme}://` is not offered by this version; it offers `file://`, absolute paths and `s3://`, and of inputs `gs://` and `az://` as well"));
         return None;
     }
     if !local.starts_with('/') || local.contains('\0') || local.split('/').any(|part| part == "..")

@@ -91,8 +91,8 @@ fn everything_wrong_is_listed_at_once() {
     );
     // What follows from an error is none of its own.
     check(
-        |d| d["output"]["daily"]["uri"] = json!("s3://bucket/daily/"),
-        &[("output.daily.uri", "`s3://` is not offered")],
+        |d| d["output"]["daily"]["uri"] = json!("ftp://bucket/daily/"),
+        &[("output.daily.uri", "`ftp://` is not offered")],
     );
     check(
         |d| d["stage"][1]["from"] = json!(["visits", "visits"]),
@@ -113,6 +113,13 @@ fn paths_have_params_of_the_job() {
     let spec = decode(&document).expect("it is right");
     assert_eq!(spec.inputs[0].uris, ["/data/day=2026-11-29/*.log"]);
     assert_eq!(spec.outputs[0].path(), Some("/out/2026-11-29/"));
+    document["input"]["logs"]["uri"] = json!("s3://lake//day=${date}/*.log");
+    let spec = decode(&document).expect("it is right");
+    assert_eq!(spec.inputs[0].uris, ["s3://lake/day=2026-11-29/*.log"]);
+    check(
+        |d| d["input"]["logs"]["uri"] = json!("s3://key:secret@lake/*.log"),
+        &[("input.logs.uri", "settings alone")],
+    );
     check(
         |d| {
             d["params"] = json!({ "date": "../.." });

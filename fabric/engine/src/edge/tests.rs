@@ -188,7 +188,7 @@ impl Shuffle {
         let folder = self.folder.path();
         let environment = environment(folder, partition, memory_bytes, node(Vec::new(), vec![0]));
         let (plan, request) = (self.sink(), request(partition));
-        let sink = SinkWriter::new(plan, request.clone(), &self.blobs).expect("a sink");
+        let sink = SinkWriter::new(plan, request.clone(), &self.blobs, folder).expect("a sink");
         let mut flow = Flow::open(&environment, Vec::new(), vec![sink])
             .await
             .expect("it opens");

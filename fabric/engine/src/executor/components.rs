@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sha2::{Digest as _, Sha256};
 use weft_core::{Digest, ErrorCode, Problem, lock};
 use weft_protocol::artefact_key;
 use weft_sandbox::{Component, Engine};
-use weft_store::Blobs;
+use weft_store::FileCache;
 
 /// Bytes of artefacts that stay loaded, which are mapped files; the least recently used go first.
 const LOADED_BYTES_MAX: u64 = 2 << 30;
@@ -22,7 +22,7 @@ const HASHED_BYTES: usize = 256 << 10;
 /// Components by digest.
 pub(super) struct Components {
     engine: Engine,
-    blobs: Blobs,
+    files: FileCache,
     /// Names the artefacts of the engine.
     compatibility: String,
     loaded: Mutex<Loaded>,
@@ -46,10 +46,10 @@ struct Loaded {
 }
 
 impl Components {
-    pub(super) fn new(engine: Engine, blobs: Blobs, compatibility: String) -> Self {
+    pub(super) fn new(engine: Engine, files: FileCache, compatibility: String) -> Self {
         Self {
             engine,
-            blobs,
+            files,
             compatibility,
             loaded: Mutex::default(),
         }
@@ -63,7 +63,7 @@ impl Components {
     ///
     /// Two threads that ask at once may both check and map it, which costs little; one of the two stays. Errors: `Internal` if
     /// the artefact is not there, or not the one that is meant.
-    pub(super) fn get(
+    pub(super) async fn get(
         &self,
         digest: &Digest,
         artefact: &Digest,
@@ -71,10 +71,7 @@ impl Components {
         if let Some(component) = self.loaded().find(digest, artefact) {
             return Ok(component);
         }
-        let path = self
-            .blobs
-            .local_path(&artefact_key(digest, &self.compatibility));
-        let bytes = check(&path, digest, artefact)?;
+        let (path, bytes) = self.checked(digest, artefact).await?;
         let component = Component::load(&self.engine, &path)
             .map_err(|fault| Problem::new(ErrorCode::Internal, fault.to_string()))?;
         let entry = Entry {
@@ -87,8 +84,26 @@ impl Components {
         Ok(component)
     }
 
+    /// The file of an artefact, and its size. A copy that is damaged is fetched once more.
+    async fn checked(&self, digest: &Digest, artefact: &Digest) -> Result<(PathBuf, u64), Problem> {
+        let key = artefact_key(digest, &self.compatibility);
+        let mut may_be_damaged = self.files.blobs().folder().is_none();
+        loop {
+            let path = self.files.file(&key, artefact.hex()).await;
+            let path = path.map_err(|error| error.problem())?;
+            match check(&path, digest, artefact) {
+                Ok(bytes) => return Ok((path, bytes)),
+                Err(_) if may_be_damaged => {
+                    self.files.forget(artefact.hex()).await;
+                    may_be_damaged = false;
+                }
+                Err(problem) => return Err(problem),
+            }
+        }
+    }
+
     /// Returns all of these components. `artefacts`: digests of artefacts, by component.
-    pub(super) fn all<'a>(
+    pub(super) async fn all<'a>(
         &self,
         digests: impl Iterator<Item = &'a Digest>,
         artefacts: &BTreeMap<Digest, Digest>,
@@ -99,7 +114,7 @@ impl Components {
                 let detail = format!("nothing says which artefact component `{digest}` has");
                 Problem::new(ErrorCode::Internal, detail)
             })?;
-            components.insert(digest.clone(), self.get(digest, artefact)?);
+            components.insert(digest.clone(), self.get(digest, artefact).await?);
         }
         Ok(components)
     }
@@ -168,6 +183,7 @@ fn check(path: &Path, component: &Digest, expected: &Digest) -> Result<u64, Prob
 #[cfg(test)]
 mod tests {
     use weft_sandbox::Role;
+    use weft_store::Blobs;
 
     use super::*;
 
@@ -186,27 +202,29 @@ mod tests {
     fn components(folder: &Path, bytes: &[u8]) -> Components {
         let blobs = Blobs::local(folder).expect("a folder");
         let path = blobs.local_path(&artefact_key(&component(), COMPATIBILITY));
+        let path = path.expect("it is a folder");
         std::fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a folder");
         std::fs::write(path, bytes).expect("it writes");
         let engine = Engine::new(Role::Executor).expect("the engine starts");
-        Components::new(engine, blobs, COMPATIBILITY.into())
+        let files = FileCache::new(blobs, folder.join("cache"));
+        Components::new(engine, files, COMPATIBILITY.into())
     }
 
-    fn refused(components: &Components, artefact: &Digest) -> Problem {
-        match components.get(&component(), artefact) {
+    async fn refused(components: &Components, artefact: &Digest) -> Problem {
+        match components.get(&component(), artefact).await {
             Ok(_) => panic!("it was loaded"),
             Err(problem) => problem,
         }
     }
 
-    #[test]
-    fn artefacts_with_a_flipped_byte_are_refused() {
+    #[tokio::test]
+    async fn artefacts_with_a_flipped_byte_are_refused() {
         for at in [0, ARTEFACT.len() / 2, ARTEFACT.len() - 1] {
             let folder = tempfile::tempdir().expect("a folder");
             let mut bytes = ARTEFACT.to_vec();
             bytes[at] ^= 1;
             let found = Digest::from_sha256(&Sha256::digest(&bytes).into());
-            let problem = refused(&components(folder.path(), &bytes), &artefact());
+            let problem = refused(&components(folder.path(), &bytes), &artefact()).await;
             assert_eq!(problem.code, ErrorCode::Internal);
             let parts = [component(), found, artefact()].map(String::from);
             for part in parts.iter().map(String::as_str).chain(["is damaged"]) {
@@ -216,24 +234,25 @@ mod tests {
     }
 
     /// What the compiler wrote gets as far as the engine, which sees that this is no code.
-    #[test]
-    fn artefacts_are_mapped_once_they_are_checked() {
+    #[tokio::test]
+    async fn artefacts_are_mapped_once_they_are_checked() {
         let folder = tempfile::tempdir().expect("a folder");
         let components = components(folder.path(), ARTEFACT);
-        let problem = refused(&components, &artefact());
+        let problem = refused(&components, &artefact()).await;
         assert!(problem.detail.contains("loading artefact"), "{problem}");
     }
 
-    #[test]
-    fn artefacts_that_are_missing_or_unnamed_are_internal_problems() {
+    #[tokio::test]
+    async fn artefacts_that_are_missing_or_unnamed_are_internal_problems() {
         let folder = tempfile::tempdir().expect("a folder");
         let components = components(folder.path(), ARTEFACT);
         let other = Digest::from_sha256(&[8; 32]);
-        let problem = components.get(&other, &artefact()).map(drop);
+        let problem = components.get(&other, &artefact()).await.map(drop);
         let problem = problem.expect_err("it is not there");
         assert_eq!(problem.code, ErrorCode::Internal);
         assert!(problem.detail.contains("cannot be read"), "{problem}");
-        let unnamed = components.all([&other].into_iter(), &BTreeMap::new());
+        let none = BTreeMap::new();
+        let unnamed = components.all([&other].into_iter(), &none).await;
         let unnamed = unnamed.map(drop).expect_err("nothing names it");
         assert_eq!(unnamed.code, ErrorCode::Internal);
         assert!(unnamed.detail.contains(other.as_str()), "{unnamed}");

@@ -67,7 +67,8 @@ async fn refused(of_context: &str, of_plan: &str) -> Problem {
     let text = serde_json::to_vec(&plan(of_plan)).expect("JSON");
     blobs.put(PLAN, text).await.expect("it writes");
     let engine = Engine::new(Role::Executor).expect("the engine starts");
-    let executor = Executor::new(engine, blobs, "0".into(), folder.path().to_owned());
+    let files = FileCache::new(blobs, folder.path().join("cache"));
+    let executor = Executor::new(engine, files, "0".into(), folder.path().to_owned());
     executor.open_stage(StageContext {
         job: job(),
         stage: 0,
@@ -112,7 +113,8 @@ async fn tasks_of_forgotten_jobs_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let blobs = Blobs::local(folder.path()).expect("a folder");
     let engine = Engine::new(Role::Executor).expect("the engine starts");
-    let executor = Executor::new(engine, blobs, "0".into(), folder.path().to_owned());
+    let files = FileCache::new(blobs, folder.path().join("cache"));
+    let executor = Executor::new(engine, files, "0".into(), folder.path().to_owned());
     let failure = executor.run(request()).await.result;
     let failure = failure.expect_err("nobody knows the job");
     assert!(failure.cancelled && failure.problem.detail.contains("the job ended"));

@@ -254,7 +254,8 @@ impl Planner<'_> {
         if let Some(position) = found.files.get(name) {
             return Ok(Relation::Table(*position));
         }
-        let origin = self.files(name, FileTable::of_table(input, path)?);
+        let files = FileTable::of_table(&self.opener, input, path)?;
+        let origin = self.files(name, files);
         found.files.insert(name.to_owned(), found.tables.len());
         Ok(found.add(name.to_owned(), origin))
     }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use weft_core::job::{
     BadRecords, ColumnType, InputFormat, InputSpec, JobSpec, OutputSpec, StageSpec, Work, decode,
 };
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Location, Problem};
 use weft_protocol::{FINGERPRINT, IfTaken, Plan, PlanRequest, TableChange, TableStatement};
 use weft_sandbox::type_name;
 use weft_sql::{Command, Files, Session};
@@ -182,7 +182,10 @@ fn output(
     format: &str,
     partition_by: &[String],
 ) -> Result<OutputSpec, Problem> {
-    let path = resolved(location, folder, str::to_owned)?;
+    let path = match Location::is_one(location) {
+        true => location.to_owned(),
+        false => resolved(location, folder, str::to_owned)?,
+    };
     let output = json!({
         "from": stage.name, "format": format, "uri": path, "partition_by": partition_by,
     });
@@ -205,10 +208,13 @@ fn resolved(
     folder: Option<&str>,
     meant: fn(&str) -> String,
 ) -> Result<String, Problem> {
+    if Location::is_one(location) {
+        return Ok(Location::parse(location).map_err(invalid)?.to_string());
+    }
     let local = location.strip_prefix("file://").unwrap_or(location);
     if let Some((scheme, _)) = local.split_once("://") {
         return Err(invalid(format!(
-            "`{location}`: `{scheme}://` is not offered yet; use a path on this machine, or `file:///`"
+            "`{location}`: `{scheme}://` is not offered; use a path, `file:///`, `s3://`, `gs://` or `az://`"
         )));
     }
     absolute(local, folder, meant).ok_or_else(|| {
@@ -437,7 +443,7 @@ impl Planner<'_> {
             }
             Command::CreateExternalTable(files) => {
                 let (input, path) = (input(files, folder)?, path(files));
-                let schema = FileTable::of_table(&input, path.as_deref())?.schema;
+                let schema = FileTable::of_table(&self.opener, &input, path.as_deref())?.schema;
                 self.note_columns(&files.name, &schema);
                 let definition = Definition::Files {
                     input,

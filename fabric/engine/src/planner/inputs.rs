@@ -1,21 +1,22 @@
 //! Inputs: which files there are, what columns they have, and how they are split.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, Metadata};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::Metadata;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use weft_core::job::{Comparison, InputFormat, InputSpec};
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Location, Problem};
 use weft_sandbox::SCHEMA_NAME_BYTES_MAX;
 use weft_store::{ManifestFile, read_manifest};
 
 use super::footers::Footers;
+use super::objects;
 use super::patterns::{self, FILES_MAX, Walk};
 use crate::carrier::{carrier, described, stand_for_the_same};
 use crate::plan::{FileSplit, Part};
-use crate::scan::{self, Compression, Dialect, Filter};
+use crate::scan::{self, Compression, Dialect, Filter, InputFile, Inputs};
 use crate::schema;
 
 /// Bytes of a text split.
@@ -23,6 +24,8 @@ const SPLIT_BYTES: u64 = 64 << 20;
 /// Inputs smaller than this many splits are cut finer, so that they can be worked on side by side.
 const SPLITS_WANTED: u64 = 16;
 const SPLIT_BYTES_MIN: u64 = 1 << 20;
+/// Files that are open before their footers are read.
+const FOOTERS_AHEAD: usize = 16;
 /// Columns of one input.
 const COLUMNS_MAX: usize = 4096;
 
@@ -36,8 +39,8 @@ pub(super) struct Listed {
 }
 
 /// Lists the files of an input, finds out its columns, and splits it.
-pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
-    let mut files = files(input)?;
+pub(super) fn list(inputs: &Inputs, input: &InputSpec) -> Result<Listed, Problem> {
+    let mut files = files(inputs, input)?;
     let bytes = files.iter().map(|(_, bytes)| bytes).sum::<u64>();
     let split_bytes = (bytes / SPLITS_WANTED).clamp(SPLIT_BYTES_MIN, SPLIT_BYTES);
     if let InputFormat::Text { .. } | InputFormat::Csv(_) | InputFormat::Json { .. } = input.format
@@ -47,8 +50,8 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
     let (bad_records, mut footers) = (&input.bad_records, Footers::default());
     let (schema, parts) = match &input.format {
         InputFormat::Parquet { columns, filter } => {
-            let looked = files.iter();
-            let looked = looked.map(|(path, _)| parquet(path, filter, &mut footers));
+            let looked = ahead(inputs, &files);
+            let looked = looked.map(|(path, file)| parquet(path, &file?, filter, &mut footers));
             let looked = looked.collect::<Result<Vec<_>, _>>()?;
             let schemas = looked.iter().map(|(schema, _)| schema);
             let schema = common_schema(&files, schemas, columns)?;
@@ -57,7 +60,8 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
             (schema, parts.collect())
         }
         InputFormat::Arrow { columns } => {
-            let schemas = files.iter().map(|(path, _)| scan::arrow_schema(path));
+            let schemas = files.iter();
+            let schemas = schemas.map(|(path, bytes)| scan::arrow_schema(inputs, path, *bytes));
             let schemas = schemas.collect::<Result<Vec<_>, _>>()?;
             let schema = common_schema(&files, &schemas, columns)?;
             let parts = files
@@ -68,7 +72,7 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
         format => {
             let schema = match format {
                 InputFormat::Csv(csv) => {
-                    let schema = scan::csv_schema(csv, &files, bad_records)?;
+                    let schema = scan::csv_schema(inputs, csv, &files, bad_records)?;
                     // An empty file lacks even the header.
                     let n_files = files.len();
                     files.retain(|(_, bytes)| *bytes > 0 || !csv.header || n_files == 1);
@@ -78,7 +82,7 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
                     columns,
                     unknown_fields,
                 } => {
-                    let schema = scan::json_schema(columns, &files, bad_records)?;
+                    let schema = scan::json_schema(inputs, columns, &files, bad_records)?;
                     scan::with_rest(&schema, *unknown_fields)
                 }
                 InputFormat::Text { utf8 } => scan::text_schema(*utf8),
@@ -87,7 +91,7 @@ pub(super) fn list(input: &InputSpec) -> Result<Listed, Problem> {
             let dialect = Dialect::of(format);
             let parts = files
                 .iter()
-                .map(|(path, bytes)| records(path, *bytes, split_bytes, dialect));
+                .map(|file| records(inputs, file, split_bytes, dialect));
             (schema, parts.collect::<Result<Vec<_>, _>>()?)
         }
     };
@@ -127,7 +131,7 @@ fn check_compression((path, bytes): &(String, u64)) -> Result<(), Problem> {
 }
 
 /// The files of an input with their sizes, in the order of their paths, each once.
-fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
+fn files(inputs: &Inputs, input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
     let mut files = BTreeMap::new();
     let mut walk = Walk::default();
     for uri in &input.uris {
@@ -141,6 +145,13 @@ fn files(input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
             let detail = format!("input `{}`: `{uri}` {what}", input.name);
             Problem::new(ErrorCode::TooLarge, detail)
         };
+        if Location::is_one(uri) {
+            files.extend(objects::list(inputs.grants(), &input.name, uri)?);
+            if files.len() > FILES_MAX {
+                return Err(too_large(&patterns::Error::TooManyFiles));
+            }
+            continue;
+        }
         let itself = patterns::literal(uri);
         let is_itself = |path: &Path| itself.as_deref().is_some_and(|uri| path == Path::new(uri));
         let wanted = |path: &Path, metadata: &Metadata| match metadata.is_dir() {
@@ -239,7 +250,7 @@ fn of_manifest(folder: &Path) -> Result<Vec<(String, u64)>, String> {
         )
     })?;
     let file = |file: ManifestFile| {
-        let path = folder.join(&file.name);
+        let path = folder.join(file.key());
         let name = path.to_str().ok_or("a file's name is not UTF-8")?;
         match std::fs::metadata(&path) {
             Ok(found) if found.len() == file.bytes => Ok((name.to_owned(), file.bytes)),
@@ -253,11 +264,12 @@ fn of_manifest(folder: &Path) -> Result<Vec<(String, u64)>, String> {
 
 /// Splits of a file of records. One that is compressed cannot be split.
 fn records(
-    path: &str,
-    bytes: u64,
+    inputs: &Inputs,
+    (path, bytes): &(String, u64),
     split_bytes: u64,
     dialect: Dialect,
 ) -> Result<Vec<Part>, Problem> {
+    let bytes = *bytes;
     if Compression::of(path) != Compression::None {
         return Ok(vec![Part::Whole]);
     }
@@ -266,7 +278,7 @@ fn records(
     if let Dialect::Csv { .. } = dialect
         && !cuts.is_empty()
     {
-        cuts = scan::record_starts(path, dialect, &cuts)?;
+        cuts = scan::record_starts(inputs, (path.as_str(), bytes), dialect, &cuts)?;
     }
     Ok(ranges(&cuts, bytes))
 }
@@ -292,8 +304,23 @@ fn ranges(cuts: &[u64], bytes: u64) -> Vec<Part> {
         .collect()
 }
 
-fn open(path: &str) -> Result<File, Problem> {
-    File::open(path).map_err(|error| scan::unreadable(path, "", &error))
+/// Opens files whose footers are read, some before their turn: those of stores are on their way meanwhile.
+fn ahead<'a>(
+    inputs: &'a Inputs,
+    files: &'a [(String, u64)],
+) -> impl Iterator<Item = (&'a str, Result<InputFile, Problem>)> {
+    let mut opened = files.iter().map(move |(path, bytes)| {
+        let file = inputs.open(path, *bytes);
+        if let Ok(file) = &file {
+            file.expect_end();
+        }
+        (path.as_str(), file)
+    });
+    let mut waiting: VecDeque<_> = opened.by_ref().take(FOOTERS_AHEAD).collect();
+    std::iter::from_fn(move || {
+        waiting.extend(opened.next());
+        waiting.pop_front()
+    })
 }
 
 /// A row group: whether rows of it may pass the filter, and its compressed size in bytes.
@@ -302,10 +329,11 @@ type RowGroup = (bool, u64);
 /// Columns and row groups of a Parquet file, whose sizes are added to `footers`.
 fn parquet(
     path: &str,
+    file: &InputFile,
     filter: &[Comparison],
     footers: &mut Footers,
 ) -> Result<(SchemaRef, Vec<RowGroup>), Problem> {
-    let metadata = scan::parquet_metadata(path, &open(path)?)?;
+    let metadata = scan::parquet_metadata(path, file)?;
     let may_pass = Filter::new(path, &metadata, filter)?.row_groups(path, &metadata)?;
     footers.add(&metadata, &may_pass);
     let groups = metadata.metadata().row_groups().iter();

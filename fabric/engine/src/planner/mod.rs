@@ -15,6 +15,7 @@ mod inputs;
 mod insert;
 #[cfg(test)]
 mod mutants;
+mod objects;
 mod outputs;
 mod patterns;
 #[cfg(test)]
@@ -40,7 +41,7 @@ use weft_protocol::{
 };
 use weft_sandbox::{Component, type_name};
 use weft_sql::Session;
-use weft_store::{Blobs, Manifest, prepare_output};
+use weft_store::{Blobs, Manifest};
 
 pub(crate) use self::catalog::listed_schema;
 pub(crate) use self::command::Directive;
@@ -49,11 +50,13 @@ use self::explain::SqlText;
 use self::sql::SqlWork;
 use self::stages::Outlet;
 use crate::plan::{Leaf, Source};
+use crate::scan::Inputs;
 
 /// Plans a job.
 pub(crate) struct Planner<'a> {
     request: &'a PlanRequest,
     blobs: &'a Blobs,
+    opener: Inputs,
     components: HashMap<Digest, Arc<Component>>,
     stages: Vec<Draft>,
     pub(crate) usage: Vec<FunctionUsage>,
@@ -97,6 +100,7 @@ impl<'a> Planner<'a> {
             stages_later: false,
             request,
             blobs,
+            opener: Inputs::new(blobs.grants()),
             components,
             stages: Vec::new(),
             usage: Vec::new(),
@@ -112,7 +116,7 @@ impl<'a> Planner<'a> {
     pub(crate) async fn plan(&mut self) -> Result<Plan, Problem> {
         let spec = &self.request.spec;
         if !self.request.check {
-            self.joined = outputs::folders(spec)?;
+            self.joined = outputs::folders(spec, self.blobs).await?;
         }
         let mut outlets = self.inputs(spec)?;
         for stage in in_order(spec) {
@@ -161,10 +165,10 @@ impl<'a> Planner<'a> {
         }
         if self.request.check {
             // Last, so that a folder that holds files does not hide what is wrong with the job.
-            self.joined = outputs::folders(spec)?;
+            self.joined = outputs::folders(spec, self.blobs).await?;
         }
         self.check_appends()?;
-        self.prepare_outputs()?;
+        self.prepare_outputs().await?;
         self.write().await
     }
 
@@ -188,12 +192,14 @@ impl<'a> Planner<'a> {
         Ok(outlets)
     }
 
-    fn prepare_outputs(&self) -> Result<(), Problem> {
+    async fn prepare_outputs(&self) -> Result<(), Problem> {
         let stages_now = !(self.request.check || self.stages_later);
         let outputs = self.request.spec.outputs.iter();
         for output in outputs.filter(|_| stages_now) {
-            let (job, blobs) = (&self.request.job, self.blobs);
-            let prepared = prepare_output(&blobs.output_folder(job, output), job);
+            let job = &self.request.job;
+            let place = self.blobs.output_place(job, output);
+            let place = place.map_err(|error| error.problem())?;
+            let prepared = place.prepare(job).await;
             prepared.map_err(|error| error.problem())?;
         }
         Ok(())

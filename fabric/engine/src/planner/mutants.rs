@@ -22,7 +22,7 @@ use weft_sandbox::monotonic_ns;
 
 use super::inputs::{Listed, list};
 use crate::plan::FilesPlan;
-use crate::scan::Reader;
+use crate::scan::{Inputs, Reader};
 
 const MUTANTS: u64 = 1500;
 /// Nothing that is a few kilobytes long may take longer.
@@ -190,7 +190,7 @@ fn read(path: &Path, format: &InputFormat) -> Result<u64, Problem> {
         uris: vec![path.display().to_string()],
         bad_records: BadRecords::Skip,
     };
-    let Listed { schema, splits, .. } = list(&input)?;
+    let Listed { schema, splits, .. } = list(&Inputs::default(), &input)?;
     let plan = FilesPlan {
         input: input.name,
         format: input.format,
@@ -201,7 +201,7 @@ fn read(path: &Path, format: &InputFormat) -> Result<u64, Problem> {
     };
     let mut rows = 0;
     for split in &plan.splits {
-        let mut reader = Reader::open(&plan, split)?;
+        let mut reader = Reader::open(&Inputs::default(), &plan, split)?;
         while let Some(batch) = reader.next()? {
             rows += batch.num_rows() as u64;
         }

@@ -1,14 +1,13 @@
 //! Outputs: whether their folders may be written to, and how the files are named there.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use weft_core::job::{JobSpec, OutputFormat, OutputMode, OutputSpec};
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::ManifestOutput;
 use weft_sandbox::type_name;
-use weft_store::{Holding, Manifest, look_into};
+use weft_store::{Blobs, Holding, Manifest};
 
 use crate::schema;
 
@@ -16,22 +15,27 @@ use crate::schema;
 const PARTITION_COLUMNS_MAX: usize = 8;
 
 /// By output, the manifest that an append joins. Errors: `output_exists` where a folder may not be written to.
-pub(super) fn folders(spec: &JobSpec) -> Result<BTreeMap<String, Manifest>, Problem> {
+pub(super) async fn folders(
+    spec: &JobSpec,
+    blobs: &Blobs,
+) -> Result<BTreeMap<String, Manifest>, Problem> {
     let mut manifests = BTreeMap::new();
     for output in &spec.outputs {
-        if let Some(manifest) = joined(output)? {
+        if let Some(manifest) = joined(output, blobs).await? {
             manifests.insert(output.name.clone(), manifest);
         }
     }
     Ok(manifests)
 }
 
-fn joined(output: &OutputSpec) -> Result<Option<Manifest>, Problem> {
+async fn joined(output: &OutputSpec, blobs: &Blobs) -> Result<Option<Manifest>, Problem> {
     // Nobody else writes to a folder that the store has for this job.
     let Some(path) = output.path() else {
         return Ok(None);
     };
-    let holding = look_into(Path::new(path)).map_err(|error| error.problem())?;
+    let place = blobs.place_of(path).map_err(|error| error.problem())?;
+    let holding = place.look_into().await;
+    let holding = holding.map_err(|error| error.problem())?;
     let refused = |why: &str| {
         let name = &output.name;
         let detail = format!("the output `{name}` would go to `{path}`, which holds files{why}");

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 
 /// Names that the patterns of one input may look at, and folders that they may read.
-const NAMES_MAX: usize = 1_000_000;
+pub(super) const NAMES_MAX: usize = 1_000_000;
 /// Files of one input.
 pub(super) const FILES_MAX: usize = 100_000;
 
 /// Stars match no hidden files, nor what lies in hidden folders: jobs that run stage their files there.
-const OPTIONS: MatchOptions = MatchOptions {
+pub(super) const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
     require_literal_leading_dot: true,

@@ -10,7 +10,7 @@ use weft_core::job::{BadRecords, InputFormat, InputSpec};
 
 use super::inputs::list;
 use crate::plan::{FileSplit, FilesPlan, Part};
-use crate::scan::Reader;
+use crate::scan::{Inputs, Reader};
 
 const BATCHES: i64 = 20;
 
@@ -48,7 +48,7 @@ fn file() -> Vec<u8> {
 
 /// The rows of one split, as text.
 fn rows(plan: &FilesPlan, split: &FileSplit) -> Vec<String> {
-    let mut reader = Reader::open(plan, split).expect("it opens");
+    let mut reader = Reader::open(&Inputs::default(), plan, split).expect("it opens");
     let mut rows = Vec::new();
     while let Some(batch) = reader.next().expect("it reads") {
         let ids = batch.column(0).as_any().downcast_ref::<Int64Array>();
@@ -69,7 +69,7 @@ fn check(path: &Path, bytes: &[u8]) {
         uris: vec![path.display().to_string()],
         bad_records: BadRecords::Fail,
     };
-    let listed = list(&input).expect("it is listed");
+    let listed = list(&Inputs::default(), &input).expect("it is listed");
     let plan = FilesPlan {
         input: input.name,
         format: input.format,

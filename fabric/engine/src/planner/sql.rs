@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use weft_core::job::{
     BadRecords, CsvFormat, InputFormat, InputSpec, StageSpec, TASKS_MAX, UnknownFields, Work,
 };
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Location, Problem};
 use weft_protocol::{EdgeRead, ReadMode, TaskRange};
 use weft_sandbox::type_name;
 use weft_sql::{LeafPlan, Options, Out, Relations, Session, SqlStage, Statement, Table};
@@ -153,11 +153,11 @@ impl Planner<'_> {
         let inputs = self.request.spec.inputs.iter().filter(|_| is_named);
         let mut inputs = inputs.filter(|input| input.name == name && !has_dead_letters(input));
         let files = match inputs.next() {
-            Some(input) => FileTable::of_input(input)?,
+            Some(input) => FileTable::of_input(&self.opener, input)?,
             None => match outlets.get(name).filter(|_| is_named) {
                 Some(outlet) => return Ok(Some(Origin::Rows(outlet.clone()))),
                 None => match file_input(name, work.folder)? {
-                    Some(input) => FileTable::of_path(&input)?,
+                    Some(input) => FileTable::of_path(&self.opener, &input)?,
                     None => return Ok(None),
                 },
             },
@@ -444,11 +444,21 @@ fn file_input(path: &str, folder: Option<&str>) -> Result<Option<InputSpec>, Pro
         "txt" | "log" => InputFormat::Text { utf8: true },
         _ => return Ok(None),
     };
+    if Location::is_one(path) {
+        let location = Location::parse(path);
+        let location = location.map_err(|what| Problem::new(ErrorCode::InvalidJob, what))?;
+        return Ok(Some(InputSpec {
+            name: path.to_owned(),
+            format,
+            uris: vec![location.to_string()],
+            bad_records: BadRecords::Fail,
+        }));
+    }
     if let Some((scheme, _)) = path.split_once("://")
         && scheme != "file"
     {
         return invalid(format!(
-            "`{path}`: `{scheme}://` is not offered yet; use a path on this machine, or `file:///`"
+            "`{path}`: `{scheme}://` is not offered; use a path, `file:///`, `s3://`, `gs://` or `az://`"
         ));
     }
     let Some(absolute) = absolute(path, folder, patterns::escape) else {

@@ -34,7 +34,7 @@ impl Planner<'_> {
             splits,
             bytes,
             ..
-        } = list(input)?;
+        } = list(&self.opener, input)?;
         self.count(input, bytes);
         let n_tasks = u32::try_from(splits.len()).ok().filter(|n| *n <= TASKS_MAX);
         let n_tasks = n_tasks.ok_or_else(|| {

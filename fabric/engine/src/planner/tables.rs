@@ -15,7 +15,7 @@ use super::inputs::{Listed, list};
 use super::sql::projected;
 use crate::folders::FolderColumns;
 use crate::plan::{FileSplit, FilesLeaf, FilesPlan, Part};
-use crate::scan;
+use crate::scan::{self, Inputs};
 
 /// Bytes of a value in memory whose type has no fixed width, where nothing says more.
 const VALUE_BYTES: u64 = 24;
@@ -24,6 +24,7 @@ const COMPRESSION: u64 = 4;
 
 /// Files that a statement reads.
 pub(super) struct FileTable {
+    inputs: Inputs,
     pub(super) input: InputSpec,
     listed: Listed,
     folders: Folders,
@@ -43,35 +44,41 @@ struct Read {
 
 impl FileTable {
     /// Lists the files of an input of the job.
-    pub(super) fn of_input(input: &InputSpec) -> Result<Self, Problem> {
-        Ok(Self::new(input, list(input)?, Folders::none()))
+    pub(super) fn of_input(inputs: &Inputs, input: &InputSpec) -> Result<Self, Problem> {
+        let listed = list(inputs, input)?;
+        Ok(Self::new(inputs, input, listed, Folders::none()))
     }
 
     /// Lists files that a statement names by path, which is the input's name.
-    pub(super) fn of_path(input: &InputSpec) -> Result<Self, Problem> {
-        Self::of_folders(input, &input.name)
+    pub(super) fn of_path(inputs: &Inputs, input: &InputSpec) -> Result<Self, Problem> {
+        Self::of_folders(inputs, input, &input.name)
     }
 
     /// Lists the files of a table of the tenant, which may have a path.
-    pub(super) fn of_table(input: &InputSpec, path: Option<&str>) -> Result<Self, Problem> {
+    pub(super) fn of_table(
+        inputs: &Inputs,
+        input: &InputSpec,
+        path: Option<&str>,
+    ) -> Result<Self, Problem> {
         match path {
-            Some(path) => Self::of_folders(input, path),
-            None => Self::of_input(input),
+            Some(path) => Self::of_folders(inputs, input, path),
+            None => Self::of_input(inputs, input),
         }
     }
 
     /// Lists files of one path, whose folders `name=..` are columns.
-    fn of_folders(input: &InputSpec, path: &str) -> Result<Self, Problem> {
-        let listed = list(input)?;
+    fn of_folders(inputs: &Inputs, input: &InputSpec, path: &str) -> Result<Self, Problem> {
+        let listed = list(inputs, input)?;
         let pattern = input.uris.first().map_or("", String::as_str);
         let folders = Folders::of(path, pattern, &listed)?;
-        Ok(Self::new(input, listed, folders))
+        Ok(Self::new(inputs, input, listed, folders))
     }
 
-    fn new(input: &InputSpec, listed: Listed, folders: Folders) -> Self {
+    fn new(inputs: &Inputs, input: &InputSpec, listed: Listed, folders: Folders) -> Self {
         let fields = listed.schema.fields().iter();
         let fields = fields.chain(folders.schema.fields()).cloned();
         Self {
+            inputs: inputs.clone(),
             input: input.clone(),
             schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             listed,
@@ -115,7 +122,9 @@ impl FileTable {
             InputFormat::Arrow { .. } => None,
             format => {
                 let first = splits.iter().find(|split| split.file_bytes > 0);
-                first.and_then(|first| scan::first_records(&first.path, first.file_bytes, format))
+                first.and_then(|first| {
+                    scan::first_records(&self.inputs, &first.path, first.file_bytes, format)
+                })
             }
         };
         let one_row = || {
@@ -249,7 +258,10 @@ impl FileTable {
             }
             let groups = match file.take() {
                 Some((path, groups)) if path == split.path => groups,
-                _ => scan::row_groups(&split.path, &of_files)?,
+                _ => {
+                    let file = (split.path.as_str(), split.file_bytes);
+                    scan::row_groups(&self.inputs, file, &of_files)?
+                }
             };
             kept.extend(runs(split, &groups).into_iter().map(|run| (position, run)));
             file = Some((split.path.as_str(), groups));

@@ -1,10 +1,12 @@
+use std::path::PathBuf;
+
 use arrow::array::{Array, Int64Array};
 use arrow::ipc::reader::StreamReader;
 use tokio::sync::mpsc;
 use weft_core::JobId;
 use weft_core::job::{Destination, OutputFormat, OutputMode, OutputSpec};
 use weft_protocol::{FromExecutor, MessageHead, RowsOf, RowsRequest};
-use weft_store::MANIFEST;
+use weft_store::{MANIFEST, OutputPlace};
 
 use super::*;
 use crate::stream::Pipe;
@@ -39,6 +41,7 @@ fn write(folder: &Path, format: OutputFormat, partition_by: &[&str], files: &[(&
         encoder.finish().expect("it ends");
         listed.push(ManifestFile {
             name: (*name).into(),
+            key: None,
             rows: (*rows).cast_unsigned(),
             bytes: std::fs::metadata(&path).expect("it is there").len(),
             xxh3: String::new(),
@@ -61,6 +64,7 @@ fn write(folder: &Path, format: OutputFormat, partition_by: &[&str], files: &[(&
         files: listed,
         rows: 0,
         bytes: 0,
+        ledger: None,
     };
     let text = serde_json::to_string(&manifest).expect("JSON");
     std::fs::write(folder.join(MANIFEST), text).expect("it writes");
@@ -93,10 +97,12 @@ async fn sent(request: &RowsRequest) -> Result<Vec<u8>, Problem> {
     let RowsOf::Output(wanted) = &request.of else {
         panic!("{request:?}");
     };
+    let folder = PathBuf::from(wanted.output.path().expect("a folder"));
+    let files = OutputFiles::new(OutputPlace::Folder(folder), &std::env::temp_dir());
     let rows = Rows {
         wanted,
         format: request.format,
-        folder: PathBuf::from(wanted.output.path().expect("a folder")),
+        files: files.expect("a folder"),
         out: Outgoing::new(Pipe::new(), request.request, outbox),
     };
     rows.send().await?;

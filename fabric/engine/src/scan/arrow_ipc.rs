@@ -5,7 +5,6 @@
 //! messages cannot be read one after the other.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +15,8 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::{Endianness, Message, MessageHeader, MetadataVersion, root_as_message};
 use weft_core::{ErrorCode, Problem};
 
-use super::{BATCH_ROWS, check_size, conform, positions, shared, unreadable};
+use super::file::Failure;
+use super::{BATCH_ROWS, InputFile, Inputs, conform, positions, shared, unreadable};
 use crate::carrier::carrier;
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::untrusted::decode;
@@ -74,7 +74,7 @@ trait Input: BufRead + Send {
     fn is_stream(&self) -> bool;
 }
 
-impl Input for BufReader<File> {
+impl Input for BufReader<InputFile> {
     fn pass_over(&mut self, bytes: i64) -> io::Result<()> {
         self.seek_relative(bytes)
     }
@@ -107,8 +107,8 @@ fn invalid(what: impl Into<String>) -> io::Error {
 }
 
 impl Messages {
-    fn open(file: File, wanted: Range<u64>) -> io::Result<Self> {
-        let bytes = file.metadata()?.len();
+    fn open(file: InputFile, wanted: Range<u64>) -> io::Result<Self> {
+        let bytes = file.bytes()?;
         let mut left = bytes;
         let mut file = BufReader::with_capacity(256 << 10, file);
         let mut magic = Vec::new();
@@ -426,10 +426,16 @@ fn broken(path: &str, error: &dyn std::fmt::Display) -> Problem {
     Problem::new(ErrorCode::BadRecord, detail)
 }
 
-fn stream(path: &str, file: File, wanted: Range<u64>) -> Result<StreamReader<Messages>, Problem> {
-    let messages =
-        Messages::open(file, wanted).map_err(|error| unreadable(path, "Arrow IPC", &error))?;
-    reader(path, messages)
+fn stream(
+    path: &str,
+    file: InputFile,
+    wanted: Range<u64>,
+) -> Result<StreamReader<Messages>, Problem> {
+    let failure = file.failure();
+    let messages = Messages::open(file, wanted);
+    let messages = messages.map_err(|error| unreadable(path, "Arrow IPC", &error));
+    let reader = messages.and_then(|messages| reader(path, messages));
+    reader.map_err(|problem| failure.or(path, || problem))
 }
 
 fn reader(path: &str, messages: Messages) -> Result<StreamReader<Messages>, Problem> {
@@ -439,8 +445,8 @@ fn reader(path: &str, messages: Messages) -> Result<StreamReader<Messages>, Prob
 }
 
 /// The columns of a file.
-pub(crate) fn file_schema(path: &str) -> Result<SchemaRef, Problem> {
-    let file = File::open(path).map_err(|error| unreadable(path, "", &error))?;
+pub(crate) fn file_schema(inputs: &Inputs, path: &str, bytes: u64) -> Result<SchemaRef, Problem> {
+    let file = inputs.open(path, bytes)?;
     Ok(stream(path, file, 0..u64::MAX)?.schema())
 }
 
@@ -459,18 +465,25 @@ pub(crate) struct ArrowReader {
     rest: Option<RecordBatch>,
     /// What is left of it that was not made yet.
     unconformed: Option<RecordBatch>,
+    /// Tells what the store failed at from what the file is broken at.
+    failure: Failure,
     pub(super) bytes_read: u64,
 }
 
 impl ArrowReader {
-    pub(super) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
-        let file = File::open(&split.path).map_err(|error| unreadable(&split.path, "", &error))?;
-        check_size(split, &file)?;
+    pub(super) fn open(
+        inputs: &Inputs,
+        plan: &FilesPlan,
+        split: &FileSplit,
+    ) -> Result<Self, Problem> {
+        let file = inputs.open_split(split)?;
         let wanted = match split.part {
             Part::Bytes { start, end } => start..end,
             Part::Whole | Part::RowGroups { .. } => 0..split.file_bytes,
         };
         let bytes_read = wanted.end - wanted.start;
+        file.expect_in_order(wanted.clone());
+        let failure = file.failure();
         let reader = stream(&split.path, file, wanted)?;
         Ok(Self {
             order: positions(&split.path, &reader.schema(), &plan.schema)?,
@@ -479,6 +492,7 @@ impl ArrowReader {
             schema: Arc::clone(&plan.schema),
             rest: None,
             unconformed: None,
+            failure,
             bytes_read,
         })
     }
@@ -496,6 +510,7 @@ impl ArrowReader {
             schema,
             rest: None,
             unconformed: None,
+            failure: Failure::default(),
             bytes_read: 0,
         })
     }
@@ -516,7 +531,9 @@ impl ArrowReader {
 
     /// The next batch, or as many of its rows as may be made at once, in types that functions see.
     fn conformed(&mut self) -> Result<Option<RecordBatch>, Problem> {
-        let failed = |error: &dyn std::fmt::Display| broken(&self.path, error);
+        let failed = |error: &dyn std::fmt::Display| {
+            self.failure.or(&self.path, || broken(&self.path, error))
+        };
         let read = match self.unconformed.take() {
             Some(batch) => Some(batch),
             None => {

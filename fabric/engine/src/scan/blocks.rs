@@ -1,14 +1,12 @@
 //! The bytes of a split, decompressed, in blocks of whole records.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use weft_core::{ErrorCode, Problem};
 
-use super::{check_size, unreadable};
+use super::{InputFile, Inputs, unreadable};
 use crate::plan::{FileSplit, Part};
 
 /// Bytes that one block holds, unless a record is longer. Small enough to stay in the cache on its way to a guest.
@@ -153,25 +151,31 @@ impl Scan {
 
 /// Where records of a plain CSV file begin at or after each of `wanted`, which rise. A file with quotes is read up to the last one.
 pub(crate) fn record_starts(
-    path: &str,
+    inputs: &Inputs,
+    (path, bytes): (&str, u64),
     dialect: Dialect,
     wanted: &[u64],
 ) -> Result<Vec<u64>, Problem> {
     let failed = |error: io::Error| unreadable(path, "", &error);
-    let file = File::open(path).map_err(failed)?;
+    let file = inputs.open(path, bytes)?;
     let mut block = vec![0; SCAN_BYTES];
     let quote = match dialect {
         Dialect::Csv { quote, .. } => quote,
         Dialect::Lines => None,
     };
+    if quote.is_some() {
+        file.expect_in_order(0..bytes);
+    }
     let mut starts = Vec::new();
     match quote {
         Some(quote) if has_byte(&file, quote, &mut block).map_err(failed)? => {
+            file.expect_in_order(0..bytes);
             let scan = Scan::new(dialect);
             next_starts(&file, scan, 0, wanted, &mut block, &mut starts).map_err(failed)?;
         }
         // Without quotes every line end ends a record.
         _ => {
+            file.expect_in_order(0..0);
             let lines = match dialect {
                 Dialect::Csv { delimiter, .. } => Dialect::Csv {
                     delimiter,
@@ -191,7 +195,7 @@ pub(crate) fn record_starts(
 
 /// Adds where records begin at or after each of `wanted`, by a scan from `offset`.
 fn next_starts(
-    file: &File,
+    file: &InputFile,
     mut scan: Scan,
     mut offset: u64,
     wanted: &[u64],
@@ -221,7 +225,7 @@ fn next_starts(
     Ok(())
 }
 
-fn has_byte(file: &File, byte: u8, block: &mut [u8]) -> io::Result<bool> {
+fn has_byte(file: &InputFile, byte: u8, block: &mut [u8]) -> io::Result<bool> {
     let mut offset = 0;
     loop {
         let read = file.read_at(block, offset)?;
@@ -239,14 +243,14 @@ fn has_byte(file: &File, byte: u8, block: &mut [u8]) -> io::Result<bool> {
 enum Bytes {
     /// Up to where the file ended when the job was planned.
     Plain {
-        file: File,
+        file: InputFile,
         offset: u64,
         end: u64,
     },
     /// What somebody sends, as it comes.
     Stream(Box<dyn Read + Send>),
-    Gzip(Box<MultiGzDecoder<File>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<File>>>),
+    Gzip(Box<MultiGzDecoder<InputFile>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<InputFile>>>),
 }
 
 impl Bytes {
@@ -284,10 +288,31 @@ pub(super) struct Blocks {
 
 impl Blocks {
     /// Opens a split. Of lines, it may begin within one, which belongs to the split before it; of CSV, it begins with a record.
-    pub(super) fn open(split: &FileSplit, dialect: Dialect) -> Result<Self, Problem> {
+    pub(super) fn open(
+        inputs: &Inputs,
+        split: &FileSplit,
+        dialect: Dialect,
+    ) -> Result<Self, Problem> {
+        let file = inputs.open_split(split)?;
+        file.expect_in_order(match split.part {
+            // A byte early, where lines are read.
+            Part::Bytes { start, end } => start.saturating_sub(1)..end,
+            Part::Whole | Part::RowGroups { .. } => 0..split.file_bytes,
+        });
+        Self::of_file(file, split, dialect)
+    }
+
+    /// Opens a split of which no more than the front is read.
+    pub(super) fn open_front(
+        inputs: &Inputs,
+        split: &FileSplit,
+        dialect: Dialect,
+    ) -> Result<Self, Problem> {
+        Self::of_file(inputs.open_split(split)?, split, dialect)
+    }
+
+    fn of_file(file: InputFile, split: &FileSplit, dialect: Dialect) -> Result<Self, Problem> {
         let failed = |error: io::Error| unreadable(&split.path, "", &error);
-        let file = File::open(&split.path).map_err(failed)?;
-        check_size(split, &file)?;
         let compression = Compression::of(&split.path);
         let (start, end) = match split.part {
             Part::Bytes { start, end } => (start, end),
@@ -553,6 +578,7 @@ fn last_end(dialect: Dialect, bytes: &[u8]) -> Option<usize> {
 
 /// Whole records at the front of a file, as many as a block holds and one at least, unless the file has none.
 pub(crate) fn first_block(
+    inputs: &Inputs,
     path: &str,
     file_bytes: u64,
     dialect: Dialect,
@@ -562,7 +588,7 @@ pub(crate) fn first_block(
         file_bytes,
         part: Part::Whole,
     };
-    let mut blocks = Blocks::open(&split, dialect)?;
+    let mut blocks = Blocks::open_front(inputs, &split, dialect)?;
     let whole = blocks.fill_first(dialect)?;
     Ok(blocks.take(whole))
 }

@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat, InputFormat};
 use weft_core::{ErrorCode, Problem};
 
+use super::Inputs;
 use super::blocks::{Dialect, ends, first_block};
 use super::format::{CsvDecoder, NOT_UTF8, csv_format, header_end, header_names, is_code};
 use super::json::Shape;
@@ -80,6 +81,7 @@ pub(crate) fn declared(columns: &[ColumnSpec]) -> SchemaRef {
 /// The columns of a CSV input: those that the job names, or those that its first file with records seems to have. Named
 /// ones are looked for in the header of the first file; those of the others are held against them when they are read.
 pub(crate) fn csv_schema(
+    inputs: &Inputs,
     csv: &CsvFormat,
     files: &[(String, u64)],
     bad_records: &BadRecords,
@@ -89,7 +91,7 @@ pub(crate) fn csv_schema(
         let schema = declared(&csv.columns);
         let first = files.iter().find(|(_, bytes)| *bytes > 0);
         if let (true, Some((path, file_bytes))) = (csv.header, first) {
-            let block = ended(&first_block(path, *file_bytes, dialect)?).into_owned();
+            let block = ended(&first_block(inputs, path, *file_bytes, dialect)?).into_owned();
             if !is_blank(&block) {
                 let header = &block[..header_end(path, dialect, &block)?];
                 let names = header_names(csv, path, header)?;
@@ -100,7 +102,7 @@ pub(crate) fn csv_schema(
     }
     let mut only_header = None;
     for (path, file_bytes) in files {
-        let block = first_block(path, *file_bytes, dialect)?;
+        let block = first_block(inputs, path, *file_bytes, dialect)?;
         let wanted = 1 + usize::from(csv.header);
         let (whole, mut start) = (ended(&block), 0);
         let records = ends(dialect, &whole, 0).filter(|end| {
@@ -331,6 +333,7 @@ fn is_number_of_csv(digits: &str) -> bool {
 
 /// The columns of a JSON input: those that the job names, or those that the first records of its files seem to have.
 pub(crate) fn json_schema(
+    inputs: &Inputs,
     columns: &[ColumnSpec],
     files: &[(String, u64)],
     bad_records: &BadRecords,
@@ -342,7 +345,7 @@ pub(crate) fn json_schema(
     let step = files.len().div_ceil(SAMPLED_FILES_MAX).max(1);
     let mut first = true;
     for (path, file_bytes) in files.iter().step_by(step) {
-        let block = first_block(path, *file_bytes, Dialect::Lines)?;
+        let block = first_block(inputs, path, *file_bytes, Dialect::Lines)?;
         if is_blank(&block) {
             continue;
         }
@@ -505,9 +508,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), text).expect("it writes");
         let (path, bytes) = (file.path().to_str().expect("text"), text.len() as u64);
+        let inputs = Inputs::default();
         let schema = match format {
-            InputFormat::Csv(csv) => csv_schema(csv, &[(path.to_owned(), bytes)], bad)?,
-            _ => json_schema(&[], &[(path.to_owned(), bytes)], bad)?,
+            InputFormat::Csv(csv) => csv_schema(&inputs, csv, &[(path.to_owned(), bytes)], bad)?,
+            _ => json_schema(&inputs, &[], &[(path.to_owned(), bytes)], bad)?,
         };
         let column = |field: &Arc<Field>| format!("{} {}", field.name(), field.data_type());
         Ok(schema
@@ -536,6 +540,7 @@ mod tests {
             let bytes: Vec<u8> = text.flat_map(order).collect();
             std::fs::write(path, &bytes).expect("it writes");
             let refused = json_schema(
+                &Inputs::default(),
                 &[],
                 &[(path.to_owned(), bytes.len() as u64)],
                 &BadRecords::Skip,

@@ -5,10 +5,12 @@
 mod arrow_ipc;
 mod blocks;
 mod exact;
+mod file;
 mod filter;
 mod format;
 mod infer;
 mod json;
+mod object;
 mod parquet;
 mod prune;
 mod reason;
@@ -20,6 +22,7 @@ mod value;
 
 pub(crate) use arrow_ipc::file_schema as arrow_schema;
 pub(crate) use blocks::{Compression, Dialect, record_starts};
+pub(crate) use file::{InputFile, Inputs};
 pub(crate) use filter::Filter;
 pub(crate) use infer::{csv_schema, declared, json_schema};
 pub(crate) use json::{Unknown, with_rest};
@@ -160,20 +163,24 @@ pub(crate) enum Reader {
 }
 
 impl Reader {
-    pub(crate) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
+    pub(crate) fn open(
+        inputs: &Inputs,
+        plan: &FilesPlan,
+        split: &FileSplit,
+    ) -> Result<Self, Problem> {
         let bad = plan.bad_records.clone();
         Ok(match &plan.format {
             InputFormat::Text { utf8 } => {
-                Self::Text(Box::new(text::TextReader::open(split, *utf8, bad)?))
+                Self::Text(Box::new(text::TextReader::open(inputs, split, *utf8, bad)?))
             }
             InputFormat::Csv(_) | InputFormat::Json { .. } => {
-                Self::Records(Box::new(records::RecordReader::open(plan, split)?))
+                Self::Records(Box::new(records::RecordReader::open(inputs, plan, split)?))
             }
             InputFormat::Parquet { .. } => {
-                Self::Parquet(Box::new(parquet::ParquetReader::open(plan, split)?))
+                Self::Parquet(Box::new(parquet::ParquetReader::open(inputs, plan, split)?))
             }
             InputFormat::Arrow { .. } => {
-                Self::Arrow(Box::new(arrow_ipc::ArrowReader::open(plan, split)?))
+                Self::Arrow(Box::new(arrow_ipc::ArrowReader::open(inputs, plan, split)?))
             }
         })
     }

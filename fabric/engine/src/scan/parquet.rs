@@ -1,6 +1,5 @@
 //! Parquet files: some row groups, the columns that are asked for.
 
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,11 +15,12 @@ use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReaderBuilder,
 };
 use parquet::basic::Type as PhysicalType;
-use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use weft_core::job::InputFormat;
 use weft_core::{ErrorCode, Problem};
 
-use super::{BATCH_ROWS, Filter, check_size, conform, positions, unreadable};
+use super::file::Failure;
+use super::{BATCH_ROWS, Filter, InputFile, Inputs, conform, positions, unreadable};
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::untrusted::decode;
 
@@ -31,7 +31,11 @@ const BATCH_BYTES: usize = 8 << 20;
 /// INT96 is read as microseconds, because nanoseconds end in the year 2262.
 ///
 /// Errors: `BadRecord` where it cannot be read, and where it has other rows than its row groups.
-pub(crate) fn metadata(path: &str, file: &File) -> Result<ArrowReaderMetadata, Problem> {
+pub(crate) fn metadata(path: &str, file: &InputFile) -> Result<ArrowReaderMetadata, Problem> {
+    read_metadata(path, file).map_err(|problem| file.failure().or(path, || problem))
+}
+
+fn read_metadata(path: &str, file: &InputFile) -> Result<ArrowReaderMetadata, Problem> {
     let options = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = decode(|| ArrowReaderMetadata::load(file, options()));
     let metadata = metadata.map_err(|panic| broken(path, &panic))?;
@@ -169,13 +173,19 @@ pub(crate) struct ParquetReader {
     columns: Vec<usize>,
     /// The same rows, INT96 as nanoseconds, where the file has such columns.
     nanoseconds: Option<ParquetRecordBatchReader>,
+    /// Tells what the store failed at from what the file is broken at.
+    failure: Failure,
     pub(super) bytes_read: u64,
 }
 
 impl ParquetReader {
-    pub(super) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
-        let file = File::open(&split.path).map_err(|error| unreadable(&split.path, "", &error))?;
-        check_size(split, &file)?;
+    pub(super) fn open(
+        inputs: &Inputs,
+        plan: &FilesPlan,
+        split: &FileSplit,
+    ) -> Result<Self, Problem> {
+        let file = inputs.open_split(split)?;
+        file.expect_end();
         let metadata = metadata(&split.path, &file)?;
         let filter = match &plan.format {
             InputFormat::Parquet { filter, .. } => filter.as_slice(),
@@ -201,10 +211,12 @@ impl ParquetReader {
             columns.iter().enumerate()
         });
         let chunks = chunks.filter(|(leaf, _)| mask.leaf_included(*leaf));
-        let bytes_read = chunks
-            .map(|(_, chunk)| u64::try_from(chunk.compressed_size()).unwrap_or(0))
-            .fold(0, u64::saturating_add);
-        let reader = |file: File, metadata: ArrowReaderMetadata| {
+        let chunks: Vec<Range<u64>> = chunks.map(|(_, chunk)| bytes_of(chunk)).collect();
+        let sizes = chunks.iter().map(|chunk| chunk.end - chunk.start);
+        let bytes_read = sizes.fold(0, u64::saturating_add);
+        file.expect_side_by_side(chunks.into_iter());
+        let failure = file.failure();
+        let reader = |file: InputFile, metadata: ArrowReaderMetadata| {
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
                 .with_projection(mask.clone())
                 .with_row_groups(groups.clone().collect())
@@ -233,6 +245,7 @@ impl ParquetReader {
             filter,
             columns,
             nanoseconds,
+            failure,
             bytes_read,
         })
     }
@@ -245,9 +258,21 @@ impl ParquetReader {
             let passing = batch.and_then(|batch| self.filter.apply(batch, &self.columns));
             Some(passing.and_then(|batch| conform(batch, &self.order, &self.schema)))
         });
-        let read = read.map_err(|panic| broken(&self.path, &panic))?;
-        read.transpose().map_err(|error| broken(&self.path, &error))
+        let broken = |error: &dyn std::fmt::Display| {
+            self.failure.or(&self.path, || broken(&self.path, error))
+        };
+        let read = read.map_err(|panic| broken(&panic))?;
+        read.transpose().map_err(|error| broken(&error))
     }
+}
+
+/// Bytes of a column chunk in the file, with its dictionary.
+fn bytes_of(chunk: &ColumnChunkMetaData) -> Range<u64> {
+    let start = chunk.dictionary_page_offset();
+    let start = start.unwrap_or(chunk.data_page_offset());
+    let start = u64::try_from(start).unwrap_or(0);
+    let bytes = u64::try_from(chunk.compressed_size()).unwrap_or(0);
+    start..start.saturating_add(bytes)
 }
 
 /// Rows of one batch, going by what the footer says of these row groups.

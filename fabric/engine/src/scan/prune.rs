@@ -1,6 +1,5 @@
 //! Row groups and files that a statement's filters rule out, going by the least and the largest value of a column.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -14,9 +13,9 @@ use weft_core::job::Operator;
 use weft_core::{ErrorCode, Problem};
 use weft_sql::{ScanFilter, Test};
 
+use super::Inputs;
 use super::filter::Condition;
 use super::parquet::{broken, metadata as footer};
-use super::unreadable;
 use crate::problems::internal;
 use crate::untrusted::decode;
 
@@ -148,8 +147,13 @@ fn in_utc(times: &ArrayRef) -> ArrayRef {
 }
 
 /// For each row group of a Parquet file, whether rows in it may pass all filters, going by the footer.
-pub(crate) fn row_groups(path: &str, filters: &[&ScanFilter]) -> Result<Vec<bool>, Problem> {
-    let file = File::open(path).map_err(|error| unreadable(path, "", &error))?;
+pub(crate) fn row_groups(
+    inputs: &Inputs,
+    (path, bytes): (&str, u64),
+    filters: &[&ScanFilter],
+) -> Result<Vec<bool>, Problem> {
+    let file = inputs.open(path, bytes)?;
+    file.expect_end();
     let metadata = footer(path, &file)?;
     let mut read = vec![true; metadata.metadata().num_row_groups()];
     for filter in filters {
@@ -194,12 +198,14 @@ mod tests {
             .set_max_row_group_row_count(Some(2))
             .set_statistics_enabled(statistics)
             .build();
-        let file = File::create(&path).expect("it is made");
+        let file = std::fs::File::create(&path).expect("it is made");
         let writer = ArrowWriter::try_new(file, batch.schema(), Some(properties));
         let mut writer = writer.expect("a writer");
         writer.write(&batch).expect("it writes");
         writer.close().expect("it ends");
-        row_groups(path.to_str().expect("text"), &[filter]).expect("it has a footer")
+        let bytes = std::fs::metadata(&path).expect("it is there").len();
+        let file = (path.to_str().expect("text"), bytes);
+        row_groups(&Inputs::default(), file, &[filter]).expect("it has a footer")
     }
 
     /// Row groups of 1 and 2, 3 and null, null and null, 7 and 8.

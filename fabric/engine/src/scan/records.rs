@@ -17,7 +17,7 @@ use super::format::{CsvDecoder, NEVER_CLOSED, csv_format, header_end, header_nam
 use super::infer::{self, Origin};
 use super::json::{Decoder, Unknown, with_rest};
 use super::reason::Reason;
-use super::{BATCH_ROWS, BadRecord, LeftOut};
+use super::{BATCH_ROWS, BadRecord, Inputs, LeftOut};
 use crate::plan::{FileSplit, FilesPlan, Part};
 use crate::problems::internal;
 
@@ -54,13 +54,17 @@ struct Lines {
 }
 
 impl RecordReader {
-    pub(super) fn open(plan: &FilesPlan, split: &FileSplit) -> Result<Self, Problem> {
+    pub(super) fn open(
+        inputs: &Inputs,
+        plan: &FilesPlan,
+        split: &FileSplit,
+    ) -> Result<Self, Problem> {
         let dialect = Dialect::of(&plan.format);
         let mut extra = Vec::new();
-        let mut blocks = Blocks::open(split, dialect)?;
+        let mut blocks = Blocks::open(inputs, split, dialect)?;
         blocks.skip_mark()?;
         let format = match &plan.format {
-            InputFormat::Csv(csv) if csv.header => match Header::read(csv, split)? {
+            InputFormat::Csv(csv) if csv.header => match Header::read(inputs, csv, split)? {
                 None => Format::Nothing,
                 Some(Header { names, end }) => {
                     skip_to(&mut blocks, end)?;
@@ -324,13 +328,13 @@ struct Header {
 
 impl Header {
     /// Nothing where the file is empty.
-    fn read(csv: &CsvFormat, split: &FileSplit) -> Result<Option<Self>, Problem> {
+    fn read(inputs: &Inputs, csv: &CsvFormat, split: &FileSplit) -> Result<Option<Self>, Problem> {
         let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
         let whole = FileSplit {
             part: Part::Whole,
             ..split.clone()
         };
-        let mut blocks = Blocks::open(&whole, dialect)?;
+        let mut blocks = Blocks::open_front(inputs, &whole, dialect)?;
         let bytes = blocks.fill_first(dialect)?;
         let (begins, block) = (blocks.position, blocks.take(bytes));
         if block.trim_ascii().is_empty() {
@@ -369,7 +373,7 @@ mod tests {
             file_bytes: std::fs::metadata(path).expect("it is there").len(),
             part,
         };
-        let mut reader = RecordReader::open(&plan, &split)?;
+        let mut reader = RecordReader::open(&Inputs::default(), &plan, &split)?;
         let mut rows = Vec::new();
         while let Some(batch) = reader.next()? {
             rows.extend((0..batch.num_rows()).map(|row| {
@@ -397,7 +401,8 @@ mod tests {
         assert_eq!(rows(path, format, Part::Whole).expect("it reads"), expected);
         let n = text.len() as u64;
         for cut in 1..n {
-            let cut = record_starts(path, Dialect::of(format), &[cut]).expect("it reads")[0];
+            let cut = record_starts(&Inputs::default(), (path, n), Dialect::of(format), &[cut])
+                .expect("it reads")[0];
             let mut found = Vec::new();
             for (start, end) in [(0, cut), (cut, n)] {
                 if start < end {

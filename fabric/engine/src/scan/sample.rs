@@ -2,17 +2,19 @@
 
 use weft_core::job::InputFormat;
 
+use super::Inputs;
 use super::blocks::{Dialect, ends, first_block};
 
 /// Number of the first records of a file, and their bytes, decompressed. Nothing if it has none or cannot be read, of
 /// which the task that reads it says more.
 pub(crate) fn first_records(
+    inputs: &Inputs,
     path: &str,
     file_bytes: u64,
     format: &InputFormat,
 ) -> Option<(u64, u64)> {
     let dialect = Dialect::of(format);
-    let block = first_block(path, file_bytes, dialect).ok()?;
+    let block = first_block(inputs, path, file_bytes, dialect).ok()?;
     let mut start = 0;
     let records = ends(dialect, &block, 0).filter(|end| {
         let record = &block[std::mem::replace(&mut start, *end)..*end];
@@ -31,7 +33,7 @@ mod tests {
 
     #[test]
     fn first_records_have_a_size() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let (folder, inputs) = (tempfile::tempdir().expect("a folder"), Inputs::default());
         let csv = InputFormat::Csv(CsvFormat {
             header: true,
             delimiter: b',',
@@ -48,9 +50,9 @@ mod tests {
             let path = folder.path().join("records");
             std::fs::write(&path, text).expect("it writes");
             let path = path.to_str().expect("text");
-            let found = first_records(path, text.len() as u64, format);
+            let found = first_records(&inputs, path, text.len() as u64, format);
             assert_eq!(found, expected, "{text:?}");
         }
-        assert_eq!(first_records("/nowhere", 9, &lines), None);
+        assert_eq!(first_records(&inputs, "/nowhere", 9, &lines), None);
     }
 }

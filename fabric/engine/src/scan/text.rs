@@ -11,7 +11,7 @@ use weft_core::Problem;
 use weft_core::job::BadRecords;
 
 use super::blocks::{Blocks, Dialect};
-use super::{BadRecord, LeftOut};
+use super::{BadRecord, Inputs, LeftOut};
 use crate::plan::FileSplit;
 
 /// The schema of text inputs.
@@ -34,8 +34,13 @@ pub(crate) struct TextReader {
 }
 
 impl TextReader {
-    pub(super) fn open(split: &FileSplit, utf8: bool, bad: BadRecords) -> Result<Self, Problem> {
-        let mut blocks = Blocks::open(split, Dialect::Lines)?;
+    pub(super) fn open(
+        inputs: &Inputs,
+        split: &FileSplit,
+        utf8: bool,
+        bad: BadRecords,
+    ) -> Result<Self, Problem> {
+        let mut blocks = Blocks::open(inputs, split, Dialect::Lines)?;
         if utf8 {
             blocks.skip_mark()?;
         }
@@ -192,7 +197,7 @@ mod tests {
             file_bytes,
             part,
         };
-        let mut reader = TextReader::open(&split, utf8, bad)?;
+        let mut reader = TextReader::open(&Inputs::default(), &split, utf8, bad)?;
         let mut lines = Vec::new();
         while let Some(batch) = reader.next()? {
             let column = batch.column(0);

@@ -12,12 +12,13 @@ use weft_sql::carried;
 use super::{Counts, FileCounts, check_cancel};
 use crate::plan::{FilesLeaf, Leaf, Source, StagePlan};
 use crate::problems::internal;
-use crate::scan::{Reader, Unknown};
+use crate::scan::{Inputs, Reader, Unknown};
 
 /// Rows of files, read on the task's own thread: it has nothing else to do.
 pub(super) struct FileRows {
     pub(super) leaf: u32,
     pub(super) plan: Arc<StagePlan>,
+    pub(super) inputs: Inputs,
     pub(super) splits: Range<usize>,
     pub(super) open: Option<(usize, Reader)>,
     pub(super) rows_left: Option<u64>,
@@ -55,7 +56,7 @@ impl FileRows {
                 let Some(split) = self.splits.next() else {
                     return Ok(None);
                 };
-                let reader = Reader::open(&leaf.files, &leaf.files.splits[split])?;
+                let reader = Reader::open(&self.inputs, &leaf.files, &leaf.files.splits[split])?;
                 self.open = Some((split, reader));
                 continue;
             };

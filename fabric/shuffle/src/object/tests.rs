@@ -100,7 +100,7 @@ async fn damage(change: impl FnOnce(&mut Vec<u8>, &[Entry])) -> Error {
     let (blobs, object, _) = write(folder.path(), "a", 7).await;
     let reader = ObjectReader::new(blobs.clone());
     let (index, _) = reader.read_index(&object).await.expect("it reads");
-    let path = blobs.local_path("a");
+    let path = blobs.local_path("a").expect("a folder");
     let mut bytes = std::fs::read(&path).expect("it is there");
     change(&mut bytes, &index);
     std::fs::write(&path, bytes).expect("it is written");
@@ -131,7 +131,8 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
     let folder = tempfile::tempdir().expect("a folder");
     let (blobs, object, written) = write(folder.path(), "a", 7).await;
     let rewrite = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
-        let mut bytes = std::fs::read(blobs.local_path("a")).expect("it is there");
+        let mut bytes =
+            std::fs::read(blobs.local_path("a").expect("a folder")).expect("it is there");
         let start = bytes.len() - 16 - 8 * WORDS * 8;
         let mut index = bytes.split_off(start);
         let footer = index.split_off(index.len() - 16);
@@ -145,7 +146,7 @@ async fn swapped_dropped_and_doubled_segments_are_found_even_where_the_index_agr
             footer[8..].to_vec(),
         ]
         .concat();
-        std::fs::write(blobs.local_path(name), &bytes).expect("it is written");
+        std::fs::write(blobs.local_path(name).expect("a folder"), &bytes).expect("it is written");
         ObjectRef {
             key: name.into(),
             bytes: bytes.len() as u64,
@@ -264,7 +265,7 @@ async fn keys_that_are_damaged_missing_or_not_in_order_are_found() {
     let none = reader.marks(&object, 0).await;
     assert!(none.expect("partition 0 has no rows").is_empty());
 
-    let path = reader.blobs.local_path("a");
+    let path = reader.blobs.local_path("a").expect("a folder");
     let mut bytes = std::fs::read(&path).expect("it is there");
     let last_key = bytes.len() - FOOTER_WITH_KEYS_BYTES as usize - 1;
     assert_eq!(bytes[last_key], b'b');
@@ -303,7 +304,7 @@ fn lengths_of_keys_are_bounded() {
 async fn objects_without_keys_end_as_before() {
     let folder = tempfile::tempdir().expect("a folder");
     let (blobs, object, _) = write(folder.path(), "a", 7).await;
-    let bytes = std::fs::read(blobs.local_path("a")).expect("it is there");
+    let bytes = std::fs::read(blobs.local_path("a").expect("a folder")).expect("it is there");
     let (index, footer) = bytes.split_at(bytes.len() - 16);
     assert_eq!(footer, [8u64.to_le_bytes(), *b"weftshf1"].concat());
     let index = &index[index.len() - 8 * WORDS * 8..];

@@ -23,7 +23,11 @@ use crate::error::{Error, Result};
 ///
 /// `withdraw`: the files of a job that did not succeed. Those that were renamed already are taken
 /// back, and the manifest that was there before comes back. Repeating it changes nothing.
-pub fn clean_staging(output: &Path, job: &JobId, withdraw: Option<&[SinkFile]>) -> Result<()> {
+pub(super) fn clean_staging(
+    output: &Path,
+    job: &JobId,
+    withdraw: Option<&[SinkFile]>,
+) -> Result<()> {
     let staging = staging_folder(output, job);
     let trash = trash_folder(output, job);
     if staging.exists() {

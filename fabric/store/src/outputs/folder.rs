@@ -25,7 +25,7 @@ pub enum Holding {
 }
 
 /// Looks into the folder of an output, while no job publishes there.
-pub fn look_into(output: &Path) -> Result<Holding> {
+pub(super) fn look_into(output: &Path) -> Result<Holding> {
     let _lock = match FolderLock::take(output) {
         Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Ok(Holding::Nothing);

@@ -76,7 +76,8 @@ pub(super) fn named(files: &[SinkFile], generation: u32) -> Vec<SinkFile> {
     files.iter().map(one).collect()
 }
 
-fn name_in(name: &str, generation: u32) -> String {
+/// The name of a file in a generation.
+pub(super) fn name_in(name: &str, generation: u32) -> String {
     match (generation, name.rsplit_once('.')) {
         (0, _) => name.to_owned(),
         (_, Some((stem, extension))) => format!("{stem}-g{generation}.{extension}"),

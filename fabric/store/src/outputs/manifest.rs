@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 use weft_protocol::ManifestOutput;
 
+use super::objects::Ledger;
 use crate::durable::write_durably;
 use crate::error::{Error, Result};
 
@@ -17,19 +18,29 @@ pub const MANIFEST: &str = "_weft.manifest";
 /// Name of the manifest in folders that earlier builds have published.
 pub(super) const EARLIER_MANIFEST: &str = "_weft.json";
 /// Largest manifest that is read.
-const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+pub(super) const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 /// A file as the manifest lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestFile {
-    /// Name in the folder.
+    /// Name in the folder, the same whichever attempt wrote the file.
     pub name: String,
+    /// Key below the folder, on an object store: files are not renamed there, so it holds job and attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Rows in it.
     pub rows: u64,
     /// Size in bytes.
     pub bytes: u64,
     /// xxh3 of its bytes, 16 hex digits.
     pub xxh3: String,
+}
+
+impl ManifestFile {
+    /// Path of the file below the folder: its key, or else its name.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// The contents of `_weft.manifest`. Readers who need all or nothing read it first.
@@ -55,6 +66,9 @@ pub struct Manifest {
     pub rows: u64,
     /// Bytes of all of them.
     pub bytes: u64,
+    /// Publications and withdrawals, on an object store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<Ledger>,
 }
 
 impl Manifest {
@@ -119,17 +133,25 @@ pub(super) fn read_manifest_at(path: &Path) -> Result<Option<Manifest>> {
         Err(error) => return Err(Error::file(path, error)),
     }
     let text = fs::read(path).map_err(|error| Error::file(path, error))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| wrong(&error.to_string()))?;
+    decode_manifest(&text)
+        .map(Some)
+        .map_err(|what| wrong(&what))
+}
+
+/// Decodes a manifest. Errors: what is wrong with it.
+pub(super) fn decode_manifest(text: &[u8]) -> std::result::Result<Manifest, String> {
+    let manifest: Manifest = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     // Whoever wrote it: what it names is read, and removed.
-    match manifest.files.iter().all(|file| is_within(&file.name)) {
-        true => Ok(Some(manifest)),
-        false => Err(wrong("it names files outside of its folder")),
+    let stays = |file: &ManifestFile| is_within(&file.name) && is_within(file.key());
+    let replaced = manifest.ledger.iter().flat_map(Ledger::replaced_files);
+    match manifest.files.iter().chain(replaced).all(stays) {
+        true => Ok(manifest),
+        false => Err("it names files outside of its folder".into()),
     }
 }
 
 /// Returns whether a name is a relative path that stays below its folder.
-fn is_within(name: &str) -> bool {
+pub(super) fn is_within(name: &str) -> bool {
     let path = Path::new(name);
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
     !name.is_empty() && path.components().all(plain)

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 ///
 /// Repeating it changes nothing. Errors: `OutputExists` if a file of somebody else has a name of
 /// ours, `StagedFileLost`.
-pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> {
+pub(super) fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> {
     let folder = Path::new(&output.folder);
     let staging = staging_folder(folder, job);
     fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
@@ -51,14 +51,19 @@ pub fn publish(job: &JobId, output: &ManifestOutput) -> Result<PublishedOutput> 
     // An attempt before this one may have died between the renaming and this.
     sync(folder)?;
     remove_earlier_manifest(folder)?;
+    Ok(published(output))
+}
+
+/// Summary of a published output, which the state keeps.
+pub(super) fn published(output: &ManifestOutput) -> PublishedOutput {
     let sum = |of: fn(&SinkFile) -> u64| output.files.iter().map(of).sum();
-    Ok(PublishedOutput {
+    PublishedOutput {
         name: output.name.clone(),
         uri: (!output.is_kept).then(|| output.folder.clone()),
         files: output.files.len() as u64,
         rows: sum(|file| file.rows),
         bytes: sum(|file| file.bytes),
-    })
+    }
 }
 
 /// Keeps the manifest that was there before the job in the staging folder, and returns it.
@@ -124,6 +129,7 @@ fn manifest(
 ) -> Manifest {
     let file = |file: &SinkFile| ManifestFile {
         name: file.name.clone(),
+        key: None,
         rows: file.rows,
         bytes: file.bytes,
         xxh3: file.xxh3.clone(),
@@ -148,6 +154,7 @@ fn manifest(
         files: Vec::new(),
         rows: 0,
         bytes: 0,
+        ledger: None,
     };
     manifest.with_files(files.into_values().collect())
 }

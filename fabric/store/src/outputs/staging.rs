@@ -37,7 +37,7 @@ const TRASH: &str = ".trash";
 
 /// Creates the staging folder of a job's output, so that a folder that cannot be written to is
 /// found out before the work is done.
-pub fn prepare_output(output: &Path, job: &JobId) -> Result<()> {
+pub(super) fn prepare_output(output: &Path, job: &JobId) -> Result<()> {
     let folder = staging_folder(output, job);
     let probe = folder.join("probe");
     let write = || -> io::Result<()> {
@@ -49,7 +49,7 @@ pub fn prepare_output(output: &Path, job: &JobId) -> Result<()> {
 }
 
 /// A file in a staging folder that is being written; counts and hashes what passes through.
-pub struct StagedFile {
+pub struct LocalFile {
     path: PathBuf,
     name: String,
     file: io::BufWriter<File>,
@@ -57,9 +57,9 @@ pub struct StagedFile {
     hash: Xxh3,
 }
 
-impl StagedFile {
+impl LocalFile {
     /// Starts the file `name`, which must be the attempt's own, for `output`.
-    pub fn create(output: &Path, job: &JobId, name: &str) -> Result<Self> {
+    pub(super) fn create(output: &Path, job: &JobId, name: &str) -> Result<Self> {
         let folder = staging_folder(output, job);
         fs::create_dir_all(&folder).map_err(|error| Error::file(&folder, error))?;
         let path = folder.join(name);
@@ -74,12 +74,12 @@ impl StagedFile {
     }
 
     /// Bytes that were written so far, for those who have handed the file to an encoder.
-    pub fn written_bytes(&self) -> Arc<AtomicU64> {
+    pub(super) fn written_bytes(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes)
     }
 
     /// Syncs the file and describes it. `published` is its name once it is published.
-    pub fn finish(self, output: &str, published: String, rows: u64) -> Result<SinkFile> {
+    pub(super) fn finish(self, output: &str, published: String, rows: u64) -> Result<SinkFile> {
         let failed = |error| Error::file(&self.path, error);
         let file = self
             .file
@@ -99,7 +99,7 @@ impl StagedFile {
     }
 }
 
-impl Write for StagedFile {
+impl Write for LocalFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.file.write(buffer)?;
         self.bytes.fetch_add(written as u64, Ordering::Relaxed);

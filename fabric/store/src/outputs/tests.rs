@@ -6,17 +6,17 @@ use weft_core::JobId;
 use weft_core::job::OutputMode;
 use weft_protocol::{ManifestOutput, SinkFile};
 
-use super::cleanup::withdraw_manifests;
-use super::folder::folder_is_free;
+use super::cleanup::{clean_staging, withdraw_manifests};
+use super::folder::{folder_is_free, look_into};
 use super::generation::{choose_generation, chosen_generation, named};
 use super::manifest::EARLIER_MANIFEST;
-use super::publish::publish_file;
-use super::staging::staging_folder;
+use super::publish::{publish, publish_file};
+use super::staging::{LocalFile, staging_folder};
 use super::*;
 use crate::error::{Error, Result};
 
 fn staged(folder: &Path, job: &JobId, name: &str, text: &str) -> SinkFile {
-    let mut file = StagedFile::create(folder, job, &format!("1-0-{name}")).expect("it opens");
+    let mut file = LocalFile::create(folder, job, &format!("1-0-{name}")).expect("it opens");
     file.write_all(text.as_bytes()).expect("it writes");
     file.finish("daily", name.to_owned(), 1).expect("it ends")
 }

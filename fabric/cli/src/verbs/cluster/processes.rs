@@ -127,10 +127,10 @@ impl Processes {
         arguments: &ClusterUpArguments,
     ) -> Result<Self, Failure> {
         claim(dir)?;
-        fs::create_dir_all(dir.join("store")).with_context(|| format!("`{}`", dir.display()))?;
         let dir = &dir
             .canonicalize()
             .with_context(|| format!("`{}`", dir.display()))?;
+        let store = store(dir, arguments.store.as_deref())?;
         let token_file = dir.join("token");
         write_secret(&token_file, &random_name()?)?;
         let certs = dir.join("certs");
@@ -146,6 +146,7 @@ impl Processes {
             certs: &certs,
             ports: ports(2 * arguments.controllers as usize)?,
             etcd: arguments.etcd.as_deref(),
+            store,
         };
         let mut processes = Vec::new();
         for member in 1..=u64::from(arguments.controllers) {
@@ -170,6 +171,8 @@ struct Layout<'a> {
     certs: &'a Path,
     /// Two for each controller: of its API, and for nodes and other controllers.
     ports: Vec<u16>,
+    /// URL of the store.
+    store: String,
     /// The etcd that knows addresses, unless all settings name them.
     etcd: Option<&'a str>,
 }
@@ -205,7 +208,7 @@ impl Layout<'_> {
             "member": member,
             "listen": self.api(member),
             "data": self.dir.join(&name),
-            "store": self.dir.join("store"),
+            "store": self.store,
             "token_file": self.token_file,
             "tls": files,
         });
@@ -237,7 +240,7 @@ impl Layout<'_> {
             "cluster": self.cluster,
             "node": name,
             "data": self.dir.join(&name),
-            "store": self.dir.join("store"),
+            "store": self.store,
             "slots": slots.unwrap_or(0),
             "drain_seconds": DRAIN_SECONDS,
             "tls": files,
@@ -270,6 +273,20 @@ impl Layout<'_> {
             process: None,
         })
     }
+}
+
+/// URL of the store of a new cluster: the given one, or a folder of its own. A folder is created.
+fn store(dir: &Path, given: Option<&str>) -> Result<String, Failure> {
+    let folder = match given {
+        Some(url) if url.contains("://") && !url.starts_with("file://") => {
+            return Ok(url.to_owned());
+        }
+        Some(path) => std::path::absolute(path.strip_prefix("file://").unwrap_or(path)),
+        None => Ok(dir.join("store")),
+    };
+    let folder = folder.context("the store's path")?;
+    fs::create_dir_all(&folder).with_context(|| format!("`{}`", folder.display()))?;
+    Ok(folder.display().to_string())
 }
 
 /// Makes a folder ours, for this user alone. Errors: it holds files, and never was ours.

@@ -13,7 +13,7 @@ use weft_core::job::{BadRecords, CsvFormat, Operator};
 use weft_sql::Test;
 
 use super::*;
-use crate::scan::Reader;
+use crate::scan::{Inputs, Reader};
 
 /// Rows of a row group.
 const GROUP_ROWS: i64 = 10;
@@ -51,12 +51,15 @@ fn write(path: &Path, first: i64, n_groups: i64) {
 }
 
 fn listed(folder: &TempDir, path: &str, format: InputFormat) -> Result<FileTable, Problem> {
-    FileTable::of_path(&InputSpec {
-        name: path.to_owned(),
-        format,
-        uris: vec![format!("{}/{path}", folder.path().display())],
-        bad_records: BadRecords::Fail,
-    })
+    FileTable::of_path(
+        &Inputs::default(),
+        &InputSpec {
+            name: path.to_owned(),
+            format,
+            uris: vec![format!("{}/{path}", folder.path().display())],
+            bad_records: BadRecords::Fail,
+        },
+    )
 }
 
 fn filter(column: &str, operator: Operator, value: ScalarValue) -> ScanFilter {
@@ -85,7 +88,7 @@ fn parts(leaf: &FilesLeaf) -> Vec<Part> {
 fn rows(leaf: &FilesLeaf) -> Vec<String> {
     let mut rows = Vec::new();
     for (position, split) in leaf.files.splits.iter().enumerate() {
-        let mut reader = Reader::open(&leaf.files, split).expect("it opens");
+        let mut reader = Reader::open(&Inputs::default(), &leaf.files, split).expect("it opens");
         while let Some(mut batch) = reader.next().expect("it reads") {
             if let Some(folders) = &leaf.folders {
                 batch = folders.append(&batch, position).expect("it has values");

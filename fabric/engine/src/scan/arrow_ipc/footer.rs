@@ -1,14 +1,12 @@
 //! The footer of an Arrow file.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use arrow::ipc::{Block, MessageHeader, root_as_footer, root_as_message};
 
-use super::{METADATA_BYTES_MAX, invalid};
+use super::{InputFile, METADATA_BYTES_MAX, invalid};
 
 /// The end of a file: the length of its footer, and the magic.
 const FILE_END_BYTES: u64 = 10;
@@ -25,7 +23,7 @@ pub(super) struct Footer {
 }
 
 impl Footer {
-    pub(super) fn read(file: &File, file_bytes: u64) -> Option<Self> {
+    pub(super) fn read(file: &InputFile, file_bytes: u64) -> Option<Self> {
         let end = file_bytes.checked_sub(FILE_END_BYTES)?;
         let mut length = [0; 4];
         file.read_exact_at(&mut length, end).ok()?;
@@ -53,7 +51,7 @@ impl Footer {
     /// where the first block begins, or the footer does.
     pub(super) fn schema_without_length(
         &self,
-        file: &mut BufReader<File>,
+        file: &mut BufReader<InputFile>,
         begins: u64,
     ) -> io::Result<Option<Vec<u8>>> {
         let Some(first) = file.fill_buf()?.first_chunk::<4>().copied() else {

@@ -33,13 +33,17 @@ fn starts_of_records_are_found_wherever_one_asks() {
     let text = "a,\"b\nc\"\nd,\"\"\"\n\"\ne,f\n";
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), text).expect("it writes");
-    let path = file.path().to_str().expect("a plain name");
+    let path = (
+        file.path().to_str().expect("a plain name"),
+        text.len() as u64,
+    );
     let mut all: Vec<u64> = ends(QUOTED, text.as_bytes(), 0)
         .map(|end| end as u64)
         .collect();
     all.insert(0, 0);
     for wanted in 1..=text.len() as u64 {
-        let found = record_starts(path, QUOTED, &[wanted]).expect("it reads");
+        let found = record_starts(&Inputs::default(), path, QUOTED, &[wanted]);
+        let found = found.expect("it reads");
         let first = all.iter().find(|start| **start >= wanted);
         assert_eq!(found.first(), first, "{wanted}");
     }

@@ -1,0 +1,52 @@
+//! A folder that is a store: names below a prefix, and their removal.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use crate::blobs::Entry;
+use crate::error::{Error, Result};
+
+/// Lists the names in a folder; none if it is not there.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>> {
+    let failed = |error| Error::file(folder, error);
+    let found = match fs::read_dir(folder) {
+        Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let entries = found.map(|entry: io::Result<fs::DirEntry>| -> io::Result<Entry> {
+        let entry = entry?;
+        Ok(Entry {
+            // One that is no UTF-8 is none of ours: its name is no key, and nothing keeps it.
+            name: entry.file_name().to_string_lossy().into_owned(),
+            is_folder: entry.file_type()?.is_dir(),
+            modified_ms: modified_ms(&entry),
+        })
+    });
+    entries.collect::<io::Result<_>>().map_err(failed)
+}
+
+/// When a file was written, in Unix milliseconds.
+fn modified_ms(entry: &fs::DirEntry) -> Option<u64> {
+    let modified = entry.metadata().ok()?.modified().ok()?;
+    let since = modified.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}
+
+/// Removes a folder with all in it, if it is there.
+pub(crate) fn remove_all(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(folder, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(path, error)),
+        _ => Ok(()),
+    }
+}

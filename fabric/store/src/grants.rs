@@ -1,0 +1,196 @@
+//! Stores that jobs may use, and which locations of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use weft_core::Location;
+use weft_protocol::StoreSettings;
+
+use crate::error::{Error, Result};
+use crate::remote::Remote;
+use crate::requests::Requests;
+
+/// Roots that an error lists.
+const ROOTS_TOLD: usize = 8;
+
+/// One store.
+#[derive(Debug, Clone)]
+struct Grant {
+    roots: Vec<Location>,
+    remote: Remote,
+}
+
+/// Stores that jobs may use. Clones share their connections.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    /// The cluster's own, whose objects are nobody's input.
+    own: Option<Location>,
+    stores: Arc<Vec<Grant>>,
+}
+
+impl Grants {
+    /// Opens the stores; nothing is sent yet. `own`: where the cluster's own one begins, if it is remote.
+    ///
+    /// Errors: `Settings` if one of them, or one of its roots, is wrong.
+    pub fn open(own: Option<Location>, settings: &BTreeMap<String, StoreSettings>) -> Result<Self> {
+        let stores = settings.values().map(grant).collect::<Result<_>>()?;
+        Ok(Self {
+            own,
+            stores: Arc::new(stores),
+        })
+    }
+
+    /// One store with all that it holds.
+    pub fn of(remote: Remote) -> Self {
+        let roots = vec![remote.location().clone()];
+        Self {
+            own: None,
+            stores: Arc::new(vec![Grant { roots, remote }]),
+        }
+    }
+
+    /// The same stores, whose requests are counted by `requests`.
+    pub(crate) fn metered(&self, requests: &Arc<Requests>) -> Self {
+        let stores = self.stores.iter().map(|grant| Grant {
+            roots: grant.roots.clone(),
+            remote: grant.remote.metered(Arc::clone(requests)),
+        });
+        Self {
+            own: self.own.clone(),
+            stores: Arc::new(stores.collect()),
+        }
+    }
+
+    /// The store that has a location in one of its roots.
+    ///
+    /// Errors: `NotAllowed` if there is none.
+    pub fn find(&self, location: &Location) -> Result<&Remote> {
+        let is_own = self.own.as_ref().is_some_and(|own| own.contains(location));
+        let mut stores = self.stores.iter();
+        let found = stores.find(|grant| grant.roots.iter().any(|root| root.contains(location)));
+        match found {
+            Some(grant) if !is_own => Ok(&grant.remote),
+            _ => Err(Error::NotAllowed {
+                location: location.to_string(),
+                known: self.known(is_own),
+            }),
+        }
+    }
+
+    /// Returns whether jobs may use a location.
+    pub fn allows(&self, location: &Location) -> bool {
+        self.find(location).is_ok()
+    }
+
+    fn known(&self, is_own: bool) -> String {
+        if is_own {
+            return "the cluster keeps its own objects there; choose another prefix".into();
+        }
+        let roots: Vec<String> = self
+            .stores
+            .iter()
+            .flat_map(|grant| &grant.roots)
+            .map(|root| format!("`{root}`"))
+            .collect();
+        match roots.as_slice() {
+            [] => {
+                "the server's settings name none; add one as `[store.NAME]` with `url` and `roots`"
+                    .into()
+            }
+            roots => {
+                let more = match roots.len() > ROOTS_TOLD {
+                    true => " and others",
+                    false => "",
+                };
+                format!(
+                    "{}{more} are; ask for a root in the server's settings",
+                    roots[..roots.len().min(ROOTS_TOLD)].join(", ")
+                )
+            }
+        }
+    }
+}
+
+fn grant(settings: &StoreSettings) -> Result<Grant> {
+    if settings.folder().is_some() {
+        let what = "jobs read and write paths without a store of their own: name an `s3://`, `gs://` or `az://`";
+        return Err(Error::settings(&settings.url, what));
+    }
+    let remote = Remote::open(settings)?;
+    let whole = remote.location().with_key("");
+    let roots = match settings.roots.is_empty() {
+        true => vec![remote.location().clone()],
+        false => {
+            let roots = settings.roots.iter().map(|root| {
+                let wrong = |what: String| Error::settings(&settings.url, what);
+                let root = Location::parse(root).map_err(wrong)?;
+                match whole.contains(&root) {
+                    true => Ok(root),
+                    false => {
+                        let what = format!("its root `{root}` is not in its bucket");
+                        Err(Error::settings(&settings.url, what))
+                    }
+                }
+            });
+            roots.collect::<Result<_>>()?
+        }
+    };
+    Ok(Grant { roots, remote })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Location {
+        Location::parse(text).expect("it is right")
+    }
+
+    fn grants(url: &str, roots: &[&str]) -> Result<Grants> {
+        let mut settings = StoreSettings::of_url(url);
+        settings.roots = roots.iter().map(|root| (*root).to_owned()).collect();
+        let own = Some(at("s3://lake/weft"));
+        Grants::open(own, &BTreeMap::from([("lake".to_owned(), settings)]))
+    }
+
+    #[tokio::test]
+    async fn jobs_may_use_roots_alone() {
+        let grants = grants("s3://lake", &["s3://lake/raw", "s3://lake/out"]).expect("it opens");
+        assert!(grants.allows(&at("s3://lake/raw/a.csv")));
+        assert!(grants.allows(&at("s3://lake/out/")));
+        for outside in [
+            "s3://lake/rawer/a.csv",
+            "s3://lake/",
+            "s3://other/raw/a.csv",
+        ] {
+            let error = grants.find(&at(outside)).expect_err("it is outside");
+            assert!(error.to_string().contains("`s3://lake/raw`"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_clusters_own_objects_are_nobodys_input() {
+        let grants = grants("s3://lake/", &[]).expect("it opens");
+        assert!(grants.allows(&at("s3://lake/a.csv")));
+        let error = grants
+            .find(&at("s3://lake/weft/archive/a"))
+            .expect_err("it is the cluster's");
+        assert!(error.to_string().contains("its own objects"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn wrong_roots_are_refused() {
+        let error = grants("s3://lake", &["s3://other/raw"]).expect_err("another bucket");
+        assert!(error.to_string().contains("not in its bucket"), "{error}");
+        let error = grants("/data", &[]).expect_err("a folder");
+        assert!(error.to_string().contains("without a store"), "{error}");
+    }
+
+    #[test]
+    fn without_stores_the_error_says_how_to_add_one() {
+        let error = Grants::default()
+            .find(&at("s3://lake/a"))
+            .expect_err("no store");
+        assert!(error.to_string().contains("[store.NAME]"), "{error}");
+    }
+}

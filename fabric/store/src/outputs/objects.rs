@@ -1,0 +1,329 @@
+//! Outputs on object stores, which have no rename: S3, and what speaks its protocol.
+//!
+//! ```text
+//! attempt: parts of an upload ──▶ list of uploads, in the cluster's store ──▶ commit, which names the list
+//!                                                                                │ the job's commit is durable
+//! publisher: uploads are completed, one by one ──▶ _weft.manifest, if it is still the one that was read
+//!                                                                                │ the job has ended
+//! clean-up: replaced files are deleted; or, of a job that failed, the manifest goes back, and its uploads
+//!           are aborted, its files deleted
+//! ```
+//!
+//! Nobody sees a file before it is completed, under a key that holds job and attempt: so a completion cannot meet
+//! somebody else's file, and repeating it does no harm. Readers that list keys see the files of a job appear one by
+//! one; those that read the manifest see all of them or none. Uploads of attempts that were never committed are found
+//! by the job's id in their keys, and aborted when the job has ended.
+
+mod cleanup;
+mod ledger;
+mod publish;
+mod steps;
+mod swap;
+mod upload;
+mod uploader;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::path::Path as FsPath;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
+use weft_core::{JobId, StoreKind};
+
+pub use self::cleanup::Ended;
+pub use self::ledger::Ledger;
+use self::ledger::{Change, holds_output};
+use self::steps::Seen;
+use self::swap::{Swap, Turn};
+pub use self::uploader::UPLOAD_FAILED;
+pub(super) use self::uploader::{UploadFile, Uploader};
+use super::folder::Holding;
+use super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest, ManifestFile, decode_manifest};
+use crate::error::{Error, Result};
+use crate::remote::Remote;
+use crate::requests::RequestKind;
+
+/// The first pause before a request is repeated, and the longest; it doubles in between.
+const PAUSE_MIN: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 10 });
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Hidden objects that are passed over by a look into a folder.
+const MAX_HIDDEN: usize = 10_000;
+
+/// The folder of an output on an object store: a beginning of keys. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct ObjectFolder {
+    remote: Remote,
+    root: Path,
+}
+
+/// A manifest that was read, and its version.
+struct Found {
+    manifest: Manifest,
+    version: UpdateVersion,
+}
+
+impl ObjectFolder {
+    /// The folder with these whole keys.
+    ///
+    /// Errors: `Unpublishable` for a kind of store on which nothing can be published.
+    pub(crate) fn new(remote: Remote, root: Path) -> Result<Self> {
+        match remote.location().kind {
+            StoreKind::S3 => Ok(Self { remote, root }),
+            // An abort does nothing on Azure: what was withdrawn could be completed still. On Google's store, nothing
+            // of this has been tried.
+            StoreKind::Gcs | StoreKind::Azure => Err(Error::Unpublishable(remote.uri_of(&root))),
+        }
+    }
+
+    /// Its location, for people: `s3://bucket/out`.
+    pub fn uri(&self) -> String {
+        self.remote.uri_of(&self.root)
+    }
+
+    /// The folder's own whole key.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The store that it lies in.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// The whole key of a file of the folder. Errors: the name is not one of a key.
+    pub fn path(&self, key: &str) -> Result<Path> {
+        let root: &str = self.root.as_ref();
+        let whole = match root {
+            "" => key.to_owned(),
+            root => format!("{root}/{key}"),
+        };
+        Path::parse(&whole).map_err(|error| Error::Encoding(error.to_string()))
+    }
+
+    /// Objects of the bucket, for a request that is counted.
+    fn objects(&self, request: RequestKind) -> &dyn ObjectStore {
+        self.remote.requests().count(request);
+        self.remote.objects.as_ref()
+    }
+
+    /// Uploads of the bucket, for a request that is counted: each writes something.
+    fn uploads(&self) -> &dyn MultipartStore {
+        self.remote.requests().count(RequestKind::Put);
+        self.remote.uploads.as_ref()
+    }
+
+    /// Starts an upload and aborts it, so that a folder that cannot be written to is found out before the work is
+    /// done.
+    pub async fn prepare(&self, job: &JobId) -> Result<()> {
+        let path = self.path(&format!(".weft-{job}/probe"))?;
+        let failed = |error| self.remote.error(&path, error);
+        let id = self.uploads().create_multipart(&path).await;
+        let id = id.map_err(failed)?;
+        // One that stays is found by the job's id when the job has ended.
+        let _ = self.uploads().abort_multipart(&path, &id).await;
+        Ok(())
+    }
+
+    /// Looks into the folder, as a new job finds it.
+    pub async fn look_into(&self) -> Result<Holding> {
+        if let Some(manifest) = self.read_manifest().await?
+            && holds_output(&manifest)
+        {
+            return Ok(Holding::Output(manifest));
+        }
+        let failed = |error| self.remote.error(&self.root, error);
+        let mut objects = self.objects(RequestKind::List).list(Some(&self.root));
+        let mut is_unfinished = false;
+        for _ in 0..MAX_HIDDEN {
+            let Some(object) = objects.try_next().await.map_err(failed)? else {
+                break;
+            };
+            let (key, root): (&str, &str) = (object.location.as_ref(), self.root.as_ref());
+            let key = key.strip_prefix(root).unwrap_or(key);
+            let key = key.trim_start_matches('/');
+            if key.starts_with('.') || key == MANIFEST {
+                continue;
+            }
+            if !is_of_a_job(key) {
+                return Ok(Holding::Foreign);
+            }
+            is_unfinished = true;
+        }
+        Ok(match is_unfinished {
+            true => Holding::Unfinished,
+            false => Holding::Nothing,
+        })
+    }
+
+    /// The manifest of the folder, if it has one.
+    pub async fn read_manifest(&self) -> Result<Option<Manifest>> {
+        Ok(self.read().await?.map(|found| found.manifest))
+    }
+
+    /// The manifest of the folder, for a thread that waits. Must not be called on the runtime that drives the
+    /// connections.
+    pub fn wait_for_manifest(&self) -> Result<Option<Manifest>> {
+        let (send, found) = std::sync::mpsc::sync_channel(1);
+        let folder = self.clone();
+        self.remote.io().spawn(async move {
+            // Whoever asked may have gone.
+            let _ = send.send(folder.read_manifest().await);
+        });
+        let closed = |_| Error::Encoding("the store's connections are closed".into());
+        found.recv().map_err(closed)?
+    }
+
+    /// Writes a file that the manifest lists to `to`, which must not be there.
+    ///
+    /// Errors: `StagedFileLost` if it is not there as the manifest says.
+    pub async fn fetch(&self, file: &ManifestFile, to: &FsPath) -> Result<()> {
+        let path = self.path(file.key())?;
+        let failed = |error| self.remote.error(&path, error);
+        let unwritten = |error| Error::file(to, error);
+        let found = self.objects(RequestKind::Get).get(&path).await;
+        let found = found.map_err(failed)?;
+        if found.meta.size != file.bytes {
+            return Err(Error::StagedFileLost(self.remote.uri_of(&path)));
+        }
+        let folder = to.parent().unwrap_or(to);
+        std::fs::create_dir_all(folder).map_err(unwritten)?;
+        let mut written = std::fs::File::create_new(to).map_err(unwritten)?;
+        let mut pieces = found.into_stream();
+        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
+            written.write_all(&piece).map_err(unwritten)?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<Option<Found>> {
+        let path = self.path(MANIFEST)?;
+        let failed = |error| self.remote.error(&path, error);
+        let wrong = |what: &str| {
+            let uri = self.remote.uri_of(&path);
+            Error::Encoding(format!("`{uri}`: {what}"))
+        };
+        let found = match self.objects(RequestKind::Get).get(&path).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            found => found.map_err(failed)?,
+        };
+        if found.meta.size > MANIFEST_BYTES_MAX {
+            return Err(wrong("it is too large"));
+        }
+        let version = UpdateVersion {
+            e_tag: found.meta.e_tag.clone(),
+            version: found.meta.version.clone(),
+        };
+        let text = found.bytes().await.map_err(failed)?;
+        let manifest = decode_manifest(&text).map_err(|what| wrong(&what))?;
+        Ok(Some(Found { manifest, version }))
+    }
+
+    /// Changes the manifest, whoever else does. `decide` is asked anew whenever it was read, and must know its own
+    /// change when it sees it.
+    async fn change(
+        &self,
+        decide: impl Fn(Option<&Manifest>) -> Result<Change> + Send + Sync,
+    ) -> Result<()> {
+        let path = self.path(MANIFEST)?;
+        let mut swap = Swap::default();
+        let mut version = None;
+        let mut failure = None;
+        let mut turn = Turn::Read;
+        loop {
+            turn = match turn {
+                Turn::Read => {
+                    pause(swap.tries()).await;
+                    match self.read().await {
+                        Ok(found) => {
+                            let (manifest, of) =
+                                found.map(|found| (found.manifest, found.version)).unzip();
+                            version = of;
+                            swap.decided(match decide(manifest.as_ref())? {
+                                Change::Nothing => None,
+                                Change::Write(manifest) => Some(manifest),
+                            })
+                        }
+                        Err(error) if error.kind() == crate::ErrorKind::Unavailable => {
+                            failure = Some(error);
+                            swap.unread()
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Turn::Write(manifest) => {
+                    let text = encode(&manifest)?;
+                    let mode = version.take().map_or(PutMode::Create, PutMode::Update);
+                    let objects = self.objects(RequestKind::Put);
+                    let put = objects.put_opts(&path, text.into(), mode.into()).await;
+                    let is_done = put.is_ok();
+                    failure = put.err().map(|error| self.remote.error(&path, error));
+                    swap.written(is_done)
+                }
+                Turn::Done => return Ok(()),
+                Turn::GivenUp => {
+                    return Err(failure
+                        .unwrap_or_else(|| Error::Encoding("a manifest was not written".into())));
+                }
+            };
+        }
+    }
+
+    /// Looks at an object that may be what an attempt wrote.
+    async fn look(&self, path: &Path, bytes: u64, e_tag: &str) -> (Seen, Option<Error>) {
+        match self.objects(RequestKind::Head).head(path).await {
+            Ok(found) => {
+                let is_ours = found.size == bytes || found.e_tag.as_deref() == Some(e_tag);
+                (Seen::There { is_ours }, None)
+            }
+            Err(object_store::Error::NotFound { .. }) => (Seen::Missing, None),
+            Err(error) => (Seen::Unknown, Some(self.remote.error(path, error))),
+        }
+    }
+}
+
+/// Encodes a manifest. Errors: readers would refuse it for its size.
+fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
+    let text = serde_json::to_vec_pretty(manifest);
+    let text = text.map_err(|error| Error::Encoding(error.to_string()))?;
+    let is_small = u64::try_from(text.len()).is_ok_and(|bytes| bytes <= MANIFEST_BYTES_MAX);
+    match is_small {
+        true => Ok(text),
+        false => Err(Error::Encoding(format!(
+            "the manifest would have {} bytes; {MANIFEST_BYTES_MAX} are allowed: start another folder",
+            text.len()
+        ))),
+    }
+}
+
+/// Returns whether a key is one that an attempt of a job writes to.
+fn is_of_a_job(key: &str) -> bool {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    name.starts_with("part-") && name.contains("-job-")
+}
+
+/// Returns whether a key is one that attempts of this job write to, or its probe.
+fn is_of(job: &JobId, key: &str) -> bool {
+    key.contains(&format!("-{job}-")) || key.contains(&format!(".weft-{job}/"))
+}
+
+/// The key of a file that an attempt writes, by the file's name: `part-days-00000.csv` becomes
+/// `part-days-00000-<job>-<attempt>.csv`.
+fn key_of(name: &str, job: &JobId, attempt: &str) -> String {
+    match name.rsplit_once('.') {
+        Some((stem, extension)) => format!("{stem}-{job}-{attempt}.{extension}"),
+        None => format!("{name}-{job}-{attempt}"),
+    }
+}
+
+/// Waits before a request is repeated.
+async fn pause(tries: u32) {
+    if tries > 0 {
+        let doubled = PAUSE_MIN.saturating_mul(1 << tries.min(10));
+        tokio::time::sleep(doubled.min(PAUSE_MAX)).await;
+    }
+}

@@ -1,0 +1,172 @@
+//! Uploads that nobody has completed, as a bucket lists them: object_store signs requests, and has none for this.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use object_store::aws::{AmazonS3, AwsAuthorizer};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpRequestBody, SpawnedReqwestConnector,
+};
+use object_store::path::Path;
+use object_store::signer::Signer;
+use object_store::{ClientOptions, Error, MultipartId, Result};
+use tokio::runtime::Handle;
+
+/// Time for one list.
+const LIST_WALL_MAX: Duration = Duration::from_secs(30);
+/// Lists of one look; S3 gives a thousand uploads in each.
+const MAX_LISTS: usize = 100;
+
+/// A list of the uploads of a bucket that nobody has completed.
+pub trait PendingUploads: Send + Sync {
+    /// Lists the uploads with these first letters of their whole keys: each with its key and its id.
+    fn uploads_of<'a>(&'a self, keys: &'a str) -> BoxFuture<'a, Result<Vec<(Path, MultipartId)>>>;
+}
+
+/// Uploads of a bucket of S3.
+pub(crate) struct S3Uploads {
+    store: Arc<AmazonS3>,
+    client: HttpClient,
+}
+
+impl S3Uploads {
+    pub(crate) fn new(store: Arc<AmazonS3>, io: &Handle) -> Result<Self> {
+        let options = ClientOptions::new()
+            .with_allow_http(true)
+            .with_timeout(LIST_WALL_MAX);
+        let client = SpawnedReqwestConnector::new(io.clone()).connect(&options)?;
+        Ok(Self { store, client })
+    }
+
+    async fn list(&self, keys: &str) -> Result<Vec<(Path, MultipartId)>> {
+        let mut uploads = Vec::new();
+        let mut after = String::new();
+        for _ in 0..MAX_LISTS {
+            let query = format!("uploads=&prefix={}{after}", escaped(keys));
+            let text = self.get(&query).await?;
+            uploads.extend(parsed(&text));
+            let is_cut = element(&text, "IsTruncated") == Some("true");
+            let next = element(&text, "NextKeyMarker").zip(element(&text, "NextUploadIdMarker"));
+            match next.filter(|_| is_cut) {
+                Some((key, id)) => {
+                    let (key, id) = (escaped(key), escaped(id));
+                    after = format!("&key-marker={key}&upload-id-marker={id}");
+                }
+                None => break,
+            }
+        }
+        Ok(uploads)
+    }
+
+    async fn get(&self, query: &str) -> Result<String> {
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        // A URL that is signed for the bucket says where it is, in whichever style, and in which region.
+        let signed = self
+            .store
+            .signed_url(request.method().clone(), &Path::default(), LIST_WALL_MAX)
+            .await?;
+        let (bucket, region) =
+            place(signed.as_str()).ok_or_else(|| generic("a signed URL has no region"))?;
+        let uri = format!("{}?{query}", bucket.trim_end_matches('/'));
+        *request.uri_mut() = uri.parse().map_err(|_| generic("the URL is wrong"))?;
+        let credential = self.store.credentials().get_credential().await?;
+        AwsAuthorizer::new(&credential, "s3", region).authorize(&mut request, None);
+        let failed = |error: HttpError| Error::Generic {
+            store: "S3",
+            source: Box::new(error),
+        };
+        let response = self.client.execute(request).await.map_err(failed)?;
+        let status = response.status();
+        let body = response.into_body().bytes().await.map_err(failed)?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        match status.is_success() {
+            true => Ok(text),
+            // As object_store words it, so that the reason is found in it.
+            false => Err(generic(&format!(
+                "Server returned non-2xx status code: {status}: {text}"
+            ))),
+        }
+    }
+}
+
+impl PendingUploads for S3Uploads {
+    fn uploads_of<'a>(&'a self, keys: &'a str) -> BoxFuture<'a, Result<Vec<(Path, MultipartId)>>> {
+        Box::pin(self.list(keys))
+    }
+}
+
+fn generic(what: &str) -> Error {
+    Error::Generic {
+        store: "S3",
+        source: what.into(),
+    }
+}
+
+/// URL of the bucket, and its region, out of a URL that was signed for it.
+fn place(signed: &str) -> Option<(&str, &str)> {
+    let (bucket, query) = signed.split_once('?')?;
+    let mut pairs = query.split('&');
+    let scope = pairs.find_map(|pair| pair.strip_prefix("X-Amz-Credential="))?;
+    // KEY/DATE/REGION/s3/aws4_request.
+    Some((bucket, scope.split("%2F").nth(2)?))
+}
+
+/// The uploads of a list. Keys with letters that XML escapes are not ours, and left out.
+fn parsed(text: &str) -> Vec<(Path, MultipartId)> {
+    let uploads = text.split("<Upload>").skip(1);
+    let upload = |text: &str| {
+        let key = element(text, "Key").filter(|key| !key.contains('&'))?;
+        let id = element(text, "UploadId")?;
+        Some((Path::parse(key).ok()?, id.to_owned()))
+    };
+    uploads.filter_map(upload).collect()
+}
+
+/// Contents of the first element of a name.
+fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    let (contents, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(contents)
+}
+
+/// A value as a part of a query.
+fn escaped(value: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(byte).to_string()
+        }
+        byte => format!("%{byte:02X}"),
+    };
+    value.bytes().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_uploads_are_read() {
+        let text = "<?xml version=\"1.0\"?><ListMultipartUploadsResult><IsTruncated>true</IsTruncated>\
+            <NextKeyMarker>out/b</NextKeyMarker><NextUploadIdMarker>2</NextUploadIdMarker>\
+            <Upload><Key>out/day=1/a.csv</Key><UploadId>1</UploadId><Initiator/></Upload>\
+            <Upload><Key>out/b</Key><UploadId>2</UploadId></Upload>\
+            <Upload><Key>a&amp;b</Key><UploadId>3</UploadId></Upload></ListMultipartUploadsResult>";
+        let uploads = parsed(text);
+        let uploads: Vec<_> = uploads
+            .iter()
+            .map(|(key, id)| (key.as_ref(), id.as_str()))
+            .collect();
+        assert_eq!(uploads, [("out/day=1/a.csv", "1"), ("out/b", "2")]);
+        assert_eq!(element(text, "NextKeyMarker"), Some("out/b"));
+        assert_eq!(escaped("out/day=1/"), "out%2Fday%3D1%2F");
+    }
+
+    #[test]
+    fn a_signed_url_names_bucket_and_region() {
+        let url = "http://127.0.0.1:9000/lake/?X-Amz-Algorithm=AWS4-HMAC-SHA256&\
+            X-Amz-Credential=KEY%2F20261130%2Feu-west-1%2Fs3%2Faws4_request&X-Amz-Date=1";
+        let found = place(url);
+        assert_eq!(found, Some(("http://127.0.0.1:9000/lake/", "eu-west-1")));
+    }
+}

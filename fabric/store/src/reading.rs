@@ -1,0 +1,331 @@
+//! Objects of remote stores as readers of files want them: from threads that wait, while another runtime drives the
+//! connections.
+
+use std::io::{self, ErrorKind as IoKind};
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
+use tokio::task::JoinHandle;
+use weft_core::Location;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::remote::Remote;
+use crate::requests::RequestKind;
+
+/// Lists of objects that wait for whoever reads them.
+const LISTS_WAITING: usize = 4;
+/// Objects of one list.
+const LIST_OBJECTS: usize = 1_000;
+
+/// An object that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundObject {
+    /// Its whole key.
+    pub key: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl From<ObjectMeta> for FoundObject {
+    fn from(found: ObjectMeta) -> Self {
+        Self {
+            key: found.location.into(),
+            bytes: found.size,
+        }
+    }
+}
+
+/// A result that another runtime works on. Dropping it stops the work.
+struct Pending<T> {
+    results: Receiver<T>,
+    work: JoinHandle<()>,
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}
+
+/// A range of an object that is on its way.
+pub struct Fetch(Pending<io::Result<Bytes>>);
+
+impl Fetch {
+    /// Waits for the bytes. The store's requests have a bound in time.
+    pub fn wait(self) -> io::Result<Bytes> {
+        let stopped = || io::Error::new(IoKind::TimedOut, "the store's connections are closed");
+        self.0.results.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+/// Objects below a folder, in the order of their keys, as lists come.
+pub struct FoundObjects {
+    lists: Pending<Result<Vec<FoundObject>>>,
+    current: std::vec::IntoIter<FoundObject>,
+}
+
+impl Iterator for FoundObjects {
+    type Item = Result<FoundObject>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(found) = self.current.next() {
+                return Some(Ok(found));
+            }
+            match self.lists.results.recv().ok()? {
+                Ok(list) => self.current = list.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl Remote {
+    /// Lists the objects whose whole keys lie in a folder; all of the bucket's if it is empty. Must not be called on
+    /// the runtime that drives the connections.
+    pub fn objects_below(&self, folder: &str) -> Result<FoundObjects> {
+        let prefix = self.parsed(folder)?;
+        let (send, results) = sync_channel(LISTS_WAITING);
+        let remote = self.clone();
+        let listing = async move {
+            let wanted = Some(&prefix).filter(|prefix| !prefix.is_root());
+            let mut lists = remote.objects.list(wanted).chunks(LIST_OBJECTS);
+            remote.requests().count(RequestKind::List);
+            while let Some(list) = lists.next().await {
+                if list.len() == LIST_OBJECTS {
+                    remote.requests().count(RequestKind::List);
+                }
+                let found = list.into_iter().map(|one| one.map(FoundObject::from));
+                let found = found.collect::<object_store::Result<Vec<_>>>();
+                let found = found.map_err(|error| remote.error(&prefix, error));
+                let is_last = found.is_err();
+                // The reader may be slow, and this runtime has others to serve.
+                let Some(()) = hand_over(&send, found).await else {
+                    return;
+                };
+                if is_last {
+                    return;
+                }
+            }
+        };
+        Ok(FoundObjects {
+            lists: Pending {
+                results,
+                work: self.io().spawn(listing),
+            },
+            current: Vec::new().into_iter(),
+        })
+    }
+
+    /// Looks for one object; nothing if it is not there. Must not be called on the runtime that drives the connections.
+    pub fn find_object(&self, location: &Location) -> Result<Option<FoundObject>> {
+        let path = self.parsed(&location.key)?;
+        let (send, results) = sync_channel(1);
+        let remote = self.clone();
+        let looking = async move {
+            remote.requests().count(RequestKind::Head);
+            let found = remote.objects.head(&path).await;
+            let found = match found.map_err(|error| remote.error(&path, error)) {
+                Ok(found) => Ok(Some(FoundObject::from(found))),
+                Err(error) if error.is_not_found() => Ok(None),
+                Err(error) => Err(error),
+            };
+            // Whoever asked may have gone.
+            let _ = send.send(found);
+        };
+        let pending = Pending {
+            results,
+            work: self.io().spawn(looking),
+        };
+        let closed = |_| Error::Encoding("the store's connections are closed".into());
+        pending.results.recv().map_err(closed)?
+    }
+
+    /// An object of a known size, to be read in ranges.
+    pub fn file(&self, location: &Location, bytes: u64) -> Result<RemoteFile> {
+        let path = self.parsed(&location.key)?;
+        Ok(RemoteFile(Arc::new(File {
+            uri: self.uri_of(&path),
+            remote: self.clone(),
+            path,
+            bytes,
+            e_tag: OnceLock::new(),
+        })))
+    }
+
+    fn parsed(&self, key: &str) -> Result<Path> {
+        let wrong = |error: object_store::path::Error| {
+            Error::settings(&self.location().to_string(), error.to_string())
+        };
+        Path::parse(key).map_err(wrong)
+    }
+}
+
+/// Sends without blocking the runtime. Nothing if nobody reads.
+async fn hand_over<T>(send: &std::sync::mpsc::SyncSender<T>, mut item: T) -> Option<()> {
+    use std::sync::mpsc::TrySendError;
+    loop {
+        match send.try_send(item) {
+            Ok(()) => return Some(()),
+            Err(TrySendError::Disconnected(_)) => return None,
+            Err(TrySendError::Full(back)) => item = back,
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// An object that is read in ranges. Clones share it.
+#[derive(Clone)]
+pub struct RemoteFile(Arc<File>);
+
+struct File {
+    remote: Remote,
+    path: Path,
+    uri: String,
+    bytes: u64,
+    /// The version that the first answer had.
+    e_tag: OnceLock<Option<String>>,
+}
+
+impl RemoteFile {
+    /// Size of the object.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    /// Asks for a range, which is not empty and lies within the object. Must not be waited for on the runtime that drives
+    /// the connections.
+    pub fn fetch(&self, range: Range<u64>) -> Fetch {
+        let (send, results) = sync_channel(1);
+        let file = Arc::clone(&self.0);
+        let fetching = async move {
+            // Whoever asked may have gone.
+            let _ = send.send(file.read(range).await);
+        };
+        Fetch(Pending {
+            results,
+            work: self.0.remote.io().spawn(fetching),
+        })
+    }
+}
+
+impl File {
+    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        self.remote.requests().count(RequestKind::Get);
+        let wanted = range.end - range.start;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
+        let failed = |error| of_store(&self.remote.error(&self.path, error));
+        let found = self.remote.objects.get_opts(&self.path, options).await;
+        let found = found.map_err(failed)?;
+        let size = found.meta.size;
+        if size != self.bytes {
+            let bytes = self.bytes;
+            return Err(changed(&format!(
+                "had {bytes} bytes when the job was planned and has {size}"
+            )));
+        }
+        if *self.e_tag.get_or_init(|| found.meta.e_tag.clone()) != found.meta.e_tag {
+            return Err(changed("was written anew while it was read"));
+        }
+        let bytes = found.bytes().await.map_err(failed)?;
+        match u64::try_from(bytes.len()) {
+            Ok(came) if came == wanted => Ok(bytes),
+            _ => {
+                let (uri, came) = (&self.uri, bytes.len());
+                let what = format!("the store gave {came} of {wanted} bytes of `{uri}`");
+                Err(io::Error::new(IoKind::TimedOut, what))
+            }
+        }
+    }
+}
+
+fn changed(what: &str) -> io::Error {
+    let what = format!("it {what}: inputs must not change under a job");
+    io::Error::new(IoKind::NotFound, what)
+}
+
+/// An error of a store in the terms of files: those that users can mend are missing files, the others pass.
+fn of_store(error: &Error) -> io::Error {
+    let kind = match error.kind() {
+        _ if error.is_not_found() => IoKind::NotFound,
+        ErrorKind::Refused => IoKind::PermissionDenied,
+        _ => IoKind::TimedOut,
+    };
+    io::Error::new(kind, error.problem().detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(key: &str) -> Location {
+        Location::parse(&format!("s3://lake/{key}")).expect("it is right")
+    }
+
+    async fn lake(objects: &[(&str, &str)]) -> Remote {
+        let remote = Remote::in_memory("s3://lake/").expect("it opens");
+        for (key, text) in objects {
+            let text = Bytes::from((*text).to_owned());
+            let put = remote.objects.put(&Path::from(*key), text.into());
+            put.await.expect("it is written");
+        }
+        remote
+    }
+
+    /// Runs what waits on a thread that drives nothing.
+    async fn waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        tokio::task::spawn_blocking(work).await.expect("it ends")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn objects_are_found_below_whole_folders() {
+        let remote = lake(&[("a/1", "x"), ("a/b/2", "yz"), ("ab/3", "")]).await;
+        let found = waiting(move || {
+            let below = remote.objects_below("a").expect("it begins");
+            let below = below.collect::<Result<Vec<_>>>().expect("it lists");
+            let one = remote.find_object(&at("ab/3")).expect("it looks");
+            let none = remote.find_object(&at("a/b")).expect("it looks");
+            (below, one, none)
+        });
+        let (below, one, none) = found.await;
+        let below: Vec<_> = below
+            .iter()
+            .map(|one| (one.key.as_str(), one.bytes))
+            .collect();
+        assert_eq!(below, [("a/1", 1), ("a/b/2", 2)]);
+        assert_eq!((one.map(|one| one.bytes), none), (Some(0), None));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn files_that_change_are_not_read_on() {
+        let remote = lake(&[("a", "0123456789")]).await;
+        let file = remote.file(&at("a"), 10).expect("a file");
+        let first = waiting({
+            let file = file.clone();
+            move || file.fetch(2..5).wait()
+        });
+        assert_eq!(first.await.expect("it reads"), "234");
+        let put = remote
+            .objects
+            .put(&Path::from("a"), Bytes::from("9876543210").into());
+        put.await.expect("it is written");
+        let again = waiting(move || file.fetch(2..5).wait()).await;
+        let error = again.expect_err("it has changed");
+        assert!(error.to_string().contains("written anew"), "{error}");
+        let other = remote.file(&at("a"), 11).expect("a file");
+        let error = waiting(move || other.fetch(0..1).wait()).await;
+        let error = error.expect_err("it has another size");
+        assert!(error.to_string().contains("must not change"), "{error}");
+        let gone = remote.file(&at("b"), 1).expect("a file");
+        let error = waiting(move || gone.fetch(0..1).wait()).await;
+        assert_eq!(error.expect_err("it is gone").kind(), IoKind::NotFound);
+    }
+}

@@ -1,0 +1,389 @@
+//! A bucket of an object store that a server elsewhere keeps: S3, Google Cloud Storage, Azure Blob Storage.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::SpawnedReqwestConnector;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use tokio::runtime::Handle;
+use weft_core::{Location, StoreKind};
+use weft_protocol::{Secret, StoreSettings};
+
+use crate::error::{Error, Result};
+use crate::pending::{PendingUploads, S3Uploads};
+use crate::requests::Requests;
+
+/// Time for a connection to a store.
+const CONNECT_WALL_MAX: Duration = Duration::from_secs(5);
+/// Time for one request with its body, which is of a few megabytes.
+const REQUEST_WALL_MAX: Duration = Duration::from_secs(30);
+/// Repetitions of one request that failed.
+const RETRIES_MAX: usize = 8;
+/// Time after which a request is not repeated any more.
+const RETRY_WALL_MAX: Duration = Duration::from_secs(60);
+/// Pauses between two tries: the first one, and the longest.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// A bucket, and the beginning of the keys that are ours. Clones share it.
+#[derive(Clone)]
+pub struct Remote {
+    /// Objects of the bucket by their whole keys: those of [`Self::path`].
+    pub objects: Arc<dyn ObjectStore>,
+    /// Uploads in parts, of whole keys as well.
+    pub uploads: Arc<dyn MultipartStore>,
+    /// Lists uploads that nobody has completed, of stores that can.
+    pub pending: Option<Arc<dyn PendingUploads>>,
+    /// Beginning of the keys that are ours.
+    pub prefix: Path,
+    /// Where it begins, for people: `s3://bucket/prefix`.
+    location: Location,
+    /// The runtime that drives the store's connections.
+    io: Handle,
+    /// Requests that were sent, by kind.
+    requests: Arc<Requests>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Remote")
+            .field(&self.location.to_string())
+            .finish()
+    }
+}
+
+impl Remote {
+    /// Opens a bucket; nothing is sent yet. The runtime that this is called in drives its connections, so it must not
+    /// be one whose threads wait for them.
+    ///
+    /// Errors: `Settings` if the URL, an option or a credential is wrong.
+    pub fn open(settings: &StoreSettings) -> Result<Self> {
+        let wrong = |what: String| Error::settings(&settings.url, what);
+        let location = Location::parse(&settings.url).map_err(wrong)?;
+        let prefix = Path::parse(&location.key).map_err(|error| wrong(error.to_string()))?;
+        let io = Handle::current();
+        let mut pending = None;
+        let (objects, uploads) = match location.kind {
+            StoreKind::S3 => {
+                let store = Arc::new(s3(settings, &location, &io)?);
+                let lists = S3Uploads::new(Arc::clone(&store), &io).map_err(refused(settings))?;
+                pending = Some(Arc::new(lists) as Arc<dyn PendingUploads>);
+                (
+                    Arc::clone(&store) as Arc<dyn ObjectStore>,
+                    store as Arc<dyn MultipartStore>,
+                )
+            }
+            StoreKind::Gcs => shared(gcs(settings, &location, &io)?),
+            StoreKind::Azure => shared(azure(settings, &location, &io)?),
+        };
+        Ok(Self {
+            objects,
+            uploads,
+            pending,
+            prefix,
+            location,
+            io,
+            requests: Arc::default(),
+        })
+    }
+
+    /// A store of the process' memory, for tests.
+    pub fn in_memory(url: &str) -> Result<Self> {
+        let wrong = |what: String| Error::settings(url, what);
+        let location = Location::parse(url).map_err(wrong)?;
+        let prefix = Path::parse(&location.key).map_err(|error| wrong(error.to_string()))?;
+        let (objects, uploads) = shared(object_store::memory::InMemory::new());
+        Ok(Self {
+            objects,
+            uploads,
+            pending: None,
+            prefix,
+            location,
+            io: Handle::current(),
+            requests: Arc::default(),
+        })
+    }
+
+    /// Where the store begins.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The whole key of one of ours, which follows the prefix.
+    pub fn path(&self, key: &str) -> Path {
+        let parts = Path::from(key);
+        self.prefix.parts().chain(parts.parts()).collect()
+    }
+
+    /// One of our keys as people read it: `s3://bucket/prefix/key`.
+    pub fn uri(&self, key: &str) -> String {
+        self.uri_of(&self.path(key))
+    }
+
+    /// A whole key as people read it.
+    pub fn uri_of(&self, path: &Path) -> String {
+        self.location.with_key(path.as_ref()).to_string()
+    }
+
+    /// Requests that were sent.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// The same bucket with counters of its own.
+    pub(crate) fn metered(&self, requests: Arc<Requests>) -> Self {
+        Self {
+            requests,
+            ..self.clone()
+        }
+    }
+
+    /// The runtime that drives the store's connections.
+    pub(crate) fn io(&self) -> &Handle {
+        &self.io
+    }
+
+    /// The error of a request about a whole key.
+    pub fn error(&self, path: &Path, source: object_store::Error) -> Error {
+        Error::of_store(self.uri_of(path), source)
+    }
+}
+
+/// One store as the two interfaces that object_store has.
+fn shared<T: ObjectStore + MultipartStore>(
+    store: T,
+) -> (Arc<dyn ObjectStore>, Arc<dyn MultipartStore>) {
+    let store = Arc::new(store);
+    (
+        Arc::clone(&store) as Arc<dyn ObjectStore>,
+        store as Arc<dyn MultipartStore>,
+    )
+}
+
+/// Bounds of requests.
+fn retry() -> RetryConfig {
+    RetryConfig {
+        max_retries: RETRIES_MAX,
+        retry_timeout: RETRY_WALL_MAX,
+        backoff: BackoffConfig {
+            init_backoff: BACKOFF_MIN,
+            max_backoff: BACKOFF_MAX,
+            ..BackoffConfig::default()
+        },
+    }
+}
+
+/// Options of the HTTP client that settings need not name, and those that they do.
+fn options(settings: &StoreSettings) -> Vec<(&str, String)> {
+    let seconds = |time: Duration| format!("{}s", time.as_secs());
+    let mut options = vec![
+        ("connect_timeout", seconds(CONNECT_WALL_MAX)),
+        ("timeout", seconds(REQUEST_WALL_MAX)),
+    ];
+    // Whoever writes `http://` into the settings means it.
+    if let Some("http") = settings
+        .endpoint
+        .as_deref()
+        .and_then(|endpoint| endpoint.split_once("://"))
+        .map(|(scheme, _)| scheme)
+    {
+        options.push(("allow_http", "true".into()));
+    }
+    let named = settings.options.iter();
+    options.extend(named.map(|(name, value)| (name.as_str(), value.reveal().to_owned())));
+    options
+}
+
+/// Applies options by their names to a builder. Errors: one that the provider does not have.
+fn configured<B, K: FromStr>(
+    settings: &StoreSettings,
+    builder: B,
+    with: impl Fn(B, K, String) -> B,
+) -> Result<B> {
+    options(settings)
+        .into_iter()
+        .try_fold(builder, |builder, (name, value)| {
+            let key = name.to_ascii_lowercase().parse::<K>().map_err(|_| {
+                let what = format!("`{name}` is not an option of this kind of store");
+                Error::settings(&settings.url, what)
+            })?;
+            Ok(with(builder, key, value))
+        })
+}
+
+/// The error of a builder.
+fn refused(settings: &StoreSettings) -> impl FnOnce(object_store::Error) -> Error + '_ {
+    |error| Error::settings(&settings.url, error.to_string())
+}
+
+fn s3(
+    settings: &StoreSettings,
+    location: &Location,
+    io: &Handle,
+) -> Result<object_store::aws::AmazonS3> {
+    let builder = AmazonS3Builder::new()
+        .with_bucket_name(&location.bucket)
+        .with_retry(retry())
+        .with_http_connector(SpawnedReqwestConnector::new(io.clone()));
+    let with = |builder: AmazonS3Builder, key, value| builder.with_config(key, value);
+    let mut builder = configured(settings, builder, with)?;
+    // What settings say goes over what the environment does.
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
+    }
+    if let Some(region) = &settings.region {
+        builder = builder.with_region(region);
+    }
+    builder.build().map_err(refused(settings))
+}
+
+fn gcs(
+    settings: &StoreSettings,
+    location: &Location,
+    io: &Handle,
+) -> Result<object_store::gcp::GoogleCloudStorage> {
+    let builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(&location.bucket)
+        .with_retry(retry())
+        .with_http_connector(SpawnedReqwestConnector::new(io.clone()));
+    let with = |builder: GoogleCloudStorageBuilder, key, value| builder.with_config(key, value);
+    let mut builder = configured(settings, builder, with)?;
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    builder.build().map_err(refused(settings))
+}
+
+fn azure(
+    settings: &StoreSettings,
+    location: &Location,
+    io: &Handle,
+) -> Result<object_store::azure::MicrosoftAzure> {
+    let builder = MicrosoftAzureBuilder::new()
+        .with_container_name(&location.bucket)
+        .with_retry(retry())
+        .with_http_connector(SpawnedReqwestConnector::new(io.clone()));
+    let with = |builder: MicrosoftAzureBuilder, key, value| builder.with_config(key, value);
+    let mut builder = configured(settings, builder, with)?;
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    builder.build().map_err(refused(settings))
+}
+
+/// Adds what the environment of a server says of a store's credentials to its settings, which go first. Of other
+/// variables nothing is taken.
+pub fn with_environment(
+    mut settings: StoreSettings,
+    variables: impl Iterator<Item = (String, String)>,
+) -> StoreSettings {
+    let Ok(location) = Location::parse(&settings.url) else {
+        return settings;
+    };
+    let (prefix, credentials): (&str, &[&str]) = match location.kind {
+        StoreKind::S3 => ("AWS_", &["access_key_id", "secret_access_key", "token"]),
+        StoreKind::Gcs => ("GOOGLE_", &["service_account", "application_credentials"]),
+        StoreKind::Azure => (
+            "AZURE_",
+            &["access_key", "account_key", "sas", "token", "client_"],
+        ),
+    };
+    let is_credential = |name: &str| credentials.iter().any(|part| name.contains(part));
+    // A key of the settings and a token of the environment would not fit each other.
+    let has_credentials = settings.options.keys().any(|name| is_credential(name));
+    for (name, value) in variables {
+        let key = name.to_ascii_lowercase();
+        let is_option = name.starts_with(prefix)
+            && match location.kind {
+                StoreKind::S3 => matches!(
+                    AmazonS3ConfigKey::from_str(&key),
+                    Ok(key) if key != AmazonS3ConfigKey::Bucket
+                ),
+                StoreKind::Gcs => matches!(
+                    GoogleConfigKey::from_str(&key),
+                    Ok(key) if key != GoogleConfigKey::Bucket
+                ),
+                StoreKind::Azure => matches!(
+                    AzureConfigKey::from_str(&key),
+                    Ok(key) if key != AzureConfigKey::ContainerName
+                ),
+            };
+        let is_hidden = has_credentials && is_credential(&key);
+        if is_option && !is_hidden {
+            settings
+                .options
+                .entry(key)
+                .or_insert_with(|| Secret::new(value));
+        }
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lake() -> StoreSettings {
+        let mut settings = StoreSettings::of_url("s3://lake/raw/");
+        settings.endpoint = Some("http://127.0.0.1:1".into());
+        settings
+    }
+
+    #[tokio::test]
+    async fn keys_follow_the_prefix() {
+        let remote = Remote::open(&lake()).expect("it opens");
+        assert_eq!(remote.path("jobs/a/0").as_ref(), "raw/jobs/a/0");
+        assert_eq!(remote.uri("jobs/a/0"), "s3://lake/raw/jobs/a/0");
+        let root = Remote::open(&StoreSettings::of_url("s3://lake")).expect("it opens");
+        assert_eq!(root.path("a").as_ref(), "a");
+    }
+
+    #[tokio::test]
+    async fn options_that_nobody_has_are_refused() {
+        let mut settings = lake();
+        settings
+            .options
+            .insert("acces_key_id".into(), Secret::new("A"));
+        let error = Remote::open(&settings).expect_err("it is refused");
+        let text = error.to_string();
+        assert!(
+            text.contains("`acces_key_id`") && text.contains("s3://lake/raw/"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_environment_gives_credentials_that_settings_do_not() {
+        let variables = |of: &[(&str, &str)]| {
+            let of = of.iter();
+            let of = of.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            of.collect::<Vec<_>>().into_iter()
+        };
+        let all = [
+            ("AWS_ACCESS_KEY_ID", "environment"),
+            ("AWS_SESSION_TOKEN", "token"),
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_BUCKET", "other"),
+            ("AWS_PROFILE", "me"),
+            ("HOME", "/root"),
+        ];
+        let taken = with_environment(lake(), variables(&all));
+        let names: Vec<&str> = taken.options.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            ["aws_access_key_id", "aws_region", "aws_session_token"]
+        );
+        let mut own = lake();
+        own.options
+            .insert("access_key_id".into(), Secret::new("settings"));
+        let taken = with_environment(own, variables(&all));
+        let names: Vec<&str> = taken.options.keys().map(String::as_str).collect();
+        assert_eq!(names, ["access_key_id", "aws_region"]);
+    }
+}

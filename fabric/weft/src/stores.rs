@@ -1,0 +1,285 @@
+//! Stores in the settings of servers: the cluster's own, and those that jobs may use.
+//!
+//! ```toml
+//! [store]
+//! url = "s3://bucket/prefix"        # or store = "s3://bucket/prefix"
+//!
+//! [store.lake]
+//! url = "s3://lake/"
+//! roots = ["s3://lake/raw", "s3://lake/out"]
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use toml::{Table, Value};
+use weft_cli::UpSettings;
+use weft_core::Location;
+use weft_protocol::{Secret, StoreSettings, Stores};
+use weft_store::with_environment;
+
+use crate::config::{overridden, table};
+
+/// Beginning of the variables with settings of stores.
+const STORE_PREFIX: &str = "WEFT__STORE";
+
+/// `store` of a server's settings.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub(crate) struct StoreConfig {
+    own: StoreSettings,
+    granted: BTreeMap<String, StoreSettings>,
+}
+
+impl TryFrom<Value> for StoreConfig {
+    type Error = String;
+
+    fn try_from(mut value: Value) -> Result<Self, String> {
+        as_table(&mut value);
+        let Value::Table(table) = value else {
+            return Err("`store` must be a URL, or a table with `url`".into());
+        };
+        let (granted, own): (Table, Table) =
+            table.into_iter().partition(|(_, value)| value.is_table());
+        let own = store("store", own)?;
+        if !own.roots.is_empty() {
+            return Err(
+                "`roots` of `store`: jobs do not use the cluster's own store; name another one as `[store.NAME]`"
+                    .into(),
+            );
+        }
+        let granted = granted.into_iter().map(|(name, value)| {
+            let Value::Table(table) = value else {
+                return Err(format!("`store.{name}` must be a table"));
+            };
+            let path = format!("store.{name}");
+            let settings = store(&path, table)?;
+            match settings.url.is_empty() {
+                true => Err(format!("`{path}.url` is missing")),
+                false => Ok((name, settings)),
+            }
+        });
+        let granted = granted.collect::<Result<_, _>>()?;
+        Ok(Self { own, granted })
+    }
+}
+
+impl StoreConfig {
+    /// The stores, with what the environment's variables say of credentials. Errors: the cluster's own has no URL.
+    pub(crate) fn stores(
+        &self,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<Stores> {
+        if self.own.url.is_empty() {
+            bail!("`store.url` is missing: the store that all processes of the cluster share");
+        }
+        let variables: Vec<(String, String)> = variables.collect();
+        let complete = |settings: &StoreSettings| {
+            with_environment(settings.clone(), variables.iter().cloned())
+        };
+        let granted = self.granted.iter();
+        let granted = granted.map(|(name, settings)| (name.clone(), complete(settings)));
+        Ok(Stores {
+            own: complete(&self.own),
+            granted: granted.collect(),
+        })
+    }
+}
+
+/// Turns a URL alone into a table with it.
+pub(crate) fn as_table(value: &mut Value) {
+    if let Value::String(url) = value {
+        let url = Value::String(std::mem::take(url));
+        *value = Value::Table(Table::from_iter([("url".to_owned(), url)]));
+    }
+}
+
+/// The settings of one store; keys that are none of ours are the provider's options.
+fn store(path: &str, table: Table) -> Result<StoreSettings, String> {
+    let mut settings = StoreSettings::default();
+    for (key, value) in table {
+        let at = format!("`{path}.{key}`");
+        match (key.as_str(), value) {
+            ("roots", Value::Array(roots)) => {
+                let texts = roots.into_iter().map(|root| text(&at, root));
+                settings.roots = texts.collect::<Result<_, _>>()?;
+            }
+            ("roots", root) => settings.roots = vec![text(&at, root)?],
+            ("url", url) => settings.url = text(&at, url)?,
+            ("endpoint", endpoint) => settings.endpoint = Some(text(&at, endpoint)?),
+            ("region", region) => settings.region = Some(text(&at, region)?),
+            (_, value) => {
+                let value = Secret::new(text(&at, value)?);
+                settings.options.insert(key, value);
+            }
+        }
+    }
+    Ok(settings)
+}
+
+/// A value as the text that stands for it: variables make numbers of what looks like one.
+fn text(at: &str, value: Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Integer(number) => Ok(number.to_string()),
+        Value::Boolean(flag) => Ok(flag.to_string()),
+        Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+            Err(format!("{at} must be text"))
+        }
+    }
+}
+
+/// File of settings of `weft up`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpConfig {
+    store: StoreConfig,
+}
+
+/// The stores of `weft up`: its flags go over the environment, that over a file. Without any, the store is in the data
+/// folder: `default`.
+pub(crate) fn of_up(
+    default: &Path,
+    settings: &UpSettings,
+    variables: impl Iterator<Item = (String, String)>,
+) -> anyhow::Result<Stores> {
+    let variables: Vec<(String, String)> = variables.collect();
+    let file = match &settings.config {
+        Some(path) => table(path)?,
+        None => Table::new(),
+    };
+    let named = variables.iter().filter(|(name, _)| {
+        let rest = name.strip_prefix(STORE_PREFIX);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
+    });
+    let mut merged = overridden(file, named.cloned());
+    let store = merged
+        .entry("store")
+        .or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(store) = store {
+        match &settings.store {
+            Some(url) => {
+                store.insert("url".into(), Value::String(absolute(url)?));
+            }
+            None => {
+                let default = Value::String(default.display().to_string());
+                store.entry("url").or_insert(default);
+            }
+        }
+    }
+    let config: UpConfig = merged.try_into().with_context(|| match &settings.config {
+        Some(path) => format!("`{}`", path.display()),
+        None => "the environment".to_owned(),
+    })?;
+    config.store.stores(variables.into_iter())
+}
+
+/// A path that the user gave, seen from the current folder.
+fn absolute(url: &str) -> anyhow::Result<String> {
+    if Location::is_one(url) || url.starts_with("file://") {
+        return Ok(url.to_owned());
+    }
+    let path = std::path::absolute(url).with_context(|| format!("`{url}`"))?;
+    Ok(path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<StoreConfig, String> {
+        #[derive(Debug, Deserialize)]
+        struct File {
+            store: StoreConfig,
+        }
+        let file: Result<File, _> = toml::from_str(text);
+        file.map(|file| file.store)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_url_alone_is_the_clusters_store() {
+        let stores = config("store = \"/srv/weft\"").expect("it is right");
+        let stores = stores.stores([].into_iter()).expect("it has a URL");
+        assert_eq!(stores, Stores::folder("/srv/weft".as_ref()));
+    }
+
+    #[test]
+    fn tables_in_the_table_are_other_stores() {
+        let text = r#"
+            [store]
+            url = "s3://cluster/weft"
+            region = "eu-west-1"
+            [store.lake]
+            url = "s3://lake/"
+            endpoint = "http://127.0.0.1:9000"
+            roots = ["s3://lake/raw"]
+            access_key_id = "me"
+            allow_http = true
+        "#;
+        let variables = [("AWS_SECRET_ACCESS_KEY".to_owned(), "hush".to_owned())];
+        let stores = config(text).expect("it is right");
+        let stores = stores.stores(variables.into_iter()).expect("it has a URL");
+        assert_eq!(stores.own.region.as_deref(), Some("eu-west-1"));
+        assert_eq!(stores.own.options["aws_secret_access_key"].reveal(), "hush");
+        let lake = &stores.granted["lake"];
+        assert_eq!(lake.options["allow_http"].reveal(), "true");
+        assert!(
+            !lake.options.contains_key("aws_secret_access_key"),
+            "it has a key of its own"
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("store = 3", "must be a URL"),
+            (
+                "[store.lake]\nregion = \"a\"",
+                "`store.lake.url` is missing",
+            ),
+            (
+                "[store]\nurl = \"s3://a\"\nroots = [\"s3://a\"]",
+                "[store.NAME]",
+            ),
+            ("[store]\nurl = [1]", "`store.url` must be text"),
+        ] {
+            let error = config(text).expect_err("it is wrong");
+            assert!(error.contains(expected), "{error}");
+        }
+        let without = config("[store.lake]\nurl = \"s3://a\"").expect("a lake alone");
+        assert!(without.stores([].into_iter()).is_err());
+    }
+
+    #[test]
+    fn flags_go_over_the_environment() {
+        let up = |store: Option<&str>| UpSettings {
+            data: "/data".into(),
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            slots: None,
+            store: store.map(str::to_owned),
+            config: None,
+            allow_host: Vec::new(),
+            allow_origin: Vec::new(),
+        };
+        let variables = [
+            ("WEFT__STORE__URL", "s3://environment"),
+            ("WEFT__STORE__LAKE__URL", "s3://lake"),
+            ("WEFT__STORED", "no"),
+        ];
+        let of = |store, variables: &[(&str, &str)]| {
+            let variables = variables.iter();
+            let variables = variables.map(|(name, value)| ((*name).into(), (*value).into()));
+            of_up("/data/store".as_ref(), &up(store), variables).expect("it is right")
+        };
+        assert_eq!(of(None, &[]), Stores::folder("/data/store".as_ref()));
+        let stores = of(None, &variables);
+        assert_eq!(stores.own.url, "s3://environment");
+        assert_eq!(stores.granted["lake"].url, "s3://lake");
+        assert_eq!(of(Some("s3://flag/a"), &variables).own.url, "s3://flag/a");
+        let folder = of(Some("shared"), &[]).own;
+        assert!(folder.folder().expect("a folder").is_absolute());
+    }
+}
