@@ -188,7 +188,10 @@ pub(crate) async fn archive(
         outputs.iter().try_for_each(|output| {
             let of_output = staged.iter().filter(|file| file.output == output.name);
             let withdraw: Option<Vec<_>> = (!succeeded).then(|| of_output.cloned().collect());
-            let folder = store.output_folder(&id, output)?;
+            // Where it has none, nothing was staged either.
+            let Ok(folder) = store.output_folder(&id, output) else {
+                return Ok(());
+            };
             clean_staging(&folder, &id, withdraw.as_deref())
         })
     };
