@@ -209,8 +209,8 @@ impl Blobs {
         first.transpose().map(drop).map_err(self.fail(""))
     }
 
-    /// Marks a bucket as a cluster's own, once and for all. Folders need no mark: each belongs to one data folder, or is
-    /// mounted for one cluster.
+    /// Marks a bucket as a cluster's own, once and for all. Folders need no mark: each belongs to one data folder, or
+    /// is mounted for one cluster.
     ///
     /// Errors: `Owned` if it is another cluster's.
     pub async fn claim(&self, cluster: &str) -> Result<()> {
@@ -253,8 +253,8 @@ impl Blobs {
         }
     }
 
-    /// Writes a blob that is not there yet, and makes sure that it outlives the machine. Returns false if another one is
-    /// there: then nothing is changed.
+    /// Writes a blob that is not there yet, and makes sure that it outlives the machine. Returns false if another one
+    /// is there: then nothing is changed.
     pub async fn create_durable(&self, key: &str, bytes: Bytes) -> Result<bool> {
         self.requests.count(RequestKind::Put);
         let path = self.path(key);
@@ -324,7 +324,8 @@ impl Blobs {
         }
     }
 
-    /// Lists the names directly below a prefix. All of them: the callers' prefixes have a name for each job or component.
+    /// Lists the names directly below a prefix. All of them: the callers' prefixes have a name for each job or
+    /// component.
     pub async fn entries(&self, prefix: &str) -> Result<Vec<Entry>> {
         self.requests.count(RequestKind::List);
         match &self.base {

@@ -1,5 +1,5 @@
-//! Tools that Python's registry has, in virtual environments of their own: what makes components of Python programs, and a
-//! store for tests.
+//! Tools that Python's registry has, in virtual environments of their own: what makes components of Python programs,
+//! and a store for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -80,8 +80,8 @@ pub(crate) fn environment(folder: &Path, requirements: &Path) -> Result<PathBuf>
     Ok(python)
 }
 
-/// Gives the path of SeaweedFS, an S3 server that tests of stores start, which is installed to `~/.cache/weft/stores` if
-/// it is not there.
+/// Gives the path of SeaweedFS, an S3 server that tests of stores start, which is installed to `~/.cache/weft/stores`
+/// if it is not there.
 pub(crate) fn seaweedfs(places: &Places) -> Result<PathBuf> {
     let folder = places.cache.join("stores");
     let requirements = places.root.join("fabric/store/tests/requirements.txt");

@@ -1,5 +1,5 @@
-//! What all stores have in common, over the memory of the process, a folder, and a real S3 server; and what callers see of a
-//! network that fails, and of settings that are wrong.
+//! What all stores have in common, over the memory of the process, a folder, and a real S3 server; and what callers
+//! see of a network that fails, and of settings that are wrong.
 //!
 //! `cargo xtask test` installs the server, and sets `WEFT_SEAWEEDFS`.
 

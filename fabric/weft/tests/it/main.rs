@@ -1,8 +1,9 @@
 //! The whole `weft` binary as its users meet it: servers on data folders of their own, asked over HTTP, killed and started
 //! again.
 //!
-//! `cargo xtask test` builds the guests, installs an S3 server, and sets `WEFT_GUESTS` and `WEFT_SEAWEEDFS`. What is random
-//! comes from a seed, which is printed and which `WEFT_TEST_SEED` replaces. Tests of corpora are left out where `WEFT_CORPORA` names none.
+//! `cargo xtask test` builds the guests, installs an S3 server, and sets `WEFT_GUESTS` and `WEFT_SEAWEEDFS`. What is
+//! random comes from a seed, which is printed and which `WEFT_TEST_SEED` replaces. Tests of corpora are left out where
+//! `WEFT_CORPORA` names none.
 
 mod access_log;
 mod api;
