@@ -106,7 +106,8 @@ impl Controller {
     /// Starts a controller that serves the API on `listener`. One that is alone leads when this
     /// returns; of a group, members that are not there yet may be missing.
     ///
-    /// Errors: the store cannot be used or is another cluster's, the control state cannot be opened, the environment's collector cannot be reached.
+    /// Errors: the store cannot be used or is another cluster's, the control state cannot be opened, the environment's
+    /// collector cannot be reached.
     pub async fn start(
         settings: ControllerSettings,
         listener: TcpListener,

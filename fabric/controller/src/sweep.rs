@@ -233,10 +233,11 @@ impl Sweep {
                 continue;
             }
             match self.blobs.remove(prefix, &entry).await {
-                Ok(()) => {
+                Ok(true) => {
                     tracing::info!(%key, "removed what nothing refers to");
                     removed += 1;
                 }
+                Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(%key, %error, "what nothing refers to cannot be removed");
                 }

@@ -6,7 +6,7 @@ use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -84,7 +84,10 @@ impl Blobs {
     fn of_folder(folder: &FsPath, grants: Grants) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error))?;
         let store = LocalFileSystem::new_with_prefix(folder);
-        let store = store.map_err(|error| Error::of_store("/", error))?;
+        let store = store.map_err(|source| Error::Store {
+            key: "/".into(),
+            source,
+        })?;
         Ok(Self {
             store: Arc::new(store),
             base: Base::Folder(Arc::new(folder.to_owned())),
@@ -173,7 +176,10 @@ impl Blobs {
     /// The error of a request about a key.
     fn fail<'a>(&'a self, key: &'a str) -> impl FnOnce(object_store::Error) -> Error + 'a {
         move |source| match &self.base {
-            Base::Folder(_) => Error::of_store(key, source),
+            Base::Folder(_) => Error::Store {
+                key: key.to_owned(),
+                source,
+            },
             Base::Remote(remote) => Error::of_store(remote.uri(key), source),
         }
     }
@@ -191,8 +197,8 @@ impl Blobs {
         first.transpose().map(drop).map_err(self.fail(""))
     }
 
-    /// Marks a bucket as a cluster's own, once and for all. Folders need no mark: each belongs to one data folder, or is
-    /// mounted for one cluster.
+    /// Marks a bucket as a cluster's own, once and for all. Folders need no mark: each belongs to one data folder, or
+    /// is mounted for one cluster.
     ///
     /// Errors: `Owned` if it is another cluster's.
     pub async fn claim(&self, cluster: &str) -> Result<()> {
@@ -235,8 +241,8 @@ impl Blobs {
         }
     }
 
-    /// Writes a blob that is not there yet, and makes sure that it outlives the machine. Returns false if another one is
-    /// there: then nothing is changed.
+    /// Writes a blob that is not there yet, and makes sure that it outlives the machine. Returns false if another one
+    /// is there: then nothing is changed.
     pub async fn create_durable(&self, key: &str, bytes: Bytes) -> Result<bool> {
         self.requests.count(RequestKind::Put);
         let path = self.path(key);
@@ -306,7 +312,8 @@ impl Blobs {
         }
     }
 
-    /// Lists the names directly below a prefix. All of them: the callers' prefixes have a name for each job or component.
+    /// Lists the names directly below a prefix. All of them: the callers' prefixes have a name for each job or
+    /// component.
     pub async fn entries(&self, prefix: &str) -> Result<Vec<Entry>> {
         self.requests.count(RequestKind::List);
         match &self.base {
@@ -336,31 +343,38 @@ impl Blobs {
     /// Removes all under `prefix`, staged parts of unfinished objects included: those of remote stores are for the
     /// bucket's own rules to remove. Repeating it does no harm.
     pub async fn delete_prefix(&self, prefix: &str) -> Result<()> {
-        match &self.base {
+        self.remove_below(prefix).await.map(drop)
+    }
+
+    /// The same. Returns whether there was anything.
+    async fn remove_below(&self, prefix: &str) -> Result<bool> {
+        let remote = match &self.base {
             Base::Folder(root) => {
                 let folder = root.join(prefix);
-                blocking(move || folder::remove_all(&folder)).await
+                return blocking(move || folder::remove_all(&folder)).await;
             }
-            Base::Remote(remote) => {
-                let path = remote.path(prefix);
-                let requests = Arc::clone(&self.requests);
-                let found = self.store.list(Some(&path)).enumerate();
-                let found = found.map(move |(position, object)| {
-                    if position % OBJECTS_PER_REQUEST == 0 {
-                        requests.count(RequestKind::List);
-                        requests.count(RequestKind::Delete);
-                    }
-                    object.map(|object| object.location)
-                });
-                let deleted = self.store.delete_stream(found.boxed());
-                let deleted = deleted.filter(|deleted| {
-                    let is_gone = matches!(deleted, Err(object_store::Error::NotFound { .. }));
-                    futures::future::ready(!is_gone)
-                });
-                let deleted = deleted.try_for_each(|_| futures::future::ready(Ok(())));
-                deleted.await.map_err(self.fail(prefix))
+            Base::Remote(remote) => remote,
+        };
+        let requests = Arc::clone(&self.requests);
+        let found = self.store.list(Some(&remote.path(prefix))).enumerate();
+        let found = found.map(move |(position, object)| {
+            if position % OBJECTS_PER_REQUEST == 0 {
+                requests.count(RequestKind::List);
+                requests.count(RequestKind::Delete);
+            }
+            object.map(|object| object.location)
+        });
+        let mut deleted = self.store.delete_stream(found.boxed());
+        let mut any = false;
+        while let Some(deleted) = deleted.next().await {
+            match deleted {
+                Ok(_) => any = true,
+                // Somebody else removed it meanwhile.
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(source) => return Err(self.fail(prefix)(source)),
             }
         }
+        Ok(any)
     }
 
     /// Removes one object; one that is not there is removed already.
@@ -375,18 +389,19 @@ impl Blobs {
         }
     }
 
-    /// Removes a name that lies directly below a prefix, with all below it. Repeating it does no harm.
-    pub async fn remove(&self, prefix: &str, entry: &Entry) -> Result<()> {
+    /// Removes a name that lies directly below a prefix, with all below it. Returns whether there was anything: some
+    /// stores list folders that are empty.
+    pub async fn remove(&self, prefix: &str, entry: &Entry) -> Result<bool> {
         let key = format!("{prefix}/{}", entry.name);
         match &self.base {
-            _ if entry.is_folder => self.delete_prefix(&key).await,
+            _ if entry.is_folder => self.remove_below(&key).await,
             // Drafts have names that are no keys.
             Base::Folder(root) => {
                 let path = root.join(&key);
                 self.requests.count(RequestKind::Delete);
                 blocking(move || folder::remove_file(&path)).await
             }
-            Base::Remote(_) => self.delete(&key).await,
+            Base::Remote(_) => self.delete(&key).await.map(|()| true),
         }
     }
 

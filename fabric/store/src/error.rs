@@ -56,7 +56,9 @@ pub enum Error {
         cluster: String,
     },
     /// The store has no folder.
-    #[error("`{key}` has no file: the store `{url}` is not a folder")]
+    #[error(
+        "`{key}` needs a store that is a folder, and `{url}` is none: give the output a `uri` on a path that all nodes share"
+    )]
     NoFolder {
         /// The key that was asked for.
         key: String,
@@ -175,11 +177,11 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Refused { fault, .. } if !fault.is_retryable() => ErrorKind::Refused,
-            Error::Settings { .. } | Error::NotAllowed { .. } | Error::Owned { .. } => {
-                ErrorKind::Refused
-            }
+            Error::Settings { .. }
+            | Error::NotAllowed { .. }
+            | Error::NoFolder { .. }
+            | Error::Owned { .. } => ErrorKind::Refused,
             Error::Refused { .. } => ErrorKind::Unavailable,
-            Error::NoFolder { .. } => ErrorKind::Internal,
             Error::Store { source, .. } if is_full(source) => ErrorKind::Exhausted,
             Error::File { source, .. } if is_full(source) => ErrorKind::Exhausted,
             Error::File { source, .. } if is_no_place(source) => ErrorKind::NoPlace,
@@ -219,7 +221,7 @@ impl From<&Error> for Problem {
             // The cluster's own store: nothing that a job can change.
             ErrorKind::Unavailable | ErrorKind::Refused => {
                 let code = match error {
-                    Error::NotAllowed { .. } => ErrorCode::InvalidJob,
+                    Error::NotAllowed { .. } | Error::NoFolder { .. } => ErrorCode::InvalidJob,
                     _ => ErrorCode::StoreUnavailable,
                 };
                 Problem::new(code, detail)

@@ -35,18 +35,20 @@ fn modified_ms(entry: &fs::DirEntry) -> Option<u64> {
     u64::try_from(since.as_millis()).ok()
 }
 
-/// Removes a folder with all in it, if it is there.
-pub(crate) fn remove_all(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(folder, error)),
-        _ => Ok(()),
-    }
+/// Removes a folder with all in it. Returns whether it was there.
+pub(crate) fn remove_all(folder: &Path) -> Result<bool> {
+    was_there(folder, fs::remove_dir_all(folder))
 }
 
-/// Removes a file, if it is there.
-pub(crate) fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file(path, error)),
-        _ => Ok(()),
+/// Removes a file. Returns whether it was there.
+pub(crate) fn remove_file(path: &Path) -> Result<bool> {
+    was_there(path, fs::remove_file(path))
+}
+
+fn was_there(path: &Path, removed: io::Result<()>) -> Result<bool> {
+    match removed {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::file(path, error)),
     }
 }

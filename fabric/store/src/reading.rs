@@ -198,8 +198,8 @@ impl RemoteFile {
         self.0.bytes
     }
 
-    /// Asks for a range, which is not empty and lies within the object. Must not be waited for on the runtime that drives
-    /// the connections.
+    /// Asks for a range, which is not empty and lies within the object. Must not be waited for on the runtime that
+    /// drives the connections.
     pub fn fetch(&self, range: Range<u64>) -> Fetch {
         let (send, results) = sync_channel(1);
         let file = Arc::clone(&self.0);

@@ -231,7 +231,9 @@ fn s3(
         .with_bucket_name(&location.bucket)
         .with_retry(retry())
         .with_http_connector(SpawnedReqwestConnector::new(io.clone()));
-    let with = |builder: AmazonS3Builder, key, value| builder.with_config(key, value);
+    let with = |builder: AmazonS3Builder, key: AmazonS3ConfigKey, value: String| {
+        builder.with_config(key, value)
+    };
     let mut builder = configured(settings, builder, with)?;
     // What settings say goes over what the environment does.
     if let Some(endpoint) = &settings.endpoint {
@@ -252,7 +254,9 @@ fn gcs(
         .with_bucket_name(&location.bucket)
         .with_retry(retry())
         .with_http_connector(SpawnedReqwestConnector::new(io.clone()));
-    let with = |builder: GoogleCloudStorageBuilder, key, value| builder.with_config(key, value);
+    let with = |builder: GoogleCloudStorageBuilder, key: GoogleConfigKey, value: String| {
+        builder.with_config(key, value)
+    };
     let mut builder = configured(settings, builder, with)?;
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_base_url(endpoint);
@@ -269,7 +273,9 @@ fn azure(
         .with_container_name(&location.bucket)
         .with_retry(retry())
         .with_http_connector(SpawnedReqwestConnector::new(io.clone()));
-    let with = |builder: MicrosoftAzureBuilder, key, value| builder.with_config(key, value);
+    let with = |builder: MicrosoftAzureBuilder, key: AzureConfigKey, value: String| {
+        builder.with_config(key, value)
+    };
     let mut builder = configured(settings, builder, with)?;
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_endpoint(endpoint.clone());

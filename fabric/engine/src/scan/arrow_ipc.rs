@@ -108,7 +108,7 @@ fn invalid(what: impl Into<String>) -> io::Error {
 
 impl Messages {
     fn open(file: InputFile, wanted: Range<u64>) -> io::Result<Self> {
-        let bytes = file.bytes()?;
+        let bytes = file.size()?;
         let mut left = bytes;
         let mut file = BufReader::with_capacity(256 << 10, file);
         let mut magic = Vec::new();

@@ -82,7 +82,7 @@ enum Source {
 
 impl InputFile {
     /// Size of the file.
-    pub(crate) fn bytes(&self) -> io::Result<u64> {
+    pub(crate) fn size(&self) -> io::Result<u64> {
         match &self.source {
             Source::Local(file) => Ok(file.metadata()?.len()),
             Source::Object(object) => Ok(object.bytes()),
@@ -205,7 +205,7 @@ impl Seek for InputFile {
 
 impl Length for InputFile {
     fn len(&self) -> u64 {
-        self.bytes().unwrap_or(0)
+        self.size().unwrap_or(0)
     }
 }
 

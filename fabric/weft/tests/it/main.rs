@@ -1,8 +1,9 @@
 //! The whole `weft` binary as its users meet it: servers on data folders of their own, asked over HTTP, killed and started
 //! again.
 //!
-//! `cargo xtask test` builds the guests and sets `WEFT_GUESTS`. What is random comes from a seed, which is printed and which
-//! `WEFT_TEST_SEED` replaces. Tests of corpora are left out where `WEFT_CORPORA` names none.
+//! `cargo xtask test` builds the guests, installs an S3 server, and sets `WEFT_GUESTS` and `WEFT_SEAWEEDFS`. What is
+//! random comes from a seed, which is printed and which `WEFT_TEST_SEED` replaces. Tests of corpora are left out where
+//! `WEFT_CORPORA` names none.
 
 mod access_log;
 mod adaptive;
@@ -41,10 +42,13 @@ mod python;
 mod random;
 mod results;
 mod s3_outputs;
+#[path = "../../../store/tests/it/seaweedfs.rs"]
+mod seaweedfs;
 mod server;
 mod sql;
 mod sql_functions;
 mod sql_guards;
+mod stores;
 mod streams;
 mod survivor;
 mod tpch;

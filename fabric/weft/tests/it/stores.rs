@@ -1,0 +1,175 @@
+//! Servers whose store is a bucket of a real S3 server, and jobs that read `s3://`.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokio::runtime::Runtime;
+use weft_protocol::{Secret, StoreSettings, Stores};
+use weft_store::Blobs;
+
+use crate::clock::until_empty;
+use crate::fixture::{Fixture, Place};
+use crate::http::Request;
+use crate::seaweedfs::{KEY, SeaweedFs};
+use crate::server::{Server, Setup};
+use crate::{folder, job, outputs};
+
+/// Where the cluster keeps its objects, and where jobs find theirs.
+const OWN: &str = "s3://cluster/weft";
+const LAKE: &str = "s3://lake/";
+
+/// A real S3 server, and a client of it.
+struct Storage {
+    server: SeaweedFs,
+    runtime: Runtime,
+}
+
+impl Storage {
+    fn new() -> Storage {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
+        let storage = Storage {
+            server: SeaweedFs::start(),
+            runtime: runtime.expect("a runtime"),
+        };
+        // Buckets are made by their first object.
+        for bucket in ["s3://cluster", "s3://lake"] {
+            storage.put(&storage.blobs(bucket), "made", Vec::new());
+        }
+        storage
+    }
+
+    /// A bucket as tests see it.
+    fn blobs(&self, url: &str) -> Blobs {
+        let mut own = StoreSettings::of_url(url);
+        own.endpoint = Some(self.server.endpoint());
+        for (name, value) in [("access_key_id", KEY.0), ("secret_access_key", KEY.1)] {
+            own.options.insert(name.into(), Secret::new(value));
+        }
+        let stores = Stores {
+            own,
+            ..Stores::default()
+        };
+        let _entered = self.runtime.enter();
+        Blobs::open(&stores).expect("the settings are right")
+    }
+
+    fn put(&self, blobs: &Blobs, key: &str, bytes: Vec<u8>) {
+        let put = self.runtime.block_on(blobs.put(key, bytes));
+        put.expect("it is written");
+    }
+
+    /// Keys below a folder of the cluster's store.
+    fn keys(&self, folder: &str) -> Vec<String> {
+        let blobs = self.blobs(OWN);
+        let remote = blobs.remote().expect("it is a bucket");
+        let found = remote.objects_below(&format!("weft/{folder}"));
+        let found = found.expect("it begins");
+        found.map(|one| one.expect("it lists").key).collect()
+    }
+
+    /// Puts the files of a folder into the lake.
+    fn copy(&self, from: &Path, prefix: &str) {
+        let blobs = self.blobs(LAKE);
+        for path in folder::files(from) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.expect("files of tests have plain names");
+            let bytes = std::fs::read(&path).expect("it is there");
+            self.put(&blobs, &format!("{prefix}/{name}"), bytes);
+        }
+    }
+
+    /// Settings by the environment: credentials of the own store as AWS names them, those of the lake as settings do.
+    fn setup(&self) -> Setup {
+        Setup::default()
+            .with("WEFT__STORE", OWN)
+            .with("WEFT__STORE__ENDPOINT", self.server.endpoint())
+            .with("AWS_ACCESS_KEY_ID", KEY.0)
+            .with("AWS_SECRET_ACCESS_KEY", KEY.1)
+            .with("AWS_REGION", "us-east-1")
+            .with("WEFT__STORE__LAKE__URL", LAKE)
+            .with("WEFT__STORE__LAKE__ROOTS", "[\"s3://lake/logs\"]")
+            .with("WEFT__STORE__LAKE__ENDPOINT", self.server.endpoint())
+            .with("WEFT__STORE__LAKE__ACCESS_KEY_ID", KEY.0)
+            .with("WEFT__STORE__LAKE__SECRET_ACCESS_KEY", KEY.1)
+    }
+}
+
+/// The weblog job over an `s3://` input.
+fn weblog(uri: &str, out: &Path) -> Value {
+    let mut job = job::weblog(Path::new("/nowhere"), out);
+    job["input"]["logs"]["uri"] = uri.into();
+    job
+}
+
+#[test]
+fn a_job_runs_in_a_bucket_and_reads_one() {
+    let (fixture, storage, place) = (Fixture::shared(), Storage::new(), Place::new());
+    storage.copy(&fixture.logs(), "logs/day=1");
+    let server = Server::start(&place.data(), &storage.setup());
+    job::deploy(&server, "weblog");
+    let job = weblog("s3://lake/logs/day=*/access-*", &place.out());
+    let id = job::id_of(&job::run(&server, &job));
+    let check = |out: &Path| {
+        let found = outputs::published(out);
+        outputs::assert_same(&found, &fixture.expected, "in a bucket");
+    };
+    check(&place.out());
+    until_empty("the job's objects are gone", || storage.keys("jobs"));
+    let archived = format!("weft/archive/{id}.json.zst");
+    assert!(storage.keys("archive").contains(&archived));
+    assert_eq!(storage.keys("components").len(), 1);
+    assert_eq!(storage.keys("artefacts").len(), 1);
+    let local = folder::files(&place.data().join("store"));
+    assert!(local.is_empty(), "{local:?}");
+
+    // A server that starts again finds all of it.
+    assert!(server.stop().success());
+    let server = Server::start(&place.data(), &storage.setup());
+    assert_eq!(job::show(&server, &id)["status"], "succeeded");
+    let again = place.path("again");
+    job::run(&server, &weblog("s3://lake/logs/**/access-*", &again));
+    check(&again);
+}
+
+#[test]
+fn inputs_that_cannot_be_read_say_why() {
+    let (storage, place) = (Storage::new(), Place::new());
+    let lake = storage.blobs(LAKE);
+    storage.put(&lake, "secret/access-1", b"a line\n".to_vec());
+    storage.put(&lake, "logs/access-1", b"a line\n".to_vec());
+    let server = Server::start(&place.data(), &storage.setup());
+    job::deploy(&server, "weblog");
+    for (uri, code, words) in [
+        (
+            "s3://lake/secret/access-*",
+            "invalid_job",
+            "`s3://lake/logs`",
+        ),
+        ("s3://lake/logs/none-*", "no_input", "matches no object"),
+        ("s3://lake/logs/access-2", "no_input", "is not there"),
+        ("s3://cluster/weft/owner", "invalid_job", "its own objects"),
+        ("gs://lake/logs/access-1", "invalid_job", "jobs may use"),
+    ] {
+        let submitted = job::submit(&server, &weblog(uri, &place.out()));
+        let ended = job::wait(&server, &submitted);
+        assert_eq!(ended["status"], "failed", "{ended:#}");
+        assert_eq!(ended["problem"]["code"], code, "{ended:#}");
+        let detail = ended["problem"]["detail"].as_str().expect("a text");
+        assert!(detail.contains(words), "{detail}");
+    }
+    let shown = server.ask(&Request::get("/v1/jobs")).ok().to_string();
+    assert!(!shown.contains(KEY.1), "credentials are nobody's to see");
+}
+
+#[test]
+fn a_bucket_of_another_cluster_is_refused() {
+    let (storage, place, other) = (Storage::new(), Place::new(), Place::new());
+    let server = Server::start(&place.data(), &storage.setup());
+    assert!(server.stop().success());
+    let died = Server::try_start(&other.data(), &storage.setup());
+    let said = died.err().expect("the bucket is not its own");
+    assert!(said.contains("belongs to the cluster"), "{said}");
+}
