@@ -92,6 +92,8 @@ pub(crate) async fn start(
         version: MESSAGE_VERSION,
         stores: Box::new(settings.stores.clone()),
         cache: settings.cache.clone(),
+        tier: settings.tier.clone(),
+        tier_bytes: settings.tier_bytes,
         spill: spill.clone(),
         slots: settings.node.slots,
         compatibility: settings.node.compatibility.clone(),

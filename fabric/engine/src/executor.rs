@@ -293,9 +293,14 @@ impl Executor {
         self.stages.open(context);
     }
 
-    /// Stops what runs of a job, and forgets it.
+    /// Stops what runs of a job, and forgets it, with the copies of its shuffle objects that the node keeps.
     pub fn forget(&self, job: &JobId) {
         self.stages.forget(job);
+        if let Some(tier) = self.blobs.tier() {
+            let (tier, job) = (tier.clone(), job.clone());
+            // Not waited for: what is left would go in time.
+            drop(tokio::task::spawn_blocking(move || tier.forget_job(&job)));
+        }
     }
 
     /// Runs one attempt on the calling thread.

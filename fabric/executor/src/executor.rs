@@ -22,7 +22,7 @@ use weft_protocol::{
 };
 use weft_runtime::{frames, process};
 use weft_sandbox::{Engine, Role};
-use weft_store::{Blobs, FileCache};
+use weft_store::{Blobs, FileCache, Tier};
 
 use crate::calls::{Call, Calls};
 
@@ -113,6 +113,8 @@ fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, u32)> {
         version,
         stores,
         cache,
+        tier,
+        tier_bytes,
         spill,
         slots,
         compatibility,
@@ -122,7 +124,11 @@ fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, u32)> {
     };
     check_version(version)?;
     let engine = Engine::new(Role::Executor).map_err(|fault| anyhow::anyhow!("{fault}"))?;
-    let cache = FileCache::new(Blobs::open(&stores)?, cache);
+    let mut blobs = Blobs::open(&stores)?;
+    if tier_bytes > 0 {
+        blobs = blobs.with_tier(Tier::new(tier, tier_bytes));
+    }
+    let cache = FileCache::new(blobs, cache);
     let executor = Executor::new(engine, cache, compatibility, spill);
     Ok((executor, slots))
 }
@@ -433,6 +439,8 @@ mod tests {
             version,
             stores: Box::new(Stores::folder("/nowhere/store".as_ref())),
             cache: "/nowhere/cache".into(),
+            tier: "/nowhere/tier".into(),
+            tier_bytes: 1,
             spill: "/nowhere/spill".into(),
             slots: 1,
             compatibility: "0".into(),

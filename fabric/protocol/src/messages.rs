@@ -18,7 +18,7 @@ use crate::rows::RowsRequest;
 use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 8;
+pub const MESSAGE_VERSION: u32 = 9;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +58,10 @@ pub enum ToExecutor {
         stores: Box<crate::stores::Stores>,
         /// Folder for files that were fetched from a store that is none itself.
         cache: std::path::PathBuf,
+        /// Folder for copies of shuffle objects, which the node's executors share.
+        tier: std::path::PathBuf,
+        /// Bytes of these copies; 0 for none.
+        tier_bytes: u64,
         /// Folder for files that tasks spill.
         spill: std::path::PathBuf,
         /// Tasks that run side by side.

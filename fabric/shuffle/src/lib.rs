@@ -20,7 +20,7 @@ mod ranges;
 mod segment;
 
 pub use error::{Error, Result};
-pub use object::{ObjectReader, ObjectWriter, Place, Segment};
+pub use object::{FetchRoom, ObjectReader, ObjectSegments, ObjectWriter, Place, Segment};
 pub use parts::{Part, Parts, Piece, SegmentBytes, SharedParts, Whale};
 pub use ranges::{Boundary, Mark, Ranges, SharedRanges};
 pub use segment::FORMAT;

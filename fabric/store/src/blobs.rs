@@ -11,6 +11,7 @@ use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use tokio::task::JoinHandle;
 use weft_protocol::Stores;
 
 use crate::durable::sync_file_and_folder;
@@ -19,6 +20,7 @@ use crate::folder;
 use crate::grants::Grants;
 use crate::remote::Remote;
 use crate::requests::{RequestKind, Requests};
+use crate::tier::Tier;
 
 /// Bytes that a streamed object buffers before it is written in parts.
 const PART_BYTES: usize = 4 << 20;
@@ -38,6 +40,25 @@ pub struct Blobs {
     base: Base,
     requests: Arc<Requests>,
     grants: Grants,
+    /// Copies of a bucket's shuffle objects on this node.
+    tier: Option<Tier>,
+}
+
+/// A range of a bucket's object that is on its way. Dropping it stops the request.
+pub struct RangeFetch(JoinHandle<Result<Bytes>>);
+
+impl RangeFetch {
+    /// Waits for the bytes.
+    pub async fn wait(mut self) -> Result<Bytes> {
+        let fetched = (&mut self.0).await;
+        fetched.map_err(|error| Error::Encoding(error.to_string()))?
+    }
+}
+
+impl Drop for RangeFetch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Where the keys lie.
@@ -93,6 +114,7 @@ impl Blobs {
             base: Base::Folder(Arc::new(folder.to_owned())),
             requests: Arc::default(),
             grants,
+            tier: None,
         })
     }
 
@@ -103,7 +125,23 @@ impl Blobs {
             base: Base::Remote(remote),
             requests: Arc::default(),
             grants,
+            tier: None,
         }
+    }
+
+    /// The same stores, with copies of shuffle objects in a tier. A folder needs none.
+    #[must_use]
+    pub fn with_tier(self, tier: Tier) -> Self {
+        let is_remote = self.remote().is_some();
+        Self {
+            tier: is_remote.then_some(tier),
+            ..self
+        }
+    }
+
+    /// Copies of shuffle objects on this node, if the store is a bucket.
+    pub fn tier(&self) -> Option<&Tier> {
+        self.tier.as_ref()
     }
 
     /// The same stores with counters of their own.
@@ -118,6 +156,7 @@ impl Blobs {
             base,
             grants: self.grants.metered(&requests),
             requests,
+            tier: self.tier.clone(),
         }
     }
 
@@ -300,13 +339,42 @@ impl Blobs {
         found.map_err(self.fail(key))
     }
 
+    /// Asks for a range of a bucket's object, which other threads fetch meanwhile. Nothing if the store is a folder.
+    pub fn fetch_range(&self, key: &str, range: Range<u64>) -> Option<RangeFetch> {
+        let io = self.remote()?.io();
+        let (blobs, key) = (self.clone(), key.to_owned());
+        let fetching = async move { blobs.get_range(&key, range).await };
+        Some(RangeFetch(io.spawn(fetching)))
+    }
+
+    /// Copies an object of that size into the tier, in one request. Returns false if it does not go there.
+    pub async fn copy_to_tier(&self, key: &str, bytes: u64) -> Result<bool> {
+        let draft = self.tier().and_then(|tier| tier.begin(key, bytes));
+        let Some(mut draft) = draft else {
+            return Ok(false);
+        };
+        self.requests.count(RequestKind::Get);
+        let found = self.store.get(&self.path(key)).await;
+        let mut pieces = found.map_err(self.fail(key))?.into_stream();
+        while let Some(piece) = pieces.next().await {
+            draft.write(&piece.map_err(self.fail(key))?);
+        }
+        draft.keep();
+        Ok(true)
+    }
+
     /// Returns whether an object is there.
     pub async fn exists(&self, key: &str) -> Result<bool> {
+        Ok(self.size(key).await?.is_some())
+    }
+
+    /// Size of an object; nothing if it is not there.
+    pub async fn size(&self, key: &str) -> Result<Option<u64>> {
         self.requests.count(RequestKind::Head);
         match self.store.head(&self.path(key)).await {
-            Ok(_) => Ok(true),
+            Ok(found) => Ok(Some(found.size)),
             Err(source) => match self.fail(key)(source) {
-                error if error.is_not_found() => Ok(false),
+                error if error.is_not_found() => Ok(None),
                 error => Err(error),
             },
         }

@@ -55,6 +55,8 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
         },
         stores,
         cache: folder.cache(),
+        tier: folder.tier(),
+        tier_bytes: config.tier.max_bytes,
         spill: folder.spill(),
     };
     let registry = Registry::new();
