@@ -13,26 +13,24 @@ impl Running {
     /// Settles how many tasks of a stage run, from the bytes that were written for it. They stay as planned if commits
     /// of an earlier version do not tell their bytes.
     pub(crate) fn settle(&mut self, stage: u32) {
-        let n_all: u64 = self.plan.stages.iter().map(n_tasks).sum();
+        let share = share_of_room(&self.plan.stages, stage);
         let Some(shape) = self.plan.stages.get_mut(stage as usize) else {
             return;
         };
         if shape.adaptive.iter().all(|tasks| tasks.settled.is_some()) {
             return;
         }
-        let of_plan = MAX_PLAN_TASKS.saturating_sub(n_all);
-        let of_stage = TASKS_MAX.saturating_sub(shape.n_tasks);
-        let mut room = u32::try_from(of_plan).unwrap_or(u32::MAX).min(of_stage);
+        let mut room = share.min(TASKS_MAX.saturating_sub(shape.n_tasks));
         let mut adaptive = shape.adaptive.clone();
         let mut total = shape.n_tasks;
         for tasks in &mut adaptive {
-            let Some(due) = due(shape, &self.stages, tasks) else {
+            let Some(wanted) = n_wanted(shape, &self.stages, tasks) else {
                 return;
             };
             let planned = tasks.planned.count;
-            let more = due.saturating_sub(planned).min(room);
-            let count = due.min(planned.saturating_add(more));
-            room -= more;
+            let added = wanted.saturating_sub(planned).min(room);
+            let count = wanted.min(planned.saturating_add(added));
+            room -= added;
             total = total.saturating_sub(planned).saturating_add(count);
             tasks.settled = Some(count);
         }
@@ -44,13 +42,37 @@ impl Running {
     }
 }
 
-fn n_tasks(shape: &StageShape) -> u64 {
-    u64::from(shape.n_tasks)
+/// Number of tasks that a stage may have more than planned: its share of what the plan has room for, by the tasks that
+/// may become more. It is the same whichever stages are settled, so that the order in which they are does not matter.
+pub(crate) fn share_of_room(stages: &[StageShape], stage: u32) -> u32 {
+    let n_all: u64 = stages.iter().map(n_planned).sum();
+    let room = MAX_PLAN_TASKS.saturating_sub(n_all);
+    let of_all: u64 = stages.iter().map(n_splittable).sum();
+    let of_stage = stages.get(stage as usize).map_or(0, n_splittable);
+    let share = room.saturating_mul(of_stage) / of_all.max(1);
+    u32::try_from(share).unwrap_or(u32::MAX)
 }
 
-/// Number of tasks that are due for what some planned ones read, each a part of its own. Nothing if its bytes are not
+/// Number of tasks of a stage that may become more.
+fn n_splittable(shape: &StageShape) -> u64 {
+    let tasks = shape.adaptive.iter();
+    let tasks = tasks.filter(|tasks| !tasks.split.is_empty());
+    tasks.map(|tasks| u64::from(tasks.planned.count)).sum()
+}
+
+/// Number of tasks of a stage as it was planned.
+fn n_planned(shape: &StageShape) -> u64 {
+    let n_tasks = u64::from(shape.n_tasks);
+    shape.adaptive.iter().fold(n_tasks, |n, tasks| {
+        let planned = tasks.planned.count;
+        let settled = tasks.settled.unwrap_or(planned);
+        n.saturating_sub(u64::from(settled)) + u64::from(planned)
+    })
+}
+
+/// Number of tasks that some planned ones want for what they read, each a part of its own. Nothing if its bytes are not
 /// known.
-fn due(shape: &StageShape, stages: &[StageState], tasks: &AdaptiveTasks) -> Option<u32> {
+fn n_wanted(shape: &StageShape, stages: &[StageState], tasks: &AdaptiveTasks) -> Option<u32> {
     let (mut bytes, mut split) = (0u64, Vec::new());
     for (position, read) in (0u32..).zip(&shape.reads) {
         let is_shared = matches!(read.mode, ReadMode::Partitioned | ReadMode::Ranged);

@@ -272,7 +272,8 @@ impl Envelope {
 /// Version of the commands' format. From 3 on, job specifications say what happens to unknown fields of JSON.
 /// From 4 on they have SQL stages and outputs that the cluster keeps, plans have reads by some of a stage's tasks or
 /// of whole edges, and problems the code `query_error`. From 5 on SQL stages name functions of components, which may
-/// be scalar, and tenants have tables and views. From 6 on numbers of tasks follow from bytes of commits.
+/// be scalar, and tenants have tables and views. From 6 on numbers of tasks follow from bytes of commits, tables have
+/// rows that the cluster keeps, and ended jobs say whether outputs that it keeps are a table's.
 pub const COMMAND_VERSION: u32 = 6;
 /// The oldest version that is read.
 const OLDEST_COMMAND_VERSION: u32 = 2;

@@ -11,8 +11,8 @@ use weft_core::{ErrorCode, Problem};
 use weft_protocol::{
     AdaptiveTasks, EdgeRef, ObjectRef, ReadMode, StageContext, TaskPart, settled_tasks,
 };
-use weft_sandbox::MemoryAccount;
-use weft_shuffle::{ObjectReader, Part, Parts, Segment, SegmentBytes, Whale};
+use weft_sandbox::{MemoryAccount, Reservation};
+use weft_shuffle::{LargePartition, ObjectReader, Part, Parts, Segment, SegmentBytes};
 
 use crate::edge::out_of_memory;
 use crate::plan::{EdgeLeaf, Leaf};
@@ -123,23 +123,30 @@ impl KeyedShare {
         reader: &ObjectReader,
         account: &Arc<MemoryAccount>,
     ) -> Result<Arc<Parts>, Problem> {
+        let n_partitions = self.edges.iter().map(|edge| edge.partitions);
+        let bytes = n_partitions.clone().sum::<usize>() * size_of::<u64>();
+        let n_partitions = n_partitions.max().unwrap_or_default();
+        let of_parts = Parts::memory_bytes(n_partitions, self.n_readers);
+        let reserved = account.try_reserve((bytes as u64).saturating_add(of_parts));
+        let mut reserved =
+            reserved.ok_or_else(|| out_of_memory(account, "the sizes of partitions"))?;
         let mut sizes = Vec::with_capacity(self.edges.len());
         for edge in &self.edges {
             sizes.push(self.sizes(reader, edge).await?);
         }
         let split: Vec<bool> = self.edges.iter().map(|edge| edge.is_split).collect();
-        let no_room = || out_of_memory(account, "the sizes of segments");
-        let mut reserved = account.try_reserve(0).ok_or_else(no_room)?;
-        let mut whales = Vec::new();
-        for (partition, edge) in Parts::whales(&sizes, &split) {
-            let whale = self.whale(reader, partition, edge).await?;
-            let bytes = size_of::<SegmentBytes>() * whale.segments.capacity();
-            if !reserved.try_grow(bytes as u64) {
-                return Err(no_room());
-            }
-            whales.push(whale);
+        let mut large = Vec::new();
+        for (partition, edge) in Parts::large_partitions(&sizes, &split) {
+            let mut one = LargePartition {
+                partition,
+                edge,
+                segments: Vec::new(),
+            };
+            self.find_segments(reader, account, &mut reserved, &mut one)
+                .await?;
+            large.push(one);
         }
-        Ok(Arc::new(Parts::new(&sizes, &whales, self.n_readers)))
+        Ok(Arc::new(Parts::new(&sizes, &large, self.n_readers)))
     }
 
     /// Bytes of each partition of an edge.
@@ -166,32 +173,34 @@ impl KeyedShare {
         Ok(sizes)
     }
 
-    /// The segments of a partition of an edge.
-    async fn whale(
+    /// Finds the segments of a large partition, and reserves memory for those of each writer before they are kept.
+    async fn find_segments(
         &self,
         reader: &ObjectReader,
-        partition: u32,
-        edge: usize,
-    ) -> Result<Whale, Problem> {
-        let of = &self.edges[edge];
-        let mut found = Vec::new();
+        account: &MemoryAccount,
+        reserved: &mut Reservation,
+        large: &mut LargePartition,
+    ) -> Result<(), Problem> {
+        let of = &self.edges[large.edge];
         for (writer, object) in (0u32..).zip(&self.context.inputs[of.input].objects) {
             let Some(object) = object else { continue };
             let segments = reader
-                .segments(object, writer, of.edge.edge, partition)
+                .segments(object, writer, of.edge.edge, large.partition)
                 .await;
             let segments = segments.map_err(|error| of_writer(&of.from, &error))?;
-            found.extend(segments.iter().map(|segment| SegmentBytes {
+            // A vector that grows has room for up to twice what it holds.
+            let bytes = 2 * size_of::<SegmentBytes>() * segments.len();
+            if !reserved.try_grow(bytes as u64) {
+                return Err(out_of_memory(account, "the sizes of segments"));
+            }
+            let found = segments.iter().map(|segment| SegmentBytes {
                 writer,
                 sequence: segment.sequence(),
                 raw_bytes: segment.raw_bytes(),
-            }));
+            });
+            large.segments.extend(found);
         }
-        Ok(Whale {
-            partition,
-            edge,
-            segments: found,
-        })
+        Ok(())
     }
 }
 

@@ -214,6 +214,15 @@ impl SqlSources {
         }
     }
 
+    /// Returns whether other tasks read all of the partitions that this one shares with them: more tasks may be settled
+    /// than there are parts.
+    pub(crate) async fn is_idle(&self) -> Result<bool, Problem> {
+        match &self.keyed {
+            Some(keyed) => Ok(keyed.part(&self.reader, &self.account).await?.is_none()),
+            None => Ok(false),
+        }
+    }
+
     /// Position of an edge among what the stage was told was written.
     fn input(&self, edge: &EdgeLeaf) -> Result<usize, Problem> {
         let mut inputs = self.context.inputs.iter();

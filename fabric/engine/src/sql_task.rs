@@ -119,6 +119,10 @@ impl SqlTask {
         environment: &TaskEnvironment,
         flow: &mut Flow,
     ) -> Result<(), Problem> {
+        // Without a part there are no rows, whatever else the plan reads.
+        if self.sources.is_idle().await? {
+            return Ok(());
+        }
         while let Some(batch) = guarded(self.rows.next()).await.map_err(gave_up)? {
             environment.check_cancel()?;
             let batch = batch?;

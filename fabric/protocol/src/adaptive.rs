@@ -58,15 +58,15 @@ impl AdaptiveTasks {
             true => saturated(bytes.div_ceil(TASK_BYTES)).clamp(1, planned.max(1)),
             false => planned,
         };
-        let more = split.iter().map(|edge| {
+        let pieces = split.iter().map(|edge| {
             let fair = fair_bytes(edge.all, planned);
             match is_skewed(edge.largest, fair) {
                 true => saturated(edge.largest.div_ceil(piece_bytes(fair))),
                 false => 0,
             }
         });
-        let more = more.max().unwrap_or_default();
-        base.saturating_add(more.min(planned))
+        let n_pieces = pieces.max().unwrap_or_default();
+        base.saturating_add(n_pieces.min(planned))
     }
 }
 

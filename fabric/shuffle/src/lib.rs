@@ -21,7 +21,7 @@ mod segment;
 
 pub use error::{Error, Result};
 pub use object::{FetchRoom, ObjectReader, ObjectSegments, ObjectWriter, Place, Segment};
-pub use parts::{Part, Parts, Piece, SegmentBytes, SharedParts, Whale};
+pub use parts::{LargePartition, Part, Parts, Piece, SegmentBytes, SharedParts};
 pub use ranges::{Boundary, Mark, Ranges, SharedRanges};
 pub use segment::FORMAT;
 pub use weft_store::ErrorKind;

@@ -32,7 +32,7 @@ pub struct SegmentBytes {
 
 /// A partition that is too large for one task, and that several may share.
 #[derive(Debug, Clone)]
-pub struct Whale {
+pub struct LargePartition {
     /// The partition.
     pub partition: u32,
     /// Position of the edge whose rows are shared; others are read whole by each of the tasks.
@@ -122,7 +122,7 @@ struct Candidate {
 impl Parts {
     /// Partitions that are too large for one task, the largest first. `sizes`: bytes of each partition, by edge.
     /// `split`: whether tasks may share partitions of the edge.
-    pub fn whales(sizes: &[Vec<u64>], split: &[bool]) -> Vec<(u32, usize)> {
+    pub fn large_partitions(sizes: &[Vec<u64>], split: &[bool]) -> Vec<(u32, usize)> {
         let n = sizes.first().map_or(0, Vec::len);
         let fair: Vec<u64> = sizes.iter().map(|sizes| fair(sizes)).collect();
         let mut found: Vec<Candidate> = Vec::new();
@@ -149,17 +149,17 @@ impl Parts {
         found.map(|one| (one.partition, one.edge)).collect()
     }
 
-    /// Chooses parts of about as many bytes each for at most `n_tasks` tasks. `sizes`: as for [`whales`](Self::whales);
-    /// `whales`: the segments of what that returned, in its order.
-    pub fn new(sizes: &[Vec<u64>], whales: &[Whale], n_tasks: u32) -> Self {
+    /// Chooses parts of about as many bytes each for at most `n_tasks` tasks. `sizes`: as for
+    /// [`large_partitions`](Self::large_partitions); `large`: the segments of what that returned, in its order.
+    pub fn new(sizes: &[Vec<u64>], large: &[LargePartition], n_tasks: u32) -> Self {
         let n = sizes.first().map_or(0, Vec::len);
         let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); n];
         let mut n_left = n_tasks.max(1);
         // Runs of partitions between those that are split: each needs a task.
         let mut n_runs = 1;
         let mut n_whole = small(n);
-        for whale in whales {
-            let at = whale.partition as usize;
+        for one in large {
+            let at = one.partition as usize;
             let is_whole = |at: Option<usize>| {
                 let pieces = at.and_then(|at| pieces.get(at));
                 pieces.is_some_and(Vec::is_empty)
@@ -174,7 +174,7 @@ impl Parts {
                 0 | 1 => n_left.saturating_sub(runs),
                 room => room,
             };
-            let shared = cut(whale, n_pieces(sizes, whale).min(room));
+            let shared = cut(one, n_pieces(sizes, one).min(room));
             if shared.len() > 1 {
                 n_left -= small(shared.len());
                 n_runs = runs;
@@ -189,6 +189,15 @@ impl Parts {
         }
     }
 
+    /// Bytes that [`new`](Self::new) takes at most for what it finds and on the way to it, beside what it is given.
+    pub fn memory_bytes(n_partitions: usize, n_tasks: u32) -> u64 {
+        let of_partition = size_of::<Vec<Piece>>() + size_of::<u64>() + size_of::<bool>();
+        // Parts lie in a vector that grows, and pieces in ones of their own before that.
+        let of_task = 2 * (size_of::<Part>() + size_of::<Piece>());
+        let bytes = of_partition as u64 * n_partitions as u64;
+        bytes.saturating_add(of_task as u64 * u64::from(n_tasks))
+    }
+
     /// The part of a task. Nothing if the tasks before it read all that there is.
     pub fn of(&self, task: u32) -> Option<&Part> {
         self.parts.get(task as usize)
@@ -201,22 +210,22 @@ fn fair(sizes: &[u64]) -> u64 {
 }
 
 /// Number of pieces that a partition is worth: none of them is smaller than what its task reads of other edges.
-fn n_pieces(sizes: &[Vec<u64>], whale: &Whale) -> u32 {
-    let at = whale.partition as usize;
+fn n_pieces(sizes: &[Vec<u64>], large: &LargePartition) -> u32 {
+    let at = large.partition as usize;
     let others = sizes.iter().enumerate();
-    let others = others.filter(|(edge, _)| *edge != whale.edge);
+    let others = others.filter(|(edge, _)| *edge != large.edge);
     let whole = sum(others.map(|(_, sizes)| &sizes[at]));
-    let sizes = &sizes[whale.edge];
+    let sizes = &sizes[large.edge];
     let n = sizes[at].div_ceil(piece_bytes(fair(sizes)).max(whole));
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Cuts a partition into at most `n` pieces of about as many bytes each.
-fn cut(whale: &Whale, n: u32) -> Vec<Piece> {
-    let total = u128::from(sum(whale.segments.iter().map(|segment| &segment.raw_bytes)));
+fn cut(large: &LargePartition, n: u32) -> Vec<Piece> {
+    let total = u128::from(sum(large.segments.iter().map(|segment| &segment.raw_bytes)));
     let mut starts: Vec<(u32, u32)> = vec![(0, 0)];
     let mut left: u128 = 0;
-    for segment in &whale.segments {
+    for segment in &large.segments {
         let due = starts.len() as u128;
         if due < u128::from(n) && left > 0 && left * u128::from(n) >= total * due {
             starts.push((segment.writer, segment.sequence));
@@ -225,7 +234,7 @@ fn cut(whale: &Whale, n: u32) -> Vec<Piece> {
     }
     let of = small(starts.len());
     let piece = |(number, start): (u32, &(u32, u32))| Piece {
-        edge: whale.edge,
+        edge: large.edge,
         start: *start,
         end: starts.get(number as usize + 1).copied(),
         number,
@@ -237,7 +246,7 @@ fn cut(whale: &Whale, n: u32) -> Vec<Piece> {
 /// The parts in order: pieces, and between them runs of whole partitions for `n_left` tasks.
 fn parts(sizes: &[u64], pieces: Vec<Vec<Piece>>, n_left: u32) -> Vec<Part> {
     let is_whole: Vec<bool> = pieces.iter().map(Vec::is_empty).collect();
-    let most = most(sizes, &is_whole, n_left);
+    let bytes_max = joined_bytes_max(sizes, &is_whole, n_left);
     let mut parts: Vec<Part> = Vec::new();
     // Bytes of the last part, if another partition may join it.
     let mut open: Option<u64> = None;
@@ -251,7 +260,7 @@ fn parts(sizes: &[u64], pieces: Vec<Vec<Piece>>, n_left: u32) -> Vec<Part> {
             continue;
         }
         let joined = open.map(|open| open.saturating_add(*bytes));
-        open = joined.filter(|joined| most.is_some_and(|most| *joined <= most));
+        open = joined.filter(|joined| bytes_max.is_some_and(|max| *joined <= max));
         match parts.last_mut().filter(|_| open.is_some()) {
             Some(part) => part.partitions.end = partition + 1,
             None => {
@@ -265,7 +274,7 @@ fn parts(sizes: &[u64], pieces: Vec<Vec<Piece>>, n_left: u32) -> Vec<Part> {
 
 /// The fewest bytes that a part of several partitions may have so that there are at most `n` parts of whole ones.
 /// Nothing if each partition has a part of its own.
-fn most(sizes: &[u64], is_whole: &[bool], n: u32) -> Option<u64> {
+fn joined_bytes_max(sizes: &[u64], is_whole: &[bool], n: u32) -> Option<u64> {
     let whole = || {
         sizes
             .iter()
@@ -288,7 +297,7 @@ fn most(sizes: &[u64], is_whole: &[bool], n: u32) -> Option<u64> {
 }
 
 /// Number of parts of whole partitions, if each has at most so many bytes.
-fn n_parts(sizes: &[u64], is_whole: &[bool], most: u64) -> usize {
+fn n_parts(sizes: &[u64], is_whole: &[bool], bytes_max: u64) -> usize {
     let mut n = 0;
     let mut open: Option<u64> = None;
     for (bytes, is_whole) in sizes.iter().zip(is_whole) {
@@ -297,7 +306,7 @@ fn n_parts(sizes: &[u64], is_whole: &[bool], most: u64) -> usize {
             continue;
         }
         let joined = open.map(|open| open.saturating_add(*bytes));
-        open = joined.filter(|joined| *joined <= most).or_else(|| {
+        open = joined.filter(|joined| *joined <= bytes_max).or_else(|| {
             n += 1;
             Some(*bytes)
         });

@@ -2,7 +2,9 @@
 //!
 //! A task may always read several partitions of what was exchanged by hash: each key is in one task then, too. Several
 //! tasks may share a partition of one side of a join, each with the whole of the other side, if nothing up to the end
-//! of the stage needs the rows of a key in one task.
+//! of the stage needs the rows of a key in one task. Each of them then computes the other side, which must come out the
+//! same: sums of floats and rows that tie depend on memory and spilling. So that side may filter, project, sort and
+//! join what it reads, and no more.
 
 use datafusion::common::JoinType;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
@@ -53,9 +55,28 @@ fn collect<'a>(plan: &'a Plan, may_split: bool, leaves: &mut Vec<(&'a Leaf, bool
     if let Some(leaf) = plan.downcast_ref::<Leaf>() {
         leaves.push((leaf, may_split));
     }
-    for (position, child) in plan.children().into_iter().enumerate() {
-        collect(child, may_split && takes_share(plan, position), leaves);
+    let children = plan.children();
+    for (position, child) in children.iter().enumerate() {
+        let mut others = children.iter().enumerate();
+        let may_split = may_split
+            && takes_share(plan, position)
+            && others.all(|(other, side)| other == position || has_same_rows(side));
+        collect(child, may_split, leaves);
     }
+}
+
+/// Whether a plan gives the same rows in each of the tasks that read the same, in whatever order they come.
+fn has_same_rows(plan: &Plan) -> bool {
+    let keeps_rows = plan.is::<Leaf>()
+        || plan.is::<FilterExec>()
+        || plan.is::<ProjectionExec>()
+        || plan.is::<SortExec>()
+        || plan.is::<HashJoinExec>()
+        || plan.is::<SortMergeJoinExec>()
+        || plan.is::<NestedLoopJoinExec>()
+        || plan.is::<CrossJoinExec>();
+    // Of rows that tie, a limit takes those that come first.
+    keeps_rows && plan.fetch().is_none() && plan.children().into_iter().all(has_same_rows)
 }
 
 /// Whether the rows of a node are those of several tasks together, if each has a share of this child and all of the

@@ -7,6 +7,7 @@ use weft_protocol::{
 };
 
 use super::support::{Machine, another, commit, plan};
+use crate::adaptive::share_of_room;
 use crate::{CommitAnswer, Effect, JobState, State};
 
 /// Tasks that share partitions as planned.
@@ -158,6 +159,37 @@ fn what_is_settled_stays_whoever_leads_and_whatever_comes_twice() {
     let restored: State = serde_json::from_slice(&bytes).expect("it is read");
     assert_eq!(restored, machine.state);
     assert_eq!(restored.pending_effects(), machine.state.pending_effects());
+}
+
+/// Near the bound of a plan, each stage has its share of the tasks that are left.
+#[test]
+fn room_for_more_tasks_does_not_depend_on_what_is_settled() {
+    let mut stages: Vec<(u32, Option<u32>)> = vec![(100_000, None); 9];
+    stages.extend([(30_000, Some(0)), (50_000, Some(0)), (10_000, Some(0))]);
+    let mut stages = plan(&stages).stages;
+    let adaptive = |count: u32, split: &[u32]| AdaptiveTasks {
+        planned: TaskRange { first: 0, count },
+        coalesce: true,
+        split: split.to_vec(),
+        settled: None,
+    };
+    stages[9].adaptive = vec![adaptive(30_000, &[0])];
+    stages[10].adaptive = vec![adaptive(50_000, &[0])];
+    stages[11].adaptive = vec![adaptive(10_000, &[])];
+    let rooms = |stages: &[StageShape]| {
+        (9..12)
+            .map(|stage| share_of_room(stages, stage))
+            .collect::<Vec<_>>()
+    };
+    // Of a million, 990,000 are planned.
+    let expected = [3_750, 6_250, 0];
+    assert_eq!(rooms(&stages), expected);
+    for (stage, settled) in [(11, 1), (9, 33_750), (10, 56_250)] {
+        let shape = &mut stages[stage];
+        shape.adaptive[0].settled = Some(settled);
+        shape.n_tasks = settled;
+        assert_eq!(rooms(&stages), expected);
+    }
 }
 
 #[test]

@@ -25,13 +25,13 @@ fn segments(n: u64, writers: u32) -> Vec<SegmentBytes> {
 /// Parts of edges whose partitions have so many units.
 fn parts_of(sizes: &[&[u64]], split: &[bool], n_tasks: u32) -> Parts {
     let sizes: Vec<Vec<u64>> = sizes.iter().map(|sizes| units(sizes)).collect();
-    let whales = Parts::whales(&sizes, split).into_iter();
-    let whales = whales.map(|(partition, edge)| Whale {
+    let large = Parts::large_partitions(&sizes, split).into_iter();
+    let large = large.map(|(partition, edge)| LargePartition {
         partition,
         edge,
         segments: segments(sizes[edge][partition as usize] / UNIT, 3),
     });
-    Parts::new(&sizes, &whales.collect::<Vec<_>>(), n_tasks)
+    Parts::new(&sizes, &large.collect::<Vec<_>>(), n_tasks)
 }
 
 /// First partition, number of them, position among the pieces and number of these.
@@ -72,7 +72,7 @@ fn as_many_tasks_as_partitions_have_one_each() {
 }
 
 #[test]
-fn a_whale_is_shared_by_its_segments() {
+fn a_large_partition_is_shared_by_its_segments() {
     // A fair share is about 38 units, of which a task takes half. Others have a task each.
     let left = [16, 20, 128, 18, 10];
     let parts = parts_of(&[&left, &[2; 5]], &[true, false], 5 + 4);
@@ -136,9 +136,9 @@ fn only_edges_that_may_be_split_are() {
     let small = [10; 8];
     let large = [10, 10, 10, 400, 10, 10, 10, 10];
     let sizes = [units(&small), units(&large)];
-    assert_eq!(Parts::whales(&sizes, &[true, true]), [(3, 1)]);
-    assert!(Parts::whales(&sizes, &[true, false]).is_empty());
-    assert!(Parts::whales(&sizes, &[false, false]).is_empty());
+    assert_eq!(Parts::large_partitions(&sizes, &[true, true]), [(3, 1)]);
+    assert!(Parts::large_partitions(&sizes, &[true, false]).is_empty());
+    assert!(Parts::large_partitions(&sizes, &[false, false]).is_empty());
     let parts = parts_of(&[&small, &large], &[true, false], 16);
     assert!(parts.parts.iter().all(|part| part.piece.is_none()));
 }

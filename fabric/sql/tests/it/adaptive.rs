@@ -122,6 +122,23 @@ fn a_stage_that_needs_a_key_in_one_task_is_not_shared() {
     check(&of("l_tax, o_clerk", "ORDER BY l_tax LIMIT 5"), &[]);
 }
 
+/// Each task that shares a partition computes the other side whole, and floats add up to what their order says.
+#[test]
+fn a_side_that_may_differ_between_tasks_is_computed_by_one() {
+    let of = |orders: &str| {
+        format!(
+            "SELECT l_tax, o.total FROM lineitem JOIN ({orders}) o ON l_orderkey = o.o_orderkey"
+        )
+    };
+    let plain = "SELECT o_orderkey, o_totalprice AS total FROM orders";
+    check(&of(plain), &["lineitem", "orders"]);
+    let sum = "SELECT o_orderkey, sum(o_totalprice) AS total FROM orders GROUP BY o_orderkey";
+    check_by(&options(8, false), &of(sum), &[]);
+    let window =
+        "SELECT o_orderkey, sum(o_totalprice) OVER (PARTITION BY o_orderkey) AS total FROM orders";
+    check_by(&options(8, false), &of(window), &[]);
+}
+
 /// A stage that reads files has a task for each slice of them.
 #[test]
 fn tasks_that_read_tables_are_as_planned() {

@@ -15,7 +15,7 @@ const N_FILES: u64 = 4;
 const FILE_ROWS: u64 = 100_000;
 const N_ROWS: u64 = N_FILES * FILE_ROWS;
 /// The key of four rows in five.
-const WHALE: u64 = 7;
+const FREQUENT_KEY: u64 = 7;
 const N_KEYS: u64 = 120_000;
 const PARTITIONS: u64 = 4;
 const PAD: &str = "forty characters that make a row longer.";
@@ -40,14 +40,14 @@ impl Desk {
     }
 
     /// Rows of which most have one key, and a row for each key.
-    fn write_whale(&self) {
+    fn write_skewed(&self) {
         for file in 0..N_FILES {
             let mut text = "id,k,pad\n".to_owned();
             for row in 0..FILE_ROWS {
                 let id = row * N_FILES + file;
                 let key = match id % 5 {
                     0 => id % N_KEYS,
-                    _ => WHALE,
+                    _ => FREQUENT_KEY,
                 };
                 writeln!(text, "{id},{key},{PAD}").expect("a text takes it");
             }
@@ -94,7 +94,7 @@ impl Desk {
 #[test]
 fn a_large_partition_of_a_join_is_shared_by_tasks() {
     let desk = Desk::new();
-    desk.write_whale();
+    desk.write_skewed();
     let sql = "SELECT count(*) AS n, sum(f.id) AS ids, sum(length(f.pad)) AS pads, sum(length(l.label)) AS labels \
          FROM '{here}/facts-*.csv' f JOIN '{here}/labels.csv' l ON f.k = l.k";
     let (unsplit, _) = desk.run(sql, Some(1));
@@ -119,7 +119,7 @@ fn a_large_partition_of_a_join_is_shared_by_tasks() {
     assert_eq!(split.len(), 1, "{adaptive}");
     let shared = split[0]["tasks"].as_u64().expect("a number");
     assert!(shared > 1, "{adaptive}");
-    // No task has as many rows as the whale.
+    // No task has as many rows as the large partition.
     let most = joined["task_rows"]["rows_largest"].as_u64();
     assert!(most.expect("it ran") < N_ROWS * 7 / 10, "{joined:#}");
 }

@@ -9,7 +9,7 @@ const RIGHT: EdgeRef = EdgeRef { stage: 1, edge: 0 };
 const PARTITIONS: u32 = 4;
 const WRITERS: u32 = 2;
 /// The partition that is much larger than the others.
-const WHALE: u32 = 2;
+const LARGE: u32 = 2;
 /// 2 MiB.
 const SEGMENT_ROWS: usize = 1 << 18;
 
@@ -149,8 +149,8 @@ async fn pulled(sources: &SqlSources, leaf: u32) -> usize {
     batches.iter().map(n_rows).sum()
 }
 
-/// Five pieces of the whale, two tasks before and one behind it, and one without rows.
-async fn whale() -> Tasks {
+/// Five pieces of the large partition, two tasks before and one behind it, and one without rows.
+async fn skewed() -> Tasks {
     let left = [1_000, 0, 8 * SEGMENT_ROWS, 500];
     Tasks::new(left, [10; 4], 9).await
 }
@@ -167,7 +167,7 @@ async fn a_small_stage_is_read_by_one_task() {
 
 #[tokio::test]
 async fn a_large_partition_is_shared_and_its_other_side_read_by_each() {
-    let tasks = whale().await;
+    let tasks = skewed().await;
     let piece = |segments: usize| (segments * SEGMENT_ROWS, 20);
     let expected = [
         (2_000, 20),
@@ -183,18 +183,21 @@ async fn a_large_partition_is_shared_and_its_other_side_read_by_each() {
     assert_eq!(tasks.rows().await, expected);
     let part = tasks.sources(3).part().await.expect("indexes are there");
     let expected = TaskPart {
-        first: WHALE,
+        first: LARGE,
         count: 1,
         piece: 1,
         pieces: 5,
     };
     assert_eq!(part, Some(expected));
     assert_eq!(tasks.sources(8).part().await.expect("it has none"), None);
+    assert!(tasks.sources(8).is_idle().await.expect("it has none"));
+    // No rows are a part, too: those of a partition without any.
+    assert!(!tasks.sources(1).is_idle().await.expect("it has one"));
 }
 
 #[tokio::test]
 async fn rows_that_nobody_pulled_of_a_shared_partition_count_once() {
-    let tasks = whale().await;
+    let tasks = skewed().await;
     let mut read = [Sums::default(); 2];
     for task in 0..tasks.n {
         let of_task = tasks.sources(task).finish().await;
@@ -210,11 +213,11 @@ async fn rows_that_nobody_pulled_of_a_shared_partition_count_once() {
 /// What only the first of several tasks counts is checked by each of the others.
 #[tokio::test]
 async fn a_task_that_misses_rows_of_the_other_side_fails() {
-    let tasks = whale().await;
+    let tasks = skewed().await;
     let sources = tasks.sources(3);
     pulled(&sources, 0).await;
     pulled(&sources, 1).await;
-    assert!(lock(&sources.counts).read.remove(&(1, 0, WHALE, 0)));
+    assert!(lock(&sources.counts).read.remove(&(1, 0, LARGE, 0)));
     let problem = sources.finish().await.expect_err("rows are missing");
     assert_eq!(problem.code, ErrorCode::Internal);
     let detail = &problem.detail;
