@@ -380,6 +380,7 @@ fn failed(request: &TaskRequest, problem: Problem, cancelled: bool) -> TaskReply
         sequence: request.sequence,
         problem,
         cancelled,
+        lost: None,
         usage: Vec::new(),
         log: None,
     };

@@ -172,6 +172,7 @@ impl FromExecutor {
                         sequence: commit.sequence,
                         problem,
                         cancelled: false,
+                        lost: None,
                         usage: commit.usage.lines(),
                         log: Some(commit.log),
                     },

@@ -51,6 +51,8 @@ pub(super) struct Seen {
     too_large: u64,
     usage: u64,
     jobs: u64,
+    lost: u64,
+    rewritten: u64,
 }
 
 impl Seen {
@@ -66,6 +68,8 @@ impl Seen {
         self.too_large += other.too_large;
         self.usage += other.usage;
         self.jobs += other.jobs;
+        self.lost += other.lost;
+        self.rewritten += other.rewritten;
     }
 
     pub(super) fn check(&self) {
@@ -81,6 +85,8 @@ impl Seen {
             self.too_large,
             self.usage,
             self.jobs,
+            self.lost,
+            self.rewritten,
         ] {
             assert!(n > 10, "{self:?}");
         }
@@ -113,6 +119,8 @@ pub(super) struct World {
     attempts: BTreeSet<AttemptId>,
     /// Tasks with an attempt that finished under a lease, whether it is recorded or not.
     finished: BTreeMap<TaskId, BTreeSet<Epoch>>,
+    /// How often the state had taken a task's commit back when it was sent out.
+    taken_back: BTreeMap<TaskId, u32>,
     /// Tasks with attempts that were sent out, by lease and life of the agent.
     sent: BTreeMap<TaskId, BTreeSet<Epoch>>,
     /// Usage of invocations that was reported, by life of its agent.
@@ -223,6 +231,7 @@ impl World {
             seen: Seen::default(),
             attempts: BTreeSet::new(),
             finished: BTreeMap::new(),
+            taken_back: BTreeMap::new(),
             sent: BTreeMap::new(),
             reported: BTreeMap::new(),
             lost_lives: BTreeSet::new(),
@@ -363,6 +372,7 @@ impl World {
         for request in news.begun {
             self.on_begun(&request);
         }
+        self.seen.lost += news.lost;
         for (task, epoch) in news.finished {
             self.finished.entry(task).or_default().insert(epoch);
         }
@@ -457,6 +467,7 @@ impl World {
 
     /// A task is sent out only if none of its attempts has finished, or runs, under a lease in force.
     fn check_run(&mut self, epoch: Epoch, id: &TaskId) {
+        self.forgive(id);
         let held = |epoch: &Epoch| self.state.leases.get(*epoch).is_some();
         let finished = self.finished.get(id);
         let redone = finished.is_some_and(|epochs| epochs.iter().any(held));
@@ -472,6 +483,20 @@ impl World {
             "{id} is finished, and is sent out again"
         );
         self.sent.entry(id.clone()).or_default().insert(epoch);
+    }
+
+    /// A task whose commit was taken back, because the store lost what it wrote, is sent out again once.
+    fn forgive(&mut self, id: &TaskId) {
+        let mut tenants = self.state.tenants.values();
+        let job = tenants.find_map(|of| of.jobs.get(&id.job));
+        let stage = job.and_then(|job| job.stages().get(id.stage as usize));
+        let taken_back = stage.and_then(|stage| stage.taken_back.get(&id.task));
+        let taken_back = taken_back.copied().unwrap_or(0);
+        let before = self.taken_back.insert(id.clone(), taken_back);
+        if taken_back > before.unwrap_or(0) {
+            self.seen.rewritten += 1;
+            self.finished.remove(id);
+        }
     }
 
     // ---- what may happen
