@@ -108,11 +108,11 @@ fn the_writer_runs_again_and_then_its_readers() {
     assert_eq!(pending, of.run_stage(0), "readers wait");
 
     // Others that miss it, and whoever says so twice, change nothing.
-    assert_eq!(of.miss(1, &first), []);
-    assert_eq!(of.miss(0, &first), []);
+    assert_eq!(of.miss(1, &first), Vec::new());
+    assert_eq!(of.miss(0, &first), Vec::new());
     // Readers that fail otherwise meanwhile wait as well.
     let failed = failure(ErrorCode::Internal, 1, 1, of.epoch);
-    assert_eq!(of.machine.fail(&of.job, failed), []);
+    assert_eq!(of.machine.fail(&of.job, failed), Vec::new());
 
     let second = with_object(another(first.clone()));
     let answer = of.commit(second.clone());
@@ -138,9 +138,9 @@ fn the_writer_runs_again_and_then_its_readers() {
         "{:?}",
         job.state
     );
-    let is_lost = |kind: &JobEventKind| *kind == JobEventKind::ObjectLost;
-    let kinds = job.events.iter().map(|event| &event.kind);
-    assert_eq!(kinds.filter(|kind| is_lost(kind)).count(), 1);
+    let events = job.events.iter();
+    let lost = events.filter(|event| event.kind == JobEventKind::ObjectLost);
+    assert_eq!(lost.count(), 1);
     let usage = job.usage.iter().find(|one| one.stage == "s0");
     let usage = usage.expect("it was used");
     assert_eq!((usage.billed_attempts, usage.platform_attempts), (3, 1));
