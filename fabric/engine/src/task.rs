@@ -17,7 +17,7 @@ use weft_sandbox::{
 };
 use weft_shuffle::{ObjectReader, ObjectWriter};
 use weft_sql::Session;
-use weft_store::Blobs;
+use weft_store::{Blobs, RequestKind};
 
 use crate::edge::EdgeWriter;
 use crate::environment::TaskEnvironment;
@@ -131,7 +131,11 @@ impl TaskRun {
             .byte_ns()
             .saturating_sub(guests.memory_byte_ns);
         own.memory_peak_bytes = environment.account.peak_bytes();
-        (own.store_gets, own.store_puts) = self.blobs.requests();
+        own.get_requests = self.blobs.requests_of(RequestKind::Get);
+        own.put_requests = self.blobs.requests_of(RequestKind::Put);
+        own.list_requests = self.blobs.requests_of(RequestKind::List);
+        own.head_requests = self.blobs.requests_of(RequestKind::Head);
+        own.delete_requests = self.blobs.requests_of(RequestKind::Delete);
         usage.push(FunctionUsage {
             stage: self.plan.name.clone(),
             function: "-".into(),

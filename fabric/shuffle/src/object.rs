@@ -282,6 +282,7 @@ impl ObjectWriter {
         writer.write(&footer).await.map_err(written)?;
         writer.finish().await.map_err(written)?;
         let bytes = offset + index.len() as u64 + footer.len() as u64;
+        blobs.count_parts(bytes);
         let object = ObjectRef {
             key: key.to_owned(),
             bytes,

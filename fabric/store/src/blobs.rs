@@ -194,12 +194,28 @@ impl Blobs {
         }
     }
 
+    /// Counts a request to a bucket. Files cost none.
+    fn count(&self, kind: RequestKind) {
+        if self.remote().is_some() {
+            self.requests.count(kind);
+        }
+    }
+
+    /// Counts the requests of an object of that size which was written piece by piece, beyond the first: one for each
+    /// part, and one that joins them.
+    pub fn count_parts(&self, bytes: u64) {
+        let part = REMOTE_PART_BYTES as u64;
+        if bytes >= part {
+            (0..bytes.div_ceil(part) + 1).for_each(|_| self.count(RequestKind::Put));
+        }
+    }
+
     /// Number of requests so far: those that read, and those that write.
     pub fn requests(&self) -> (u64, u64) {
         (self.requests.reads(), self.requests.writes())
     }
 
-    /// Number of requests so far of one kind.
+    /// Number of requests so far of one kind, without those that were repeated by themselves.
     pub fn requests_of(&self, kind: RequestKind) -> u64 {
         self.requests.of(kind)
     }
@@ -230,7 +246,7 @@ impl Blobs {
         let Base::Remote(remote) = &self.base else {
             return Ok(());
         };
-        self.requests.count(RequestKind::List);
+        self.count(RequestKind::List);
         let prefix = Some(&remote.prefix).filter(|prefix| !prefix.is_root());
         let first = self.store.list(prefix).next().await;
         first.transpose().map(drop).map_err(self.fail(""))
@@ -258,7 +274,7 @@ impl Blobs {
 
     /// Writes a blob whole; it appears at once or not at all.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        self.requests.count(RequestKind::Put);
+        self.count(RequestKind::Put);
         let put = self.store.put(&self.path(key), bytes.into().into()).await;
         put.map(drop).map_err(self.fail(key))
     }
@@ -283,7 +299,7 @@ impl Blobs {
     /// Writes a blob that is not there yet, and makes sure that it outlives the machine. Returns false if another one
     /// is there: then nothing is changed.
     pub async fn create_durable(&self, key: &str, bytes: Bytes) -> Result<bool> {
-        self.requests.count(RequestKind::Put);
+        self.count(RequestKind::Put);
         let path = self.path(key);
         let create = self
             .store
@@ -304,7 +320,7 @@ impl Blobs {
 
     /// Starts an object that is written piece by piece; it appears when the writer is shut down.
     pub fn writer(&self, key: &str) -> BufWriter {
-        self.requests.count(RequestKind::Put);
+        self.count(RequestKind::Put);
         let (store, path) = (Arc::clone(&self.store), self.path(key));
         match &self.base {
             Base::Folder(_) => BufWriter::with_capacity(store, path, PART_BYTES),
@@ -323,7 +339,7 @@ impl Blobs {
 
     /// Reads a blob whole.
     pub async fn get(&self, key: &str) -> Result<Bytes> {
-        self.requests.count(RequestKind::Get);
+        self.count(RequestKind::Get);
         let found = self.store.get(&self.path(key)).await;
         let found = found.map_err(self.fail(key))?;
         found.bytes().await.map_err(self.fail(key))
@@ -334,7 +350,7 @@ impl Blobs {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.requests.count(RequestKind::Get);
+        self.count(RequestKind::Get);
         let found = self.store.get_range(&self.path(key), range).await;
         found.map_err(self.fail(key))
     }
@@ -353,7 +369,7 @@ impl Blobs {
         let Some(mut draft) = draft else {
             return Ok(false);
         };
-        self.requests.count(RequestKind::Get);
+        self.count(RequestKind::Get);
         let found = self.store.get(&self.path(key)).await;
         let mut pieces = found.map_err(self.fail(key))?.into_stream();
         while let Some(piece) = pieces.next().await {
@@ -370,7 +386,7 @@ impl Blobs {
 
     /// Size of an object; nothing if it is not there.
     pub async fn size(&self, key: &str) -> Result<Option<u64>> {
-        self.requests.count(RequestKind::Head);
+        self.count(RequestKind::Head);
         match self.store.head(&self.path(key)).await {
             Ok(found) => Ok(Some(found.size)),
             Err(source) => match self.fail(key)(source) {
@@ -383,7 +399,7 @@ impl Blobs {
     /// Lists the names directly below a prefix. All of them: the callers' prefixes have a name for each job or
     /// component.
     pub async fn entries(&self, prefix: &str) -> Result<Vec<Entry>> {
-        self.requests.count(RequestKind::List);
+        self.count(RequestKind::List);
         match &self.base {
             Base::Folder(root) => {
                 let folder = root.join(prefix);
@@ -447,7 +463,7 @@ impl Blobs {
 
     /// Removes one object; one that is not there is removed already.
     pub async fn delete(&self, key: &str) -> Result<()> {
-        self.requests.count(RequestKind::Delete);
+        self.count(RequestKind::Delete);
         match self.store.delete(&self.path(key)).await {
             Ok(()) => Ok(()),
             Err(source) => match self.fail(key)(source) {
@@ -466,7 +482,7 @@ impl Blobs {
             // Drafts have names that are no keys.
             Base::Folder(root) => {
                 let path = root.join(&key);
-                self.requests.count(RequestKind::Delete);
+                self.count(RequestKind::Delete);
                 blocking(move || folder::remove_file(&path)).await
             }
             Base::Remote(_) => self.delete(&key).await.map(|()| true),
@@ -490,10 +506,13 @@ impl Blobs {
         let unread = |error| Error::file(from, error);
         let mut file = tokio::fs::File::open(from).await.map_err(unread)?;
         let mut writer = self.writer(key);
-        if let Err(error) = tokio::io::copy(&mut file, &mut writer).await {
-            // Nobody would complete the parts.
-            let _ = writer.abort().await;
-            return Err(self.write_error(key, error));
+        match tokio::io::copy(&mut file, &mut writer).await {
+            Ok(bytes) => self.count_parts(bytes),
+            Err(error) => {
+                // Nobody would complete the parts.
+                let _ = writer.abort().await;
+                return Err(self.write_error(key, error));
+            }
         }
         let written = writer.shutdown().await;
         written.map_err(|error| self.write_error(key, error))
@@ -502,7 +521,7 @@ impl Blobs {
     /// Writes an object to a file, which must not be there.
     pub async fn download(&self, key: &str, to: &FsPath) -> Result<()> {
         use tokio::io::AsyncWriteExt;
-        self.requests.count(RequestKind::Get);
+        self.count(RequestKind::Get);
         let unwritten = |error| Error::file(to, error);
         let found = self.store.get(&self.path(key)).await;
         let mut pieces = found.map_err(self.fail(key))?.into_stream();
