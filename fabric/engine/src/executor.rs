@@ -29,6 +29,7 @@ use crate::invoke::{invoke, refused};
 use crate::listing;
 use crate::output_files::OutputFiles;
 use crate::planner::{Directive, Planner};
+use crate::requests::of_planning;
 use crate::rows::Rows;
 use crate::schema;
 use crate::stream::{Outbox, Outgoing, StreamCall};
@@ -264,7 +265,8 @@ impl Executor {
         };
         let request = directive.as_ref().map_or(request, Directive::request);
         let cancel = self.stages.planning(&request.job).unwrap_or_default();
-        let mut planner = Planner::new(request, &self.blobs, components, &self.session, cancel);
+        let blobs = self.blobs.metered();
+        let mut planner = Planner::new(request, &blobs, components, &self.session, cancel);
         let planned =
             tokio::time::timeout(PLAN_WALL_MAX, planner.plan_job(directive.as_ref())).await;
         let result = planned.unwrap_or_else(|_| {
@@ -284,7 +286,11 @@ impl Executor {
             statement,
             columns: planner.columns,
             texts: planner.texts,
-            usage: planner.usage,
+            usage: planner
+                .usage
+                .into_iter()
+                .chain(of_planning(&blobs))
+                .collect(),
         }
     }
 

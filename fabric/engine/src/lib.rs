@@ -34,6 +34,7 @@ mod planner;
 mod preview;
 mod problems;
 mod ranged;
+mod requests;
 mod row_decoder;
 mod rows;
 mod running_guest;

@@ -17,7 +17,7 @@ use weft_sandbox::{
 };
 use weft_shuffle::{ObjectReader, ObjectWriter};
 use weft_sql::Session;
-use weft_store::{Blobs, RequestKind};
+use weft_store::Blobs;
 
 use crate::edge::EdgeWriter;
 use crate::environment::TaskEnvironment;
@@ -26,6 +26,7 @@ use crate::flow::Flow;
 use crate::place::among_records;
 use crate::plan::{EdgeRows, FilesPlan, NodeWork, Source, StagePlan};
 use crate::problems::internal;
+use crate::requests::set_requests;
 use crate::running_guest::RunningGuest;
 use crate::scan::{self, Inputs, Reader};
 use crate::sink::SinkWriter;
@@ -131,11 +132,7 @@ impl TaskRun {
             .byte_ns()
             .saturating_sub(guests.memory_byte_ns);
         own.memory_peak_bytes = environment.account.peak_bytes();
-        own.get_requests = self.blobs.requests_of(RequestKind::Get);
-        own.put_requests = self.blobs.requests_of(RequestKind::Put);
-        own.list_requests = self.blobs.requests_of(RequestKind::List);
-        own.head_requests = self.blobs.requests_of(RequestKind::Head);
-        own.delete_requests = self.blobs.requests_of(RequestKind::Delete);
+        set_requests(&mut own, &self.blobs);
         usage.push(FunctionUsage {
             stage: self.plan.name.clone(),
             function: "-".into(),
