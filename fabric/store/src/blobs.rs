@@ -44,18 +44,18 @@ pub struct Blobs {
     tier: Option<Tier>,
 }
 
-/// A range of a bucket's object that is on its way. Dropping it stops the request.
-pub struct RangeFetch(JoinHandle<Result<Bytes>>);
+/// Work that goes on whether anybody waits for it or not. Dropping it stops the work.
+pub struct Background<T>(JoinHandle<T>);
 
-impl RangeFetch {
-    /// Waits for the bytes.
-    pub async fn wait(mut self) -> Result<Bytes> {
-        let fetched = (&mut self.0).await;
-        fetched.map_err(|error| Error::Encoding(error.to_string()))?
+impl<T> Background<T> {
+    /// Waits for the result.
+    pub async fn wait(mut self) -> Result<T> {
+        let done = (&mut self.0).await;
+        done.map_err(|error| Error::Encoding(error.to_string()))
     }
 }
 
-impl Drop for RangeFetch {
+impl<T> Drop for Background<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -355,17 +355,23 @@ impl Blobs {
         found.map_err(self.fail(key))
     }
 
-    /// Asks for a range of a bucket's object, which other threads fetch meanwhile. Nothing if the store is a folder.
-    pub fn fetch_range(&self, key: &str, range: Range<u64>) -> Option<RangeFetch> {
+    /// Has the threads that drive a bucket's connections do some work. Nothing if the store is a folder.
+    pub fn in_background<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<Background<T>> {
         let io = self.remote()?.io();
-        let (blobs, key) = (self.clone(), key.to_owned());
-        let fetching = async move { blobs.get_range(&key, range).await };
-        Some(RangeFetch(io.spawn(fetching)))
+        Some(Background(io.spawn(work)))
     }
 
     /// Copies an object of that size into the tier, in one request. Returns false if it does not go there.
     pub async fn copy_to_tier(&self, key: &str, bytes: u64) -> Result<bool> {
-        let draft = self.tier().and_then(|tier| tier.begin(key, bytes));
+        let Some(tier) = self.tier() else {
+            return Ok(false);
+        };
+        let (tier, copy) = (tier.clone(), key.to_owned());
+        // It may have to look through the tier for room.
+        let draft = blocking(move || Ok(tier.begin(&copy, bytes))).await?;
         let Some(mut draft) = draft else {
             return Ok(false);
         };

@@ -31,7 +31,7 @@ mod reading;
 mod requests;
 mod tier;
 
-pub use blobs::{Blobs, Entry, RangeFetch};
+pub use blobs::{Background, Blobs, Entry};
 pub use durable::move_durably;
 pub use error::{Error, ErrorKind, Result};
 pub use fault::Fault;

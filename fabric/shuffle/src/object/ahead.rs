@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weft_protocol::ObjectRef;
-use weft_store::RangeFetch;
+use weft_store::{Background, Result};
 
 use super::reader::{ObjectReader, Segment};
 
@@ -56,7 +56,7 @@ pub struct ObjectSegments {
 struct Fetch {
     range: Range<u64>,
     n_segments: usize,
-    arriving: Option<RangeFetch>,
+    arriving: Option<Background<Result<Bytes>>>,
     bytes: Option<Bytes>,
     _room: OwnedSemaphorePermit,
 }
@@ -65,7 +65,7 @@ impl Fetch {
     /// The bytes of a segment. Nothing if the request failed: whoever asks by itself is told why.
     async fn bytes_of(&mut self, segment: &Segment) -> Option<Bytes> {
         if let Some(arriving) = self.arriving.take() {
-            self.bytes = arriving.wait().await.ok();
+            self.bytes = arriving.wait().await.flatten().ok();
         }
         let bytes = self.bytes.as_ref()?;
         let Range { start, end } = segment.range();
@@ -116,8 +116,10 @@ impl ObjectSegments {
             let Some(permit) = room.take(range.end - range.start) else {
                 return true;
             };
-            let arriving = reader.blobs().fetch_range(&self.object.key, range.clone());
-            let Some(arriving) = arriving else {
+            let (blobs, key) = (reader.blobs().clone(), self.object.key.clone());
+            let wanted = range.clone();
+            let fetching = async move { blobs.get_range(&key, wanted).await };
+            let Some(arriving) = reader.blobs().in_background(fetching) else {
                 return false;
             };
             self.fetches.push_back(Fetch {

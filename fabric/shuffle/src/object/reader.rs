@@ -81,10 +81,26 @@ impl ObjectReader {
     /// The index of an object.
     pub(super) async fn index(&self, object: &ObjectRef) -> Result<Index> {
         let cell = self.cell(object);
+        if let Some(index) = cell.get() {
+            return Ok(Arc::clone(index));
+        }
+        // In the background: streams of one task are pulled in turn, and one that is not pulled must not keep others, who
+        // wait for the same index, from going on.
+        let (reader, wanted) = (self.clone(), object.clone());
+        let reading = self
+            .blobs
+            .in_background(async move { reader.index_once(&wanted).await });
+        match reading {
+            Some(reading) => reading.wait().await?,
+            None => self.index_once(object).await,
+        }
+    }
+
+    async fn index_once(&self, object: &ObjectRef) -> Result<Index> {
+        let cell = self.cell(object);
         let read = || async {
-            self.read_index(object)
-                .await
-                .map(|(index, _)| Arc::new(index))
+            let read = self.read_index(object).await;
+            read.map(|(index, _)| Arc::new(index))
         };
         cell.get_or_try_init(read).await.cloned()
     }
