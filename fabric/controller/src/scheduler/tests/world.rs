@@ -15,7 +15,7 @@ use weft_core::{
     AttemptId, Digest, Epoch, ErrorCode, FunctionKind, FunctionRecord, FunctionUsage, Incarnation,
     JobId, NodeId, Problem, TaskId, TenantId,
 };
-use weft_protocol::{AgentCommand, TaskRequest};
+use weft_protocol::{AgentCommand, TaskRequest, Work};
 use weft_telemetry::Registry;
 
 use super::node::{News, Node};
@@ -121,6 +121,8 @@ pub(super) struct World {
     finished: BTreeMap<TaskId, BTreeSet<Epoch>>,
     /// How often the state had taken a task's commit back when it was sent out.
     taken_back: BTreeMap<TaskId, u32>,
+    /// Keys of the objects in the contexts that executors were sent, by lease, job and stage.
+    contexts: BTreeMap<(Epoch, JobId, u32), Vec<String>>,
     /// Tasks with attempts that were sent out, by lease and life of the agent.
     sent: BTreeMap<TaskId, BTreeSet<Epoch>>,
     /// Usage of invocations that was reported, by life of its agent.
@@ -232,6 +234,7 @@ impl World {
             attempts: BTreeSet::new(),
             finished: BTreeMap::new(),
             taken_back: BTreeMap::new(),
+            contexts: BTreeMap::new(),
             sent: BTreeMap::new(),
             reported: BTreeMap::new(),
             lost_lives: BTreeSet::new(),
@@ -411,8 +414,21 @@ impl World {
         match output {
             Output::Propose(proposal) => self.propose(*proposal),
             Output::Send(node, message) => {
-                if let AgentCommand::Run { epoch, id, .. } = &message.command {
-                    self.check_run(*epoch, id);
+                match &message.command {
+                    AgentCommand::Run { epoch, id, .. } => {
+                        self.check_run(*epoch, id);
+                        self.check_context(*epoch, id);
+                    }
+                    AgentCommand::Work {
+                        epoch,
+                        work: Work::Stage(context),
+                    } => {
+                        let of = (*epoch, context.job.clone(), context.stage);
+                        let objects = context.inputs.iter().flat_map(|input| &input.objects);
+                        let keys = objects.flatten().map(|object| object.key.clone());
+                        self.contexts.insert(of, keys.collect());
+                    }
+                    _ => {}
                 }
                 if let Some(node) = self.nodes.get_mut(&node) {
                     node.send(&message);
@@ -483,6 +499,21 @@ impl World {
             "{id} is finished, and is sent out again"
         );
         self.sent.entry(id.clone()).or_default().insert(epoch);
+    }
+
+    /// A task reads the objects that stand: an executor whose context has others was told anew.
+    fn check_context(&self, epoch: Epoch, id: &TaskId) {
+        let mut tenants = self.state.tenants.values();
+        let job = tenants.find_map(|of| of.jobs.get(&id.job));
+        let Some(JobState::Running(running)) = job.map(|job| &job.state) else {
+            return;
+        };
+        let reads = running.plan.stages[id.stage as usize].reads.iter();
+        let commits = reads.flat_map(|read| running.stages[read.stage as usize].commits.values());
+        let objects = commits.filter_map(|commit| commit.object.as_ref());
+        let keys: Vec<String> = objects.map(|object| object.key.clone()).collect();
+        let sent = self.contexts.get(&(epoch, id.job.clone(), id.stage));
+        assert_eq!(sent, Some(&keys), "{id} is to read what stands");
     }
 
     /// A task whose commit was taken back, because the store lost what it wrote, is sent out again once.
