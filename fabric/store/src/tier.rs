@@ -176,7 +176,7 @@ impl Tier {
 impl Folder {
     /// Makes room, and a file of that length in it.
     fn admit(&self, draft: &Path, bytes: u64) -> io::Result<File> {
-        fs::create_dir_all(draft.parent().unwrap_or(&self.path))?;
+        fs::create_dir_all(&self.path)?;
         let options = &mut File::options();
         let options = options.read(true).write(true).create(true).truncate(false);
         let totals = options.open(self.path.join(TOTAL))?;
@@ -200,6 +200,8 @@ impl Folder {
             files: total.files + 1,
         };
         write_total(&totals, total)?;
+        // Only now: room may have been made by removing all that a job had.
+        fs::create_dir_all(draft.parent().unwrap_or(&self.path))?;
         let file = File::create_new(draft)?;
         file.set_len(bytes)?;
         Ok(file)
@@ -349,6 +351,16 @@ mod tests {
         for name in 0..40 {
             keep(&tier, &key(1, &name.to_string()), b"0");
             assert!(bytes_on_disk(folder.path()) <= 8);
+        }
+    }
+
+    #[test]
+    fn a_job_whose_copies_all_go_gets_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tier = Tier::with_files_max(folder.path().to_owned(), 1 << 20, 2);
+        for name in 0..5 {
+            keep(&tier, &key(1, &name.to_string()), b"0");
+            assert!(tier.has(&key(1, &name.to_string())));
         }
     }
 
