@@ -8,7 +8,8 @@ use datafusion::sql::parser::{self, DFParserBuilder};
 use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{
-    self, Cte, Expr, ObjectName, Select, TableFactor, Visit, Visitor, With, visit_relations,
+    self, Cte, Expr, ObjectName, Select, SetExpr, SetOperator, TableFactor, Visit, Visitor, With,
+    visit_relations,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::ParserError;
@@ -262,6 +263,36 @@ fn is_recursive(with: &With) -> bool {
     with.recursive && with.cte_tables.iter().any(reads_itself)
 }
 
+/// Refuses clauses around the UNION of a query that WITH RECURSIVE defines, even if it does not read itself: DataFusion
+/// plans the branches of such a UNION alone.
+fn check_recursive(with: &With) -> Result<(), Problem> {
+    let is_more = |query: &ast::Query| {
+        query.with.is_some()
+            || query.order_by.is_some()
+            || query.limit_clause.is_some()
+            || query.fetch.is_some()
+            || !query.pipe_operators.is_empty()
+    };
+    let is_union = |query: &ast::Query| {
+        matches!(
+            query.body.as_ref(),
+            SetExpr::SetOperation {
+                op: SetOperator::Union,
+                ..
+            }
+        )
+    };
+    let mut ctes = with.cte_tables.iter();
+    match ctes.find(|cte| is_union(&cte.query) && is_more(&cte.query)) {
+        Some(cte) if with.recursive => Err(invalid(format!(
+            "the UNION of `{}` in WITH RECURSIVE has a WITH, ORDER BY, LIMIT, OFFSET, FETCH or `|>` around it: put it \
+             in the outer query",
+            cte.alias.name.value
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Sizes of a query, and the names in FROM that are read, and how often, and those that are called.
 #[derive(Default)]
 pub(crate) struct Shape {
@@ -299,8 +330,14 @@ impl Visitor for Shape {
     type Break = Box<Problem>;
 
     fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Self::Break> {
-        self.is_recursive |= query.with.as_ref().is_some_and(is_recursive);
-        ControlFlow::Continue(())
+        let Some(with) = &query.with else {
+            return ControlFlow::Continue(());
+        };
+        self.is_recursive |= is_recursive(with);
+        match check_recursive(with) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(problem) => ControlFlow::Break(Box::new(problem)),
+        }
     }
 
     fn pre_visit_expr(&mut self, _expression: &Expr) -> ControlFlow<Self::Break> {
