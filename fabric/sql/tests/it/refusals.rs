@@ -141,6 +141,66 @@ fn recursions_that_exchange_rows_within_a_step_are_refused() {
 }
 
 #[test]
+fn clauses_around_the_union_of_a_recursion_are_refused() {
+    let union = "SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 9";
+    let words = ["UNION of `r`", "outer query"];
+    for query in [
+        format!("{union} ORDER BY n"),
+        format!("{union} LIMIT 3"),
+        format!("{union} OFFSET 3"),
+        format!("{union} FETCH FIRST 3 ROWS ONLY"),
+        format!("{union} |> WHERE n > 3"),
+        format!("WITH orders AS (SELECT 7 AS id) {union} AND n IN (SELECT id FROM orders)"),
+        // No recursion, in spite of the word.
+        "SELECT id FROM orders UNION SELECT amount FROM orders LIMIT 3".to_owned(),
+    ] {
+        let sql = format!("WITH RECURSIVE r AS ({query}) SELECT n FROM r");
+        refused(&sql, ErrorCode::InvalidJob, &words);
+        let within = format!("SELECT id FROM orders WHERE id IN ({sql})");
+        refused(&within, ErrorCode::InvalidJob, &words);
+    }
+    for sql in [
+        "WITH RECURSIVE r AS (SELECT id FROM orders ORDER BY id LIMIT 3) SELECT id FROM r",
+        "WITH RECURSIVE r AS ((SELECT id FROM orders LIMIT 3) UNION SELECT id + 1 FROM r WHERE id < 9) SELECT id FROM r LIMIT 3",
+        "WITH r AS (SELECT id FROM orders UNION SELECT amount FROM orders LIMIT 3) SELECT id FROM r",
+    ] {
+        plan_over(sql, vec![table("orders", &["id", "amount"])]).expect(sql);
+    }
+}
+
+#[test]
+fn recursions_that_read_rows_of_a_step_elsewhere_are_refused() {
+    let code = ErrorCode::InvalidJob;
+    let alone = "WITH RECURSIVE r AS (
+                     SELECT 1 AS n UNION ALL SELECT id FROM orders WHERE id IN (SELECT n + 1 FROM r)
+                 ) SELECT n FROM r";
+    refused(alone, code, &["reads itself in a subquery alone", "FROM"]);
+    let inner = |first: &str, last: &str| {
+        format!(
+            "WITH RECURSIVE a AS (
+                 SELECT 1 AS n UNION ALL SELECT d.m FROM (
+                     WITH RECURSIVE b AS (SELECT {first} UNION ALL SELECT b.m + 1 FROM {last} WHERE b.m < 5) SELECT m FROM b
+                 ) AS d WHERE d.m < 9
+             ) SELECT n FROM a"
+        )
+    };
+    let last = inner("1 AS m", "b JOIN a ON a.n = b.m");
+    let first = inner("n + 1 AS m FROM a", "b");
+    with_stack(|| {
+        refused(&last, code, &["recursion `b`", "first query"]);
+        plan_over(&first, Vec::new()).expect("the first query reads rows of a step");
+    });
+}
+
+#[test]
+fn aggregates_that_differ_in_subqueries_alone_are_refused_with_advice() {
+    let sql = "SELECT sum(id + (SELECT 1)) AS a, sum(id + (SELECT 2)) AS b FROM orders";
+    refused(sql, ErrorCode::InvalidJob, &["derived table"]);
+    let sql = "SELECT sum(id + x) AS a, sum(id + (SELECT 2)) AS b FROM (SELECT id, (SELECT 1) AS x FROM orders) AS o";
+    plan_over(sql, vec![table("orders", &["id"])]).expect("the advice");
+}
+
+#[test]
 fn deep_and_long_statements_are_refused() {
     with_stack(check_deep_and_long);
 }
