@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weft_core::job::{InputFormat, JobSpec, OutputFormat};
+use weft_core::job::{InputFormat, JobSpec, MAX_KEPT_BYTES, OutputFormat};
 use weft_core::{
     AttemptId, Description, Digest, Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits,
     LogLine, Meters, PinnedFunction, Problem, TaskId,
@@ -298,6 +298,14 @@ pub struct PlanRequest {
     /// Definitions of the tenant's tables and views, by name, if the job has SQL stages.
     #[serde(default)]
     pub tables: BTreeMap<String, String>,
+    /// Most bytes of the rows of a table that the cluster keeps.
+    #[serde(default = "max_kept_bytes")]
+    pub max_kept_bytes: u64,
+}
+
+/// The bound of controllers that send none.
+fn max_kept_bytes() -> u64 {
+    MAX_KEPT_BYTES
 }
 
 /// Columns that come out of an input or a stage: names and types.
