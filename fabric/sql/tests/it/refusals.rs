@@ -224,6 +224,56 @@ fn check_deep_and_long() {
 }
 
 #[test]
+fn statements_that_planning_would_multiply_are_refused_as_they_are_parsed() {
+    with_stack(check_multiplied);
+}
+
+fn check_multiplied() {
+    let nested = |levels: usize, before: &str, inner: &str, after: &str| {
+        let inner = format!("{}{inner}{}", before.repeat(levels), after.repeat(levels));
+        format!("SELECT {inner} AS x FROM orders")
+    };
+    let parse = |sql: &str| Session::new().parse(sql).map(drop);
+    let boolean = "CASE WHEN id = 1 THEN true ELSE false END";
+    let multiplied = [
+        nested(20, "coalesce(", "id", ", 7)"),
+        nested(20, "NVL(", "id", ", 7)"),
+        nested(20, "ifnull(", "id", ", 7)"),
+        nested(20, "(", "id BETWEEN 1 AND 2", ") BETWEEN false AND true"),
+        nested(
+            10,
+            "coalesce((",
+            "id BETWEEN 1 AND 2",
+            ") NOT BETWEEN false AND true, false)",
+        ),
+        nested(20, "CASE WHEN ", boolean, " THEN true ELSE false END"),
+        format!(
+            "SELECT CASE {} END AS x FROM orders",
+            "WHEN id = 1 THEN false ".repeat(1_000)
+        ),
+    ];
+    for sql in multiplied {
+        let problem = parse(&sql).expect_err(&sql);
+        assert_eq!(problem.code, ErrorCode::TooLarge, "{sql}: {problem}");
+        assert!(problem.detail.contains("planning repeats"), "{problem}");
+    }
+    for sql in [
+        nested(6, "coalesce(", "id", ", 7)"),
+        nested(6, "(", "id BETWEEN 1 AND 2", ") BETWEEN false AND true"),
+        // Parts that are not tested are not repeated.
+        nested(30, "coalesce(id, ", "7", ")"),
+        nested(30, "CASE WHEN id = 1 THEN 1 ELSE ", "id", " END"),
+        nested(20, "nullif(", "id", ", 7)"),
+        format!(
+            "SELECT {} 1 AS x FROM orders",
+            "coalesce(id, amount, 0), ".repeat(3_000)
+        ),
+    ] {
+        parse(&sql).unwrap_or_else(|problem| panic!("{sql}: {problem}"));
+    }
+}
+
+#[test]
 fn plans_too_deep_for_their_encoding_are_refused() {
     let session = Session::new();
     let planned = |n: usize, tasks: u32| {
