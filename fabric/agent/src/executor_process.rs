@@ -218,7 +218,7 @@ impl Relay<'_> {
                 }
                 Err(error) => {
                     let (epoch, error) = (self.epoch, format!("{error:#}"));
-                    tracing::error!(%epoch, error, "credentials of an executor are not renewed, and are asked for again");
+                    tracing::error!(%epoch, error, "credentials of an executor are not renewed yet");
                     renewal.failed(unix_ms());
                 }
             }
