@@ -89,14 +89,14 @@ impl ObjectStore for TellsAbsence {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        match self.store.get_opts(location, options).await {
-            Err(Error::PermissionDenied { .. }) if self.lists_none(location).await => {
-                Err(Error::NotFound {
-                    path: location.to_string(),
-                    source: "the bucket lists no such key".into(),
-                })
-            }
-            got => got,
+        let got = self.store.get_opts(location, options).await;
+        let is_forbidden = matches!(got, Err(Error::PermissionDenied { .. }));
+        match is_forbidden && self.lists_none(location).await {
+            true => Err(Error::NotFound {
+                path: location.to_string(),
+                source: "the bucket lists no such key".into(),
+            }),
+            false => got,
         }
     }
 
