@@ -119,12 +119,14 @@ async fn executors_reach_the_roots_of_jobs_alone() {
 async fn a_file_is_read_on_after_credentials_were_renewed() {
     let server = crate::server();
     let stores = stores(&server.endpoint());
+    // Buckets are made by objects of their owners.
+    let owner = lake(&Blobs::open(&stores).expect("the settings are right"));
+    let path = owner.path("raw/long.csv");
+    let put = owner.objects.put(&path, "0123456789".into()).await;
+    put.expect("it is written");
     let first = issued(&stores).await;
     let (blobs, held) = executor(&stores, first.clone());
     let remote = lake(&blobs);
-    let path = remote.path("raw/long.csv");
-    let put = remote.objects.put(&path, "0123456789".into()).await;
-    put.expect("it is written");
     let location = Location::parse("s3://scoped-lake/raw/long.csv").expect("it is right");
     let file = remote.file(&location, 10).expect("a file");
     let read = move |range: std::ops::Range<u64>| {
