@@ -20,9 +20,10 @@ use weft_protocol::{
     FromExecutor, InvokeRequest, MESSAGE_VERSION, PlanRequest, PublishRequest, RowsRequest,
     TaskRequest, ToExecutor, Work,
 };
+use weft_runtime::clock::unix_ms;
 use weft_runtime::{frames, process};
 use weft_sandbox::{Engine, Role};
-use weft_store::{Blobs, FileCache};
+use weft_store::{Blobs, FileCache, HeldCredentials};
 
 use crate::calls::{Call, Calls};
 
@@ -93,25 +94,26 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     let (reader, writer) = UnixStream::from_std(socket)?.into_split();
     let mut reader = BufReader::new(reader);
     let setup = frames::read(&mut reader).await?.map(|(setup, _)| setup);
-    let (executor, slots) = set_up(setup)?;
+    let (executor, held, slots) = set_up(setup)?;
     let (replies, outbox) = mpsc::channel(REPLIES_MAX);
     let queues = Queues::start(&executor, slots, &replies)?;
     replies
         .send((FromExecutor::Ready { slots }, Vec::new()))
         .await?;
     tokio::select! {
-        ended = read_messages(reader, &executor, &queues, &replies) => ended,
+        ended = read_messages(reader, &executor, &held, &queues, &replies) => ended,
         failed = write_replies(writer, outbox) => failed,
     }?;
     // The agent is gone; tasks that still run have nobody to commit to.
     std::process::exit(0)
 }
 
-/// Makes the executor that the agent's first message asks for, and returns how many slots it has.
-fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, u32)> {
+/// Makes the executor that the agent's first message asks for, and returns its credentials and how many slots it has.
+fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, HeldCredentials, u32)> {
     let Some(ToExecutor::Setup {
         version,
         stores,
+        credentials,
         cache,
         spill,
         slots,
@@ -122,9 +124,10 @@ fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, u32)> {
     };
     check_version(version)?;
     let engine = Engine::new(Role::Executor).map_err(|fault| anyhow::anyhow!("{fault}"))?;
-    let cache = FileCache::new(Blobs::open(&stores)?, cache);
+    let held = HeldCredentials::new(*credentials, unix_ms);
+    let cache = FileCache::new(Blobs::open_held(&stores, &held)?, cache);
     let executor = Executor::new(engine, cache, compatibility, spill);
-    Ok((executor, slots))
+    Ok((executor, held, slots))
 }
 
 /// Fails if the agent speaks another version of the messages.
@@ -142,6 +145,7 @@ fn check_version(version: u32) -> anyhow::Result<()> {
 async fn read_messages(
     mut reader: BufReader<OwnedReadHalf>,
     executor: &Executor,
+    held: &HeldCredentials,
     queues: &Queues,
     replies: &mpsc::Sender<Reply>,
 ) -> anyhow::Result<()> {
@@ -169,6 +173,7 @@ async fn read_messages(
                 enqueue(&queues.tasks, Assignment::Task(request)).await?;
             }
             ToExecutor::Work(work) => take(executor, queues, work).await?,
+            ToExecutor::Credentials(newer) => held.replace(*newer),
             ToExecutor::Setup { .. } => {}
         }
     }
@@ -432,6 +437,7 @@ mod tests {
         ToExecutor::Setup {
             version,
             stores: Box::new(Stores::folder("/nowhere/store".as_ref())),
+            credentials: Box::default(),
             cache: "/nowhere/cache".into(),
             spill: "/nowhere/spill".into(),
             slots: 1,

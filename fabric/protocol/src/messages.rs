@@ -15,10 +15,11 @@ use crate::keys::attempt_key;
 use crate::outputs::ManifestOutput;
 use crate::plan::{EdgeRef, ObjectRef, Plan, PublishedOutput, Sums, TaskCommit, TaskFailure};
 use crate::rows::RowsRequest;
+use crate::stores::ExecutorCredentials;
 use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 8;
+pub const MESSAGE_VERSION: u32 = 9;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,8 +55,10 @@ pub enum ToExecutor {
     Setup {
         /// [`MESSAGE_VERSION`] of the agent.
         version: u32,
-        /// The cluster's store, and those that jobs may use, with their credentials.
+        /// The cluster's store, and those that jobs may use. Those without an `executor_role` have their credentials.
         stores: Box<crate::stores::Stores>,
+        /// Credentials for those with one.
+        credentials: Box<ExecutorCredentials>,
         /// Folder for files that were fetched from a store that is none itself.
         cache: std::path::PathBuf,
         /// Folder for files that tasks spill.
@@ -65,6 +68,8 @@ pub enum ToExecutor {
         /// Names the artefacts that this engine takes.
         compatibility: String,
     },
+    /// Use these credentials from now on: those of before expire.
+    Credentials(Box<ExecutorCredentials>),
     /// Do this.
     Work(Work),
     /// Run a task.

@@ -16,11 +16,13 @@
 //! nothing of rows.
 
 mod blobs;
+mod credentials;
 mod file_cache;
 mod grants;
 mod outputs;
 mod remote;
 
+mod absence;
 mod durable;
 mod error;
 mod fault;
@@ -28,8 +30,10 @@ mod folder;
 mod pending;
 mod reading;
 mod requests;
+mod signed;
 
 pub use blobs::{Blobs, Entry};
+pub use credentials::{HeldCredentials, Issuer};
 pub use durable::move_durably;
 pub use error::{Error, ErrorKind, Result};
 pub use fault::Fault;

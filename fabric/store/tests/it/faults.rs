@@ -125,3 +125,22 @@ async fn stores_that_stay_overloaded_are_named() {
     assert!(text.contains("try again later"), "{text}");
     assert!(text.contains("s3://faults/overloaded/a"), "{text}");
 }
+
+/// AWS refuses to say that an object is not there, if credentials may not list the whole bucket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_objects_are_told_from_forbidden_ones() {
+    let (proxy, blobs, straight, _server) = behind_proxy("absent");
+    straight.put("ab", "text").await.expect("it is written");
+    let forbidden = [Fault::Refused(403)];
+    proxy.arm("GET", &forbidden);
+    let error = blobs.get("a").await.expect_err("it is not there");
+    assert!(error.is_not_found(), "{error}");
+    proxy.assert_happened(&forbidden);
+    proxy.arm("HEAD", &forbidden);
+    assert!(!blobs.exists("a").await.expect("it is known"));
+    proxy.assert_happened(&forbidden);
+    proxy.arm("GET", &forbidden);
+    let error = blobs.get("ab").await.expect_err("it is forbidden");
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    proxy.assert_happened(&forbidden);
+}

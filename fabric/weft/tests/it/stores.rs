@@ -10,7 +10,7 @@ use weft_store::Blobs;
 use crate::clock::until_empty;
 use crate::fixture::{Fixture, Place};
 use crate::http::Request;
-use crate::seaweedfs::{KEY, SeaweedFs};
+use crate::seaweedfs::{KEY, ROLE, SeaweedFs};
 use crate::server::{Server, Setup};
 use crate::{folder, job, outputs};
 
@@ -172,4 +172,28 @@ fn a_bucket_of_another_cluster_is_refused() {
     let died = Server::try_start(&other.data(), &storage.setup());
     let said = died.err().expect("the bucket is not its own");
     assert!(said.contains("belongs to the cluster"), "{said}");
+}
+
+#[test]
+fn executors_work_in_a_role_where_tenants_do_not_trust_each_other() {
+    let (fixture, storage, place) = (Fixture::shared(), Storage::new(), Place::new());
+    storage.copy(&fixture.logs(), "logs/day=1");
+    let wary = |setup: Setup| setup.with("WEFT__TENANTS_TRUST_EACH_OTHER", "false");
+    let died = Server::try_start(&place.data(), &wary(storage.setup()));
+    let said = died.err().expect("keys are refused");
+    assert!(
+        said.contains("unscoped") && said.contains("executor_role"),
+        "{said}"
+    );
+
+    let setup = storage
+        .setup()
+        .with("WEFT__STORE__EXECUTOR_ROLE", ROLE)
+        .with("WEFT__STORE__LAKE__EXECUTOR_ROLE", ROLE);
+    let server = Server::start(&place.data(), &wary(setup));
+    job::deploy(&server, "weblog");
+    let job = weblog("s3://lake/logs/day=*/access-*", &place.out());
+    job::run(&server, &job);
+    let found = outputs::published(&place.out());
+    outputs::assert_same(&found, &fixture.expected, "in a role");
 }
