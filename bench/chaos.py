@@ -43,12 +43,12 @@ DEPLOYED = itertools.count()
 
 
 class Cluster:
-    """Processes of a cluster on this machine; with `mesh`, they reach each other through one."""
+    """Processes of a cluster on this machine; with `mesh`, they reach each other through one. `env`: their environment, instead of this one."""
 
-    def __init__(self, weft, folder, controllers, nodes, mesh=False):
-        self.weft, self.dir, self.mesh = weft, os.path.join(folder, "cluster"), None
+    def __init__(self, weft, folder, controllers, nodes, *flags, mesh=False, env=None):
+        self.weft, self.dir, self.mesh, self.env = weft, os.path.join(folder, "cluster"), None, env
         try:
-            self.up("--controllers", str(controllers), "--nodes", str(nodes), "--slots", "1")
+            self.up("--controllers", str(controllers), "--nodes", str(nodes), "--slots", "1", *flags)
             self.token = open(os.path.join(self.dir, "token")).read().strip()
             # Odd while a controller is being killed.
             self.lives = dict.fromkeys(self.addresses, 0)
@@ -81,7 +81,7 @@ class Cluster:
 
     def verb(self, verb, *arguments):
         command = [self.weft, "--json", "cluster", verb, "--dir", self.dir, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=self.env)
         return done.returncode, done.stdout, done.stderr
 
     def up(self, *arguments):

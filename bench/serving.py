@@ -16,10 +16,10 @@ def _end_with_parent():
 class Server:
     """`weft up` on a free port of the loopback interface, with a data folder of its own in `folder`."""
 
-    def __init__(self, weft, folder):
+    def __init__(self, weft, folder, *flags, env={}):
         self.data, self.log = f"{folder}/data", f"{folder}/server.log"
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("WEFT", "OTEL_", "RUST_LOG"))}
-        command = [weft, "--data", self.data, "up", "--listen", "127.0.0.1:0"]
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("WEFT", "OTEL_", "RUST_LOG"))} | env
+        command = [weft, "--data", self.data, "up", "--listen", "127.0.0.1:0", *flags]
         with open(self.log, "w") as log:
             # A session of its own: Ctrl-C is for the measurement, which stops the server when it has looked at it.
             self.process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,

@@ -129,5 +129,5 @@ resource "aws_autoscaling_group" "nodes" {
     ignore_changes = [desired_capacity]
   }
 
-  depends_on = [aws_iam_role_policy.nodes]
+  depends_on = [aws_iam_role_policy.nodes, aws_iam_role_policy.executors]
 }

@@ -1,4 +1,4 @@
-# What machines may do. Controllers and nodes have a role each.
+# What machines may do. Controllers and nodes have a role each, and executors one that nodes take for them.
 
 locals {
   assume_by_ec2 = jsonencode({
@@ -12,8 +12,11 @@ locals {
 
   bucket_arn_prefix = "arn:${local.partition}:s3:::"
 
-  # What both need: the store, and the binary.
-  machine_statements = concat(
+  executor_role_name = "${local.full_name}-executors"
+  executor_role_arn  = "arn:${local.partition}:iam::${local.account}:role/${local.executor_role_name}"
+
+  # What all need: the store, and the buckets that jobs may use.
+  store_statements = concat(
     [
       {
         Sid      = "StoreObjects"
@@ -35,13 +38,18 @@ locals {
         Resource = [aws_kms_key.store.arn]
       },
     ],
+    local.data_statements,
+  )
+
+  # What controllers and nodes need: the binary, too.
+  machine_statements = concat(
+    local.store_statements,
     startswith(var.weft.url, "s3://") ? [{
       Sid      = "Binary"
       Effect   = "Allow"
       Action   = ["s3:GetObject"]
       Resource = ["${local.bucket_arn_prefix}${trimprefix(var.weft.url, "s3://")}"]
     }] : [],
-    local.data_statements,
   )
 
   # The buckets that jobs may use.
@@ -100,7 +108,7 @@ locals {
     },
   ]
 
-  node_statements = [
+  node_statements = concat([
     {
       # A node reads the one parameter that is tagged with its own identity.
       Sid       = "OwnCertificate"
@@ -116,7 +124,15 @@ locals {
       Action   = ["autoscaling:CompleteLifecycleAction"]
       Resource = [for group in local.scaled_groups : "arn:${local.partition}:autoscaling:${local.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${group.name}"]
     },
-  ]
+    ],
+    var.scoped_executors ? [{
+      # Each session gets a policy that leaves of the role what the executor needs.
+      Sid      = "Executors"
+      Effect   = "Allow"
+      Action   = ["sts:AssumeRole"]
+      Resource = [local.executor_role_arn]
+    }] : [],
+  )
 }
 
 resource "aws_iam_role" "controllers" {
@@ -135,6 +151,23 @@ resource "aws_iam_role" "nodes" {
   tags                 = local.tags
 }
 
+resource "aws_iam_role" "executors" {
+  count = var.scoped_executors ? 1 : 0
+
+  name        = local.executor_role_name
+  description = "Executors of the Weft cluster ${var.name}"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { AWS = aws_iam_role.nodes.arn }
+      Action    = "sts:AssumeRole"
+    }]
+  })
+  permissions_boundary = var.permissions_boundary
+  tags                 = local.tags
+}
+
 resource "aws_iam_role_policy" "controllers" {
   name   = "weft"
   role   = aws_iam_role.controllers.id
@@ -145,6 +178,14 @@ resource "aws_iam_role_policy" "nodes" {
   name   = "weft"
   role   = aws_iam_role.nodes.id
   policy = jsonencode({ Version = "2012-10-17", Statement = concat(local.machine_statements, local.node_statements) })
+}
+
+resource "aws_iam_role_policy" "executors" {
+  count = var.scoped_executors ? 1 : 0
+
+  name   = "weft"
+  role   = aws_iam_role.executors[0].id
+  policy = jsonencode({ Version = "2012-10-17", Statement = local.store_statements })
 }
 
 resource "aws_iam_instance_profile" "controllers" {

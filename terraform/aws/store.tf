@@ -79,6 +79,8 @@ resource "aws_s3_bucket_policy" "store" {
 }
 
 locals {
+  executor_role_line = var.scoped_executors ? ["executor_role = \"${local.executor_role_arn}\""] : []
+
   # `[store]` and `[store.NAME]` of the settings of controllers and nodes.
   store_settings = join("\n", concat(
     [
@@ -86,11 +88,13 @@ locals {
       "url = \"s3://${aws_s3_bucket.store.bucket}/store\"",
       "region = \"${local.region}\"",
     ],
+    local.executor_role_line,
     flatten([for name, store in var.data_stores : [
       "",
       "[store.${name}]",
       "url = \"s3://${store.bucket}/${store.prefix}\"",
       "region = \"${coalesce(store.region, local.region)}\"",
+      local.executor_role_line,
     ]]),
   ))
 }

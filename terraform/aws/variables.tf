@@ -208,13 +208,19 @@ variable "data_stores" {
   default = {}
 
   validation {
-    condition     = alltrue([for name, _ in var.data_stores : can(regex("^[a-z][a-z0-9_-]{0,62}$", name)) && !contains(["url", "endpoint", "region", "roots", "options"], name)])
-    error_message = "Names of `data_stores` must be of lower-case letters, digits, `_` and `-`, and none of `url`, `endpoint`, `region`, `roots`, `options`."
+    condition     = alltrue([for name, _ in var.data_stores : can(regex("^[a-z][a-z0-9_-]{0,62}$", name)) && !contains(["url", "endpoint", "region", "roots", "options", "executor_role", "sts_endpoint"], name)])
+    error_message = "Names of `data_stores` must be of lower-case letters, digits, `_` and `-`, and none of `url`, `endpoint`, `region`, `roots`, `options`, `executor_role`, `sts_endpoint`."
   }
   validation {
     condition     = alltrue([for _, store in var.data_stores : !startswith(store.prefix, "/") && !endswith(store.prefix, "/")])
     error_message = "`prefix` of `data_stores` must not begin or end with a slash."
   }
+}
+
+variable "scoped_executors" {
+  description = "Whether executors work with credentials of a role of their own, for an hour and for the prefixes that they need. Nodes must reach STS."
+  type        = bool
+  default     = false
 }
 
 variable "permissions_boundary" {

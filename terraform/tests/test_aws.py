@@ -229,6 +229,28 @@ class Foretold(Provided):
             self.assertTrue(allowed(role, "kms:GenerateDataKey", "arn:aws:kms:eu-central-1:1:key/results"))
             self.assertTrue(allowed(role, "s3:GetObject", "arn:aws:s3:::releases/1.0/weft"))
 
+    def test_executors_have_a_role_that_nodes_alone_take(self):
+        executors = "arn:aws:iam::123456789012:role/weft-blue-executors"
+        nodes = json.loads(self.one("aws_iam_role_policy.nodes", scoped_executors=True)["policy"])["Statement"]
+        self.assertIn((["sts:AssumeRole"], [executors]), [(each["Action"], each["Resource"]) for each in nodes])
+        controllers = self.one("aws_iam_role_policy.controllers", scoped_executors=True)["policy"]
+        self.assertNotIn("sts:AssumeRole", controllers)
+        role = self.one("aws_iam_role.executors[0]", scoped_executors=True)
+        self.assertEqual(role["name"], "weft-blue-executors")
+        (trust,) = json.loads(role["assume_role_policy"])["Statement"]
+        self.assertEqual(trust["Principal"], {"AWS": planned(self.plan(), "aws_iam_role")["aws_iam_role.nodes"]["arn"]})
+        allowed = json.loads(self.one("aws_iam_role_policy.executors[0]", scoped_executors=True)["policy"])["Statement"]
+        actions = {action for each in allowed for action in each["Action"]}
+        self.assertEqual({action.split(":")[0] for action in actions}, {"s3", "kms"})
+        user_data = user_data_of(self.plan(scoped_executors=True))
+        settings = tomllib.loads(files_of(user_data['aws_launch_template.nodes["spot"]'])["/etc/weft/node.toml"])
+        self.assertEqual(settings["store"]["executor_role"], executors)
+        self.assertEqual({settings["store"][name]["executor_role"] for name in ("lake", "results")}, {executors})
+
+    def test_without_scoped_executors_nobody_takes_a_role(self):
+        self.assertNotIn("aws_iam_role.executors[0]", planned(self.plan(), "aws_iam_role"))
+        self.assertNotIn("sts:AssumeRole", self.one("aws_iam_role_policy.nodes")["policy"])
+
     # User data.
 
     def user_data(self):

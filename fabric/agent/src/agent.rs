@@ -12,10 +12,11 @@ use weft_core::{Epoch, TenantId};
 use weft_protocol::{FromAgent, Stores};
 use weft_runtime::Tasks;
 use weft_runtime::link::{ControllerLink, MAX_LINK_MESSAGES};
-use weft_store::Blobs;
+use weft_store::{Blobs, Issuer};
 
 use crate::children::Children;
 use crate::compiler_process::CompilerProcesses;
+use crate::credentials::CredentialsOf;
 use crate::executor_process::{self, ExecutorEvent, ExecutorProcess};
 use crate::invocations::Invocations;
 use crate::metrics::Metrics;
@@ -51,6 +52,7 @@ pub struct AgentSettings {
 pub struct Agent {
     settings: AgentSettings,
     children: Children,
+    issuer: Arc<Issuer>,
     tasks: Tasks,
     invocations: Invocations,
     compilers: Arc<CompilerProcesses>,
@@ -69,6 +71,13 @@ impl Agent {
     pub fn new(settings: AgentSettings, tasks: Tasks, metrics: Metrics) -> anyhow::Result<Self> {
         let (children, metrics) = (Children::new()?, Arc::new(metrics));
         let blobs = Blobs::open(&settings.stores)?;
+        let issuer = Arc::new(Issuer::open(&settings.stores)?);
+        for store in unscoped(&settings.stores) {
+            tracing::warn!(
+                store,
+                "credentials of executors are unscoped: `executor_role` gives them such as are for their part of it"
+            );
+        }
         let invocations = Invocations::new(settings.node.slots, Arc::clone(&metrics));
         let compilers = CompilerProcesses::new(
             &settings,
@@ -82,6 +91,7 @@ impl Agent {
             state: AgentState::new(settings.node.clone()),
             settings,
             children,
+            issuer,
             tasks,
             invocations,
             compilers: Arc::new(compilers),
@@ -171,10 +181,12 @@ impl Agent {
     }
 
     async fn start(&mut self, epoch: Epoch, tenant: TenantId) {
+        let credentials = CredentialsOf::new(Arc::clone(&self.issuer), &tenant, epoch);
         let started = executor_process::start(
             epoch,
             &self.settings,
             &self.children,
+            credentials,
             self.invocations.of(&tenant),
             self.events.0.clone(),
             &self.tasks,
@@ -216,4 +228,13 @@ impl Agent {
         }
         actions
     }
+}
+
+/// Names of buckets whose own credentials executors get.
+fn unscoped(stores: &Stores) -> impl Iterator<Item = String> {
+    let remote = stores.named().filter(|(_, store)| {
+        let is_scoped = store.executor_role.is_some();
+        store.folder().is_none() && !is_scoped
+    });
+    remote.map(|(name, _)| name)
 }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -16,12 +17,14 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 use weft_core::Epoch;
-use weft_protocol::{FromExecutor, MESSAGE_VERSION, ToExecutor};
+use weft_protocol::{ExecutorCredentials, FromExecutor, MESSAGE_VERSION, ToExecutor};
+use weft_runtime::clock::unix_ms;
 use weft_runtime::link::MAX_LINK_MESSAGES;
 use weft_runtime::{OnError, Tasks, frames};
 
 use crate::agent::AgentSettings;
 use crate::children::Children;
+use crate::credentials::{CredentialsOf, Renewal};
 use crate::invocations::OfTenant;
 
 /// Message to an executor, with its payload.
@@ -68,6 +71,7 @@ pub(crate) async fn start(
     epoch: Epoch,
     settings: &AgentSettings,
     children: &Children,
+    credentials: CredentialsOf,
     invocations: Arc<OfTenant>,
     events: mpsc::Sender<ExecutorEvent>,
     tasks: &Tasks,
@@ -88,17 +92,23 @@ pub(crate) async fn start(
         sender: sender.clone(),
         stop: CancellationToken::new(),
     };
-    let setup = ToExecutor::Setup {
-        version: MESSAGE_VERSION,
-        stores: Box::new(settings.stores.clone()),
-        cache: settings.cache.clone(),
-        tier: settings.tier.clone(),
-        tier_bytes: settings.tier_bytes,
-        spill: spill.clone(),
-        slots: settings.node.slots,
-        compatibility: settings.node.compatibility.clone(),
+    let setup = {
+        let (stores, cache) = (credentials.stores().clone(), settings.cache.clone());
+        let (tier, tier_bytes) = (settings.tier.clone(), settings.tier_bytes);
+        let (spill, slots) = (spill.clone(), settings.node.slots);
+        let compatibility = settings.node.compatibility.clone();
+        move |credentials: &ExecutorCredentials| ToExecutor::Setup {
+            version: MESSAGE_VERSION,
+            stores: Box::new(stores),
+            credentials: Box::new(credentials.clone()),
+            cache,
+            tier,
+            tier_bytes,
+            spill,
+            slots,
+            compatibility,
+        }
     };
-    process.send(setup);
     let socket = UnixStream::from_std(ours)?;
     let stop = process.stop.clone();
     tasks.spawn("executor link", OnError::Log, async move {
@@ -107,8 +117,9 @@ pub(crate) async fn start(
             events: &events,
             invocations: &invocations,
             calls: sender,
+            credentials,
         };
-        let ended = relay.run(child, socket, receiver, stop).await;
+        let ended = relay.run(setup, child, socket, receiver, stop).await;
         invocations.disconnect(epoch);
         remove(&spill).await;
         let _ = events.send(ExecutorEvent::Gone(epoch, ended)).await;
@@ -133,21 +144,49 @@ struct Relay<'a> {
     epoch: Epoch,
     events: &'a mpsc::Sender<ExecutorEvent>,
     invocations: &'a OfTenant,
-    /// Queue for invocations.
+    /// Queue for invocations, and for credentials that were renewed.
     calls: mpsc::Sender<Outbound>,
+    credentials: CredentialsOf,
 }
 
 impl Relay<'_> {
-    /// Passes messages both ways until the executor ends; returns how it ended.
+    /// Sets the executor up, and passes messages both ways until it ends; returns how it ended.
     async fn run(
         self,
+        setup: impl FnOnce(&ExecutorCredentials) -> ToExecutor + Send,
         mut child: Child,
         socket: UnixStream,
-        mut outbox: mpsc::Receiver<Outbound>,
+        outbox: mpsc::Receiver<Outbound>,
         stop: CancellationToken,
     ) -> String {
+        // The socket stays open until the process has ended, so that it is the signal that ends it.
+        let mut serving = pin!(self.serve(setup, socket, outbox));
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = stop.cancelled() => Ok(()),
+        };
+        let _ = child.start_kill();
+        let status = child
+            .wait()
+            .await
+            .map_or_else(|error| error.to_string(), |status| status.to_string());
+        match ended {
+            Ok(()) => status,
+            Err(error) => format!("{status}: {error:#}"),
+        }
+    }
+
+    /// Returns when the executor has closed its socket. Errors: it gets no credentials, or a message is wrong.
+    async fn serve(
+        &self,
+        setup: impl FnOnce(&ExecutorCredentials) -> ToExecutor + Send,
+        socket: UnixStream,
+        mut outbox: mpsc::Receiver<Outbound>,
+    ) -> anyhow::Result<()> {
         let (reader, mut writer) = socket.into_split();
         let mut reader = BufReader::new(reader);
+        let first = self.credentials.issue().await?;
+        frames::write(&mut writer, &setup(&first), &[]).await?;
         let reading = async {
             while let Some((message, payload)) = frames::read::<FromExecutor>(&mut reader).await? {
                 self.heard(message, payload).await?;
@@ -160,19 +199,32 @@ impl Relay<'_> {
             }
             anyhow::Ok(())
         };
-        let ended = tokio::select! {
+        tokio::select! {
             ended = reading => ended,
             ended = writing => ended,
-            () = stop.cancelled() => Ok(()),
+            ended = self.renew(&first) => ended,
+        }
+    }
+
+    /// Sends the executor new credentials before those that it has expire. Never returns if it needs none.
+    async fn renew(&self, first: &ExecutorCredentials) -> anyhow::Result<()> {
+        let Some(mut renewal) = Renewal::of(first, unix_ms()) else {
+            return std::future::pending().await;
         };
-        let _ = child.start_kill();
-        let status = child
-            .wait()
-            .await
-            .map_or_else(|error| error.to_string(), |status| status.to_string());
-        match ended {
-            Ok(()) => status,
-            Err(error) => format!("{status}: {error:#}"),
+        loop {
+            tokio::time::sleep(renewal.due_in(unix_ms())).await;
+            match self.credentials.issue().await {
+                Ok(newer) => {
+                    renewal.renewed(&newer, unix_ms());
+                    let newer = ToExecutor::Credentials(Box::new(newer));
+                    self.calls.send((newer, Bytes::new())).await?;
+                }
+                Err(error) => {
+                    let (epoch, error) = (self.epoch, format!("{error:#}"));
+                    tracing::error!(%epoch, error, "credentials of an executor are not renewed yet");
+                    renewal.failed(unix_ms());
+                }
+            }
         }
     }
 

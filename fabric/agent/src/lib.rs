@@ -10,6 +10,7 @@
 mod agent;
 mod children;
 mod compiler_process;
+mod credentials;
 
 mod executor_process;
 mod invocations;

@@ -211,6 +211,7 @@ fn scheduler_settings(settings: &ControllerSettings) -> SchedulerSettings {
     SchedulerSettings {
         run_tasks_twice: settings.run_tasks_twice,
         eager: vec![TenantId::default_tenant()],
+        max_kept_bytes: settings.kept_outputs.max_bytes,
     }
 }
 

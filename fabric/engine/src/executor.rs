@@ -259,7 +259,7 @@ impl Executor {
             Ok(components) => components,
             Err(problem) => return refused(problem),
         };
-        let directive = match Directive::of(request, &self.session).await {
+        let directive = match Directive::of(request, &self.session, &self.blobs).await {
             Ok(directive) => directive,
             Err(problem) => return refused(problem),
         };

@@ -38,12 +38,20 @@ impl PreparedExpressions for Compiled {
         Arc::clone(self.0.schema())
     }
 
+    fn held_bytes(&self) -> u64 {
+        self.0.held_bytes()
+    }
+
     fn bytes_max(&self, batch: &RecordBatch) -> u64 {
         self.0.bytes_max(batch)
     }
 
-    fn evaluate(&self, batch: &RecordBatch) -> Result<RecordBatch, String> {
-        let evaluated = evaluated(|| self.0.evaluate(batch))?;
+    fn evaluate(
+        &self,
+        batch: &RecordBatch,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<RecordBatch, String> {
+        let evaluated = evaluated(|| self.0.evaluate(batch, goes_on))?;
         evaluated.map_err(|problem| problem.detail)
     }
 }
@@ -75,7 +83,9 @@ mod tests {
             let data_type = field.data_type();
             assert_eq!(guest_type(data_type), *data_type, "{field}");
         }
-        let evaluated = prepared.evaluate(&batch).expect("it evaluates");
+        let evaluated = prepared
+            .evaluate(&batch, &mut || true)
+            .expect("it evaluates");
         assert_eq!(evaluated.schema(), prepared.schema());
         let most = prepared.bytes_max(&batch);
         assert!(weft_sandbox::batch_bytes(&evaluated) <= most, "{most}");

@@ -12,7 +12,8 @@ use crate::encode::{self, Encoder};
 use crate::planner::listed_schema;
 use crate::stream::{ENCODED_BYTES, Outgoing, unwritten};
 
-/// Encodes and sends a listing. Errors: `internal` if its columns differ in length or a definition cannot be read.
+/// Encodes and sends a listing. Errors: `internal` if its columns differ in length. A table whose definition
+/// cannot be read is listed without columns.
 pub(crate) async fn send(
     listing: &Listing,
     format: RowsFormat,
@@ -49,7 +50,11 @@ fn column(ListingColumn { name, values }: &ListingColumn) -> Result<(Field, Arra
         }
         ListingValues::Schemas { tables } => {
             let schema = |(name, definition): &(String, String)| {
-                let schema = listed_schema(name, definition)?;
+                // One table of a later version, say, must not hide all others.
+                let schema = listed_schema(name, definition).unwrap_or_else(|problem| {
+                    tracing::warn!(table = name, %problem, "a table is listed without its columns");
+                    Arc::new(Schema::empty())
+                });
                 schema_bytes(&schema).map_err(|error| unwritten(&error))
             };
             let schemas = tables.iter().map(schema);
@@ -109,6 +114,26 @@ mod tests {
             .collect();
         let expected = ["int64", "binary", "timestamp-us", "decimal128(10, 2)"];
         assert_eq!(types, expected);
+    }
+
+    #[test]
+    fn a_table_whose_definition_cannot_be_read_does_not_hide_others() {
+        let view =
+            r#"{"view":{"sql":"SELECT 1","folder":null,"columns":[{"name":"n","type":"int64"}]}}"#;
+        let tables = [("later", r#"{"later":{}}"#), ("v", view)];
+        let tables = tables.map(|(name, definition)| (name.into(), definition.into()));
+        let values = ListingValues::Schemas {
+            tables: tables.to_vec(),
+        };
+        let name = "table_schema".into();
+        let columns = vec![ListingColumn { name, values }];
+        let batch = batch(&Listing { columns }).expect("it is a table");
+        let schemas = batch.column(0).as_binary::<i32>();
+        let n_fields = [0, 1].map(|row| {
+            let reader = StreamReader::try_new(schemas.value(row), None);
+            reader.expect("a stream").schema().fields().len()
+        });
+        assert_eq!(n_fields, [0, 1]);
     }
 
     #[test]

@@ -20,9 +20,10 @@ use weft_protocol::{
     FromExecutor, InvokeRequest, MESSAGE_VERSION, PlanRequest, PublishRequest, RowsRequest,
     TaskRequest, ToExecutor, Work,
 };
+use weft_runtime::clock::unix_ms;
 use weft_runtime::{frames, process};
 use weft_sandbox::{Engine, Role};
-use weft_store::{Blobs, FileCache, Tier};
+use weft_store::{Blobs, FileCache, HeldCredentials, Tier};
 
 use crate::calls::{Call, Calls};
 
@@ -93,25 +94,26 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     let (reader, writer) = UnixStream::from_std(socket)?.into_split();
     let mut reader = BufReader::new(reader);
     let setup = frames::read(&mut reader).await?.map(|(setup, _)| setup);
-    let (executor, slots) = set_up(setup)?;
+    let (executor, held, slots) = set_up(setup)?;
     let (replies, outbox) = mpsc::channel(REPLIES_MAX);
     let queues = Queues::start(&executor, slots, &replies)?;
     replies
         .send((FromExecutor::Ready { slots }, Vec::new()))
         .await?;
     tokio::select! {
-        ended = read_messages(reader, &executor, &queues, &replies) => ended,
+        ended = read_messages(reader, &executor, &held, &queues, &replies) => ended,
         failed = write_replies(writer, outbox) => failed,
     }?;
     // The agent is gone; tasks that still run have nobody to commit to.
     std::process::exit(0)
 }
 
-/// Makes the executor that the agent's first message asks for, and returns how many slots it has.
-fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, u32)> {
+/// Makes the executor that the agent's first message asks for, and returns its credentials and how many slots it has.
+fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, HeldCredentials, u32)> {
     let Some(ToExecutor::Setup {
         version,
         stores,
+        credentials,
         cache,
         tier,
         tier_bytes,
@@ -124,13 +126,14 @@ fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, u32)> {
     };
     check_version(version)?;
     let engine = Engine::new(Role::Executor).map_err(|fault| anyhow::anyhow!("{fault}"))?;
-    let mut blobs = Blobs::open(&stores)?;
+    let held = HeldCredentials::new(*credentials, unix_ms);
+    let mut blobs = Blobs::open_held(&stores, &held)?;
     if tier_bytes > 0 {
         blobs = blobs.with_tier(Tier::new(tier, tier_bytes));
     }
     let cache = FileCache::new(blobs, cache);
     let executor = Executor::new(engine, cache, compatibility, spill);
-    Ok((executor, slots))
+    Ok((executor, held, slots))
 }
 
 /// Fails if the agent speaks another version of the messages.
@@ -148,6 +151,7 @@ fn check_version(version: u32) -> anyhow::Result<()> {
 async fn read_messages(
     mut reader: BufReader<OwnedReadHalf>,
     executor: &Executor,
+    held: &HeldCredentials,
     queues: &Queues,
     replies: &mpsc::Sender<Reply>,
 ) -> anyhow::Result<()> {
@@ -175,6 +179,7 @@ async fn read_messages(
                 enqueue(&queues.tasks, Assignment::Task(request)).await?;
             }
             ToExecutor::Work(work) => take(executor, queues, work).await?,
+            ToExecutor::Credentials(newer) => held.replace(*newer),
             ToExecutor::Setup { .. } => {}
         }
     }
@@ -438,6 +443,7 @@ mod tests {
         ToExecutor::Setup {
             version,
             stores: Box::new(Stores::folder("/nowhere/store".as_ref())),
+            credentials: Box::default(),
             cache: "/nowhere/cache".into(),
             tier: "/nowhere/tier".into(),
             tier_bytes: 1,

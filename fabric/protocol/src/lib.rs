@@ -55,7 +55,7 @@ pub use plan::{
 pub use rows::{
     Listing, ListingColumn, ListingValues, MessageHead, OutputRows, RowsFormat, RowsOf, RowsRequest,
 };
-pub use stores::{Secret, StoreSettings, Stores};
+pub use stores::{ExecutorCredentials, Secret, SessionCredential, StoreSettings, Stores};
 pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};
 pub use tables::{
     IfTaken, MAX_DEFINITION_BYTES, MAX_TABLE_NAME_BYTES, TableChange, TableKind, TableStatement,

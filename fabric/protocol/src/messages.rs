@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weft_core::job::{InputFormat, JobSpec, OutputFormat};
+use weft_core::job::{InputFormat, JobSpec, MAX_KEPT_BYTES, OutputFormat};
 use weft_core::{
     AttemptId, Description, Digest, Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits,
     LogLine, Meters, PinnedFunction, Problem, TaskId,
@@ -15,10 +15,11 @@ use crate::keys::attempt_key;
 use crate::outputs::ManifestOutput;
 use crate::plan::{EdgeRef, ObjectRef, Plan, PublishedOutput, Sums, TaskCommit, TaskFailure};
 use crate::rows::RowsRequest;
+use crate::stores::ExecutorCredentials;
 use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 9;
+pub const MESSAGE_VERSION: u32 = 10;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,8 +55,10 @@ pub enum ToExecutor {
     Setup {
         /// [`MESSAGE_VERSION`] of the agent.
         version: u32,
-        /// The cluster's store, and those that jobs may use, with their credentials.
+        /// The cluster's store, and those that jobs may use. Those without an `executor_role` have their credentials.
         stores: Box<crate::stores::Stores>,
+        /// Credentials for those with one.
+        credentials: Box<ExecutorCredentials>,
         /// Folder for files that were fetched from a store that is none itself.
         cache: std::path::PathBuf,
         /// Folder for copies of shuffle objects, which the node's executors share.
@@ -69,6 +72,8 @@ pub enum ToExecutor {
         /// Names the artefacts that this engine takes.
         compatibility: String,
     },
+    /// Use these credentials from now on: those of before expire.
+    Credentials(Box<ExecutorCredentials>),
     /// Do this.
     Work(Work),
     /// Run a task.
@@ -303,6 +308,14 @@ pub struct PlanRequest {
     /// Definitions of the tenant's tables and views, by name, if the job has SQL stages.
     #[serde(default)]
     pub tables: BTreeMap<String, String>,
+    /// Most bytes of the rows of a table that the cluster keeps.
+    #[serde(default = "max_kept_bytes")]
+    pub max_kept_bytes: u64,
+}
+
+/// The bound of controllers that send none.
+fn max_kept_bytes() -> u64 {
+    MAX_KEPT_BYTES
 }
 
 /// Columns that come out of an input or a stage: names and types.

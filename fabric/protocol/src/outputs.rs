@@ -8,7 +8,7 @@ use crate::plan::SinkFile;
 /// Says that an output has more bytes than the cluster keeps of one.
 pub fn kept_too_large(output: &str, max_bytes: u64) -> String {
     format!(
-        "the output `{output}` has more than the {max_bytes} bytes that the cluster keeps of one: give it a `uri` (`weft sql --output`), or fewer rows"
+        "the output `{output}` has more than the {max_bytes} bytes that the cluster keeps of one: give it a `uri` (`weft sql --output`, a table's LOCATION), or fewer rows"
     )
 }
 

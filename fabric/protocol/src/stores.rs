@@ -42,6 +42,13 @@ pub struct StoreSettings {
     /// Locations that jobs may use, with all that lies in them. Without any, `url` is the one.
     #[serde(default)]
     pub roots: Vec<String>,
+    /// Role of S3 that executors work in, with credentials that expire and are for their part of the bucket alone.
+    /// Without one, they get the credentials of the store.
+    #[serde(default)]
+    pub executor_role: Option<String>,
+    /// Address of the service that gives credentials of the role: `endpoint`, or AWS's, without one.
+    #[serde(default)]
+    pub sts_endpoint: Option<String>,
     /// The provider's other options by their names, credentials among them.
     #[serde(default)]
     pub options: BTreeMap<String, Secret>,
@@ -83,6 +90,45 @@ impl Stores {
             own: StoreSettings::of_url(path.display().to_string()),
             granted: BTreeMap::new(),
         }
+    }
+
+    /// All stores, by their names in settings.
+    pub fn named(&self) -> impl Iterator<Item = (String, &StoreSettings)> {
+        let granted = self.granted.iter();
+        let granted = granted.map(|(name, settings)| (format!("store.{name}"), settings));
+        std::iter::once(("store".to_owned(), &self.own)).chain(granted)
+    }
+}
+
+/// Credentials of S3 that expire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCredential {
+    /// Name of the key.
+    pub access_key_id: String,
+    /// The key.
+    pub secret_access_key: Secret,
+    /// Says which session the key is of.
+    pub session_token: Secret,
+    /// When it expires, in Unix milliseconds.
+    pub expires_ms: u64,
+}
+
+/// Credentials of one executor, for the stores whose settings have an `executor_role`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutorCredentials {
+    /// For the cluster's own store.
+    #[serde(default)]
+    pub own: Option<SessionCredential>,
+    /// For stores that jobs may use, by their names.
+    #[serde(default)]
+    pub granted: BTreeMap<String, SessionCredential>,
+}
+
+impl ExecutorCredentials {
+    /// When the first of them expires, in Unix milliseconds. Nothing if there are none.
+    pub fn expire_ms(&self) -> Option<u64> {
+        let all = self.own.iter().chain(self.granted.values());
+        all.map(|one| one.expires_ms).min()
     }
 }
 

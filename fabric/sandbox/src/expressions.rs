@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use wasmtime::component::Resource;
 
 use crate::account::Reservation;
@@ -17,6 +17,7 @@ use crate::clock::thread_cpu_ns;
 use crate::fault::{Fault, bounded};
 use crate::fields;
 use crate::host::{Batch, Host, HostResult, batch_bytes, overhead};
+use crate::transfer::slice_bytes;
 
 /// Expressions of one list.
 const LIST_MAX: usize = 256;
@@ -29,6 +30,8 @@ const LISTS_MAX: usize = 32;
 /// Rows that are evaluated at a time. Limits of CPU time and cancellation are looked at in between, and temporary
 /// columns are as long.
 const PIECE_ROWS: usize = 8192;
+/// Bytes of columns that are evaluated at a time, unless one row has more.
+const PIECE_BYTES: u64 = 1 << 20;
 /// Memory that is reserved for a compiled list, for each byte of its texts.
 const PREPARED_BYTES_PER_TEXT_BYTE: u64 = 64;
 /// Stack of the thread that compiles: planners recurse, and a guest on a fiber leaves too little.
@@ -50,10 +53,18 @@ pub trait Expressions: Send + Sync {
 pub trait PreparedExpressions: Send + Sync {
     /// Columns of the result: one for each expression.
     fn schema(&self) -> SchemaRef;
+    /// Bytes that they take themselves, more or less, but for schemas.
+    fn held_bytes(&self) -> u64;
     /// Bytes that evaluation over a batch takes at most, its result and all temporary columns included.
     fn bytes_max(&self, batch: &RecordBatch) -> u64;
     /// Evaluates over a batch: the result has as many rows. Errors are texts for the guest.
-    fn evaluate(&self, batch: &RecordBatch) -> Result<RecordBatch, String>;
+    ///
+    /// `goes_on` is asked before each column. If it does not go on, an error of any text ends the evaluation.
+    fn evaluate(
+        &self,
+        batch: &RecordBatch,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<RecordBatch, String>;
 }
 
 /// Expressions of one sandbox.
@@ -149,13 +160,13 @@ impl Host {
         // A batch without rows is evaluated as well: its result has columns.
         while pieces.is_empty() || next < rows {
             self.check()?;
-            let piece = batch.slice(next, PIECE_ROWS.min(rows - next));
+            let piece = piece(batch, next);
             self.resize(
                 &mut reserved,
                 held.saturating_add(prepared.bytes_max(&piece)),
             )?;
-            let evaluated = prepared.evaluate(&piece).map_err(Unevaluated::Refused)?;
-            held += batch_bytes(&evaluated);
+            let evaluated = self.evaluate_piece(&*prepared, &piece)?;
+            held += batch_bytes(&evaluated) + overhead;
             self.resize(&mut reserved, held)?;
             pieces.push(evaluated);
             next += piece.num_rows().max(1);
@@ -173,6 +184,23 @@ impl Host {
         Ok((whole, reserved))
     }
 
+    /// Evaluates over a piece, and looks at limits before each column.
+    fn evaluate_piece(
+        &mut self,
+        prepared: &dyn PreparedExpressions,
+        piece: &RecordBatch,
+    ) -> Result<RecordBatch, Unevaluated> {
+        let mut fault = None;
+        let evaluated = prepared.evaluate(piece, &mut || {
+            fault = self.check().err();
+            fault.is_none()
+        });
+        match fault {
+            Some(fault) => Err(Unevaluated::Stopped(fault)),
+            None => evaluated.map_err(Unevaluated::Refused),
+        }
+    }
+
     /// The compiled list, which is compiled if it is not kept.
     fn prepared(
         &mut self,
@@ -188,8 +216,10 @@ impl Host {
                 "expressions are evaluated in tasks and invocations, not while a job is planned";
             return Err(Unevaluated::Refused(message.into()));
         };
-        let bytes = bytes.saturating_mul(PREPARED_BYTES_PER_TEXT_BYTE);
-        let reserved = self.try_reserve(bytes)?;
+        let bytes = bytes
+            .saturating_mul(PREPARED_BYTES_PER_TEXT_BYTE)
+            .saturating_add(schema_bytes(schema)?);
+        let mut reserved = self.try_reserve(bytes)?;
         let compiled = on_thread(|| expressions.prepare(&texts, schema));
         let (prepared, cpu_ns) = compiled.map_err(|error| {
             Fault::Host(format!("the thread that compiles expressions: {error}"))
@@ -199,7 +229,9 @@ impl Host {
         // Compiling is under the limit of the function, too.
         self.cpu_spent_ns += cpu_ns;
         let prepared = prepared.map_err(Unevaluated::Refused)?;
-        fields::to_guest(&prepared.schema()).map_err(Unevaluated::Refused)?;
+        let of_result = schema_bytes(&prepared.schema())?;
+        let held = of_result.saturating_add(prepared.held_bytes());
+        self.resize(&mut reserved, bytes.saturating_add(held))?;
         self.evaluating.keep(List {
             texts,
             schema: Arc::clone(schema),
@@ -220,6 +252,34 @@ impl Host {
             false => Err(Fault::memory(&self.account)),
         }
     }
+}
+
+/// The rows from `next` on that are evaluated at a time.
+fn piece(batch: &RecordBatch, next: usize) -> RecordBatch {
+    let mut rows = PIECE_ROWS.min(batch.num_rows() - next);
+    loop {
+        let piece = batch.slice(next, rows);
+        let bytes: u64 = piece.columns().iter().map(plain_bytes).sum();
+        if rows <= 1 || bytes <= PIECE_BYTES {
+            return piece;
+        }
+        rows /= 2;
+    }
+}
+
+/// Bytes of the rows of a column but for lists: nothing is computed of those, and a slice of one has all its items.
+fn plain_bytes(column: &ArrayRef) -> u64 {
+    match column.data_type() {
+        DataType::List(_) => 0,
+        DataType::Struct(_) => column.as_struct().columns().iter().map(plain_bytes).sum(),
+        _ => slice_bytes(column),
+    }
+}
+
+/// Bytes of a schema that a list keeps. Errors: a type that no guest sees.
+fn schema_bytes(schema: &SchemaRef) -> Result<u64, Unevaluated> {
+    let flat = fields::to_guest(schema).map_err(Unevaluated::Refused)?;
+    Ok(fields::schema_bytes(&flat))
 }
 
 /// Checks the bounds of a list. Returns the bytes of its texts.
@@ -259,4 +319,37 @@ fn on_thread<T: Send>(
             (Err(message.into()), 0)
         }))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+
+    use super::*;
+
+    /// Rows of the pieces of a batch.
+    fn pieces(batch: &RecordBatch) -> Vec<usize> {
+        let (mut next, mut rows) = (0, Vec::new());
+        while next < batch.num_rows() {
+            rows.push(piece(batch, next).num_rows());
+            next += rows.last().expect("a piece");
+        }
+        rows
+    }
+
+    #[test]
+    fn pieces_are_bounded_by_rows_and_by_bytes() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..20_000));
+        let batch = RecordBatch::try_from_iter([("n", numbers)]).expect("a batch");
+        assert_eq!(pieces(&batch), [8192, 8192, 3616]);
+        let long = "x".repeat(300 << 10);
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![long.as_str(); 8]));
+        let batch = RecordBatch::try_from_iter([("text", texts)]).expect("a batch");
+        assert_eq!(pieces(&batch), [2, 3, 3]);
+        // A row is not cut.
+        let longer = "x".repeat(3 << 20);
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["", longer.as_str(), ""]));
+        let batch = RecordBatch::try_from_iter([("text", texts)]).expect("a batch");
+        assert_eq!(pieces(&batch), [1, 1, 1]);
+    }
 }

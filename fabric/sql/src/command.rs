@@ -451,6 +451,18 @@ mod tests {
         assert_eq!(command(sql), insert(&[], "VALUES (1, 'x'), (2, NULL)"));
         let sql = "INSERT INTO t (b, \"A\") SELECT 1, 2 FROM u";
         assert_eq!(command(sql), insert(&["b", "A"], "SELECT 1, 2 FROM u"));
+        for (sql, query) in [
+            (
+                "INSERT INTO t SELECT 1, 1, NULL AS x",
+                "SELECT 1, 1 AS \"value 2\", NULL AS x",
+            ),
+            (
+                "INSERT INTO t SELECT u.id, *, v.ID FROM u, v ORDER BY id",
+                "SELECT u.id, *, v.ID AS \"value 3\" FROM u, v ORDER BY id",
+            ),
+        ] {
+            assert_eq!(command(sql), insert(&[], query));
+        }
     }
 
     #[test]

@@ -24,7 +24,15 @@ pub fn problem(error: DataFusionError) -> Problem {
 /// planner: the same text would do so again.
 pub(crate) fn planning(error: DataFusionError) -> Problem {
     let wrong = |text: String| {
-        let detail = format!("the statement cannot be planned: {text}");
+        let is_twice = text.contains("same name") || text.contains("duplicate");
+        let hint = match is_twice && text.contains("<subquery>") {
+            true => {
+                "; expressions that differ only in their subqueries have one name: give one of the subqueries a column \
+                 in a derived table"
+            }
+            false => "",
+        };
+        let detail = format!("the statement cannot be planned: {text}{hint}");
         Problem::new(ErrorCode::InvalidJob, detail)
     };
     convert(&error, wrong, wrong)

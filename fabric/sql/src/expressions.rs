@@ -20,8 +20,8 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::error::Result as DataFusionResult;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -32,16 +32,20 @@ use datafusion::physical_expr::expressions::{Column, cast};
 use datafusion::sql::sqlparser::ast::ExprWithAlias;
 use weft_core::{ErrorCode, Problem};
 
-use self::cost::{Cost, Extent};
+use self::cost::{Cost, Extent, check_nodes};
 use crate::error::{planning, problem};
 use crate::statement::invalid;
 
 /// Bytes of the name of a column of the result.
 const NAME_BYTES_MAX: usize = 1024;
+/// Bytes of a node: one of the compiled expression, and one of its cost.
+const NODE_BYTES: u64 = 512;
 /// Start of an expression, as an error shows it.
 const SHOWN_CHARS: usize = 80;
 /// Functions that DataFusion evaluates as the CASE that they stand for, and not otherwise.
 const CASES: [&str; 3] = ["coalesce", "nvl", "nvl2"];
+/// Those of them whose CASE tests each argument but the last, and gives it.
+const TESTED: [&str; 2] = ["coalesce", "nvl"];
 
 /// Expressions over batches of one schema, compiled.
 pub struct Expressions {
@@ -49,6 +53,8 @@ pub struct Expressions {
     reads: Vec<usize>,
     columns: Vec<Computed>,
     schema: SchemaRef,
+    /// Nodes of all columns, more or less.
+    n_nodes: usize,
 }
 
 /// One column of the result. Its expression is over the columns that are read.
@@ -77,9 +83,9 @@ impl Expressions {
         check_names(&logical)?;
         let reads: Vec<usize> = reads.into_iter().collect();
         let read = Arc::new(schema.project(&reads).map_err(unread)?);
-        let (mut columns, mut fields) = (Vec::new(), Vec::new());
+        let (mut columns, mut fields, mut n_nodes) = (Vec::new(), Vec::new(), 0);
         for (text, (name, expression)) in texts.iter().zip(logical) {
-            let computed = computed(state, expression, &read, &result_type);
+            let computed = computed(state, expression, &read, &result_type, &mut n_nodes);
             let (column, field) = computed.map_err(|problem| of_text(text, problem))?;
             columns.push(column);
             fields.push(field.with_name(name));
@@ -88,7 +94,13 @@ impl Expressions {
             reads,
             columns,
             schema: Arc::new(Schema::new(fields)),
+            n_nodes,
         })
+    }
+
+    /// Bytes that they take themselves, more or less, but for schemas.
+    pub fn held_bytes(&self) -> u64 {
+        NODE_BYTES.saturating_mul(self.n_nodes as u64)
     }
 
     /// Columns of the result: one for each expression.
@@ -107,17 +119,29 @@ impl Expressions {
         bytes.fold(0, u64::saturating_add)
     }
 
-    /// Evaluates over a batch of the schema that they were compiled for.
+    /// Evaluates over a batch of the schema that they were compiled for. `goes_on` is asked before each column.
     ///
-    /// Errors: `QueryError` if a value cannot be computed, such as a division by zero.
-    pub fn evaluate(&self, batch: &RecordBatch) -> Result<RecordBatch, Problem> {
-        self.try_evaluate(batch).map_err(problem)
+    /// Errors: `QueryError` if a value cannot be computed, such as a division by zero, or if it does not go on.
+    pub fn evaluate(
+        &self,
+        batch: &RecordBatch,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<RecordBatch, Problem> {
+        self.try_evaluate(batch, goes_on).map_err(problem)
     }
 
-    fn try_evaluate(&self, batch: &RecordBatch) -> DataFusionResult<RecordBatch> {
+    fn try_evaluate(
+        &self,
+        batch: &RecordBatch,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> DataFusionResult<RecordBatch> {
         let rows = batch.num_rows();
         let read = batch.project(&self.reads)?;
         let columns = self.columns.iter().map(|one| {
+            if !goes_on() {
+                let stopped = "the evaluation was stopped between two columns";
+                return Err(DataFusionError::Execution(stopped.to_owned()));
+            }
             let value = one.expression.evaluate(&read)?;
             value.into_array_of_size(rows)
         });
@@ -161,15 +185,22 @@ fn named(state: &SessionState, text: &str, schema: &DFSchema) -> Result<(String,
 }
 
 /// Compiles a planned expression over the columns that are read. Returns the field of the result, too.
+///
+/// `n_nodes`: nodes of the expressions before it, to which it adds its own.
 fn computed(
     state: &SessionState,
     expression: Expr,
     read: &SchemaRef,
     result_type: impl Fn(&DataType) -> DataType,
+    n_nodes: &mut usize,
 ) -> Result<(Computed, Field), Problem> {
+    let known = DFSchema::try_from(Arc::clone(read)).map_err(planning)?;
+    let simplifier = ExprSimplifier::new(SimplifyContext::default());
+    let coerced = simplifier.coerce(expression, &known).map_err(planning)?;
+    // Types of nested parts are found by walking all of them, so this comes before anything is made.
+    *n_nodes = n_nodes.saturating_add(nodes(&coerced).map_err(planning)?);
+    check_nodes(*n_nodes)?;
     let compile = || -> DataFusionResult<_> {
-        let known = DFSchema::try_from(Arc::clone(read))?;
-        let coerced = ExprSimplifier::new(SimplifyContext::default()).coerce(expression, &known)?;
         let expression = coerced.transform_up(as_case)?.data;
         let computed = state.create_physical_expr(expression, &known)?;
         let found = computed.data_type(read)?;
@@ -187,6 +218,27 @@ fn computed(
         None => Field::new("", data_type, true),
     };
     Ok((Computed { expression, cost }, field))
+}
+
+/// Counts the nodes of an expression once it is compiled: BETWEEN and functions that become a CASE repeat what they
+/// test, and nested ones repeat it at each level.
+fn nodes(expression: &Expr) -> DataFusionResult<usize> {
+    let mut parts = Vec::new();
+    expression.apply_children(|part| {
+        parts.push(nodes(part)?);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let n_repeated = match expression {
+        Expr::Between(_) => 1,
+        Expr::ScalarFunction(call) if TESTED.contains(&call.func.name()) => {
+            parts.len().saturating_sub(1)
+        }
+        _ => 0,
+    };
+    // A copy has a node above it, which tests it.
+    let copies = parts.iter().take(n_repeated).map(|n| n.saturating_add(1));
+    let all = parts.iter().copied().chain(copies);
+    Ok(all.fold(1, usize::saturating_add))
 }
 
 /// Makes the CASE of a function that stands for one.

@@ -23,6 +23,7 @@ mod command;
 mod cut;
 mod describe;
 mod error;
+mod expansion;
 mod expressions;
 mod facts;
 mod filters;

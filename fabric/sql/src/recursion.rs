@@ -33,6 +33,7 @@ use crate::codec::schema_of;
 use crate::cut::with_children;
 use crate::error::carried;
 use crate::one::OnePartition;
+use crate::statement::invalid;
 
 /// Steps of a recursion in a task. One within the steps of another counts through.
 const STEPS_MAX: u32 = 100_000;
@@ -157,6 +158,32 @@ pub(crate) fn check_exchange(plan: &Plan) -> Result<()> {
         ),
         false => Ok(()),
     }
+}
+
+/// Refuses rows of a step where they are not: outside of the recursion, as its step reads itself only in a subquery, of
+/// which DataFusion takes no notice, or within the steps of another one, which read them again and again.
+pub(crate) fn check_steps(plan: &Plan) -> Result<(), Problem> {
+    if reads_step(plan, &mut Vec::new()) {
+        return Err(invalid(
+            "a query of WITH RECURSIVE reads itself in a subquery alone: name it in the FROM of its last query, by a \
+             join"
+                .to_owned(),
+        ));
+    }
+    check_inner_steps(plan)
+}
+
+fn check_inner_steps(plan: &Plan) -> Result<(), Problem> {
+    if let Some(recursion) = plan.downcast_ref::<RecursiveQueryExec>()
+        && reads_step(recursion.recursive_term(), &mut vec![recursion.name()])
+    {
+        return Err(invalid(format!(
+            "the last query of the recursion `{}` reads rows of the recursion around it: read them in its first query, \
+             or outside of it",
+            recursion.name()
+        )));
+    }
+    plan.children().into_iter().try_for_each(check_inner_steps)
 }
 
 /// Whether a plan reads the step before of a recursion that is not itself a part of the plan.

@@ -29,7 +29,7 @@ use crate::error::{planning, problem};
 use crate::expressions::Expressions;
 use crate::functions::{Binder, Binding, ComponentFunction, Function};
 use crate::normalise::NormaliseJoins;
-use crate::recursion::StepsInOne;
+use crate::recursion::{StepsInOne, check_steps};
 use crate::relations::{Reads, Relation, Relations};
 use crate::single_value::{check_single_values, single_value};
 use crate::stage::SqlStage;
@@ -157,6 +157,7 @@ impl Session {
         let of_function = || self.binding.as_ref().and_then(|binding| binding.problem());
         let plan = plan.map_err(|error| of_function().unwrap_or_else(|| planning(error)))?;
         check_names(&plan)?;
+        check_steps(&plan)?;
         let stages = cut(&plan).map_err(planning)?;
         let context = state.task_ctx();
         let stages = stages.iter();

@@ -8,7 +8,8 @@ use datafusion::sql::parser::{self, DFParserBuilder};
 use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{
-    self, Cte, Expr, ObjectName, Select, TableFactor, Visit, Visitor, With, visit_relations,
+    self, Cte, Expr, ObjectName, Select, SetExpr, SetOperator, TableFactor, Visit, Visitor, With,
+    visit_relations,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::ParserError;
@@ -18,6 +19,7 @@ use weft_core::{ErrorCode, Problem};
 
 use crate::calls::take_calls;
 use crate::error::{planning, too_deep, unparsed};
+use crate::expansion::Expansion;
 
 /// Words and operators of a statement, without literals, commas and parentheses. Chains of operators become trees
 /// as deep as they are long, and whoever walks a tree, or drops it, needs a stack as deep.
@@ -26,6 +28,9 @@ const WORDS_MAX: usize = 10_000;
 const LEVELS_MAX: usize = 1_000;
 /// Tables and selects of a statement.
 const RELATIONS_MAX: usize = 256;
+/// Parts that planning adds to the expressions of a statement, because it repeats some. Each takes some 20 us and half
+/// a KiB.
+const ADDED_MAX: usize = 100_000;
 
 /// One query, parsed.
 #[derive(Debug, Clone)]
@@ -53,6 +58,7 @@ impl Statement {
             n_words,
             n_levels: shape.deepest,
             n_relations: shape.n_relations,
+            n_added: shape.expansion.n_added(),
         };
         let is_recursive = shape.is_recursive;
         let n_reads = shape.read.into_iter();
@@ -129,6 +135,7 @@ pub(crate) struct Size {
     n_words: usize,
     n_levels: usize,
     n_relations: usize,
+    n_added: usize,
 }
 
 impl Size {
@@ -139,6 +146,7 @@ impl Size {
         for (view, n) in views {
             whole.n_words = plus(whole.n_words, view.n_words, n);
             whole.n_relations = plus(whole.n_relations, view.n_relations, n);
+            whole.n_added = plus(whole.n_added, view.n_added, n);
             deepest = deepest.max(view.n_levels);
         }
         whole.n_levels = whole.n_levels.saturating_add(deepest);
@@ -151,6 +159,7 @@ impl Size {
             (self.n_words, WORDS_MAX, "words and operators"),
             (self.n_levels, LEVELS_MAX, "levels of expressions"),
             (self.n_relations, RELATIONS_MAX, "tables and selects"),
+            (self.n_added, ADDED_MAX, "parts that planning repeats"),
         ] {
             if n > most {
                 return Err(too_large(format!(
@@ -262,6 +271,36 @@ fn is_recursive(with: &With) -> bool {
     with.recursive && with.cte_tables.iter().any(reads_itself)
 }
 
+/// Refuses clauses around the UNION of a query that WITH RECURSIVE defines, even if it does not read itself: DataFusion
+/// plans the branches of such a UNION alone.
+fn check_recursive(with: &With) -> Result<(), Problem> {
+    let is_more = |query: &ast::Query| {
+        query.with.is_some()
+            || query.order_by.is_some()
+            || query.limit_clause.is_some()
+            || query.fetch.is_some()
+            || !query.pipe_operators.is_empty()
+    };
+    let is_union = |query: &ast::Query| {
+        matches!(
+            query.body.as_ref(),
+            SetExpr::SetOperation {
+                op: SetOperator::Union,
+                ..
+            }
+        )
+    };
+    let mut ctes = with.cte_tables.iter();
+    match ctes.find(|cte| is_union(&cte.query) && is_more(&cte.query)) {
+        Some(cte) if with.recursive => Err(invalid(format!(
+            "the UNION of `{}` in WITH RECURSIVE has a WITH, ORDER BY, LIMIT, OFFSET, FETCH or `|>` around it: put it \
+             in the outer query",
+            cte.alias.name.value
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Sizes of a query, and the names in FROM that are read, and how often, and those that are called.
 #[derive(Default)]
 pub(crate) struct Shape {
@@ -272,6 +311,7 @@ pub(crate) struct Shape {
     read: BTreeMap<TableReference, usize>,
     /// Holds a WITH RECURSIVE that is recursive.
     is_recursive: bool,
+    expansion: Expansion,
 }
 
 impl Shape {
@@ -280,6 +320,13 @@ impl Shape {
         let mut shape = Shape::default();
         match query.visit(&mut shape) {
             ControlFlow::Break(problem) => Err(*problem),
+            ControlFlow::Continue(()) if shape.expansion.n_added() > ADDED_MAX => {
+                Err(too_large(format!(
+                    "planning repeats more than {ADDED_MAX} parts of its expressions: COALESCE, NVL, IFNULL, BETWEEN \
+                     and the conditions of CASE repeat what they test, and nested ones do so at each level; give one \
+                     COALESCE all values, or compute the inner ones in an earlier stage"
+                )))
+            }
             ControlFlow::Continue(()) => Ok(shape),
         }
     }
@@ -299,21 +346,29 @@ impl Visitor for Shape {
     type Break = Box<Problem>;
 
     fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Self::Break> {
-        self.is_recursive |= query.with.as_ref().is_some_and(is_recursive);
-        ControlFlow::Continue(())
+        let Some(with) = &query.with else {
+            return ControlFlow::Continue(());
+        };
+        self.is_recursive |= is_recursive(with);
+        match check_recursive(with) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(problem) => ControlFlow::Break(Box::new(problem)),
+        }
     }
 
     fn pre_visit_expr(&mut self, _expression: &Expr) -> ControlFlow<Self::Break> {
         self.levels += 1;
         self.deepest = self.deepest.max(self.levels);
+        self.expansion.enter();
         match self.levels > LEVELS_MAX {
             true => ControlFlow::Break(Box::new(too_deep())),
             false => ControlFlow::Continue(()),
         }
     }
 
-    fn post_visit_expr(&mut self, _expression: &Expr) -> ControlFlow<Self::Break> {
+    fn post_visit_expr(&mut self, expression: &Expr) -> ControlFlow<Self::Break> {
         self.levels -= 1;
+        self.expansion.leave(expression);
         ControlFlow::Continue(())
     }
 

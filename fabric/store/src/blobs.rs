@@ -14,6 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use tokio::task::JoinHandle;
 use weft_protocol::Stores;
 
+use crate::credentials::HeldCredentials;
 use crate::durable::sync_file_and_folder;
 use crate::error::{Error, Result};
 use crate::folder;
@@ -90,15 +91,27 @@ impl Blobs {
     ///
     /// Errors: `Settings` if one of them is wrong, `File` if a folder cannot be made.
     pub fn open(stores: &Stores) -> Result<Self> {
+        Self::open_with(stores, None)
+    }
+
+    /// Opens the stores of an executor, which has credentials of its own for those with a role.
+    ///
+    /// Errors: as [`Self::open`].
+    pub fn open_held(stores: &Stores, held: &HeldCredentials) -> Result<Self> {
+        Self::open_with(stores, Some(held))
+    }
+
+    fn open_with(stores: &Stores, held: Option<&HeldCredentials>) -> Result<Self> {
         if let Some(folder) = stores.own.folder() {
             if !folder.is_absolute() {
                 let what = "is neither an absolute path nor `file://`, `s3://`, `gs://`, `az://`";
                 return Err(Error::settings(&stores.own.url, what));
             }
-            return Self::of_folder(folder, Grants::open(None, &stores.granted)?);
+            return Self::of_folder(folder, Grants::open(None, &stores.granted, held)?);
         }
-        let remote = Remote::open(&stores.own)?;
-        let grants = Grants::open(Some(remote.location().clone()), &stores.granted)?;
+        let remote = Remote::open_with(&stores.own, held.map(|held| held.provider(None)))?;
+        let own = Some(remote.location().clone());
+        let grants = Grants::open(own, &stores.granted, held)?;
         Ok(Self::of_remote(remote, grants))
     }
 

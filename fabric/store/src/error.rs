@@ -26,6 +26,18 @@ pub enum Error {
         /// The store's own words, cut.
         cause: String,
     },
+    /// Executors get no credentials of the role that settings name for them.
+    #[error("the role `{role}` is not given by `{endpoint}`: {} ({cause})", advice_of_role(.fault))]
+    NotAssumed {
+        /// The role.
+        role: String,
+        /// The service that was asked.
+        endpoint: String,
+        /// The reason, if it has a name.
+        fault: Option<Fault>,
+        /// The service's own words, cut.
+        cause: String,
+    },
     /// The settings of a store are wrong.
     #[error("the store `{url}`: {what}")]
     Settings {
@@ -181,7 +193,10 @@ impl Error {
             | Error::NotAllowed { .. }
             | Error::NoFolder { .. }
             | Error::Owned { .. } => ErrorKind::Refused,
-            Error::Refused { .. } => ErrorKind::Unavailable,
+            Error::NotAssumed { fault, .. } if !fault.is_some_and(Fault::is_retryable) => {
+                ErrorKind::Refused
+            }
+            Error::Refused { .. } | Error::NotAssumed { .. } => ErrorKind::Unavailable,
             Error::Store { source, .. } if is_full(source) => ErrorKind::Exhausted,
             Error::File { source, .. } if is_full(source) => ErrorKind::Exhausted,
             Error::File { source, .. } if is_no_place(source) => ErrorKind::NoPlace,
@@ -238,6 +253,17 @@ impl From<&Error> for Problem {
             ErrorKind::Mismatch => Problem::new(ErrorCode::SchemaMismatch, detail),
             ErrorKind::Damaged | ErrorKind::Internal => Problem::new(ErrorCode::Internal, detail),
         }
+    }
+}
+
+/// What to do about a role whose credentials are not given.
+fn advice_of_role(fault: &Option<Fault>) -> &'static str {
+    match fault {
+        Some(Fault::NoPermission) => {
+            "let the credentials of the node do `sts:AssumeRole` with it, and let the role trust them"
+        }
+        Some(Fault::NotAStore) | None => "correct `executor_role` and `sts_endpoint` of the store",
+        Some(fault) => fault.advice(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use object_store::client::{HttpError, HttpErrorKind};
 
+use crate::credentials::NotRenewed;
+
 /// Bytes of a store's own words in an error.
 const CAUSE_BYTES_MAX: usize = 400;
 
@@ -38,6 +40,9 @@ impl Fault {
     /// Finds the reason for an error. Nothing if it is none of these: a missing object, or a conflict.
     pub fn of(error: &object_store::Error) -> Option<Self> {
         use object_store::Error;
+        if is_not_renewed(error) {
+            return Some(Self::Expired);
+        }
         let text = words(error);
         let by_code = code(&text).and_then(Self::by_code);
         if by_code.is_some() {
@@ -117,9 +122,13 @@ impl Fault {
         }
     }
 
-    /// Returns whether the same request may succeed later, without anybody changing anything.
+    /// Returns whether the same request may succeed later, without anybody changing anything. Credentials that expire
+    /// are those of a role, mostly, and are renewed.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Slow | Self::Overloaded)
+        matches!(
+            self,
+            Self::Expired | Self::Unreachable | Self::Slow | Self::Overloaded
+        )
     }
 
     /// The reason, and what to do.
@@ -141,8 +150,8 @@ impl Fault {
                  their like) of the store"
             }
             Self::Expired => {
-                "the credentials have expired: renew them, or let servers use the instance's role, which renews \
-                 itself"
+                "the credentials have expired: those of a role are renewed, and it is tried again; if they stand in \
+                 settings or the environment, set others, or let servers use the instance's role"
             }
             Self::NoCredentials => {
                 "there are no credentials: set them in the server's settings or environment, or give the instance \
@@ -211,6 +220,18 @@ fn asks_for_credentials(text: &str) -> bool {
     ]
     .into_iter()
     .any(|host| text.contains(host))
+}
+
+/// True where a request had no credentials that are valid, and was not sent.
+fn is_not_renewed(error: &object_store::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if error.is::<NotRenewed>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// The reason where no answer came.
@@ -300,5 +321,6 @@ mod tests {
         assert_eq!(Fault::of(&generic(text)), Some(Fault::NoCredentials));
         assert!(!Fault::NoCredentials.is_retryable());
         assert!(Fault::Overloaded.is_retryable());
+        assert!(Fault::Expired.is_retryable(), "a role's are renewed");
     }
 }

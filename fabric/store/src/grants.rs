@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use object_store::aws::AwsCredentialProvider;
 use weft_core::Location;
 use weft_protocol::StoreSettings;
 
+use crate::credentials::HeldCredentials;
 use crate::error::{Error, Result};
 use crate::remote::Remote;
 use crate::requests::Requests;
@@ -29,11 +31,19 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Opens the stores; nothing is sent yet. `own`: where the cluster's own one begins, if it is remote.
+    /// Opens the stores; nothing is sent yet. `own`: where the cluster's own one begins, if it is remote. `held`: of an
+    /// executor, its credentials for stores with a role.
     ///
     /// Errors: `Settings` if one of them, or one of its roots, is wrong.
-    pub fn open(own: Option<Location>, settings: &BTreeMap<String, StoreSettings>) -> Result<Self> {
-        let stores = settings.values().map(grant).collect::<Result<_>>()?;
+    pub fn open(
+        own: Option<Location>,
+        settings: &BTreeMap<String, StoreSettings>,
+        held: Option<&HeldCredentials>,
+    ) -> Result<Self> {
+        let stores = settings.iter();
+        let stores = stores
+            .map(|(name, settings)| grant(settings, held.map(|held| held.provider(Some(name)))));
+        let stores = stores.collect::<Result<_>>()?;
         Ok(Self {
             own,
             stores: Arc::new(stores),
@@ -111,31 +121,34 @@ impl Grants {
     }
 }
 
-fn grant(settings: &StoreSettings) -> Result<Grant> {
+fn grant(settings: &StoreSettings, held: Option<AwsCredentialProvider>) -> Result<Grant> {
     if settings.folder().is_some() {
         let what = "jobs read and write paths without a store of their own: name an `s3://`, `gs://` or `az://`";
         return Err(Error::settings(&settings.url, what));
     }
-    let remote = Remote::open(settings)?;
-    let whole = remote.location().with_key("");
-    let roots = match settings.roots.is_empty() {
-        true => vec![remote.location().clone()],
-        false => {
-            let roots = settings.roots.iter().map(|root| {
-                let wrong = |what: String| Error::settings(&settings.url, what);
-                let root = Location::parse(root).map_err(wrong)?;
-                match whole.contains(&root) {
-                    true => Ok(root),
-                    false => {
-                        let what = format!("its root `{root}` is not in its bucket");
-                        Err(Error::settings(&settings.url, what))
-                    }
-                }
-            });
-            roots.collect::<Result<_>>()?
-        }
-    };
+    let remote = Remote::open_with(settings, held)?;
+    let roots = roots(settings, remote.location());
+    let roots = roots.map_err(|what| Error::settings(&settings.url, what))?;
     Ok(Grant { roots, remote })
+}
+
+/// Locations of a store that jobs may use. Errors: one of them is wrong.
+pub(crate) fn roots(
+    settings: &StoreSettings,
+    location: &Location,
+) -> std::result::Result<Vec<Location>, String> {
+    if settings.roots.is_empty() {
+        return Ok(vec![location.clone()]);
+    }
+    let whole = location.with_key("");
+    let roots = settings.roots.iter().map(|root| {
+        let root = Location::parse(root)?;
+        match whole.contains(&root) {
+            true => Ok(root),
+            false => Err(format!("its root `{root}` is not in its bucket")),
+        }
+    });
+    roots.collect()
 }
 
 #[cfg(test)]
@@ -150,7 +163,8 @@ mod tests {
         let mut settings = StoreSettings::of_url(url);
         settings.roots = roots.iter().map(|root| (*root).to_owned()).collect();
         let own = Some(at("s3://lake/weft"));
-        Grants::open(own, &BTreeMap::from([("lake".to_owned(), settings)]))
+        let stores = BTreeMap::from([("lake".to_owned(), settings)]);
+        Grants::open(own, &stores, None)
     }
 
     #[tokio::test]

@@ -17,11 +17,13 @@
 //! nothing of rows.
 
 mod blobs;
+mod credentials;
 mod file_cache;
 mod grants;
 mod outputs;
 mod remote;
 
+mod absence;
 mod durable;
 mod error;
 mod fault;
@@ -29,9 +31,11 @@ mod folder;
 mod pending;
 mod reading;
 mod requests;
+mod signed;
 mod tier;
 
 pub use blobs::{Background, Blobs, Entry};
+pub use credentials::{HeldCredentials, Issuer};
 pub use durable::move_durably;
 pub use error::{Error, ErrorKind, Result};
 pub use fault::Fault;

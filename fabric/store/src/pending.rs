@@ -6,12 +6,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use object_store::aws::{AmazonS3, AwsAuthorizer};
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpRequestBody, SpawnedReqwestConnector,
+    HttpClient, HttpConnector, HttpRequest, HttpRequestBody, SpawnedReqwestConnector,
 };
 use object_store::path::Path;
 use object_store::signer::Signer;
-use object_store::{ClientOptions, Error, MultipartId, Result};
+use object_store::{ClientOptions, MultipartId, Result};
 use tokio::runtime::Handle;
+
+use crate::signed::{answer, element, escaped, generic};
 
 /// Time for one list.
 const LIST_WALL_MAX: Duration = Duration::from_secs(30);
@@ -25,6 +27,7 @@ pub trait PendingUploads: Send + Sync {
 }
 
 /// Uploads of a bucket of S3.
+#[derive(Debug)]
 pub(crate) struct S3Uploads {
     store: Arc<AmazonS3>,
     client: HttpClient,
@@ -59,7 +62,8 @@ impl S3Uploads {
         Ok(uploads)
     }
 
-    async fn get(&self, query: &str) -> Result<String> {
+    /// The bucket's answer to a query.
+    pub(crate) async fn get(&self, query: &str) -> Result<String> {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         // A URL that is signed for the bucket says where it is, in whichever style, and in which region.
         let signed = self
@@ -72,34 +76,13 @@ impl S3Uploads {
         *request.uri_mut() = uri.parse().map_err(|_| generic("the URL is wrong"))?;
         let credential = self.store.credentials().get_credential().await?;
         AwsAuthorizer::new(&credential, "s3", region).authorize(&mut request, None);
-        let failed = |error: HttpError| Error::Generic {
-            store: "S3",
-            source: Box::new(error),
-        };
-        let response = self.client.execute(request).await.map_err(failed)?;
-        let status = response.status();
-        let body = response.into_body().bytes().await.map_err(failed)?;
-        let text = String::from_utf8_lossy(&body).into_owned();
-        match status.is_success() {
-            true => Ok(text),
-            // As object_store words it, so that the reason is found in it.
-            false => Err(generic(&format!(
-                "Server returned non-2xx status code: {status}: {text}"
-            ))),
-        }
+        answer(&self.client, request).await
     }
 }
 
 impl PendingUploads for S3Uploads {
     fn uploads_of<'a>(&'a self, keys: &'a str) -> BoxFuture<'a, Result<Vec<(Path, MultipartId)>>> {
         Box::pin(self.list(keys))
-    }
-}
-
-fn generic(what: &str) -> Error {
-    Error::Generic {
-        store: "S3",
-        source: what.into(),
     }
 }
 
@@ -123,24 +106,6 @@ fn parsed(text: &str) -> Vec<(Path, MultipartId)> {
     uploads.filter_map(upload).collect()
 }
 
-/// Contents of the first element of a name.
-fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = text.split_once(&format!("<{name}>"))?;
-    let (contents, _) = rest.split_once(&format!("</{name}>"))?;
-    Some(contents)
-}
-
-/// A value as a part of a query.
-fn escaped(value: &str) -> String {
-    let one = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(byte).to_string()
-        }
-        byte => format!("%{byte:02X}"),
-    };
-    value.bytes().map(one).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,8 +123,6 @@ mod tests {
             .map(|(key, id)| (key.as_ref(), id.as_str()))
             .collect();
         assert_eq!(uploads, [("out/day=1/a.csv", "1"), ("out/b", "2")]);
-        assert_eq!(element(text, "NextKeyMarker"), Some("out/b"));
-        assert_eq!(escaped("out/day=1/"), "out%2Fday%3D1%2F");
     }
 
     #[test]

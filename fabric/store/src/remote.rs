@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::SpawnedReqwestConnector;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use weft_core::{Location, StoreKind};
 use weft_protocol::{Secret, StoreSettings};
 
+use crate::absence::TellsAbsence;
 use crate::error::{Error, Result};
 use crate::pending::{PendingUploads, S3Uploads};
 use crate::requests::Requests;
@@ -64,6 +65,14 @@ impl Remote {
     ///
     /// Errors: `Settings` if the URL, an option or a credential is wrong.
     pub fn open(settings: &StoreSettings) -> Result<Self> {
+        Self::open_with(settings, None)
+    }
+
+    /// The same. `held`: credentials of an executor, which it uses if settings name a role for executors.
+    pub(crate) fn open_with(
+        settings: &StoreSettings,
+        held: Option<AwsCredentialProvider>,
+    ) -> Result<Self> {
         let wrong = |what: String| Error::settings(&settings.url, what);
         let location = Location::parse(&settings.url).map_err(wrong)?;
         let prefix = Path::parse(&location.key).map_err(|error| wrong(error.to_string()))?;
@@ -71,11 +80,16 @@ impl Remote {
         let mut pending = None;
         let (objects, uploads) = match location.kind {
             StoreKind::S3 => {
-                let store = Arc::new(s3(settings, &location, &io)?);
+                let mut builder = s3_builder(settings, &location, &io)?;
+                if let Some(held) = held.filter(|_| settings.executor_role.is_some()) {
+                    builder = builder.with_credentials(held);
+                }
+                let store = Arc::new(builder.build().map_err(refused(settings))?);
                 let lists = S3Uploads::new(Arc::clone(&store), &io).map_err(refused(settings))?;
-                pending = Some(Arc::new(lists) as Arc<dyn PendingUploads>);
+                let lists = Arc::new(lists);
+                pending = Some(Arc::clone(&lists) as Arc<dyn PendingUploads>);
                 (
-                    Arc::clone(&store) as Arc<dyn ObjectStore>,
+                    Arc::new(TellsAbsence::new(Arc::clone(&store), lists)) as Arc<dyn ObjectStore>,
                     store as Arc<dyn MultipartStore>,
                 )
             }
@@ -222,11 +236,12 @@ fn refused(settings: &StoreSettings) -> impl FnOnce(object_store::Error) -> Erro
     |error| Error::settings(&settings.url, error.to_string())
 }
 
-fn s3(
+/// A client of S3 as settings say.
+pub(crate) fn s3_builder(
     settings: &StoreSettings,
     location: &Location,
     io: &Handle,
-) -> Result<object_store::aws::AmazonS3> {
+) -> Result<AmazonS3Builder> {
     let builder = AmazonS3Builder::new()
         .with_bucket_name(&location.bucket)
         .with_retry(retry())
@@ -242,7 +257,7 @@ fn s3(
     if let Some(region) = &settings.region {
         builder = builder.with_region(region);
     }
-    builder.build().map_err(refused(settings))
+    Ok(builder)
 }
 
 fn gcs(

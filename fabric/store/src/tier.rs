@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn a_job_whose_copies_all_go_gets_room() {
         let folder = tempfile::tempdir().expect("a folder");
-        let tier = Tier::with_files_max(folder.path().to_owned(), 1 << 20, 2);
+        let tier = Tier::with_files_max(folder.path().to_owned(), 1 << 20, 1);
         for name in 0..5 {
             keep(&tier, &key(1, &name.to_string()), b"0");
             assert!(tier.has(&key(1, &name.to_string())));

@@ -13,7 +13,7 @@ use weft_controller::KeptOutputs;
 use weft_core::NodeId;
 use weft_net::{Certificates, Security};
 
-use crate::stores::{StoreConfig, as_table};
+use crate::stores::{StoreConfig, as_table, trust};
 
 /// All keys of a controller with their meaning, as `weft config` prints them.
 pub(crate) const CONTROLLER: &str = include_str!("controller.toml");
@@ -79,6 +79,8 @@ pub(crate) struct NodeConfig {
     pub(crate) store: StoreConfig,
     #[serde(default)]
     pub(crate) slots: u32,
+    #[serde(default = "trust")]
+    pub(crate) tenants_trust_each_other: bool,
     #[serde(default = "drain_seconds")]
     pub(crate) drain_seconds: u64,
     #[serde(default)]
@@ -361,6 +363,7 @@ mod tests {
         assert_eq!(node.controllers().expect("numbers").len(), 1);
         assert_eq!(node.drain_seconds, DRAIN_SECONDS);
         assert_eq!(node.tier, TierConfig::default());
+        assert_eq!(node.tenants_trust_each_other, trust());
     }
 
     #[test]

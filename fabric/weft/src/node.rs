@@ -18,6 +18,7 @@ use crate::data_folder::DataFolder;
 use crate::discovery;
 use crate::identity::Owner;
 use crate::serving::{check_store, run_until_stopped, slots, stop_signal};
+use crate::stores::check_trust;
 
 /// Runs `weft node` until it gets SIGINT or SIGTERM.
 pub(crate) fn run(config: &Path) -> anyhow::Result<()> {
@@ -43,6 +44,7 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     let folder = tokio::task::spawn_blocking(move || DataFolder::open(&data, &owner)).await??;
     let stores = config.store.stores(std::env::vars())?;
     check_store(&stores)?;
+    check_trust(&stores, config.tenants_trust_each_other)?;
     let cancel = CancellationToken::new();
     let tasks = Tasks::new(cancel.clone());
     let incarnation = Incarnation::from_random(random::bytes()?);

@@ -24,6 +24,8 @@ use crate::config::{overridden, table};
 
 /// Beginning of the variables with settings of stores.
 const STORE_PREFIX: &str = "WEFT__STORE";
+/// The variable that says whether tenants trust each other.
+const TRUST: &str = "WEFT__TENANTS_TRUST_EACH_OTHER";
 
 /// `store` of a server's settings.
 #[derive(Debug, Deserialize)]
@@ -110,6 +112,8 @@ fn store(path: &str, table: Table) -> Result<StoreSettings, String> {
             ("url", url) => settings.url = text(&at, url)?,
             ("endpoint", endpoint) => settings.endpoint = Some(text(&at, endpoint)?),
             ("region", region) => settings.region = Some(text(&at, region)?),
+            ("executor_role", role) => settings.executor_role = Some(text(&at, role)?),
+            ("sts_endpoint", endpoint) => settings.sts_endpoint = Some(text(&at, endpoint)?),
             (_, value) => {
                 let value = Secret::new(text(&at, value)?);
                 settings.options.insert(key, value);
@@ -131,11 +135,35 @@ fn text(at: &str, value: Value) -> Result<String, String> {
     }
 }
 
+/// Fails if tenants do not trust each other, and executors of one could use credentials on objects of another.
+pub(crate) fn check_trust(stores: &Stores, tenants_trust_each_other: bool) -> anyhow::Result<()> {
+    if tenants_trust_each_other {
+        return Ok(());
+    }
+    for (name, settings) in stores.named() {
+        if settings.executor_role.is_none() {
+            bail!(
+                "`tenants_trust_each_other` is false, and executors would get unscoped access to `{}`, the store `{name}`: \
+                 set `{name}.executor_role` to a role of `s3://` that gives them their part of it",
+                settings.url
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Tenants trust each other unless settings say otherwise.
+pub(crate) fn trust() -> bool {
+    true
+}
+
 /// File of settings of `weft up`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UpConfig {
     store: StoreConfig,
+    #[serde(default = "trust")]
+    tenants_trust_each_other: bool,
 }
 
 /// The stores of `weft up`: its flags go over the environment, that over a file. Without any, the store is in the data
@@ -152,7 +180,7 @@ pub(crate) fn of_up(
     };
     let named = variables.iter().filter(|(name, _)| {
         let rest = name.strip_prefix(STORE_PREFIX);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("__")) || name == TRUST
     });
     let mut merged = overridden(file, named.cloned());
     let store = merged
@@ -173,7 +201,9 @@ pub(crate) fn of_up(
         Some(path) => format!("`{}`", path.display()),
         None => "the environment".to_owned(),
     })?;
-    config.store.stores(variables.into_iter())
+    let stores = config.store.stores(variables.into_iter())?;
+    check_trust(&stores, config.tenants_trust_each_other)?;
+    Ok(stores)
 }
 
 /// A path that the user gave, seen from the current folder.
@@ -251,6 +281,28 @@ mod tests {
         }
         let without = config("[store.lake]\nurl = \"s3://a\"").expect("a lake alone");
         assert!(without.stores([].into_iter()).is_err());
+    }
+
+    #[test]
+    fn static_keys_are_refused_where_tenants_do_not_trust_each_other() {
+        let role = "executor_role = \"arn:aws:iam::1:role/weft\"";
+        let check = |own: &str, lake: &str, trust: bool| {
+            let text = format!(
+                "[store]\nurl = \"s3://cluster\"\n{own}\n[store.lake]\nurl = \"s3://lake/\"\n{lake}"
+            );
+            let stores = config(&text).expect("it is right");
+            let stores = stores.stores([].into_iter()).expect("it has a URL");
+            check_trust(&stores, trust).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("", "", true), Ok(()));
+        assert_eq!(check(role, role, false), Ok(()));
+        let keys = "access_key_id = \"A\"\nsecret_access_key = \"B\"";
+        let refused = check(role, keys, false).expect_err("they are unscoped");
+        assert!(refused.contains("`store.lake.executor_role`"), "{refused}");
+        let refused = check("", role, false).expect_err("they are unscoped");
+        assert!(refused.contains("`store.executor_role`"), "{refused}");
+        let folder = Stores::folder("/srv/weft".as_ref());
+        check_trust(&folder, false).expect_err("all executors use the folder");
     }
 
     #[test]

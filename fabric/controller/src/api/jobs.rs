@@ -194,6 +194,7 @@ pub(crate) async fn check(
         started_ms: unix_ms(),
         check: true,
         tables,
+        max_kept_bytes: api.kept_outputs.max_bytes,
     };
     let reply = api.components.check(&principal.tenant, request).await?;
     let plan = reply.result?;

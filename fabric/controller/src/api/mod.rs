@@ -6,6 +6,7 @@ mod components;
 mod connection;
 mod events;
 pub(crate) mod flight;
+mod http2;
 mod invoke;
 mod jobs;
 mod openapi;
@@ -51,6 +52,7 @@ use weft_telemetry::{Registry, UnderWay};
 
 pub use auth::AllowedSources;
 use body::Bodies;
+use http2::Streams;
 use reply::{ApiResult, Failure};
 
 /// Connections at a time; more wait in the listener's queue.
@@ -167,6 +169,7 @@ fn router(api: Api) -> Router {
         ))
         .layer(middleware::from_fn(query::check))
         .layer(middleware::from_fn_with_state(api.clone(), auth::check))
+        .layer(middleware::from_fn(http2::admit))
         .layer(middleware::from_fn_with_state(
             api.clone(),
             operations::measure,
@@ -205,6 +208,7 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let connections = api.metrics.connections.clone();
     let router = router(api);
+    let streams = Streams::new(tasks.clone());
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await?;
@@ -222,13 +226,13 @@ pub(crate) async fn serve(
             }
         };
         let connections = connections.clone();
-        let router = router.clone();
+        let (router, streams) = (router.clone(), streams.clone());
         tasks.spawn("connection", OnError::Log, async move {
             let _permit = permit;
             let _open = UnderWay::new(&connections);
             let _ = stream.set_nodelay(true);
             let _ = set_tcp_user_timeout(&stream, STALLED_MS_MAX);
-            if let Err(error) = connection::serve(stream, router).await {
+            if let Err(error) = connection::serve(stream, router, &streams).await {
                 tracing::debug!(%peer, %error, "connection ended");
             }
             Ok(())

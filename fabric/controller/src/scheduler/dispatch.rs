@@ -304,6 +304,7 @@ impl Scheduler {
                     started_ms: job.submitted_ms,
                     check: false,
                     tables: tables.map_or_else(BTreeMap::new, |of| of.definitions(&job.spec)),
+                    max_kept_bytes: self.settings.max_kept_bytes,
                 };
                 (Step::Plan, Work::Plan(Box::new(request)))
             }

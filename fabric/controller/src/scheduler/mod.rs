@@ -59,6 +59,8 @@ pub(crate) struct SchedulerSettings {
     pub(crate) run_tasks_twice: bool,
     /// Tenants that have an executor on every node, whether there is work for it or not.
     pub(crate) eager: Vec<TenantId>,
+    /// Most bytes of the rows of a table that the cluster keeps.
+    pub(crate) max_kept_bytes: u64,
 }
 
 /// Observers of the scheduler.

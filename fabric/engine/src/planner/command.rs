@@ -18,12 +18,14 @@ use weft_core::{ErrorCode, Location, Problem};
 use weft_protocol::{FINGERPRINT, IfTaken, Plan, PlanRequest, TableChange, TableStatement};
 use weft_sandbox::type_name;
 use weft_sql::{Command, Files, Session};
+use weft_store::Blobs;
 
 use super::catalog::{Definition, columns, without_calls};
 use super::insert::Inserted;
 use super::sql::{SqlWork, absolute, gave_up};
 use super::tables::FileTable;
 use super::{Planner, patterns};
+use crate::scan::Inputs;
 use crate::untrusted::guarded;
 
 /// Name of the input or output that stands for a table while its document is checked.
@@ -43,6 +45,7 @@ impl Directive {
     pub(crate) async fn of(
         request: &PlanRequest,
         session: &Session,
+        blobs: &Blobs,
     ) -> Result<Option<Self>, Problem> {
         for stage in &request.spec.stages {
             let Work::Sql { sql, folder, .. } = &stage.work else {
@@ -55,7 +58,7 @@ impl Directive {
             let command = command.flatten().map_err(of_stage)?;
             if let Some(command) = command {
                 check_alone(&request.spec, &command).map_err(of_stage)?;
-                let planned = planned(request, stage, folder.as_deref(), &command);
+                let planned = planned(request, stage, folder.as_deref(), &command, blobs);
                 return Ok(Some(Self {
                     request: planned.map_err(of_stage)?,
                     command,
@@ -102,6 +105,7 @@ fn planned(
     stage: &StageSpec,
     folder: Option<&str>,
     command: &Command,
+    blobs: &Blobs,
 ) -> Result<PlanRequest, Problem> {
     let (query, output) = match command {
         Command::CreateView { .. } | Command::CreateExternalTable(_) | Command::Drop { .. } => {
@@ -114,7 +118,8 @@ fn planned(
             columns,
             query,
         } => {
-            let inserted = Inserted::of(request, &stage.name, name, columns, query)?;
+            let inputs = Inputs::new(blobs.grants());
+            let inserted = Inserted::of(&inputs, request, &stage.name, name, columns, query)?;
             let output = output_of(stage, &inserted.output)?;
             (inserted.query, Some(output))
         }
@@ -146,7 +151,10 @@ fn planned(
             sql.clone_from(&query);
         }
     }
-    planned.spec.outputs.extend(output);
+    if let Some(output) = output {
+        planned.spec.outputs.push(output);
+        planned.spec.bound_kept(request.max_kept_bytes);
+    }
     Ok(planned)
 }
 

@@ -9,6 +9,7 @@ use weft_protocol::PlanRequest;
 use super::catalog::Definition;
 use super::patterns;
 use super::tables::FileTable;
+use crate::scan::Inputs;
 use crate::schema;
 
 /// Name of the query's rows within the statement, which no query sees.
@@ -26,6 +27,7 @@ impl Inserted {
     ///
     /// Errors: `InvalidJob` if there is no such table, or none whose folder is written to, or it lacks a column.
     pub(super) fn of(
+        inputs: &Inputs,
         request: &PlanRequest,
         stage: &str,
         name: &str,
@@ -36,12 +38,12 @@ impl Inserted {
         let Some((folder, format)) = folder(&input) else {
             return Err(invalid(format!(
                 "INSERT writes to a table of one folder, all of whose files it reads: `{name}` reads `{}`. Create it \
-                 with a LOCATION that ends in `/`, for Parquet, Arrow, JSON or CSV with a header, and without a \
-                 choice of columns or rows",
+                 with a LOCATION that ends in `/`, for Parquet, Arrow, JSON, or CSV with a header and a list of \
+                 columns, and without a choice of columns or rows",
                 input.uris.join("`, `")
             )));
         };
-        let schema = FileTable::of_table(&input, path.as_deref())?.schema;
+        let schema = FileTable::of_table(inputs, &input, path.as_deref())?.schema;
         Ok(Self {
             query: fitted(name, &schema, columns, query)?,
             output: json!({ "from": stage, "format": format, "uri": folder, "mode": "append" }),
@@ -83,7 +85,13 @@ fn folder(input: &InputSpec) -> Option<(String, &'static str)> {
         }
         InputFormat::Arrow { columns } if columns.is_empty() => "arrow",
         InputFormat::Json { .. } => "json",
-        InputFormat::Csv(csv) if csv.header && csv.delimiter == b',' && csv.quote == Some(b'"') => {
+        // Types that are inferred might be others once there are more files.
+        InputFormat::Csv(csv)
+            if csv.header
+                && csv.delimiter == b','
+                && csv.quote == Some(b'"')
+                && !csv.columns.is_empty() =>
+        {
             "csv"
         }
         InputFormat::Parquet { .. }
@@ -156,7 +164,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::datatypes::{DataType, Field};
-    use weft_core::job::BadRecords;
+    use weft_core::job::{BadRecords, ColumnSpec, ColumnType, CsvFormat};
 
     use super::*;
 
@@ -194,6 +202,25 @@ mod tests {
             filter: Vec::new(),
         };
         assert_eq!(folder(&chosen), None);
+    }
+
+    #[test]
+    fn a_folder_of_csv_is_written_to_if_its_columns_are_listed() {
+        let csv = |columns| InputSpec {
+            format: InputFormat::Csv(CsvFormat {
+                header: true,
+                delimiter: b',',
+                quote: Some(b'"'),
+                columns,
+            }),
+            ..parquet("/out/t/*.csv*")
+        };
+        let column = ColumnSpec {
+            name: "a".into(),
+            data_type: ColumnType::Int64,
+        };
+        assert_eq!(folder(&csv(Vec::new())), None);
+        assert_eq!(folder(&csv(vec![column])), Some(("/out/t".into(), "csv")));
     }
 
     #[test]

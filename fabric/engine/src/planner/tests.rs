@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UnionFields, UnionMod
 use arrow::ipc::writer::StreamWriter;
 use serde_json::json;
 use weft_core::JobId;
-use weft_core::job::decode;
+use weft_core::job::{MAX_KEPT_BYTES, decode};
 use weft_protocol::{EdgeRead, EdgeRef};
 
 use super::*;
@@ -40,6 +40,7 @@ async fn planned(data_type: DataType) -> Result<Planned, Problem> {
         started_ms: 0,
         check: false,
         tables: BTreeMap::new(),
+        max_kept_bytes: MAX_KEPT_BYTES,
     };
     let blobs = Blobs::local(&folder.path().join("store")).expect("a folder");
     let (session, cancel) = (Session::new(), CancellationToken::new());

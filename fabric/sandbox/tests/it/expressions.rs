@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use weft_core::LimitKind;
 use weft_sandbox::{Expressions, Guest, GuestSettings, PreparedExpressions, Result, thread_cpu_ns};
 
@@ -16,8 +16,11 @@ struct Names {
     n_prepared: AtomicUsize,
     n_evaluated: Arc<AtomicUsize>,
     bytes_max: u64,
-    /// CPU time of one evaluation.
+    held_bytes: u64,
+    /// CPU time of one column.
     cpu_ns: u64,
+    /// Bytes of the name of a column that results have beside.
+    name_bytes: usize,
 }
 
 struct Columns {
@@ -25,6 +28,7 @@ struct Columns {
     schema: SchemaRef,
     n_evaluated: Arc<AtomicUsize>,
     bytes_max: u64,
+    held_bytes: u64,
     cpu_ns: u64,
 }
 
@@ -39,11 +43,17 @@ impl Expressions for Names {
         let positions = positions.collect::<std::result::Result<Vec<_>, _>>();
         let positions = positions.map_err(|error| error.to_string())?;
         let projected = schema.project(&positions);
+        let mut projected = projected.map_err(|error| error.to_string())?;
+        if self.name_bytes > 0 {
+            let long = Field::new("n".repeat(self.name_bytes), DataType::Int64, true);
+            projected = Schema::new(vec![long]);
+        }
         Ok(Arc::new(Columns {
             positions,
-            schema: Arc::new(projected.map_err(|error| error.to_string())?),
+            schema: Arc::new(projected),
             n_evaluated: Arc::clone(&self.n_evaluated),
             bytes_max: self.bytes_max,
+            held_bytes: self.held_bytes,
             cpu_ns: self.cpu_ns,
         }))
     }
@@ -54,16 +64,29 @@ impl PreparedExpressions for Columns {
         Arc::clone(&self.schema)
     }
 
+    fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
     fn bytes_max(&self, _batch: &RecordBatch) -> u64 {
         self.bytes_max
     }
 
-    fn evaluate(&self, batch: &RecordBatch) -> std::result::Result<RecordBatch, String> {
-        self.n_evaluated.fetch_add(1, Ordering::Relaxed);
-        let end_ns = thread_cpu_ns() + self.cpu_ns;
-        while thread_cpu_ns() < end_ns {
-            std::hint::spin_loop();
+    fn evaluate(
+        &self,
+        batch: &RecordBatch,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> std::result::Result<RecordBatch, String> {
+        for _ in &self.positions {
+            if !goes_on() {
+                return Err("stopped".to_owned());
+            }
+            let end_ns = thread_cpu_ns() + self.cpu_ns;
+            while thread_cpu_ns() < end_ns {
+                std::hint::spin_loop();
+            }
         }
+        self.n_evaluated.fetch_add(1, Ordering::Relaxed);
         let projected = batch.project(&self.positions);
         projected.map_err(|error| error.to_string())
     }
@@ -153,6 +176,36 @@ async fn evaluation_is_native_time_under_the_limit_of_the_function() {
     check_limit(stopped, LimitKind::Cpu, "200 ms");
     let n_evaluated = names.n_evaluated.load(Ordering::Relaxed);
     assert!(n_evaluated < 2 + 10, "{n_evaluated} pieces");
+}
+
+#[tokio::test]
+async fn limits_are_looked_at_between_columns() {
+    let names = Arc::new(Names {
+        cpu_ns: 300_000_000,
+        ..Names::default()
+    });
+    let mut guest = start(&names, 200_000_000).await;
+    let stopped = eval(&mut guest, "word\nn", 3, 1).await;
+    check_limit(stopped, LimitKind::Cpu, "200 ms");
+    assert_eq!(names.n_evaluated.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn lists_that_are_kept_are_reserved_with_their_schemas() {
+    let of_schema = Names {
+        name_bytes: 80 << 20,
+        ..Names::default()
+    };
+    let of_nodes = Names {
+        held_bytes: 80 << 20,
+        ..Names::default()
+    };
+    for names in [of_schema, of_nodes].map(Arc::new) {
+        let mut guest = start(&names, NO_LIMIT).await;
+        let refused = eval(&mut guest, "n", 3, 1).await;
+        check_limit(refused, LimitKind::Memory, "64 MiB");
+        assert_eq!(names.n_evaluated.load(Ordering::Relaxed), 0);
+    }
 }
 
 #[tokio::test]

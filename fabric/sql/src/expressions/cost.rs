@@ -20,6 +20,8 @@ use crate::statement::invalid;
 
 /// Levels of a compiled expression, with the casts that it needs.
 const LEVELS_MAX: usize = 100;
+/// Nodes of the compiled expressions of a list, as often as each is evaluated.
+const NODES_MAX: usize = 10_000;
 /// Bytes of a row beside its value: offsets or a view, and validity.
 const ROW_BYTES: u64 = 24;
 /// Bytes of a column beside its rows.
@@ -167,12 +169,15 @@ pub(super) struct Call {
     copies: bool,
     /// Other memory that it works in.
     working_bytes: u64,
+    /// It makes texts, in buffers that grow.
+    makes_texts: bool,
 }
 
 impl Cost {
     /// Finds the bound of an expression over `schema`. Errors: `InvalidJob` if it has none, and is not offered.
     pub(super) fn of(expression: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Self, Problem> {
-        Compiler { schema }.cost(expression, LEVELS_MAX)
+        let mut compiler = Compiler { schema, n_nodes: 0 };
+        compiler.cost(expression, LEVELS_MAX)
     }
 
     /// Bytes of evaluating it over columns of these extents: its result, and all that is computed on its way.
@@ -206,17 +211,43 @@ impl Cost {
         let values = call.values.iter();
         let values: Vec<Extent> = values.map(|value| value.extent(read, rows, held)).collect();
         let extent = call.growth.apply(&values, rows);
-        *held = held.saturating_add(extent.column(rows));
+        let mut hold = |bytes: u64| *held = held.saturating_add(bytes);
+        hold(extent.column(rows));
+        if call.makes_texts {
+            // A buffer that is full and the one of twice its size, and the value that is appended.
+            hold(extent.total.saturating_mul(2));
+            hold(extent.longest);
+        }
+        hold(call.growth.padding_bytes(&values));
         extent
     }
 }
 
+/// Checks how many nodes an expression has, with those before it in its list.
+pub(super) fn check_nodes(n_nodes: usize) -> Result<(), Problem> {
+    if n_nodes <= NODES_MAX {
+        return Ok(());
+    }
+    Err(Problem::new(
+        ErrorCode::TooLarge,
+        format!(
+            "it has more than {NODES_MAX} parts when it is compiled, with those before it in its list: coalesce, nvl \
+             and BETWEEN repeat what they test, and nested ones do so at each level; give one coalesce all values, or \
+             evaluate a part of it first"
+        ),
+    ))
+}
+
 struct Compiler<'a> {
     schema: &'a Schema,
+    n_nodes: usize,
 }
 
 impl Compiler<'_> {
-    fn cost(&self, expression: &Arc<dyn PhysicalExpr>, levels: usize) -> Result<Cost, Problem> {
+    fn cost(&mut self, expression: &Arc<dyn PhysicalExpr>, levels: usize) -> Result<Cost, Problem> {
+        // A part that several others share is evaluated for each of them.
+        self.n_nodes += 1;
+        check_nodes(self.n_nodes)?;
         let Some(levels) = levels.checked_sub(1) else {
             let detail = format!("it has more than {LEVELS_MAX} levels when it is compiled");
             return Err(Problem::new(ErrorCode::TooLarge, detail));
@@ -250,11 +281,12 @@ impl Compiler<'_> {
             growth,
             copies,
             working_bytes,
+            makes_texts: kind == Kind::Text,
         })))
     }
 
     fn costs(
-        &self,
+        &mut self,
         expressions: &[Arc<dyn PhysicalExpr>],
         levels: usize,
     ) -> Result<Vec<Cost>, Problem> {

@@ -22,6 +22,12 @@ const PATTERN_COMPILED_BYTES_MAX: usize = 512 << 10;
 pub(super) const MATCHING_BYTES: u64 = 8 << 20;
 /// Bytes that one byte of a format for dates becomes at most.
 const FORMATTED_BYTES: u64 = 32;
+/// Bytes of a duration as text, whose format is one of two, whatever is asked for.
+const DURATION_BYTES: u64 = 128;
+/// Bytes that one byte of a text becomes in a list of characters, while the list doubles.
+const LISTED_BYTES: u64 = 12;
+/// Flags of a regular expression, without the one that has all matches replaced.
+const FLAGS: &str = "imsxUu";
 /// Bytes of a character.
 const CHARACTER_BYTES: u64 = 4;
 
@@ -40,7 +46,7 @@ pub(super) enum Growth {
     Replaced(Option<u64>),
     /// Those of the first argument, and so many for each row.
     Padded(u64),
-    /// Those of the first argument, where each match is repeated so often and becomes so many more.
+    /// Those of the first argument, where one match is repeated so often and becomes so many more.
     Rewritten { references: u64, text: u64 },
 }
 
@@ -72,11 +78,20 @@ impl Growth {
             }
             Growth::Padded(bytes) => first.plus(Extent::each(bytes, rows)),
             Growth::Rewritten { references, text } => {
-                let matches = first.plus(Extent::each(1, rows));
                 let kept = first.times(references.saturating_add(1));
-                kept.plus(matches.times(text))
+                kept.plus(Extent::each(text, rows))
             }
         }
+    }
+
+    /// Bytes of what a text is padded with: all of it, where each character starts, and the characters to repeat.
+    pub(super) fn padding_bytes(self, values: &[Extent]) -> u64 {
+        let Growth::Padded(bytes) = self else {
+            return 0;
+        };
+        let fill = values.get(2).map_or(1, |fill| fill.longest);
+        let characters = fill.saturating_mul(LISTED_BYTES);
+        bytes.saturating_mul(3).saturating_add(characters)
     }
 }
 
@@ -96,18 +111,25 @@ pub(super) fn of_call(
         "concat_ws" => Growth::Joined,
         // Characters of two bytes have upper-case forms of six.
         "upper" | "lower" | "initcap" => Growth::First(3),
-        "btrim" | "ltrim" | "rtrim" | "substr" | "left" | "right" | "reverse" | "split_part"
-        | "substr_index" => Growth::First(1),
+        "btrim" | "ltrim" | "rtrim" => {
+            // Each character is compared with each of the second argument.
+            if call.args().len() > 1 {
+                check_length(text(call, 1)?)?;
+            }
+            return Ok((Growth::First(1), LISTED_BYTES * PATTERN_BYTES_MAX as u64));
+        }
+        "substr" | "left" | "right" | "reverse" | "split_part" | "substr_index" => Growth::First(1),
         "translate" => Growth::First(CHARACTER_BYTES),
         "replace" => Growth::Replaced(text(call, 1).ok().map(|from| from.len() as u64)),
         "repeat" => Growth::First(number(call, 1)?),
         "lpad" | "rpad" => Growth::Padded(number(call, 1)?.saturating_mul(CHARACTER_BYTES)),
         "chr" => Growth::Each(CHARACTER_BYTES),
         "to_hex" => Growth::Each(16),
-        "to_char" => Growth::Each(FORMATTED_BYTES.saturating_mul(text(call, 1)?.len() as u64)),
-        "regexp_like" | "regexp_count" | "regexp_instr" | "regexp_replace" => {
-            return of_pattern(call, fixed);
+        "to_char" => {
+            let bytes = FORMATTED_BYTES.saturating_mul(text(call, 1)?.len() as u64);
+            Growth::Each(bytes.max(DURATION_BYTES))
         }
+        "regexp_like" | "regexp_replace" => return of_pattern(call, fixed),
         // A search that is not linear in what it searches for.
         "strpos" => {
             text(call, 1)?;
@@ -203,7 +225,17 @@ fn of_pattern(call: &ScalarFunctionExpr, fixed: Option<u64>) -> Result<(Growth, 
             return Err(not_literal(name, position));
         }
     }
-    check_pattern(text(call, 1)?)?;
+    let flags_at = if name == "regexp_replace" { 3 } else { 2 };
+    let flags = match call.args().len() > flags_at {
+        true => text(call, flags_at)?,
+        false => "",
+    };
+    check_flags(name, flags)?;
+    // Flags decide how long a pattern is when it is compiled.
+    match flags {
+        "" => check_pattern(text(call, 1)?)?,
+        _ => check_pattern(&format!("(?{flags}){}", text(call, 1)?))?,
+    }
     let growth = match (name, fixed) {
         ("regexp_replace", _) => {
             let by = text(call, 2)?;
@@ -217,6 +249,25 @@ fn of_pattern(call: &ScalarFunctionExpr, fixed: Option<u64>) -> Result<(Growth, 
         (_, None) => return Err(not_offered(name)),
     };
     Ok((growth, MATCHING_BYTES))
+}
+
+/// Checks the flags of a regular expression.
+///
+/// Finding all matches may read the rest of a text again for each of them.
+fn check_flags(name: &str, flags: &str) -> Result<(), Problem> {
+    if flags.contains('g') {
+        return Err(invalid(format!(
+            "the flag `g` of `{name}` is not offered here: its time may grow with the square of a text; use `replace`, \
+             or a stage of SQL"
+        )));
+    }
+    let is_known = flags.len() <= FLAGS.len() && flags.chars().all(|flag| FLAGS.contains(flag));
+    match is_known {
+        true => Ok(()),
+        false => Err(invalid(format!(
+            "the flags of `{name}` are letters of `{FLAGS}`, each at most once"
+        ))),
+    }
 }
 
 /// Checks the bounds of a regular expression.

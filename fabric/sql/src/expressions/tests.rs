@@ -8,9 +8,13 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Int32Type, TimeUnit};
 use arrow::util::display::array_value_to_string;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, lit};
 use weft_core::{ErrorCode, Problem};
 
 use super::Expressions;
+use super::cost::Cost;
 use crate::Session;
 
 /// Views become plain columns, as guests see them, and times have microseconds.
@@ -60,7 +64,7 @@ fn compile(texts: &[&str]) -> Result<Expressions, Problem> {
 fn eval(text: &str) -> (String, DataType, Vec<String>) {
     let compiled = compile(&[text]).unwrap_or_else(|problem| panic!("{text}: {problem}"));
     let batch = rides();
-    let found = compiled.evaluate(&batch);
+    let found = compiled.evaluate(&batch, &mut || true);
     let found = found.unwrap_or_else(|problem| panic!("{text}: {problem}"));
     let column = found.column(0);
     let bytes = column
@@ -149,6 +153,18 @@ fn values_have_types_and_names() {
             ["Sohh", "east Side", ""],
         ),
         (
+            "regexp_replace(zone, 's', '<$0$0>', 'i') AS z",
+            "z",
+            DataType::Utf8,
+            ["<SS>oho", "ea<ss>t Side", ""],
+        ),
+        (
+            "trim(both 'SoO' from zone) AS z",
+            "z",
+            DataType::Utf8,
+            ["h", "east Side", ""],
+        ),
+        (
             "date_part('year', taken) AS y",
             "y",
             DataType::Int32,
@@ -199,7 +215,9 @@ fn values_have_types_and_names() {
 fn a_list_reads_only_its_columns() {
     let compiled = compile(&["n * 2 AS twice", "n"]).expect("it compiles");
     assert_eq!(compiled.reads, [0]);
-    let batch = compiled.evaluate(&rides()).expect("it evaluates");
+    let batch = compiled
+        .evaluate(&rides(), &mut || true)
+        .expect("it evaluates");
     let names: Vec<&str> = batch
         .schema_ref()
         .fields()
@@ -209,7 +227,7 @@ fn a_list_reads_only_its_columns() {
     assert_eq!(names, ["twice", "n"]);
     // Without rows as well.
     let none = compiled
-        .evaluate(&rides().slice(0, 0))
+        .evaluate(&rides().slice(0, 0), &mut || true)
         .expect("it evaluates");
     assert_eq!((none.num_rows(), none.num_columns()), (0, 2));
 }
@@ -251,6 +269,23 @@ fn what_needs_other_rows_or_has_no_bound_is_refused_by_name() {
         ("lpad(zone, n)", &["argument 2 of `lpad` must be a literal"]),
         ("regexp_like(zone, zone)", &["argument 2 of `regexp_like`"]),
         ("zone ~ zone", &["must be a literal"]),
+        ("btrim(zone, zone)", &["argument 2 of `btrim` must be"]),
+        ("ltrim(zone, zone)", &["argument 2 of `ltrim` must be"]),
+        ("rtrim(zone, zone)", &["argument 2 of `rtrim` must be"]),
+        // What finds all matches may read the rest of a text again for each.
+        (
+            "regexp_count(zone, 'a')",
+            &["`regexp_count` is not offered"],
+        ),
+        (
+            "regexp_instr(zone, 'a')",
+            &["`regexp_instr` is not offered"],
+        ),
+        ("regexp_replace(zone, 'a', 'b', 'gi')", &["the flag `g`"]),
+        (
+            "regexp_like(zone, 'a', 'i)(?s')",
+            &["the flags of `regexp_like`"],
+        ),
         ("zone LIKE zone", &["must be a literal"]),
         ("zone ~ '('", &["is not a regular expression"]),
         ("nowhere + 1", &["`nowhere + 1`", "nowhere"]),
@@ -280,6 +315,55 @@ fn what_is_too_large_is_refused_before_it_is_planned() {
     refused(&[&long], ErrorCode::TooLarge, &["2000 bytes"]);
     let heavy = "zone ~ '(.{100}){100}'";
     refused(&[heavy], ErrorCode::TooLarge, &["when it is compiled"]);
+    // Spaces that a flag takes away.
+    let heavy = "regexp_like(zone, '(.{100}) {100}', 'x')";
+    refused(&[heavy], ErrorCode::TooLarge, &["when it is compiled"]);
+    let long = format!("btrim(zone, '{}')", "x".repeat(2000));
+    refused(&[&long], ErrorCode::TooLarge, &["2000 bytes"]);
+}
+
+/// An expression within itself, `levels` times.
+fn nested(levels: usize, before: &str, inner: &str, after: &str) -> String {
+    format!("{}{inner}{}", before.repeat(levels), after.repeat(levels))
+}
+
+#[test]
+fn what_repeats_its_parts_at_each_level_is_refused_before_they_are_made() {
+    let words = &["10000 parts", "coalesce"];
+    for name in ["coalesce", "nvl", "ifnull"] {
+        let text = nested(20, &format!("{name}("), "n", ", 7)");
+        refused(&[&text], ErrorCode::TooLarge, words);
+    }
+    let text = nested(20, "(", "n BETWEEN 1 AND 2", ") BETWEEN false AND true");
+    refused(&[&text], ErrorCode::TooLarge, words);
+    let few = nested(4, "(", "n BETWEEN 1 AND 2", ") BETWEEN false AND true");
+    assert_eq!(eval(&format!("{few} AS b")).2, ["true", "null", "true"]);
+    // All of a list count: each of these has some 4,000.
+    let some = nested(10, "coalesce(", "n", ", 7)");
+    let list: Vec<String> = (0..4).map(|n| format!("{some} AS n{n}")).collect();
+    let list: Vec<&str> = list.iter().map(String::as_str).collect();
+    let one = compile(&list[..1]).expect("it compiles");
+    assert!(one.held_bytes() > 500 * 1_000, "{}", one.held_bytes());
+    refused(&list, ErrorCode::TooLarge, words);
+    // The last value is not repeated.
+    let last = nested(20, "coalesce(n, ", "7", ")");
+    assert_eq!(eval(&format!("{last} AS n")).2, ["1", "7", "3"]);
+}
+
+#[test]
+fn parts_that_are_shared_count_as_often_as_they_are_evaluated() {
+    let schema = rides().schema();
+    let doubled = |levels| {
+        let mut shared: Arc<dyn PhysicalExpr> = lit(true);
+        for _ in 0..levels {
+            let twice = BinaryExpr::new(Arc::clone(&shared), Operator::And, shared);
+            shared = Arc::new(twice);
+        }
+        Cost::of(&shared, &schema).map(drop)
+    };
+    doubled(8).expect("511 nodes");
+    let problem = doubled(14).expect_err("32,767 nodes");
+    assert_eq!(problem.code, ErrorCode::TooLarge, "{problem}");
 }
 
 #[test]
@@ -292,6 +376,12 @@ fn bounds_grow_with_what_is_computed_and_nothing_is_computed_for_them() {
     // The longest text that replaces one of 13 bytes, one by one.
     let replaced = most(&format!("replace(zone, 'o', '{}') AS z", "x".repeat(1000)));
     assert!((13_000..100_000).contains(&replaced), "{replaced}");
+    // A column of 13,000 bytes, a builder that doubles, and the longest value.
+    assert!(most("repeat(zone, 1000) AS z") > 3 * 13_000 + 9_000);
+    // What pads it, and where its characters start.
+    assert!(most("lpad(zone, 1000) AS z") > 3 * 3 * 4_000 + 3 * 4_000);
+    // Durations have a form of their own, whatever the format is.
+    assert!(most("to_char(taken, '') AS t") > 3 * 3 * 128);
     assert_eq!(most("n"), 0);
     assert!(most("n + 1 AS n") < 4096);
 }
@@ -299,11 +389,15 @@ fn bounds_grow_with_what_is_computed_and_nothing_is_computed_for_them() {
 #[test]
 fn values_that_cannot_be_computed_are_errors() {
     let divided = compile(&["n / 0 AS n"]).expect("it compiles");
-    let problem = divided.evaluate(&rides()).expect_err("a division by zero");
+    let problem = divided
+        .evaluate(&rides(), &mut || true)
+        .expect_err("a division by zero");
     assert_eq!(problem.code, ErrorCode::QueryError, "{problem}");
     assert!(problem.detail.contains("zero"), "{problem}");
     let cast = compile(&["CAST(zone AS INT) AS n"]).expect("it compiles");
-    let problem = cast.evaluate(&rides()).expect_err("no number");
+    let problem = cast
+        .evaluate(&rides(), &mut || true)
+        .expect_err("no number");
     assert!(problem.detail.contains("Soho"), "{problem}");
     assert_eq!(
         eval("TRY_CAST(zone AS INT) AS n").2,

@@ -141,6 +141,66 @@ fn recursions_that_exchange_rows_within_a_step_are_refused() {
 }
 
 #[test]
+fn clauses_around_the_union_of_a_recursion_are_refused() {
+    let union = "SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 9";
+    let words = ["UNION of `r`", "outer query"];
+    for query in [
+        format!("{union} ORDER BY n"),
+        format!("{union} LIMIT 3"),
+        format!("{union} OFFSET 3"),
+        format!("{union} FETCH FIRST 3 ROWS ONLY"),
+        format!("{union} |> WHERE n > 3"),
+        format!("WITH orders AS (SELECT 7 AS id) {union} AND n IN (SELECT id FROM orders)"),
+        // No recursion, in spite of the word.
+        "SELECT id FROM orders UNION SELECT amount FROM orders LIMIT 3".to_owned(),
+    ] {
+        let sql = format!("WITH RECURSIVE r AS ({query}) SELECT n FROM r");
+        refused(&sql, ErrorCode::InvalidJob, &words);
+        let within = format!("SELECT id FROM orders WHERE id IN ({sql})");
+        refused(&within, ErrorCode::InvalidJob, &words);
+    }
+    for sql in [
+        "WITH RECURSIVE r AS (SELECT id FROM orders ORDER BY id LIMIT 3) SELECT id FROM r",
+        "WITH RECURSIVE r AS ((SELECT id FROM orders LIMIT 3) UNION SELECT id + 1 FROM r WHERE id < 9) SELECT id FROM r LIMIT 3",
+        "WITH r AS (SELECT id FROM orders UNION SELECT amount FROM orders LIMIT 3) SELECT id FROM r",
+    ] {
+        plan_over(sql, vec![table("orders", &["id", "amount"])]).expect(sql);
+    }
+}
+
+#[test]
+fn recursions_that_read_rows_of_a_step_elsewhere_are_refused() {
+    let code = ErrorCode::InvalidJob;
+    let alone = "WITH RECURSIVE r AS (
+                     SELECT 1 AS n UNION ALL SELECT id FROM orders WHERE id IN (SELECT n + 1 FROM r)
+                 ) SELECT n FROM r";
+    refused(alone, code, &["reads itself in a subquery alone", "FROM"]);
+    let inner = |first: &str, last: &str| {
+        format!(
+            "WITH RECURSIVE a AS (
+                 SELECT 1 AS n UNION ALL SELECT d.m FROM (
+                     WITH RECURSIVE b AS (SELECT {first} UNION ALL SELECT b.m + 1 FROM {last} WHERE b.m < 5) SELECT m FROM b
+                 ) AS d WHERE d.m < 9
+             ) SELECT n FROM a"
+        )
+    };
+    let last = inner("1 AS m", "b JOIN a ON a.n = b.m");
+    let first = inner("n + 1 AS m FROM a", "b");
+    with_stack(|| {
+        refused(&last, code, &["recursion `b`", "first query"]);
+        plan_over(&first, Vec::new()).expect("the first query reads rows of a step");
+    });
+}
+
+#[test]
+fn aggregates_that_differ_in_subqueries_alone_are_refused_with_advice() {
+    let sql = "SELECT sum(id + (SELECT 1)) AS a, sum(id + (SELECT 2)) AS b FROM orders";
+    refused(sql, ErrorCode::InvalidJob, &["derived table"]);
+    let sql = "SELECT sum(id + x) AS a, sum(id + (SELECT 2)) AS b FROM (SELECT id, (SELECT 1) AS x FROM orders) AS o";
+    plan_over(sql, vec![table("orders", &["id"])]).expect("the advice");
+}
+
+#[test]
 fn deep_and_long_statements_are_refused() {
     with_stack(check_deep_and_long);
 }
@@ -161,6 +221,56 @@ fn check_deep_and_long() {
     let list = vec!["1"; 20_000].join(", ");
     let list = format!("SELECT id FROM orders WHERE id IN ({list})");
     plan_over(&list, vec![table("orders", &["id"])]).expect("a long list is flat");
+}
+
+#[test]
+fn statements_that_planning_would_multiply_are_refused_as_they_are_parsed() {
+    with_stack(check_multiplied);
+}
+
+fn check_multiplied() {
+    let nested = |levels: usize, before: &str, inner: &str, after: &str| {
+        let inner = format!("{}{inner}{}", before.repeat(levels), after.repeat(levels));
+        format!("SELECT {inner} AS x FROM orders")
+    };
+    let parse = |sql: &str| Session::new().parse(sql).map(drop);
+    let boolean = "CASE WHEN id = 1 THEN true ELSE false END";
+    let multiplied = [
+        nested(20, "coalesce(", "id", ", 7)"),
+        nested(20, "NVL(", "id", ", 7)"),
+        nested(20, "ifnull(", "id", ", 7)"),
+        nested(20, "(", "id BETWEEN 1 AND 2", ") BETWEEN false AND true"),
+        nested(
+            10,
+            "coalesce((",
+            "id BETWEEN 1 AND 2",
+            ") NOT BETWEEN false AND true, false)",
+        ),
+        nested(20, "CASE WHEN ", boolean, " THEN true ELSE false END"),
+        format!(
+            "SELECT CASE {} END AS x FROM orders",
+            "WHEN id = 1 THEN false ".repeat(1_000)
+        ),
+    ];
+    for sql in multiplied {
+        let problem = parse(&sql).expect_err(&sql);
+        assert_eq!(problem.code, ErrorCode::TooLarge, "{sql}: {problem}");
+        assert!(problem.detail.contains("planning repeats"), "{problem}");
+    }
+    for sql in [
+        nested(6, "coalesce(", "id", ", 7)"),
+        nested(6, "(", "id BETWEEN 1 AND 2", ") BETWEEN false AND true"),
+        // Parts that are not tested are not repeated.
+        nested(30, "coalesce(id, ", "7", ")"),
+        nested(30, "CASE WHEN id = 1 THEN 1 ELSE ", "id", " END"),
+        nested(20, "nullif(", "id", ", 7)"),
+        format!(
+            "SELECT {} 1 AS x FROM orders",
+            "coalesce(id, amount, 0), ".repeat(3_000)
+        ),
+    ] {
+        parse(&sql).unwrap_or_else(|problem| panic!("{sql}: {problem}"));
+    }
 }
 
 #[test]

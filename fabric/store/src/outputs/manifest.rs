@@ -144,7 +144,8 @@ pub(super) fn decode_manifest(text: &[u8]) -> std::result::Result<Manifest, Stri
     // Whoever wrote it: what it names is read, and removed.
     let stays = |file: &ManifestFile| is_within(&file.name) && is_within(file.key());
     let replaced = manifest.ledger.iter().flat_map(Ledger::replaced_files);
-    match manifest.files.iter().chain(replaced).all(stays) {
+    let all_stay = manifest.files.iter().chain(replaced).all(stays);
+    match all_stay {
         true => Ok(manifest),
         false => Err("it names files outside of its folder".into()),
     }

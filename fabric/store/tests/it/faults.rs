@@ -116,6 +116,25 @@ async fn objects_in_parts_outlive_faults() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fifth_of_all_requests_may_fail() {
+    let (proxy, blobs, straight, _server) = behind_proxy("fifth");
+    proxy.fail(20, 5);
+    for number in 0..30_u8 {
+        let (key, other) = (format!("{number}"), format!("created-{number}"));
+        let bytes = vec![number; 50_000];
+        let put = blobs.put(&key, bytes.clone()).await;
+        put.expect("it is tried again");
+        let read = blobs.get(&key).await;
+        assert_eq!(read.expect("it is tried again"), bytes);
+        let created = blobs.create_durable(&other, Bytes::from_static(b"mine"));
+        assert!(created.await.expect("it knows"), "{other} is ours");
+    }
+    assert!(proxy.take_happened().len() >= 10, "faults happened");
+    let last = straight.get("created-29").await;
+    assert_eq!(last.expect("it is there"), "mine");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stores_that_stay_overloaded_are_named() {
     let (proxy, blobs, _, _server) = behind_proxy("overloaded");
     proxy.arm("GET", &[Fault::Refused(503); 50]);
@@ -124,4 +143,23 @@ async fn stores_that_stay_overloaded_are_named() {
     let text = error.to_string();
     assert!(text.contains("try again later"), "{text}");
     assert!(text.contains("s3://faults/overloaded/a"), "{text}");
+}
+
+/// AWS refuses to say that an object is not there, if credentials may not list the whole bucket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_objects_are_told_from_forbidden_ones() {
+    let (proxy, blobs, straight, _server) = behind_proxy("absent");
+    straight.put("ab", "text").await.expect("it is written");
+    let forbidden = [Fault::Refused(403)];
+    proxy.arm("GET", &forbidden);
+    let error = blobs.get("a").await.expect_err("it is not there");
+    assert!(error.is_not_found(), "{error}");
+    proxy.assert_happened(&forbidden);
+    proxy.arm("HEAD", &forbidden);
+    assert!(!blobs.exists("a").await.expect("it is known"));
+    proxy.assert_happened(&forbidden);
+    proxy.arm("GET", &forbidden);
+    let error = blobs.get("ab").await.expect_err("it is forbidden");
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    proxy.assert_happened(&forbidden);
 }

@@ -4,6 +4,7 @@
 //! `cargo xtask test` installs the server, and sets `WEFT_SEAWEEDFS`.
 
 mod contract;
+mod credentials;
 mod faults;
 mod proxy;
 mod refusals;

@@ -15,6 +15,17 @@ const SLOW_PIECES: usize = 20;
 const SLOW_PAUSE: Duration = Duration::from_millis(5);
 /// Bytes of the head of a request.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Faults that requests meet at random.
+const FAULTS: [Fault; 8] = [
+    Fault::Refused(500),
+    Fault::Refused(503),
+    Fault::Refused(429),
+    Fault::DoneThen(503),
+    Fault::DoneThenClosed,
+    Fault::DoneThenReset,
+    Fault::CutInBody,
+    Fault::Slow,
+];
 
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +55,35 @@ struct State {
     upstream: String,
     /// Faults of the next requests of a method, in order.
     armed: Mutex<VecDeque<(&'static str, Fault)>>,
+    /// Which other requests meet a fault.
+    chance: Mutex<Chance>,
     /// Faults that happened.
     happened: Mutex<Vec<Fault>>,
+}
+
+/// Faults at random.
+#[derive(Default)]
+struct Chance {
+    /// How many of a hundred requests meet one.
+    percent: u64,
+    /// State of SplitMix64 (Steele, Lea, Flood 2014).
+    state: u64,
+}
+
+impl Chance {
+    fn draw(&mut self) -> Option<Fault> {
+        let is_met = self.below(100) < self.percent;
+        let fault = usize::try_from(self.below(FAULTS.len() as u64));
+        is_met.then(|| FAULTS[fault.expect("there are few")])
+    }
+
+    /// A number below `n`.
+    fn below(&mut self, n: u64) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let x = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (x ^ (x >> 31)) % n
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -83,11 +121,24 @@ impl Proxy {
         lock(&self.state.armed).extend(faults);
     }
 
+    /// From now on, `percent` of a hundred requests meet a fault. Equal seeds draw equal faults, in the order in which
+    /// requests come.
+    pub(crate) fn fail(&self, percent: u64, seed: u64) {
+        *lock(&self.state.chance) = Chance {
+            percent,
+            state: seed,
+        };
+    }
+
+    /// Faults that happened, which are forgotten.
+    pub(crate) fn take_happened(&self) -> Vec<Fault> {
+        std::mem::take(&mut *lock(&self.state.happened))
+    }
+
     /// Checks that all faults happened that requests were to meet, and forgets them.
     pub(crate) fn assert_happened(&self, expected: &[Fault]) {
         assert!(lock(&self.state.armed).is_empty(), "faults are left");
-        let happened = std::mem::take(&mut *lock(&self.state.happened));
-        assert_eq!(happened, expected);
+        assert_eq!(self.take_happened(), expected);
     }
 }
 
@@ -124,9 +175,15 @@ impl State {
     }
 
     fn fault_of(&self, method: &str) -> Option<Fault> {
-        let mut armed = lock(&self.armed);
-        let position = armed.iter().position(|(of, _)| *of == method)?;
-        let (_, fault) = armed.remove(position)?;
+        let armed = {
+            let mut armed = lock(&self.armed);
+            let position = armed.iter().position(|(of, _)| *of == method);
+            position.and_then(|position| armed.remove(position))
+        };
+        let fault = match armed {
+            Some((_, fault)) => fault,
+            None => lock(&self.chance).draw()?,
+        };
         lock(&self.happened).push(fault);
         Some(fault)
     }

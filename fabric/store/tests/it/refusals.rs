@@ -16,7 +16,7 @@ fn open(own: StoreSettings) -> Blobs {
 }
 
 #[track_caller]
-fn assert_fault(error: &Error, expected: Fault) {
+pub(crate) fn assert_fault(error: &Error, expected: Fault) {
     match error {
         Error::Refused { fault, .. } => assert_eq!(*fault, expected, "{error}"),
         other => panic!("{other:?}"),

@@ -13,6 +13,8 @@ pub(crate) const KEY: (&str, &str) = ("OWNER", "owner-secret");
 /// Credentials that may read the bucket [`READABLE`], and nothing else.
 pub(crate) const READER: (&str, &str) = ("READER", "reader-secret");
 pub(crate) const READABLE: &str = "readable";
+/// Role whose credentials the server gives to whoever has a key: it may do everything that a session's policy allows.
+pub(crate) const ROLE: &str = "arn:aws:iam::123456789012:role/executor";
 
 /// Looks at a server that starts, and the pause between two.
 const LOOKS: u32 = 600;
@@ -117,6 +119,8 @@ fn command(folder: &Path, ports: &[u16; 8]) -> Command {
     ];
     let text = format!(r#"{{"identities":[{}]}}"#, identities.join(","));
     std::fs::write(&config, text).expect("it writes");
+    let roles = folder.join("iam.json");
+    std::fs::write(&roles, sts()).expect("it writes");
     let mut command = Command::new(program());
     command
         .current_dir(folder)
@@ -137,6 +141,7 @@ fn command(folder: &Path, ports: &[u16; 8]) -> Command {
         ("filer.localSocket", path("filer.sock")),
         ("s3.localSocket", path("s3.sock")),
         ("s3.config", config.display().to_string()),
+        ("s3.iam.config", roles.display().to_string()),
         ("s3.port.iceberg", "0".into()),
         ("s3.port.lance", "0".into()),
         ("master.telemetry", "false".into()),
@@ -151,6 +156,24 @@ fn command(folder: &Path, ports: &[u16; 8]) -> Command {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command
+}
+
+/// Settings of the service that gives credentials of [`ROLE`].
+fn sts() -> String {
+    let allow = |what: &str| {
+        format!(r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow",{what}}}]}}"#)
+    };
+    let trust = allow(r#""Principal":{"AWS":"*"},"Action":["sts:AssumeRole"]"#);
+    let all = allow(r#""Action":["s3:*"],"Resource":["*"]"#);
+    // The signing key is 32 bytes and more, in Base64.
+    format!(
+        r#"{{
+            "sts":{{"tokenDuration":"1h","maxSessionLength":"12h","issuer":"weft","signingKey":"dGVzdC1zaWduaW5nLWtleS1vZi0zMi1ieXRlcy1vci1tb3Jl"}},
+            "policy":{{"defaultEffect":"Deny","storeType":"memory"}},
+            "roles":[{{"roleName":"executor","roleArn":"{ROLE}","trustPolicy":{trust},"attachedPolicies":["all"]}}],
+            "policies":[{{"name":"all","document":{all}}}]
+        }}"#
+    )
 }
 
 /// Ports that nobody listens on.

@@ -205,9 +205,16 @@ fn rows_are_added_to_the_folder_of_a_table() {
         "INSERT INTO fares (fare) SELECT fare * 2 FROM fares WHERE city = 'Paris'",
     );
     done(&server, &here, "INSERT INTO fares SELECT 'Bonn', '8'");
+    // Both columns of the query would have one name.
+    done(
+        &server,
+        &here,
+        "INSERT INTO fares SELECT '100', '100' LIMIT 1",
+    );
     let rows = "SELECT city, sum(fare) AS total FROM fares GROUP BY city ORDER BY city NULLS FIRST";
     let rows_now = json!([
         [null, 14],
+        ["100", 100],
         ["Berlin", 30],
         ["Bonn", 8],
         ["Oslo", 5],
@@ -219,8 +226,12 @@ fn rows_are_added_to_the_folder_of_a_table() {
     done(&server, &here, "CREATE TABLE kept AS SELECT 1 AS a");
     let sql = "CREATE EXTERNAL TABLE trips STORED AS CSV LOCATION 'trips.csv'";
     done(&server, &here, sql);
-    let sql = "CREATE EXTERNAL TABLE loose STORED AS CSV LOCATION './'";
-    done(&server, &here, sql);
+    for sql in [
+        "CREATE EXTERNAL TABLE loose (city VARCHAR, fare BIGINT) STORED AS CSV LOCATION './'",
+        "CREATE EXTERNAL TABLE inferred STORED AS CSV LOCATION './'",
+    ] {
+        done(&server, &here, sql);
+    }
     for (sql, words) in [
         ("INSERT INTO fares VALUES ('Oslo')", "columns"),
         (
@@ -235,6 +246,10 @@ fn rows_are_added_to_the_folder_of_a_table() {
         ("INSERT INTO kept VALUES (2)", "CREATE OR REPLACE"),
         ("INSERT INTO trips VALUES ('Oslo', 5)", "LOCATION"),
         ("INSERT INTO loose VALUES ('Oslo', 5)", "no manifest"),
+        (
+            "INSERT INTO inferred VALUES ('Oslo', 5)",
+            "a list of columns",
+        ),
     ] {
         refused(&server, &here, sql, words);
     }

@@ -477,8 +477,14 @@ fn a_token_is_needed() {
     assert_eq!(desk.newest(), None);
     // HTTP/1.1 has no place for the status.
     let path = "/arrow.flight.protocol.FlightService/DoGet";
-    let asked = Request::post(path, "application/json", Vec::new());
-    assert_eq!(desk.server.ask(&asked).status, 415);
+    for kind in ["application/json", "application/grpc"] {
+        let asked = Request::post(path, kind, Vec::new());
+        assert_eq!(desk.server.ask(&asked).status, 415, "{kind}");
+    }
+    // Nor is any other route told by a status of gRPC.
+    let asked = Request::post("/v1/jobs", "application/grpc", Vec::new());
+    let asked = asked.header("authorization", "");
+    assert_eq!(desk.server.ask(&asked).status, 401);
 }
 
 #[test]

@@ -38,6 +38,9 @@ mod members;
 mod openapi;
 mod order_by;
 mod outputs;
+#[expect(dead_code, reason = "tests of stores use more of it")]
+#[path = "../../../store/tests/it/proxy.rs"]
+mod proxy;
 mod python;
 mod random;
 mod results;

@@ -240,6 +240,13 @@ fn a_result_that_is_too_large_says_what_to_do() {
             assert!(detail.contains("`uri`"), "{detail}");
         }
     }
+    // Rows of a table have the same bound.
+    let sql = format!("CREATE TABLE large AS {ALL}");
+    let mut command = desk.server.cli(&["sql", &sql]);
+    let ran = command.current_dir(desk.here()).output().expect("it runs");
+    let said = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains("more than the 4000 bytes"), "{said}");
     // A folder of one's own has no such bound.
     let out = desk.place.path("out").display().to_string();
     let mut command = desk.server.cli(&["sql", ALL, "--output", &out]);

@@ -155,6 +155,25 @@ fn long_and_deep_statements_are_bounded() {
 }
 
 #[test]
+fn statements_that_planning_would_multiply_are_bounded() {
+    let desk = Desk::new();
+    let neighbour = Neighbour::of(&desk);
+    let coalesce = format!("{}value{}", "coalesce(".repeat(24), ", 1)".repeat(24));
+    let between = format!(
+        "{}value BETWEEN 1 AND 2{}",
+        "(".repeat(20),
+        ") BETWEEN false AND true".repeat(20)
+    );
+    for expression in [coalesce, between] {
+        let sql = format!("SELECT {expression} AS a FROM generate_series(1, 2)");
+        desk.refuses(&sql, &["[too_large]"]);
+        // Neither do statements that keep a query.
+        desk.refuses(&format!("CREATE VIEW v AS {sql}"), &["[too_large]"]);
+        neighbour.is_well();
+    }
+}
+
+#[test]
 fn regular_expressions_take_no_time_that_grows_without_bound() {
     let desk = Desk::new();
     let neighbour = Neighbour::of(&desk);

@@ -1,8 +1,9 @@
 //! Servers whose store is a bucket of a real S3 server, and jobs that read `s3://`.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use weft_protocol::{Secret, StoreSettings, Stores};
 use weft_store::Blobs;
@@ -10,13 +11,20 @@ use weft_store::Blobs;
 use crate::clock::until_empty;
 use crate::fixture::{Fixture, Place};
 use crate::http::Request;
-use crate::seaweedfs::{KEY, SeaweedFs};
+use crate::proxy::Proxy;
+use crate::seaweedfs::{KEY, ROLE, SeaweedFs};
 use crate::server::{Server, Setup};
 use crate::{folder, job, outputs};
 
 /// Where the cluster keeps its objects, and where jobs find theirs.
 const OWN: &str = "s3://cluster/weft";
 const LAKE: &str = "s3://lake/";
+/// Folders of the lake that jobs may use.
+const ROOTS: &str = "[\"s3://lake/logs\", \"s3://lake/out\"]";
+const OUTPUTS: [&str; 2] = ["daily", "top"];
+const MANIFEST: &str = "_weft.manifest";
+/// Of a hundred requests, how many fail over a bad network.
+const FAILING_PERCENT: u64 = 20;
 
 /// A real S3 server, and a client of it.
 struct Storage {
@@ -63,11 +71,52 @@ impl Storage {
 
     /// Keys below a folder of the cluster's store.
     fn keys(&self, folder: &str) -> Vec<String> {
-        let blobs = self.blobs(OWN);
+        self.keys_of(OWN, &format!("weft/{folder}"))
+    }
+
+    /// Keys below a folder of a bucket.
+    fn keys_of(&self, url: &str, folder: &str) -> Vec<String> {
+        let blobs = self.blobs(url);
         let remote = blobs.remote().expect("it is a bucket");
-        let found = remote.objects_below(&format!("weft/{folder}"));
-        let found = found.expect("it begins");
+        let found = remote.objects_below(folder).expect("it begins");
         found.map(|one| one.expect("it lists").key).collect()
+    }
+
+    /// Keys of uploads to the lake that are neither completed nor aborted.
+    fn uploads(&self) -> Vec<String> {
+        let blobs = self.blobs(LAKE);
+        let pending = blobs.remote().and_then(|remote| remote.pending.clone());
+        let pending = pending.expect("S3 lists uploads");
+        let listed = self.runtime.block_on(pending.uploads_of("out"));
+        let listed = listed.expect("it lists").into_iter();
+        listed.map(|(path, _)| path.to_string()).collect()
+    }
+
+    /// Files of the outputs below `out` in the lake, by their names, after a check that manifests list all that is
+    /// there.
+    fn published(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let blobs = self.blobs(LAKE);
+        let get = |key: &str| {
+            let found = self.runtime.block_on(blobs.get(key));
+            found.expect("it is there").to_vec()
+        };
+        let (mut files, mut listed) = (BTreeMap::new(), Vec::new());
+        for output in OUTPUTS {
+            let manifest = format!("out/{output}/{MANIFEST}");
+            let text: Value = serde_json::from_slice(&get(&manifest)).expect("JSON");
+            listed.push(manifest);
+            for file in text["files"].as_array().expect("it lists files") {
+                let of = |property: &str| file[property].as_str().expect("a text");
+                let key = format!("out/{output}/{}", of("key"));
+                files.insert(Path::new(output).join(of("name")), get(&key));
+                listed.push(key);
+            }
+        }
+        let mut there = self.keys_of(LAKE, "out");
+        listed.sort();
+        there.sort();
+        assert_eq!(there, listed);
+        files
     }
 
     /// Puts the files of a folder into the lake.
@@ -83,15 +132,19 @@ impl Storage {
 
     /// Settings by the environment: credentials of the own store as AWS names them, those of the lake as settings do.
     fn setup(&self) -> Setup {
+        Self::setup_at(&self.server.endpoint())
+    }
+
+    fn setup_at(endpoint: &str) -> Setup {
         Setup::default()
             .with("WEFT__STORE", OWN)
-            .with("WEFT__STORE__ENDPOINT", self.server.endpoint())
+            .with("WEFT__STORE__ENDPOINT", endpoint)
             .with("AWS_ACCESS_KEY_ID", KEY.0)
             .with("AWS_SECRET_ACCESS_KEY", KEY.1)
             .with("AWS_REGION", "us-east-1")
             .with("WEFT__STORE__LAKE__URL", LAKE)
-            .with("WEFT__STORE__LAKE__ROOTS", "[\"s3://lake/logs\"]")
-            .with("WEFT__STORE__LAKE__ENDPOINT", self.server.endpoint())
+            .with("WEFT__STORE__LAKE__ROOTS", ROOTS)
+            .with("WEFT__STORE__LAKE__ENDPOINT", endpoint)
             .with("WEFT__STORE__LAKE__ACCESS_KEY_ID", KEY.0)
             .with("WEFT__STORE__LAKE__SECRET_ACCESS_KEY", KEY.1)
     }
@@ -215,6 +268,39 @@ fn what_a_bucket_lost_is_written_again() {
     assert_eq!(lost.count(), 2, "{events:#?}");
 }
 
+/// Runs the weblog job from the lake to the lake, and checks that it published what it publishes to a folder.
+fn run_in_lake(storage: &Storage, fixture: &Fixture, endpoint: &str) {
+    let place = Place::new();
+    storage.copy(&fixture.logs(), "logs");
+    let server = Server::start(&place.data(), &Storage::setup_at(endpoint));
+    job::deploy(&server, "weblog");
+    let mut job = weblog("s3://lake/logs/access-*", &place.out());
+    for output in OUTPUTS {
+        job["output"][output]["uri"] = json!(format!("s3://lake/out/{output}/"));
+    }
+    job::run(&server, &job);
+    let mut expected = fixture.expected.clone();
+    expected.retain(|path, _| !path.ends_with(MANIFEST));
+    outputs::assert_same(&storage.published(), &expected, "in the lake");
+    until_empty("the job's objects are gone", || storage.keys("jobs"));
+    until_empty("no upload is left", || storage.uploads());
+}
+
+#[test]
+fn a_job_reads_a_bucket_and_publishes_to_it() {
+    let (fixture, storage) = (Fixture::shared(), Storage::new());
+    run_in_lake(&storage, &fixture, &storage.server.endpoint());
+}
+
+#[test]
+fn a_job_succeeds_though_a_fifth_of_all_requests_fail() {
+    let (fixture, storage) = (Fixture::shared(), Storage::new());
+    let proxy = Proxy::start(&storage.server.address());
+    proxy.fail(FAILING_PERCENT, 3);
+    run_in_lake(&storage, &fixture, &proxy.endpoint());
+    assert!(proxy.take_happened().len() >= 10, "faults happened");
+}
+
 #[test]
 fn inputs_that_cannot_be_read_say_why() {
     let (storage, place) = (Storage::new(), Place::new());
@@ -253,4 +339,28 @@ fn a_bucket_of_another_cluster_is_refused() {
     let died = Server::try_start(&other.data(), &storage.setup());
     let said = died.err().expect("the bucket is not its own");
     assert!(said.contains("belongs to the cluster"), "{said}");
+}
+
+#[test]
+fn executors_work_in_a_role_where_tenants_do_not_trust_each_other() {
+    let (fixture, storage, place) = (Fixture::shared(), Storage::new(), Place::new());
+    storage.copy(&fixture.logs(), "logs/day=1");
+    let wary = |setup: Setup| setup.with("WEFT__TENANTS_TRUST_EACH_OTHER", "false");
+    let died = Server::try_start(&place.data(), &wary(storage.setup()));
+    let said = died.err().expect("keys are refused");
+    assert!(
+        said.contains("unscoped") && said.contains("executor_role"),
+        "{said}"
+    );
+
+    let setup = storage
+        .setup()
+        .with("WEFT__STORE__EXECUTOR_ROLE", ROLE)
+        .with("WEFT__STORE__LAKE__EXECUTOR_ROLE", ROLE);
+    let server = Server::start(&place.data(), &wary(setup));
+    job::deploy(&server, "weblog");
+    let job = weblog("s3://lake/logs/day=*/access-*", &place.out());
+    job::run(&server, &job);
+    let found = outputs::published(&place.out());
+    outputs::assert_same(&found, &fixture.expected, "in a role");
 }

@@ -27,9 +27,9 @@ const DATA_HEADER: [u8; 1] = [0x12];
 /// Key of the field `data_body`, which is number 1000.
 const DATA_BODY: [u8; 2] = [0xC2, 0x3E];
 
-/// Part of a message that is passed on, with the bytes that are left of it.
+/// Phase of a message that is passed on, with the bytes that are left of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum MessagePhase {
     Head,
     Header { left: usize, body: usize },
     Body { left: usize },
@@ -37,7 +37,7 @@ enum Part {
 
 /// Wraps messages.
 struct Wrapper {
-    part: Part,
+    phase: MessagePhase,
     /// Lengths of the next message, as far as they have come.
     head: BytesMut,
 }
@@ -45,7 +45,7 @@ struct Wrapper {
 impl Wrapper {
     fn new() -> Self {
         Self {
-            part: Part::Head,
+            phase: MessagePhase::Head,
             head: BytesMut::with_capacity(MessageHead::BYTES),
         }
     }
@@ -53,8 +53,8 @@ impl Wrapper {
     /// Wraps a piece. Errors: a message that is too large.
     fn push(&mut self, mut piece: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Status> {
         while !piece.is_empty() {
-            match self.part {
-                Part::Head => {
+            match self.phase {
+                MessagePhase::Head => {
                     let missing = MessageHead::BYTES - self.head.len();
                     self.head
                         .extend_from_slice(&piece.split_to(missing.min(piece.len())));
@@ -64,15 +64,15 @@ impl Wrapper {
                         self.begin(head, out)?;
                     }
                 }
-                Part::Header { left, body } => {
+                MessagePhase::Header { left, body } => {
                     let now = left.min(piece.len());
                     out.push_back(piece.split_to(now));
-                    self.part = header(left - now, body, out);
+                    self.phase = header(left - now, body, out);
                 }
-                Part::Body { left } => {
+                MessagePhase::Body { left } => {
                     let now = left.min(piece.len());
                     out.push_back(piece.split_to(now));
-                    self.part = rest_of_body(left - now);
+                    self.phase = rest_of_body(left - now);
                 }
             }
         }
@@ -99,32 +99,32 @@ impl Wrapper {
         before.extend_from_slice(&grpc::prefix(length));
         before.extend_from_slice(&begin_field(&DATA_HEADER, header_bytes));
         out.push_back(before.freeze());
-        self.part = header(header_bytes, body, out);
+        self.phase = header(header_bytes, body, out);
         Ok(())
     }
 
     /// Returns whether no message is cut off here.
     fn is_whole(&self) -> bool {
-        self.part == Part::Head && self.head.is_empty()
+        self.phase == MessagePhase::Head && self.head.is_empty()
     }
 }
 
-/// The part that a message is in, with so much left of its header.
-fn header(left: usize, body: usize, out: &mut VecDeque<Bytes>) -> Part {
+/// The phase that a message is in, with so much left of its header.
+fn header(left: usize, body: usize, out: &mut VecDeque<Bytes>) -> MessagePhase {
     match (left, body) {
-        (0, 0) => Part::Head,
+        (0, 0) => MessagePhase::Head,
         (0, body) => {
             out.push_back(begin_field(&DATA_BODY, body).freeze());
-            Part::Body { left: body }
+            MessagePhase::Body { left: body }
         }
-        _ => Part::Header { left, body },
+        _ => MessagePhase::Header { left, body },
     }
 }
 
-fn rest_of_body(left: usize) -> Part {
+fn rest_of_body(left: usize) -> MessagePhase {
     match left {
-        0 => Part::Head,
-        left => Part::Body { left },
+        0 => MessagePhase::Head,
+        left => MessagePhase::Body { left },
     }
 }
 
@@ -148,8 +148,8 @@ fn begin_field(key: &[u8], length: usize) -> BytesMut {
     bytes
 }
 
-/// State of an answer.
-struct Answer {
+/// Rows on their way to a client.
+struct Sending {
     pieces: mpsc::Receiver<Bytes>,
     ended: Ended,
     wrapper: Wrapper,
@@ -157,7 +157,7 @@ struct Answer {
     waiting: VecDeque<Bytes>,
 }
 
-impl Answer {
+impl Sending {
     /// Waits for bytes to send, or for the end.
     async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
@@ -186,20 +186,20 @@ impl Answer {
 
 /// Passes rows on as they come.
 pub(super) fn answer((pieces, ended): Coming) -> Response {
-    let begin = Answer {
+    let begin = Sending {
         pieces,
         ended,
         wrapper: Wrapper::new(),
         waiting: VecDeque::new(),
     };
-    grpc::answer(futures::stream::unfold(Some(begin), |answer| async move {
-        let mut answer = answer?;
-        let next = answer.next().await;
+    grpc::answer(futures::stream::unfold(Some(begin), |sending| async move {
+        let mut sending = sending?;
+        let next = sending.next().await;
         let trailers = match next {
             Ok(Some(bytes)) => {
-                return Some((Ok::<_, Infallible>(Frame::data(bytes)), Some(answer)));
+                return Some((Ok::<_, Infallible>(Frame::data(bytes)), Some(sending)));
             }
-            Ok(None) => match answer.outcome().await {
+            Ok(None) => match sending.outcome().await {
                 Ok(()) => grpc::succeeded(),
                 Err(status) => status.trailers(),
             },

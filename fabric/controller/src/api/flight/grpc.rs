@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -24,7 +24,9 @@ use weft_core::{ErrorCode, Problem};
 pub(super) const PREFIX_BYTES: usize = 5;
 /// Bytes of a message that a client sends: a statement of the largest size fits in.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
-/// Content types of gRPC begin so.
+/// Paths of Flight's service begin so.
+pub(super) const SERVICE: &str = "/arrow.flight.protocol.FlightService/";
+/// Content type of gRPC; a format or parameters may follow.
 const CONTENT_TYPE: &str = "application/grpc";
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -142,16 +144,19 @@ fn escaped(text: &str) -> String {
 
 /// Returns whether a request is one of gRPC, as its content type says.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(CONTENT_TYPE.as_bytes()))
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(CONTENT_TYPE.as_bytes()));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// Tells a problem to a client of gRPC as a status.
+/// Tells a problem to a client of Flight's service as a status. HTTP/1.1 has no place for it.
 pub(in crate::api) async fn translate(request: Request, next: Next) -> Response {
-    let is_grpc = is_grpc(request.headers());
+    let is_call = request.version() == Version::HTTP_2
+        && request.uri().path().starts_with(SERVICE)
+        && is_grpc(request.headers());
     let mut response = next.run(request).await;
     match response.extensions_mut().remove::<Problem>() {
-        Some(problem) if is_grpc => Status::from(problem).into_response(),
+        Some(problem) if is_call => Status::from(problem).into_response(),
         _ => response,
     }
 }
@@ -285,6 +290,21 @@ mod tests {
             (&b"\0\0\0\0\x02\xff\xff"[..], Code::InvalidArgument),
         ] {
             assert_eq!(read(&[cut]).await, Err(code), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn the_content_type_of_grpc_is_told_from_longer_ones() {
+        for (kind, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            assert_eq!(is_grpc(&headers), expected, "{kind}");
         }
     }
 

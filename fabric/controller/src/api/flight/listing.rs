@@ -3,12 +3,43 @@
 use weft_control::Tables;
 use weft_protocol::{Listing, ListingColumn, ListingValues, TableKind};
 
+use super::grpc::{Code, Status};
 use super::messages::{GetDbSchemas, GetTables, List};
 
 /// Name of the one catalog, and of the one schema in it.
 const NO_NAME: &str = "";
 /// Sign before one that stands for itself in a pattern.
 const ESCAPE: char = '\\';
+/// Bytes of a pattern: more than any name needs.
+const MAX_PATTERN_BYTES: usize = 1 << 10;
+/// Types of tables that a list may be asked for, of the two that there are.
+const MAX_TABLE_TYPES: usize = 16;
+
+/// Checks the bounds of what a list is asked for. Errors: `InvalidArgument`.
+pub(super) fn check(list: &List) -> Result<(), Status> {
+    let (patterns, n_types) = match list {
+        List::Tables(asked) => (
+            [
+                &asked.db_schema_filter_pattern,
+                &asked.table_name_filter_pattern,
+            ],
+            asked.table_types.len(),
+        ),
+        List::DbSchemas(asked) => ([&asked.db_schema_filter_pattern, &None], 0),
+        List::Catalogs | List::TableTypes => return Ok(()),
+    };
+    let mut patterns = patterns.into_iter().flatten();
+    let what = if patterns.any(|pattern| pattern.len() > MAX_PATTERN_BYTES) {
+        format!("a pattern of names is longer than {MAX_PATTERN_BYTES} bytes: use a shorter one")
+    } else if n_types > MAX_TABLE_TYPES {
+        format!(
+            "{n_types} types of tables are asked for, of {MAX_TABLE_TYPES} at most: there are `TABLE` and `VIEW`"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Status::new(Code::InvalidArgument, what))
+}
 
 /// The rows of a list, in the columns that Flight SQL wants.
 pub(super) fn rows(list: &List, tables: &Tables) -> Listing {
@@ -120,6 +151,9 @@ fn matches(pattern: Option<&str>, name: &str) -> bool {
             fits[end] = fits[end - 1] && is_it;
         }
         fits[0] = false;
+        if !fits.contains(&true) {
+            return false;
+        }
     }
     fits[letters.len()]
 }
@@ -144,10 +178,42 @@ mod tests {
             ("%b%", "abc", true),
             ("%é_", "aéb", true),
             ("b", "abc", false),
+            ("x%", "abc", false),
+            ("%%c%", "abc", true),
         ] {
             assert_eq!(matches(Some(pattern), name), expected, "{pattern} {name}");
         }
         assert!(matches(None, "any"));
+    }
+
+    #[test]
+    fn what_is_asked_for_has_bounds() {
+        let pattern = |n_bytes: usize| Some("%".repeat(n_bytes));
+        let schemas = |n_bytes: usize| {
+            List::DbSchemas(GetDbSchemas {
+                db_schema_filter_pattern: pattern(n_bytes),
+                ..GetDbSchemas::default()
+            })
+        };
+        let tables = |n_bytes: usize, n_types: usize| {
+            List::Tables(GetTables {
+                table_name_filter_pattern: pattern(n_bytes),
+                table_types: vec!["TABLE".into(); n_types],
+                ..GetTables::default()
+            })
+        };
+        for (list, is_right) in [
+            (List::Catalogs, true),
+            (schemas(MAX_PATTERN_BYTES), true),
+            (schemas(MAX_PATTERN_BYTES + 1), false),
+            (tables(MAX_PATTERN_BYTES, MAX_TABLE_TYPES), true),
+            (tables(MAX_PATTERN_BYTES + 1, 1), false),
+            (tables(1, MAX_TABLE_TYPES + 1), false),
+        ] {
+            let code = check(&list).err().map(|status| status.code);
+            let expected = (!is_right).then_some(Code::InvalidArgument);
+            assert_eq!(code, expected, "{list:?}");
+        }
     }
 
     #[test]

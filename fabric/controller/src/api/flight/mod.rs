@@ -33,7 +33,7 @@ use super::auth::Principal;
 use super::reply::{ApiResult, Failure};
 use super::{Api, jobs, rows};
 use crate::traces::RequestTrace;
-use grpc::{Code, Status};
+use grpc::{Code, SERVICE, Status};
 use messages::{
     Action, ActionResult, Asked, CreatedPreparedStatement, DoPutUpdateResult, FlightDescriptor,
     FlightEndpoint, FlightInfo, List, PutBegin, PutResult, Ticket, TicketStatementQuery,
@@ -42,8 +42,6 @@ use messages::{
 pub(super) use grpc::translate;
 pub(crate) use statement::Statements;
 
-/// The methods of Flight's service.
-const METHODS: &str = "/arrow.flight.protocol.FlightService/{method}";
 /// A schema without columns, as an Arrow stream begins: that of statements without rows.
 const NO_COLUMNS: [u8; 56] = [
     0xff, 0xff, 0xff, 0xff, 0x30, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0x0a, 0, 0x0c, 0, 0x06, 0, 0x05, 0,
@@ -55,7 +53,7 @@ const UNKNOWN: i64 = -1;
 
 /// Routes of the service. They are no part of the HTTP API's reference.
 pub(super) fn routes() -> Router<Api> {
-    Router::new().route(METHODS, post(call))
+    Router::new().route(&format!("{SERVICE}{{method}}"), post(call))
 }
 
 /// Who calls.
@@ -149,7 +147,7 @@ impl Caller {
                 if self.api.replica.may_lag() {
                     self.api.replica.catch_up().await?;
                 }
-                self.list(&list)
+                self.list(&list)?
             }
             Asked::Query(_) | Asked::Update(_) => {
                 let what = "the ticket is a command: `GetFlightInfo` makes a ticket of it";
@@ -160,12 +158,19 @@ impl Caller {
         Ok(data::answer(coming))
     }
 
-    fn list(&self, list: &List) -> RowsOf {
-        let state = self.api.replica.state();
-        let none = Tables::default();
-        let tenant = state.tenant(&self.tenant);
-        let tables = tenant.map_or(&none, |tenant| &tenant.tables);
-        RowsOf::Listing(listing::rows(list, tables))
+    /// Makes a list. Errors: `InvalidArgument` for patterns and types beyond their bounds.
+    fn list(&self, list: &List) -> Result<RowsOf, Status> {
+        listing::check(list)?;
+        let tables = match list {
+            List::Tables(_) => {
+                // Copied, within their bound: changes wait while the state is read, and matching takes longer.
+                let state = self.api.replica.state();
+                let tenant = state.tenant(&self.tenant);
+                tenant.map_or_else(Tables::default, |tenant| tenant.tables.clone())
+            }
+            List::Catalogs | List::DbSchemas(_) | List::TableTypes => Tables::default(),
+        };
+        Ok(RowsOf::Listing(listing::rows(list, &tables)))
     }
 
     /// Finds the output of a ticket.

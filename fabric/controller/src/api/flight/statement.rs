@@ -159,7 +159,12 @@ impl Caller {
         let job = watched.job.clone();
         let running = async {
             let (api, tenant) = (&self.api, &self.tenant);
-            jobs::accept(api, tenant, &self.trace, job.clone(), spec, None).await?;
+            let accepted = jobs::accept(api, tenant, &self.trace, job.clone(), spec, None).await;
+            if let Err(problem) = &accepted {
+                // What was refused need not be cancelled; otherwise it may have been accepted without a word of it.
+                watched.has_ended = !matches!(problem.code, ErrorCode::Busy | ErrorCode::Internal);
+            }
+            accepted?;
             self.end_of(&job).await
         };
         let Ok(ended) = tokio::time::timeout(self.patience, running).await else {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use weft_control::{
     COMMAND_VERSION, Command, ComponentRecord, Envelope, JobState, Origin, Outcome, State,
 };
-use weft_core::job::{JobSpec, decode};
+use weft_core::job::{JobSpec, MAX_KEPT_BYTES, decode};
 use weft_core::{
     AttemptId, Digest, Epoch, ErrorCode, FunctionKind, FunctionRecord, FunctionUsage, Incarnation,
     JobId, NodeId, Problem, TaskId, TenantId,
@@ -171,6 +171,7 @@ pub(crate) fn new_scheduler() -> Scheduler {
     let settings = SchedulerSettings {
         run_tasks_twice: false,
         eager: vec![TenantId::default_tenant()],
+        max_kept_bytes: MAX_KEPT_BYTES,
     };
     let watch = Watch {
         metrics: Arc::new(Metrics::new(&Registry::new())),

@@ -53,10 +53,11 @@ impl Desk {
             started_ms: 0,
             check: true,
             tables: self.tables.clone(),
+            max_kept_bytes: 4_000,
         };
         let blobs = Blobs::local(&self.path().join("store")).expect("a folder");
         let (session, cancel) = (Session::new(), CancellationToken::new());
-        let directive = Directive::of(&request, &session).await?;
+        let directive = Directive::of(&request, &session, &blobs).await?;
         let request = directive.as_ref().map_or(&request, Directive::request);
         let mut planner = Planner::new(request, &blobs, HashMap::new(), &session, cancel);
         let (plan, statement) = planner.plan_job(directive.as_ref()).await?;
@@ -513,6 +514,8 @@ async fn rows_without_a_folder_are_kept_by_the_cluster() {
     let statement = statement.expect("it changes tables");
     assert_eq!(statement.outputs.len(), 1);
     assert_eq!(statement.outputs[0].path(), None);
+    // The controller's bound.
+    assert_eq!(statement.outputs[0].max_kept_bytes(), Some(4_000));
     let Some(TableChange::Put {
         definition, kind, ..
     }) = statement.change

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use weft_core::JobId;
-use weft_core::job::decode;
+use weft_core::job::{MAX_KEPT_BYTES, decode};
 use weft_protocol::{PlanRequest, plan_text_key};
 use weft_sql::Session;
 use weft_store::Blobs;
@@ -42,6 +42,7 @@ fn request(folder: &Path, check: bool) -> PlanRequest {
         started_ms: 0,
         check,
         tables: BTreeMap::new(),
+        max_kept_bytes: MAX_KEPT_BYTES,
     }
 }
 
