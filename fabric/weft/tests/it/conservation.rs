@@ -77,7 +77,7 @@ fn heals_after(damage: impl FnOnce(&[PathBuf])) -> (Vec<String>, Vec<u64>) {
     let list = server.ask(&list.header("accept", "application/json")).ok();
     let events = list["items"].as_array().expect("events");
     eprintln!("{events:#?}");
-    let of = |kind: &str| events.iter().filter(move |event| event["kind"] == *kind);
+    let of = |kind: &'static str| events.iter().filter(move |event| event["kind"] == kind);
     let failed = of("attempt_failed").map(|event| {
         let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
         format!("stage `{}`: {}", text("stage"), text("detail"))
