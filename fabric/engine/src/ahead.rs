@@ -1,7 +1,7 @@
 //! Objects of the shuffle that a task reads in order: indexes and segments of the next ones are on their way while it
 //! works, within a part of its memory.
 //!
-//! Of a store that is a folder, and of objects that the node's tier has, nothing is fetched ahead: their bytes are near.
+//! Nothing is fetched ahead if the store is a folder, or of objects that the node's tier has: their bytes are near.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The reading side of shuffle objects: indexes, read once, and segments, checked before they are decoded.
 //!
-//! Of an object in a bucket, a copy in the tier of the node is read first. One that is damaged is forgotten, and the
-//! store asked. What the store gives is asked for twice before it counts as damaged.
+//! A bucket's object is read from its copy in the node's tier first. A damaged copy is forgotten, and the store asked.
+//! The store is asked twice before an object counts as damaged.
 
 use std::collections::HashMap;
 use std::ops::Range;
