@@ -82,8 +82,8 @@ impl Upcoming {
         }
     }
 
-    /// Takes an object whose segments are to be [added](Self::add) now, with the task that wrote it. Nothing if enough are
-    /// known.
+    /// Takes an object whose segments are to be [added](Self::add) now, with the task that wrote it. Nothing if enough
+    /// are known.
     pub(crate) async fn unknown(&mut self) -> Result<Option<(u32, ObjectRef)>, Problem> {
         if self.known.len() >= self.ahead.n_objects() {
             return Ok(None);

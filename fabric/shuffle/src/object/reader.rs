@@ -84,8 +84,8 @@ impl ObjectReader {
         if let Some(index) = cell.get() {
             return Ok(Arc::clone(index));
         }
-        // In the background: streams of one task are pulled in turn, and one that is not pulled must not keep others, who
-        // wait for the same index, from going on.
+        // In the background: streams of one task are pulled in turn, and one that is not pulled must not keep others
+        // waiting for the same index.
         let (reader, wanted) = (self.clone(), object.clone());
         let reading = self
             .blobs
