@@ -5,8 +5,8 @@
 //!                            └ another one by now: nothing is taken back      readers wait ◀─┘ then run
 //! ```
 //!
-//! A key names one attempt, so that a report which comes twice, late, or from several readers takes nothing back but the
-//! commit that it is about. Stages that read the writer's are not ready until it has committed again.
+//! A key names one attempt, so that a report which comes twice, late, or from several readers takes nothing back but
+//! the commit that it is about. Stages that read the writer's are not ready until it has committed again.
 
 use weft_core::{ErrorCode, Problem};
 use weft_protocol::{LostObject, TaskFailure};

@@ -241,7 +241,8 @@ impl Running {
         reads.all(|edge| self.stage_is_done(edge.stage))
     }
 
-    /// Number of commits that were taken back of the stages which a stage reads: with each, its tasks read other objects.
+    /// Number of commits that were taken back of the stages which a stage reads: with each, its tasks read another
+    /// object.
     pub fn n_rewritten(&self, stage: u32) -> u64 {
         let shape = self.plan.stages.get(stage as usize);
         let reads = shape.into_iter().flat_map(|shape| &shape.reads);

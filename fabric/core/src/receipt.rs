@@ -108,7 +108,8 @@ const HOUR_NS: u128 = 3_600_000_000_000;
 const MILLION: u128 = 1_000_000;
 
 impl PriceSheet {
-    /// The price of a line: CPU rounded up by `plan`, then CPU, memory and requests priced, each rounded up to a micro-unit.
+    /// The price of a line: CPU rounded up by `plan`, then CPU, memory and requests priced, each rounded up to a
+    /// micro-unit.
     pub fn amount_micro(&self, plan: BillingPlan, meters: &Meters) -> u64 {
         let cpu_ns = meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns);
         let rounded_ns = cpu_ns

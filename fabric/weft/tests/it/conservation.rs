@@ -1,5 +1,5 @@
-//! Conservation: what the reduce stages read is what the map stage wrote. What the store does not have as it was written
-//! is found, and written again; the job says where it was.
+//! Conservation: what the reduce stages read is what the map stage wrote. Objects that the store does not have as they
+//! were written are found, and written again; the job says where it was.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,8 +54,8 @@ fn hold_after_map(fixture: &Fixture, place: &Place) -> (String, Vec<PathBuf>) {
     (id, objects)
 }
 
-/// Runs the job on after `damage` was done to its objects: whoever wrote them runs again, and the outputs are those of an
-/// undisturbed run. Gives the failed attempts' details, each behind the stage that read, and tasks that ran again.
+/// Runs the job on after `damage` was done to its objects: whoever wrote them runs again, and the outputs are those of
+/// an undisturbed run. Gives the failed attempts' details, each behind the stage that read, and tasks that ran again.
 fn heals_after(damage: impl FnOnce(&[PathBuf])) -> (Vec<String>, Vec<u64>) {
     let fixture = Fixture::shared();
     let place = Place::with_components(&fixture);
