@@ -40,6 +40,10 @@ pub struct AgentSettings {
     pub stores: Stores,
     /// Folder for files that were fetched from a store that is none itself.
     pub cache: PathBuf,
+    /// Folder for copies of shuffle objects of such a store.
+    pub tier: PathBuf,
+    /// Bytes of these copies; 0 for none.
+    pub tier_bytes: u64,
     /// Folder for files that tasks spill.
     pub spill: PathBuf,
 }

@@ -94,6 +94,7 @@ pub(crate) async fn start(
     };
     let setup = {
         let (stores, cache) = (credentials.stores().clone(), settings.cache.clone());
+        let (tier, tier_bytes) = (settings.tier.clone(), settings.tier_bytes);
         let (spill, slots) = (spill.clone(), settings.node.slots);
         let compatibility = settings.node.compatibility.clone();
         move |credentials: &ExecutorCredentials| ToExecutor::Setup {
@@ -101,6 +102,8 @@ pub(crate) async fn start(
             stores: Box::new(stores),
             credentials: Box::new(credentials.clone()),
             cache,
+            tier,
+            tier_bytes,
             spill,
             slots,
             compatibility,

@@ -3,6 +3,10 @@
 /// Attempts that a task, a planning or a publishing has before the job is given up for the
 /// platform's reasons.
 pub const MAX_ATTEMPTS: u32 = 4;
+/// Times that a task runs again because the store lost what it had written.
+pub(crate) const MAX_RERUNS: u32 = 3;
+/// Attempts of a task that meet an object which the store lost; more count as failures.
+pub(crate) const MAX_MISSES: u32 = 64;
 /// Files of all outputs of a job.
 pub(crate) const MAX_OUTPUT_FILES: u64 = 100_000;
 /// Time for which an idempotency key is kept, and the most that an invocation may ask for.

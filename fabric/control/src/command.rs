@@ -273,8 +273,9 @@ impl Envelope {
 /// From 4 on they have SQL stages and outputs that the cluster keeps, plans have reads by some of a stage's tasks or
 /// of whole edges, and problems the code `query_error`. From 5 on SQL stages name functions of components, which may
 /// be scalar, and tenants have tables and views. From 6 on numbers of tasks follow from bytes of commits, tables have
-/// rows that the cluster keeps, and ended jobs say whether outputs that it keeps are a table's.
-pub const COMMAND_VERSION: u32 = 6;
+/// rows that the cluster keeps, and ended jobs say whether outputs that it keeps are a table's. From 7 on failed
+/// attempts name objects that the store lost.
+pub const COMMAND_VERSION: u32 = 7;
 /// The oldest version that is read.
 const OLDEST_COMMAND_VERSION: u32 = 2;
 
@@ -284,6 +285,8 @@ const OLDEST_COMMAND_VERSION: u32 = 2;
 pub enum CommitAnswer {
     /// It is the task's first.
     Committed,
+    /// The same, after the commit before was taken back because the store had lost its object: nobody pays twice.
+    CommittedAgain,
     /// The task had one. `same`: both wrote the same, or need not.
     Duplicate {
         /// Whether the two attempts agree.

@@ -56,6 +56,8 @@ pub enum JobEventKind {
     StageDone,
     /// An attempt of a task failed.
     AttemptFailed,
+    /// The store lost what a task had written, which runs again.
+    ObjectLost,
     /// Files are being made visible.
     Publishing,
     /// It ended well.

@@ -319,22 +319,20 @@ impl Job {
             let same = !deterministic || first.agrees_with(&commit);
             return (CommitAnswer::Duplicate { same }, Vec::new());
         }
+        let answer = match progress.taken_back.contains_key(&task) {
+            true => CommitAnswer::CommittedAgain,
+            false => CommitAnswer::Committed,
+        };
         progress.add(commit);
         if let Err(problem) = check_output_bounds(&self.spec, &running.stages) {
-            return (
-                CommitAnswer::Committed,
-                self.end(Outcome::Failed, Some(problem), at_ms),
-            );
+            return (answer, self.end(Outcome::Failed, Some(problem), at_ms));
         }
         let progress = &running.stages[stage];
         if progress.commits.len() < shape.n_tasks as usize {
-            return (CommitAnswer::Committed, Vec::new());
+            return (answer, Vec::new());
         }
         if let Err(problem) = running.check_conservation(stage) {
-            return (
-                CommitAnswer::Committed,
-                self.end(Outcome::Failed, Some(problem), at_ms),
-            );
+            return (answer, self.end(Outcome::Failed, Some(problem), at_ms));
         }
         let done = position(stage);
         let id = self.id.clone();
@@ -349,13 +347,16 @@ impl Job {
         self.stage_happened(at_ms, JobEventKind::StageDone, done);
         self.stages_start(at_ms, &next);
         let effects = if ended { self.publish(at_ms) } else { next };
-        (CommitAnswer::Committed, effects)
+        (answer, effects)
     }
 
     /// Takes a failed attempt; gives the job up when it is the user's fault or when attempts are used up.
     pub(crate) fn fail_task(&mut self, failure: &TaskFailure, at_ms: u64) -> Vec<Effect> {
         if !self.awaits_task(failure.stage, failure.task) {
             return Vec::new();
+        }
+        if let Some(effects) = self.missed(failure, at_ms) {
+            return effects;
         }
         let JobState::Running(running) = &mut self.state else {
             return Vec::new();
@@ -376,11 +377,7 @@ impl Job {
             return Vec::new();
         };
         if failure.problem.code.is_platform_fault() && failures < MAX_ATTEMPTS {
-            return vec![Effect::RunTask {
-                job: self.id.clone(),
-                stage: failure.stage,
-                task: failure.task,
-            }];
+            return self.run_if_ready(failure.stage, failure.task);
         }
         let stage_name = running.plan.stages[failure.stage as usize].name.clone();
         let mut problem = failure.problem.clone();

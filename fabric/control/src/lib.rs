@@ -22,6 +22,7 @@ mod inline_output;
 mod job;
 mod job_keys;
 mod lease;
+mod lost;
 mod node;
 mod origins;
 mod plan;

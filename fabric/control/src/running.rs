@@ -30,6 +30,12 @@ pub struct StageState {
     pub failures: BTreeMap<u32, u32>,
     /// Commits of tasks that were committed already.
     pub duplicates: u64,
+    /// Commits that were taken back because the store lost their object, by task.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub taken_back: BTreeMap<u32, u32>,
+    /// Attempts that could not go on because the store lost an object of another task, by task.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub misses: BTreeMap<u32, u32>,
     /// Files that committed tasks staged.
     #[serde(skip)]
     pub files: u64,
@@ -102,6 +108,10 @@ struct Written {
     commits: BTreeMap<u32, Arc<TaskCommit>>,
     failures: BTreeMap<u32, u32>,
     duplicates: u64,
+    #[serde(default)]
+    taken_back: BTreeMap<u32, u32>,
+    #[serde(default)]
+    misses: BTreeMap<u32, u32>,
 }
 
 impl From<Written> for StageState {
@@ -109,6 +119,8 @@ impl From<Written> for StageState {
         let mut state = StageState {
             failures: written.failures,
             duplicates: written.duplicates,
+            taken_back: written.taken_back,
+            misses: written.misses,
             ..StageState::default()
         };
         written
@@ -154,6 +166,19 @@ impl StageState {
     pub(crate) fn add(&mut self, commit: TaskCommit) {
         self.sum(&commit);
         self.commits.insert(commit.task, Arc::new(commit.shrunk()));
+    }
+
+    /// Removes a commit. Maxima are among the sums, so they are taken anew from the commits that stay.
+    pub(crate) fn remove(&mut self, task: u32) {
+        let mut commits = std::mem::take(&mut self.commits);
+        commits.remove(&task);
+        *self = StageState::from(Written {
+            commits,
+            failures: std::mem::take(&mut self.failures),
+            duplicates: self.duplicates,
+            taken_back: std::mem::take(&mut self.taken_back),
+            misses: std::mem::take(&mut self.misses),
+        });
     }
 
     fn sum(&mut self, commit: &TaskCommit) {
@@ -203,10 +228,27 @@ impl Running {
 
     /// Stages that are not done and whose edges are complete.
     pub(crate) fn ready_stages(&self) -> impl Iterator<Item = u32> {
-        (0..self.stages.len()).map(position).filter(|stage| {
-            let mut reads = self.plan.stages[*stage as usize].reads.iter();
-            !self.stage_is_done(*stage) && reads.all(|edge| self.stage_is_done(edge.stage))
-        })
+        let stages = (0..self.stages.len()).map(position);
+        stages.filter(|stage| !self.stage_is_done(*stage) && self.is_readable(*stage))
+    }
+
+    /// Returns whether all that a stage reads is committed.
+    pub fn is_readable(&self, stage: u32) -> bool {
+        let Some(shape) = self.plan.stages.get(stage as usize) else {
+            return false;
+        };
+        let mut reads = shape.reads.iter();
+        reads.all(|edge| self.stage_is_done(edge.stage))
+    }
+
+    /// Number of commits that were taken back of the stages which a stage reads: with each, its tasks read another
+    /// object.
+    pub fn n_rewritten(&self, stage: u32) -> u64 {
+        let shape = self.plan.stages.get(stage as usize);
+        let reads = shape.into_iter().flat_map(|shape| &shape.reads);
+        let writers = reads.filter_map(|read| self.stages.get(read.stage as usize));
+        let taken_back = writers.flat_map(|writer| writer.taken_back.values());
+        taken_back.map(|n| u64::from(*n)).sum()
     }
 
     /// Stages that waited for `done` and for nothing else.

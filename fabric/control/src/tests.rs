@@ -7,6 +7,7 @@ mod jobs;
 mod kept;
 mod keys;
 mod leases;
+mod lost;
 mod reads;
 mod submissions;
 mod support;

@@ -16,7 +16,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Unit};
 use weft_control::{Job, JobState, Outcome};
 use weft_core::{FunctionUsage, LimitKind, Meters, Problem, lock};
-use weft_telemetry::{AccountLabels, CodeLabels, FunctionLabels, LimitLabels, Registry, seconds};
+use weft_telemetry::{
+    AccountLabels, CodeLabels, FunctionLabels, KindLabels, LimitLabels, Registry, seconds,
+};
 pub(crate) use weft_telemetry::{OutcomeLabels, RequestLabels, RouteLabels, StatusLabels};
 
 /// Functions with a label of their own: the first ones that are invoked. Each is a histogram of some
@@ -52,6 +54,7 @@ pub(crate) struct Metrics {
     pub(crate) log_lines_dropped: Counter,
     cpu_nanoseconds: Family<AccountLabels, Counter>,
     shuffle_bytes: Counter,
+    store_requests: Family<KindLabels, Counter>,
     pub(crate) components: Gauge,
     pub(crate) idempotency_keys: Gauge,
     pub(crate) idempotency_bytes: Gauge,
@@ -107,6 +110,7 @@ impl Metrics {
                 Unit::Bytes,
                 Counter::default(),
             ),
+            store_requests: family(registry, "store_requests", "Requests of jobs to buckets"),
             components: gauge("components", "Versions of components in the catalog"),
             idempotency_keys: gauge(
                 "idempotency_keys",
@@ -131,6 +135,7 @@ impl Metrics {
             self.cpu("billed", &one.billed);
             self.cpu("platform", &one.platform);
             self.shuffle_bytes.inc_by(one.billed.shuffle_bytes_written);
+            self.requested(&one.billed.add(&one.platform));
         }
     }
 
@@ -141,6 +146,7 @@ impl Metrics {
             self.cpu("platform", &one.billed);
             self.cpu("platform", &one.platform);
             self.shuffle_bytes.inc_by(one.billed.shuffle_bytes_written);
+            self.requested(&one.billed.add(&one.platform));
         }
     }
 
@@ -148,6 +154,19 @@ impl Metrics {
         let ns = meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns);
         let labels = AccountLabels { account };
         self.cpu_nanoseconds.get_or_create(&labels).inc_by(ns);
+    }
+
+    fn requested(&self, meters: &Meters) {
+        for (kind, n) in [
+            ("get", meters.get_requests),
+            ("put", meters.put_requests),
+            ("list", meters.list_requests),
+            ("head", meters.head_requests),
+            ("delete", meters.delete_requests),
+        ] {
+            let labels = KindLabels { kind };
+            self.store_requests.get_or_create(&labels).inc_by(n);
+        }
     }
 
     /// Records the limit that a problem names. Executors name limits, too, so an unknown one gets a

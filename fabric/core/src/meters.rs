@@ -35,10 +35,16 @@ pub struct Meters {
     pub shuffle_bytes_written: u64,
     /// Bytes that were written to disk, because rows to group, sort or join did not fit into memory.
     pub spilled_bytes: u64,
-    /// Requests to the object store that read.
-    pub store_gets: u64,
-    /// Requests to the object store that write.
-    pub store_puts: u64,
+    /// Requests to buckets that read an object, or a range of one.
+    pub get_requests: u64,
+    /// Requests to buckets that write an object, or a part of one.
+    pub put_requests: u64,
+    /// Requests to buckets that list objects.
+    pub list_requests: u64,
+    /// Requests to buckets that ask for an object's size.
+    pub head_requests: u64,
+    /// Requests to buckets that remove an object.
+    pub delete_requests: u64,
     /// Calls into the guest.
     pub guest_calls: u64,
 }
@@ -77,8 +83,11 @@ macro_rules! fold {
             shuffle_bytes_read: $a.shuffle_bytes_read.$op($b.shuffle_bytes_read),
             shuffle_bytes_written: $a.shuffle_bytes_written.$op($b.shuffle_bytes_written),
             spilled_bytes: $a.spilled_bytes.$op($b.spilled_bytes),
-            store_gets: $a.store_gets.$op($b.store_gets),
-            store_puts: $a.store_puts.$op($b.store_puts),
+            get_requests: $a.get_requests.$op($b.get_requests),
+            put_requests: $a.put_requests.$op($b.put_requests),
+            list_requests: $a.list_requests.$op($b.list_requests),
+            head_requests: $a.head_requests.$op($b.head_requests),
+            delete_requests: $a.delete_requests.$op($b.delete_requests),
             guest_calls: $a.guest_calls.$op($b.guest_calls),
         }
     };

@@ -71,23 +71,45 @@ pub struct PriceSheet {
     pub cpu_hour_micro: u64,
     /// For holding a GiB for an hour.
     pub memory_gib_hour_micro: u64,
+    /// For a million requests that read objects of a bucket. Sheets of earlier versions had no prices for requests.
+    #[serde(default)]
+    pub get_million_micro: u64,
+    /// For a million requests that write objects, or parts of them.
+    #[serde(default)]
+    pub put_million_micro: u64,
+    /// For a million requests that list objects.
+    #[serde(default)]
+    pub list_million_micro: u64,
+    /// For a million requests that ask for an object's size.
+    #[serde(default)]
+    pub head_million_micro: u64,
+    /// For a million requests that remove objects.
+    #[serde(default)]
+    pub delete_million_micro: u64,
 }
 
 impl Default for PriceSheet {
     fn default() -> Self {
         Self {
-            version: "2026-11".into(),
+            version: "2026-12".into(),
             currency: "USD".into(),
             cpu_hour_micro: 40_000,
             memory_gib_hour_micro: 4_500,
+            get_million_micro: 400_000,
+            put_million_micro: 5_000_000,
+            list_million_micro: 5_000_000,
+            head_million_micro: 400_000,
+            delete_million_micro: 0,
         }
     }
 }
 
 const HOUR_NS: u128 = 3_600_000_000_000;
+const MILLION: u128 = 1_000_000;
 
 impl PriceSheet {
-    /// The price of a line: CPU rounded up by `plan`, then CPU and memory priced, each rounded up to a micro-unit.
+    /// The price of a line: CPU rounded up by `plan`, then CPU, memory and requests priced, each rounded up to a
+    /// micro-unit.
     pub fn amount_micro(&self, plan: BillingPlan, meters: &Meters) -> u64 {
         let cpu_ns = meters.guest_cpu_ns.saturating_add(meters.native_cpu_ns);
         let rounded_ns = cpu_ns
@@ -98,7 +120,23 @@ impl PriceSheet {
             .memory_byte_ns
             .saturating_mul(u128::from(self.memory_gib_hour_micro))
             .div_ceil(HOUR_NS << 30);
-        u64::try_from(cpu.saturating_add(memory)).unwrap_or(u64::MAX)
+        let amount = cpu.saturating_add(memory);
+        let amount = amount.saturating_add(self.requests_micro(meters));
+        u64::try_from(amount).unwrap_or(u64::MAX)
+    }
+
+    /// The price of requests to buckets, rounded up once for all kinds.
+    fn requests_micro(&self, meters: &Meters) -> u128 {
+        let kinds = [
+            (meters.get_requests, self.get_million_micro),
+            (meters.put_requests, self.put_million_micro),
+            (meters.list_requests, self.list_million_micro),
+            (meters.head_requests, self.head_million_micro),
+            (meters.delete_requests, self.delete_million_micro),
+        ];
+        let prices = kinds.map(|(n, price)| u128::from(n) * u128::from(price));
+        let sum = prices.into_iter().fold(0, u128::saturating_add);
+        sum.div_ceil(MILLION)
     }
 
     /// The prices of a line under both plans.
@@ -253,6 +291,37 @@ mod tests {
         assert_eq!(receipt.amount_micro, 3_000);
         assert_eq!(receipt.amount_per_millisecond_micro, 1 + 1_001);
         assert_eq!(receipt.billed.guest_cpu_ns, 1_000_000_002);
+    }
+
+    #[test]
+    fn requests_have_prices_by_kind() {
+        let sheet = PriceSheet::default();
+        let amount = |meters: Meters| sheet.amount_micro(BillingPlan::PerSecond, &meters);
+        let two = Meters {
+            get_requests: 2,
+            ..Meters::default()
+        };
+        assert_eq!(amount(two), 1, "0.8 micro-units");
+        let many = Meters {
+            get_requests: 1_000_000,
+            put_requests: 1_000,
+            list_requests: 10,
+            head_requests: 5,
+            delete_requests: 1_000_000,
+            ..Meters::default()
+        };
+        assert_eq!(amount(many), 400_000 + 5_000 + 50 + 2);
+        let most = Meters {
+            get_requests: u64::MAX,
+            put_requests: u64::MAX,
+            ..Meters::default()
+        };
+        assert_eq!(amount(most), u64::MAX);
+        let mut earlier = serde_json::to_value(&sheet).expect("plain data");
+        let fields = earlier.as_object_mut().expect("an object");
+        fields.retain(|key, _| !key.ends_with("million_micro"));
+        let earlier: PriceSheet = serde_json::from_value(earlier).expect("it is read");
+        assert_eq!(earlier.amount_micro(BillingPlan::PerSecond, &many), 0);
     }
 
     #[test]

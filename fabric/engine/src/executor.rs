@@ -29,6 +29,7 @@ use crate::invoke::{invoke, refused};
 use crate::listing;
 use crate::output_files::OutputFiles;
 use crate::planner::{Directive, Planner};
+use crate::requests::of_planning;
 use crate::rows::Rows;
 use crate::schema;
 use crate::stream::{Outbox, Outgoing, StreamCall};
@@ -264,7 +265,8 @@ impl Executor {
         };
         let request = directive.as_ref().map_or(request, Directive::request);
         let cancel = self.stages.planning(&request.job).unwrap_or_default();
-        let mut planner = Planner::new(request, &self.blobs, components, &self.session, cancel);
+        let blobs = self.blobs.metered();
+        let mut planner = Planner::new(request, &blobs, components, &self.session, cancel);
         let planned =
             tokio::time::timeout(PLAN_WALL_MAX, planner.plan_job(directive.as_ref())).await;
         let result = planned.unwrap_or_else(|_| {
@@ -284,7 +286,11 @@ impl Executor {
             statement,
             columns: planner.columns,
             texts: planner.texts,
-            usage: planner.usage,
+            usage: planner
+                .usage
+                .into_iter()
+                .chain(of_planning(&blobs))
+                .collect(),
         }
     }
 
@@ -293,9 +299,14 @@ impl Executor {
         self.stages.open(context);
     }
 
-    /// Stops what runs of a job, and forgets it.
+    /// Stops what runs of a job, and forgets it, with the copies of its shuffle objects that the node keeps.
     pub fn forget(&self, job: &JobId) {
         self.stages.forget(job);
+        if let Some(tier) = self.blobs.tier() {
+            let (tier, job) = (tier.clone(), job.clone());
+            // Not waited for: what is left would go in time.
+            drop(tokio::task::spawn_blocking(move || tier.forget_job(&job)));
+        }
     }
 
     /// Runs one attempt on the calling thread.
@@ -375,6 +386,7 @@ fn failed(request: &TaskRequest, problem: Problem, cancelled: bool) -> TaskReply
         sequence: request.sequence,
         problem,
         cancelled,
+        lost: None,
         usage: Vec::new(),
         log: None,
     };

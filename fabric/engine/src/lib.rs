@@ -8,6 +8,7 @@
 //! Rows are pushed through a tree of operators, because one map may feed several stages and guests are pushed to as well.
 //! DataFusion does the relational work between them: for now the stable merge of sorted runs that were spilled.
 
+mod ahead;
 mod arrow_messages;
 mod canonical;
 mod carrier;
@@ -33,6 +34,7 @@ mod planner;
 mod preview;
 mod problems;
 mod ranged;
+mod requests;
 mod row_decoder;
 mod rows;
 mod running_guest;

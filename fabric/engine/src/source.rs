@@ -10,8 +10,9 @@ use futures::StreamExt;
 use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_protocol::{ObjectRef, Sums};
 use weft_sandbox::Reservation;
-use weft_shuffle::ObjectReader;
+use weft_shuffle::{ObjectReader, Segment};
 
+use crate::ahead::{Ahead, Upcoming};
 use crate::edge::{combine, out_of_memory};
 use crate::environment::TaskEnvironment;
 use crate::flow::Flow;
@@ -20,6 +21,7 @@ use crate::merge::{RUNS_MAX, Run, RunWriter, fan_in, merge};
 use crate::place::among_groups;
 use crate::plan::FunctionPlan;
 use crate::problems::internal;
+use crate::sql_source::of_writer;
 
 /// What reading a partition told.
 #[derive(Default)]
@@ -74,48 +76,37 @@ impl ShuffleSource<'_> {
         let mut runs: Vec<Run> = Vec::new();
         let mut batches: Vec<RecordBatch> = Vec::new();
         let mut reserved: Option<Reservation> = None;
-        for (task, object) in (0u32..).zip(self.objects) {
-            let Some(object) = object else { continue };
-            let partition = environment.task;
-            let segments = self
-                .reader
-                .segments(object, task, self.edge, partition)
-                .await;
-            for segment in segments.map_err(|error| self.of_writer(&error))? {
-                environment.check_cancel()?;
-                // Reserved before it is decoded; past the budget, what is there goes to a run first.
-                let size = grouped_segment_bytes(&segment);
-                let held = reserved.as_ref().map_or(0, Reservation::bytes);
-                let fits = held + size <= budget_bytes && environment.try_hold(&mut reserved, size);
-                if !fits {
-                    if !batches.is_empty() {
-                        let batches = std::mem::take(&mut batches);
-                        let run = self.spill(environment, &keys, batches).await?;
-                        read.spilled_bytes += run.bytes;
-                        runs.push(run);
-                        reserved = None;
-                    }
-                    // While nothing else is held.
-                    if runs.len() == RUNS_MAX {
-                        runs = self.merge_pass(environment, runs, &mut read).await?;
-                    }
-                    if !environment.try_hold(&mut reserved, size) {
-                        return Err(out_of_memory(
-                            &environment.account,
-                            "a segment of the shuffle",
-                        ));
-                    }
+        let mut upcoming = self.upcoming(environment);
+        while let Some(segment) = self.next_segment(environment, &mut upcoming).await? {
+            environment.check_cancel()?;
+            // Reserved before it is decoded; past the budget, what is there goes to a run first.
+            let size = grouped_segment_bytes(&segment);
+            let held = reserved.as_ref().map_or(0, Reservation::bytes);
+            let fits = held + size <= budget_bytes && environment.try_hold(&mut reserved, size);
+            if !fits {
+                if !batches.is_empty() {
+                    let batches = std::mem::take(&mut batches);
+                    let run = self.spill(environment, &keys, batches).await?;
+                    read.spilled_bytes += run.bytes;
+                    runs.push(run);
+                    reserved = None;
                 }
-                let (more, sums) = self
-                    .reader
-                    .read(object, self.from, &segment)
-                    .await
-                    .map_err(|error| self.of_writer(&error))?;
-                read.sums.add(&sums);
-                read.bytes += segment.bytes();
-                batches.extend(more);
+                // While nothing else is held.
+                if runs.len() == RUNS_MAX {
+                    runs = self.merge_pass(environment, runs, &mut read).await?;
+                }
+                if !environment.try_hold(&mut reserved, size) {
+                    return Err(out_of_memory(
+                        &environment.account,
+                        "a segment of the shuffle",
+                    ));
+                }
             }
+            batches.extend(upcoming.read().await?);
+            read.sums.add(&segment.sums());
+            read.bytes += segment.bytes();
         }
+        drop(upcoming);
         read.spilled_runs = runs.len() as u64;
         if runs.is_empty() {
             self.push_sorted(environment, flow, &keys, batches).await?;
@@ -132,14 +123,35 @@ impl ShuffleSource<'_> {
         Ok(read)
     }
 
-    /// An error of the store, said to be about what the writing stage left.
-    fn of_writer(&self, error: &weft_shuffle::Error) -> Problem {
-        let mut problem = error.problem();
-        problem.detail = format!(
-            "reading what stage `{}` wrote: {}",
-            self.from, problem.detail
-        );
-        problem
+    /// The objects, in the order of the tasks that wrote them.
+    fn upcoming(&self, environment: &TaskEnvironment) -> Upcoming {
+        let ahead = Ahead::new(self.reader, &environment.account);
+        let objects = (0u32..).zip(self.objects);
+        let objects = objects.filter_map(|(task, object)| Some((task, object.clone()?)));
+        Upcoming::new(self.reader, &ahead, self.from, objects)
+    }
+
+    /// Finds the segment that is next.
+    async fn next_segment(
+        &self,
+        environment: &TaskEnvironment,
+        upcoming: &mut Upcoming,
+    ) -> Result<Option<Segment>, Problem> {
+        loop {
+            while let Some((task, object)) = upcoming.unknown().await? {
+                let (edge, partition) = (self.edge, environment.task);
+                let segments = self.reader.segments(&object, task, edge, partition);
+                let segments = segments.await;
+                let segments = segments.map_err(|error| of_writer(self.from, &error))?;
+                upcoming.add((task, object), segments);
+            }
+            if let Some((_, segment)) = upcoming.front(|_| ()) {
+                return Ok(Some(segment));
+            }
+            if upcoming.is_empty() {
+                return Ok(None);
+            }
+        }
     }
 
     /// Pushes a chunk; where a function fails over it, the error names the groups.

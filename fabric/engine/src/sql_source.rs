@@ -19,6 +19,7 @@ use weft_shuffle::{ObjectReader, Segment};
 use weft_sql::{Functions, SortKeys, Sources, carried};
 
 use self::files::FileRows;
+use crate::ahead::{Ahead, Upcoming};
 use crate::edge::out_of_memory;
 use crate::environment::TaskEnvironment;
 use crate::keyed::{KeyedRows, KeyedShare};
@@ -104,6 +105,8 @@ pub(crate) struct SqlSources {
     functions: Arc<SqlFunctions>,
     /// Partitions that the task shares with those beside it, if their number is settled.
     keyed: Option<Arc<KeyedShare>>,
+    /// Shared by all streams of the task.
+    ahead: Ahead,
 }
 
 impl std::fmt::Debug for SqlSources {
@@ -121,6 +124,10 @@ impl SqlSources {
     ) -> Arc<Self> {
         let leaves = leaves(&environment.plan);
         let keyed = KeyedShare::of(context, leaves, environment.task);
+        let ahead = match leaves.iter().any(|leaf| matches!(leaf, Leaf::Edge(_))) {
+            true => Ahead::new(reader, &environment.account),
+            false => Ahead::default(),
+        };
         Arc::new(Self {
             plan: Arc::clone(&environment.plan),
             task: environment.task,
@@ -132,6 +139,7 @@ impl SqlSources {
             counts: Arc::default(),
             functions: Arc::clone(functions),
             keyed: keyed.map(Arc::new),
+            ahead,
         })
     }
 
@@ -275,9 +283,12 @@ impl SqlSources {
                 part: None,
             }),
             from: edge.from.clone(),
-            objects: objects.map(|(task, one)| (task, one.clone())).collect(),
-            object: None,
-            segments: VecDeque::new(),
+            upcoming: Upcoming::new(
+                &self.reader,
+                &self.ahead,
+                &edge.from,
+                objects.map(|(task, one)| (task, one.clone())),
+            ),
             batches: VecDeque::new(),
             columns: edge.columns.clone(),
             ranged: ranged.zip(keys).map(|(share, keys)| RangedRows {
@@ -437,9 +448,7 @@ struct EdgeStream {
     keyed: Option<KeyedRows>,
     /// The writing stage's name, for errors.
     from: String,
-    objects: VecDeque<(u32, ObjectRef)>,
-    object: Option<(u32, ObjectRef)>,
-    segments: VecDeque<Segment>,
+    upcoming: Upcoming,
     batches: VecDeque<RecordBatch>,
     /// Positions of the columns that are wanted; all where there is no list.
     columns: Option<Vec<usize>>,
@@ -469,69 +478,82 @@ impl EdgeStream {
                 return Ok(Some((batch, self)));
             }
             check_cancel(&self.cancel).map_err(carried)?;
-            if let Some(segment) = self.segments.pop_front() {
-                self.read(&segment).await.map_err(carried)?;
-            } else if !self.next_object().await.map_err(carried)? {
+            if !self.read().await.map_err(carried)? {
                 return Ok(None);
             }
         }
     }
 
-    async fn read(&mut self, segment: &Segment) -> Result<(), Problem> {
-        let Some((task, object)) = &self.object else {
-            return Ok(());
-        };
+    /// Reads the next segment; false if there is none.
+    async fn read(&mut self) -> Result<bool, Problem> {
         self.reserved = None;
+        let Some((task, segment)) = self.next_segment().await? else {
+            return Ok(false);
+        };
         self.reserved = self.account.try_reserve(segment.raw_bytes());
         if self.reserved.is_none() {
             return Err(out_of_memory(&self.account, "a segment of the shuffle"));
         }
-        let read = self.reader.read(object, &self.from, segment).await;
-        let (mut batches, _) = read.map_err(|error| of_writer(&self.from, &error))?;
-        let place = (self.leaf, *task, segment.partition(), segment.sequence());
+        let mut batches = self.upcoming.read().await?;
+        let place = (self.leaf, task, segment.partition(), segment.sequence());
         let mut counts = lock(&self.counts);
         if counts.read.insert(place) {
             counts.shuffle_bytes += segment.bytes();
         }
         if let Some(ranged) = &self.ranged {
-            batches = ranged.kept(*task, segment, batches)?;
+            batches = ranged.kept(task, &segment, batches)?;
             let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
             counts.kept.insert(place, rows);
         }
         self.batches = batches.into();
-        Ok(())
+        Ok(true)
     }
 
-    /// Goes on with the next object; false if there is none.
-    async fn next_object(&mut self) -> Result<bool, Problem> {
-        if let Some((task, _)) = self.object.take() {
-            lock(&self.counts).ended.insert((self.leaf, task));
+    /// Finds the segment that is next, and the task that wrote it.
+    async fn next_segment(&mut self) -> Result<Option<(u32, Segment)>, Problem> {
+        loop {
+            while let Some((task, object)) = self.upcoming.unknown().await? {
+                let segments = self.segments(task, &object).await?;
+                self.upcoming.add((task, object), segments);
+            }
+            let (leaf, counts) = (self.leaf, &self.counts);
+            let ended = |task| {
+                lock(counts).ended.insert((leaf, task));
+            };
+            if let Some(next) = self.upcoming.front(ended) {
+                return Ok(Some(next));
+            }
+            if self.upcoming.is_empty() {
+                return Ok(None);
+            }
         }
-        let Some((task, object)) = self.objects.pop_front() else {
-            self.reserved = None;
-            return Ok(false);
-        };
+    }
+
+    /// The segments of an object that are wanted.
+    async fn segments(
+        &mut self,
+        task: u32,
+        object: &ObjectRef,
+    ) -> Result<VecDeque<Segment>, Problem> {
         if let Some(ranged) = &mut self.ranged {
             ranged.find(&self.reader, &self.account).await?;
         }
         let segments = match &mut self.keyed {
             Some(keyed) => {
-                let of = (task, &object);
+                let of = (task, object);
                 keyed.segments(&self.reader, &self.account, of).await?
             }
             None => {
                 let (edge, partition) = (self.edge, self.partition);
-                let segments = self.reader.segments(&object, task, edge, partition);
+                let segments = self.reader.segments(object, task, edge, partition);
                 let segments = segments.await;
                 segments.map_err(|error| of_writer(&self.from, &error))?
             }
         };
-        self.segments = match &self.ranged {
-            Some(ranged) => ranged.segments(task, segments)?,
-            None => segments.into(),
-        };
-        self.object = Some((task, object));
-        Ok(true)
+        match &self.ranged {
+            Some(ranged) => ranged.segments(task, segments),
+            None => Ok(segments.into()),
+        }
     }
 }
 

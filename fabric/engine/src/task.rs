@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use weft_core::{Digest, ErrorCode, FunctionUsage, Meters, Problem, lock};
 use weft_failpoint as failpoint;
 use weft_protocol::{
-    EdgeBytes, EdgeInput, EdgeRef, LogRef, ObjectRef, SinkFile, StageContext, Sums, TaskCommit,
-    TaskFailure, TaskPart, TaskReply, TaskRequest, Took,
+    EdgeBytes, EdgeInput, EdgeRef, LogRef, LostObject, ObjectRef, SinkFile, StageContext, Sums,
+    TaskCommit, TaskFailure, TaskPart, TaskReply, TaskRequest, Took,
 };
 use weft_sandbox::{
     Component, Expressions, MemoryAccount, TaskLog, monotonic_ns, thread_cpu_ns, unix_ns,
@@ -26,6 +26,7 @@ use crate::flow::Flow;
 use crate::place::among_records;
 use crate::plan::{EdgeRows, FilesPlan, NodeWork, Source, StagePlan};
 use crate::problems::internal;
+use crate::requests::set_requests;
 use crate::running_guest::RunningGuest;
 use crate::scan::{self, Inputs, Reader};
 use crate::sink::SinkWriter;
@@ -131,7 +132,7 @@ impl TaskRun {
             .byte_ns()
             .saturating_sub(guests.memory_byte_ns);
         own.memory_peak_bytes = environment.account.peak_bytes();
-        (own.store_gets, own.store_puts) = self.blobs.requests();
+        set_requests(&mut own, &self.blobs);
         usage.push(FunctionUsage {
             stage: self.plan.name.clone(),
             function: "-".into(),
@@ -191,11 +192,27 @@ impl TaskRun {
             attempt: self.request.attempt,
             epoch: self.request.epoch,
             sequence: self.request.sequence,
+            lost: self.lost(&problem),
             problem,
             cancelled,
             usage,
             log,
         }
+    }
+
+    /// The object without which the attempt could not go on, if it failed for that.
+    fn lost(&self, problem: &Problem) -> Option<LostObject> {
+        let key = self.reader.lost()?;
+        let is_it = |object: &Option<ObjectRef>| object.as_ref().is_some_and(|one| one.key == key);
+        let mut inputs = self.context.inputs.iter();
+        let (stage, task) = inputs.find_map(|input| {
+            let task = input.objects.iter().position(is_it)?;
+            Some((input.edge.stage, u32::try_from(task).ok()?))
+        })?;
+        problem
+            .code
+            .is_platform_fault()
+            .then_some(LostObject { stage, task, key })
     }
 
     /// Works with the functions that SQL calls, whose guests live as long as the plan and the edges that it feeds.

@@ -23,7 +23,7 @@ use weft_protocol::{
 use weft_runtime::clock::unix_ms;
 use weft_runtime::{frames, process};
 use weft_sandbox::{Engine, Role};
-use weft_store::{Blobs, FileCache, HeldCredentials};
+use weft_store::{Blobs, FileCache, HeldCredentials, Tier};
 
 use crate::calls::{Call, Calls};
 
@@ -115,6 +115,8 @@ fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, HeldCredential
         stores,
         credentials,
         cache,
+        tier,
+        tier_bytes,
         spill,
         slots,
         compatibility,
@@ -125,7 +127,11 @@ fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, HeldCredential
     check_version(version)?;
     let engine = Engine::new(Role::Executor).map_err(|fault| anyhow::anyhow!("{fault}"))?;
     let held = HeldCredentials::new(*credentials, unix_ms);
-    let cache = FileCache::new(Blobs::open_held(&stores, &held)?, cache);
+    let mut blobs = Blobs::open_held(&stores, &held)?;
+    if tier_bytes > 0 {
+        blobs = blobs.with_tier(Tier::new(tier, tier_bytes));
+    }
+    let cache = FileCache::new(blobs, cache);
     let executor = Executor::new(engine, cache, compatibility, spill);
     Ok((executor, held, slots))
 }
@@ -439,6 +445,8 @@ mod tests {
             stores: Box::new(Stores::folder("/nowhere/store".as_ref())),
             credentials: Box::default(),
             cache: "/nowhere/cache".into(),
+            tier: "/nowhere/tier".into(),
+            tier_bytes: 1,
             spill: "/nowhere/spill".into(),
             slots: 1,
             compatibility: "0".into(),

@@ -48,9 +48,9 @@ pub use messages::{
 };
 pub use outputs::{ManifestOutput, kept_too_large};
 pub use plan::{
-    EdgeKind, EdgeRead, EdgeRef, EdgeShape, FailedLog, LogRef, MAX_EDGES, MAX_PLAN_STAGES,
-    MAX_PLAN_TASKS, MAX_READS, ObjectRef, Plan, PublishedOutput, ReadMode, SinkFile, SlotVector,
-    StageShape, Sums, TaskCommit, TaskFailure, TaskRange,
+    EdgeKind, EdgeRead, EdgeRef, EdgeShape, FailedLog, LogRef, LostObject, MAX_EDGES,
+    MAX_PLAN_STAGES, MAX_PLAN_TASKS, MAX_READS, ObjectRef, Plan, PublishedOutput, ReadMode,
+    SinkFile, SlotVector, StageShape, Sums, TaskCommit, TaskFailure, TaskRange,
 };
 pub use rows::{
     Listing, ListingColumn, ListingValues, MessageHead, OutputRows, RowsFormat, RowsOf, RowsRequest,

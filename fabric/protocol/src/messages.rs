@@ -19,7 +19,7 @@ use crate::stores::ExecutorCredentials;
 use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 9;
+pub const MESSAGE_VERSION: u32 = 10;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +61,10 @@ pub enum ToExecutor {
         credentials: Box<ExecutorCredentials>,
         /// Folder for files that were fetched from a store that is none itself.
         cache: std::path::PathBuf,
+        /// Folder for copies of shuffle objects, which the node's executors share.
+        tier: std::path::PathBuf,
+        /// Bytes of these copies; 0 for none.
+        tier_bytes: u64,
         /// Folder for files that tasks spill.
         spill: std::path::PathBuf,
         /// Tasks that run side by side.
@@ -173,6 +177,7 @@ impl FromExecutor {
                         sequence: commit.sequence,
                         problem,
                         cancelled: false,
+                        lost: None,
                         usage: commit.usage.lines(),
                         log: Some(commit.log),
                     },

@@ -230,6 +230,17 @@ pub struct ObjectRef {
     pub index_xxh3: u64,
 }
 
+/// A shuffle object that the store does not have as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostObject {
+    /// Position of the stage that wrote it in the plan.
+    pub stage: u32,
+    /// Position of the task that wrote it in the stage.
+    pub task: u32,
+    /// Its key: it tells the attempt.
+    pub key: String,
+}
+
 /// A file that waits for the job to be published: in a hidden staging folder, or as an upload that is not completed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkFile {
@@ -372,6 +383,9 @@ pub struct TaskFailure {
     /// It was stopped because its job has ended.
     #[serde(default)]
     pub cancelled: bool,
+    /// The object without which it could not go on: whoever wrote it has to run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostObject>,
     /// What it used.
     pub usage: Vec<FunctionUsage>,
     /// Its log.

@@ -20,7 +20,7 @@ mod ranges;
 mod segment;
 
 pub use error::{Error, Result};
-pub use object::{ObjectReader, ObjectWriter, Place, Segment};
+pub use object::{FetchRoom, ObjectReader, ObjectSegments, ObjectWriter, Place, Segment};
 pub use parts::{LargePartition, Part, Parts, Piece, SegmentBytes, SharedParts};
 pub use ranges::{Boundary, Mark, Ranges, SharedRanges};
 pub use segment::FORMAT;

@@ -14,24 +14,24 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex};
-use weft_core::lock;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
-use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use weft_protocol::{ObjectRef, Sums};
-use weft_store::Blobs;
+use weft_store::{Blobs, TierDraft};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::error::{Error, Result};
-use crate::ranges::Mark;
 use crate::segment;
 
+mod ahead;
+mod index;
+mod reader;
 mod shared;
 
-use self::shared::{PartsOf, RangesOf};
+pub use self::ahead::{FetchRoom, ObjectSegments};
+pub use self::reader::{ObjectReader, Segment};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"weftshf1");
 const MAGIC_WITH_KEYS: u64 = u64::from_le_bytes(*b"weftshf2");
@@ -230,8 +230,8 @@ impl ObjectWriter {
     /// Writes the object and returns its reference, and the sums of what it holds for each of
     /// `n_edges` edges.
     ///
-    /// The object appears atomically. Not cancel-safe: a dropped future may leave staged parts,
-    /// which the job's clean-up removes.
+    /// The object appears atomically, and on a bucket a copy of it in the tier after that. Not
+    /// cancel-safe: a dropped future may leave staged parts, which the job's clean-up removes.
     pub async fn finish(
         mut self,
         blobs: &Blobs,
@@ -246,7 +246,11 @@ impl ObjectWriter {
         let mut index: Vec<u8> = Vec::with_capacity(self.segments.len() * WORDS * 8);
         let mut keys: Vec<u8> = Vec::new();
         let mut has_keys = false;
-        let mut writer = blobs.writer(key);
+        let copy = blobs.tier();
+        let mut writer = WriteThrough {
+            store: blobs.writer(key),
+            copy: copy.and_then(|tier| tier.begin(key, self.object_bytes())),
+        };
         let mut offset = 0;
         let written = |error| Error::from(blobs.write_error(key, error));
         for added in std::mem::take(&mut self.segments) {
@@ -257,7 +261,7 @@ impl ObjectWriter {
             };
             entry.offset = offset;
             offset += entry.length;
-            writer.write_all(&bytes).await.map_err(written)?;
+            writer.write(&bytes).await.map_err(written)?;
             sums[entry.edge as usize].add(&entry.sums());
             index.extend(entry.words().into_iter().flat_map(u64::to_le_bytes));
             keys.extend((added.first_key.len() as u64).to_le_bytes());
@@ -273,17 +277,32 @@ impl ObjectWriter {
             index.append(&mut keys);
         }
         let index_xxh3 = xxh3_64(&index);
-        writer.write_all(&index).await.map_err(written)?;
+        writer.write(&index).await.map_err(written)?;
         let footer: Vec<u8> = footer.into_iter().flat_map(u64::to_le_bytes).collect();
-        writer.write_all(&footer).await.map_err(written)?;
-        writer.shutdown().await.map_err(written)?;
+        writer.write(&footer).await.map_err(written)?;
+        writer.finish().await.map_err(written)?;
         let bytes = offset + index.len() as u64 + footer.len() as u64;
+        blobs.count_parts(bytes);
         let object = ObjectRef {
             key: key.to_owned(),
             bytes,
             index_xxh3,
         };
         Ok((object, sums))
+    }
+
+    /// Bytes of the object with the segments so far.
+    fn object_bytes(&self) -> u64 {
+        let segments: u64 = self.segments.iter().map(|one| one.entry.length).sum();
+        let entries = (self.segments.len() * WORDS * 8) as u64;
+        let keys = self.segments.iter().map(|one| one.first_key.len() as u64);
+        match keys.clone().any(|bytes| bytes > 0) {
+            true => {
+                let keys: u64 = keys.map(|bytes| 8 + bytes).sum();
+                segments + entries + keys + FOOTER_WITH_KEYS_BYTES
+            }
+            false => segments + entries + FOOTER_BYTES,
+        }
     }
 
     fn unspill(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
@@ -295,306 +314,27 @@ impl ObjectWriter {
     }
 }
 
-type Index = Arc<Vec<Entry>>;
-
-/// First keys of an object's segments, in the order of its index; none if the object has no keys.
-type FirstKeys = Vec<Vec<u8>>;
-
-/// Reads shuffle objects of a job; each index is read once, whoever asks.
-#[derive(Clone)]
-pub struct ObjectReader {
-    blobs: Blobs,
-    indices: Arc<Mutex<HashMap<String, Index>>>,
-    ranges: Arc<Mutex<RangesOf>>,
-    parts: Arc<Mutex<PartsOf>>,
+/// Writes to the store, and the same to a copy in the tier.
+struct WriteThrough<W> {
+    store: W,
+    copy: Option<TierDraft>,
 }
 
-/// Bytes of one segment as they lie in the store, with what its index says of them.
-struct Raw {
-    entry: Entry,
-    place: Place,
-    bytes: Bytes,
-}
-
-impl ObjectReader {
-    /// A reader on `blobs`.
-    pub fn new(blobs: Blobs) -> Self {
-        Self {
-            blobs,
-            indices: Arc::default(),
-            ranges: Arc::default(),
-            parts: Arc::default(),
+impl<W: AsyncWrite + Unpin> WriteThrough<W> {
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if let Some(copy) = &mut self.copy {
+            copy.write(bytes);
         }
+        self.store.write_all(bytes).await
     }
 
-    async fn index(&self, object: &ObjectRef) -> Result<Index> {
-        if let Some(index) = lock(&self.indices).get(&object.key) {
-            return Ok(Arc::clone(index));
-        }
-        let (index, _) = self.read_index(object).await?;
-        Ok(self.keep_index(object, index))
-    }
-
-    fn keep_index(&self, object: &ObjectRef, index: Vec<Entry>) -> Index {
-        let index = Arc::new(index);
-        lock(&self.indices).insert(object.key.clone(), Arc::clone(&index));
-        index
-    }
-
-    async fn read_index(&self, object: &ObjectRef) -> Result<(Vec<Entry>, FirstKeys)> {
-        let damaged = |message: &str| Error::Damaged {
-            place: format!("object `{}`", object.key),
-            message: message.into(),
-        };
-        if object.bytes < FOOTER_BYTES {
-            return Err(damaged("it is shorter than its footer"));
-        }
-        let footer = object.bytes - object.bytes.min(FOOTER_WITH_KEYS_BYTES)..object.bytes;
-        let footer = self.blobs.get_range(&object.key, footer).await?;
-        // Words count from the end: what stands before a short footer need not be one.
-        let words = words(&footer[footer.len() % 8..]);
-        let (entries, key_bytes, footer_bytes) = match words[..] {
-            [key_bytes, entries, MAGIC_WITH_KEYS] => (entries, key_bytes, FOOTER_WITH_KEYS_BYTES),
-            [.., entries, MAGIC] => (entries, 0, FOOTER_BYTES),
-            _ => return Err(damaged("its footer is wrong")),
-        };
-        let entry_bytes = entries.checked_mul((WORDS * 8) as u64);
-        let index_bytes = entry_bytes.and_then(|bytes| bytes.checked_add(key_bytes));
-        let end = object.bytes - footer_bytes;
-        let start = index_bytes.and_then(|bytes| end.checked_sub(bytes));
-        let start = start.ok_or_else(|| damaged("its footer is wrong"))?;
-        let index = self.blobs.get_range(&object.key, start..end).await?;
-        if xxh3_64(&index) != object.index_xxh3 {
-            return Err(damaged(
-                "the checksum of its index differs from the commit's",
-            ));
-        }
-        let key_bytes = usize::try_from(key_bytes).ok();
-        let entry_bytes = key_bytes.and_then(|bytes| index.len().checked_sub(bytes));
-        let entry_bytes = entry_bytes.ok_or_else(|| damaged("it is shorter than its index"))?;
-        let (entries, keys) = index.split_at(entry_bytes);
-        let entries: Vec<Entry> = self::words(entries)
-            .chunks_exact(WORDS)
-            .map(entry)
-            .collect();
-        let keys = match footer_bytes {
-            FOOTER_BYTES => Vec::new(),
-            _ => first_keys(keys, entries.len()).ok_or_else(|| damaged("its keys are wrong"))?,
-        };
-        Ok((entries, keys))
-    }
-
-    /// The store.
-    pub fn blobs(&self) -> &Blobs {
-        &self.blobs
-    }
-
-    /// The same reader, asking by way of `blobs`.
-    pub fn with_blobs(&self, blobs: &Blobs) -> Self {
-        Self {
-            blobs: blobs.clone(),
-            indices: Arc::clone(&self.indices),
-            ranges: Arc::clone(&self.ranges),
-            parts: Arc::clone(&self.parts),
-        }
-    }
-
-    /// The first key and the rows of each segment of a sorted edge with one partition, in order. They
-    /// are read anew for each call: whoever computes ranges needs them once.
-    ///
-    /// Errors: `Damaged` if the index is, if it has no keys, or if they are not in order.
-    pub async fn marks(&self, object: &ObjectRef, edge: u32) -> Result<Vec<Mark>> {
-        let (index, mut keys) = self.read_index(object).await?;
-        let index = self.keep_index(object, index);
-        keys.resize(index.len(), Vec::new());
-        let mut marks: Vec<Mark> = Vec::new();
-        for (entry, key) in index.iter().zip(keys) {
-            if (entry.edge, entry.partition) != (edge, 0) {
-                continue;
-            }
-            let is_next = marks.last().is_none_or(|last| last.key <= key);
-            if key.is_empty() || !is_next || entry.sequence as usize != marks.len() {
-                return Err(Error::Damaged {
-                    place: format!("object `{}`", object.key),
-                    message: "the first keys of its segments are missing or not in order".into(),
-                });
-            }
-            marks.push(Mark {
-                key,
-                sequence: entry.sequence,
-                rows: entry.rows,
-            });
-        }
-        Ok(marks)
-    }
-
-    /// The segments of `partition` of `edge` in the object that `task` wrote, in order.
-    ///
-    /// Errors: `Damaged` if the index is.
-    pub async fn segments(
-        &self,
-        object: &ObjectRef,
-        task: u32,
-        edge: u32,
-        partition: u32,
-    ) -> Result<Vec<Segment>> {
-        let index = self.index(object).await?;
-        let start =
-            index.partition_point(|entry| (entry.edge, entry.partition) < (edge, partition));
-        let same = index[start..]
-            .iter()
-            .take_while(|entry| (entry.edge, entry.partition) == (edge, partition));
-        let segment = |entry: &Entry| Segment {
-            entry: *entry,
-            place: Place {
-                task,
-                partition,
-                edge,
-                sequence: entry.sequence,
-            },
-        };
-        Ok(same.map(segment).collect())
-    }
-
-    /// The batches of a segment and its sums. `stage` names the writing stage in errors.
-    ///
-    /// Errors: `Damaged` if lengths or checksums differ from what was written; nothing is
-    /// decompressed before they were found right.
-    pub async fn read(
-        &self,
-        object: &ObjectRef,
-        stage: &str,
-        segment: &Segment,
-    ) -> Result<(Vec<RecordBatch>, Sums)> {
-        let Segment { entry, place } = *segment;
-        let range = entry.offset..entry.offset.saturating_add(entry.length);
-        let raw = Raw {
-            entry,
-            place,
-            bytes: self.blobs.get_range(&object.key, range).await?,
-        };
-        raw.check(stage)?;
-        Ok((raw.decode(stage)?, segment.sums()))
-    }
-}
-
-/// One segment, as the index of its object tells it.
-#[derive(Debug, Clone, Copy)]
-pub struct Segment {
-    entry: Entry,
-    place: Place,
-}
-
-impl Segment {
-    /// Bytes in the store.
-    pub fn bytes(&self) -> u64 {
-        self.entry.length
-    }
-
-    /// Bytes when it is decompressed.
-    pub fn raw_bytes(&self) -> u64 {
-        self.entry.raw_bytes
-    }
-
-    /// Rows.
-    pub fn rows(&self) -> u64 {
-        self.entry.rows
-    }
-
-    /// Partition of its edge.
-    pub fn partition(&self) -> u32 {
-        self.place.partition
-    }
-
-    /// Position among the segments that its task wrote to the partition.
-    pub fn sequence(&self) -> u32 {
-        self.entry.sequence
-    }
-
-    /// Share of the segment in the sums of what was written.
-    pub fn sums(&self) -> Sums {
-        self.entry.sums()
-    }
-}
-
-impl Raw {
-    fn damaged(&self, stage: &str, message: String) -> Error {
-        let Place {
-            task,
-            partition,
-            sequence,
-            ..
-        } = self.place;
-        Error::Damaged {
-            place: format!(
-                "partition `{partition}` of stage `{stage}`, task {task}, segment {sequence}"
-            ),
-            message,
-        }
-    }
-
-    fn check(&self, stage: &str) -> Result<()> {
-        if self.bytes.len() as u64 != self.entry.length {
-            return Err(self.damaged(
-                stage,
-                format!(
-                    "{} bytes where {} were written",
-                    self.bytes.len(),
-                    self.entry.length
-                ),
-            ));
-        }
-        if xxh3_64_with_seed(&self.bytes, self.place.seed()) != self.entry.xxh3 {
-            return Err(self.damaged(stage, "its checksum differs".into()));
+    /// Shows the object, and its copy once the store has it.
+    async fn finish(mut self) -> std::io::Result<()> {
+        self.store.shutdown().await?;
+        if let Some(copy) = self.copy {
+            copy.keep();
         }
         Ok(())
-    }
-
-    fn decode(&self, stage: &str) -> Result<Vec<RecordBatch>> {
-        let batches = segment::decode(&self.bytes, self.entry.raw_bytes)?;
-        let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        if rows != self.entry.rows {
-            return Err(self.damaged(
-                stage,
-                format!("{rows} rows where {} were written", self.entry.rows),
-            ));
-        }
-        Ok(batches)
-    }
-}
-
-fn words(bytes: &[u8]) -> Vec<u64> {
-    bytes
-        .chunks_exact(8)
-        .map(|word| u64::from_le_bytes(word.try_into().expect("chunks are 8 bytes")))
-        .collect()
-}
-
-/// Takes keys apart that stand behind their lengths. Nothing if they are not `n` within their bound.
-fn first_keys(mut bytes: &[u8], n: usize) -> Option<FirstKeys> {
-    let mut keys = Vec::new();
-    while let Some((length, rest)) = bytes.split_first_chunk() {
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        let (key, rest) = rest.split_at_checked(length)?;
-        if length > FIRST_KEY_BYTES_MAX || keys.len() == n {
-            return None;
-        }
-        keys.push(key.to_vec());
-        bytes = rest;
-    }
-    (bytes.is_empty() && keys.len() == n).then_some(keys)
-}
-
-fn entry(words: &[u64]) -> Entry {
-    Entry {
-        edge: (words[0] >> 32) as u32,
-        partition: (words[0] & u64::from(u32::MAX)) as u32,
-        sequence: words[1] as u32,
-        offset: words[2],
-        length: words[3],
-        raw_bytes: words[4],
-        rows: words[5],
-        xxh3: words[6],
     }
 }
 

@@ -11,6 +11,7 @@ use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use tokio::task::JoinHandle;
 use weft_protocol::Stores;
 
 use crate::credentials::HeldCredentials;
@@ -20,6 +21,7 @@ use crate::folder;
 use crate::grants::Grants;
 use crate::remote::Remote;
 use crate::requests::{RequestKind, Requests};
+use crate::tier::Tier;
 
 /// Bytes that a streamed object buffers before it is written in parts.
 const PART_BYTES: usize = 4 << 20;
@@ -39,6 +41,25 @@ pub struct Blobs {
     base: Base,
     requests: Arc<Requests>,
     grants: Grants,
+    /// Copies of a bucket's shuffle objects on this node.
+    tier: Option<Tier>,
+}
+
+/// Work that goes on whether anybody waits for it or not. Dropping it stops the work.
+pub struct Background<T>(JoinHandle<T>);
+
+impl<T> Background<T> {
+    /// Waits for the result.
+    pub async fn wait(mut self) -> Result<T> {
+        let done = (&mut self.0).await;
+        done.map_err(|error| Error::Encoding(error.to_string()))
+    }
+}
+
+impl<T> Drop for Background<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Where the keys lie.
@@ -106,6 +127,7 @@ impl Blobs {
             base: Base::Folder(Arc::new(folder.to_owned())),
             requests: Arc::default(),
             grants,
+            tier: None,
         })
     }
 
@@ -116,7 +138,23 @@ impl Blobs {
             base: Base::Remote(remote),
             requests: Arc::default(),
             grants,
+            tier: None,
         }
+    }
+
+    /// The same stores, with copies of shuffle objects in a tier. A folder needs none.
+    #[must_use]
+    pub fn with_tier(self, tier: Tier) -> Self {
+        let is_remote = self.remote().is_some();
+        Self {
+            tier: is_remote.then_some(tier),
+            ..self
+        }
+    }
+
+    /// Copies of shuffle objects on this node, if the store is a bucket.
+    pub fn tier(&self) -> Option<&Tier> {
+        self.tier.as_ref()
     }
 
     /// The same stores with counters of their own.
@@ -131,6 +169,7 @@ impl Blobs {
             base,
             grants: self.grants.metered(&requests),
             requests,
+            tier: self.tier.clone(),
         }
     }
 
@@ -168,12 +207,28 @@ impl Blobs {
         }
     }
 
+    /// Counts a request to a bucket. Files cost none.
+    fn count(&self, kind: RequestKind) {
+        if self.remote().is_some() {
+            self.requests.count(kind);
+        }
+    }
+
+    /// Counts the requests of an object of that size which was written piece by piece, beyond the first: one for each
+    /// part, and one that joins them.
+    pub fn count_parts(&self, bytes: u64) {
+        let part = REMOTE_PART_BYTES as u64;
+        if bytes >= part {
+            (0..bytes.div_ceil(part) + 1).for_each(|_| self.count(RequestKind::Put));
+        }
+    }
+
     /// Number of requests so far: those that read, and those that write.
     pub fn requests(&self) -> (u64, u64) {
         (self.requests.reads(), self.requests.writes())
     }
 
-    /// Number of requests so far of one kind.
+    /// Number of requests so far of one kind, without those that were repeated by themselves.
     pub fn requests_of(&self, kind: RequestKind) -> u64 {
         self.requests.of(kind)
     }
@@ -204,7 +259,7 @@ impl Blobs {
         let Base::Remote(remote) = &self.base else {
             return Ok(());
         };
-        self.requests.count(RequestKind::List);
+        self.count(RequestKind::List);
         let prefix = Some(&remote.prefix).filter(|prefix| !prefix.is_root());
         let first = self.store.list(prefix).next().await;
         first.transpose().map(drop).map_err(self.fail(""))
@@ -232,7 +287,7 @@ impl Blobs {
 
     /// Writes a blob whole; it appears at once or not at all.
     pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<()> {
-        self.requests.count(RequestKind::Put);
+        self.count(RequestKind::Put);
         let put = self.store.put(&self.path(key), bytes.into().into()).await;
         put.map(drop).map_err(self.fail(key))
     }
@@ -257,7 +312,7 @@ impl Blobs {
     /// Writes a blob that is not there yet, and makes sure that it outlives the machine. Returns false if another one
     /// is there: then nothing is changed.
     pub async fn create_durable(&self, key: &str, bytes: Bytes) -> Result<bool> {
-        self.requests.count(RequestKind::Put);
+        self.count(RequestKind::Put);
         let path = self.path(key);
         let create = self
             .store
@@ -278,7 +333,7 @@ impl Blobs {
 
     /// Starts an object that is written piece by piece; it appears when the writer is shut down.
     pub fn writer(&self, key: &str) -> BufWriter {
-        self.requests.count(RequestKind::Put);
+        self.count(RequestKind::Put);
         let (store, path) = (Arc::clone(&self.store), self.path(key));
         match &self.base {
             Base::Folder(_) => BufWriter::with_capacity(store, path, PART_BYTES),
@@ -297,7 +352,7 @@ impl Blobs {
 
     /// Reads a blob whole.
     pub async fn get(&self, key: &str) -> Result<Bytes> {
-        self.requests.count(RequestKind::Get);
+        self.count(RequestKind::Get);
         let found = self.store.get(&self.path(key)).await;
         let found = found.map_err(self.fail(key))?;
         found.bytes().await.map_err(self.fail(key))
@@ -308,18 +363,53 @@ impl Blobs {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.requests.count(RequestKind::Get);
+        self.count(RequestKind::Get);
         let found = self.store.get_range(&self.path(key), range).await;
         found.map_err(self.fail(key))
     }
 
+    /// Has the threads that drive a bucket's connections do some work. Nothing if the store is a folder.
+    pub fn in_background<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<Background<T>> {
+        let io = self.remote()?.io();
+        Some(Background(io.spawn(work)))
+    }
+
+    /// Copies an object of that size into the tier, in one request. Returns false if it does not go there.
+    pub async fn copy_to_tier(&self, key: &str, bytes: u64) -> Result<bool> {
+        let Some(tier) = self.tier() else {
+            return Ok(false);
+        };
+        let (tier, copy) = (tier.clone(), key.to_owned());
+        // It may have to look through the tier for room.
+        let draft = blocking(move || Ok(tier.begin(&copy, bytes))).await?;
+        let Some(mut draft) = draft else {
+            return Ok(false);
+        };
+        self.count(RequestKind::Get);
+        let found = self.store.get(&self.path(key)).await;
+        let mut pieces = found.map_err(self.fail(key))?.into_stream();
+        while let Some(piece) = pieces.next().await {
+            draft.write(&piece.map_err(self.fail(key))?);
+        }
+        draft.keep();
+        Ok(true)
+    }
+
     /// Returns whether an object is there.
     pub async fn exists(&self, key: &str) -> Result<bool> {
-        self.requests.count(RequestKind::Head);
+        Ok(self.size(key).await?.is_some())
+    }
+
+    /// Size of an object; nothing if it is not there.
+    pub async fn size(&self, key: &str) -> Result<Option<u64>> {
+        self.count(RequestKind::Head);
         match self.store.head(&self.path(key)).await {
-            Ok(_) => Ok(true),
+            Ok(found) => Ok(Some(found.size)),
             Err(source) => match self.fail(key)(source) {
-                error if error.is_not_found() => Ok(false),
+                error if error.is_not_found() => Ok(None),
                 error => Err(error),
             },
         }
@@ -328,7 +418,7 @@ impl Blobs {
     /// Lists the names directly below a prefix. All of them: the callers' prefixes have a name for each job or
     /// component.
     pub async fn entries(&self, prefix: &str) -> Result<Vec<Entry>> {
-        self.requests.count(RequestKind::List);
+        self.count(RequestKind::List);
         match &self.base {
             Base::Folder(root) => {
                 let folder = root.join(prefix);
@@ -392,7 +482,7 @@ impl Blobs {
 
     /// Removes one object; one that is not there is removed already.
     pub async fn delete(&self, key: &str) -> Result<()> {
-        self.requests.count(RequestKind::Delete);
+        self.count(RequestKind::Delete);
         match self.store.delete(&self.path(key)).await {
             Ok(()) => Ok(()),
             Err(source) => match self.fail(key)(source) {
@@ -411,7 +501,7 @@ impl Blobs {
             // Drafts have names that are no keys.
             Base::Folder(root) => {
                 let path = root.join(&key);
-                self.requests.count(RequestKind::Delete);
+                self.count(RequestKind::Delete);
                 blocking(move || folder::remove_file(&path)).await
             }
             Base::Remote(_) => self.delete(&key).await.map(|()| true),
@@ -435,10 +525,13 @@ impl Blobs {
         let unread = |error| Error::file(from, error);
         let mut file = tokio::fs::File::open(from).await.map_err(unread)?;
         let mut writer = self.writer(key);
-        if let Err(error) = tokio::io::copy(&mut file, &mut writer).await {
-            // Nobody would complete the parts.
-            let _ = writer.abort().await;
-            return Err(self.write_error(key, error));
+        match tokio::io::copy(&mut file, &mut writer).await {
+            Ok(bytes) => self.count_parts(bytes),
+            Err(error) => {
+                // Nobody would complete the parts.
+                let _ = writer.abort().await;
+                return Err(self.write_error(key, error));
+            }
         }
         let written = writer.shutdown().await;
         written.map_err(|error| self.write_error(key, error))
@@ -447,7 +540,7 @@ impl Blobs {
     /// Writes an object to a file, which must not be there.
     pub async fn download(&self, key: &str, to: &FsPath) -> Result<()> {
         use tokio::io::AsyncWriteExt;
-        self.requests.count(RequestKind::Get);
+        self.count(RequestKind::Get);
         let unwritten = |error| Error::file(to, error);
         let found = self.store.get(&self.path(key)).await;
         let mut pieces = found.map_err(self.fail(key))?.into_stream();

@@ -3,6 +3,7 @@
 //! ```text
 //! any role ──Blobs::put, writer──▶ <store>/<key> ──get, get_range──▶ any role
 //!                                  a folder, or a bucket: Remote
+//! shuffle objects of a bucket ──copies──▶ Tier: a folder of the node, bounded
 //! any task ──Grants::find──▶ Remote: a bucket whose objects jobs may use
 //!
 //! any task ──StagedFile──▶ <output>/.weft-<job>/… ──publish──▶ <output>/part-…
@@ -31,8 +32,9 @@ mod pending;
 mod reading;
 mod requests;
 mod signed;
+mod tier;
 
-pub use blobs::{Blobs, Entry};
+pub use blobs::{Background, Blobs, Entry};
 pub use credentials::{HeldCredentials, Issuer};
 pub use durable::move_durably;
 pub use error::{Error, ErrorKind, Result};
@@ -47,3 +49,4 @@ pub use pending::PendingUploads;
 pub use reading::{Fetch, FoundObject, FoundObjects, RemoteFile};
 pub use remote::{Remote, with_environment};
 pub use requests::{RequestKind, Requests};
+pub use tier::{Tier, TierDraft};

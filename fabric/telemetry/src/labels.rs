@@ -76,6 +76,13 @@ pub struct AccountLabels {
     pub account: &'static str,
 }
 
+/// Requests to stores by their kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabels {
+    /// `get`, `put`, `list`, `head` or `delete`.
+    pub kind: &'static str,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,8 +15,8 @@ mod registry;
 
 pub use exporter::{Exporter, remote_parent};
 pub use labels::{
-    AccountLabels, CodeLabels, FunctionLabels, LimitLabels, OutcomeLabels, RequestLabels,
-    RouteLabels, StatusLabels,
+    AccountLabels, CodeLabels, FunctionLabels, KindLabels, LimitLabels, OutcomeLabels,
+    RequestLabels, RouteLabels, StatusLabels,
 };
 pub use registry::{Registry, UnderWay, seconds};
 

@@ -27,6 +27,9 @@ pub(crate) const SNAPSHOT_EVERY: u64 = 1_000;
 /// Seconds of an hour.
 const HOUR_SECONDS: u64 = 3_600;
 
+/// Bytes of copies of shuffle objects that a node keeps.
+const TIER_BYTES: u64 = 8 << 30;
+
 /// Seconds that a node which is told to stop has for its work.
 const DRAIN_SECONDS: u64 = 30;
 
@@ -80,6 +83,8 @@ pub(crate) struct NodeConfig {
     pub(crate) tenants_trust_each_other: bool,
     #[serde(default = "drain_seconds")]
     pub(crate) drain_seconds: u64,
+    #[serde(default)]
+    pub(crate) tier: TierConfig,
     #[serde(default)]
     plain_text: bool,
     #[serde(default)]
@@ -149,6 +154,21 @@ impl Default for OutputsConfig {
         Self {
             max_kept_bytes: max_bytes,
             kept_hours: kept_for.as_secs() / HOUR_SECONDS,
+        }
+    }
+}
+
+/// Settings of a node's copies of shuffle objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TierConfig {
+    pub(crate) max_bytes: u64,
+}
+
+impl Default for TierConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: TIER_BYTES,
         }
     }
 }
@@ -342,6 +362,7 @@ mod tests {
         let node: NodeConfig = toml::from_str(NODE).expect("it is valid");
         assert_eq!(node.controllers().expect("numbers").len(), 1);
         assert_eq!(node.drain_seconds, DRAIN_SECONDS);
+        assert_eq!(node.tier, TierConfig::default());
         assert_eq!(node.tenants_trust_each_other, trust());
     }
 

@@ -68,7 +68,7 @@ impl DataFolder {
             _lock: lock,
         };
         // Whatever an earlier process spilled is of tasks that have ended with it, and what it fetched may be half.
-        for leftover in [folder.spill(), folder.cache()] {
+        for leftover in [folder.spill(), folder.cache(), folder.tier()] {
             match fs::remove_dir_all(leftover) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("`{}`", folder.root.display()));
@@ -100,6 +100,11 @@ impl DataFolder {
     /// Folder for copies of a store's objects. It is empty when the data folder is opened.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("cache")
+    }
+
+    /// Folder for copies of a store's shuffle objects. It is empty when the data folder is opened.
+    pub(crate) fn tier(&self) -> PathBuf {
+        self.root.join("tier")
     }
 
     /// Folders that the roles work in.

@@ -57,6 +57,8 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
         },
         stores,
         cache: folder.cache(),
+        tier: folder.tier(),
+        tier_bytes: config.tier.max_bytes,
         spill: folder.spill(),
     };
     let registry = Registry::new();

@@ -12,7 +12,7 @@ use weft_runtime::link::{LinkChange, NodeLink, WorkChange, Worker, local_link};
 use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
 
-use crate::config::{OutputsConfig, SNAPSHOT_EVERY};
+use crate::config::{OutputsConfig, SNAPSHOT_EVERY, TierConfig};
 use crate::controller::shared_folders;
 use crate::data_folder::DataFolder;
 use crate::identity::Owner;
@@ -63,6 +63,9 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         },
         stores: stores.clone(),
         cache: folder.cache(),
+        tier: folder.tier(),
+        tier_bytes: number_from_environment("WEFT__TIER__MAX_BYTES")
+            .unwrap_or_else(|| TierConfig::default().max_bytes),
         spill: folder.spill(),
     };
     let metrics = weft_agent::Metrics::new(&registry);

@@ -51,6 +51,11 @@ pub(super) struct Meters {
     pub(super) memory_peak_bytes: u64,
     pub(super) rows_in: u64,
     pub(super) rows_out: u64,
+    get_requests: u64,
+    put_requests: u64,
+    list_requests: u64,
+    head_requests: u64,
+    delete_requests: u64,
 }
 
 impl Meters {
@@ -118,6 +123,7 @@ fn render(receipt: &Receipt) -> String {
     if receipt.lines.iter().any(|line| line.function == "-") {
         parts.push("`-` is what the fabric did: it reads, shuffles and writes".into());
     }
+    parts.extend(requests(&receipt.billed));
     parts.extend(on_the_house(receipt));
     let quantum = receipt.plan.strip_prefix("per-").unwrap_or(&receipt.plan);
     parts.push(format!(
@@ -171,6 +177,22 @@ fn lines_table(receipt: &Receipt) -> Table {
     table
 }
 
+/// The line about requests to buckets, if there were any.
+fn requests(billed: &Meters) -> Option<String> {
+    let kinds = [
+        ("get", billed.get_requests),
+        ("put", billed.put_requests),
+        ("list", billed.list_requests),
+        ("head", billed.head_requests),
+        ("delete", billed.delete_requests),
+    ];
+    let kinds = kinds.into_iter().filter(|(_, n)| *n > 0);
+    let kinds: Vec<String> = kinds
+        .map(|(kind, n)| format!("{} {kind}", count(n)))
+        .collect();
+    (!kinds.is_empty()).then(|| format!("requests to stores: {}", kinds.join(", ")))
+}
+
 /// The line about what the platform bears, where it bears anything.
 fn on_the_house(receipt: &Receipt) -> Option<String> {
     let attempts: u64 = receipt
@@ -211,6 +233,11 @@ mod tests {
         let scan = FunctionUsage {
             stage: "visits".into(),
             function: "-".into(),
+            billed: Meters {
+                get_requests: 1_200,
+                put_requests: 24,
+                ..Meters::default()
+            },
             ..FunctionUsage::default()
         };
         let sheet = PriceSheet {
@@ -225,20 +252,21 @@ mod tests {
     #[test]
     fn receipts_for_people() {
         let expected = "\
-receipt of job-1, prices 2026-11 per-second, provisional: something of the job still runs
+receipt of job-1, prices 2026-12 per-second, provisional: something of the job still runs
 stage   function            attempts  guest cpu  native cpu  memory peak    rows in  rows out        amount
 visits  weblog@0.1.0/parse        24     1.23 s     56.0 ms     12.0 MiB  1,000,000   999,000  0.000023 USD
-visits  -                          0       0 ns        0 ns          0 B          0         0  0.000000 USD
-total                                    1.23 s     56.0 ms     12.0 MiB                       0.000023 USD
+visits  -                          0       0 ns        0 ns          0 B          0         0  0.000600 USD
+total                                    1.23 s     56.0 ms     12.0 MiB                       0.000623 USD
 `-` is what the fabric did: it reads, shuffles and writes
+requests to stores: 1,200 get, 24 put
 not billed: 1 attempt, 5.0 ms of CPU
-each line's CPU is rounded up to a second; under the per-millisecond plan: 0.000015 USD";
+each line's CPU is rounded up to a second; under the per-millisecond plan: 0.000615 USD";
         assert_eq!(render(&example()), expected);
     }
 
     #[test]
     fn the_summary_is_one_line() {
-        let expected = "  billed: 1.29 s of CPU, 12.0 MiB at most; 0.000023 USD (per-second); `weft receipt job-1` has the lines";
+        let expected = "  billed: 1.29 s of CPU, 12.0 MiB at most; 0.000623 USD (per-second); `weft receipt job-1` has the lines";
         assert_eq!(summary(&example()), expected);
     }
 }

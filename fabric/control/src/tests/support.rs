@@ -219,6 +219,7 @@ pub(crate) fn another(commit: TaskCommit) -> TaskCommit {
 pub(crate) fn failure(code: ErrorCode, stage: u32, task: u32, epoch: Epoch) -> TaskFailure {
     TaskFailure {
         cancelled: false,
+        lost: None,
         stage,
         task,
         attempt: 0,

@@ -167,6 +167,10 @@ impl Scheduler {
         let (stage, task) = (commit.stage, commit.task);
         match answer {
             CommitAnswer::Committed => self.count_commit(commit),
+            CommitAnswer::CommittedAgain => {
+                self.count_task("committed_again");
+                self.metrics.waived(&commit.usage.lines());
+            }
             // An earlier leader counted it, or nobody did yet.
             CommitAnswer::Repeated | CommitAnswer::Busy => {}
             CommitAnswer::Duplicate { same } => {
@@ -247,6 +251,7 @@ fn too_large(commit: &TaskCommit) -> TaskFailure {
         sequence: commit.sequence,
         problem: Problem::new(ErrorCode::TooLarge, detail),
         cancelled: false,
+        lost: None,
         usage: commit.usage.lines(),
         log: Some(commit.log.clone()),
     }

@@ -365,8 +365,13 @@ impl Scheduler {
         if progress.commits.contains_key(&id.task) && !self.settings.run_tasks_twice {
             return;
         }
-        let failures = progress.failures.get(&id.task).copied().unwrap_or(0);
-        let attempt = failures.max(self.next_label(&id));
+        // While what it reads is written again, it waits; it comes with its stage.
+        if !running.is_readable(id.stage) {
+            return;
+        }
+        let before = [&progress.failures, &progress.misses, &progress.taken_back];
+        let before = before.map(|of| of.get(&id.task).copied().unwrap_or(0));
+        let attempt = before.into_iter().sum::<u32>().max(self.next_label(&id));
         if !self.send_stage(turn, tenant, target, job, id.stage) {
             return;
         }
@@ -406,8 +411,12 @@ impl Scheduler {
         stage: u32,
     ) -> bool {
         let key = (job.id.clone(), stage);
+        let version = match &job.state {
+            JobState::Running(running) => running.n_rewritten(stage),
+            _ => 0,
+        };
         let executor = self.executor(target);
-        if executor.is_none_or(|executor| executor.stages.contains(&key)) {
+        if executor.is_none_or(|executor| executor.stages.get(&key) == Some(&version)) {
             return true;
         }
         let Some(mut context) = stage_context(job, stage) else {
@@ -430,7 +439,7 @@ impl Scheduler {
             return false;
         }
         if let Some(executor) = self.executor(target) {
-            executor.stages.insert(key);
+            executor.stages.insert(key, version);
         }
         self.send_work(turn, target, Work::Stage(Box::new(context)));
         true

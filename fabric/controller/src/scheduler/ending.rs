@@ -100,7 +100,7 @@ impl Scheduler {
             let takes_commands = view.takes_commands();
             for (epoch, executor) in &mut view.executors {
                 if executor.is_of(&tenant) {
-                    executor.stages.retain(|(other, _)| *other != id);
+                    executor.stages.retain(|(other, _), _| *other != id);
                     // Others are told with their next status.
                     targets.extend(takes_commands.then(|| (node.clone(), *epoch)));
                 }

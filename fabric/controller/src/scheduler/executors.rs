@@ -324,6 +324,7 @@ fn lost_attempt(
         sequence,
         problem: ended(how),
         cancelled: false,
+        lost: None,
         usage: vec![usage],
         log: None,
     };

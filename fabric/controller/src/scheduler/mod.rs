@@ -325,13 +325,14 @@ impl Scheduler {
     }
 }
 
-/// Returns whether the task of a running job has no commit.
+/// Returns whether the task of a running job has no commit, and what it reads is there.
 fn is_open(job: &Job, id: &TaskId) -> bool {
     let JobState::Running(running) = &job.state else {
         return false;
     };
     let stage = running.stages.get(id.stage as usize);
-    stage.is_some_and(|stage| !stage.commits.contains_key(&id.task))
+    let is_open = stage.is_some_and(|stage| !stage.commits.contains_key(&id.task));
+    is_open && running.is_readable(id.stage)
 }
 
 fn job<'a>(state: &'a State, tenant: &TenantId, id: &JobId) -> Option<&'a Job> {

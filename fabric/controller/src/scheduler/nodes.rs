@@ -24,8 +24,8 @@ pub(super) struct ExecutorView {
     pub(super) stopping: bool,
     /// Attempts, by task and label.
     pub(super) running: BTreeSet<(TaskId, u32)>,
-    /// Stages whose context it has.
-    pub(super) stages: BTreeSet<(JobId, u32)>,
+    /// Stages whose context it has, and how many objects that they read had been written again by then.
+    pub(super) stages: BTreeMap<(JobId, u32), u64>,
     /// Steps of jobs.
     pub(super) steps: BTreeSet<(JobId, Step)>,
     pub(super) describing: BTreeMap<u64, oneshot::Sender<Result<Description, Problem>>>,

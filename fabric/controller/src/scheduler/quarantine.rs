@@ -58,7 +58,8 @@ impl Scheduler {
             return;
         };
         match failure {
-            Some(failure) if failure.cancelled => {}
+            // What another task wrote is lost, whichever node reads it.
+            Some(failure) if failure.cancelled || failure.lost.is_some() => {}
             Some(TaskFailure { problem, .. }) if problem.code.is_platform_fault() => {
                 if view.record.failed(turn.now.monotonic_ms) {
                     let for_s = QUARANTINE_MS / 1_000;

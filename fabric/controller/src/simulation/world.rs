@@ -70,12 +70,13 @@ pub(super) struct Seen {
     calls: u64,
     reads: u64,
     tries: u64,
+    objects_lost: u64,
     /// Hash of all that was applied.
     trace: u64,
 }
 
 impl Seen {
-    fn numbers(&mut self) -> [&mut u64; 15] {
+    fn numbers(&mut self) -> [&mut u64; 16] {
         [
             &mut self.leaders,
             &mut self.crashes,
@@ -92,6 +93,7 @@ impl Seen {
             &mut self.calls,
             &mut self.reads,
             &mut self.tries,
+            &mut self.objects_lost,
         ]
     }
 

@@ -81,6 +81,11 @@ impl Stages {
             cancel: CancellationToken::new(),
         };
         let job = held.jobs.entry(context.job.clone()).or_insert_with(new);
+        let before = job.stages.get(&context.stage);
+        if before.is_some_and(|before| reads_others(&before.context, &context)) {
+            // What follows from indexes may have changed with the objects.
+            job.reader = ObjectReader::new(self.blobs.clone());
+        }
         let stage = Stage {
             context: Arc::new(context),
             plan: Mutex::default(),
@@ -135,6 +140,12 @@ impl Stages {
         check_fingerprint(&plan.fingerprint)?;
         Ok(plan)
     }
+}
+
+/// Returns whether a stage reads other objects than before: some were lost, and written again.
+fn reads_others(before: &StageContext, now: &StageContext) -> bool {
+    let before = before.inputs.iter().map(|input| &input.objects);
+    before.ne(now.inputs.iter().map(|input| &input.objects))
 }
 
 /// Fails if a job was planned with another partition hash, plan encoding, segment format or DataFusion than this

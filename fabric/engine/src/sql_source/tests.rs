@@ -102,6 +102,7 @@ fn sources_of(
         counts: Arc::default(),
         functions: Arc::default(),
         keyed: None,
+        ahead: Ahead::default(),
     }
 }
 
@@ -273,6 +274,7 @@ fn of_files(folder: &TempDir) -> SqlSources {
         counts: Arc::default(),
         functions: Arc::default(),
         keyed: None,
+        ahead: Ahead::default(),
     }
 }
 

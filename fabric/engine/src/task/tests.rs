@@ -169,3 +169,21 @@ async fn edges_that_nobody_told_of_are_internal_problems() {
     let detail = &failure.problem.detail;
     assert!(detail.contains("edge 1 of stage `writer`"), "{detail}");
 }
+
+#[tokio::test]
+async fn an_object_that_the_store_lost_is_named() {
+    let gone = ObjectRef {
+        key: "gone".into(),
+        bytes: 100,
+        index_xxh3: 0,
+    };
+    let inputs = vec![input(EDGE, vec![None, Some(gone)])];
+    let failure = run(Some(EDGE), inputs).await.expect_err("it is gone");
+    let lost = LostObject {
+        stage: EDGE.stage,
+        task: 1,
+        key: "gone".into(),
+    };
+    assert_eq!(failure.lost, Some(lost));
+    assert!(failure.problem.code.is_platform_fault());
+}

@@ -1,8 +1,14 @@
+use std::sync::Arc;
+
 use arrow::array::{Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field};
 use weft_store::ErrorKind;
 
+use super::index::first_keys;
 use super::*;
+use crate::ranges::Mark;
+
+mod bucket;
 
 fn batch(start: i64, rows: i64) -> RecordBatch {
     let schema = Schema::new(vec![

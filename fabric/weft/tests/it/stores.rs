@@ -187,6 +187,87 @@ fn a_job_runs_in_a_bucket_and_reads_one() {
     check(&again);
 }
 
+/// Numbers of a document's fields, summed.
+fn sum(of: &Value, fields: &[&str]) -> u64 {
+    let numbers = fields.iter().map(|field| of[*field].as_u64());
+    numbers.map(|number| number.expect("a number")).sum()
+}
+
+#[test]
+fn a_job_makes_few_requests_and_pays_for_them() {
+    let (fixture, storage, place) = (Fixture::shared(), Storage::new(), Place::new());
+    let server = Server::start(&place.data(), &storage.setup());
+    job::deploy(&server, "weblog");
+    let ended = job::run(&server, &job::weblog(&fixture.logs(), &place.out()));
+    let receipt = format!("/v1/jobs/{}/receipt", job::id_of(&ended));
+    let receipt = server.ask(&Request::get(receipt)).ok();
+    let stages = ended["stages"].as_array().expect("stages").iter();
+    let n_tasks: u64 = stages.map(|stage| sum(stage, &["tasks_total"])).sum();
+    let billed = &receipt["billed"];
+    let reads = sum(billed, &["get_requests", "head_requests", "list_requests"]);
+    let writes = sum(billed, &["put_requests", "delete_requests"]);
+    assert!(writes > 0, "objects, logs and plans: {billed:#}");
+    assert!(
+        reads + writes <= 3 * n_tasks,
+        "{reads} and {writes} for {n_tasks} tasks: {billed:#}"
+    );
+    assert_eq!(
+        reads, 0,
+        "the node has all that its tasks wrote: {billed:#}"
+    );
+    let planning = receipt["lines"].as_array().expect("lines").iter();
+    let planning = planning.filter(|line| line["stage"] == "" && line["function"] == "-");
+    assert_eq!(planning.count(), 1, "{receipt:#}");
+    let metrics = server.ask(&Request::get("/metrics")).text();
+    assert!(
+        metrics.contains("weft_store_requests_total{kind=\"put\"}"),
+        "{metrics}"
+    );
+    let tier = place.data().join("tier");
+    until_empty("the node keeps nothing of a job that has ended", || {
+        let names = folder::names(&tier).into_iter();
+        names.filter(|name| name != "total").collect::<Vec<_>>()
+    });
+}
+
+#[test]
+fn what_a_bucket_lost_is_written_again() {
+    let (fixture, storage, place) = (Fixture::shared(), Storage::new(), Place::new());
+    let setup = storage.setup();
+    let server = Server::start(&place.data(), &setup);
+    job::deploy(&server, "weblog");
+    assert!(server.stop().success());
+    let held = storage
+        .setup()
+        .with_failpoints("reduce=kill-parent", &place.path("once"));
+    let server = Server::start(&place.data(), &held);
+    let id = job::submit(&server, &job::weblog(&fixture.logs(), &place.out()));
+    server.wait_until_killed();
+    let keys = storage.keys(&format!("jobs/{id}/0"));
+    let mut objects = keys.iter().filter(|key| key.ends_with(".shuffle"));
+    let blobs = storage.blobs(OWN);
+    let (gone, damaged) = (objects.next().expect("one"), objects.next().expect("two"));
+    let of_store = |key: &str| key.strip_prefix("weft/").expect("our prefix").to_owned();
+    let deleted = storage.runtime.block_on(blobs.delete(&of_store(gone)));
+    deleted.expect("it is removed");
+    let bytes = storage.runtime.block_on(blobs.get(&of_store(damaged)));
+    let mut bytes = bytes.expect("it is there").to_vec();
+    bytes[10] ^= 1;
+    storage.put(&blobs, &of_store(damaged), bytes);
+
+    // What the node had kept went with the server.
+    let server = Server::start(&place.data(), &setup);
+    let ended = job::wait(&server, &id);
+    assert_eq!(ended["status"], "succeeded", "{ended:#}");
+    let found = outputs::published(&place.out());
+    outputs::assert_same(&found, &fixture.expected, "after objects were lost");
+    let events = Request::get(format!("/v1/jobs/{id}/events"));
+    let events = server.ask(&events.header("accept", "application/json"));
+    let events = events.ok()["items"].as_array().expect("events").clone();
+    let lost = events.iter().filter(|event| event["kind"] == "object_lost");
+    assert_eq!(lost.count(), 2, "{events:#?}");
+}
+
 /// Runs the weblog job from the lake to the lake, and checks that it published what it publishes to a folder.
 fn run_in_lake(storage: &Storage, fixture: &Fixture, endpoint: &str) {
     let place = Place::new();

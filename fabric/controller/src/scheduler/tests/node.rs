@@ -8,9 +8,9 @@ use weft_core::{
 };
 use weft_protocol::{
     AdaptiveTasks, EdgeBytes, EdgeInput, EdgeKind, EdgeRead, EdgeRef, EdgeShape, FINGERPRINT,
-    FromAgent, FromExecutor, LogRef, Plan, PlanReply, PublishedOutput, SlotVector, StageContext,
-    StageShape, Sums, TASK_BYTES, TaskCommit, TaskFailure, TaskRange, TaskReply, TaskRequest,
-    ToAgent, ToExecutor, Took, Work,
+    FromAgent, FromExecutor, LogRef, LostObject, ObjectRef, Plan, PlanReply, PublishedOutput,
+    SlotVector, StageContext, StageShape, Sums, TASK_BYTES, TaskCommit, TaskFailure, TaskRange,
+    TaskReply, TaskRequest, ToAgent, ToExecutor, Took, Work,
 };
 
 use super::random::Random;
@@ -52,6 +52,8 @@ pub(crate) struct News {
     pub(crate) finished: Vec<(weft_core::TaskId, Epoch)>,
     /// Attempts that were given to an executor.
     pub(crate) begun: Vec<TaskRequest>,
+    /// Objects that attempts did not find in the store.
+    pub(crate) lost: u64,
 }
 
 fn json<T: serde::Serialize + serde::de::DeserializeOwned>(message: &T) -> T {
@@ -123,6 +125,11 @@ impl Node {
             }
             ToExecutor::Work(Work::Stage(context)) => {
                 let key = (context.job.clone(), context.stage);
+                let mut objects = context.inputs.iter().flat_map(|input| &input.objects);
+                assert!(
+                    objects.all(Option::is_some),
+                    "all that it reads is committed"
+                );
                 executor.stages.insert(key, *context);
             }
             ToExecutor::Task(request) => {
@@ -201,9 +208,15 @@ impl Node {
                 let key = (request.id.job.clone(), request.id.stage);
                 let context = &executor.stages[&key];
                 let fails = self.broken || (faults && random.percent(7));
-                let result = match fails {
-                    true => Err(failure(&request)),
-                    false => Ok(commit(&request, &context.inputs)),
+                let lost = lost(&request, &context.inputs).filter(|_| faults && !fails);
+                news.lost += u64::from(lost.is_some());
+                let result = match (fails, lost) {
+                    (true, _) => Err(failure(&request)),
+                    (false, None) => Ok(commit(&request, &context.inputs)),
+                    (false, lost) => Err(TaskFailure {
+                        lost,
+                        ..failure(&request)
+                    }),
                 };
                 if result.is_ok() {
                     news.finished.push((request.id.clone(), epoch));
@@ -280,9 +293,29 @@ fn failure(request: &TaskRequest) -> TaskFailure {
         sequence: request.sequence,
         problem: platform(),
         cancelled: false,
+        lost: None,
         usage: vec![usage(&name(request))],
         log: None,
     }
+}
+
+/// The object that one in eleven attempts does not find. It takes no number from the seed, so that what other faults do
+/// stays as it is.
+fn lost(request: &TaskRequest, inputs: &[EdgeInput]) -> Option<LostObject> {
+    let chance = request
+        .sequence
+        .wrapping_mul(7)
+        .wrapping_add(request.epoch.0);
+    if inputs.is_empty() || chance % 11 != 0 {
+        return None;
+    }
+    let input = &inputs[(chance / 11) as usize % inputs.len()];
+    let task = chance as usize % input.objects.len();
+    Some(LostObject {
+        stage: input.edge.stage,
+        task: task as u32,
+        key: input.objects[task].as_ref()?.key.clone(),
+    })
 }
 
 /// Sums of the rows that a task writes to, or reads from, an edge: made up, but so that all readers
@@ -314,7 +347,11 @@ fn commit(request: &TaskRequest, inputs: &[EdgeInput]) -> TaskCommit {
         started_ms: 0,
         stream_epoch: 0,
         positions: Vec::new(),
-        object: None,
+        object: Some(ObjectRef {
+            key: name(request),
+            bytes: 1,
+            index_xxh3: 0,
+        }),
         written: vec![rows(1 + u64::from(request.id.task)); 2],
         bytes: vec![bytes; 2],
         part: None,

@@ -15,7 +15,7 @@ use weft_core::{
     AttemptId, Digest, Epoch, ErrorCode, FunctionKind, FunctionRecord, FunctionUsage, Incarnation,
     JobId, NodeId, Problem, TaskId, TenantId,
 };
-use weft_protocol::{AgentCommand, TaskRequest};
+use weft_protocol::{AgentCommand, TaskRequest, Work};
 use weft_telemetry::Registry;
 
 use super::node::{News, Node};
@@ -51,6 +51,8 @@ pub(super) struct Seen {
     too_large: u64,
     usage: u64,
     jobs: u64,
+    lost: u64,
+    rewritten: u64,
 }
 
 impl Seen {
@@ -66,6 +68,8 @@ impl Seen {
         self.too_large += other.too_large;
         self.usage += other.usage;
         self.jobs += other.jobs;
+        self.lost += other.lost;
+        self.rewritten += other.rewritten;
     }
 
     pub(super) fn check(&self) {
@@ -81,6 +85,8 @@ impl Seen {
             self.too_large,
             self.usage,
             self.jobs,
+            self.lost,
+            self.rewritten,
         ] {
             assert!(n > 10, "{self:?}");
         }
@@ -113,6 +119,10 @@ pub(super) struct World {
     attempts: BTreeSet<AttemptId>,
     /// Tasks with an attempt that finished under a lease, whether it is recorded or not.
     finished: BTreeMap<TaskId, BTreeSet<Epoch>>,
+    /// How often the state had taken a task's commit back when it was sent out.
+    taken_back: BTreeMap<TaskId, u32>,
+    /// Keys of the objects in the contexts that executors were sent, by lease, job and stage.
+    contexts: BTreeMap<(Epoch, JobId, u32), Vec<String>>,
     /// Tasks with attempts that were sent out, by lease and life of the agent.
     sent: BTreeMap<TaskId, BTreeSet<Epoch>>,
     /// Usage of invocations that was reported, by life of its agent.
@@ -224,6 +234,8 @@ impl World {
             seen: Seen::default(),
             attempts: BTreeSet::new(),
             finished: BTreeMap::new(),
+            taken_back: BTreeMap::new(),
+            contexts: BTreeMap::new(),
             sent: BTreeMap::new(),
             reported: BTreeMap::new(),
             lost_lives: BTreeSet::new(),
@@ -364,6 +376,7 @@ impl World {
         for request in news.begun {
             self.on_begun(&request);
         }
+        self.seen.lost += news.lost;
         for (task, epoch) in news.finished {
             self.finished.entry(task).or_default().insert(epoch);
         }
@@ -402,8 +415,21 @@ impl World {
         match output {
             Output::Propose(proposal) => self.propose(*proposal),
             Output::Send(node, message) => {
-                if let AgentCommand::Run { epoch, id, .. } = &message.command {
-                    self.check_run(*epoch, id);
+                match &message.command {
+                    AgentCommand::Run { epoch, id, .. } => {
+                        self.check_run(*epoch, id);
+                        self.check_context(*epoch, id);
+                    }
+                    AgentCommand::Work {
+                        epoch,
+                        work: Work::Stage(context),
+                    } => {
+                        let of = (*epoch, context.job.clone(), context.stage);
+                        let objects = context.inputs.iter().flat_map(|input| &input.objects);
+                        let keys = objects.flatten().map(|object| object.key.clone());
+                        self.contexts.insert(of, keys.collect());
+                    }
+                    _ => {}
                 }
                 if let Some(node) = self.nodes.get_mut(&node) {
                     node.send(&message);
@@ -458,6 +484,7 @@ impl World {
 
     /// A task is sent out only if none of its attempts has finished, or runs, under a lease in force.
     fn check_run(&mut self, epoch: Epoch, id: &TaskId) {
+        self.forgive(id);
         let held = |epoch: &Epoch| self.state.leases.get(*epoch).is_some();
         let finished = self.finished.get(id);
         let redone = finished.is_some_and(|epochs| epochs.iter().any(held));
@@ -473,6 +500,35 @@ impl World {
             "{id} is finished, and is sent out again"
         );
         self.sent.entry(id.clone()).or_default().insert(epoch);
+    }
+
+    /// A task reads the objects that stand: an executor whose context has others was told anew.
+    fn check_context(&self, epoch: Epoch, id: &TaskId) {
+        let mut tenants = self.state.tenants.values();
+        let job = tenants.find_map(|of| of.jobs.get(&id.job));
+        let Some(JobState::Running(running)) = job.map(|job| &job.state) else {
+            return;
+        };
+        let reads = running.plan.stages[id.stage as usize].reads.iter();
+        let commits = reads.flat_map(|read| running.stages[read.stage as usize].commits.values());
+        let objects = commits.filter_map(|commit| commit.object.as_ref());
+        let keys: Vec<String> = objects.map(|object| object.key.clone()).collect();
+        let sent = self.contexts.get(&(epoch, id.job.clone(), id.stage));
+        assert_eq!(sent, Some(&keys), "{id} is to read what stands");
+    }
+
+    /// A task whose commit was taken back, because the store lost what it wrote, is sent out again once.
+    fn forgive(&mut self, id: &TaskId) {
+        let mut tenants = self.state.tenants.values();
+        let job = tenants.find_map(|of| of.jobs.get(&id.job));
+        let stage = job.and_then(|job| job.stages().get(id.stage as usize));
+        let taken_back = stage.and_then(|stage| stage.taken_back.get(&id.task));
+        let taken_back = taken_back.copied().unwrap_or(0);
+        let before = self.taken_back.insert(id.clone(), taken_back);
+        if taken_back > before.unwrap_or(0) {
+            self.seen.rewritten += 1;
+            self.finished.remove(id);
+        }
     }
 
     // ---- what may happen

@@ -102,6 +102,7 @@ impl World {
 
     /// Reports go to the leader that the node knows.
     pub(super) fn after_node(&mut self, id: &NodeId, news: News) {
+        self.seen.objects_lost += news.lost;
         {
             let mut books = self.books.lock();
             for request in news.begun {

@@ -116,9 +116,11 @@ impl Tasks {
             context,
             reader: self.reader.clone(),
             account: MemoryAccount::new(64 << 20),
+            inputs: Inputs::default(),
             cancel: CancellationToken::new(),
             counts: Arc::default(),
             functions: Arc::default(),
+            ahead: Ahead::default(),
         }
     }
 
