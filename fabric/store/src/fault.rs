@@ -186,7 +186,11 @@ pub(crate) fn cause(error: &object_store::Error) -> String {
     if cut.len() > CAUSE_BYTES_MAX {
         cut = &cut[..cut.floor_char_boundary(CAUSE_BYTES_MAX)];
     }
-    cut.replace('\n', " ")
+    let cut = cut.replace('\n', " ");
+    match asks_for_credentials(&text) {
+        true => format!("{cut}; it was asked for credentials, as the store's settings have none"),
+        false => cut,
+    }
 }
 
 /// An error with its sources, each once.
@@ -354,6 +358,8 @@ mod tests {
         let fault = Fault::of(&unanswered).expect("it has a name");
         assert_eq!(fault, Fault::Unreachable);
         assert!(fault.is_retryable());
+        let said = cause(&unanswered);
+        assert!(said.ends_with("settings have none"), "{said}");
     }
 
     #[test]
