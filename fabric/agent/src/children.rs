@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use tokio::process::Command;
 
-/// Variables of the environment that children inherit: for debugging, tests, and certificates of stores.
-const INHERITED: [&str; 7] = [
+/// Variables of the environment that children inherit: for debugging, tests, certificates of stores, and the way to
+/// them.
+const INHERITED: [&str; 13] = [
     "WEFT_LOG",
     "RUST_BACKTRACE",
     "WEFT_FAILPOINTS",
@@ -15,6 +16,12 @@ const INHERITED: [&str; 7] = [
     "TMPDIR",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "NO_PROXY",
+    "no_proxy",
 ];
 
 /// Starts children of this program.

@@ -180,6 +180,11 @@ pub enum Command {
         /// Those whose last command came before, in Unix milliseconds.
         before_ms: u64,
     },
+    /// Gives the group of controllers its id; one that has an id keeps it.
+    NameGroup {
+        /// The id, made by the proposer.
+        group: String,
+    },
 }
 
 impl Command {
@@ -274,7 +279,7 @@ impl Envelope {
 /// of whole edges, and problems the code `query_error`. From 5 on SQL stages name functions of components, which may
 /// be scalar, and tenants have tables and views. From 6 on numbers of tasks follow from bytes of commits, tables have
 /// rows that the cluster keeps, and ended jobs say whether outputs that it keeps are a table's. From 7 on failed
-/// attempts name objects that the store lost.
+/// attempts name objects that the store lost, and groups have ids.
 pub const COMMAND_VERSION: u32 = 7;
 /// The oldest version that is read.
 const OLDEST_COMMAND_VERSION: u32 = 2;

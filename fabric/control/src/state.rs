@@ -31,6 +31,10 @@ pub struct State {
     pub leases: Leases,
     /// Answers that may be asked for again.
     pub origins: Origins,
+    /// Random id of the group of controllers, by which its store is told from those of others; none of a server that is
+    /// alone, or before the first leader has made one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// Outcome of a command: its answer, and the work that follows for the leader's scheduler.
@@ -74,6 +78,10 @@ impl State {
                 let nodes = &self.nodes;
                 let lives = |incarnation: &_| nodes.any_lives(incarnation);
                 self.origins.expire(before_ms, lives);
+                done()
+            }
+            Command::NameGroup { group } => {
+                self.group.get_or_insert(group);
                 done()
             }
             command => {

@@ -191,7 +191,8 @@ impl Tenant {
             | Command::GrantLease { .. }
             | Command::ExecutorLost { .. }
             | Command::JoinNode { .. }
-            | Command::ExpireOrigins { .. } => {
+            | Command::ExpireOrigins { .. }
+            | Command::NameGroup { .. } => {
                 unreachable!("the state applies commands that concern leases and nodes itself")
             }
         }

@@ -1,7 +1,7 @@
 //! The remains of a job that has ended: one object with all that was known of it, one with its log; the
 //! rest is removed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -13,12 +13,39 @@ use weft_core::LogLine;
 use weft_core::{JobId, Problem, lock};
 use weft_protocol::{FailedLog, LogRef, ManifestOutput, Plan, TaskCommit};
 use weft_protocol::{job_prefix, kept_prefix};
-use weft_store::{Blobs, Ended, Fault, OutputPlace};
+use weft_store::{Blobs, Ended, ErrorKind, Fault, OutputPlace};
 
 use crate::packed;
 
 /// Bytes of a job's log that are kept; what comes after is counted.
 const LOG_BYTES_MAX: usize = 64 << 20;
+
+/// Times that a store refuses the clean-up of a job's outputs before what is there is left behind: its keys may have
+/// been revoked for good, and a job must come to its end.
+const REFUSALS_MAX: u32 = 20;
+/// Jobs whose refusals are counted; past it counting begins anew.
+const REFUSED_JOBS_MAX: usize = 10_000;
+
+/// Counts how often stores have refused the clean-up of jobs' outputs. Clones share the counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusals(Arc<Mutex<BTreeMap<JobId, u32>>>);
+
+impl Refusals {
+    /// Counts a refusal. Returns whether it was one too many.
+    fn exhausted(&self, job: &JobId) -> bool {
+        let mut counts = lock(&self.0);
+        if counts.len() >= REFUSED_JOBS_MAX && !counts.contains_key(job) {
+            counts.clear();
+        }
+        let count = counts.entry(job.clone()).or_default();
+        *count += 1;
+        *count >= REFUSALS_MAX
+    }
+
+    fn forget(&self, job: &JobId) {
+        lock(&self.0).remove(job);
+    }
+}
 
 /// A line of a job's log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,6 +188,7 @@ async fn read_lines(blobs: &Blobs, key: &str) -> Result<Vec<LogLine>, weft_store
 pub(crate) async fn archive(
     blobs: &Blobs,
     job: &Job,
+    refusals: &Refusals,
     still_leads: impl Future<Output = Result<(), Problem>>,
 ) -> Result<String, Problem> {
     let key = archive_key(&job.id);
@@ -180,7 +208,9 @@ pub(crate) async fn archive(
         }
     }
     let ended = ended(job);
-    clean_outputs(blobs, job, ended).await.map_err(failed)?;
+    let cleaned = clean_outputs(blobs, job, refusals, ended).await;
+    cleaned.map_err(failed)?;
+    refusals.forget(&job.id);
     if ended != Ended::Succeeded {
         let kept = blobs.delete_prefix(&kept_prefix(&job.id)).await;
         kept.map_err(failed)?;
@@ -207,9 +237,14 @@ fn ended(job: &Job) -> Ended {
     }
 }
 
-/// Cleans up in the places of a job's outputs. One that is gone, or that jobs may not use any more, has nothing to
-/// clean up that could be reached.
-async fn clean_outputs(blobs: &Blobs, job: &Job, ended: Ended) -> Result<(), weft_store::Error> {
+/// Cleans up in the places of a job's outputs. One that is gone, that jobs may not use any more, or whose store goes on
+/// refusing, has nothing to clean up that could be reached.
+async fn clean_outputs(
+    blobs: &Blobs,
+    job: &Job,
+    refusals: &Refusals,
+    ended: Ended,
+) -> Result<(), weft_store::Error> {
     let staged = job.staged_files();
     for output in &job.spec.outputs {
         let of_output = staged.iter().filter(|file| file.output == output.name);
@@ -220,7 +255,10 @@ async fn clean_outputs(blobs: &Blobs, job: &Job, ended: Ended) -> Result<(), wef
             Err(error) => Err(error),
         };
         match cleaned {
-            Err(error) if is_out_of_reach(&error) => {
+            Err(error)
+                if is_out_of_reach(&error)
+                    || error.kind() == ErrorKind::Refused && refusals.exhausted(&job.id) =>
+            {
                 tracing::warn!(job = %job.id, output = %output.name, %error, "an output cannot be cleaned up");
             }
             cleaned => cleaned?,
@@ -236,7 +274,10 @@ async fn clean_output(
     output: &ManifestOutput,
     ended: Ended,
 ) -> Result<(), weft_store::Error> {
-    place.clean(blobs, job, output, ended).await?;
+    let cleaned = place.clean(blobs, job, output, ended).await;
+    if cleaned.as_ref().is_err_and(|error| !is_out_of_reach(error)) {
+        return cleaned;
+    }
     // The right to list uploads is one of its own, and a rule of the bucket removes what stays.
     match place.abort_uploads_of(job).await {
         Ok(0) => {}
@@ -245,7 +286,7 @@ async fn clean_output(
             tracing::warn!(%job, %error, "uploads of attempts that were never committed stay");
         }
     }
-    Ok(())
+    cleaned
 }
 
 fn is_out_of_reach(error: &weft_store::Error) -> bool {
@@ -253,6 +294,8 @@ fn is_out_of_reach(error: &weft_store::Error) -> bool {
     match error {
         Error::Refused { fault, .. } => *fault == Fault::NoBucket,
         Error::NotAllowed { .. } | Error::Unpublishable(_) => true,
+        // All is cleaned up that somebody else's file of that name does not say.
+        Error::ForeignManifest { .. } => true,
         _ => false,
     }
 }
@@ -387,6 +430,15 @@ mod tests {
                 message: message.into(),
             },
         }
+    }
+
+    #[test]
+    fn a_store_that_goes_on_refusing_is_given_up() {
+        let (refusals, id) = (Refusals::default(), JobId::new(1, 1));
+        let tries = (0..REFUSALS_MAX).map(|_| refusals.exhausted(&id));
+        assert_eq!(tries.filter(|exhausted| *exhausted).count(), 1);
+        refusals.forget(&id);
+        assert!(!refusals.exhausted(&id));
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ use crate::kept_outputs::KeptOutputs;
 use crate::membership;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
+use crate::ownership;
 use crate::replica::{Replica, Signals};
 use crate::scheduler::driver::{Driver, Inputs};
 use crate::scheduler::{Requests, SchedulerSettings, Watch};
@@ -120,7 +121,7 @@ impl Controller {
         let blobs = Blobs::open(&settings.stores)?;
         blobs.check().await?;
         // Before anything is swept: the objects of another cluster are no leftovers.
-        blobs.claim(&settings.cluster).await?;
+        ownership::claim(&settings, &blobs).await?;
         let (replica, signals) = open(&settings).await?;
         let sweep = begin_sweep(&settings, &blobs, &replica).await?;
         let metrics = Arc::new(Metrics::new(registry));
@@ -147,7 +148,7 @@ impl Controller {
         let scheduling = scheduler.run(cancel.clone(), inputs);
         tasks.spawn("scheduler", OnError::Stop, Box::pin(scheduling));
         let sweeping = sweep.keep_sweeping(replica.clone(), Arc::clone(&components));
-        tasks.spawn("sweep", OnError::Log, sweeping);
+        sweep_when_owned(tasks, &settings.cluster, &blobs, &replica, sweeping);
         let promoting = membership::keep_promoting(replica.clone());
         tasks.spawn("learners", OnError::Log, promoting);
         let invocations = Invocations::new(workers.clone(), requests.clone(), Arc::clone(&metrics));
@@ -225,12 +226,32 @@ async fn begin_sweep(
     let uploads = settings.folders.uploads.clone();
     let sweep = Sweep::new(blobs.clone(), uploads, settings.kept_outputs);
     if settings.group.is_some() {
-        sweep.sweep_own()?;
+        // Without an id, it has left nothing that could be told from what another group keeps there.
+        if ownership::claim_for_known_group(&settings.cluster, blobs, replica).await? {
+            sweep.sweep_own()?;
+        }
         return Ok(sweep);
     }
     replica.leads().await?;
     first_sweep(&sweep, replica).await?;
     Ok(sweep)
+}
+
+/// Sweeps from when the store is known to be the group's own; the controller stops if it is another's.
+fn sweep_when_owned(
+    tasks: &Tasks,
+    cluster: &str,
+    blobs: &Blobs,
+    replica: &Replica,
+    sweeping: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    let owning = ownership::claim_for_group(cluster.to_owned(), blobs.clone(), replica.clone());
+    let sweepers = tasks.clone();
+    tasks.spawn("owner", OnError::Stop, async move {
+        owning.await?;
+        sweepers.spawn("sweep", OnError::Log, sweeping);
+        Ok(())
+    });
 }
 
 /// Removes what an earlier process left behind.

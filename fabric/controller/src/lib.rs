@@ -17,6 +17,7 @@ mod kept_outputs;
 mod membership;
 mod metrics;
 mod nodes;
+mod ownership;
 mod packed;
 mod replica;
 mod scheduler;

@@ -50,7 +50,7 @@ impl Location {
 
     /// Parses a location; parts that are empty or `.` are left out. Errors: what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |what: &str| format!("`{}` {what}", text.escape_debug());
+        let wrong = |what: &str| format!("`{}` {what}", Self::shown(text));
         if text.len() > MAX_LOCATION_BYTES {
             return Err(format!(
                 "a location has {} bytes, and may have {MAX_LOCATION_BYTES}",
@@ -88,6 +88,20 @@ impl Location {
             bucket: bucket.to_owned(),
             key: format!("{}{end}", parts.join("/")),
         })
+    }
+
+    /// A text that may be a location, for people: without what stands before an `@`, where URLs of other programs have
+    /// credentials. A secret may hold slashes.
+    pub fn shown(text: &str) -> String {
+        let Some((before, rest)) = text.rsplit_once('@') else {
+            return text.escape_debug().to_string();
+        };
+        match before.split_once("://") {
+            Some((scheme, _)) => {
+                format!("{}://..@{}", scheme.escape_debug(), rest.escape_debug())
+            }
+            None => format!("..@{}", rest.escape_debug()),
+        }
     }
 
     /// Returns whether another location lies in this one, by whole parts of the key.
@@ -142,6 +156,17 @@ mod tests {
         ] {
             let error = Location::parse(text).expect_err("it is wrong");
             assert!(error.contains(expected), "{error}");
+        }
+        for text in [
+            "s3://KEY:SE/CRET@lake/a",
+            "s3://KEY@lake",
+            "KEY:SECRET@lake",
+        ] {
+            let error = Location::parse(text).expect_err("it is wrong");
+            for secret in ["KEY", "CRET"] {
+                assert!(!error.contains(secret), "{error}");
+            }
+            assert!(error.contains("..@lake"), "{error}");
         }
         let long = format!("s3://lake/{}", "a".repeat(MAX_LOCATION_BYTES));
         assert!(Location::parse(&long).is_err());

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use tokio::task::JoinHandle;
 use weft_protocol::Stores;
 
@@ -19,7 +19,7 @@ use crate::durable::sync_file_and_folder;
 use crate::error::{Error, Result};
 use crate::folder;
 use crate::grants::Grants;
-use crate::remote::Remote;
+use crate::remote::{Remote, fetch_ranges, range_of};
 use crate::requests::{RequestKind, Requests};
 use crate::tier::Tier;
 
@@ -29,8 +29,6 @@ const PART_BYTES: usize = 4 << 20;
 const REMOTE_PART_BYTES: usize = 8 << 20;
 /// Parts of one object that are sent side by side, which are in memory.
 const REMOTE_PARTS_AT_ONCE: usize = 3;
-/// Key of the mark that a bucket is a cluster's.
-const OWNER: &str = "owner";
 /// Objects that one request lists, and that one removes, of S3.
 const OBJECTS_PER_REQUEST: usize = 1_000;
 
@@ -263,26 +261,6 @@ impl Blobs {
         let prefix = Some(&remote.prefix).filter(|prefix| !prefix.is_root());
         let first = self.store.list(prefix).next().await;
         first.transpose().map(drop).map_err(self.fail(""))
-    }
-
-    /// Marks a bucket as a cluster's own, once and for all. Folders need no mark: each belongs to one data folder, or
-    /// is mounted for one cluster.
-    ///
-    /// Errors: `Owned` if it is another cluster's.
-    pub async fn claim(&self, cluster: &str) -> Result<()> {
-        let Base::Remote(remote) = &self.base else {
-            return Ok(());
-        };
-        let mark = Bytes::from(cluster.to_owned());
-        if self.create_durable(OWNER, mark).await? {
-            return Ok(());
-        }
-        let owner = self.get(OWNER).await?;
-        Err(Error::Owned {
-            uri: remote.uri(OWNER),
-            owner: String::from_utf8_lossy(&owner).into_owned(),
-            cluster: cluster.to_owned(),
-        })
     }
 
     /// Writes a blob whole; it appears at once or not at all.
@@ -537,15 +515,36 @@ impl Blobs {
         written.map_err(|error| self.write_error(key, error))
     }
 
-    /// Writes an object to a file, which must not be there.
+    /// Writes an object to a file, which must not be there. It is fetched in ranges: a request has a time limit, and
+    /// the object may be of any size.
     pub async fn download(&self, key: &str, to: &FsPath) -> Result<()> {
-        use tokio::io::AsyncWriteExt;
-        self.count(RequestKind::Get);
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
+use tokio::task::JoinHandle;
         let unwritten = |error| Error::file(to, error);
-        let found = self.store.get(&self.path(key)).await;
-        let mut pieces = found.map_err(self.fail(key))?.into_stream();
-        let mut file = tokio::fs::File::create_new(to).await.map_err(unwritten)?;
-        while let Some(piece) = pieces.next().await {
+        let file = tokio::fs::File::create_new(to).await.map_err(unwritten)?;
+        let written = self.write_ranges(key, &found, file, to).await;
+        if written.is_err() {
+            // Half a file must not be taken for the object.
+            let _ = tokio::fs::remove_file(to).await;
+        }
+        written
+    }
+
+    /// Writes an object that was `found` to a file, range by range.
+    async fn write_ranges(
+        &self,
+        key: &str,
+        found: &ObjectMeta,
+        mut file: tokio::fs::File,
+        to: &FsPath,
+    ) -> Result<()> {
+        use tokio::io::AsyncWriteExt;
+        let unwritten = |error| Error::file(to, error);
+        for range in fetch_ranges(found.size) {
+            self.requests.count(RequestKind::Get);
+            let options = range_of(range, found.e_tag.clone());
+            let piece = self.store.get_opts(&found.location, options).await;
+            let piece = piece.map_err(self.fail(key))?.bytes().await;
             let piece = piece.map_err(self.fail(key))?;
             file.write_all(&piece).await.map_err(unwritten)?;
         }

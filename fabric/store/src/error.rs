@@ -1,6 +1,6 @@
 //! Errors of stored bytes, by what the caller does next.
 
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Location, Problem};
 
 use crate::fault::{self, Fault};
 
@@ -57,7 +57,7 @@ pub enum Error {
     /// The store belongs to another cluster, whose objects would be swept.
     #[error(
         "`{uri}` says that the store belongs to the cluster `{owner}`, and this is `{cluster}`: choose another prefix, or \
-         remove that object once the other cluster is gone for good"
+         remove all that is there once the other cluster is gone for good"
     )]
     Owned {
         /// The mark.
@@ -67,10 +67,21 @@ pub enum Error {
         /// This cluster.
         cluster: String,
     },
-    /// The store has no folder.
+    /// The store holds something, and nobody's mark says whose it is.
     #[error(
-        "`{key}` needs a store that is a folder, and `{url}` is none: give the output a `uri` on a path that all nodes share"
+        "`{uri}` holds `{found}` and has no `owner`: choose an empty folder or prefix for the store, as what others keep \
+         there would be removed; if all of it is this cluster's, from an earlier version, write `{cluster}` to `owner` there"
     )]
+    Occupied {
+        /// Where the store begins.
+        uri: String,
+        /// A name in it.
+        found: String,
+        /// This cluster.
+        cluster: String,
+    },
+    /// The store has no folder.
+    #[error("`{key}` has no path: the store `{url}` is a bucket, and objects are fetched from it")]
     NoFolder {
         /// The key that was asked for.
         key: String,
@@ -113,6 +124,14 @@ pub enum Error {
         /// The property in which the files that are there differ.
         theirs: &'static str,
     },
+    /// A manifest is none of ours, or is damaged.
+    #[error("`{uri}` is not a manifest that can be read: {what}")]
+    ForeignManifest {
+        /// The manifest.
+        uri: String,
+        /// The mistake.
+        what: String,
+    },
     /// A manifest could not be encoded or decoded, or a blocking task did not end well.
     #[error("encoding of batches failed: {0}")]
     Encoding(String),
@@ -154,7 +173,7 @@ impl Error {
     /// Wrong settings of a store.
     pub fn settings(url: &str, what: impl Into<String>) -> Self {
         Error::Settings {
-            url: url.to_owned(),
+            url: Location::shown(url),
             what: what.into(),
         }
     }
@@ -191,8 +210,8 @@ impl Error {
             Error::Refused { fault, .. } if !fault.is_retryable() => ErrorKind::Refused,
             Error::Settings { .. }
             | Error::NotAllowed { .. }
-            | Error::NoFolder { .. }
-            | Error::Owned { .. } => ErrorKind::Refused,
+            | Error::Owned { .. }
+            | Error::Occupied { .. } => ErrorKind::Refused,
             Error::NotAssumed { fault, .. } if !fault.is_some_and(Fault::is_retryable) => {
                 ErrorKind::Refused
             }
@@ -203,9 +222,9 @@ impl Error {
             Error::Store { .. } | Error::File { .. } => ErrorKind::Unavailable,
             Error::StagedFileLost(_) => ErrorKind::Damaged,
             Error::OutputExists(_) | Error::Withdrawn(_) => ErrorKind::Conflict,
-            Error::Unpublishable(_) => ErrorKind::NoPlace,
+            Error::Unpublishable(_) | Error::ForeignManifest { .. } => ErrorKind::NoPlace,
             Error::AppendMismatch { .. } => ErrorKind::Mismatch,
-            Error::Encoding(_) => ErrorKind::Internal,
+            Error::NoFolder { .. } | Error::Encoding(_) => ErrorKind::Internal,
         }
     }
 
@@ -226,7 +245,7 @@ impl From<&Error> for Problem {
         let mut detail = error.to_string();
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
-            let text = cause.to_string();
+            let text = fault::spoken(&cause.to_string());
             if !detail.contains(&text) {
                 detail = format!("{detail}: {text}");
             }
@@ -236,7 +255,7 @@ impl From<&Error> for Problem {
             // The cluster's own store: nothing that a job can change.
             ErrorKind::Unavailable | ErrorKind::Refused => {
                 let code = match error {
-                    Error::NotAllowed { .. } | Error::NoFolder { .. } => ErrorCode::InvalidJob,
+                    Error::NotAllowed { .. } => ErrorCode::InvalidJob,
                     _ => ErrorCode::StoreUnavailable,
                 };
                 Problem::new(code, detail)

@@ -3,6 +3,7 @@
 use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::credentials::NotRenewed;
+use crate::signed::element;
 
 /// Bytes of a store's own words in an error.
 const CAUSE_BYTES_MAX: usize = 400;
@@ -55,7 +56,10 @@ impl Fault {
             | Error::Precondition { .. }
             | Error::NotModified { .. }
             | Error::InvalidPath { .. } => return None,
-            _ if asks_for_credentials(&text) => return Some(Self::NoCredentials),
+            // A service of the machine's that does not answer now may do so in a moment.
+            _ if asks_for_credentials(&text) => {
+                return by_transport(error).or(Some(Self::NoCredentials));
+            }
             Error::PermissionDenied { .. } => return Some(Self::NoPermission),
             Error::Unauthenticated { .. } => return Some(Self::WrongCredentials),
             _ => {}
@@ -177,12 +181,16 @@ impl Fault {
 
 /// What the store itself said, cut.
 pub(crate) fn cause(error: &object_store::Error) -> String {
-    let text = words(error);
+    let text = spoken(&words(error));
     let mut cut = text.as_str();
     if cut.len() > CAUSE_BYTES_MAX {
         cut = &cut[..cut.floor_char_boundary(CAUSE_BYTES_MAX)];
     }
-    cut.replace('\n', " ")
+    let cut = cut.replace('\n', " ");
+    match asks_for_credentials(&text) {
+        true => format!("{cut}; it was asked for credentials, as the store's settings have none"),
+        false => cut,
+    }
 }
 
 /// An error with its sources, each once.
@@ -199,10 +207,21 @@ fn words(error: &object_store::Error) -> String {
     text
 }
 
+/// A text with no more of a store's answer than its code and message: the rest may hold ids of keys, and tokens.
+pub(crate) fn spoken(text: &str) -> String {
+    let begins = ["<?xml", "<Error"].map(|tag| text.find(tag));
+    let Some(begin) = begins.into_iter().flatten().min() else {
+        return text.to_owned();
+    };
+    let (before, answer) = text.split_at(begin);
+    let said = ["Code", "Message"].map(|name| element(answer, name));
+    let said: Vec<&str> = said.into_iter().flatten().collect();
+    format!("{before}{}", said.join(": "))
+}
+
 /// `X` of `<Code>X</Code>`.
 fn code(text: &str) -> Option<&str> {
-    let (_, rest) = text.split_once("<Code>")?;
-    rest.split_once("</Code>").map(|(code, _)| code.trim())
+    element(text, "Code").map(str::trim)
 }
 
 /// The status of an answer, as object_store's errors name it.
@@ -317,10 +336,47 @@ mod tests {
 
     #[test]
     fn credentials_that_the_machine_lacks_are_named() {
-        let text = "Error performing PUT http://169.254.169.254/latest/api/token in 5s - HTTP error: error sending request";
+        let text = "Error performing GET http://169.254.169.254/latest/meta-data/ in 5ms - Server returned non-2xx status code: 404 Not Found: ";
         assert_eq!(Fault::of(&generic(text)), Some(Fault::NoCredentials));
         assert!(!Fault::NoCredentials.is_retryable());
         assert!(Fault::Overloaded.is_retryable());
         assert!(Fault::Expired.is_retryable(), "a role's are renewed");
+    }
+
+    /// A service of the machine's that cannot be reached now.
+    #[derive(Debug, thiserror::Error)]
+    #[error("Error performing PUT http://169.254.169.254/latest/api/token in 5s")]
+    struct Unanswered(#[source] HttpError);
+
+    #[test]
+    fn a_service_of_credentials_that_does_not_answer_may_do_so_later() {
+        let broken = std::io::Error::other("connection reset");
+        let unanswered = object_store::Error::Generic {
+            store: "S3",
+            source: Box::new(Unanswered(HttpError::new(HttpErrorKind::Connect, broken))),
+        };
+        let fault = Fault::of(&unanswered).expect("it has a name");
+        assert_eq!(fault, Fault::Unreachable);
+        assert!(fault.is_retryable());
+        let said = cause(&unanswered);
+        assert!(said.ends_with("settings have none"), "{said}");
+    }
+
+    #[test]
+    fn of_an_answer_the_code_and_message_are_shown_alone() {
+        let text = "status code: 403 Forbidden: <?xml version=\"1.0\"?><Error><Code>InvalidAccessKeyId</Code>\
+                    <Message>It does not exist.</Message><AWSAccessKeyId>AKIDEXAMPLE</AWSAccessKeyId></Error>";
+        let shown = cause(&generic(text));
+        assert!(
+            shown.ends_with("403 Forbidden: InvalidAccessKeyId: It does not exist."),
+            "{shown}"
+        );
+        let text = "status code: 400: <Error><Code>Unheard</Code><Token>SECRET</Token></Error>";
+        let error = crate::Error::of_store("s3://lake/a", generic(text));
+        let detail = error.problem().detail;
+        assert!(
+            detail.contains("Unheard") && !detail.contains("SECRET"),
+            "{detail}"
+        );
     }
 }

@@ -87,6 +87,21 @@ impl Grants {
         }
     }
 
+    /// The store that has the folder of an output, in one of its roots.
+    ///
+    /// Errors: `NotAllowed` if there is none, or if the cluster's own objects lie in the folder: jobs would list and
+    /// replace them.
+    pub(crate) fn find_for_output(&self, location: &Location) -> Result<&Remote> {
+        let holds_own = self.own.as_ref().is_some_and(|own| location.contains(own));
+        match holds_own {
+            false => self.find(location),
+            true => Err(Error::NotAllowed {
+                location: location.to_string(),
+                known: "the cluster keeps its own objects below it; choose another prefix".into(),
+            }),
+        }
+    }
+
     /// Returns whether jobs may use a location.
     pub fn allows(&self, location: &Location) -> bool {
         self.find(location).is_ok()
@@ -190,6 +205,20 @@ mod tests {
             .find(&at("s3://lake/weft/archive/a"))
             .expect_err("it is the cluster's");
         assert!(error.to_string().contains("its own objects"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn outputs_do_not_go_around_the_clusters_own_objects() {
+        let grants = grants("s3://lake/", &[]).expect("it opens");
+        for around in ["s3://lake/", "s3://lake/weft", "s3://lake/weft/"] {
+            let refused = grants.output_folder(&at(around));
+            let error = refused.expect_err("the cluster's lie in it");
+            assert!(error.to_string().contains("its own objects"), "{error}");
+        }
+        for beside in ["s3://lake/out/", "s3://lake/wefts/"] {
+            let folder = grants.output_folder(&at(beside));
+            folder.expect("it is another prefix");
+        }
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ mod credentials;
 mod file_cache;
 mod grants;
 mod outputs;
+mod ownership;
 mod remote;
 
 mod absence;

@@ -1,5 +1,6 @@
 //! A bucket of an object store that a server elsewhere keeps: S3, Google Cloud Storage, Azure Blob Storage.
 
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use object_store::client::SpawnedReqwestConnector;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, GetOptions, GetRange, ObjectStore, RetryConfig};
 use tokio::runtime::Handle;
 use weft_core::{Location, StoreKind};
 use weft_protocol::{Secret, StoreSettings};
@@ -24,6 +25,8 @@ use crate::requests::Requests;
 const CONNECT_WALL_MAX: Duration = Duration::from_secs(5);
 /// Time for one request with its body, which is of a few megabytes.
 const REQUEST_WALL_MAX: Duration = Duration::from_secs(30);
+/// Bytes that one request fetches of an object that is fetched whole: they must come within [`REQUEST_WALL_MAX`].
+const FETCH_BYTES: u64 = 4 << 20;
 /// Repetitions of one request that failed.
 const RETRIES_MAX: usize = 8;
 /// Time after which a request is not repeated any more.
@@ -178,6 +181,21 @@ fn shared<T: ObjectStore + MultipartStore>(
         Arc::clone(&store) as Arc<dyn ObjectStore>,
         store as Arc<dyn MultipartStore>,
     )
+}
+
+/// The ranges in which an object of this size is fetched; none of an empty one.
+pub(crate) fn fetch_ranges(size: u64) -> impl Iterator<Item = Range<u64>> {
+    let starts = (0..size.div_ceil(FETCH_BYTES)).map(|n| n * FETCH_BYTES);
+    starts.map(move |start| start..size.min(start + FETCH_BYTES))
+}
+
+/// Options of a request for a range. `e_tag`: fails if the object is another one by now.
+pub(crate) fn range_of(range: Range<u64>, e_tag: Option<String>) -> GetOptions {
+    GetOptions {
+        range: Some(GetRange::Bounded(range)),
+        if_match: e_tag,
+        ..GetOptions::default()
+    }
 }
 
 /// Bounds of requests.
@@ -354,6 +372,16 @@ mod tests {
         let mut settings = StoreSettings::of_url("s3://lake/raw/");
         settings.endpoint = Some("http://127.0.0.1:1".into());
         settings
+    }
+
+    #[test]
+    fn objects_are_fetched_in_ranges() {
+        assert_eq!(fetch_ranges(0).count(), 0);
+        let ranges: Vec<_> = fetch_ranges(2 * FETCH_BYTES + 1).collect();
+        let last = 2 * FETCH_BYTES;
+        assert_eq!(ranges[0], 0..FETCH_BYTES);
+        assert_eq!(ranges[2], last..last + 1);
+        assert_eq!(fetch_ranges(FETCH_BYTES).count(), 1);
     }
 
     #[tokio::test]

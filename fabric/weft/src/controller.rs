@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use weft_controller::{
@@ -155,7 +154,7 @@ fn settings(
 }
 
 /// The folders of a controller: uploads are received beside a store that is a shared folder, so that they can be
-/// renamed into it.
+/// renamed into it. The controller makes theirs once the store is its cluster's.
 pub(crate) fn shared_folders(
     stores: &Stores,
     member: u64,
@@ -166,8 +165,6 @@ pub(crate) fn shared_folders(
         return Ok(folder.folders());
     };
     let uploads = store.join(format!("uploads-{member}"));
-    std::fs::create_dir_all(&uploads)
-        .with_context(|| format!("`{}` cannot be made", uploads.display()))?;
     Ok(Folders {
         uploads,
         ..folder.folders()

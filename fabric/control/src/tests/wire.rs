@@ -120,6 +120,8 @@ fn commands() -> Vec<Command> {
             artefact: digest(2),
         },
         Command::ExpireOrigins { before_ms: 5 },
+        Command::NameGroup { group: "01".into() },
+        Command::NameGroup { group: "02".into() },
         Command::EndJob {
             job: job.clone(),
             problem: Problem::new(ErrorCode::LimitExceeded, "its time is over"),
@@ -157,6 +159,7 @@ fn commands_and_states_survive_json() {
     }
     let ended = &plain.tenants[&tenant_id()].ended;
     assert!(ended.contains_key(&job_id(1)), "the job came to its end");
+    assert_eq!(plain.group.as_deref(), Some("01"), "the first id stays");
 }
 
 /// A field that is passed over would let replicas differ.

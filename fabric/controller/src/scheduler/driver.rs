@@ -38,6 +38,7 @@ pub(crate) struct Driver {
     replica: Replica,
     components: Arc<Components>,
     blobs: Blobs,
+    refusals: archive::Refusals,
     tasks: Tasks,
     links: BTreeMap<NodeId, mpsc::Sender<ToAgent>>,
     /// Nodes whose links take no messages.
@@ -72,6 +73,7 @@ impl Driver {
             replica,
             components,
             blobs,
+            refusals: archive::Refusals::default(),
             tasks,
             links: BTreeMap::new(),
             full: BTreeSet::new(),
@@ -189,11 +191,11 @@ impl Driver {
             }
             Output::Archive(tenant, job) => {
                 let (blobs, done) = (self.blobs.clone(), self.done.clone());
-                let replica = self.replica.clone();
+                let (replica, refusals) = (self.replica.clone(), self.refusals.clone());
                 let term = replica.status().term;
                 self.tasks.spawn("archive", OnError::Log, async move {
                     let still_leads = replica.still_leads(term);
-                    let result = archive::archive(&blobs, &job, still_leads).await;
+                    let result = archive::archive(&blobs, &job, &refusals, still_leads).await;
                     if result.is_ok() {
                         weft_failpoint::hit("archived");
                     }

@@ -124,7 +124,10 @@ pub(super) fn remove_earlier_manifest(folder: &Path) -> Result<()> {
 
 /// Reads the manifest at a path, if there is one.
 pub(super) fn read_manifest_at(path: &Path) -> Result<Option<Manifest>> {
-    let wrong = |what: &str| Error::Encoding(format!("`{}`: {what}", path.display()));
+    let wrong = |what: &str| Error::ForeignManifest {
+        uri: path.display().to_string(),
+        what: what.to_owned(),
+    };
     match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() => return Err(wrong("it is not a file")),
         Ok(found) if found.len() > MANIFEST_BYTES_MAX => return Err(wrong("it is too large")),

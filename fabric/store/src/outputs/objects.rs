@@ -25,6 +25,7 @@ mod uploader;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::path::Path as FsPath;
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub(super) use self::uploader::{UploadFile, Uploader};
 use super::folder::Holding;
 use super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest, ManifestFile, decode_manifest};
 use crate::error::{Error, Result};
-use crate::remote::Remote;
+use crate::remote::{Remote, fetch_ranges, range_of};
 use crate::requests::RequestKind;
 
 /// The first pause before a request is repeated, and the longest; it doubles in between.
@@ -178,24 +179,44 @@ impl ObjectFolder {
         found.recv().map_err(closed)?
     }
 
-    /// Writes a file that the manifest lists to `to`, which must not be there.
+    /// Writes a file that the manifest lists to `to`, which must not be there. It is fetched in ranges, as a request has
+    /// a time limit, and appears whole or not at all.
     ///
     /// Errors: `StagedFileLost` if it is not there as the manifest says.
     pub async fn fetch(&self, file: &ManifestFile, to: &FsPath) -> Result<()> {
-        let path = self.path(file.key())?;
-        let failed = |error| self.remote.error(&path, error);
         let unwritten = |error| Error::file(to, error);
-        let found = self.objects(RequestKind::Get).get(&path).await;
-        let found = found.map_err(failed)?;
-        if found.meta.size != file.bytes {
-            return Err(Error::StagedFileLost(self.remote.uri_of(&path)));
-        }
         let folder = to.parent().unwrap_or(to);
         std::fs::create_dir_all(folder).map_err(unwritten)?;
-        let mut written = std::fs::File::create_new(to).map_err(unwritten)?;
-        let mut pieces = found.into_stream();
-        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
-            written.write_all(&piece).map_err(unwritten)?;
+        let draft = tempfile::NamedTempFile::new_in(folder).map_err(unwritten)?;
+        self.write_ranges(file, draft.as_file(), to).await?;
+        let kept = draft.persist_noclobber(to);
+        kept.map(drop).map_err(|error| unwritten(error.error))
+    }
+
+    async fn write_ranges(
+        &self,
+        file: &ManifestFile,
+        mut written: &std::fs::File,
+        to: &FsPath,
+    ) -> Result<()> {
+        let path = self.path(file.key())?;
+        let failed = |error| self.remote.error(&path, error);
+        let lost = || Error::StagedFileLost(self.remote.uri_of(&path));
+        let mut e_tag = None;
+        for range in fetch_ranges(file.bytes) {
+            let objects = self.objects(RequestKind::Get);
+            let found = objects.get_opts(&path, range_of(range, e_tag)).await;
+            let found = match found {
+                Err(object_store::Error::Precondition { .. }) => return Err(lost()),
+                found => found.map_err(failed)?,
+            };
+            if found.meta.size != file.bytes {
+                return Err(lost());
+            }
+            e_tag = found.meta.e_tag.clone();
+            let bytes = found.bytes().await.map_err(failed)?;
+            let done = written.write_all(&bytes);
+            done.map_err(|error| Error::file(to, error))?;
         }
         Ok(())
     }
@@ -203,9 +224,9 @@ impl ObjectFolder {
     async fn read(&self) -> Result<Option<Found>> {
         let path = self.path(MANIFEST)?;
         let failed = |error| self.remote.error(&path, error);
-        let wrong = |what: &str| {
-            let uri = self.remote.uri_of(&path);
-            Error::Encoding(format!("`{uri}`: {what}"))
+        let wrong = |what: &str| Error::ForeignManifest {
+            uri: self.remote.uri_of(&path),
+            what: what.to_owned(),
         };
         let found = match self.objects(RequestKind::Get).get(&path).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -320,10 +341,14 @@ fn key_of(name: &str, job: &JobId, attempt: &str) -> String {
     }
 }
 
-/// Waits before a request is repeated.
+/// Waits before a request is repeated: between a half and all of a time that doubles, so that those who failed together
+/// do not come back together.
 async fn pause(tries: u32) {
     if tries > 0 {
         let doubled = PAUSE_MIN.saturating_mul(1 << tries.min(10));
-        tokio::time::sleep(doubled.min(PAUSE_MAX)).await;
+        let longest = doubled.min(PAUSE_MAX);
+        // Its keys are random, and others for each one.
+        let random = u32::try_from(RandomState::new().hash_one(tries) % 1_000).unwrap_or(0);
+        tokio::time::sleep(longest / 2 + longest / 2_000 * random).await;
     }
 }

@@ -40,8 +40,11 @@ async fn what_a_real_server_refuses_has_a_name() {
     assert_eq!(reader.get("x").await.expect("it may read"), "text");
     let error = reader.put("y", "text").await.expect_err("it may not write");
     assert_fault(&error, Fault::NoPermission);
-    let error = reader.claim("blue").await.expect_err("it may not write");
+    let empty = at(&format!("s3://{READABLE}/b"), READER);
+    let error = empty.claim("blue").await.expect_err("it may not write");
     assert_fault(&error, Fault::NoPermission);
+    let error = at(&url, KEY).claim("blue").await.expect_err("it holds `x`");
+    assert!(matches!(error, Error::Occupied { .. }), "{error}");
     for key in [("OWNER", "another-secret"), ("NOBODY", "owner-secret")] {
         let error = at(&url, key).check().await.expect_err("nobody knows it");
         assert_fault(&error, Fault::WrongCredentials);

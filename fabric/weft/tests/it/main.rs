@@ -51,6 +51,7 @@ mod server;
 mod sql;
 mod sql_functions;
 mod sql_guards;
+mod store_folder;
 mod stores;
 mod streams;
 mod survivor;

@@ -34,6 +34,8 @@ impl ObjectFolder {
     ///
     /// `output`: with all files that its tasks committed. `blobs`: the cluster's store, which has the lists of uploads;
     /// those that are gone were cleaned up before. Uploads that no commit names stay for [`Self::abort_uploads_of`].
+    ///
+    /// Errors: `ForeignManifest`, once all is removed that can be removed without the folder's manifest.
     pub async fn clean(
         &self,
         blobs: &Blobs,
@@ -104,19 +106,27 @@ impl ObjectFolder {
         uploads: &[Upload],
         may_publish: bool,
     ) -> Result<()> {
+        let mut foreign = None;
         // Otherwise nobody has ever published.
         if may_publish {
-            self.change(|found| Ok(with_withdrawal(found, job, output)))
-                .await?;
+            let changed = self
+                .change(|found| Ok(with_withdrawal(found, job, output)))
+                .await;
+            match changed {
+                // It lists nothing of ours, and no publisher gets past it either.
+                Err(error @ Error::ForeignManifest { .. }) => foreign = Some(error),
+                changed => changed?,
+            }
             weft_failpoint::hit("withdraw-manifest");
         }
         let removals: Vec<_> = uploads.iter().map(|upload| self.remove(upload)).collect();
         let removals = stream::iter(removals).buffer_unordered(REMOVALS_AT_A_TIME);
         removals.try_collect::<Vec<()>>().await?;
-        match may_publish {
+        match foreign {
+            Some(error) => Err(error),
             // Somebody may have replaced the job's files for good: then what it had replaced is nobody's.
-            true => self.remove_replaced(job).await,
-            false => Ok(()),
+            None if may_publish => self.remove_replaced(job).await,
+            None => Ok(()),
         }
     }
 

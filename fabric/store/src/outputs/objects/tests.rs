@@ -414,6 +414,53 @@ async fn a_folder_that_holds_files_is_not_written_to_by_mistake() {
     assert_eq!(world.jobs().await, [1]);
 }
 
+/// Somebody else's program has a file of that name, or has damaged ours.
+#[tokio::test]
+async fn a_manifest_that_cannot_be_read_keeps_no_file_of_a_failed_job() {
+    let world = World::new();
+    let (id, output) = world.publish(1, OutputMode::Error).await;
+    let (other, of_other) = world.staged(2, OutputMode::Append).await;
+    let folder = world.quiet();
+    let manifest = folder.path(MANIFEST).expect("a key");
+    let put = world.server.objects.put(&manifest, "no manifest".into());
+    put.await.expect("it is written");
+    let ended = Ended::Failed { may_publish: true };
+    for (id, output) in [(&id, &output), (&other, &of_other)] {
+        let cleaned = folder.clean(&world.blobs, id, output, ended).await;
+        let error = cleaned.expect_err("it is no manifest");
+        assert!(matches!(error, Error::ForeignManifest { .. }), "{error}");
+    }
+    let cleaned = folder.clean(&world.blobs, &id, &output, Ended::Succeeded);
+    cleaned.await.expect_err("it is no manifest");
+    assert_eq!(world.n_uploads(), 0);
+    let left = world.server.objects.list(Some(folder.root()));
+    let left: Vec<_> = left.try_collect().await.expect("it lists");
+    let left: Vec<Path> = left.into_iter().map(|object| object.location).collect();
+    assert_eq!(left, [manifest]);
+}
+
+#[tokio::test]
+async fn a_file_is_fetched_whole_or_not_at_all() {
+    let world = World::new();
+    world.publish(3, OutputMode::Error).await;
+    let folder = world.quiet();
+    let found = folder.read_manifest().await.expect("it reads");
+    let file = &found.expect("it is there").files[0];
+    let root = tempfile::tempdir().expect("a folder");
+    let to = root.path().join(file.key());
+    folder.fetch(file, &to).await.expect("it is fetched");
+    assert_eq!(std::fs::read(&to).expect("a file"), b"xxx");
+    std::fs::remove_file(&to).expect("it is removed");
+    let other = ManifestFile {
+        bytes: 4,
+        ..file.clone()
+    };
+    let lost = folder.fetch(&other, &to).await;
+    assert!(matches!(lost, Err(Error::StagedFileLost(_))));
+    let parent = to.parent().expect("a folder");
+    assert_eq!(std::fs::read_dir(parent).expect("a folder").count(), 0);
+}
+
 /// An attempt died before it was committed: its uploads are told by the job's id.
 #[tokio::test]
 async fn uploads_that_no_commit_names_are_aborted_when_the_job_has_ended() {
