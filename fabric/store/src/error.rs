@@ -4,6 +4,9 @@ use weft_core::{ErrorCode, Problem};
 
 use crate::fault::{self, Fault};
 
+/// First words of errors about limits of outputs on object stores, which encoders wrap in errors of their own.
+pub const OVER_LIMIT: &str = "a limit of outputs on object stores is passed";
+
 /// A failure of the object store, of a file system, or of an output.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -113,6 +116,12 @@ pub enum Error {
         /// The property in which the files that are there differ.
         theirs: &'static str,
     },
+    /// An output has more, or longer names, than an object store or its manifest takes.
+    #[error("{OVER_LIMIT}: {what}")]
+    OverLimit {
+        /// The limit, and what to do.
+        what: String,
+    },
     /// A manifest could not be encoded or decoded, or a blocking task did not end well.
     #[error("encoding of batches failed: {0}")]
     Encoding(String),
@@ -135,6 +144,8 @@ pub enum ErrorKind {
     Exhausted,
     /// The store refuses until its settings, or the job, change; tell the user.
     Refused,
+    /// A limit is passed, and would be again; tell the user.
+    OverLimit,
     /// Our bug.
     Internal,
 }
@@ -205,6 +216,7 @@ impl Error {
             Error::OutputExists(_) | Error::Withdrawn(_) => ErrorKind::Conflict,
             Error::Unpublishable(_) => ErrorKind::NoPlace,
             Error::AppendMismatch { .. } => ErrorKind::Mismatch,
+            Error::OverLimit { .. } => ErrorKind::OverLimit,
             Error::Encoding(_) => ErrorKind::Internal,
         }
     }
@@ -251,6 +263,7 @@ impl From<&Error> for Problem {
             ),
             ErrorKind::Conflict => Problem::new(ErrorCode::OutputExists, detail),
             ErrorKind::Mismatch => Problem::new(ErrorCode::SchemaMismatch, detail),
+            ErrorKind::OverLimit => Problem::new(ErrorCode::TooLarge, detail),
             ErrorKind::Damaged | ErrorKind::Internal => Problem::new(ErrorCode::Internal, detail),
         }
     }

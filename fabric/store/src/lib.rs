@@ -35,7 +35,7 @@ mod signed;
 pub use blobs::{Blobs, Entry};
 pub use credentials::{HeldCredentials, Issuer};
 pub use durable::move_durably;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, OVER_LIMIT, Result};
 pub use fault::Fault;
 pub use file_cache::FileCache;
 pub use grants::Grants;
