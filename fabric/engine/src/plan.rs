@@ -176,6 +176,9 @@ pub(crate) struct FileSplit {
     pub(crate) path: String,
     /// The file's size when the job was planned: a file that changes under a job fails it.
     pub(crate) file_bytes: u64,
+    /// The version that it was listed with, of an object: tasks read no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) e_tag: Option<String>,
     pub(crate) part: Part,
 }
 
@@ -185,6 +188,7 @@ impl FileSplit {
         Self {
             path: name.to_owned(),
             file_bytes: 0,
+            e_tag: None,
             part: Part::Whole,
         }
     }

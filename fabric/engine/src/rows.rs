@@ -218,6 +218,7 @@ impl Columns {
         let split = FileSplit {
             path: path_of(folder, file)?,
             file_bytes: file.bytes,
+            e_tag: None,
             part: Part::Whole,
         };
         Reader::open(&Inputs::default(), &self.plan, &split)

@@ -15,7 +15,7 @@ use object_store::{
 };
 
 use crate::pending::S3Uploads;
-use crate::signed::{element, escaped};
+use crate::signed::{element, escaped, unescaped};
 
 /// A bucket whose missing objects are `NotFound`, as far as its credentials allow to know.
 #[derive(Debug)]
@@ -51,22 +51,7 @@ fn is_none(text: &str, key: &str) -> bool {
     if !text.contains("<ListBucketResult") {
         return false;
     }
-    let plain = |found: &str| {
-        [
-            ("&lt;", "<"),
-            ("&gt;", ">"),
-            ("&quot;", "\""),
-            ("&apos;", "'"),
-            ("&#39;", "'"),
-            ("&#34;", "\""),
-        ]
-        .iter()
-        .fold(found.to_owned(), |text, (escape, letter)| {
-            text.replace(escape, letter)
-        })
-        .replace("&amp;", "&")
-    };
-    element(text, "Key").is_none_or(|found| plain(found) != key)
+    element(text, "Key").is_none_or(|found| unescaped(found) != key)
 }
 
 #[async_trait]

@@ -518,8 +518,9 @@ impl Blobs {
     /// Writes an object to a file, which must not be there. It is fetched in ranges: a request has a time limit, and
     /// the object may be of any size.
     pub async fn download(&self, key: &str, to: &FsPath) -> Result<()> {
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
-use tokio::task::JoinHandle;
+        let path = self.path(key);
+        self.count(RequestKind::Head);
+        let found = self.store.head(&path).await.map_err(self.fail(key))?;
         let unwritten = |error| Error::file(to, error);
         let file = tokio::fs::File::create_new(to).await.map_err(unwritten)?;
         let written = self.write_ranges(key, &found, file, to).await;
@@ -541,7 +542,7 @@ use tokio::task::JoinHandle;
         use tokio::io::AsyncWriteExt;
         let unwritten = |error| Error::file(to, error);
         for range in fetch_ranges(found.size) {
-            self.requests.count(RequestKind::Get);
+            self.count(RequestKind::Get);
             let options = range_of(range, found.e_tag.clone());
             let piece = self.store.get_opts(&found.location, options).await;
             let piece = piece.map_err(self.fail(key))?.bytes().await;

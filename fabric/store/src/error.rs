@@ -4,6 +4,9 @@ use weft_core::{ErrorCode, Location, Problem};
 
 use crate::fault::{self, Fault};
 
+/// First words of errors about limits of outputs on object stores, which encoders wrap in errors of their own.
+pub const OVER_LIMIT: &str = "a limit of outputs on object stores is passed";
+
 /// A failure of the object store, of a file system, or of an output.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -132,6 +135,12 @@ pub enum Error {
         /// The mistake.
         what: String,
     },
+    /// An output has more, or longer names, than an object store or its manifest takes.
+    #[error("{OVER_LIMIT}: {what}")]
+    OverLimit {
+        /// The limit, and what to do.
+        what: String,
+    },
     /// A manifest could not be encoded or decoded, or a blocking task did not end well.
     #[error("encoding of batches failed: {0}")]
     Encoding(String),
@@ -154,6 +163,8 @@ pub enum ErrorKind {
     Exhausted,
     /// The store refuses until its settings, or the job, change; tell the user.
     Refused,
+    /// A limit is passed, and would be again; tell the user.
+    OverLimit,
     /// Our bug.
     Internal,
 }
@@ -224,6 +235,7 @@ impl Error {
             Error::OutputExists(_) | Error::Withdrawn(_) => ErrorKind::Conflict,
             Error::Unpublishable(_) | Error::ForeignManifest { .. } => ErrorKind::NoPlace,
             Error::AppendMismatch { .. } => ErrorKind::Mismatch,
+            Error::OverLimit { .. } => ErrorKind::OverLimit,
             Error::NoFolder { .. } | Error::Encoding(_) => ErrorKind::Internal,
         }
     }
@@ -270,6 +282,7 @@ impl From<&Error> for Problem {
             ),
             ErrorKind::Conflict => Problem::new(ErrorCode::OutputExists, detail),
             ErrorKind::Mismatch => Problem::new(ErrorCode::SchemaMismatch, detail),
+            ErrorKind::OverLimit => Problem::new(ErrorCode::TooLarge, detail),
             ErrorKind::Damaged | ErrorKind::Internal => Problem::new(ErrorCode::Internal, detail),
         }
     }

@@ -38,7 +38,7 @@ mod tier;
 pub use blobs::{Background, Blobs, Entry};
 pub use credentials::{HeldCredentials, Issuer};
 pub use durable::move_durably;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, OVER_LIMIT, Result};
 pub use fault::Fault;
 pub use file_cache::FileCache;
 pub use grants::Grants;

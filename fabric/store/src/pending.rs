@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use object_store::aws::{AmazonS3, AwsAuthorizer};
+use object_store::aws::{AmazonS3, AmazonS3ConfigKey, AwsAuthorizer};
 use object_store::client::{
     HttpClient, HttpConnector, HttpRequest, HttpRequestBody, SpawnedReqwestConnector,
 };
@@ -13,7 +13,7 @@ use object_store::signer::Signer;
 use object_store::{ClientOptions, MultipartId, Result};
 use tokio::runtime::Handle;
 
-use crate::signed::{answer, element, escaped, generic};
+use crate::signed::{answer, element, escaped, generic, unescaped};
 
 /// Time for one list.
 const LIST_WALL_MAX: Duration = Duration::from_secs(30);
@@ -34,10 +34,22 @@ pub(crate) struct S3Uploads {
 }
 
 impl S3Uploads {
-    pub(crate) fn new(store: Arc<AmazonS3>, io: &Handle) -> Result<Self> {
-        let options = ClientOptions::new()
+    /// `options`: those of the store by their names, of which the HTTP client's count, such as `proxy_url`.
+    pub(crate) fn new(
+        store: Arc<AmazonS3>,
+        io: &Handle,
+        options: &[(&str, String)],
+    ) -> Result<Self> {
+        let default = ClientOptions::new()
             .with_allow_http(true)
             .with_timeout(LIST_WALL_MAX);
+        let named = options.iter();
+        let options = named.fold(default, |options, (name, value)| {
+            match name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+                Ok(AmazonS3ConfigKey::Client(key)) => options.with_config(key, value),
+                _ => options,
+            }
+        });
         let client = SpawnedReqwestConnector::new(io.clone()).connect(&options)?;
         Ok(Self { store, client })
     }
@@ -53,12 +65,17 @@ impl S3Uploads {
             let next = element(&text, "NextKeyMarker").zip(element(&text, "NextUploadIdMarker"));
             match next.filter(|_| is_cut) {
                 Some((key, id)) => {
-                    let (key, id) = (escaped(key), escaped(id));
+                    let (key, id) = (escaped(&unescaped(key)), escaped(&unescaped(id)));
                     after = format!("&key-marker={key}&upload-id-marker={id}");
                 }
-                None => break,
+                None => return Ok(uploads),
             }
         }
+        tracing::warn!(
+            keys,
+            n = uploads.len(),
+            "a list of pending uploads is too long and was cut: have a rule of the bucket remove old ones"
+        );
         Ok(uploads)
     }
 
@@ -95,13 +112,13 @@ fn place(signed: &str) -> Option<(&str, &str)> {
     Some((bucket, scope.split("%2F").nth(2)?))
 }
 
-/// The uploads of a list. Keys with letters that XML escapes are not ours, and left out.
+/// The uploads of a list, without those whose keys are none of ours.
 fn parsed(text: &str) -> Vec<(Path, MultipartId)> {
     let uploads = text.split("<Upload>").skip(1);
     let upload = |text: &str| {
-        let key = element(text, "Key").filter(|key| !key.contains('&'))?;
-        let id = element(text, "UploadId")?;
-        Some((Path::parse(key).ok()?, id.to_owned()))
+        let key = unescaped(element(text, "Key")?);
+        let id = unescaped(element(text, "UploadId")?);
+        Some((Path::parse(key).ok()?, id))
     };
     uploads.filter_map(upload).collect()
 }
@@ -122,7 +139,8 @@ mod tests {
             .iter()
             .map(|(key, id)| (key.as_ref(), id.as_str()))
             .collect();
-        assert_eq!(uploads, [("out/day=1/a.csv", "1"), ("out/b", "2")]);
+        let expected = [("out/day=1/a.csv", "1"), ("out/b", "2"), ("a&b", "3")];
+        assert_eq!(uploads, expected);
     }
 
     #[test]

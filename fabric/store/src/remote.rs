@@ -88,7 +88,8 @@ impl Remote {
                     builder = builder.with_credentials(held);
                 }
                 let store = Arc::new(builder.build().map_err(refused(settings))?);
-                let lists = S3Uploads::new(Arc::clone(&store), &io).map_err(refused(settings))?;
+                let lists = S3Uploads::new(Arc::clone(&store), &io, &options(settings));
+                let lists = lists.map_err(refused(settings))?;
                 let lists = Arc::new(lists);
                 pending = Some(Arc::clone(&lists) as Arc<dyn PendingUploads>);
                 (

@@ -38,6 +38,25 @@ pub(crate) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(contents)
 }
 
+/// The text that XML escapes stand for: those of its five letters, by name or as some servers write them by number.
+pub(crate) fn unescaped(text: &str) -> String {
+    let escapes = [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&apos;", "'"),
+        ("&#39;", "'"),
+        ("&#34;", "\""),
+        ("&#38;", "&amp;"),
+    ];
+    let escapes = escapes.iter();
+    escapes
+        .fold(text.to_owned(), |text, (escape, letter)| {
+            text.replace(escape, letter)
+        })
+        .replace("&amp;", "&")
+}
+
 /// A value as a part of a query.
 pub(crate) fn escaped(value: &str) -> String {
     let one = |byte: u8| match byte {
@@ -59,5 +78,6 @@ mod tests {
         assert_eq!(element(text, "NextKeyMarker"), Some("out/b"));
         assert_eq!(element(text, "Key"), None);
         assert_eq!(escaped("out/day=1/"), "out%2Fday%3D1%2F");
+        assert_eq!(unescaped("a&amp;lt;&lt;&#39;&#38;"), "a&lt;<'&");
     }
 }

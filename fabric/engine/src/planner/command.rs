@@ -250,11 +250,19 @@ fn decoded(document: &Value) -> Result<JobSpec, Problem> {
 
 /// The path of the files at a location. A folder means the files of the format in it, compressed ones too.
 fn pattern(location: &str, format: &str) -> String {
-    match (location.ends_with('/'), format) {
-        (false, _) => location.to_owned(),
-        (true, "parquet" | "arrow") => format!("{location}*.{format}"),
-        (true, "text") => format!("{location}*.txt*"),
-        (true, _) => format!("{location}*.{format}*"),
+    match location.ends_with('/') {
+        false => location.to_owned(),
+        true => format!("{location}{}", patterns::in_folder(format)),
+    }
+}
+
+/// The location of a table as its input has it. A folder on an object store stays one, whose manifest says what is
+/// there; one that is a pattern has none.
+fn table_uri(location: &str, format: &str, folder: Option<&str>) -> Result<String, Problem> {
+    let is_folder = Location::is_one(location) && location.ends_with('/');
+    match patterns::literal(location).filter(|_| is_folder) {
+        Some(location) => resolved(&location, folder, patterns::escape),
+        None => resolved(&pattern(location, format), folder, patterns::escape),
     }
 }
 
@@ -276,7 +284,7 @@ fn input(files: &Files, folder: Option<&str>) -> Result<InputSpec, Problem> {
         )));
     }
     let uris = files.locations.iter();
-    let uris = uris.map(|location| resolved(&pattern(location, format), folder, patterns::escape));
+    let uris = uris.map(|location| table_uri(location, format, folder));
     let mut input = json!({ "format": format, "uri": uris.collect::<Result<Vec<_>, _>>()? });
     if files.format == "tsv" {
         input["delimiter"] = json!("\t");
@@ -520,7 +528,11 @@ impl Planner<'_> {
                 columns: columns(schema),
             });
         };
-        let folder = patterns::escape(folder.trim_end_matches('/'));
+        let folder = folder.trim_end_matches('/');
+        let uri = match Location::is_one(folder) {
+            true => format!("{folder}/"),
+            false => format!("{}/*.parquet", patterns::escape(folder)),
+        };
         Ok(Definition::Files {
             input: InputSpec {
                 name: name.to_owned(),
@@ -528,7 +540,7 @@ impl Planner<'_> {
                     columns: Vec::new(),
                     filter: Vec::new(),
                 },
-                uris: vec![format!("{folder}/*.parquet")],
+                uris: vec![uri],
                 bad_records: BadRecords::Fail,
             },
             path: None,

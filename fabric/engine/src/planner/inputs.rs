@@ -40,7 +40,7 @@ pub(super) struct Listed {
 
 /// Lists the files of an input, finds out its columns, and splits it.
 pub(super) fn list(inputs: &Inputs, input: &InputSpec) -> Result<Listed, Problem> {
-    let mut files = files(inputs, input)?;
+    let (mut files, mut e_tags) = files(inputs, input)?;
     let bytes = files.iter().map(|(_, bytes)| bytes).sum::<u64>();
     let split_bytes = (bytes / SPLITS_WANTED).clamp(SPLIT_BYTES_MIN, SPLIT_BYTES);
     if let InputFormat::Text { .. } | InputFormat::Csv(_) | InputFormat::Json { .. } = input.format
@@ -97,9 +97,11 @@ pub(super) fn list(inputs: &Inputs, input: &InputSpec) -> Result<Listed, Problem
     };
     check_schema(files.first().map_or("", |(path, _)| path), &schema)?;
     let split = |((path, file_bytes), parts): ((String, u64), Vec<Part>)| {
+        let e_tag = e_tags.remove(&path);
         parts.into_iter().map(move |part| FileSplit {
             path: path.clone(),
             file_bytes,
+            e_tag: e_tag.clone(),
             part,
         })
     };
@@ -130,9 +132,12 @@ fn check_compression((path, bytes): &(String, u64)) -> Result<(), Problem> {
     }
 }
 
-/// The files of an input with their sizes, in the order of their paths, each once.
-fn files(inputs: &Inputs, input: &InputSpec) -> Result<Vec<(String, u64)>, Problem> {
-    let mut files = BTreeMap::new();
+/// Files with their sizes, in the order of their paths, and the versions of those that are objects.
+type Found = (Vec<(String, u64)>, BTreeMap<String, String>);
+
+/// The files of an input, each once.
+fn files(inputs: &Inputs, input: &InputSpec) -> Result<Found, Problem> {
+    let (mut files, mut e_tags) = (BTreeMap::new(), BTreeMap::new());
     let mut walk = Walk::default();
     for uri in &input.uris {
         let bad = |error: &dyn std::fmt::Display| {
@@ -146,7 +151,10 @@ fn files(inputs: &Inputs, input: &InputSpec) -> Result<Vec<(String, u64)>, Probl
             Problem::new(ErrorCode::TooLarge, detail)
         };
         if Location::is_one(uri) {
-            files.extend(objects::list(inputs.grants(), &input.name, uri)?);
+            for (uri, object) in objects::list(inputs.grants(), &input.name, uri)? {
+                e_tags.extend(object.e_tag.map(|e_tag| (uri.clone(), e_tag)));
+                files.insert(uri, object.bytes);
+            }
             if files.len() > FILES_MAX {
                 return Err(too_large(&patterns::Error::TooManyFiles));
             }
@@ -192,7 +200,7 @@ fn files(inputs: &Inputs, input: &InputSpec) -> Result<Vec<(String, u64)>, Probl
         );
         return Err(Problem::new(ErrorCode::NoInput, detail));
     }
-    Ok(files.into_iter().collect())
+    Ok((files.into_iter().collect(), e_tags))
 }
 
 /// Fields of a schema, nested ones included.

@@ -3,7 +3,7 @@
 use arrow::datatypes::{Schema, SchemaRef};
 use serde_json::{Value, json};
 use weft_core::job::{InputFormat, InputSpec, nearest};
-use weft_core::{ErrorCode, Problem};
+use weft_core::{ErrorCode, Location, Problem};
 use weft_protocol::PlanRequest;
 
 use super::catalog::Definition;
@@ -102,6 +102,10 @@ fn folder(input: &InputSpec) -> Option<(String, &'static str)> {
     let [uri] = input.uris.as_slice() else {
         return None;
     };
+    if Location::is_one(uri) {
+        // By a pattern, rows would be seen that are not published yet.
+        return Some((uri.strip_suffix('/')?.to_owned(), format));
+    }
     let (folder, names) = uri.rsplit_once('/')?;
     let ending = names.strip_prefix("*.")?;
     let folder = patterns::unescape(folder)?;
@@ -185,6 +189,7 @@ mod tests {
         let of = |uri: &str| folder(&parquet(uri)).map(|(folder, _)| folder);
         assert_eq!(of("/out/t/*.parquet").as_deref(), Some("/out/t"));
         assert_eq!(of("/out/[[]1]/*.parquet").as_deref(), Some("/out/[1]"));
+        assert_eq!(of("s3://lake/t/").as_deref(), Some("s3://lake/t"));
         for uri in [
             "/out/t/x.parquet",
             "/out/*/*.parquet",
@@ -193,6 +198,7 @@ mod tests {
             "/out/[ab]/*.parquet",
             "/out/t/*.csv",
             "/*.parquet",
+            "s3://lake/t/*.parquet",
         ] {
             assert_eq!(of(uri), None, "{uri}");
         }

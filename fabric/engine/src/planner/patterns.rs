@@ -185,6 +185,15 @@ pub(super) fn escape(text: &str) -> String {
     escaped.collect()
 }
 
+/// The pattern of the names that files of a format have, compressed ones too.
+pub(super) fn in_folder(format: &str) -> String {
+    match format {
+        "parquet" | "arrow" => format!("*.{format}"),
+        "text" => "*.txt*".to_owned(),
+        _ => format!("*.{format}*"),
+    }
+}
+
 /// The text that a pattern stands for alone: what [`escape`] was given. Nothing if the pattern may stand for several.
 pub(super) fn unescape(pattern: &str) -> Option<String> {
     let mut text = String::new();

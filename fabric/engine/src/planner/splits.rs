@@ -82,6 +82,7 @@ fn check(path: &Path, bytes: &[u8]) {
     let split = |start, end| FileSplit {
         path: path.display().to_string(),
         file_bytes,
+        e_tag: None,
         part: Part::Bytes { start, end },
     };
     let whole = rows(&plan, &split(0, file_bytes));

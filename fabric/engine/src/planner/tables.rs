@@ -12,6 +12,7 @@ use weft_sql::{ScanFilter, Table, TableColumn};
 use super::draft::small;
 use super::folders::Folders;
 use super::inputs::{Listed, list};
+use super::objects;
 use super::sql::projected;
 use crate::folders::FolderColumns;
 use crate::plan::{FileSplit, FilesLeaf, FilesPlan, Part};
@@ -60,6 +61,7 @@ impl FileTable {
         input: &InputSpec,
         path: Option<&str>,
     ) -> Result<Self, Problem> {
+        let input = &objects::of_table(inputs.grants(), input)?;
         match path {
             Some(path) => Self::of_folders(inputs, input, path),
             None => Self::of_input(inputs, input),
@@ -70,7 +72,12 @@ impl FileTable {
     fn of_folders(inputs: &Inputs, input: &InputSpec, path: &str) -> Result<Self, Problem> {
         let listed = list(inputs, input)?;
         let pattern = input.uris.first().map_or("", String::as_str);
-        let folders = Folders::of(path, pattern, &listed)?;
+        // The path of a table of a folder goes on to its files.
+        let in_folder = match path.ends_with('/') {
+            true => None,
+            false => objects::folder_pattern(pattern, &input.format),
+        };
+        let folders = Folders::of(path, in_folder.as_deref().unwrap_or(pattern), &listed)?;
         Ok(Self::new(inputs, input, listed, folders))
     }
 

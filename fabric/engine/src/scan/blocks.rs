@@ -586,6 +586,7 @@ pub(crate) fn first_block(
     let split = FileSplit {
         path: path.to_owned(),
         file_bytes,
+        e_tag: None,
         part: Part::Whole,
     };
     let mut blocks = Blocks::open_front(inputs, &split, dialect)?;

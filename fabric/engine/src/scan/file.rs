@@ -37,8 +37,17 @@ impl Inputs {
 
     /// Opens a path or a location. `bytes`: the size that it had when it was listed.
     pub(crate) fn open(&self, path: &str, bytes: u64) -> Result<InputFile, Problem> {
+        self.open_version(path, bytes, None)
+    }
+
+    fn open_version(
+        &self,
+        path: &str,
+        bytes: u64,
+        e_tag: Option<&str>,
+    ) -> Result<InputFile, Problem> {
         let source = match Location::is_one(path) {
-            true => Source::Object(Arc::new(self.object(path, bytes)?)),
+            true => Source::Object(Arc::new(self.object(path, bytes, e_tag)?)),
             false => {
                 let file = File::open(path).map_err(|error| unreadable(path, "", &error))?;
                 Source::Local(file)
@@ -52,18 +61,18 @@ impl Inputs {
 
     /// Opens the file of a split. Errors: it is not as it was when the job was planned.
     pub(crate) fn open_split(&self, split: &FileSplit) -> Result<InputFile, Problem> {
-        let file = self.open(&split.path, split.file_bytes)?;
+        let file = self.open_version(&split.path, split.file_bytes, split.e_tag.as_deref())?;
         if let Source::Local(file) = &file.source {
             super::check_size(split, file)?;
         }
         Ok(file)
     }
 
-    fn object(&self, path: &str, bytes: u64) -> Result<Object, Problem> {
+    fn object(&self, path: &str, bytes: u64, e_tag: Option<&str>) -> Result<Object, Problem> {
         let wrong = |what: String| Problem::new(ErrorCode::InvalidJob, what);
         let location = Location::parse(path).map_err(wrong)?;
         let remote = self.grants.find(&location);
-        let file = remote.and_then(|remote| remote.file(&location, bytes));
+        let file = remote.and_then(|remote| remote.file_as_found(&location, bytes, e_tag));
         file.map(Object::new).map_err(|error| error.problem())
     }
 }

@@ -371,6 +371,7 @@ mod tests {
         let split = FileSplit {
             path: path.into(),
             file_bytes: std::fs::metadata(path).expect("it is there").len(),
+            e_tag: None,
             part,
         };
         let mut reader = RecordReader::open(&Inputs::default(), &plan, &split)?;

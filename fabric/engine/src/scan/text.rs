@@ -195,6 +195,7 @@ mod tests {
         let split = FileSplit {
             path: path.display().to_string(),
             file_bytes,
+            e_tag: None,
             part,
         };
         let mut reader = TextReader::open(&Inputs::default(), &split, utf8, bad)?;

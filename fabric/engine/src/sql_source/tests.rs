@@ -220,6 +220,7 @@ fn of_files(folder: &TempDir) -> SqlSources {
         FileSplit {
             path: path.display().to_string(),
             file_bytes: text.len() as u64,
+            e_tag: None,
             part: Part::Whole,
         }
     };

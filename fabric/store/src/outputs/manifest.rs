@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 use weft_protocol::ManifestOutput;
 
-use super::objects::Ledger;
+use super::objects::{Ledger, holds_output};
 use crate::durable::write_durably;
 use crate::error::{Error, Result};
 
@@ -81,6 +81,11 @@ impl Manifest {
             files,
             ..self
         }
+    }
+
+    /// Returns whether the folder holds an output. A manifest that only says that a job was withdrawn does not say so.
+    pub fn holds_output(&self) -> bool {
+        holds_output(self)
     }
 
     /// Checks that the files of an output can be read together with those that are there.

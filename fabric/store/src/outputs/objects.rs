@@ -37,8 +37,9 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use weft_core::{JobId, StoreKind};
 
 pub use self::cleanup::Ended;
+use self::ledger::Change;
 pub use self::ledger::Ledger;
-use self::ledger::{Change, holds_output};
+pub(super) use self::ledger::holds_output;
 use self::steps::Seen;
 use self::swap::{Swap, Turn};
 pub use self::uploader::UPLOAD_FAILED;
@@ -52,8 +53,10 @@ use crate::requests::RequestKind;
 /// The first pause before a request is repeated, and the longest; it doubles in between.
 const PAUSE_MIN: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 10 });
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Hidden objects that are passed over by a look into a folder.
-const MAX_HIDDEN: usize = 10_000;
+/// Characters of a job's id after `job-`.
+const JOB_DIGITS: usize = 26;
+/// Objects that a look into a folder passes over. A folder with more that no reader sees is taken for somebody else's.
+const MAX_PASSED: usize = 10_000;
 
 /// The folder of an output on an object store: a beginning of keys. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -121,7 +124,7 @@ impl ObjectFolder {
     /// Starts an upload and aborts it, so that a folder that cannot be written to is found out before the work is
     /// done.
     pub async fn prepare(&self, job: &JobId) -> Result<()> {
-        let path = self.path(&format!(".weft-{job}/probe"))?;
+        let path = self.path(&probe_of(job))?;
         let failed = |error| self.remote.error(&path, error);
         let id = self.uploads().create_multipart(&path).await;
         let id = id.map_err(failed)?;
@@ -140,9 +143,12 @@ impl ObjectFolder {
         let failed = |error| self.remote.error(&self.root, error);
         let mut objects = self.objects(RequestKind::List).list(Some(&self.root));
         let mut is_unfinished = false;
-        for _ in 0..MAX_HIDDEN {
+        for _ in 0..MAX_PASSED {
             let Some(object) = objects.try_next().await.map_err(failed)? else {
-                break;
+                return Ok(match is_unfinished {
+                    true => Holding::Unfinished,
+                    false => Holding::Nothing,
+                });
             };
             let (key, root): (&str, &str) = (object.location.as_ref(), self.root.as_ref());
             let key = key.strip_prefix(root).unwrap_or(key);
@@ -150,15 +156,12 @@ impl ObjectFolder {
             if key.starts_with('.') || key == MANIFEST {
                 continue;
             }
-            if !is_of_a_job(key) {
+            if job_of(key).is_none() {
                 return Ok(Holding::Foreign);
             }
             is_unfinished = true;
         }
-        Ok(match is_unfinished {
-            true => Holding::Unfinished,
-            false => Holding::Nothing,
-        })
+        Ok(Holding::Foreign)
     }
 
     /// The manifest of the folder, if it has one.
@@ -239,8 +242,12 @@ impl ObjectFolder {
             e_tag: found.meta.e_tag.clone(),
             version: found.meta.version.clone(),
         };
+        let written = u64::try_from(found.meta.last_modified.timestamp()).unwrap_or(0);
         let text = found.bytes().await.map_err(failed)?;
-        let manifest = decode_manifest(&text).map_err(|what| wrong(&what))?;
+        let mut manifest = decode_manifest(&text).map_err(|what| wrong(&what))?;
+        if let Some(ledger) = &mut manifest.ledger {
+            ledger.stamp(written);
+        }
         Ok(Some(Found { manifest, version }))
     }
 
@@ -253,7 +260,7 @@ impl ObjectFolder {
         let path = self.path(MANIFEST)?;
         let mut swap = Swap::default();
         let mut version = None;
-        let mut failure = None;
+        let mut failure: Option<Error> = None;
         let mut turn = Turn::Read;
         loop {
             turn = match turn {
@@ -264,10 +271,15 @@ impl ObjectFolder {
                             let (manifest, of) =
                                 found.map(|found| (found.manifest, found.version)).unzip();
                             version = of;
-                            swap.decided(match decide(manifest.as_ref())? {
+                            let change = match decide(manifest.as_ref())? {
                                 Change::Nothing => None,
                                 Change::Write(manifest) => Some(manifest),
-                            })
+                            };
+                            // It was refused before, not done unseen, and would be again.
+                            match failure.take_if(|error| is_refusal(error)) {
+                                Some(refused) if change.is_some() => return Err(refused),
+                                _ => swap.decided(change),
+                            }
                         }
                         Err(error) if error.kind() == crate::ErrorKind::Unavailable => {
                             failure = Some(error);
@@ -307,6 +319,10 @@ impl ObjectFolder {
     }
 }
 
+fn is_refusal(error: &Error) -> bool {
+    error.kind() == crate::ErrorKind::Refused
+}
+
 /// Encodes a manifest. Errors: readers would refuse it for its size.
 fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
     let text = serde_json::to_vec_pretty(manifest);
@@ -314,22 +330,34 @@ fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
     let is_small = u64::try_from(text.len()).is_ok_and(|bytes| bytes <= MANIFEST_BYTES_MAX);
     match is_small {
         true => Ok(text),
-        false => Err(Error::Encoding(format!(
-            "the manifest would have {} bytes; {MANIFEST_BYTES_MAX} are allowed: start another folder",
-            text.len()
-        ))),
+        false => Err(Error::OverLimit {
+            what: format!(
+                "the manifest would have {} bytes; {MANIFEST_BYTES_MAX} are allowed: start another folder",
+                text.len()
+            ),
+        }),
     }
 }
 
-/// Returns whether a key is one that an attempt of a job writes to.
-fn is_of_a_job(key: &str) -> bool {
+/// The job whose attempt writes to a key. Its last part says so: the folders before are values of `partition_by`.
+fn job_of(key: &str) -> Option<&str> {
     let name = key.rsplit('/').next().unwrap_or(key);
-    name.starts_with("part-") && name.contains("-job-")
+    let (_, id) = name.strip_prefix("part-")?.rsplit_once("-job-")?;
+    let start = name.len() - id.len() - "job-".len();
+    let end = start + "job-".len() + JOB_DIGITS;
+    let id = name.get(start..end)?;
+    let has_digits = !id["job-".len()..].contains('-') && id.parse::<JobId>().is_ok();
+    (has_digits && name[end..].starts_with('-')).then_some(id)
 }
 
-/// Returns whether a key is one that attempts of this job write to, or its probe.
+/// Returns whether a key is one that attempts of this job write to.
 fn is_of(job: &JobId, key: &str) -> bool {
-    key.contains(&format!("-{job}-")) || key.contains(&format!(".weft-{job}/"))
+    job_of(key) == Some(job.as_str())
+}
+
+/// The key of the upload by which a job tries whether it can write to a folder.
+fn probe_of(job: &JobId) -> String {
+    format!(".weft-{job}/probe")
 }
 
 /// The key of a file that an attempt writes, by the file's name: `part-days-00000.csv` becomes

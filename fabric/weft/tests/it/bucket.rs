@@ -103,6 +103,10 @@ impl Bucket {
         contents.objects.get(key).map(|(_, bytes)| bytes.to_vec())
     }
 
+    pub(crate) fn write(&self, key: &str, bytes: &[u8]) {
+        self.contents().store(key, bytes.to_vec());
+    }
+
     /// Keys of uploads that are neither completed nor aborted.
     pub(crate) fn uploads(&self) -> Vec<String> {
         let contents = self.contents();

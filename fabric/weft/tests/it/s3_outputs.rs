@@ -154,3 +154,30 @@ fn jobs_add_to_a_folder_on_s3_and_replace_it() {
     assert_eq!(bytes(&replaced), bytes(&once));
     until_empty("no upload is left", || bucket.uploads());
 }
+
+/// Files of a job that is being published, or has failed, lie in the folder and are not listed yet, or any more.
+#[test]
+fn a_table_on_s3_has_the_rows_that_are_published() {
+    let bucket = Bucket::start(None);
+    let place = Place::new();
+    let server = Server::start(&place.data(), &bucket.setup(Setup::default()));
+    let statement = |sql: &str| {
+        let stage = json!([{ "name": "rows", "sql": sql }]);
+        job::run(&server, &json!({ "name": "statement", "stage": stage }))
+    };
+    statement("CREATE TABLE t STORED AS PARQUET LOCATION 's3://lake/t/' AS SELECT 1 AS a");
+    statement("CREATE EXTERNAL TABLE u STORED AS PARQUET LOCATION 's3://lake/t/'");
+    bucket.write("t/part-unlisted.parquet", b"no rows yet");
+    statement("INSERT INTO t VALUES (2)");
+    statement("INSERT INTO u SELECT max(a) + 1 FROM u");
+    for table in ["t", "u"] {
+        let out = place.path(table);
+        let read = json!({
+            "name": "read",
+            "stage": [{ "name": "rows", "sql": format!("SELECT a FROM {table}") }],
+            "output": { "rows": { "from": "rows", "format": "csv", "uri": out } },
+        });
+        let read = job::run(&server, &read);
+        assert_eq!(read["outputs"][0]["rows"], 3, "{table}: {read:#}");
+    }
+}

@@ -9,7 +9,7 @@ use weft_protocol::ManifestOutput;
 use super::ledger::{replaced_by, with_withdrawal, without_replaced};
 use super::steps::{Answer, Removal, Removing};
 use super::upload::{Upload, remaining_uploads};
-use super::{ObjectFolder, is_of, pause};
+use super::{ObjectFolder, is_of, pause, probe_of};
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
 use crate::requests::RequestKind;
@@ -71,21 +71,29 @@ impl ObjectFolder {
         };
         let failed = |path: &Path, error| self.remote.error(path, error);
         self.remote.requests().count(RequestKind::List);
-        let listed = pending.uploads_of(self.root.as_ref()).await;
+        let root: &str = self.root.as_ref();
+        let keys = match root {
+            "" => String::new(),
+            root => format!("{root}/"),
+        };
+        let listed = pending.uploads_of(&keys).await;
         let listed = listed.map_err(|error| failed(&self.root, error))?;
-        let mut aborted = 0;
+        let probe = self.path(&probe_of(job))?;
+        let (mut aborted, mut failure) = (0, None);
         for (path, id) in listed {
             let is_below = path.prefix_matches(&self.root);
-            if !is_below || !is_of(job, path.as_ref()) {
+            let is_ours = path == probe || is_of(job, path.as_ref());
+            if !is_below || !is_ours {
                 continue;
             }
             match self.uploads().abort_multipart(&path, &id).await {
                 Ok(()) => aborted += 1,
                 Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(failed(&path, error)),
+                // The others need not stay for its sake.
+                Err(error) => failure = Some(failed(&path, error)),
             }
         }
-        Ok(aborted)
+        failure.map_or(Ok(aborted), Err)
     }
 
     /// Deletes an object; one that is not there is deleted already.

@@ -10,6 +10,9 @@
 //! A manifest is written if nothing has been written since it was read, and says in itself which jobs it knows. So a
 //! writer that gets no answer, or a wrong one, reads it back. A withdrawal is written down even if there was nothing to
 //! take back: a publisher that was paused finds its job there, and writes nothing.
+//!
+//! Jobs are remembered for a day, those that wait for a clean-up and all after them for longer: what comes of a
+//! withdrawal depends on who has replaced what, in which order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,8 +27,11 @@ use super::is_of;
 use super::upload::Pending;
 use crate::error::{Error, Result};
 
-/// Publications that a manifest remembers. One that is repeated after as many others finds its files listed, or gone.
-const MAX_PUBLICATIONS: usize = 256;
+/// Publications and withdrawals that a manifest remembers. Beyond, jobs are refused: to forget one early could write its
+/// rows twice. Withdrawals are noted all the same, as a clean-up must end; the manifest's own bound holds for them.
+const MAX_PUBLICATIONS: usize = 20_000;
+/// Seconds after which a publication is forgotten: longer than anybody repeats one, or is paused.
+const REMEMBERED_S: u64 = 24 * 60 * 60;
 
 /// Publications and withdrawals of a folder on an object store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +55,10 @@ struct Publication {
     overwrites: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_withdrawn: bool,
+    /// Time at which it was written, or withdrawn, in seconds since 1970 by the store's clock. Nothing before it was
+    /// read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
 }
 
 /// A manifest that another one has replaced.
@@ -66,28 +76,50 @@ impl Ledger {
         replaced.flat_map(|replaced| &replaced.manifest.files)
     }
 
+    /// Takes the time at which the manifest was written, by the store's clock: that of what it notes for the first time.
+    pub(super) fn stamp(&mut self, written: u64) {
+        for publication in &mut self.publications {
+            publication.at.get_or_insert(written);
+        }
+    }
+
     fn publication(&self, job: &str) -> Option<&Publication> {
         self.publications
             .iter()
             .find(|publication| publication.job == job)
     }
 
-    /// Notes a publication; one too many goes.
+    /// Notes a publication, and forgets old ones. Those stay that a job which awaits its clean-up needs: its own, and
+    /// all after it. So does the last that stands: it says that there is an output, which may have no files.
     fn note(&mut self, publication: Publication) {
+        let times = self.publications.iter().filter_map(|one| one.at);
+        let now = times.max().unwrap_or(0);
+        let is_old = |one: &Publication| {
+            one.at
+                .is_some_and(|at| now.saturating_sub(at) > REMEMBERED_S)
+        };
+        let goes = |one: &&Publication| is_old(one) && self.replaced_by(&one.job).is_none();
+        let n_old = self.publications.iter().take_while(goes).count();
+        let mut stand = self.publications.iter();
+        let last = stand.rposition(|one| !one.is_withdrawn);
+        self.publications
+            .drain(..last.map_or(n_old, |last| n_old.min(last)));
         self.publications.push(publication);
-        let surplus = self.publications.len().saturating_sub(MAX_PUBLICATIONS);
-        self.publications.drain(..surplus);
     }
 
     /// Notes that a job was withdrawn, whether it had published or not.
     fn withdraw(&mut self, job: &str) {
         let mut publications = self.publications.iter_mut();
         match publications.find(|publication| publication.job == job) {
-            Some(publication) => publication.is_withdrawn = true,
+            Some(publication) => {
+                publication.is_withdrawn = true;
+                publication.at = None;
+            }
             None => self.note(Publication {
                 job: job.to_owned(),
                 overwrites: false,
                 is_withdrawn: true,
+                at: None,
             }),
         }
     }
@@ -136,11 +168,18 @@ impl Change {
 }
 
 /// Returns whether the folder of a manifest holds an output. One that only says that a job was withdrawn does not.
-pub(super) fn holds_output(manifest: &Manifest) -> bool {
+pub(in super::super) fn holds_output(manifest: &Manifest) -> bool {
     match &manifest.ledger {
         Some(ledger) => !manifest.files.is_empty() || ledger.last().is_some(),
         None => true,
     }
+}
+
+/// Returns whether a manifest lists files of a job, or lists that they were replaced.
+fn has_files_of(manifest: &Manifest, job: &JobId) -> bool {
+    let replaced = manifest.ledger.iter().flat_map(Ledger::replaced_files);
+    let mut files = manifest.files.iter().chain(replaced);
+    files.any(|file| is_of(job, file.key()))
 }
 
 fn ledger_of(found: Option<&Manifest>) -> Ledger {
@@ -150,7 +189,8 @@ fn ledger_of(found: Option<&Manifest>) -> Ledger {
 
 /// The manifest with the files of a job.
 ///
-/// Errors: `Withdrawn` if the job has ended, `OutputExists` or `AppendMismatch` as the mode of the output has it.
+/// Errors: `Withdrawn` if the job has ended, `OutputExists` or `AppendMismatch` as the mode of the output has it,
+/// `OverLimit` if the folder remembers as many jobs as it can.
 pub(super) fn with_publication(
     found: Option<&Manifest>,
     job: &JobId,
@@ -163,6 +203,7 @@ pub(super) fn with_publication(
             is_withdrawn: true, ..
         }) => return Err(Error::Withdrawn(output.folder.clone())),
         Some(_) => return Ok(Change::Nothing),
+        None if found.is_some_and(|found| has_files_of(found, job)) => return Ok(Change::Nothing),
         None => {}
     }
     let previous = found.filter(|manifest| holds_output(manifest));
@@ -190,13 +231,29 @@ pub(super) fn with_publication(
         job: job.to_string(),
         overwrites: output.mode == OutputMode::Overwrite,
         is_withdrawn: false,
+        at: None,
     });
+    check_room(&ledger, output)?;
     let manifest = Manifest {
         generation,
         ..empty(job, output)
     };
     let manifest = manifest.with_files(files.into_values().collect());
     Ok(Change::write(manifest, ledger))
+}
+
+/// Refuses a publication that is one too many.
+fn check_room(ledger: &Ledger, output: &ManifestOutput) -> Result<()> {
+    match ledger.publications.len() <= MAX_PUBLICATIONS {
+        true => Ok(()),
+        false => Err(Error::OverLimit {
+            what: format!(
+                "`{}` remembers {MAX_PUBLICATIONS} jobs, those of a day and all since the oldest one that is not \
+                 cleaned up yet: write more rows by one job, or choose another folder",
+                output.folder
+            ),
+        }),
+    }
 }
 
 /// A file as the manifest lists it.
@@ -328,3 +385,6 @@ pub(super) fn without_replaced(found: Option<&Manifest>, job: &JobId) -> Change 
         _ => Change::Nothing,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,13 +6,15 @@
 //!                 ▼                                              └─┘                     │ ▼
 //!               Look ──right size──▶ Published                                          Delete
 //!                 │──other size──▶ Foreign
-//!                 │──missing, and the upload was missing──▶ Lost
+//!                 │──missing, and the upload was missing──▶ Lost; if an earlier answer was unknown, Look again
 //!                 └──missing otherwise──▶ Complete
 //! ```
 //!
 //! A store that answers an error may have done what it was asked; servers answer 404, 500 or nothing to the repetition
 //! of a completion. So any error is followed by a look at the object: its key belongs to one attempt, and nobody else
-//! writes it. An abort that succeeds proves nothing either: some servers answer so with the object published.
+//! writes it. A completion without an answer may still be under way when the next one finds no upload, so what is
+//! missing then is looked for again, and lost only if a later try finds the same. An abort that succeeds proves nothing
+//! either: some servers answer so with the object published.
 
 /// Requests about one file that fail, before the step is given up and repeated as a whole later.
 pub(super) const MAX_TRIES: u32 = 4;
@@ -69,6 +71,8 @@ pub(super) struct Completion {
     tries: u32,
     /// The last completion found no upload.
     no_upload: bool,
+    /// A completion got no answer that may be believed: it may be under way.
+    may_be_done: bool,
 }
 
 impl Completion {
@@ -80,6 +84,7 @@ impl Completion {
     /// Takes the answer to a completion.
     pub(super) fn completed(&mut self, answer: Answer) -> Completing {
         self.no_upload = answer == Answer::Missing;
+        self.may_be_done |= answer == Answer::Unknown;
         match answer {
             Answer::Done => Completing::Published,
             Answer::Missing | Answer::Unknown => {
@@ -94,10 +99,10 @@ impl Completion {
         match seen {
             Seen::There { is_ours: true } => Completing::Published,
             Seen::There { is_ours: false } => Completing::Foreign,
-            Seen::Missing if self.no_upload => Completing::Lost,
+            Seen::Missing if self.no_upload && !self.may_be_done => Completing::Lost,
             Seen::Missing | Seen::Unknown if self.tries >= MAX_TRIES => Completing::GivenUp,
-            Seen::Missing => Completing::Complete,
-            Seen::Unknown => {
+            Seen::Missing if !self.no_upload => Completing::Complete,
+            Seen::Missing | Seen::Unknown => {
                 self.tries += 1;
                 Completing::Look
             }
@@ -216,7 +221,7 @@ mod tests {
                 next = step.completed(*answer);
                 if next == Completing::Look {
                     next = step.looked(*seen);
-                    if next == Completing::Look {
+                    while next == Completing::Look {
                         next = step.looked(looks(*key)[0]);
                     }
                 }
@@ -271,6 +276,20 @@ mod tests {
             assert_eq!(removal.aborted(Answer::Unknown), Removing::Abort);
         }
         assert_eq!(removal.aborted(Answer::Unknown), Removing::GivenUp);
+    }
+
+    #[test]
+    fn a_completion_without_an_answer_is_waited_for() {
+        let mut completion = Completion::default();
+        assert_eq!(completion.completed(Answer::Unknown), Completing::Look);
+        assert_eq!(completion.looked(Seen::Missing), Completing::Complete);
+        assert_eq!(completion.completed(Answer::Missing), Completing::Look);
+        assert_eq!(completion.looked(Seen::Missing), Completing::Look);
+        let there = Seen::There { is_ours: true };
+        assert_eq!(completion.looked(there), Completing::Published);
+        let mut completion = Completion::default();
+        assert_eq!(completion.completed(Answer::Missing), Completing::Look);
+        assert_eq!(completion.looked(Seen::Missing), Completing::Lost);
     }
 
     #[test]

@@ -398,6 +398,13 @@ async fn a_folder_that_holds_files_is_not_written_to_by_mistake() {
     let holding = folder.look_into().await.expect("it looks");
     assert!(matches!(holding, Holding::Foreign), "{holding:?}");
     world.server.objects.delete(&theirs).await.expect("it goes");
+    // A name that is only much like those of jobs is a user's own.
+    let theirs = Path::from("out/daily/part-a-job-b.csv");
+    let put = world.server.objects.put(&theirs, "a".into()).await;
+    put.expect("it writes");
+    let holding = folder.look_into().await.expect("it looks");
+    assert!(matches!(holding, Holding::Foreign), "{holding:?}");
+    world.server.objects.delete(&theirs).await.expect("it goes");
 
     world.publish(1, OutputMode::Error).await;
     let holding = folder.look_into().await.expect("it looks");
@@ -461,6 +468,18 @@ async fn a_file_is_fetched_whole_or_not_at_all() {
     assert_eq!(std::fs::read_dir(parent).expect("a folder").count(), 0);
 }
 
+#[tokio::test]
+async fn a_manifest_that_may_not_be_written_is_tried_once() {
+    let world = World::new();
+    let (id, output) = world.staged(1, OutputMode::Append).await;
+    let process = Process::that_only_reads(&world.server);
+    let folder = World::folder(&process);
+    let refused = folder.publish(&world.blobs, &id, &output).await;
+    let refused = refused.expect_err("it may not write");
+    assert_eq!(refused.kind(), crate::ErrorKind::Refused, "{refused}");
+    assert_eq!(process.fates(Fate::Refused), 1);
+}
+
 /// An attempt died before it was committed: its uploads are told by the job's id.
 #[tokio::test]
 async fn uploads_that_no_commit_names_are_aborted_when_the_job_has_ended() {
@@ -474,6 +493,54 @@ async fn uploads_that_no_commit_names_are_aborted_when_the_job_has_ended() {
     let left = lock(&world.server.uploads).clone();
     let is_others = |path: &Path| path.as_ref().contains(other.as_str());
     assert!(left.values().all(is_others));
+}
+
+/// Values of `partition_by` stand in keys, and may be what a user likes.
+#[test]
+fn a_key_belongs_to_the_job_that_its_last_part_names() {
+    let (job, other) = (JobId::new(1, 1), JobId::new(1, 2));
+    let name = key_of("part-days-00000.csv", &job, "a-1-1");
+    let in_folder = format!("day=-{other}-/{name}");
+    for key in [&name, &in_folder] {
+        assert!(is_of(&job, key), "{key}");
+        assert!(!is_of(&other, key), "{key}");
+    }
+    let named_like = key_of(&format!("part-{other}-00000.csv"), &job, "a-1-1");
+    assert!(is_of(&job, &named_like) && !is_of(&other, &named_like));
+    for key in [
+        "part-a-job-b.csv",
+        "part-a-job-bbbbbbbb-cccc-dddd-eeee-ffff.csv",
+        "a-job-00000000000000000000000001-1.csv",
+    ] {
+        assert_eq!(job_of(key), None, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_of_more_than_is_looked_at_is_not_taken_for_an_empty_one() {
+    let world = World::new();
+    for n in 0..MAX_PASSED {
+        let path = Path::from(format!("out/daily/.hidden/{n}"));
+        let put = world.server.objects.put(&path, "a".into()).await;
+        put.expect("it writes");
+    }
+    let holding = world.quiet().look_into().await.expect("it looks");
+    assert!(matches!(holding, Holding::Foreign), "{holding:?}");
+}
+
+#[tokio::test]
+async fn keys_are_measured_with_the_folder() {
+    let world = World::new();
+    let spool = tempfile::tempdir().expect("a folder");
+    let id = JobId::new(1, 1);
+    let (folder, blobs) = (world.quiet(), world.blobs.clone());
+    let uploader = Uploader::start(folder, blobs, &id, "a-1-1", "list".into(), spool.path());
+    let ending = key_of("part-a.csv", &id, "a-1-1").len() + 1;
+    let root = "out/daily/".len();
+    let name = |bytes: usize| format!("{}/part-a.csv", "x".repeat(bytes - root - ending));
+    uploader.file(&name(1024)).expect("it fits");
+    let error = uploader.file(&name(1025)).err().expect("it is too long");
+    assert_eq!(error.kind(), crate::ErrorKind::OverLimit, "{error}");
 }
 
 /// Rows are encoded on a thread that waits, and go out in parts meanwhile.

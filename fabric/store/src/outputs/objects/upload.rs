@@ -56,11 +56,13 @@ impl UploadList {
         let text = serde_json::to_vec(self).map_err(|error| Error::Encoding(error.to_string()))?;
         match text.len() <= MAX_LIST_BYTES {
             true => Ok(text),
-            false => Err(Error::Encoding(format!(
-                "the list of {} uploads has {} bytes; {MAX_LIST_BYTES} are allowed: fewer files from one task",
-                self.uploads.len(),
-                text.len()
-            ))),
+            false => Err(Error::OverLimit {
+                what: format!(
+                    "the list of {} uploads has {} bytes; {MAX_LIST_BYTES} are allowed: fewer files from one task",
+                    self.uploads.len(),
+                    text.len()
+                ),
+            }),
         }
     }
 

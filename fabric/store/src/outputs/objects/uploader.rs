@@ -108,6 +108,8 @@ pub(in super::super) struct Uploader {
     attempt: String,
     list: String,
     spool: Arc<FsPath>,
+    /// Bytes of a key that come before the folder's files.
+    root_bytes: usize,
 }
 
 impl Uploader {
@@ -125,6 +127,8 @@ impl Uploader {
     ) -> Self {
         let (requests, queue) = mpsc::channel(MAX_REQUESTS);
         let io = folder.remote.io().clone();
+        let root: &str = folder.root.as_ref();
+        let root_bytes = root.len() + usize::from(!root.is_empty());
         let worker = Worker {
             folder,
             blobs,
@@ -142,17 +146,21 @@ impl Uploader {
             attempt: attempt.to_owned(),
             list,
             spool: spool.into(),
+            root_bytes,
         }
     }
 
     /// Starts the file `name`, as it is called once it is published.
     pub(in super::super) fn file(&self, name: &str) -> Result<UploadFile> {
         let key = key_of(name, &self.job, &self.attempt);
-        if key.len() > MAX_KEY_BYTES {
-            let n = key.len();
-            return Err(Error::Encoding(format!(
-                "the key `{key}` has {n} bytes; {MAX_KEY_BYTES} are allowed: `partition_by` columns with shorter values"
-            )));
+        let n = self.root_bytes + key.len();
+        if n > MAX_KEY_BYTES {
+            return Err(Error::OverLimit {
+                what: format!(
+                    "the key of `{key}` has {n} bytes with its folder; {MAX_KEY_BYTES} are allowed: `partition_by` \
+                     columns with shorter values, or a folder with a shorter name"
+                ),
+            });
         }
         let failed = |error| Error::file(&self.spool, error);
         let spool = tempfile::tempfile_in(&self.spool).map_err(failed)?;
@@ -195,14 +203,20 @@ impl UploadFile {
         Arc::clone(&self.bytes)
     }
 
+    /// Fails if the file has as many parts as it may have.
+    fn check_parts(&self) -> Result<()> {
+        if self.digests.len() < MAX_PARTS {
+            return Ok(());
+        }
+        let most = MAX_PARTS as u64 * PART_BYTES as u64;
+        let what = format!("a file may have {most} bytes: more `partitions`");
+        Err(Error::OverLimit { what })
+    }
+
     /// Sends what is spooled as a part.
     fn send(&mut self) -> io::Result<()> {
-        if self.digests.len() == MAX_PARTS {
-            let most = MAX_PARTS as u64 * PART_BYTES as u64;
-            let what =
-                format!("a file on an object store may have {most} bytes: more `partitions`");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-        }
+        let full = |error: Error| io::Error::new(io::ErrorKind::FileTooLarge, error.to_string());
+        self.check_parts().map_err(full)?;
         self.spool.flush()?;
         let spool = self.spool.get_mut();
         let mut part = vec![0; self.spooled];
@@ -224,6 +238,7 @@ impl UploadFile {
     ) -> Result<SinkFile> {
         // A file without bytes is one empty part.
         if self.spooled > 0 || self.digests.is_empty() {
+            self.check_parts()?;
             let sent = self.send();
             sent.map_err(|error| Error::file(FsPath::new(&self.key), error))?;
         }

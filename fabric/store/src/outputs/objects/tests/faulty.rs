@@ -60,6 +60,8 @@ struct Plan {
     percent: u32,
     /// Requests until the process dies, and whether the last one is done.
     dies: Option<(u32, bool)>,
+    /// Its credentials do not allow writes.
+    only_reads: bool,
     fates: BTreeMap<Fate, u32>,
 }
 
@@ -91,6 +93,7 @@ impl Process {
                 dice: StdRng::seed_from_u64(seed),
                 percent,
                 dies: None,
+                only_reads: false,
                 fates: BTreeMap::new(),
             })),
             died: Arc::default(),
@@ -101,6 +104,13 @@ impl Process {
     pub(super) fn that_dies(server: &Arc<Server>, request: u32, is_done: bool) -> Self {
         let process = Self::new(server, 0, 0);
         lock(&process.plan).dies = Some((request, is_done));
+        process
+    }
+
+    /// One whose credentials do not allow writes.
+    pub(super) fn that_only_reads(server: &Arc<Server>) -> Self {
+        let process = Self::new(server, 0, 0);
+        lock(&process.plan).only_reads = true;
         process
     }
 
@@ -186,6 +196,14 @@ impl ObjectStore for Process {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
+        if lock(&self.plan).only_reads {
+            let mut plan = lock(&self.plan);
+            *plan.fates.entry(Fate::Refused).or_default() += 1;
+            return Err(Error::PermissionDenied {
+                path: location.to_string(),
+                source: "status code: 403: <Code>AccessDenied</Code>".into(),
+            });
+        }
         // The client repeats a conditional write by itself, and meets its own success.
         let conflict = match opts.mode {
             PutMode::Create => Some(Error::AlreadyExists {
