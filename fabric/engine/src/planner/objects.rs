@@ -64,8 +64,8 @@ pub(super) fn list(
     }
 }
 
-/// The files of a folder that jobs have written, as its manifest lists them: all of each job's, or none. Nothing if it has
-/// no manifest.
+/// The files of a folder that jobs have written, as its manifest lists them: all of each job's, or none. Nothing if it
+/// has no manifest.
 fn of_manifest(
     grants: &Grants,
     location: &Location,
