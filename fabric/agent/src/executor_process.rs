@@ -35,7 +35,7 @@ pub(crate) type Outbound = (ToExecutor, Bytes);
 pub(crate) enum ExecutorEvent {
     /// It sent a message.
     Said(Epoch, FromExecutor),
-    /// Its process is gone, and how it ended.
+    /// The executor's process is gone, and ended so.
     Gone(Epoch, String),
 }
 

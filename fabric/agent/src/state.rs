@@ -41,19 +41,19 @@ pub struct NodeSettings {
 pub enum Action {
     /// Start an executor.
     Start {
-        /// Its lease.
+        /// The executor's lease.
         epoch: Epoch,
-        /// Its tenant.
+        /// The executor's tenant.
         tenant: TenantId,
     },
     /// End an executor.
     Stop {
-        /// Its lease.
+        /// The executor's lease.
         epoch: Epoch,
     },
     /// Send a message to an executor.
     Send {
-        /// Its lease.
+        /// The executor's lease.
         epoch: Epoch,
         /// The message.
         message: ToExecutor,

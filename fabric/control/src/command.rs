@@ -163,7 +163,7 @@ pub enum Command {
     JoinNode {
         /// The node.
         node: NodeId,
-        /// Its agent.
+        /// The node's agent.
         record: NodeRecord,
     },
     /// A component was compiled for another engine.
@@ -229,7 +229,7 @@ pub enum Unreadable {
         "a command has version {found}, and this member reads versions up to {COMMAND_VERSION}: upgrade it"
     )]
     Newer {
-        /// Its version.
+        /// The command's version.
         found: u32,
     },
     /// It was written by an older Weft whose commands are not read any more.
@@ -237,7 +237,7 @@ pub enum Unreadable {
         "a command has version {found}, and this member reads versions from {OLDEST_COMMAND_VERSION} on: it is of an earlier Weft"
     )]
     Older {
-        /// Its version.
+        /// The command's version.
         found: u32,
     },
     /// It is damaged.

@@ -118,10 +118,7 @@ impl Controller {
         cancel: CancellationToken,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
-        let blobs = Blobs::open(&settings.stores)?;
-        blobs.check().await?;
-        // Before anything is swept: the objects of another cluster are no leftovers.
-        ownership::claim(&settings, &blobs).await?;
+        let blobs = open_blobs(&settings).await?;
         let (replica, signals) = open(&settings).await?;
         let sweep = begin_sweep(&settings, &blobs, &replica).await?;
         let metrics = Arc::new(Metrics::new(registry));
@@ -214,6 +211,15 @@ fn scheduler_settings(settings: &ControllerSettings) -> SchedulerSettings {
         eager: vec![TenantId::default_tenant()],
         max_kept_bytes: settings.kept_outputs.max_bytes,
     }
+}
+
+/// Opens the stores, and claims the cluster's own.
+async fn open_blobs(settings: &ControllerSettings) -> anyhow::Result<Blobs> {
+    let blobs = Blobs::open(&settings.stores)?;
+    blobs.check().await?;
+    // Before anything is swept: the objects of another cluster are no leftovers.
+    ownership::claim(settings, &blobs).await?;
+    Ok(blobs)
 }
 
 /// Removes what earlier processes left behind: alone all of it, once this one leads; of a group what is

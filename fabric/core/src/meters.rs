@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Meters {
     /// CPU time inside the guest.
     pub guest_cpu_ns: u64,
-    /// CPU time outside guests: that of the task's thread, and for a function that of the expressions that it evaluates.
+    /// CPU time outside guests: that of the task's thread, and for a function that of expressions that it evaluates.
     pub native_cpu_ns: u64,
     /// Time from the start of the attempt to its end.
     pub wall_ns: u64,

@@ -15,7 +15,7 @@ pub(crate) struct OutputFiles {
 }
 
 impl OutputFiles {
-    /// What is fetched lies in a folder of its own in `spill_folder`.
+    /// Opens the place of an output. Files that are fetched lie in a folder of their own in `spill_folder`.
     pub(crate) fn new(place: OutputPlace, spill_folder: &Path) -> Result<Self, Problem> {
         let failed = |error: std::io::Error| {
             let detail = format!("`{}`: {error}", spill_folder.display());

@@ -46,7 +46,7 @@ struct OpenFile {
 pub(crate) struct SinkWriter {
     plan: SinkPlan,
     request: TaskRequest,
-    /// Where the files wait for the job to be published.
+    /// The place where the files wait for the job to be published.
     staging: Staging,
     /// What the files hold: the columns that name folders are left out.
     schema: SchemaRef,
@@ -302,7 +302,7 @@ impl SinkWriter {
     }
 }
 
-/// Where the files of an attempt wait for the job to be published.
+/// Returns where the files of an attempt wait for the job to be published.
 fn staging(
     plan: &SinkPlan,
     request: &TaskRequest,

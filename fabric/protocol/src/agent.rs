@@ -54,26 +54,26 @@ pub enum AgentCommand {
     },
     /// Start an executor.
     StartExecutor {
-        /// Its lease.
+        /// The executor's lease.
         epoch: Epoch,
-        /// Its tenant.
+        /// The executor's tenant.
         tenant: TenantId,
     },
     /// End an executor, whose lease has lapsed or which has nothing to do.
     StopExecutor {
-        /// Its lease.
+        /// The executor's lease.
         epoch: Epoch,
     },
     /// Pass work on to an executor.
     Work {
-        /// Its lease.
+        /// The executor's lease.
         epoch: Epoch,
         /// The work.
         work: Work,
     },
     /// Have an executor run a task: the agent allots the attempt's sequence.
     Run {
-        /// Its lease.
+        /// The executor's lease.
         epoch: Epoch,
         /// The task.
         id: TaskId,
@@ -110,7 +110,7 @@ pub enum AgentReport {
     Status(AgentStatus),
     /// An executor takes work.
     Ready {
-        /// Its lease.
+        /// The executor's lease.
         epoch: Epoch,
     },
     /// The node drains: it takes no new work, and ends once what it has is done.
@@ -147,13 +147,13 @@ pub struct AgentStatus {
 /// An executor and its work.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExecutorStatus {
-    /// Its lease.
+    /// The executor's lease.
     pub epoch: Epoch,
-    /// Its tenant.
+    /// The executor's tenant.
     pub tenant: TenantId,
     /// It takes work.
     pub ready: bool,
-    /// Its work that has no result.
+    /// The executor's work that has no result.
     pub running: RunningWork,
 }
 
@@ -216,12 +216,12 @@ pub enum AgentOutcome {
         epoch: Epoch,
         /// The job.
         job: JobId,
-        /// Its outputs, or why not.
+        /// The job's outputs, or why there are none.
         result: Result<Vec<PublishedOutput>, Problem>,
     },
     /// An executor ended.
     Gone {
-        /// Its lease.
+        /// The executor's lease.
         epoch: Epoch,
         /// How its process ended.
         how: String,

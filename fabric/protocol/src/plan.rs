@@ -237,7 +237,7 @@ pub struct LostObject {
     pub stage: u32,
     /// Position of the task that wrote it in the stage.
     pub task: u32,
-    /// Its key: it tells the attempt.
+    /// The object's key, which tells the attempt.
     pub key: String,
 }
 

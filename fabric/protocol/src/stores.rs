@@ -31,7 +31,7 @@ impl std::fmt::Debug for Secret {
 /// Settings of one store. They go from servers to their own children, and never into jobs or plans.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreSettings {
-    /// Where it begins: `s3://bucket/prefix`, `gs://`, `az://`, a folder's `file://` or path.
+    /// Beginning of the store: `s3://bucket/prefix`, `gs://`, `az://`, a folder's `file://` or path.
     pub url: String,
     /// Address of a server other than the provider's, such as `http://127.0.0.1:9000`.
     #[serde(default)]

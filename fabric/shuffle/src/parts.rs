@@ -26,7 +26,7 @@ pub struct SegmentBytes {
     pub writer: u32,
     /// Position among the segments of that task and partition.
     pub sequence: u32,
-    /// Its bytes when it is decompressed.
+    /// Bytes of the segment when it is decompressed.
     pub raw_bytes: u64,
 }
 

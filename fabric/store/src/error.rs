@@ -288,7 +288,7 @@ impl From<&Error> for Problem {
     }
 }
 
-/// What to do about a role whose credentials are not given.
+/// Says what to do about a role whose credentials are not given.
 fn advice_of_role(fault: &Option<Fault>) -> &'static str {
     match fault {
         Some(Fault::NoPermission) => {

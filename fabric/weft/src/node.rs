@@ -34,6 +34,17 @@ async fn book(config: &NodeConfig, tasks: &Tasks) -> anyhow::Result<Book> {
     Ok(book)
 }
 
+/// The cluster, with this life of the node as its member.
+fn membership(config: &NodeConfig, incarnation: Incarnation) -> Cluster {
+    Cluster {
+        id: config.cluster.clone(),
+        me: Party::Node {
+            node: config.node.clone(),
+            incarnation,
+        },
+    }
+}
+
 async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     let security = config.security()?;
     let owner = Owner::Node {
@@ -66,13 +77,7 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     let agent = Agent::new(settings, tasks.clone(), metrics).context("the agent does not start")?;
     let book = book(&config, &tasks).await?;
     let to = ToControllers {
-        cluster: Cluster {
-            id: config.cluster.clone(),
-            me: Party::Node {
-                node: config.node.clone(),
-                incarnation,
-            },
-        },
+        cluster: membership(&config, incarnation),
         security,
         book,
     };

@@ -6,8 +6,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft_agent::{Agent, AgentSettings, NodeSettings};
 use weft_cli::UpSettings;
-use weft_controller::{AllowedSources, Controller, ControllerSettings, NodeInputs};
+use weft_controller::{AllowedSources, Controller, ControllerSettings, Folders, NodeInputs};
 use weft_core::{Incarnation, NodeId};
+use weft_protocol::Stores;
 use weft_runtime::link::{LinkChange, NodeLink, WorkChange, Worker, local_link};
 use weft_runtime::{OnError, Tasks, random};
 use weft_telemetry::Registry;
@@ -78,25 +79,12 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     let nodes = local_node(node, link, worker);
     let serving = agent.run(to_controller, cancel.clone());
     tasks.spawn("agent", OnError::Stop, serving);
-    let controller = ControllerSettings {
-        cluster: folder.identity.cluster.clone(),
-        folders,
-        stores,
-        raft: folder.raft(),
-        snapshot_every: number_from_environment("WEFT__RAFT__SNAPSHOT_EVERY")
-            .unwrap_or(SNAPSHOT_EVERY),
-        incarnation: Incarnation::from_random(random::bytes()?),
-        run_tasks_twice: number_from_environment("WEFT__SCHEDULER__RUN_TASKS_TWICE") == Some(1),
-        token: folder.token()?,
-        allowed: AllowedSources {
-            hosts: settings.allow_host,
-            origins: settings.allow_origin,
-        },
-        kept_outputs: kept_outputs().kept_outputs(),
-        group: None,
+    let allowed = AllowedSources {
+        hosts: settings.allow_host,
+        origins: settings.allow_origin,
     };
     let starting = Controller::start(
-        controller,
+        controller_settings(&folder, folders, stores, allowed)?,
         listener,
         nodes,
         &registry,
@@ -111,6 +99,29 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         settings.data.display()
     );
     until_stopped(&controller, &cancel, &tasks).await
+}
+
+/// Settings of a controller that is alone.
+fn controller_settings(
+    folder: &DataFolder,
+    folders: Folders,
+    stores: Stores,
+    allowed: AllowedSources,
+) -> anyhow::Result<ControllerSettings> {
+    Ok(ControllerSettings {
+        cluster: folder.identity.cluster.clone(),
+        folders,
+        stores,
+        raft: folder.raft(),
+        snapshot_every: number_from_environment("WEFT__RAFT__SNAPSHOT_EVERY")
+            .unwrap_or(SNAPSHOT_EVERY),
+        incarnation: Incarnation::from_random(random::bytes()?),
+        run_tasks_twice: number_from_environment("WEFT__SCHEDULER__RUN_TASKS_TWICE") == Some(1),
+        token: folder.token()?,
+        allowed,
+        kept_outputs: kept_outputs().kept_outputs(),
+        group: None,
+    })
 }
 
 /// The node in this process, as the one that never goes away.

@@ -132,7 +132,7 @@ pub(super) async fn idle(n_open: &mut watch::Receiver<usize>, after: Duration) {
 
 /// One stream.
 struct Stream {
-    /// Its place among all; without one, its request is refused.
+    /// The stream's place among all; without one, its request is refused.
     room: Option<OwnedSemaphorePermit>,
     /// When the piece was given that the client has not taken yet.
     given: Mutex<Option<Instant>>,

@@ -72,7 +72,7 @@ pub(crate) enum Request {
     /// Plan a job that is only looked at.
     Check {
         tenant: TenantId,
-        /// Its id is that of no job.
+        /// The request, with an id that is that of no job.
         request: Box<PlanRequest>,
         answer: CheckAnswer,
     },
@@ -185,7 +185,7 @@ pub(super) enum Pending {
     End(JobId),
     /// It makes an archived job a line.
     Archive(JobId),
-    /// Its answer changes nothing here.
+    /// The answer changes nothing here.
     Other,
 }
 

@@ -1,5 +1,5 @@
-//! What an executor is asked for, as boxed futures: their code is made once, in this crate, and not again in the crate
-//! that polls them.
+//! Requests to an executor as boxed futures: their code is made once, in this crate, and not again in the crate that
+//! polls them.
 
 use std::future::Future;
 use std::pin::Pin;

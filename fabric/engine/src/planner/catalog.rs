@@ -89,8 +89,8 @@ pub(super) fn columns(schema: &Schema) -> Vec<ColumnText> {
     columns.collect()
 }
 
-/// The columns of a table or view as its definition has them, each of which may hold null. One whose type has no name is
-/// a text.
+/// The columns of a table or view as its definition has them, each of which may hold null. One whose type has no name
+/// is a text.
 pub(crate) fn listed_schema(name: &str, definition: &str) -> Result<SchemaRef, Problem> {
     let definition = Definition::read(name, definition)?;
     let (Definition::Files { columns, .. }

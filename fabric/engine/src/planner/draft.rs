@@ -9,8 +9,8 @@ use weft_protocol::{
 
 use crate::plan::{EdgePlan, Leaf, Node, NodeWork, SinkPlan, Source, SqlPlan, StagePlan};
 
-/// What a task is worth must be at most this part of its memory where fewer tasks than planned run: what operators hold
-/// and cannot spill then fits as before.
+/// A task may be worth at most this part of its memory where fewer tasks than planned run: rows that operators hold and
+/// cannot spill then fit as before.
 const COALESCED_SHARE: u64 = 8;
 
 /// A stage that is being cut.

@@ -47,7 +47,7 @@ pub(super) fn list(inputs: &Inputs, input: &InputSpec) -> Result<Listed, Problem
     {
         files.iter().try_for_each(check_compression)?;
     }
-    let (bad_records, mut footers) = (&input.bad_records, Footers::default());
+    let mut footers = Footers::default();
     let (schema, parts) = match &input.format {
         InputFormat::Parquet { columns, filter } => {
             let looked = ahead(inputs, &files);
@@ -70,24 +70,7 @@ pub(super) fn list(inputs: &Inputs, input: &InputSpec) -> Result<Listed, Problem
             (schema, parts.collect())
         }
         format => {
-            let schema = match format {
-                InputFormat::Csv(csv) => {
-                    let schema = scan::csv_schema(inputs, csv, &files, bad_records)?;
-                    // An empty file lacks even the header.
-                    let n_files = files.len();
-                    files.retain(|(_, bytes)| *bytes > 0 || !csv.header || n_files == 1);
-                    schema
-                }
-                InputFormat::Json {
-                    columns,
-                    unknown_fields,
-                } => {
-                    let schema = scan::json_schema(inputs, columns, &files, bad_records)?;
-                    scan::with_rest(&schema, *unknown_fields)
-                }
-                InputFormat::Text { utf8 } => scan::text_schema(*utf8),
-                InputFormat::Parquet { .. } | InputFormat::Arrow { .. } => schema::empty(),
-            };
+            let schema = schema_of_records(inputs, input, &mut files)?;
             let dialect = Dialect::of(format);
             let parts = files
                 .iter()
@@ -111,6 +94,34 @@ pub(super) fn list(inputs: &Inputs, input: &InputSpec) -> Result<Listed, Problem
         bytes,
         footers,
     })
+}
+
+/// Returns the columns of an input of records, and removes the files that have no part in it.
+fn schema_of_records(
+    inputs: &Inputs,
+    input: &InputSpec,
+    files: &mut Vec<(String, u64)>,
+) -> Result<SchemaRef, Problem> {
+    let bad_records = &input.bad_records;
+    let schema = match &input.format {
+        InputFormat::Csv(csv) => {
+            let schema = scan::csv_schema(inputs, csv, files, bad_records)?;
+            // An empty file lacks even the header.
+            let n_files = files.len();
+            files.retain(|(_, bytes)| *bytes > 0 || !csv.header || n_files == 1);
+            schema
+        }
+        InputFormat::Json {
+            columns,
+            unknown_fields,
+        } => {
+            let schema = scan::json_schema(inputs, columns, files, bad_records)?;
+            scan::with_rest(&schema, *unknown_fields)
+        }
+        InputFormat::Text { utf8 } => scan::text_schema(*utf8),
+        InputFormat::Parquet { .. } | InputFormat::Arrow { .. } => schema::empty(),
+    };
+    Ok(schema)
 }
 
 /// Refuses files of compressions that are not read, whose bytes would pass for text.

@@ -49,7 +49,7 @@ struct State {
     ticks: u64,
     /// Pieces that were read, which earn fetches ahead.
     n_read: usize,
-    /// What was read last elsewhere, and where it begins.
+    /// The bytes that were read last elsewhere, after the position where they begin.
     window: Option<(u64, Bytes)>,
     /// Why bytes did not come.
     failure: Option<(ErrorKind, String)>,
@@ -203,7 +203,7 @@ impl State {
         self.pieces[piece].contains(&offset).then_some(piece)
     }
 
-    /// Where the next expected piece begins.
+    /// Returns where the next expected piece begins.
     fn next_piece(&self, offset: u64) -> u64 {
         let behind = self.pieces.partition_point(|piece| piece.start <= offset);
         self.pieces

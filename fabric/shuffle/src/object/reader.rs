@@ -34,7 +34,7 @@ type Index = Arc<Vec<Entry>>;
 /// Indexes by object. Whoever comes while one is read waits for it.
 type Indices = HashMap<String, Arc<OnceCell<Index>>>;
 
-/// Where bytes are read from.
+/// The side that bytes are read from.
 #[derive(Clone, Copy)]
 enum Side {
     Tier,
@@ -354,7 +354,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Where it lies in its object.
+    /// Returns the range of the segment in its object.
     pub(super) fn range(&self) -> Range<u64> {
         self.entry.offset..self.entry.offset.saturating_add(self.entry.length)
     }

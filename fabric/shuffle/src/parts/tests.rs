@@ -112,7 +112,7 @@ fn a_large_partition_is_shared_by_its_segments() {
     assert_eq!((counts(0).count(), counts(1).count()), (5, 1));
 }
 
-/// What each of the tasks reads of the other side must be worth it.
+/// A piece must be worth that its task reads the other side, too.
 #[test]
 fn pieces_are_no_smaller_than_the_other_side() {
     let (left, right) = ([16, 16, 160, 16], [5, 5, 64, 5]);

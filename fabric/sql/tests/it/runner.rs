@@ -170,7 +170,7 @@ pub(crate) fn run_within(
     run_all(session, data, sql, options, &run)
 }
 
-/// What tasks run with.
+/// Settings that tasks run with.
 struct Run<'a> {
     pool: &'a dyn Fn() -> Arc<dyn MemoryPool>,
     functions: Option<Arc<dyn Functions>>,

@@ -27,9 +27,9 @@ pub(super) fn partition(role: &str) -> Result<&str, String> {
     }
 }
 
-/// What executors do in the cluster's own store: they read and write objects of jobs and outputs that it keeps, read
-/// artefacts, and write texts of plans. Lists are of one job each, whose id is random and long: so nobody finds the
-/// objects of jobs that he does not know.
+/// Allows the requests of executors in the cluster's own store: they read and write objects of jobs and outputs that it
+/// keeps, read artefacts, and write texts of plans. Lists are of one job each, whose id is random and long: so nobody
+/// finds the objects of jobs that he does not know.
 ///
 /// Errors: no policy can say it.
 pub(super) fn own(partition: &str, store: &Location) -> Result<String, String> {
@@ -51,7 +51,7 @@ pub(super) fn own(partition: &str, store: &Location) -> Result<String, String> {
     ])
 }
 
-/// What executors do in a store of jobs: they read and write below its roots, which are of one bucket.
+/// Allows the requests of executors in a store of jobs: they read and write below its roots, which are of one bucket.
 ///
 /// Errors: no policy can say it.
 pub(super) fn granted(partition: &str, roots: &[Location]) -> Result<String, String> {

@@ -45,7 +45,7 @@ pub(super) struct Wanted<'a> {
     pub(super) role: &'a str,
     /// Name of the session, for the logs of the service.
     pub(super) session: &'a str,
-    /// What the session may do of what the role may.
+    /// The policy of the session: it allows a part of what the role may do.
     pub(super) policy: &'a str,
 }
 

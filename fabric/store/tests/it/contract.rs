@@ -166,7 +166,11 @@ async fn requests_are_counted(blobs: &Blobs) {
     ];
     for (kind, expected) in kinds {
         // Files cost no requests.
-        let expected = if blobs.remote().is_some() { expected } else { 0 };
+        let expected = if blobs.remote().is_some() {
+            expected
+        } else {
+            0
+        };
         assert_eq!(blobs.requests_of(kind), expected, "{kind:?}");
     }
 }

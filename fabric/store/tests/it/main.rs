@@ -1,4 +1,4 @@
-//! What all stores have in common, over the memory of the process, a folder, and a real S3 server; and what callers
+//! The contract of all stores, over the memory of the process, a folder, and a real S3 server; and what callers
 //! see of a network that fails, and of settings that are wrong.
 //!
 //! `cargo xtask test` installs the server, and sets `WEFT_SEAWEEDFS`.

@@ -27,7 +27,7 @@ const FAULTS: [Fault; 8] = [
     Fault::Slow,
 ];
 
-/// What happens to one request.
+/// A fault that one request meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It is refused with this status, and the store never hears of it.

@@ -68,7 +68,7 @@ impl SeaweedFs {
         format!("http://{}", self.address())
     }
 
-    /// Its address.
+    /// Returns the server's address.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

@@ -58,7 +58,7 @@ fn published(bucket: &Bucket, folder: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// What the job publishes, without the manifests.
+/// Returns the files that the job publishes, without the manifests.
 fn expected(fixture: &Fixture) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = fixture.expected.clone();
     files.retain(|path, _| !path.ends_with("_weft.manifest"));

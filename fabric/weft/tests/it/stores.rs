@@ -16,14 +16,14 @@ use crate::seaweedfs::{KEY, ROLE, SeaweedFs};
 use crate::server::{Server, Setup};
 use crate::{folder, job, outputs};
 
-/// Where the cluster keeps its objects, and where jobs find theirs.
+/// The cluster's own store, and the store that jobs use.
 const OWN: &str = "s3://cluster/weft";
 const LAKE: &str = "s3://lake/";
 /// Folders of the lake that jobs may use.
 const ROOTS: &str = "[\"s3://lake/logs\", \"s3://lake/out\"]";
 const OUTPUTS: [&str; 2] = ["daily", "top"];
 const MANIFEST: &str = "_weft.manifest";
-/// Of a hundred requests, how many fail over a bad network.
+/// Requests that fail over a bad network, of a hundred.
 const FAILING_PERCENT: u64 = 20;
 
 /// A real S3 server, and a client of it.

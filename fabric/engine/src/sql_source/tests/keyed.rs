@@ -13,7 +13,7 @@ const LARGE: u32 = 2;
 /// 2 MiB.
 const SEGMENT_ROWS: usize = 1 << 18;
 
-/// What two tasks wrote to the partitions of an edge: so many rows each.
+/// Has each of two tasks write so many rows to each partition of an edge.
 async fn edge_input(
     blobs: &Blobs,
     folder: &std::path::Path,
@@ -210,7 +210,7 @@ async fn rows_that_nobody_pulled_of_a_shared_partition_count_once() {
     assert_eq!(read[1], tasks.inputs[1].expected);
 }
 
-/// What only the first of several tasks counts is checked by each of the others.
+/// Each task checks the rows that only the first of them counts.
 #[tokio::test]
 async fn a_task_that_misses_rows_of_the_other_side_fails() {
     let tasks = skewed().await;
