@@ -173,9 +173,7 @@ impl Tenant {
                 usage,
                 ..
             } => self.fail_step(&job, step, problem, usage, at_ms),
-            Command::JobPublished { job, outputs, .. } => {
-                self.with_tables(&job, |job, _, tables| succeed(job, tables, outputs, at_ms))
-            }
+            Command::JobPublished { job, outputs, .. } => self.published(&job, outputs, at_ms),
             Command::EndJob { job, problem } => self.with_job(&job, |job, _| {
                 job.give_up(Outcome::Failed, Some(problem), at_ms)
             }),
@@ -196,6 +194,10 @@ impl Tenant {
                 unreachable!("the state applies commands that concern leases and nodes itself")
             }
         }
+    }
+
+    fn published(&mut self, job: &JobId, outputs: Vec<PublishedOutput>, at_ms: u64) -> Applied {
+        self.with_tables(job, |job, _, tables| succeed(job, tables, outputs, at_ms))
     }
 
     fn change_tables(&mut self, change: &TableChange, at_ms: u64) -> Applied {

@@ -24,8 +24,8 @@ pub(crate) const CALL_OUTPUTS: &str = "invocations";
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 /// Digits of a digest.
 const DIGEST_HEX: usize = 64;
-/// How long an unreferenced file is kept. Longer than the longest invocation, so none that still runs can need it. A job
-/// may run longer: if it still reads the rows of a kept table that was dropped or replaced meanwhile, it fails.
+/// How long an unreferenced file is kept. Longer than the longest invocation, so none that still runs can need it. A
+/// job may run longer: if it still reads the rows of a kept table that was dropped or replaced meanwhile, it fails.
 const STALE_AFTER: Duration = Duration::from_secs(660);
 
 /// Names of files that the control state refers to.

@@ -76,7 +76,7 @@ pub enum Error {
          there would be removed; if all of it is this cluster's, from an earlier version, write `{cluster}` to `owner` there"
     )]
     Occupied {
-        /// Where the store begins.
+        /// The beginning of the store.
         uri: String,
         /// A name in it.
         found: String,

@@ -29,7 +29,7 @@ pub struct FoundObject {
     pub key: String,
     /// Its size.
     pub bytes: u64,
-    /// Its version, if the store says it.
+    /// The object's version, if the store says it.
     pub e_tag: Option<String>,
 }
 

@@ -15,7 +15,7 @@ use super::patterns::{self, FILES_MAX, NAMES_MAX, OPTIONS};
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) bytes: u64,
-    /// Its version. A manifest does not say it: its files are written once, under keys of their own.
+    /// The object's version. A manifest does not say it: its files are written once, under keys of their own.
     pub(super) e_tag: Option<String>,
 }
 
@@ -116,8 +116,8 @@ fn files(folder: &ObjectFolder, manifest: &Manifest) -> Result<BTreeMap<String, 
     manifest.files.iter().map(file).collect()
 }
 
-/// The input that reads a table: its folders on object stores are read as their manifests list them if jobs have written
-/// them in the table's format, and otherwise by a pattern.
+/// The input that reads a table: its folders on object stores are read as their manifests list them if jobs have
+/// written them in the table's format, and otherwise by a pattern.
 pub(super) fn of_table(grants: &Grants, input: &InputSpec) -> Result<InputSpec, Problem> {
     let uri = |uri: &String| -> Result<String, Problem> {
         match folder_pattern(uri, &input.format) {
@@ -131,8 +131,8 @@ pub(super) fn of_table(grants: &Grants, input: &InputSpec) -> Result<InputSpec, 
     })
 }
 
-/// Returns whether jobs have written a folder in the format of an input, without `partition_by`: the columns that folders
-/// give are for the location to name.
+/// Returns whether jobs have written a folder in the format of an input, without `partition_by`: the columns that
+/// folders give are for the location to name.
 fn is_written(grants: &Grants, input: &InputSpec, uri: &str) -> Result<bool, Problem> {
     let location = Location::parse(uri).map_err(|what| no_input(&input.name, uri, &what))?;
     let found = manifest(grants, &location);

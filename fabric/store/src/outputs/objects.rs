@@ -84,7 +84,7 @@ impl ObjectFolder {
         }
     }
 
-    /// Its location, for people: `s3://bucket/out`.
+    /// The location, for people: `s3://bucket/out`.
     pub fn uri(&self) -> String {
         self.remote.uri_of(&self.root)
     }
@@ -182,8 +182,8 @@ impl ObjectFolder {
         found.recv().map_err(closed)?
     }
 
-    /// Writes a file that the manifest lists to `to`, which must not be there. It is fetched in ranges, as a request has
-    /// a time limit, and appears whole or not at all.
+    /// Writes a file that the manifest lists to `to`, which must not be there. It is fetched in ranges, as a request
+    /// has a time limit, and appears whole or not at all.
     ///
     /// Errors: `StagedFileLost` if it is not there as the manifest says.
     pub async fn fetch(&self, file: &ManifestFile, to: &FsPath) -> Result<()> {

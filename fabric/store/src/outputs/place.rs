@@ -63,8 +63,8 @@ impl Blobs {
 impl Grants {
     /// The folder of outputs at a location.
     ///
-    /// Errors: `NotAllowed` if jobs may not use it or the cluster's own objects lie in it, `Unpublishable` for a kind of
-    /// store without outputs.
+    /// Errors: `NotAllowed` if jobs may not use it or the cluster's own objects lie in it, `Unpublishable` for a kind
+    /// of store without outputs.
     pub fn output_folder(&self, location: &Location) -> Result<ObjectFolder> {
         let remote = self.find_for_output(location)?;
         let root = Path::parse(&location.key);

@@ -20,9 +20,9 @@ const REMOVALS_AT_A_TIME: usize = 16;
 /// How the job of an output has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Its files stay, and those that it replaced go.
+    /// The job's files stay, and those that it replaced go.
     Succeeded,
-    /// Its files go, and those that it replaced stay.
+    /// The job's files go, and those that it replaced stay.
     Failed {
         /// All tasks were committed, so somebody may have published files, and may still.
         may_publish: bool,

@@ -27,8 +27,8 @@ use super::is_of;
 use super::upload::Pending;
 use crate::error::{Error, Result};
 
-/// Publications and withdrawals that a manifest remembers. Beyond, jobs are refused: to forget one early could write its
-/// rows twice. Withdrawals are noted all the same, as a clean-up must end; the manifest's own bound holds for them.
+/// Publications and withdrawals that a manifest remembers. Beyond, jobs are refused: to forget one early could write
+/// its rows twice. Withdrawals are noted all the same, as a clean-up must end; the manifest's own bound holds for them.
 const MAX_PUBLICATIONS: usize = 20_000;
 /// Seconds after which a publication is forgotten: longer than anybody repeats one, or is paused.
 const REMEMBERED_S: u64 = 24 * 60 * 60;
@@ -76,7 +76,8 @@ impl Ledger {
         replaced.flat_map(|replaced| &replaced.manifest.files)
     }
 
-    /// Takes the time at which the manifest was written, by the store's clock: that of what it notes for the first time.
+    /// Takes the time at which the manifest was written, by the store's clock: that of what it notes for the first
+    /// time.
     pub(super) fn stamp(&mut self, written: u64) {
         for publication in &mut self.publications {
             publication.at.get_or_insert(written);
@@ -343,7 +344,7 @@ pub(super) fn with_withdrawal(
     Change::write(current, ledger)
 }
 
-/// What was there before a job, together with what others have added to its files since.
+/// All that was there before a job, together with what others have added to its files since.
 fn merged(before: Manifest, rest: &Manifest) -> Manifest {
     let generation = before.generation.max(rest.generation);
     let files = before.files.iter().chain(&rest.files);

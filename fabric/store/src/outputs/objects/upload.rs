@@ -26,7 +26,7 @@ const READS_AT_A_TIME: usize = 16;
 pub(super) struct Upload {
     /// The file's name, as the commit has it.
     pub(super) name: String,
-    /// Its key below the output's folder. No other attempt writes to it.
+    /// The key below the output's folder. No other attempt writes to it.
     pub(super) key: String,
     /// The store's id of the upload.
     pub(super) id: String,

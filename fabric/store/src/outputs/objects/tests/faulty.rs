@@ -22,7 +22,7 @@ use weft_core::lock;
 use crate::pending::PendingUploads;
 use crate::remote::Remote;
 
-/// What becomes of one request.
+/// The fate of one request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Fate {
     /// It is done and answered.
@@ -60,7 +60,7 @@ struct Plan {
     percent: u32,
     /// Requests until the process dies, and whether the last one is done.
     dies: Option<(u32, bool)>,
-    /// Its credentials do not allow writes.
+    /// The process has credentials that do not allow writes.
     only_reads: bool,
     fates: BTreeMap<Fate, u32>,
 }
