@@ -6,6 +6,7 @@ use weft_protocol::{
 };
 
 use crate::adaptive;
+use crate::bounds::MAX_KEPT_TABLES_BYTES;
 
 /// Checks that stages read edges of stages before them, whose partitions fit the tasks that read them.
 ///
@@ -62,9 +63,10 @@ pub(crate) fn check_outputs(outputs: &[OutputSpec], added: &[OutputSpec]) -> Res
             "the plan makes {n} outputs; {OUTPUTS_MAX} are allowed"
         ));
     }
-    if let Some(kept) = added.iter().find(|one| one.path().is_none()) {
+    let keeps_too_much = |one: &&OutputSpec| one.max_kept_bytes() > Some(MAX_KEPT_TABLES_BYTES);
+    if let Some(kept) = added.iter().find(keeps_too_much) {
         return Err(format!(
-            "the plan adds the output `{}` without a folder",
+            "the plan keeps more than {MAX_KEPT_TABLES_BYTES} bytes of the output `{}`",
             kept.name
         ));
     }
