@@ -107,7 +107,7 @@ def measured(subject, number, a, told, calm_s=None, draw=None):
 
 
 def weblog_part(a, work):
-    store, subjects = SeaweedFs(f"{work}/weed"), []
+    store, subjects = SeaweedFs(f"{work}/weed", OWN, LAKE), []
     told = {"runs": {}, "killed": {}, "wrong": []}
     try:
         told["bytes"] = copy(a.logs, store.bucket(LAKE), "logs")
@@ -142,7 +142,7 @@ def weblog_part(a, work):
 # ---- errors
 
 def errors_part(a, work):
-    store = SeaweedFs(f"{work}/weed")
+    store = SeaweedFs(f"{work}/weed", OWN, LAKE)
     proxy = Proxy(("127.0.0.1", store.port), a.seed)
     told, up, lake = {"rates": {}, "all_fail": {}, "wrong": []}, None, store.bucket(LAKE)
     try:
@@ -260,35 +260,44 @@ def start_without_store(a, proxy, work, wrong):
 
 # ---- objects
 
-def raft_bytes(up):
-    """Bytes of the Raft log, and of the largest snapshot, as files."""
-    total = lambda paths: [os.path.getsize(path) for path in paths if os.path.isfile(path)]
-    try:
-        return sum(total(glob.glob(f"{up.data}/raft/log/*"))), max(total(glob.glob(f"{up.data}/raft/snapshot-*")), default=0)
-    except OSError:
-        return 0, 0  # one of them went away meanwhile
+def raft_bytes(data):
+    """Bytes of the Raft log, and of the largest snapshot."""
+    log = snapshot = 0
+    for path in glob.glob(f"{data}/raft/log/*") + glob.glob(f"{data}/raft/snapshot-*"):
+        try:
+            with open(path, "rb") as file:
+                # Files of the log are longer than what is written to them.
+                written = len(file.read().rstrip(b"\0"))
+        except OSError:
+            continue  # it went away meanwhile
+        if "/log/" in path:
+            log += written
+        else:
+            snapshot = max(snapshot, written)
+    return log, snapshot
 
 
 def objects_part(a, work):
-    store = SeaweedFs(f"{work}/weed")
+    store = SeaweedFs(f"{work}/weed", OWN, LAKE)
     proxy = Proxy(("127.0.0.1", store.port), a.seed)
-    told, up = {"maps": a.maps, "partitions": a.partitions, "wrong": []}, None
+    told, up = {"maps": a.maps, "partitions": a.partitions, "cluster": a.cluster, "wrong": []}, None
     try:
         draw, lake = random.Random(a.seed), store.bucket(LAKE)
         for number in range(a.maps):
             rows = (f"{draw.randrange(10 * a.partitions)} {number}-{row} x\n" for row in range(ROWS_OF_A_MAP))
             lake.put(f"records/part-{number:05}.txt", "".join(rows).encode())
-        up = Up(os.path.abspath(a.weft), f"{work}/up", "objects", proxy.address)
+        up = (Nodes if a.cluster else Up)(os.path.abspath(a.weft), f"{work}/up", "objects", proxy.address)
+        data = os.path.join(up.dir, "controller-1") if a.cluster else up.data
         client = Client(up)
         spec = json.loads(workloads.job("sort", f"s3://{LAKE}/records", f"{work}/out"))
         spec["stage"][0]["shuffle"]["partitions"] = a.partitions
         moments, log, snapshot = {}, [], []
-        log_before = raft_bytes(up)[0]
+        log_before = raft_bytes(data)[0]
         proxy.take_requests()
 
         def seen(status):
             moments.setdefault(status, time.time())
-            for bytes_, most in zip(raft_bytes(up), (log, snapshot)):
+            for bytes_, most in zip(raft_bytes(data), (log, snapshot)):
                 most.append(bytes_)
         began = time.perf_counter()
         id = client.submit(json.dumps(spec), "objects")
@@ -300,13 +309,15 @@ def objects_part(a, work):
         told["wrong"] += [f"{len(left)} objects are left"] if left else []
         told.update(receipt=client.requests(id), log_bytes=max(log) - log_before, snapshot_bytes=max(snapshot),
                     tasks=[stage["tasks_total"] for stage in job["stages"]] if job else None)
+        # The whole state of the job, compressed.
+        told["archive_bytes"] = store.bucket(OWN).keys("objects/archive/").get(f"objects/archive/{id}.json.zst")
         count_requests(told, proxy.take_requests(), id, moments)
         lines = sum(sum(1 for _ in open(path)) - 1 for path in glob.glob(f"{work}/out/sorted/*.csv"))
         if lines != a.maps * ROWS_OF_A_MAP:
             told["wrong"].append(f"{lines} rows come out of {a.maps * ROWS_OF_A_MAP}")
     finally:
         if up:
-            up.stop()
+            up.close()
         proxy.close()
         store.stop()
     print(json.dumps(told, indent=1), flush=True)
@@ -360,6 +371,7 @@ def arguments():
     p.add_argument("--bound", type=float, default=900, help="errors: seconds within which a job without a store must fail [default: 900]")
     p.add_argument("--maps", type=int, default=1_000, help="objects [default: 1000]")
     p.add_argument("--partitions", type=int, default=1_000, help="objects [default: 1000]")
+    p.add_argument("--cluster", action="store_true", help="objects: on a cluster, instead of `weft up`")
     p.add_argument("--commit", help="what the lines say was measured; this checkout's commit without it")
     p.add_argument("--ledger", default=os.path.join(workloads.ROOT, "bench/stores.jsonl"), help="file to which lines are added [default: bench/stores.jsonl]")
     a = p.parse_args()
