@@ -8,7 +8,8 @@
 
     weblog    The weblog job over all logs, by `weft up` and by a cluster of three controllers and three nodes of one slot, on folders and in a bucket:
               objects of the cluster, inputs and outputs. Rounds take turns. All outputs must be the same bytes, and manifests list all that is
-              there. Requests are those that the S3 server has counted, from the submission until the job's objects are gone, and of the receipt.
+              there. Server and jobs share the cores, so the CPU time of the server is given, and the time in which a client that does nothing reads
+              the inputs. Requests are those that the S3 server has counted, from the submission until the job's objects are gone, and of the receipt.
               With --kill, the cluster's leader and a node are killed during each job, and started again.
     errors    The job over --error-bytes of the logs through a proxy (`fault_proxy.py`): without faults, with 5 % and with 20 % of all requests failing, in
               turns. Bytes must be right, and 5 % may cost half as much again. Then all requests of a running job fail: to the bucket of its
@@ -23,7 +24,7 @@
 
 A line of JSON for each part goes to the end of bench/stores.jsonl. The exit code is 1 where something above does not hold.
 """
-import argparse, collections, glob, itertools, json, os, random, signal, statistics, subprocess, sys, tempfile, threading, time
+import argparse, collections, concurrent.futures, glob, itertools, json, os, random, signal, statistics, subprocess, sys, tempfile, threading, time
 
 import measure, workloads
 from fault_proxy import Proxy
@@ -37,6 +38,7 @@ MOST_AT_5_PERCENT = 1.5
 MAX_OBJECTS, MAX_CONTROL_BYTES = 1_000, 1 << 20
 ROWS_OF_A_MAP = 200
 START_S = 300
+RANGE_BYTES, READERS = 4 << 20, 4
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -88,22 +90,40 @@ def kill_some(cluster, seconds, draw, told):
 
 def measured(subject, number, a, told, calm_s=None, draw=None):
     """Runs the job of a round. Returns digests of its outputs."""
-    killed, before = [], subject.store.requests()
+    killed, before, before_cpu_s = [], subject.store.requests(), subject.store.cpu_s()
     thread = calm_s and kill_some(subject.system, calm_s, draw, killed)
     job, took = subject.client.run(subject.spec(number), f"{subject.name}-{number}")
+    cpu_s = subject.store.cpu_s()
     if thread:
         thread.join()
     if left := until_tidy(lambda: subject.left(number)):
         told["wrong"].append(f"{subject.name}, job {number} leaves {len(left)} things behind: {left[:5]}")
-    line = told["killed" if calm_s else "runs"].setdefault(subject.name, {"seconds": [], "requests": [], "receipt": []})
+    line = told["killed" if calm_s else "runs"].setdefault(subject.name, {"seconds": [], "requests": [], "receipt": [], "server_cpu_s": []})
     line["seconds"].append(round(took, 3))
     if subject.prefix:
+        line["server_cpu_s"].append(round(cpu_s - before_cpu_s, 2))
         line["requests"].append(since(before, subject.store.requests()))
         line["receipt"].append(subject.client.requests(job["id"]))
     if calm_s:
         line.setdefault("kills", []).append(killed)
     print(f"{subject.name}{', ' + ' and '.join(killed) + ' killed' if killed else ''}: {took:.2f} s, load {os.getloadavg()[0]:.1f}", flush=True)
     return subject.files(number)
+
+
+def read_alone(store, prefix):
+    """Seconds in which a client that does nothing with them reads all objects below a prefix, in ranges as tasks read them."""
+    bucket = store.bucket(LAKE)
+    ranges = [(key, at) for key, bytes_ in bucket.keys(prefix).items() for at in range(0, bytes_, RANGE_BYTES)]
+
+    def read(range_):
+        key, at = range_
+        status, _, _ = bucket.ask("GET", key, headers={"range": f"bytes={at}-{at + RANGE_BYTES - 1}"})
+        if status != 206:
+            raise RuntimeError(f"the S3 server answers a range of {key} with {status}")
+    began = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
+        collections.deque(readers.map(read, ranges), maxlen=0)
+    return round(time.perf_counter() - began, 2)
 
 
 def weblog_part(a, work):
@@ -115,6 +135,8 @@ def weblog_part(a, work):
             subjects.append(Subject(name, a, work, store, os.path.abspath(a.logs)))
         expected, numbers, draw = None, itertools.count(), random.Random(a.seed)
         for round_ in range(a.rounds + 1):
+            if round_:
+                told.setdefault("read_alone_s", []).append(read_alone(store, "logs/"))
             # The first one warms up: components are fetched, files are cached.
             line = told if round_ else {"runs": {}, "killed": {}, "wrong": told["wrong"]}
             for subject in subjects if round_ % 2 else subjects[::-1]:
@@ -127,6 +149,8 @@ def weblog_part(a, work):
                 calm_s = statistics.median(told["runs"][subject.name]["seconds"])
                 if measured(subject, next(numbers), a, told, calm_s, draw) != expected:
                     told["wrong"].append(f"{subject.name} publishes other bytes with kills")
+        # Parts of objects of the cluster's own, for the bucket's rules to remove.
+        told["own_uploads_left"] = len(store.bucket(OWN).uploads())
     finally:
         for subject in subjects:
             subject.system.close()
@@ -251,7 +275,8 @@ def start_without_store(a, proxy, work, wrong):
         return None
     finally:
         proxy.fail(0.0)
-    told = {"exit_code": ran.returncode, "seconds": round(time.monotonic() - began, 1), "says": ran.stderr.strip()[-400:]}
+    says = ran.stderr.strip()
+    told = {"exit_code": ran.returncode, "seconds": round(time.monotonic() - began, 1), "says": says[says.rfind("error:"):][:400]}
     if ran.returncode == 0 or "s3://" not in told["says"]:
         wrong.append(f"a server on a store that never answers: {told}")
     print(f"a start without a store: {told}", flush=True)
