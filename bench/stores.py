@@ -213,8 +213,7 @@ def at_rate(client, proxy, store, rate, number, expected, told):
     except RuntimeError as error:
         told["wrong"].append(f"{rate * 100:.0f} %: {error}")
         return
-    finally:
-        counts = proxy.take_counts()
+    counts = proxy.take_counts()
     if in_bucket(store.bucket(LAKE), f"out/{number}") != expected:
         told["wrong"].append(f"{rate * 100:.0f} %: other bytes")
     if left := until_tidy(lambda: left_behind(store.bucket(LAKE), f"out/{number}", store.bucket(OWN), "errors")):
