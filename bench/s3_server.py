@@ -1,5 +1,5 @@
 """A real S3 server, SeaweedFS, that a measurement starts and stops, and a client of its buckets."""
-import ctypes, datetime, hashlib, hmac, http.client, os, re, shutil, signal, socket, subprocess, sys, time, urllib.parse
+import collections, ctypes, datetime, hashlib, hmac, http.client, os, re, shutil, signal, socket, subprocess, sys, time, urllib.parse
 import xml.etree.ElementTree as xml
 
 KEY, SECRET, REGION = "OWNER", "owner-secret", "us-east-1"
@@ -33,10 +33,10 @@ def ports(n):
 
 
 class SeaweedFs:
-    """A server on free ports of the loopback interface, with its data in `folder`. A bucket is made by its first object."""
+    """A server on free ports of the loopback interface, with its data in `folder`, and some buckets."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, *buckets):
+        self.folder, self.asked = folder, collections.Counter()
         os.makedirs(folder, exist_ok=True)
         config = os.path.join(folder, "s3.json")
         with open(config, "w") as file:
@@ -56,6 +56,9 @@ class SeaweedFs:
                                             start_new_session=True, preexec_fn=_end_with_parent)
         try:
             self._wait()
+            for name in buckets:
+                # A bucket is made by its first object.
+                self.bucket(name).put("made", b"")
         except BaseException:
             self.stop()
             raise
@@ -77,14 +80,20 @@ class SeaweedFs:
         return f"127.0.0.1:{self.port}"
 
     def requests(self):
-        """Requests that it has answered so far, by bucket and kind, those that went wrong as well."""
-        found = {}
+        """Requests that others have sent so far, by bucket and kind, those that went wrong as well."""
+        found = {of: -n for of, n in self.asked.items()}
         for bucket, _, kind, n in REQUESTS.findall(_get(self.metrics_port, "/metrics")[1].decode()):
             found[bucket, kind] = found.get((bucket, kind), 0) + int(float(n))
         return found
 
+    def cpu_s(self):
+        """CPU time that it has taken: on one machine, it competes with whoever asks."""
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def bucket(self, name):
-        return Bucket(self.port, name)
+        return Bucket(self.port, name, self.asked)
 
     def stop(self):
         # It takes seconds to end by itself, and nobody needs its data.
@@ -112,16 +121,18 @@ def since(before, after):
 
 
 class Bucket:
-    """A client of one bucket. It repeats nothing: it talks to the server without a proxy in between."""
+    """A client of one bucket. It repeats nothing: it talks to the server without a proxy in between. `asked` counts its requests."""
 
-    def __init__(self, port, name):
-        self.port, self.name = port, name
+    def __init__(self, port, name, asked):
+        self.port, self.name, self.asked = port, name, asked
 
     def ask(self, method, key="", query={}, body=b"", headers={}):
         """Status, headers and body. `body`: bytes, or a file that is open."""
         quoted = "/" + self.name + ("/" + urllib.parse.quote(key) if key else "")
         pairs = sorted((urllib.parse.quote(name, safe=""), urllib.parse.quote(str(value), safe="")) for name, value in query.items())
         text = "&".join(f"{name}={value}" for name, value in pairs)
+        # As the server calls them.
+        self.asked[self.name, "LIST" if "list-type" in query else method] += 1
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             connection.request(method, quoted + ("?" + text if text else ""), body, {**self._signed(method, quoted, text), **headers})

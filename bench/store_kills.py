@@ -71,7 +71,7 @@ def of(files, output):
 class Kills:
     def __init__(self, a, work):
         self.a, self.work, self.weft = a, work, os.path.abspath(a.weft)
-        self.store = SeaweedFs(f"{work}/weed")
+        self.store = SeaweedFs(f"{work}/weed", OWN, LAKE)
         self.lake, self.own, self.up = self.store.bucket(LAKE), self.store.bucket(OWN), None
         # How often a shared folder holds what a job publishes.
         self.held = {"append": 0, "overwrite": 0}

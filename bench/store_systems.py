@@ -10,6 +10,8 @@ from serving import Server
 OWN, LAKE = "cluster", "lake"
 MANIFEST = "_weft.manifest"
 OUTPUTS = tuple(workloads.OUTPUTS["weblog"])
+# Requests, as receipts count them.
+KINDS = "get", "put", "list", "head", "delete"
 ENDED = "succeeded", "failed", "cancelled"
 LOOK_S = 0.01
 ANSWER_S = 60
@@ -118,11 +120,11 @@ class Client:
         return job, took
 
     def requests(self, id):
-        """Requests to stores on the job's receipt, by what they do. The receipt stands when nothing of the job runs any more."""
+        """Requests to buckets on the job's receipt, by kind. The receipt stands when nothing of the job runs any more."""
         until = time.monotonic() + TIDY_S
         while (receipt := self.read(f"/v1/jobs/{id}/receipt"))["provisional"] and time.monotonic() < until:
             time.sleep(LOOK_S)
-        return {name: receipt["billed"][f"store_{name}"] + receipt["platform"][f"store_{name}"] for name in ("gets", "puts")}
+        return {kind: receipt["billed"][f"{kind}_requests"] + receipt["platform"][f"{kind}_requests"] for kind in KINDS}
 
 
 def weblog(data, out, mode="error", partitions=None):

@@ -8,7 +8,8 @@
 
     weblog    The weblog job over all logs, by `weft up` and by a cluster of three controllers and three nodes of one slot, on folders and in a bucket:
               objects of the cluster, inputs and outputs. Rounds take turns. All outputs must be the same bytes, and manifests list all that is
-              there. Requests are those that the S3 server has counted, from the submission until the job's objects are gone, and of the receipt.
+              there. Server and jobs share the cores, so the CPU time of the server is given, and the time in which a client that does nothing reads
+              the inputs. Requests are those that the S3 server has counted, from the submission until the job's objects are gone, and of the receipt.
               With --kill, the cluster's leader and a node are killed during each job, and started again.
     errors    The job over --error-bytes of the logs through a proxy (`fault_proxy.py`): without faults, with 5 % and with 20 % of all requests failing, in
               turns. Bytes must be right, and 5 % may cost half as much again. Then all requests of a running job fail: to the bucket of its
@@ -23,7 +24,7 @@
 
 A line of JSON for each part goes to the end of bench/stores.jsonl. The exit code is 1 where something above does not hold.
 """
-import argparse, collections, glob, itertools, json, os, random, signal, statistics, subprocess, sys, tempfile, threading, time
+import argparse, collections, concurrent.futures, glob, itertools, json, os, random, signal, statistics, subprocess, sys, tempfile, threading, time
 
 import measure, workloads
 from fault_proxy import Proxy
@@ -37,6 +38,7 @@ MOST_AT_5_PERCENT = 1.5
 MAX_OBJECTS, MAX_CONTROL_BYTES = 1_000, 1 << 20
 ROWS_OF_A_MAP = 200
 START_S = 300
+RANGE_BYTES, READERS = 4 << 20, 4
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -88,16 +90,18 @@ def kill_some(cluster, seconds, draw, told):
 
 def measured(subject, number, a, told, calm_s=None, draw=None):
     """Runs the job of a round. Returns digests of its outputs."""
-    killed, before = [], subject.store.requests()
+    killed, before, before_cpu_s = [], subject.store.requests(), subject.store.cpu_s()
     thread = calm_s and kill_some(subject.system, calm_s, draw, killed)
     job, took = subject.client.run(subject.spec(number), f"{subject.name}-{number}")
+    cpu_s = subject.store.cpu_s()
     if thread:
         thread.join()
     if left := until_tidy(lambda: subject.left(number)):
         told["wrong"].append(f"{subject.name}, job {number} leaves {len(left)} things behind: {left[:5]}")
-    line = told["killed" if calm_s else "runs"].setdefault(subject.name, {"seconds": [], "requests": [], "receipt": []})
+    line = told["killed" if calm_s else "runs"].setdefault(subject.name, {"seconds": [], "requests": [], "receipt": [], "server_cpu_s": []})
     line["seconds"].append(round(took, 3))
     if subject.prefix:
+        line["server_cpu_s"].append(round(cpu_s - before_cpu_s, 2))
         line["requests"].append(since(before, subject.store.requests()))
         line["receipt"].append(subject.client.requests(job["id"]))
     if calm_s:
@@ -106,8 +110,24 @@ def measured(subject, number, a, told, calm_s=None, draw=None):
     return subject.files(number)
 
 
+def read_alone(store, prefix):
+    """Seconds in which a client that does nothing with them reads all objects below a prefix, in ranges as tasks read them."""
+    bucket = store.bucket(LAKE)
+    ranges = [(key, at) for key, bytes_ in bucket.keys(prefix).items() for at in range(0, bytes_, RANGE_BYTES)]
+
+    def read(range_):
+        key, at = range_
+        status, _, _ = bucket.ask("GET", key, headers={"range": f"bytes={at}-{at + RANGE_BYTES - 1}"})
+        if status != 206:
+            raise RuntimeError(f"the S3 server answers a range of {key} with {status}")
+    began = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
+        collections.deque(readers.map(read, ranges), maxlen=0)
+    return round(time.perf_counter() - began, 2)
+
+
 def weblog_part(a, work):
-    store, subjects = SeaweedFs(f"{work}/weed"), []
+    store, subjects = SeaweedFs(f"{work}/weed", OWN, LAKE), []
     told = {"runs": {}, "killed": {}, "wrong": []}
     try:
         told["bytes"] = copy(a.logs, store.bucket(LAKE), "logs")
@@ -115,6 +135,8 @@ def weblog_part(a, work):
             subjects.append(Subject(name, a, work, store, os.path.abspath(a.logs)))
         expected, numbers, draw = None, itertools.count(), random.Random(a.seed)
         for round_ in range(a.rounds + 1):
+            if round_:
+                told.setdefault("read_alone_s", []).append(read_alone(store, "logs/"))
             # The first one warms up: components are fetched, files are cached.
             line = told if round_ else {"runs": {}, "killed": {}, "wrong": told["wrong"]}
             for subject in subjects if round_ % 2 else subjects[::-1]:
@@ -127,6 +149,8 @@ def weblog_part(a, work):
                 calm_s = statistics.median(told["runs"][subject.name]["seconds"])
                 if measured(subject, next(numbers), a, told, calm_s, draw) != expected:
                     told["wrong"].append(f"{subject.name} publishes other bytes with kills")
+        # Parts of objects of the cluster's own, for the bucket's rules to remove.
+        told["own_uploads_left"] = len(store.bucket(OWN).uploads())
     finally:
         for subject in subjects:
             subject.system.close()
@@ -142,7 +166,7 @@ def weblog_part(a, work):
 # ---- errors
 
 def errors_part(a, work):
-    store = SeaweedFs(f"{work}/weed")
+    store = SeaweedFs(f"{work}/weed", OWN, LAKE)
     proxy = Proxy(("127.0.0.1", store.port), a.seed)
     told, up, lake = {"rates": {}, "all_fail": {}, "wrong": []}, None, store.bucket(LAKE)
     try:
@@ -189,8 +213,7 @@ def at_rate(client, proxy, store, rate, number, expected, told):
     except RuntimeError as error:
         told["wrong"].append(f"{rate * 100:.0f} %: {error}")
         return
-    finally:
-        counts = proxy.take_counts()
+    counts = proxy.take_counts()
     if in_bucket(store.bucket(LAKE), f"out/{number}") != expected:
         told["wrong"].append(f"{rate * 100:.0f} %: other bytes")
     if left := until_tidy(lambda: left_behind(store.bucket(LAKE), f"out/{number}", store.bucket(OWN), "errors")):
@@ -251,7 +274,8 @@ def start_without_store(a, proxy, work, wrong):
         return None
     finally:
         proxy.fail(0.0)
-    told = {"exit_code": ran.returncode, "seconds": round(time.monotonic() - began, 1), "says": ran.stderr.strip()[-400:]}
+    says = ran.stderr.strip()
+    told = {"exit_code": ran.returncode, "seconds": round(time.monotonic() - began, 1), "says": says[says.rfind("error:"):][:400]}
     if ran.returncode == 0 or "s3://" not in told["says"]:
         wrong.append(f"a server on a store that never answers: {told}")
     print(f"a start without a store: {told}", flush=True)
@@ -260,35 +284,44 @@ def start_without_store(a, proxy, work, wrong):
 
 # ---- objects
 
-def raft_bytes(up):
-    """Bytes of the Raft log, and of the largest snapshot, as files."""
-    total = lambda paths: [os.path.getsize(path) for path in paths if os.path.isfile(path)]
-    try:
-        return sum(total(glob.glob(f"{up.data}/raft/log/*"))), max(total(glob.glob(f"{up.data}/raft/snapshot-*")), default=0)
-    except OSError:
-        return 0, 0  # one of them went away meanwhile
+def raft_bytes(data):
+    """Bytes of the Raft log, and of the largest snapshot."""
+    log = snapshot = 0
+    for path in glob.glob(f"{data}/raft/log/*") + glob.glob(f"{data}/raft/snapshot-*"):
+        try:
+            with open(path, "rb") as file:
+                # Files of the log are longer than what is written to them.
+                written = len(file.read().rstrip(b"\0"))
+        except OSError:
+            continue  # it went away meanwhile
+        if "/log/" in path:
+            log += written
+        else:
+            snapshot = max(snapshot, written)
+    return log, snapshot
 
 
 def objects_part(a, work):
-    store = SeaweedFs(f"{work}/weed")
+    store = SeaweedFs(f"{work}/weed", OWN, LAKE)
     proxy = Proxy(("127.0.0.1", store.port), a.seed)
-    told, up = {"maps": a.maps, "partitions": a.partitions, "wrong": []}, None
+    told, up = {"maps": a.maps, "partitions": a.partitions, "cluster": a.cluster, "wrong": []}, None
     try:
         draw, lake = random.Random(a.seed), store.bucket(LAKE)
         for number in range(a.maps):
             rows = (f"{draw.randrange(10 * a.partitions)} {number}-{row} x\n" for row in range(ROWS_OF_A_MAP))
             lake.put(f"records/part-{number:05}.txt", "".join(rows).encode())
-        up = Up(os.path.abspath(a.weft), f"{work}/up", "objects", proxy.address)
+        up = (Nodes if a.cluster else Up)(os.path.abspath(a.weft), f"{work}/up", "objects", proxy.address)
+        data = os.path.join(up.dir, "controller-1") if a.cluster else up.data
         client = Client(up)
         spec = json.loads(workloads.job("sort", f"s3://{LAKE}/records", f"{work}/out"))
         spec["stage"][0]["shuffle"]["partitions"] = a.partitions
         moments, log, snapshot = {}, [], []
-        log_before = raft_bytes(up)[0]
+        log_before = raft_bytes(data)[0]
         proxy.take_requests()
 
         def seen(status):
             moments.setdefault(status, time.time())
-            for bytes_, most in zip(raft_bytes(up), (log, snapshot)):
+            for bytes_, most in zip(raft_bytes(data), (log, snapshot)):
                 most.append(bytes_)
         began = time.perf_counter()
         id = client.submit(json.dumps(spec), "objects")
@@ -300,13 +333,15 @@ def objects_part(a, work):
         told["wrong"] += [f"{len(left)} objects are left"] if left else []
         told.update(receipt=client.requests(id), log_bytes=max(log) - log_before, snapshot_bytes=max(snapshot),
                     tasks=[stage["tasks_total"] for stage in job["stages"]] if job else None)
+        # The whole state of the job, compressed.
+        told["archive_bytes"] = store.bucket(OWN).keys("objects/archive/").get(f"objects/archive/{id}.json.zst")
         count_requests(told, proxy.take_requests(), id, moments)
         lines = sum(sum(1 for _ in open(path)) - 1 for path in glob.glob(f"{work}/out/sorted/*.csv"))
         if lines != a.maps * ROWS_OF_A_MAP:
             told["wrong"].append(f"{lines} rows come out of {a.maps * ROWS_OF_A_MAP}")
     finally:
         if up:
-            up.stop()
+            up.close()
         proxy.close()
         store.stop()
     print(json.dumps(told, indent=1), flush=True)
@@ -360,6 +395,7 @@ def arguments():
     p.add_argument("--bound", type=float, default=900, help="errors: seconds within which a job without a store must fail [default: 900]")
     p.add_argument("--maps", type=int, default=1_000, help="objects [default: 1000]")
     p.add_argument("--partitions", type=int, default=1_000, help="objects [default: 1000]")
+    p.add_argument("--cluster", action="store_true", help="objects: on a cluster, instead of `weft up`")
     p.add_argument("--commit", help="what the lines say was measured; this checkout's commit without it")
     p.add_argument("--ledger", default=os.path.join(workloads.ROOT, "bench/stores.jsonl"), help="file to which lines are added [default: bench/stores.jsonl]")
     a = p.parse_args()
