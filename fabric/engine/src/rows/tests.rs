@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::path::PathBuf;
 
 use arrow::array::{Array, Int64Array};
@@ -225,10 +226,12 @@ async fn a_client_that_leaves_ends_the_reading() {
     let RowsOf::Output(wanted) = &asked.of else {
         panic!("{asked:?}");
     };
+    let place = OutputPlace::Folder(folder.path().to_owned());
+    let files = OutputFiles::new(place, &std::env::temp_dir());
     let rows = Rows {
         wanted,
         format: asked.format,
-        folder: folder.path().to_owned(),
+        files: files.expect("a folder"),
         out: Outgoing::new(Pipe::new(), asked.request, outbox),
     };
     rows.out.pipe.close();
