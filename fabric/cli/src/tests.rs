@@ -710,6 +710,13 @@ fn rows_of_a_job_are_shown() {
 }
 
 #[test]
+fn outputs_in_buckets_are_shown_by_job() {
+    let done = weft(&["show", "s3://lake/out/daily"]);
+    assert_eq!((done.code, done.stdout.as_str()), (2, ""), "{done:?}");
+    assert!(done.stderr.contains("`weft show JOB/OUTPUT`"), "{done:?}");
+}
+
+#[test]
 fn a_query_is_checked_without_a_folder() {
     let (server, documents) = querying("succeeded");
     let done = server.weft(&["sql", "SELECT 1", "--check"]);

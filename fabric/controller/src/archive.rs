@@ -259,7 +259,12 @@ async fn clean_outputs(
                 if is_out_of_reach(&error)
                     || error.kind() == ErrorKind::Refused && refusals.exhausted(&job.id) =>
             {
-                tracing::warn!(job = %job.id, output = %output.name, %error, "an output cannot be cleaned up");
+                // Tasks of a job without a plan have not run.
+                if job.plan().is_none() {
+                    tracing::debug!(job = %job.id, output = %output.name, %error, "an output has nothing to clean up");
+                } else {
+                    tracing::warn!(job = %job.id, output = %output.name, %error, "an output cannot be cleaned up");
+                }
             }
             cleaned => cleaned?,
         }

@@ -26,7 +26,7 @@ use prost::{DecodeError, Message};
 use weft_core::{ErrorCode, Problem, lock};
 
 use crate::Plan;
-use crate::error::too_deep;
+use crate::error::{problem, too_deep};
 use crate::facts::Facts;
 use crate::functions::ComponentFunction;
 use crate::leaf::Leaf;
@@ -238,21 +238,24 @@ pub(crate) fn check_depth(bytes: &[u8]) -> Result<(), Problem> {
 /// properties without a word, and rows would be wrong.
 ///
 /// Recursions are left out: their steps are counted and their columns cast anew when they are decoded.
-pub(crate) fn check_same(encoded: &Plan, decoded: &Plan) -> Result<()> {
-    if encoded.exists(|node| Ok(node.is::<RecursiveQueryExec>()))? {
+///
+/// Errors: `internal`, as no statement can help it.
+pub(crate) fn check_same(encoded: &Plan, decoded: &Plan) -> Result<(), Problem> {
+    let is_recursive = encoded.exists(|node| Ok(node.is::<RecursiveQueryExec>()));
+    if is_recursive.map_err(problem)? {
         return Ok(());
     }
     let [before, after] = [encoded, decoded].map(shown);
     let differs = |(one, other): &(&str, &str)| one != other;
-    match before.lines().zip(after.lines()).find(differs) {
-        Some((one, other)) => internal_err!(
-            "encoding makes `{}` of `{}`",
-            other.trim_start(),
-            one.trim_start()
-        ),
-        None if before.len() != after.len() => internal_err!("encoding loses operators"),
-        None => Ok(()),
-    }
+    let changed = match before.lines().zip(after.lines()).find(differs) {
+        Some((one, other)) => {
+            format!("`{}` becomes `{}`", one.trim_start(), other.trim_start())
+        }
+        None if before.len() != after.len() => "operators are lost".to_owned(),
+        None => return Ok(()),
+    };
+    let detail = format!("a plan changes by encoding, report this: {changed}");
+    Err(Problem::new(ErrorCode::Internal, detail))
 }
 
 fn shown(plan: &Plan) -> String {
@@ -366,5 +369,25 @@ impl PhysicalExtensionCodec for Codec {
             lock(&self.called).insert(function.number());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::physical_plan::empty::EmptyExec;
+    use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_that_changes_by_encoding_is_our_bug() {
+        let schema = Arc::new(Schema::empty());
+        let row: Plan = Arc::new(PlaceholderRowExec::new(Arc::clone(&schema)));
+        let none: Plan = Arc::new(EmptyExec::new(schema));
+        check_same(&row, &row).expect("it is the same");
+        let changed = check_same(&row, &none).expect_err("it is another");
+        assert_eq!(changed.code, ErrorCode::Internal);
+        let words = "`PlaceholderRowExec` becomes `EmptyExec`";
+        assert!(changed.detail.contains(words), "{}", changed.detail);
     }
 }

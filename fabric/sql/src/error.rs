@@ -25,12 +25,16 @@ pub fn problem(error: DataFusionError) -> Problem {
 pub(crate) fn planning(error: DataFusionError) -> Problem {
     let wrong = |text: String| {
         let is_twice = text.contains("same name") || text.contains("duplicate");
-        let hint = match is_twice && text.contains("<subquery>") {
-            true => {
-                "; expressions that differ only in their subqueries have one name: give one of the subqueries a column \
-                 in a derived table"
+        let hint = match (is_twice, text.contains("<subquery>")) {
+            (true, true) => {
+                "; expressions that differ only in their subqueries have one name: name the columns of the subqueries, \
+                 as in (SELECT max(a) AS x ..), or give one of them a column in a derived table"
             }
-            false => "",
+            // The name of a subquery is that of its column.
+            (true, false) if text.contains("Schema contains duplicate") => {
+                "; if it is the name of a column of a subquery, give that another, as in (SELECT max(a) AS x ..)"
+            }
+            _ => "",
         };
         let detail = format!("the statement cannot be planned: {text}{hint}");
         Problem::new(ErrorCode::InvalidJob, detail)

@@ -128,7 +128,7 @@ impl SqlStage {
             let encoded = encoded.map_err(planning)?;
             codec::check_depth(&encoded)?;
             let decoded = codec::decode(&encoded, context, None).map_err(planning)?;
-            codec::check_same(&plan, &decoded.plan).map_err(planning)?;
+            codec::check_same(&plan, &decoded.plan)?;
             variants.push(Variant {
                 tasks,
                 plan: encoded,

@@ -222,7 +222,8 @@ fn query(statement: &parser::Statement) -> Result<&ast::Query, Problem> {
         _ => "",
     };
     Err(invalid(format!(
-        "`{verb}` is not run; a statement is a query: SELECT, VALUES, or WITH and one of them{hint}"
+        "`{verb}` is not run; a statement is a query (SELECT, VALUES, or WITH and one of them), CREATE VIEW, CREATE \
+         TABLE .. AS, CREATE EXTERNAL TABLE, INSERT, COPY, DROP, DESCRIBE, SHOW COLUMNS or SHOW TABLES{hint}"
     )))
 }
 

@@ -27,13 +27,16 @@ const CONNECT_WALL_MAX: Duration = Duration::from_secs(5);
 const REQUEST_WALL_MAX: Duration = Duration::from_secs(30);
 /// Bytes that one request fetches of an object that is fetched whole: they must come within [`REQUEST_WALL_MAX`].
 const FETCH_BYTES: u64 = 4 << 20;
-/// Repetitions of one request that failed.
-const RETRIES_MAX: usize = 8;
+/// Repetitions of one request that failed: with their pauses they outlast the restart of a store, of some 20 seconds.
+const RETRIES_MAX: usize = 10;
 /// Time after which a request is not repeated any more.
 const RETRY_WALL_MAX: Duration = Duration::from_secs(60);
 /// Pauses between two tries: the first one, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Longest pause as a multiple of the one before it. Each is drawn between the first one and that, so that with 2 they
+/// would hardly grow.
+const BACKOFF_GROWTH: f64 = 8.0;
 
 /// A bucket, and the beginning of the keys that are ours. Clones share it.
 #[derive(Clone)]
@@ -207,7 +210,7 @@ fn retry() -> RetryConfig {
         backoff: BackoffConfig {
             init_backoff: BACKOFF_MIN,
             max_backoff: BACKOFF_MAX,
-            ..BackoffConfig::default()
+            base: BACKOFF_GROWTH,
         },
     }
 }

@@ -27,6 +27,9 @@ const STORE_PREFIX: &str = "WEFT__STORE";
 /// The variable that says whether tenants trust each other.
 const TRUST: &str = "WEFT__TENANTS_TRUST_EACH_OTHER";
 
+/// Keys of a store beside the provider's options, for people.
+const KEYS: &str = "`url`, `endpoint`, `region`, `roots`, `executor_role`, `sts_endpoint`";
+
 /// `store` of a server's settings.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Value")]
@@ -115,7 +118,12 @@ fn store(path: &str, table: Table) -> Result<StoreSettings, String> {
             ("executor_role", role) => settings.executor_role = Some(text(&at, role)?),
             ("sts_endpoint", endpoint) => settings.sts_endpoint = Some(text(&at, endpoint)?),
             (_, value) => {
-                let value = Secret::new(text(&at, value)?);
+                let value = text(&at, value).map_err(|_| {
+                    format!(
+                        "unknown key {at}: a store has {KEYS}, and the provider's options, which are texts"
+                    )
+                })?;
+                let value = Secret::new(value);
                 settings.options.insert(key, value);
             }
         }
@@ -275,6 +283,10 @@ mod tests {
                 "[store.NAME]",
             ),
             ("[store]\nurl = [1]", "`store.url` must be text"),
+            (
+                "[store.lake]\nurl = \"s3://a\"\nrots = [\"s3://a\"]",
+                "unknown key `store.lake.rots`: a store has `url`, `endpoint`, `region`, `roots`",
+            ),
         ] {
             let error = config(text).expect_err("it is wrong");
             assert!(error.contains(expected), "{error}");

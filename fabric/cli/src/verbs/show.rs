@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use weft_client::{Call, Client, Job, JobOutput, path};
+use weft_core::Location;
 
 use crate::arguments::ShowArguments;
 use crate::failure::Failure;
@@ -16,11 +17,19 @@ use crate::{Preview, Program, TextRow};
 const ROWS_MAX: usize = 100_000;
 
 /// Shows the first rows of the output in a folder.
+///
+/// Errors: `Usage` for a location in a bucket, which only servers have the credentials of.
 pub(crate) fn show(
     program: &dyn Program,
     arguments: &ShowArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    let text = arguments.folder.to_str();
+    if let Some(location) = text.filter(|text| Location::is_one(text)) {
+        return Err(Failure::Usage(format!(
+            "`{location}` is in a bucket, whose outputs are shown by their job: `weft show JOB/OUTPUT`"
+        )));
+    }
     let preview = program.preview(&arguments.folder, arguments.rows.min(ROWS_MAX))?;
     output.either(&document(&preview).to_string(), || told(&preview))
 }

@@ -44,7 +44,8 @@ async fn joined(output: &OutputSpec, blobs: &Blobs) -> Result<Option<Manifest>, 
     match (holding, output.mode) {
         (Holding::Nothing, _) => Ok(None),
         (_, OutputMode::Error) => refused(
-            ": choose another folder, remove them, or say `mode = \"overwrite\"` or `\"append\"`",
+            ": choose another folder, or remove them; outputs in job files may say `mode = \"overwrite\"` or \
+             `\"append\"`, and `INSERT INTO` adds rows to a table",
         ),
         (Holding::Foreign, _) => refused(
             " and no manifest `_weft.manifest`: only files that a job has written are replaced or added to",

@@ -194,10 +194,27 @@ fn recursions_that_read_rows_of_a_step_elsewhere_are_refused() {
 
 #[test]
 fn aggregates_that_differ_in_subqueries_alone_are_refused_with_advice() {
-    let sql = "SELECT sum(id + (SELECT 1)) AS a, sum(id + (SELECT 2)) AS b FROM orders";
-    refused(sql, ErrorCode::InvalidJob, &["derived table"]);
-    let sql = "SELECT sum(id + x) AS a, sum(id + (SELECT 2)) AS b FROM (SELECT id, (SELECT 1) AS x FROM orders) AS o";
-    plan_over(sql, vec![table("orders", &["id"])]).expect("the advice");
+    let max = |name: &str, rest: &str| format!("(SELECT max(id){name} FROM orders{rest})");
+    let (one, other) = (max("", ""), max("", " WHERE id < 2"));
+    let (named, other_named) = (max(" AS x", ""), max(" AS y", " WHERE id < 2"));
+    let sums = |one: &str, other: &str, over: &str| {
+        format!("SELECT sum(id + {one}){over} AS a, sum(id + {other}){over} AS b FROM orders")
+    };
+    for over in ["", " OVER ()"] {
+        let sql = sums(&one, &other, over);
+        refused(&sql, ErrorCode::InvalidJob, &["max(a) AS x"]);
+        let sql = sums(&named, &other_named, over);
+        plan_over(&sql, vec![table("orders", &["id"])]).expect("the advice");
+    }
+    let by = |one: &str, from: &str| {
+        format!(
+            "SELECT sum(id) OVER (ORDER BY id + {one}) AS a, sum(id) OVER (ORDER BY id + {other}) AS b FROM {from}"
+        )
+    };
+    let sql = by(&one, "orders");
+    refused(&sql, ErrorCode::InvalidJob, &["derived table"]);
+    let sql = by("x", &format!("(SELECT id, {named} FROM orders) AS o"));
+    plan_over(&sql, vec![table("orders", &["id"])]).expect("the advice");
 }
 
 #[test]
