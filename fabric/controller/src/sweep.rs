@@ -22,6 +22,9 @@ use crate::replica::Replica;
 pub(crate) const CALL_OUTPUTS: &str = "invocations";
 /// Time between two sweeps.
 const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+/// Tells which names below a prefix are kept.
+type Keep<'a> = dyn Fn(&str) -> bool + Sync + 'a;
+
 /// Digits of a digest.
 const DIGEST_HEX: usize = 64;
 /// How long an unreferenced file is kept. Longer than the longest invocation, so none that still runs can need it. A
@@ -204,7 +207,7 @@ impl Sweep {
         let job_output = |name: &str| kept.jobs.contains(name) || kept.outputs.contains(name);
         // Of jobs whose clean-up was lost with a leader, too.
         let job = |name: &str| kept.keeps_job(name);
-        let keep: [(&str, &(dyn Fn(&str) -> bool + Sync)); 6] = [
+        let keep: [(&str, &Keep<'_>); 6] = [
             ("components", &component),
             ("artefacts", &component),
             (CALL_OUTPUTS, &output),
@@ -223,7 +226,7 @@ impl Sweep {
     async fn remove(
         &self,
         prefix: &str,
-        keep: &(dyn Fn(&str) -> bool + Sync),
+        keep: &Keep<'_>,
         may_go: &mut MayGo<'_>,
     ) -> anyhow::Result<usize> {
         let mut removed = 0;

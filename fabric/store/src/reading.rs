@@ -295,7 +295,8 @@ mod tests {
         let remote = Remote::in_memory("s3://lake/").expect("it opens");
         for (key, text) in objects {
             let text = Bytes::from((*text).to_owned());
-            let put = remote.objects.put(&Path::from(*key), text.into());
+            let path = Path::from(*key);
+            let put = remote.objects.put(&path, text.into());
             put.await.expect("it is written");
         }
         remote
@@ -334,9 +335,8 @@ mod tests {
             move || file.fetch(2..5).wait()
         });
         assert_eq!(first.await.expect("it reads"), "234");
-        let put = remote
-            .objects
-            .put(&Path::from("a"), Bytes::from("9876543210").into());
+        let path = Path::from("a");
+        let put = remote.objects.put(&path, Bytes::from("9876543210").into());
         put.await.expect("it is written");
         let again = waiting(move || file.fetch(2..5).wait()).await;
         let error = again.expect_err("it has changed");

@@ -50,7 +50,7 @@ async fn joined(output: &OutputSpec, blobs: &Blobs) -> Result<Option<Manifest>, 
         (Holding::Foreign, _) => refused(
             " and no manifest `_weft.manifest`: only files that a job has written are replaced or added to",
         ),
-        (Holding::Output(manifest), OutputMode::Append) => Ok(Some(manifest)),
+        (Holding::Output(manifest), OutputMode::Append) => Ok(Some(*manifest)),
         (Holding::Output(_), OutputMode::Overwrite) | (Holding::Unfinished, _) => Ok(None),
     }
 }

@@ -17,7 +17,7 @@ pub enum Holding {
     /// Nothing that readers see.
     Nothing,
     /// The files of jobs, with their manifest.
-    Output(Manifest),
+    Output(Box<Manifest>),
     /// Files of a job that died while it published them, and will go on.
     Unfinished,
     /// Files that no job has written.
@@ -36,7 +36,7 @@ pub(super) fn look_into(output: &Path) -> Result<Holding> {
         return Ok(Holding::Nothing);
     }
     if let Some(manifest) = read_manifest(output)? {
-        return Ok(Holding::Output(manifest));
+        return Ok(Holding::Output(Box::new(manifest)));
     }
     let is_unfinished = |staging: &PathBuf| staging.join(GENERATION).exists();
     Ok(match stagings(output)?.iter().any(is_unfinished) {

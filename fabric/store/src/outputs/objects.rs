@@ -138,7 +138,7 @@ impl ObjectFolder {
         if let Some(manifest) = self.read_manifest().await?
             && holds_output(&manifest)
         {
-            return Ok(Holding::Output(manifest));
+            return Ok(Holding::Output(Box::new(manifest)));
         }
         let failed = |error| self.remote.error(&self.root, error);
         let mut objects = self.objects(RequestKind::List).list(Some(&self.root));

@@ -306,7 +306,7 @@ fn lost(request: &TaskRequest, inputs: &[EdgeInput]) -> Option<LostObject> {
         .sequence
         .wrapping_mul(7)
         .wrapping_add(request.epoch.0);
-    if inputs.is_empty() || chance % 11 != 0 {
+    if inputs.is_empty() || !chance.is_multiple_of(11) {
         return None;
     }
     let input = &inputs[(chance / 11) as usize % inputs.len()];
