@@ -259,11 +259,28 @@ impl Running {
         })
     }
 
-    /// Checks, edge by edge, that the stage read what was written, as often as it has tasks that read all
-    /// of it (invariant 4).
+    /// Checks that a stage which is done read what was written, and so did the stages that read it: they may have ended
+    /// before it, when it had to write something again (invariant 4).
     pub(crate) fn check_conservation(&self, stage: usize) -> Result<(), Problem> {
+        self.check_reads(stage)?;
+        let written = position(stage);
+        for (reader, shape) in self.plan.stages.iter().enumerate() {
+            let mut reads = shape.reads.iter();
+            if reads.any(|edge| edge.stage == written) && self.stage_is_done(position(reader)) {
+                self.check_reads(reader)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks, edge by edge, that the stage read what was written, as often as it has tasks that read all of it. What is
+    /// being written again is checked once it is there.
+    fn check_reads(&self, stage: usize) -> Result<(), Problem> {
         let shape = &self.plan.stages[stage];
         for (position, edge) in shape.reads.iter().enumerate() {
+            if !self.stage_is_done(edge.stage) {
+                continue;
+            }
             let sums = self.stages[stage].read.get(position);
             let read = sums.copied().unwrap_or_default();
             let written = edge_sums(&self.stages, edge.edge_ref());

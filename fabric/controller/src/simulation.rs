@@ -37,7 +37,7 @@ const FOUND: [u64; 3] = [102_561, 202_319, 405_996];
 /// Seeds of a test run; `cargo xtask simulate` runs more.
 const N_SEEDS: u64 = 60;
 /// Seeds in which a planted bug must be found.
-const N_SEEDS_FOR_BUG: u64 = 400;
+const N_SEEDS_FOR_BUG: u64 = 1_500;
 /// Name of threads with planted bugs.
 const PLANTED: &str = "planted";
 /// Seeds are run by as many threads.

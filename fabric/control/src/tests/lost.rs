@@ -146,6 +146,31 @@ fn the_writer_runs_again_and_then_its_readers() {
     assert_eq!((usage.billed_attempts, usage.platform_attempts), (3, 1));
 }
 
+/// Attempts that had read the object before it was lost.
+#[test]
+fn readers_that_end_before_the_writer_are_checked_once_it_has_written() {
+    for more in [0, 1] {
+        let mut of = Shuffled::of(two_stages());
+        let first = of.written(1);
+        of.miss(0, &first);
+        for task in 0..2 {
+            let mut read = commit(&of.plan, 1, task, of.epoch);
+            read.read[0].rows += more;
+            assert_eq!(of.commit(read).0, CommitAnswer::Committed);
+        }
+        of.running();
+        let second = with_object(another(first));
+        assert_eq!(of.commit(second).0, CommitAnswer::CommittedAgain);
+        match more {
+            0 => assert!(matches!(
+                of.machine.job(&of.job).state,
+                JobState::Publishing(_)
+            )),
+            _ => of.check_failed("rows were lost"),
+        }
+    }
+}
+
 #[test]
 fn what_is_left_is_the_sum_of_the_commits_that_stand() {
     let mut of = Shuffled::of(two_stages());

@@ -318,7 +318,7 @@ mod tests {
         let permit = Arc::clone(&room).try_acquire_owned().ok();
         assert_eq!(status(Stream::new(permit)).await, StatusCode::OK);
         let refused = status(Stream::new(None)).await;
-        assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(room.available_permits(), 1, "it is free again");
     }
 }

@@ -311,7 +311,7 @@ fn what_is_too_large_is_refused_before_it_is_planned() {
     refused(&[&words], ErrorCode::TooLarge, &["1199 words"]);
     let nested = format!("{}n{}", "(".repeat(200), ")".repeat(200));
     refused(&[&nested], ErrorCode::TooLarge, &[]);
-    let long = format!("zone LIKE '{}'", "x".repeat(2000));
+    let long = format!("zone LIKE '{}' AS found", "x".repeat(2000));
     refused(&[&long], ErrorCode::TooLarge, &["2000 bytes"]);
     let heavy = "zone ~ '(.{100}){100}'";
     refused(&[heavy], ErrorCode::TooLarge, &["when it is compiled"]);

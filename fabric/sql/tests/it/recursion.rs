@@ -21,7 +21,7 @@ const STATEMENTS: [&str; 11] = [
          UNION ALL SELECT t.id, t.k, depth + 1 FROM t JOIN r ON t.id = r.id - r.k - 1 WHERE depth < 9)
          SELECT r.id, depth, u.v FROM r LEFT JOIN u ON u.id = r.id",
     // The last query reads one column of three.
-    "WITH RECURSIVE r AS (SELECT 1 AS a, 2 AS b, 3 AS c UNION ALL SELECT b + 1, b + 1, 0 FROM r WHERE b < 9)
+    "WITH RECURSIVE r AS (SELECT 1 AS a, 2 AS b, 3 AS c UNION ALL SELECT b + 1, b + 1 AS x, 0 FROM r WHERE b < 9)
          SELECT a, b, c FROM r",
     "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 9)
          SELECT k, count(*) AS n FROM t JOIN r ON t.k = r.n GROUP BY k",

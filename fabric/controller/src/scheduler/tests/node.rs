@@ -299,22 +299,26 @@ fn failure(request: &TaskRequest) -> TaskFailure {
     }
 }
 
-/// The object that one in eleven attempts does not find. It takes no number from the seed, so that what other faults do
-/// stays as it is.
+/// The object that one in five attempts that read does not find. It takes no number from the seed, so that what other
+/// faults do stays as it is.
 fn lost(request: &TaskRequest, inputs: &[EdgeInput]) -> Option<LostObject> {
     let chance = request
         .sequence
         .wrapping_mul(7)
         .wrapping_add(request.epoch.0);
-    if inputs.is_empty() || !chance.is_multiple_of(11) {
+    let written = inputs.iter().flat_map(|input| {
+        let objects = input.objects.iter().enumerate();
+        objects.filter_map(|(task, object)| Some((input.edge.stage, task, object.as_ref()?)))
+    });
+    let written: Vec<_> = written.collect();
+    if written.is_empty() || !chance.is_multiple_of(5) {
         return None;
     }
-    let input = &inputs[(chance / 11) as usize % inputs.len()];
-    let task = chance as usize % input.objects.len();
+    let (stage, task, object) = written[(chance / 5) as usize % written.len()];
     Some(LostObject {
-        stage: input.edge.stage,
+        stage,
         task: task as u32,
-        key: input.objects[task].as_ref()?.key.clone(),
+        key: object.key.clone(),
     })
 }
 
