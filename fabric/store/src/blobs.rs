@@ -197,7 +197,8 @@ impl Blobs {
     /// Errors: `NoFolder` if the store is none.
     pub fn local_path(&self, key: &str) -> Result<PathBuf> {
         match &self.base {
-            Base::Folder(folder) => Ok(folder.join(key)),
+            // Files have the names of objects, in which some characters are encoded.
+            Base::Folder(folder) => Ok(folder.join(Path::from(key).as_ref())),
             Base::Remote(remote) => Err(Error::NoFolder {
                 key: key.to_owned(),
                 url: remote.location().to_string(),

@@ -12,6 +12,7 @@ use futures::StreamExt;
 
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::requests::RequestKind;
 
 /// Key of the cluster's mark.
@@ -79,6 +80,13 @@ impl Blobs {
             found => found?,
         };
         let found = String::from_utf8_lossy(&found);
+        if found.contains('<') {
+            return Err(Error::Refused {
+                uri: self.place(key),
+                fault: Fault::NotAStore,
+                cause: "a page instead of the object".to_owned(),
+            });
+        }
         // An operator's editor may have ended the line.
         match found.trim_end() == owner {
             true => Ok(true),

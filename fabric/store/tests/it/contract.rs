@@ -23,6 +23,9 @@ async fn folders_keep_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_keeps_the_contract() {
     let server = crate::server();
+    for name in ["contract", "contract-whole"] {
+        crate::make(&server.endpoint(), name).await;
+    }
     check(&crate::bucket(&server.endpoint(), "s3://contract/prefix")).await;
     // Another prefix is another store, and the bucket as a whole one, too.
     check(&crate::bucket(

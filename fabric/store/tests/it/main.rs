@@ -40,6 +40,13 @@ fn settings(endpoint: &str, url: &str, (key, secret): (&str, &str)) -> StoreSett
     settings
 }
 
+/// Makes a bucket: the server does, when the first object is written to it.
+async fn make(endpoint: &str, name: &str) {
+    let blobs = bucket(endpoint, &format!("s3://{name}/made"));
+    blobs.put("x", "x").await.expect("it is written");
+    blobs.delete("x").await.expect("it is removed");
+}
+
 /// A bucket at an endpoint as the cluster's store.
 fn bucket(endpoint: &str, url: &str) -> Blobs {
     let stores = Stores {

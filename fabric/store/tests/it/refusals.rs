@@ -56,6 +56,7 @@ async fn what_a_real_server_refuses_has_a_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_belongs_to_the_cluster_that_came_first() {
     let server = crate::server();
+    crate::make(&server.endpoint(), "claimed").await;
     let blue = crate::bucket(&server.endpoint(), "s3://claimed/weft");
     for _ in 0..2 {
         blue.claim("blue").await.expect("it is blue's");
