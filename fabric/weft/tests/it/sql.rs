@@ -637,7 +637,6 @@ fn queries_that_cannot_be_run_say_why() {
     }
     for other in [
         "SELECT 1 AS a; SELECT 2 AS b",
-        "CREATE TABLE t AS SELECT 1 AS a",
         "INSERT INTO t VALUES (1)",
         "SET datafusion.execution.target_partitions = 1",
     ] {
