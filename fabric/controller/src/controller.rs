@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -12,7 +13,7 @@ use weft_core::{Incarnation, TenantId};
 use weft_protocol::{FromAgent, Stores};
 use weft_runtime::link::{LinkChange, Member, Peers, WorkChange};
 use weft_runtime::{OnError, Tasks};
-use weft_store::Blobs;
+use weft_store::{Blobs, Error, ErrorKind};
 use weft_telemetry::Registry;
 
 use crate::api::{self, AllowedSources, Api};
@@ -31,6 +32,11 @@ use crate::scheduler::driver::{Driver, Inputs};
 use crate::scheduler::{Requests, SchedulerSettings, Watch};
 use crate::sweep::Sweep;
 use crate::traces::Traces;
+
+/// Time in which a start asks a store again that did not answer.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause before that.
+const START_PAUSE: Duration = Duration::from_millis(200);
 
 /// Requests of the API that may wait for the scheduler.
 const REQUESTS_MAX: usize = 256;
@@ -118,9 +124,9 @@ impl Controller {
         cancel: CancellationToken,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
-        let blobs = open_blobs(&settings).await?;
+        let blobs = again(async || open_blobs(&settings).await).await?;
         let (replica, signals) = open(&settings).await?;
-        let sweep = begin_sweep(&settings, &blobs, &replica).await?;
+        let sweep = again(async || begin_sweep(&settings, &blobs, &replica).await).await?;
         let metrics = Arc::new(Metrics::new(registry));
         let traces = Arc::new(Traces::from_environment()?);
         let (requests, waiting) = Requests::new(REQUESTS_MAX);
@@ -210,6 +216,27 @@ fn scheduler_settings(settings: &ControllerSettings) -> SchedulerSettings {
         run_tasks_twice: settings.run_tasks_twice,
         eager: vec![TenantId::default_tenant()],
         max_kept_bytes: settings.kept_outputs.max_bytes,
+    }
+}
+
+/// Does once more what a store did not answer, as long as that takes [`START_PATIENCE`] in all: a start asks much of a
+/// store, and answers that break off within a list come through.
+async fn again<T>(mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let began = Instant::now();
+    loop {
+        let error = match ask().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let passes = match error.downcast_ref::<weft_store::Error>() {
+            Some(error @ Error::Refused { .. }) => error.kind() == ErrorKind::Unavailable,
+            _ => false,
+        };
+        if !passes || began.elapsed() >= START_PATIENCE {
+            return Err(error);
+        }
+        tracing::warn!(%error, "asking the store once more");
+        tokio::time::sleep(START_PAUSE).await;
     }
 }
 
