@@ -273,8 +273,8 @@ impl Running {
         Ok(())
     }
 
-    /// Checks, edge by edge, that the stage read what was written, as often as it has tasks that read all of it. What is
-    /// being written again is checked once it is there.
+    /// Checks, edge by edge, that the stage read what was written, as often as it has tasks that read all of it. Edges
+    /// that are being written again are checked once they are there.
     fn check_reads(&self, stage: usize) -> Result<(), Problem> {
         let shape = &self.plan.stages[stage];
         for (position, edge) in shape.reads.iter().enumerate() {
