@@ -60,7 +60,7 @@ impl<T> Drop for Background<T> {
     }
 }
 
-/// Where the keys lie.
+/// The folder or bucket that the keys lie in.
 #[derive(Clone)]
 enum Base {
     Folder(Arc<PathBuf>),

@@ -179,7 +179,7 @@ impl Fault {
     }
 }
 
-/// What the store itself said, cut.
+/// The store's own words, cut.
 pub(crate) fn cause(error: &object_store::Error) -> String {
     let text = spoken(&words(error));
     let mut cut = text.as_str();

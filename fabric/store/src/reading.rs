@@ -25,9 +25,9 @@ const LIST_OBJECTS: usize = 1_000;
 /// An object that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundObject {
-    /// Its whole key.
+    /// The whole key of the object.
     pub key: String,
-    /// Its size.
+    /// Bytes of the object.
     pub bytes: u64,
     /// The object's version, if the store says it.
     pub e_tag: Option<String>,

@@ -49,7 +49,7 @@ pub struct Remote {
     pub pending: Option<Arc<dyn PendingUploads>>,
     /// Beginning of the keys that are ours.
     pub prefix: Path,
-    /// Where it begins, for people: `s3://bucket/prefix`.
+    /// The beginning of the store, for people: `s3://bucket/prefix`.
     location: Location,
     /// The runtime that drives the store's connections.
     io: Handle,
@@ -131,7 +131,7 @@ impl Remote {
         })
     }
 
-    /// Where the store begins.
+    /// The beginning of the store.
     pub fn location(&self) -> &Location {
         &self.location
     }
