@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) link_up: bool,
     /// Every task fails on it at once.
     pub(crate) broken: bool,
+    /// Some objects are lost although nothing else fails.
+    pub(crate) loses_objects: bool,
 }
 
 /// News of a node for the world's books.
@@ -81,6 +83,7 @@ impl Node {
             outbox: VecDeque::new(),
             link_up: true,
             broken: false,
+            loses_objects: false,
         }
     }
 
@@ -208,7 +211,8 @@ impl Node {
                 let key = (request.id.job.clone(), request.id.stage);
                 let context = &executor.stages[&key];
                 let fails = self.broken || (faults && random.percent(7));
-                let lost = lost(&request, &context.inputs).filter(|_| faults && !fails);
+                let loses = faults || self.loses_objects;
+                let lost = lost(&request, &context.inputs).filter(|_| loses && !fails);
                 news.lost += u64::from(lost.is_some());
                 let result = match (fails, lost) {
                     (true, _) => Err(failure(&request)),

@@ -85,14 +85,11 @@ impl Seen {
             self.too_large,
             self.usage,
             self.jobs,
+            self.lost,
+            self.rewritten,
         ] {
             assert!(n > 10, "{self:?}");
         }
-        // Rare: a stage that reads seldom gets so far among all other faults.
-        println!(
-            "{} objects lost, {} written again",
-            self.lost, self.rewritten
-        );
     }
 }
 
@@ -725,8 +722,11 @@ impl World {
 
     // ---- the end
 
-    /// Nothing goes wrong any more: every job comes to its end, and all usage is in the books.
+    /// Nothing goes wrong any more, but for objects that are lost, as few tasks read any before: every job comes to its
+    /// end, and all usage is in the books.
     pub(super) fn settle(&mut self) {
+        let nodes = self.nodes.values_mut();
+        nodes.for_each(|node| node.loses_objects = self.faults);
         self.faults = false;
         let down: Vec<NodeId> = self
             .nodes
