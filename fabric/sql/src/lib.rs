@@ -34,6 +34,7 @@ mod memory;
 mod merge_join;
 mod normalise;
 mod one;
+mod one_input;
 mod order;
 mod recursion;
 mod relations;

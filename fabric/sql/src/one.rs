@@ -3,10 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, InputDistributionRequirements,
@@ -14,6 +13,7 @@ use datafusion::physical_plan::{
 };
 
 use crate::Plan;
+use crate::one_input::on_one_input;
 
 /// Requires one partition of its input while distribution is decided; the cutter takes it out again.
 ///
@@ -37,6 +37,10 @@ impl OnePartition {
             properties: Arc::new(properties),
         })
     }
+
+    fn over(&self, input: Plan) -> Plan {
+        Self::of(input)
+    }
 }
 
 impl DisplayAs for OnePartition {
@@ -46,34 +50,14 @@ impl DisplayAs for OnePartition {
 }
 
 impl ExecutionPlan for OnePartition {
-    fn name(&self) -> &str {
-        "OnePartition"
-    }
+    on_one_input!("OnePartition");
 
     fn properties(&self) -> &Arc<PlanProperties> {
         &self.properties
     }
 
-    fn children(&self) -> Vec<&Plan> {
-        vec![&self.input]
-    }
-
     fn input_distribution_requirements(&self) -> InputDistributionRequirements {
         InputDistributionRequirements::new(vec![Distribution::SinglePartition])
-    }
-
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Plan>) -> Result<Plan> {
-        match children.pop() {
-            Some(input) if children.is_empty() => Ok(Self::of(input)),
-            _ => internal_err!("OnePartition has one input"),
-        }
     }
 
     fn execute(

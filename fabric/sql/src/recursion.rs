@@ -18,7 +18,6 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_err, not_impl_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::union::UnionExec;
@@ -33,6 +32,7 @@ use crate::codec::schema_of;
 use crate::cut::with_children;
 use crate::error::carried;
 use crate::one::OnePartition;
+use crate::one_input::on_one_input;
 use crate::statement::invalid;
 
 /// Steps of a recursion in a task. One within the steps of another counts through.
@@ -214,6 +214,16 @@ struct Steps {
     n_steps: Arc<AtomicU32>,
 }
 
+impl Steps {
+    fn over(&self, input: Plan) -> Plan {
+        Arc::new(Self {
+            input,
+            name: self.name.clone(),
+            n_steps: Arc::clone(&self.n_steps),
+        })
+    }
+}
+
 impl DisplayAs for Steps {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Steps")
@@ -221,9 +231,7 @@ impl DisplayAs for Steps {
 }
 
 impl ExecutionPlan for Steps {
-    fn name(&self) -> &str {
-        "Steps"
-    }
+    on_one_input!("Steps");
 
     fn properties(&self) -> &Arc<PlanProperties> {
         self.input.properties()
@@ -231,28 +239,6 @@ impl ExecutionPlan for Steps {
 
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
-    }
-
-    fn children(&self) -> Vec<&Plan> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Plan>) -> Result<Plan> {
-        match children.pop() {
-            Some(input) if children.is_empty() => Ok(Arc::new(Self {
-                input,
-                name: self.name.clone(),
-                n_steps: Arc::clone(&self.n_steps),
-            })),
-            _ => internal_err!("Steps has one input"),
-        }
     }
 
     fn execute(

@@ -3,16 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
 use crate::Plan;
 use crate::merge_join::rebuilt;
+use crate::one_input::on_one_input;
 
 /// Stands on a merge join while a plan is optimised; the cutter takes it out again.
 ///
@@ -41,6 +40,10 @@ impl Sealed {
             shows_order,
             properties,
         })
+    }
+
+    fn over(&self, input: Plan) -> Plan {
+        Self::with_order(input, self.shows_order)
     }
 
     /// The plan with the order of a merge join below it shown, as far as the nodes in between keep an order.
@@ -75,34 +78,14 @@ impl DisplayAs for Sealed {
 }
 
 impl ExecutionPlan for Sealed {
-    fn name(&self) -> &str {
-        "Sealed"
-    }
+    on_one_input!("Sealed");
 
     fn properties(&self) -> &Arc<PlanProperties> {
         &self.properties
     }
 
-    fn children(&self) -> Vec<&Plan> {
-        vec![&self.input]
-    }
-
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![self.shows_order]
-    }
-
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Plan>) -> Result<Plan> {
-        match children.pop() {
-            Some(input) if children.is_empty() => Ok(Self::with_order(input, self.shows_order)),
-            _ => internal_err!("Sealed has one input"),
-        }
     }
 
     fn execute(

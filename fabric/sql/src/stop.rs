@@ -3,10 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, internal_err};
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec,
 };
@@ -19,6 +18,7 @@ use futures::StreamExt;
 
 use crate::Plan;
 use crate::error::carried;
+use crate::one_input::on_one_input;
 use crate::task::Sources;
 
 /// Asks before each batch whether the task goes on.
@@ -56,6 +56,15 @@ fn goes_on(plan: &Plan) -> bool {
         || plan.is::<RecursiveQueryExec>()
 }
 
+impl Stop {
+    fn over(&self, input: Plan) -> Plan {
+        Arc::new(Self {
+            input,
+            sources: Arc::clone(&self.sources),
+        })
+    }
+}
+
 impl DisplayAs for Stop {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Stop")
@@ -63,9 +72,7 @@ impl DisplayAs for Stop {
 }
 
 impl ExecutionPlan for Stop {
-    fn name(&self) -> &str {
-        "Stop"
-    }
+    on_one_input!("Stop");
 
     fn properties(&self) -> &Arc<PlanProperties> {
         self.input.properties()
@@ -73,27 +80,6 @@ impl ExecutionPlan for Stop {
 
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
-    }
-
-    fn children(&self) -> Vec<&Plan> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Plan>) -> Result<Plan> {
-        match children.pop() {
-            Some(input) if children.is_empty() => Ok(Arc::new(Self {
-                input,
-                sources: Arc::clone(&self.sources),
-            })),
-            _ => internal_err!("Stop has one input"),
-        }
     }
 
     fn execute(
