@@ -212,7 +212,9 @@ fn outputs_of_the_statement_belong_to_the_job() {
     // Executors are not trusted: such a plan is one that failed.
     let twice = [outputs.clone(), outputs.clone()].concat();
     let mut kept = outputs;
-    kept[0].to = Destination::Kept { max_kept_bytes: 1 };
+    kept[0].to = Destination::Kept {
+        max_kept_bytes: MAX_KEPT_TABLES_BYTES + 1,
+    };
     for (number, wrong) in [(2, twice), (3, kept)] {
         let job = submit(&mut machine, number, wrong);
         assert!(matches!(machine.job(&job).state, JobState::Planning(_)));
