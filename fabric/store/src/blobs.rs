@@ -197,8 +197,7 @@ impl Blobs {
     /// Errors: `NoFolder` if the store is none.
     pub fn local_path(&self, key: &str) -> Result<PathBuf> {
         match &self.base {
-            // Files have the names of objects, in which some characters are encoded.
-            Base::Folder(folder) => Ok(folder.join(Path::from(key).as_ref())),
+            Base::Folder(folder) => Ok(folder::file(folder, key)),
             Base::Remote(remote) => Err(Error::NoFolder {
                 key: key.to_owned(),
                 url: remote.location().to_string(),
@@ -281,7 +280,7 @@ impl Blobs {
     async fn sync(&self, key: &str) -> Result<()> {
         match &self.base {
             Base::Folder(folder) => {
-                let path = folder.join(key);
+                let path = folder::file(folder, key);
                 blocking(move || sync_file_and_folder(&path)).await
             }
             Base::Remote(_) => Ok(()),
@@ -400,7 +399,7 @@ impl Blobs {
         self.count(RequestKind::List);
         match &self.base {
             Base::Folder(root) => {
-                let folder = root.join(prefix);
+                let folder = folder::file(root, prefix);
                 blocking(move || folder::entries(&folder)).await
             }
             Base::Remote(remote) => {
@@ -432,7 +431,7 @@ impl Blobs {
     async fn remove_below(&self, prefix: &str) -> Result<bool> {
         let remote = match &self.base {
             Base::Folder(root) => {
-                let folder = root.join(prefix);
+                let folder = folder::file(root, prefix);
                 return blocking(move || folder::remove_all(&folder)).await;
             }
             Base::Remote(remote) => remote,
@@ -476,13 +475,19 @@ impl Blobs {
     pub async fn remove(&self, prefix: &str, entry: &Entry) -> Result<bool> {
         let key = format!("{prefix}/{}", entry.name);
         match &self.base {
-            _ if entry.is_folder => self.remove_below(&key).await,
-            // Drafts have names that are no keys.
+            // Names of files are no keys: some characters are encoded, and drafts have names of their own.
             Base::Folder(root) => {
-                let path = root.join(&key);
-                self.count(RequestKind::Delete);
-                blocking(move || folder::remove_file(&path)).await
+                let (path, is_folder) = (
+                    folder::file(root, prefix).join(&entry.name),
+                    entry.is_folder,
+                );
+                blocking(move || match is_folder {
+                    true => folder::remove_all(&path),
+                    false => folder::remove_file(&path),
+                })
+                .await
             }
+            Base::Remote(_) if entry.is_folder => self.remove_below(&key).await,
             Base::Remote(_) => self.delete(&key).await.map(|()| true),
         }
     }
@@ -494,7 +499,7 @@ impl Blobs {
             let removed = tokio::fs::remove_file(from).await;
             return removed.map_err(|error| Error::file(from, error));
         };
-        let to = root.join(key);
+        let to = folder::file(root, key);
         let moved = crate::durable::move_durably(from, &to).await;
         moved.map_err(|error| Error::file(&to, error))
     }

@@ -2,11 +2,17 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use crate::blobs::Entry;
 use crate::error::{Error, Result};
+
+/// Returns the file of an object, or the folder of a prefix. It has the name of the object, in which some characters are
+/// encoded.
+pub(crate) fn file(root: &Path, key: &str) -> PathBuf {
+    root.join(object_store::path::Path::from(key).as_ref())
+}
 
 /// Lists the names in a folder; none if it is not there.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>> {

@@ -111,13 +111,13 @@ async fn files_go_in_and_out(blobs: &Blobs) {
     let from = blobs.folder().map_or(path("in"), |root| root.join("in"));
     let bytes = vec![7; 9_000_001];
     std::fs::write(&from, &bytes).expect("it writes");
-    let taken = blobs.take_file(&from, "files/a").await;
+    let taken = blobs.take_file(&from, "files/a b%c").await;
     taken.expect("it is taken");
     assert!(!from.exists());
-    let copied = blobs.download("files/a", &path("out")).await;
+    let copied = blobs.download("files/a b%c", &path("out")).await;
     copied.expect("it is fetched");
     assert_eq!(std::fs::read(path("out")).expect("a file"), bytes);
-    let again = blobs.download("files/a", &path("out")).await;
+    let again = blobs.download("files/a b%c", &path("out")).await;
     again.expect_err("the file is there");
     let none = blobs.download("files/none", &path("none")).await;
     assert!(none.expect_err("no object").is_not_found());
@@ -125,10 +125,17 @@ async fn files_go_in_and_out(blobs: &Blobs) {
 
 async fn prefixes_are_listed_and_removed(blobs: &Blobs) {
     assert!(blobs.entries("swept").await.expect("nothing").is_empty());
-    for key in ["a/1", "a/b/2", "ab/3", "c.json"] {
-        let put = blobs.put(&format!("swept/{key}"), key).await;
-        put.expect("it is written");
+    for key in [
+        "swept/a/1",
+        "swept/a/b/2",
+        "swept/ab/3",
+        "swept/c.json",
+        "d e%f/1",
+    ] {
+        blobs.put(key, key).await.expect("it is written");
     }
+    blobs.delete_prefix("d e%f").await.expect("it is removed");
+    assert!(!blobs.exists("d e%f/1").await.expect("it looks"));
     let mut entries = blobs.entries("swept").await.expect("it lists");
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     let names: Vec<(&str, bool)> = entries
