@@ -8,6 +8,7 @@ mod azurite;
 mod contract;
 mod credentials;
 mod faults;
+mod probe;
 mod proxy;
 mod refusals;
 mod seaweedfs;
