@@ -77,7 +77,7 @@ pub async fn probe_stores(stores: &Stores, id: &str) -> Vec<Probed> {
     join_all(probes).await.into_iter().flatten().collect()
 }
 
-/// Lists one name in each place of the buckets among the stores, and returns those that cannot be listed. Writes nothing.
+/// Lists one name in each place of the buckets among the stores, and returns those that cannot be listed.
 pub async fn unreachable_stores(stores: &Stores) -> Vec<Probed> {
     let looks = buckets(stores).map(|(name, settings)| async move {
         let opened = match opened(&name, settings) {
