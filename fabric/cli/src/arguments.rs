@@ -120,8 +120,8 @@ pub(crate) enum Command {
     Usage(UsageArguments),
     /// List components, or show one
     Components(ComponentsArguments),
-    /// Check whether Weft can run on this machine
-    Doctor,
+    /// Check whether Weft can run on this machine, and use its stores
+    Doctor(DoctorArguments),
     /// Run tasks for the server at the other end of standard input
     #[command(hide = true)]
     Executor,
@@ -151,6 +151,17 @@ pub(crate) struct UpArguments {
     /// Origin whose pages may use the API, such as https://app.example.com; may be repeated
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origin: Vec<String>,
+}
+
+/// Arguments of `weft doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// File with settings of a server, whose stores are checked [default: those that the environment names]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The cluster's own store, as for `weft up`
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
 }
 
 /// Commands of `weft cluster`.

@@ -87,6 +87,15 @@ pub trait Program {
     /// Begins to decode rows that the API sends as an Arrow stream.
     fn row_decoder(&self) -> Box<dyn RowDecoder>;
 
+    /// Checks the buckets that the settings of a server name: those in the file `config`, in the environment, and the
+    /// cluster's own at `store`. `data`: the data folder of a `weft up`. Errors: the settings are wrong.
+    fn check_stores(
+        &self,
+        data: &Path,
+        config: Option<&Path>,
+        store: Option<&str>,
+    ) -> anyhow::Result<Vec<StoreCheck>>;
+
     /// Starts a sandbox engine, and returns whether sandboxes come from a pool. Without a pool each
     /// one takes longer to start; an error means that functions cannot run on this machine.
     fn pools_sandboxes(&self) -> anyhow::Result<bool>;
@@ -139,6 +148,31 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// Private key of the certificate.
     pub key: PathBuf,
+}
+
+/// A place of a store, as a check found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreCheck {
+    /// Name of the store in settings: `store`, `store.lake`.
+    pub store: String,
+    /// The place: `s3://lake/raw`.
+    pub uri: String,
+    /// The rights in it.
+    pub access: StoreAccess,
+}
+
+/// Rights in a place of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAccess {
+    /// All that is needed.
+    Full {
+        /// Difference between the store's clock and this machine's, if something was written.
+        clock_off_seconds: Option<u64>,
+    },
+    /// Jobs can read there, and write no outputs: the reason, and what to do.
+    Reading(String),
+    /// The store is of no use: the reason, and what to do.
+    None(String),
 }
 
 /// Settings of `weft up`.
@@ -235,7 +269,7 @@ fn dispatch(
         Command::New(new) => project::new(new, output),
         Command::Build(build) => project::build(build, output),
         Command::Show(of) if of.job().is_none() => show::show(program, of, output),
-        Command::Doctor => doctor::doctor(program, &arguments.global, output),
+        Command::Doctor(of) => doctor::doctor(program, of, &arguments.global, output),
         remote => call_server(program, remote, &arguments.global, output),
     }
 }
@@ -331,7 +365,7 @@ async fn remote(
         | Command::Compiler(_)
         | Command::New(_)
         | Command::Build(_)
-        | Command::Doctor => {
+        | Command::Doctor(_) => {
             unreachable!("these run without a server")
         }
     }

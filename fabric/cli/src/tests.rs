@@ -122,6 +122,14 @@ impl Program for NoServer {
     ) -> anyhow::Result<()> {
         unreachable!("no test becomes a compiler")
     }
+    fn check_stores(
+        &self,
+        _: &std::path::Path,
+        _: Option<&std::path::Path>,
+        _: Option<&str>,
+    ) -> anyhow::Result<Vec<StoreCheck>> {
+        unreachable!("no test looks at this machine")
+    }
     fn preview(&self, folder: &std::path::Path, rows: usize) -> anyhow::Result<Preview> {
         let shown = folder.display();
         anyhow::ensure!(folder.is_dir(), "`{shown}` is not a published output");

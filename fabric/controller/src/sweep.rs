@@ -12,7 +12,7 @@ use weft_control::State;
 use weft_core::{Digest, JobId};
 use weft_protocol::KEPT_OUTPUTS;
 use weft_runtime::clock::unix_ms;
-use weft_store::{Blobs, Entry};
+use weft_store::{Blobs, Entry, PROBES};
 
 use crate::components::Components;
 use crate::kept_outputs::KeptOutputs;
@@ -207,13 +207,16 @@ impl Sweep {
         let job_output = |name: &str| kept.jobs.contains(name) || kept.outputs.contains(name);
         // Of jobs whose clean-up was lost with a leader, too.
         let job = |name: &str| kept.keeps_job(name);
-        let keep: [(&str, &Keep<'_>); 6] = [
+        // Checks of the store that were cut off.
+        let none = |_: &str| false;
+        let keep: [(&str, &Keep<'_>); 7] = [
             ("components", &component),
             ("artefacts", &component),
             (CALL_OUTPUTS, &output),
             (KEPT_OUTPUTS, &job_output),
             ("archive", &archive),
             ("jobs", &job),
+            (PROBES, &none),
         ];
         let mut removed = 0;
         for (prefix, keep) in keep {

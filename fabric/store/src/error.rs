@@ -83,6 +83,12 @@ pub enum Error {
         /// This cluster.
         cluster: String,
     },
+    /// The store created an object that was there.
+    #[error(
+        "`{0}` was created although it was there: the store does not heed `If-None-Match`, and two clusters or jobs would \
+         overwrite each other's objects; use another store, or a newer version of it"
+    )]
+    Unconditional(String),
     /// The store has no folder.
     #[error("`{key}` has no path: the store `{url}` is a bucket, and objects are fetched from it")]
     NoFolder {
@@ -222,7 +228,8 @@ impl Error {
             Error::Settings { .. }
             | Error::NotAllowed { .. }
             | Error::Owned { .. }
-            | Error::Occupied { .. } => ErrorKind::Refused,
+            | Error::Occupied { .. }
+            | Error::Unconditional(_) => ErrorKind::Refused,
             Error::NotAssumed { fault, .. } if !fault.is_some_and(Fault::is_retryable) => {
                 ErrorKind::Refused
             }

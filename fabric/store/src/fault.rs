@@ -45,9 +45,8 @@ impl Fault {
             return Some(Self::Expired);
         }
         let text = words(error);
-        let by_code = code(&text).and_then(Self::by_code);
-        if by_code.is_some() {
-            return by_code;
+        if let Some(fault) = code(&text).and_then(Self::by_code) {
+            return Some(fault.as_told(&text));
         }
         match error {
             Error::NotFound { .. } if text.contains("<html") => return Some(Self::NotAStore),
@@ -98,6 +97,17 @@ impl Fault {
             | "OperationTimedOut" => Self::Overloaded,
             _ => return None,
         })
+    }
+
+    /// The reason among those that share a code on Azure, as the rest of the answer tells it.
+    fn as_told(self, answer: &str) -> Self {
+        match self {
+            Self::WrongCredentials if answer.contains("date header too old") => Self::ClockSkew,
+            Self::NoPermission if answer.contains("failed to authenticate") => {
+                Self::WrongCredentials
+            }
+            fault => fault,
+        }
     }
 
     fn by_words(text: &str) -> Option<Self> {
@@ -305,6 +315,36 @@ mod tests {
             (400, "EntityTooSmall", None),
         ] {
             assert_eq!(answer(status, code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn reasons_that_share_a_code_are_told_apart() {
+        for (code, rest, expected) in [
+            (
+                "AuthenticationFailed",
+                "<AuthenticationErrorDetail>Request date header too old: 'Tue'</AuthenticationErrorDetail>",
+                Fault::ClockSkew,
+            ),
+            (
+                "AuthenticationFailed",
+                "<AuthenticationErrorDetail>The MAC signature did not match</AuthenticationErrorDetail>",
+                Fault::WrongCredentials,
+            ),
+            (
+                "AuthorizationFailure",
+                "<Message>Server failed to authenticate the request.</Message>",
+                Fault::WrongCredentials,
+            ),
+            (
+                "AuthorizationFailure",
+                "<Message>This request is not authorized.</Message>",
+                Fault::NoPermission,
+            ),
+        ] {
+            let text =
+                format!("status code: 403 Forbidden: <Error><Code>{code}</Code>{rest}</Error>");
+            assert_eq!(Fault::of(&generic(&text)), Some(expected), "{text}");
         }
     }
 

@@ -136,6 +136,14 @@ impl Grants {
     }
 }
 
+/// Opens one store with its roots; nothing is sent yet.
+///
+/// Errors: `Settings` if it, or one of its roots, is wrong.
+pub(crate) fn opened(settings: &StoreSettings) -> Result<(Remote, Vec<Location>)> {
+    let grant = grant(settings, None)?;
+    Ok((grant.remote, grant.roots))
+}
+
 fn grant(settings: &StoreSettings, held: Option<AwsCredentialProvider>) -> Result<Grant> {
     if settings.folder().is_some() {
         let what = "jobs read and write paths without a store of their own: name an `s3://`, `gs://` or `az://`";

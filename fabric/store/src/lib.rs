@@ -22,6 +22,7 @@ mod file_cache;
 mod grants;
 mod outputs;
 mod ownership;
+mod probe;
 mod remote;
 
 mod absence;
@@ -47,6 +48,7 @@ pub use outputs::{
     StagedFile, Staging, UPLOAD_FAILED, read_manifest,
 };
 pub use pending::PendingUploads;
+pub use probe::{Access, PROBES, Probed, probe_stores, unreachable_stores};
 pub use reading::{Fetch, FoundObject, FoundObjects, RemoteFile};
 pub use remote::{Remote, with_environment};
 pub use requests::{RequestKind, Requests};

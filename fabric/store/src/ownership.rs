@@ -13,6 +13,7 @@ use futures::StreamExt;
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
+use crate::probe::PROBES;
 use crate::requests::RequestKind;
 
 /// Key of the cluster's mark.
@@ -110,8 +111,11 @@ impl Blobs {
         let mut objects = remote.objects.list(prefix);
         while let Some(object) = objects.next().await {
             let object = object.map_err(|error| remote.error(&remote.prefix, error))?;
-            // Consoles make an empty object that stands for the folder.
-            if object.location != remote.prefix && object.location != remote.path(OWNER) {
+            // Consoles make an empty object that stands for the folder, and a check may run or have been cut off.
+            let is_of_no_concern = object.location == remote.prefix
+                || object.location == remote.path(OWNER)
+                || object.location.prefix_matches(&remote.path(PROBES));
+            if !is_of_no_concern {
                 return Ok(Some(object.location.to_string()));
             }
         }
@@ -181,6 +185,16 @@ mod tests {
             // The folder of a server's own may hold what an earlier version wrote.
             blobs.adopt("blue").await.expect("it is not marked");
             blobs.claim("blue").await.expect("it is blue's");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_check_left_behind_is_nobodys() {
+        let root = tempfile::tempdir().expect("a folder");
+        for blobs in stores(root.path()) {
+            let put = blobs.put(&format!("{PROBES}/a"), "a").await;
+            put.expect("it is written");
+            blobs.claim("blue").await.expect("it holds nothing else");
         }
     }
 

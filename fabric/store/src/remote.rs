@@ -37,6 +37,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Longest pause as a multiple of the one before it. Each is drawn between the first one and that, so that with 2 they
 /// would hardly grow.
 const BACKOFF_GROWTH: f64 = 8.0;
+/// Says why Azure's emulator is not named twice: object_store would go to the address that it knows.
+const EMULATOR_HAS_AN_ADDRESS: &str = "`use_emulator` means an address of its own, and `endpoint` would not be used: \
+     leave `use_emulator` out, set `account_name` and `account_key`, and let `endpoint` end with the account's name, as \
+     in `http://127.0.0.1:10000/devstoreaccount1`";
 
 /// A bucket, and the beginning of the keys that are ours. Clones share it.
 #[derive(Clone)]
@@ -315,6 +319,10 @@ fn azure(
     };
     let mut builder = configured(settings, builder, with)?;
     if let Some(endpoint) = &settings.endpoint {
+        let emulates = builder.get_config_value(&AzureConfigKey::UseEmulator);
+        if emulates.is_some_and(|emulates| !emulates.eq_ignore_ascii_case("false")) {
+            return Err(Error::settings(&settings.url, EMULATOR_HAS_AN_ADDRESS));
+        }
         builder = builder.with_endpoint(endpoint.clone());
     }
     builder.build().map_err(refused(settings))
@@ -409,6 +417,22 @@ mod tests {
             text.contains("`acces_key_id`") && text.contains("s3://lake/raw/"),
             "{text}"
         );
+    }
+
+    #[tokio::test]
+    async fn the_emulator_of_azure_is_not_named_twice() {
+        let mut settings = StoreSettings::of_url("az://lake");
+        let emulate = Secret::new("true");
+        settings.options.insert("use_emulator".into(), emulate);
+        Remote::open(&settings).expect("it has an address of its own");
+        settings.endpoint = Some("http://127.0.0.1:1/me".into());
+        let error = Remote::open(&settings).expect_err("whose address is meant?");
+        assert!(error.to_string().contains("`endpoint`"), "{error}");
+        settings.options.clear();
+        for (name, value) in [("account_name", "me"), ("account_key", "aGVsbG8=")] {
+            settings.options.insert(name.into(), Secret::new(value));
+        }
+        Remote::open(&settings).expect("the address is that of the settings");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::data_folder::{DataFolder, read_token};
 use crate::discovery;
 use crate::identity::Owner;
 use crate::serving::{check_store, listen, run_until_stopped};
+use crate::stores::warn_of_unreachable;
 
 /// Connections of nodes that may wait to be taken note of.
 const CHANGES_MAX: usize = 256;
@@ -65,6 +66,7 @@ async fn serve(config: ControllerConfig) -> anyhow::Result<()> {
         peers: Arc::new(links),
     };
     let stores = config.store.stores(std::env::vars())?;
+    warn_of_unreachable(stores.clone(), &tasks);
     let settings = settings(&config, &folder, stores, incarnation, group)?;
     let (arrive, nodes) = channels();
     let registry = Registry::new();

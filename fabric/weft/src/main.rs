@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use weft_cli::{CertificateFiles, Preview, Program, RowDecoder, ServerRole, TextTable, UpSettings};
+use weft_cli::{
+    CertificateFiles, Preview, Program, RowDecoder, ServerRole, StoreCheck, TextTable, UpSettings,
+};
 use weft_core::NodeId;
 use weft_net::Subject;
 use weft_sandbox::{Engine, Role};
@@ -22,6 +24,7 @@ mod discovery;
 mod identity;
 mod node;
 mod serving;
+mod store_checks;
 mod stores;
 mod up;
 
@@ -101,6 +104,15 @@ impl Program for Weft {
 
     fn row_decoder(&self) -> Box<dyn RowDecoder> {
         Box::<Rows>::default()
+    }
+
+    fn check_stores(
+        &self,
+        data: &Path,
+        config: Option<&Path>,
+        store: Option<&str>,
+    ) -> anyhow::Result<Vec<StoreCheck>> {
+        store_checks::check(data, config, store)
     }
 
     fn pools_sandboxes(&self) -> anyhow::Result<bool> {

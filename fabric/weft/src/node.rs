@@ -18,7 +18,7 @@ use crate::data_folder::DataFolder;
 use crate::discovery;
 use crate::identity::Owner;
 use crate::serving::{check_store, run_until_stopped, slots, stop_signal};
-use crate::stores::check_trust;
+use crate::stores::{check_trust, warn_of_unreachable};
 
 /// Runs `weft node` until it gets SIGINT or SIGTERM.
 pub(crate) fn run(config: &Path) -> anyhow::Result<()> {
@@ -58,6 +58,7 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
     check_trust(&stores, config.tenants_trust_each_other)?;
     let cancel = CancellationToken::new();
     let tasks = Tasks::new(cancel.clone());
+    warn_of_unreachable(stores.clone(), &tasks);
     let incarnation = Incarnation::from_random(random::bytes()?);
     let settings = AgentSettings {
         node: NodeSettings {

@@ -18,7 +18,8 @@ use toml::{Table, Value};
 use weft_cli::UpSettings;
 use weft_core::Location;
 use weft_protocol::{Secret, StoreSettings, Stores};
-use weft_store::with_environment;
+use weft_runtime::{OnError, Tasks};
+use weft_store::{Access, unreachable_stores, with_environment};
 
 use crate::config::{overridden, table};
 
@@ -160,6 +161,20 @@ pub(crate) fn check_trust(stores: &Stores, tenants_trust_each_other: bool) -> an
     Ok(())
 }
 
+/// Warns in the log of buckets that cannot be listed, while the server starts: what jobs use may come back later.
+pub(crate) fn warn_of_unreachable(stores: Stores, tasks: &Tasks) {
+    tasks.spawn("stores", OnError::Log, async move {
+        for found in unreachable_stores(&stores).await {
+            let (store, uri) = (&found.store, &found.uri);
+            if let Access::None(error) = found.access {
+                let error = error.problem().detail;
+                tracing::warn!(%store, %uri, error, "a store cannot be used: `weft doctor` checks it again");
+            }
+        }
+        Ok(())
+    });
+}
+
 /// Tenants trust each other unless settings say otherwise.
 pub(crate) fn trust() -> bool {
     true
@@ -182,7 +197,50 @@ pub(crate) fn of_up(
     variables: impl Iterator<Item = (String, String)>,
 ) -> anyhow::Result<Stores> {
     let variables: Vec<(String, String)> = variables.collect();
-    let file = match &settings.config {
+    let (config, store) = (settings.config.as_deref(), settings.store.as_deref());
+    let merged = merged(default, config, store, &variables)?;
+    let config: UpConfig = merged
+        .try_into()
+        .with_context(|| source(settings.config.as_deref()))?;
+    let stores = config.store.stores(variables.into_iter())?;
+    check_trust(&stores, config.tenants_trust_each_other)?;
+    Ok(stores)
+}
+
+/// The stores of a server of any role, as its file, the environment and the `--store` of `weft up` name them. Without
+/// any, the store is a folder: `default`.
+pub(crate) fn of_any(
+    default: &Path,
+    config: Option<&Path>,
+    store: Option<&str>,
+    variables: impl Iterator<Item = (String, String)>,
+) -> anyhow::Result<Stores> {
+    let variables: Vec<(String, String)> = variables.collect();
+    let mut merged = merged(default, config, store, &variables)?;
+    // Other keys are the business of the server.
+    let named = merged.remove("store");
+    let named = named.unwrap_or_else(|| Value::Table(Table::new()));
+    let stores = StoreConfig::try_from(named).map_err(anyhow::Error::msg);
+    let stores = stores.with_context(|| source(config))?;
+    stores.stores(variables.into_iter())
+}
+
+/// Says where settings come from.
+fn source(config: Option<&Path>) -> String {
+    match config {
+        Some(path) => format!("`{}`", path.display()),
+        None => "the environment".to_owned(),
+    }
+}
+
+/// A file of settings with those that go over it, and with a store.
+fn merged(
+    default: &Path,
+    config: Option<&Path>,
+    url: Option<&str>,
+    variables: &[(String, String)],
+) -> anyhow::Result<Table> {
+    let file = match config {
         Some(path) => table(path)?,
         None => Table::new(),
     };
@@ -195,7 +253,7 @@ pub(crate) fn of_up(
         .entry("store")
         .or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(store) = store {
-        match &settings.store {
+        match url {
             Some(url) => {
                 store.insert("url".into(), Value::String(absolute(url)?));
             }
@@ -205,13 +263,7 @@ pub(crate) fn of_up(
             }
         }
     }
-    let config: UpConfig = merged.try_into().with_context(|| match &settings.config {
-        Some(path) => format!("`{}`", path.display()),
-        None => "the environment".to_owned(),
-    })?;
-    let stores = config.store.stores(variables.into_iter())?;
-    check_trust(&stores, config.tenants_trust_each_other)?;
-    Ok(stores)
+    Ok(merged)
 }
 
 /// A path that the user gave, seen from the current folder.
@@ -315,6 +367,33 @@ mod tests {
         assert!(refused.contains("`store.executor_role`"), "{refused}");
         let folder = Stores::folder("/srv/weft".as_ref());
         check_trust(&folder, false).expect_err("all executors use the folder");
+    }
+
+    #[test]
+    fn files_of_all_roles_name_stores() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let of = |text: &str, store| {
+            let path = folder.path().join("weft.toml");
+            std::fs::write(&path, text).expect("it writes");
+            let name = "WEFT__STORE__LAKE__URL".to_owned();
+            let variables = [(name, "s3://lake".to_owned())].into_iter();
+            of_any(
+                "/data/store".as_ref(),
+                Some(path.as_path()),
+                store,
+                variables,
+            )
+        };
+        for role in [crate::config::CONTROLLER, crate::config::NODE, ""] {
+            let stores = of(role, None).expect("it is right");
+            assert!(stores.own.folder().is_some(), "{role}");
+            assert_eq!(stores.granted["lake"].url, "s3://lake");
+        }
+        let stores = of("store = \"/srv\"", Some("s3://flag/a")).expect("it is right");
+        assert_eq!(stores.own.url, "s3://flag/a");
+        let wrong = "[store.pond]\nregion = \"a\"";
+        let error = of(wrong, None).expect_err("it has no URL");
+        assert!(format!("{error:#}").contains("weft.toml"), "{error:#}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     let slots = slots(settings.slots);
     let registry = Registry::new();
     let stores = stores::of_up(&folder.store(), &settings, std::env::vars())?;
+    stores::warn_of_unreachable(stores.clone(), &tasks);
     let folders = match stores.own.folder() == Some(folder.store().as_path()) {
         true => folder.folders(),
         false => shared_folders(&stores, 1, &folder)?,

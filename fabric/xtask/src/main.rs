@@ -17,6 +17,7 @@ mod flight;
 mod guests;
 mod lint;
 mod logs;
+mod npm;
 mod places;
 mod prose;
 mod python;

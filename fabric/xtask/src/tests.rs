@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::places::Places;
 use crate::run::{FEATURES, cargo, program, run, run_lines, step};
-use crate::{conformance, flight, guests, python, terraform, toolchain};
+use crate::{conformance, flight, guests, npm, python, terraform, toolchain};
 
 /// Tests of all steps together, as cargo's harness counts them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -129,7 +129,7 @@ fn python_tested(places: &Places) -> Result<Vec<std::path::PathBuf>> {
 fn workspace(places: &Places, guests: &Path, sums: &mut Sums) -> Result<()> {
     let mut command = cargo(places);
     toolchain::ensure_etcd()?;
-    let seaweedfs = python::seaweedfs(places)?;
+    let (seaweedfs, azurite) = (python::seaweedfs(places)?, npm::azurite(places)?);
     command
         .args(["test", "--release", "--workspace", "--no-fail-fast"])
         .args(FEATURES);
@@ -146,7 +146,8 @@ fn workspace(places: &Places, guests: &Path, sums: &mut Sums) -> Result<()> {
     command
         .env("WEFT_GUESTS", guests)
         .env("WEFT_BIN", places.weft())
-        .env("WEFT_SEAWEEDFS", seaweedfs);
+        .env("WEFT_SEAWEEDFS", seaweedfs)
+        .env("WEFT_AZURITE", azurite);
     count(&mut command, sums)
 }
 

@@ -79,6 +79,14 @@ pub(crate) fn ensure_etcd() -> Result<()> {
     }
 }
 
+/// Finds Node and its package manager, which a store for tests needs, or installs them.
+pub(crate) fn ensure_node() -> Result<()> {
+    match has("node") && has("npm") {
+        true => Ok(()),
+        false => install(&["nodejs", "npm"], "Node with npm, for tests of stores,"),
+    }
+}
+
 fn ensure_c_compiler() -> Result<()> {
     if !has_c_compiler() {
         install(&["build-essential"], "a C compiler with its headers")?;

@@ -10,12 +10,12 @@ use serde::Deserialize;
 use serde_json::json;
 use weft_client::{Call, Client};
 
-use crate::arguments::GlobalArguments;
+use crate::arguments::{DoctorArguments, GlobalArguments};
 use crate::failure::Failure;
 use crate::project::toolchain;
 use crate::terminal::text::bytes;
 use crate::terminal::{Output, Side, Table};
-use crate::{Program, locations, token};
+use crate::{Program, StoreAccess, StoreCheck, locations, token};
 
 /// The address that `weft up` listens on unless it is told.
 const LISTEN: &str = "127.0.0.1:7070";
@@ -25,6 +25,8 @@ const MEMORY_BYTES_WANTED: u64 = 2 << 30;
 const FILES_WANTED: u64 = 4096;
 /// Below this, the first job may fill the disk.
 const FREE_BYTES_WANTED: u64 = 1 << 30;
+/// Stores refuse requests whose time is some minutes off.
+const CLOCK_OFF_SECONDS_MAX: u64 = 60;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,19 +50,19 @@ impl Verdict {
 
 /// One line of the report.
 struct Check {
-    what: &'static str,
+    what: String,
     verdict: Verdict,
     found: String,
     advice: String,
 }
 
-fn check(what: &'static str, verdict: Verdict, found: String, advice: &str) -> Check {
+fn check(what: impl Into<String>, verdict: Verdict, found: String, advice: &str) -> Check {
     let advice = match verdict {
         Verdict::Fine => String::new(),
         _ => advice.to_owned(),
     };
     Check {
-        what,
+        what: what.into(),
         verdict,
         found,
         advice,
@@ -78,11 +80,13 @@ fn at_least(found: u64, wanted: u64) -> Verdict {
 /// Runs `weft doctor`. Errors: a check failed.
 pub(crate) fn doctor(
     program: &dyn Program,
+    arguments: &DoctorArguments,
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let mut checks = vec![version(), machine(), sandbox(program), files()];
     checks.extend(data_folder(global)?);
+    checks.extend(stores(program, arguments, global)?);
     checks.push(server(global)?);
     checks.extend([rust(), python()]);
     let document: Vec<_> = checks
@@ -104,7 +108,7 @@ pub(crate) fn doctor(
                 "" => check.found.clone(),
                 advice => format!("{}: {advice}", check.found),
             };
-            table.row([check.verdict.word().into(), check.what.into(), found]);
+            table.row([check.verdict.word().into(), check.what.clone(), found]);
         }
         table.render()
     })?;
@@ -202,6 +206,48 @@ fn data_folder(global: &GlobalArguments) -> Result<Vec<Check>, Failure> {
         ));
     }
     Ok(checks)
+}
+
+/// The places of the buckets that settings of a server name.
+fn stores(
+    program: &dyn Program,
+    arguments: &DoctorArguments,
+    global: &GlobalArguments,
+) -> Result<Vec<Check>, Failure> {
+    let data = locations::data_dir(global.data.as_deref())?;
+    let (config, store) = (arguments.config.as_deref(), arguments.store.as_deref());
+    Ok(match program.check_stores(&data, config, store) {
+        Ok(found) => found.into_iter().map(store_place).collect(),
+        Err(error) => vec![check(
+            "store",
+            Verdict::Failing,
+            format!("{error:#}"),
+            "correct the settings",
+        )],
+    })
+}
+
+fn store_place(found: StoreCheck) -> Check {
+    let StoreCheck { store, uri, access } = found;
+    match access {
+        StoreAccess::Full {
+            clock_off_seconds: Some(off),
+        } if off > CLOCK_OFF_SECONDS_MAX => check(
+            store,
+            Verdict::Warning,
+            format!("`{uri}`: its clock and this machine's are {off} seconds apart"),
+            "set the clock, such as by NTP: stores refuse requests whose time is wrong",
+        ),
+        StoreAccess::Full { .. } => check(store, Verdict::Fine, format!("`{uri}`"), ""),
+        StoreAccess::Reading(reason) => {
+            let found = format!("jobs can read `{uri}`, and write no outputs there");
+            check(store, Verdict::Warning, found, &reason)
+        }
+        StoreAccess::None(reason) => {
+            let found = format!("`{uri}` cannot be used");
+            check(store, Verdict::Failing, found, &reason)
+        }
+    }
 }
 
 /// The server's answer about itself.
@@ -328,6 +374,31 @@ fn python_with(python: Option<String>, tool: Option<String>) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stores_are_told_of_by_what_jobs_can_do_there() {
+        let of = |access| {
+            let found = store_place(StoreCheck {
+                store: "store.lake".into(),
+                uri: "s3://lake/raw".into(),
+                access,
+            });
+            assert_eq!(found.what, "store.lake");
+            assert!(found.found.contains("`s3://lake/raw`"), "{}", found.found);
+            (found.verdict, found.advice)
+        };
+        let full = |clock_off_seconds| of(StoreAccess::Full { clock_off_seconds });
+        assert_eq!(full(None), (Verdict::Fine, String::new()));
+        assert_eq!(full(Some(2)), (Verdict::Fine, String::new()));
+        let (verdict, advice) = full(Some(600));
+        assert_eq!(verdict, Verdict::Warning);
+        assert!(advice.contains("NTP"), "{advice}");
+        let reason = || "ask for the right".to_owned();
+        let reading = of(StoreAccess::Reading(reason()));
+        assert_eq!(reading, (Verdict::Warning, reason()));
+        let none = of(StoreAccess::None(reason()));
+        assert_eq!(none, (Verdict::Failing, reason()));
+    }
 
     #[test]
     fn a_tool_that_is_installed_when_it_is_needed_is_no_warning() {

@@ -26,12 +26,23 @@ pub(crate) fn show(
 ) -> Result<(), Failure> {
     let text = arguments.folder.to_str();
     if let Some(location) = text.filter(|text| Location::is_one(text)) {
-        return Err(Failure::Usage(format!(
-            "`{location}` is in a bucket, whose outputs are shown by their job: `weft show JOB/OUTPUT`"
-        )));
+        return Err(Failure::Usage(in_bucket(location)));
     }
     let preview = program.preview(&arguments.folder, arguments.rows.min(ROWS_MAX))?;
     output.either(&document(&preview).to_string(), || told(&preview))
+}
+
+/// Says how rows of a bucket are shown, which this machine may have no credentials of.
+fn in_bucket(location: &str) -> String {
+    let name = location.rsplit('/').next().unwrap_or_default();
+    let files = match name.contains('.') {
+        true => location.to_owned(),
+        false => format!("{}/*.parquet", location.trim_end_matches('/')),
+    };
+    format!(
+        "`{location}` is in a bucket, and servers alone have its credentials: `weft show JOB/OUTPUT` shows the output \
+         of a job, and `weft sql \"SELECT * FROM '{files}' LIMIT 10\"` rows of files"
+    )
 }
 
 /// Shows the first rows of a job's output.
@@ -139,6 +150,19 @@ fn value(data_type: &str, text: Option<&str>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_buckets_are_for_servers_to_show() {
+        for (location, files) in [
+            ("s3://lake/out/daily/", "s3://lake/out/daily/*.parquet"),
+            ("gs://lake/out", "gs://lake/out/*.parquet"),
+            ("az://lake/raw/a.csv", "az://lake/raw/a.csv"),
+        ] {
+            let told = in_bucket(location);
+            assert!(told.contains(&format!("FROM '{files}' LIMIT")), "{told}");
+            assert!(told.contains("`weft show JOB/OUTPUT`"), "{told}");
+        }
+    }
 
     #[test]
     fn values_are_what_json_has_for_them() {

@@ -5,6 +5,8 @@ use futures::future::join_all;
 use tokio::io::AsyncWriteExt;
 use weft_store::{Blobs, Grants, Remote, RequestKind};
 
+use crate::azurite::{self, ACCOUNT, Azurite};
+
 /// Creators of one key at the same time.
 const RACERS: u8 = 16;
 
@@ -34,6 +36,22 @@ async fn s3_keeps_the_contract() {
     ))
     .await;
     check(&crate::bucket(&server.endpoint(), "s3://contract-whole")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn azure_keeps_the_contract() {
+    let server = Azurite::start();
+    for container in ["contract", "contract-whole"] {
+        server.make(container).await;
+    }
+    for url in [
+        "az://contract/prefix",
+        "az://contract/other/prefix",
+        "az://contract-whole",
+    ] {
+        let settings = azurite::settings(&server.endpoint(), url, ACCOUNT.1);
+        check(&azurite::open(settings)).await;
+    }
 }
 
 async fn check(blobs: &Blobs) {

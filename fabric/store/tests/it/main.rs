@@ -1,11 +1,14 @@
-//! The contract of all stores, over the memory of the process, a folder, and a real S3 server; and what callers
-//! see of a network that fails, and of settings that are wrong.
+//! The contract of all stores, over the memory of the process, a folder, a real S3 server, and one that speaks Azure's
+//! protocol; and what callers see of a network that fails, and of settings that are wrong.
 //!
-//! `cargo xtask test` installs the server, and sets `WEFT_SEAWEEDFS`.
+//! `cargo xtask test` installs the servers, and sets `WEFT_SEAWEEDFS` and `WEFT_AZURITE`.
 
+mod azure;
+mod azurite;
 mod contract;
 mod credentials;
 mod faults;
+mod probe;
 mod proxy;
 mod refusals;
 mod seaweedfs;

@@ -184,7 +184,7 @@ fn ports() -> [u16; 8] {
 }
 
 /// A process that kills another one when the test's process is gone, however that ended: the pipe between them closes.
-fn guard(pid: u32) -> Child {
+pub(crate) fn guard(pid: u32) -> Child {
     let mut guard = Command::new("sh");
     guard.args(["-c", "read -r line; kill -9 \"$1\"", "sh", &pid.to_string()]);
     guard

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use weft_protocol::{Secret, StoreSettings, Stores};
 use weft_store::Blobs;
 
-use crate::clock::until_empty;
+use crate::clock::{eventually, until_empty};
 use crate::fixture::{Fixture, Place};
 use crate::http::Request;
 use crate::proxy::Proxy;
@@ -185,6 +185,46 @@ fn a_job_runs_in_a_bucket_and_reads_one() {
     let again = place.path("again");
     job::run(&server, &weblog("s3://lake/logs/**/access-*", &again));
     check(&again);
+}
+
+#[test]
+fn stores_are_checked_by_the_doctor_and_when_a_server_starts() {
+    let (storage, place) = (Storage::new(), Place::new());
+    let setup = storage
+        .setup()
+        .with("WEFT__STORE__POND__URL", "s3://nowhere/")
+        .with("WEFT__STORE__POND__ENDPOINT", storage.server.endpoint())
+        .with("WEFT__STORE__POND__ACCESS_KEY_ID", KEY.0)
+        .with("WEFT__STORE__POND__SECRET_ACCESS_KEY", KEY.1);
+    let server = Server::start(&place.data(), &setup);
+    eventually("the log warns", || {
+        server
+            .log()
+            .contains("there is no such bucket")
+            .then_some(())
+    });
+    let mut doctor = server.cli(&["doctor"]);
+    doctor.envs(setup.environment.iter().map(|(name, value)| (name, value)));
+    let output = doctor.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    for told in ["`s3://cluster/weft`", "`s3://lake/logs`", "`s3://lake/out`"] {
+        let mut lines = said.lines();
+        let line = lines
+            .find(|line| line.contains(told))
+            .expect("it is checked");
+        assert!(line.starts_with("ok"), "{line}");
+    }
+    let pond = said.lines().find(|line| line.contains("s3://nowhere/"));
+    let pond = pond.expect("it is checked");
+    assert!(
+        pond.starts_with("failing") && pond.contains("there is no such bucket"),
+        "{pond}"
+    );
+    for (url, folder) in [(OWN, "weft/.weft-probe"), (LAKE, "logs"), (LAKE, "out")] {
+        let left = storage.keys_of(url, folder);
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 /// Numbers of a document's fields, summed.
