@@ -59,6 +59,18 @@ impl Grants {
         }
     }
 
+    /// A folder of the cluster's own store, by its key there, and nothing else.
+    pub(crate) fn below(remote: Remote, folder: &str) -> Self {
+        let root = remote.location().with_key(remote.path(folder));
+        Self {
+            own: None,
+            stores: Arc::new(vec![Grant {
+                roots: vec![root],
+                remote,
+            }]),
+        }
+    }
+
     /// The same stores, whose requests are counted by `requests`.
     pub(crate) fn metered(&self, requests: &Arc<Requests>) -> Self {
         let stores = self.stores.iter().map(|grant| Grant {

@@ -16,6 +16,7 @@ fn put(name: &str, kind: TableKind, definition: &str, if_taken: IfTaken) -> Tabl
         kind,
         definition: definition.into(),
         if_taken,
+        extends: None,
     }
 }
 

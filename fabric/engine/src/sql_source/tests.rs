@@ -245,6 +245,7 @@ fn of_files(folder: &TempDir) -> SqlSources {
             bad_records: BadRecords::Skip,
             dead_letters: None,
         },
+        is_kept: false,
         slices: vec![0, 2],
         tasks: TaskRange { first: 0, count: 1 },
         folders: Some(FolderColumns {

@@ -10,7 +10,6 @@ use weft_core::JobId;
 use weft_core::job::{BadRecords, InputFormat, OutputMode, decode};
 use weft_protocol::{IfTaken, Plan, PlanRequest, TableChange, TableStatement};
 use weft_sql::Session;
-use weft_store::Blobs;
 
 use super::*;
 use crate::planner::Directive;
@@ -296,6 +295,7 @@ async fn external_tables_are_inputs() {
         kind,
         definition,
         if_taken,
+        extends: None,
     } = desk.change(sql).await.expect("a table")
     else {
         panic!("it drops");
@@ -525,6 +525,7 @@ async fn rows_without_a_folder_are_kept_by_the_cluster() {
     let kept = Definition::Kept {
         job: JobId::new(1, 2),
         output: statement.outputs[0].name.clone(),
+        added: Vec::new(),
         columns: vec![ColumnText {
             name: "x".into(),
             r#type: "int64".into(),
