@@ -234,6 +234,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_folder_of_the_own_store_is_reached_alone() {
+        let remote = Remote::in_memory("s3://cluster/weft").expect("it opens");
+        let grants = Grants::below(remote, "outputs");
+        assert!(grants.allows(&at("s3://cluster/weft/outputs/job-1/rows/a.arrow")));
+        for outside in [
+            "s3://cluster/weft/jobs/job-1/a",
+            "s3://cluster/weft/outputs-of-others/a",
+            "s3://cluster/outputs/a",
+            "s3://other/weft/outputs/a",
+        ] {
+            assert!(!grants.allows(&at(outside)), "{outside}");
+        }
+    }
+
+    #[tokio::test]
     async fn wrong_roots_are_refused() {
         let error = grants("s3://lake", &["s3://other/raw"]).expect_err("another bucket");
         assert!(error.to_string().contains("not in its bucket"), "{error}");

@@ -10,7 +10,7 @@ use weft_store::Blobs;
 use super::catalog::{Definition, kept_files, parts};
 use super::tables::FileTable;
 use super::{Planner, patterns};
-use crate::carrier::described;
+use crate::carrier::is_carrier;
 use crate::scan::Inputs;
 use crate::schema;
 
@@ -141,16 +141,15 @@ fn definition(request: &PlanRequest, name: &str) -> Result<Definition, Problem> 
     Definition::read(name, text)
 }
 
-/// Refuses to write columns anew that would not be themselves again: numbers stand for their values.
+/// Refuses columns that are read as others than they are, and would be written so.
 fn check_plain(name: &str, schema: &Schema) -> Result<(), Problem> {
     let mut fields = schema.fields().iter();
-    match fields.find(|field| !field.metadata().is_empty()) {
+    match fields.find(|field| is_carrier(field)) {
         None => Ok(()),
         Some(field) => Err(invalid(format!(
-            "INSERT does not add to `{name}`, whose column `{}` is a {} that files write as another type: CAST it to \
-             text or a number by CREATE OR REPLACE TABLE .. AS",
-            field.name().escape_debug(),
-            described(field)
+            "INSERT does not add to `{name}`, whose column `{}` is a time of day, a duration or a time with a zone: \
+             CAST it to text or to a timestamp by CREATE OR REPLACE TABLE .. AS",
+            field.name().escape_debug()
         ))),
     }
 }
