@@ -613,7 +613,7 @@ async fn insert(desk: &Desk) -> (Option<u64>, Option<Extended>, Vec<JobId>) {
         ..
     }) = statement.change
     else {
-        panic!("{statement:?}");
+        panic!("it puts no table");
     };
     let Definition::Kept { job, added, .. } = Definition::read("t", &definition).expect("JSON")
     else {
