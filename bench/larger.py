@@ -106,9 +106,9 @@ def make_whale(connection, folder):
 
 def whale(weft, server, connection, folder, work, rounds):
     make_whale(connection, folder)
-    told = {"even": [], "whale": [], "wrong": None}
-    for _ in range(rounds):
-        for name in ("even", "whale"):
+    told = {"even": [], "whale": [], "ratio": None, "wrong": None}
+    try:
+        for name in ("even", "whale") * rounds:
             sql = (f"SELECT o.id, o.amount, c.country FROM '{folder}/{name}.parquet' o JOIN '{folder}/customers.parquet' c ON o.customer = c.customer "
                    "WHERE o.amount < 900")
             out = tempfile.mkdtemp(dir=work)
@@ -119,7 +119,9 @@ def whale(weft, server, connection, folder, work, rounds):
             if ours != theirs:
                 told["wrong"] = f"{name}: {ours} instead of {theirs}"
             subprocess.run(["rm", "-rf", out], check=True)
-    told["ratio"] = round(statistics.median(told["whale"]) / statistics.median(told["even"]), 2)
+        told["ratio"] = round(statistics.median(told["whale"]) / statistics.median(told["even"]), 2)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        told["wrong"] = str(error)
     print("whale", told, flush=True)
     return told
 

@@ -1,4 +1,4 @@
-"""Tables of sqllogictest files, for a system without a catalog: inputs of job documents, and texts that stand in front of queries.
+"""Tables of sqllogictest files, beside the catalog of Weft: inputs of job documents, and texts that stand in front of queries.
 
 `CREATE EXTERNAL TABLE` is an input over its files. `CREATE TABLE` and `INSERT` run their query as a job, whose folder is an input from then on,
 with the types that are declared. A view is a text in a `WITH`, and so is a table of a type that no file holds.

@@ -5,7 +5,8 @@
     VENV/bin/python bench/sqllogictest.py --weft target/release/weft --files DIR [--names select,joins] [--partitions 3] [--failures DIR]
 
 DIR is a checkout of apache/datafusion with its submodules `testing` and `parquet-testing`; the tables of TPC-H are made there unless they are there.
-A query is a job of one SQL stage whose rows go to a folder of Arrow files. Weft has no catalog, so slt_catalog.py keeps tables and views.
+A query is a job of one SQL stage whose rows go to a folder of Arrow files. slt_catalog.py keeps tables and views, each file's its own, as the files
+have types and defaults of columns, keys and COPY that Weft's catalog does not take.
 
 What is compared is what the runner of DataFusion compares: the number of columns, their types, and the text of each value. Rows of a query
 without ORDER BY are a multiset. An error is what any problem is that is not a fault of Weft's own, nor about something that Weft lacks; `other

@@ -279,8 +279,9 @@ impl Envelope {
 /// of whole edges, and problems the code `query_error`. From 5 on SQL stages name functions of components, which may
 /// be scalar, and tenants have tables and views. From 6 on numbers of tasks follow from bytes of commits, tables have
 /// rows that the cluster keeps, and ended jobs say whether outputs that it keeps are a table's. From 7 on failed
-/// attempts name objects that the store lost, and groups have ids.
-pub const COMMAND_VERSION: u32 = 7;
+/// attempts name objects that the store lost, and groups have ids. From 8 on rows are added to those that the cluster
+/// keeps for a table.
+pub const COMMAND_VERSION: u32 = 8;
 /// The oldest version that is read.
 const OLDEST_COMMAND_VERSION: u32 = 2;
 

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work, nearest};
 use weft_core::{ErrorCode, JobId, Problem};
-use weft_protocol::{IfTaken, MAX_DEFINITION_BYTES, MAX_TABLE_NAME_BYTES, TableChange, TableKind};
+use weft_protocol::{
+    Extended, IfTaken, MAX_DEFINITION_BYTES, MAX_KEPT_PARTS, MAX_TABLE_NAME_BYTES, TableChange,
+    TableKind,
+};
 
 use crate::bounds::{MAX_KEPT_TABLES_BYTES, MAX_TABLES, MAX_TABLES_BYTES};
 
@@ -26,10 +29,13 @@ pub struct TableRecord {
 /// Rows that the cluster keeps for a table, for as long as the table is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptRows {
-    /// The job whose kept outputs they are.
+    /// The job whose kept outputs they are; the last one, if others have added rows.
     pub job: JobId,
     /// Bytes of their files.
     pub bytes: u64,
+    /// Jobs before it whose kept outputs are rows of the table, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<JobId>,
 }
 
 /// The tables and views of one tenant, by name.
@@ -55,7 +61,7 @@ impl Tables {
             .by_name
             .values()
             .filter_map(|table| table.kept.as_ref());
-        kept.map(|kept| &kept.job)
+        kept.flat_map(|kept| kept.earlier.iter().chain([&kept.job]))
     }
 
     /// Returns the definitions that planning a job needs: those of all if the job has SQL stages, otherwise none.
@@ -74,8 +80,8 @@ impl Tables {
 
     /// Checks that a change can be made as things stand.
     ///
-    /// Errors: `invalid_job` if the name is wrong, taken, or of the other kind, `not_found` if there is nothing to
-    /// drop, `too_large` if a bound is reached.
+    /// Errors: `invalid_job` if the name is wrong, taken, or of the other kind, or has other rows by now, `not_found`
+    /// if there is nothing to drop, `too_large` if a bound is reached.
     pub(crate) fn check(&self, change: &TableChange) -> Result<(), Problem> {
         match change {
             TableChange::Put {
@@ -83,7 +89,11 @@ impl Tables {
                 kind,
                 definition,
                 if_taken,
-            } => self.check_put(name, *kind, definition, *if_taken),
+                extends,
+            } => {
+                self.check_put(name, *kind, definition, *if_taken)?;
+                self.check_extended(name, extends.as_ref())
+            }
             TableChange::Drop {
                 name,
                 kind,
@@ -112,10 +122,12 @@ impl Tables {
                 kind,
                 definition,
                 if_taken,
+                extends,
             } => {
                 if *if_taken == IfTaken::Keep && self.by_name.contains_key(name) {
                     return Ok(());
                 }
+                let kept = kept.map(|kept| self.extended(name, kept, extends.as_ref()));
                 if let Some(kept) = &kept {
                     self.check_kept(name, kept)?;
                 }
@@ -173,6 +185,43 @@ impl Tables {
             )));
         }
         Ok(())
+    }
+
+    fn kept(&self, name: &str) -> Option<&KeptRows> {
+        self.by_name.get(name).and_then(|found| found.kept.as_ref())
+    }
+
+    /// Refuses to go on from rows of a table that are others by now, and more parts than one may have.
+    fn check_extended(&self, name: &str, extends: Option<&Extended>) -> Result<(), Problem> {
+        let Some(Extended { last, stay }) = extends else {
+            return Ok(());
+        };
+        let Some(kept) = self.kept(name).filter(|kept| kept.job == *last) else {
+            return Err(invalid(format!(
+                "the rows of `{}` were dropped, replaced or added to while the statement ran: run it again",
+                name.escape_debug()
+            )));
+        };
+        match *stay && kept.earlier.len() + 2 > MAX_KEPT_PARTS {
+            true => Err(too_large(format!(
+                "the rows of `{name}` would be those of more than {MAX_KEPT_PARTS} jobs: write them anew by CREATE OR \
+                 REPLACE TABLE {name} AS SELECT * FROM {name}"
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// New rows of a table, with those that stay beside them.
+    fn extended(&self, name: &str, new: KeptRows, extends: Option<&Extended>) -> KeptRows {
+        let stay = extends.is_some_and(|extended| extended.stay);
+        match self.kept(name).filter(|_| stay) {
+            None => new,
+            Some(found) => KeptRows {
+                bytes: new.bytes.saturating_add(found.bytes),
+                earlier: found.earlier.iter().chain([&found.job]).cloned().collect(),
+                ..new
+            },
+        }
     }
 
     fn check_kept(&self, name: &str, kept: &KeptRows) -> Result<(), Problem> {

@@ -77,6 +77,7 @@ fn kept_rows(job: &Job, outputs: &[PublishedOutput]) -> Option<KeptRows> {
     Some(KeptRows {
         job: job.id.clone(),
         bytes: kept.fold(first, |sum, output| sum.saturating_add(output.bytes)),
+        earlier: Vec::new(),
     })
 }
 

@@ -33,6 +33,11 @@ pub(crate) fn carrier(field: &FieldRef) -> FieldRef {
     Arc::new(Field::clone(&seen).with_metadata(metadata))
 }
 
+/// Whether a column as functions see it stands for another type.
+pub(crate) fn is_carrier(field: &Field) -> bool {
+    field.metadata().contains_key(STANDS_FOR)
+}
+
 /// Whether values of a column as functions see it and of a column of a file mean the same.
 pub(crate) fn stand_for_the_same(seen: &Field, found: &Field) -> bool {
     let meaning = |field: &Field| field.metadata().get(STANDS_FOR).cloned();

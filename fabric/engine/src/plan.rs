@@ -129,6 +129,9 @@ pub(crate) struct EdgeLeaf {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FilesLeaf {
     pub(crate) files: FilesPlan,
+    /// The files are an output that the cluster keeps, which no job names.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_kept: bool,
     /// Task `tasks.first + i` reads the splits from `slices[i]` to `slices[i + 1]`.
     pub(crate) slices: Vec<u32>,
     pub(crate) tasks: TaskRange,

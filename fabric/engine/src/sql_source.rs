@@ -381,7 +381,10 @@ impl Sources for SqlSources {
                 let rows = FileRows {
                     leaf,
                     plan: Arc::clone(&self.plan),
-                    inputs: self.inputs.clone(),
+                    inputs: match files.is_kept {
+                        true => Inputs::new(&self.reader.blobs().kept_grants()),
+                        false => self.inputs.clone(),
+                    },
                     splits: files.splits_of(self.planned(files.tasks)),
                     open: None,
                     rows_left: files.limit,

@@ -58,5 +58,6 @@ pub use rows::{
 pub use stores::{ExecutorCredentials, Secret, SessionCredential, StoreSettings, Stores};
 pub use stream::{PIECE_BYTES_MAX, PIECE_WEIGHT_MIN, PIECES_MAX, WINDOW_BYTES, piece_weight};
 pub use tables::{
-    IfTaken, MAX_DEFINITION_BYTES, MAX_TABLE_NAME_BYTES, TableChange, TableKind, TableStatement,
+    Extended, IfTaken, MAX_DEFINITION_BYTES, MAX_KEPT_PARTS, MAX_TABLE_NAME_BYTES, TableChange,
+    TableKind, TableStatement,
 };

@@ -1,12 +1,15 @@
 //! Tables and views that a tenant has named. The control plane keeps their definitions; only executors read them.
 
 use serde::{Deserialize, Serialize};
+use weft_core::JobId;
 use weft_core::job::OutputSpec;
 
 /// Bytes of the name of a table or view.
 pub const MAX_TABLE_NAME_BYTES: usize = 128;
 /// Bytes of one definition.
 pub const MAX_DEFINITION_BYTES: usize = 1 << 20;
+/// Jobs whose kept outputs are the rows of one table. Planning reads a manifest of each.
+pub const MAX_KEPT_PARTS: usize = 32;
 
 /// Kind of a name in a statement's `FROM`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +43,16 @@ pub enum IfTaken {
     Keep,
 }
 
+/// Rows that the cluster keeps for a table, as a statement found them that adds to them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extended {
+    /// The job that wrote the last of them. The change is refused if it is another one by now: rows would be lost.
+    pub last: JobId,
+    /// They stay beside the new ones. Otherwise the new ones hold them.
+    pub stay: bool,
+}
+
 /// Change of a tenant's tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -54,6 +67,9 @@ pub enum TableChange {
         definition: String,
         /// Treatment of the name if it is taken.
         if_taken: IfTaken,
+        /// Rows that the cluster keeps for the table, and that the new definition goes on from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        extends: Option<Extended>,
     },
     /// Forgets a name.
     Drop {

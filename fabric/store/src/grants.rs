@@ -59,6 +59,18 @@ impl Grants {
         }
     }
 
+    /// A folder of the cluster's own store, by its key there, and nothing else.
+    pub(crate) fn below(remote: Remote, folder: &str) -> Self {
+        let root = remote.location().with_key(remote.path(folder));
+        Self {
+            own: None,
+            stores: Arc::new(vec![Grant {
+                roots: vec![root],
+                remote,
+            }]),
+        }
+    }
+
     /// The same stores, whose requests are counted by `requests`.
     pub(crate) fn metered(&self, requests: &Arc<Requests>) -> Self {
         let stores = self.stores.iter().map(|grant| Grant {
@@ -226,6 +238,21 @@ mod tests {
         for beside in ["s3://lake/out/", "s3://lake/wefts/"] {
             let folder = grants.output_folder(&at(beside));
             folder.expect("it is another prefix");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_the_own_store_is_reached_alone() {
+        let remote = Remote::in_memory("s3://cluster/weft").expect("it opens");
+        let grants = Grants::below(remote, "outputs");
+        assert!(grants.allows(&at("s3://cluster/weft/outputs/job-1/rows/a.arrow")));
+        for outside in [
+            "s3://cluster/weft/jobs/job-1/a",
+            "s3://cluster/weft/outputs-of-others/a",
+            "s3://cluster/outputs/a",
+            "s3://other/weft/outputs/a",
+        ] {
+            assert!(!grants.allows(&at(outside)), "{outside}");
         }
     }
 

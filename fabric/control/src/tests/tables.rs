@@ -3,7 +3,8 @@
 use weft_core::job::{Destination, JobSpec, decode};
 use weft_core::{ErrorCode, JobId, Problem, TenantId};
 use weft_protocol::{
-    IfTaken, MAX_DEFINITION_BYTES, Plan, PublishedOutput, TableChange, TableKind, TableStatement,
+    Extended, IfTaken, MAX_DEFINITION_BYTES, MAX_KEPT_PARTS, Plan, PublishedOutput, TableChange,
+    TableKind, TableStatement,
 };
 
 use super::support::{Machine, commit, envelope, failure, job_id, origin, plan, spec};
@@ -16,6 +17,7 @@ fn put(name: &str, kind: TableKind, definition: &str, if_taken: IfTaken) -> Tabl
         kind,
         definition: definition.into(),
         if_taken,
+        extends: None,
     }
 }
 
@@ -362,11 +364,16 @@ fn plans_of_sql_are_sent_all_definitions() {
 
 /// Runs a job whose statement makes a table of so many bytes, which the cluster keeps.
 fn keep(machine: &mut Machine, number: u64, name: &str, bytes: u64) -> JobId {
-    let one_task = plan(&[(1, None)]);
-    let epoch = machine.lease();
     let made = put(name, TableKind::Table, "{}", IfTaken::Replace);
-    let job = planned(machine, number, one_task.clone(), made);
-    machine.commit(&job, commit(&one_task, 0, 0, epoch));
+    let job = planned(machine, number, plan(&[(1, None)]), made);
+    publish(machine, &job, bytes);
+    job
+}
+
+/// Runs a job of one task that has been planned, whose rows the cluster keeps.
+fn publish(machine: &mut Machine, job: &JobId, bytes: u64) {
+    let epoch = machine.lease();
+    machine.commit(job, commit(&plan(&[(1, None)]), 0, 0, epoch));
     let output = PublishedOutput {
         name: "table".into(),
         uri: None,
@@ -379,7 +386,6 @@ fn keep(machine: &mut Machine, number: u64, name: &str, bytes: u64) -> JobId {
         lease: None,
         outputs: vec![output],
     });
-    job
 }
 
 #[test]
@@ -405,4 +411,86 @@ fn rows_of_a_table_are_kept_as_long_as_it_is_there_and_within_a_bound() {
     assert_eq!(kept(&machine), [second]);
     change(&mut machine, drop_of("t", None, false));
     assert_eq!(kept(&machine), [] as [JobId; 0]);
+}
+
+/// A statement that adds rows to those that the cluster keeps for `t`.
+fn add(last: &JobId, stay: bool) -> TableChange {
+    TableChange::Put {
+        name: "t".into(),
+        kind: TableKind::Table,
+        definition: "{}".into(),
+        if_taken: IfTaken::Replace,
+        extends: Some(Extended {
+            last: last.clone(),
+            stay,
+        }),
+    }
+}
+
+/// The jobs of the rows that are kept for `t`, first to last, and their bytes.
+fn kept(machine: &Machine) -> (Vec<JobId>, u64) {
+    let tables = &machine.tenant().tables;
+    let record = tables.get("t").expect("it is there");
+    let bytes = record.kept.as_ref().map(|kept| kept.bytes);
+    let jobs = tables.kept_jobs().cloned().collect();
+    (jobs, bytes.expect("its rows are kept"))
+}
+
+#[test]
+fn rows_are_added_to_those_of_a_table_as_they_were_found() {
+    let mut machine = Machine::new();
+    let one_task = plan(&[(1, None)]);
+    let first = keep(&mut machine, 1, "t", 10);
+    let second = planned(&mut machine, 2, one_task.clone(), add(&first, true));
+    let late = planned(&mut machine, 3, one_task.clone(), add(&first, true));
+    publish(&mut machine, &second, 5);
+    let both = (vec![first, second.clone()], 15);
+    assert_eq!(kept(&machine), both);
+    // It would take the place of rows that it has not seen.
+    publish(&mut machine, &late, 5);
+    let (ended, problem) = outcome(&machine, &late);
+    let problem = problem.expect("it says why");
+    assert_eq!(
+        (ended, problem.code),
+        (Outcome::Failed, ErrorCode::InvalidJob)
+    );
+    assert!(problem.detail.contains("run it again"), "{problem}");
+    assert_eq!(kept(&machine), both);
+
+    let anew = planned(&mut machine, 4, one_task.clone(), add(&second, false));
+    publish(&mut machine, &anew, 20);
+    assert_eq!(kept(&machine), (vec![anew.clone()], 20));
+    let of_none = planned(&mut machine, 5, one_task, add(&anew, true));
+    change(&mut machine, drop_of("t", None, false));
+    publish(&mut machine, &of_none, 5);
+    assert_eq!(outcome(&machine, &of_none).0, Outcome::Failed);
+    assert_eq!(names(&machine), [] as [&str; 0]);
+}
+
+#[test]
+fn what_is_added_to_a_table_is_bounded() {
+    let mut machine = Machine::new();
+    let one_task = plan(&[(1, None)]);
+    let mut last = keep(&mut machine, 1, "t", 10);
+    let refused = planned(&mut machine, 2, one_task.clone(), add(&last, true));
+    publish(&mut machine, &refused, MAX_KEPT_TABLES_BYTES);
+    let (_, problem) = outcome(&machine, &refused);
+    let code = problem.map(|problem| problem.code);
+    assert_eq!(code, Some(ErrorCode::TooLarge), "all rows count");
+    for number in 0..MAX_KEPT_PARTS as u64 - 1 {
+        let job = planned(
+            &mut machine,
+            10 + number,
+            one_task.clone(),
+            add(&last, true),
+        );
+        publish(&mut machine, &job, 1);
+        last = job;
+    }
+    assert_eq!(kept(&machine).0.len(), MAX_KEPT_PARTS);
+    let refused = planned(&mut machine, 100, one_task, add(&last, true));
+    let (_, problem) = outcome(&machine, &refused);
+    let problem = problem.expect("it says why");
+    assert_eq!(problem.code, ErrorCode::TooLarge);
+    assert!(problem.detail.contains("write them anew"), "{problem}");
 }

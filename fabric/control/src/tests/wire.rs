@@ -20,6 +20,7 @@ fn table(name: &str, if_taken: IfTaken) -> TableChange {
         kind: TableKind::View,
         definition: "{}".into(),
         if_taken,
+        extends: None,
     }
 }
 

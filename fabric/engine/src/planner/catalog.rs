@@ -4,16 +4,16 @@
 //! The text of a view has names of its own: only the latter two.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use weft_core::job::{BadRecords, ColumnSpec, ColumnType, InputFormat, InputSpec};
 use weft_core::{ErrorCode, JobId, Problem};
-use weft_protocol::{TableKind, kept_output_key};
+use weft_protocol::TableKind;
 use weft_sandbox::type_name;
 use weft_sql::{Reads, Relation, Relations, Statement, Table, View};
+use weft_store::{Blobs, OutputPlace};
 
 use super::sql::{Origin, SqlWork};
 use super::stages::Outlet;
@@ -43,10 +43,12 @@ pub(super) enum Definition {
         path: Option<String>,
         columns: Vec<ColumnText>,
     },
-    /// Rows that the cluster keeps, as an output of the job that made them.
+    /// Rows that the cluster keeps, as an output of the job that made them, and of those that have added some.
     Kept {
         job: JobId,
         output: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        added: Vec<JobId>,
         columns: Vec<ColumnText>,
     },
     /// A query.
@@ -185,7 +187,7 @@ impl Planner<'_> {
         Ok((relations, found.origins))
     }
 
-    fn definition(&self, name: &str) -> Result<Option<Definition>, Problem> {
+    pub(super) fn definition(&self, name: &str) -> Result<Option<Definition>, Problem> {
         let text = self.request.tables.get(name);
         text.map(|text| Definition::read(name, text)).transpose()
     }
@@ -230,11 +232,9 @@ impl Planner<'_> {
                 Some(Definition::Files { input, path, .. }) => {
                     self.find_files(&name, &input, path.as_deref(), found)?
                 }
-                Some(Definition::Kept { job, output, .. }) => {
-                    let folder = self.blobs.local_path(&kept_output_key(&job, &output));
-                    let folder = folder.map_err(|error| error.problem())?;
-                    self.find_files(&name, &kept_input(&name, &folder), None, found)?
-                }
+                Some(Definition::Kept {
+                    job, output, added, ..
+                }) => self.find_kept(&name, &parts(job, added), &output, found)?,
                 None => match self.origin(work, &name, outlets)? {
                     Some(origin) => found.add(name.clone(), origin),
                     None => continue,
@@ -256,9 +256,27 @@ impl Planner<'_> {
             return Ok(Relation::Table(*position));
         }
         let files = FileTable::of_table(&self.opener, input, path)?;
+        Ok(self.found_files(name, files, found))
+    }
+
+    fn find_kept(
+        &mut self,
+        name: &str,
+        jobs: &[JobId],
+        output: &str,
+        found: &mut Found,
+    ) -> Result<Relation, Problem> {
+        if let Some(position) = found.files.get(name) {
+            return Ok(Relation::Table(*position));
+        }
+        let files = kept_files(self.blobs, name, jobs, output)?;
+        Ok(self.found_files(name, files, found))
+    }
+
+    fn found_files(&mut self, name: &str, files: FileTable, found: &mut Found) -> Relation {
         let origin = self.files(name, files);
         found.files.insert(name.to_owned(), found.tables.len());
-        Ok(found.add(name.to_owned(), origin))
+        found.add(name.to_owned(), origin)
     }
 
     fn find_view(
@@ -303,17 +321,63 @@ impl Planner<'_> {
     }
 }
 
+/// The jobs whose outputs are the rows of a table that the cluster keeps.
+pub(super) fn parts(job: JobId, added: Vec<JobId>) -> Vec<JobId> {
+    std::iter::once(job).chain(added).collect()
+}
+
+/// Lists the rows of a table that the cluster keeps: outputs of `jobs`. In a bucket they are what manifests list.
+///
+/// Errors: `NoInput` if they were swept.
+pub(super) fn kept_files(
+    blobs: &Blobs,
+    name: &str,
+    jobs: &[JobId],
+    output: &str,
+) -> Result<FileTable, Problem> {
+    let places = jobs.iter().map(|job| blobs.kept_place(job, output));
+    let places = places.collect::<Result<Vec<_>, _>>();
+    let places = places.map_err(|error| error.problem())?;
+    let files = FileTable::of_kept(blobs, &kept_input(name, &places));
+    files.map_err(|problem| match places.iter().any(is_gone) {
+        true => without_rows(name),
+        false => problem,
+    })
+}
+
+/// Returns whether an output was swept, as far as that can be found out.
+fn is_gone(place: &OutputPlace) -> bool {
+    match place {
+        OutputPlace::Folder(folder) => !folder.exists(),
+        OutputPlace::Objects(folder) => matches!(folder.wait_for_manifest(), Ok(None)),
+    }
+}
+
 /// The files of a table whose rows the cluster keeps.
-fn kept_input(name: &str, folder: &Path) -> InputSpec {
-    let folder = patterns::escape(&folder.display().to_string());
+fn kept_input(name: &str, places: &[OutputPlace]) -> InputSpec {
+    let uri = |place: &OutputPlace| match place {
+        OutputPlace::Folder(folder) => {
+            let folder = patterns::escape(&folder.display().to_string());
+            format!("{folder}/*.arrow")
+        }
+        OutputPlace::Objects(folder) => format!("{}/", folder.uri()),
+    };
     InputSpec {
         name: name.to_owned(),
         format: InputFormat::Arrow {
             columns: Vec::new(),
         },
-        uris: vec![format!("{folder}/*.arrow")],
+        uris: places.iter().map(uri).collect(),
         bad_records: BadRecords::Fail,
     }
+}
+
+/// The error for a table whose rows were swept, which its definition has outlived.
+fn without_rows(name: &str) -> Problem {
+    let detail = format!(
+        "the cluster does not keep the rows of the table `{name}` any more: it was dropped or replaced meanwhile"
+    );
+    Problem::new(ErrorCode::NoInput, detail)
 }
 
 /// Refuses functions of components in a view: a job pins those that its own statement names.

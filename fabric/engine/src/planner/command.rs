@@ -25,7 +25,6 @@ use super::insert::Inserted;
 use super::sql::{SqlWork, absolute, gave_up};
 use super::tables::FileTable;
 use super::{Planner, patterns};
-use crate::scan::Inputs;
 use crate::untrusted::guarded;
 
 /// Name of the input or output that stands for a table while its document is checked.
@@ -107,6 +106,7 @@ fn planned(
     command: &Command,
     blobs: &Blobs,
 ) -> Result<PlanRequest, Problem> {
+    let mut kept_bytes = 0;
     let (query, output) = match command {
         Command::CreateView { .. } | Command::CreateExternalTable(_) | Command::Drop { .. } => {
             return Ok(request.clone());
@@ -118,8 +118,8 @@ fn planned(
             columns,
             query,
         } => {
-            let inputs = Inputs::new(blobs.grants());
-            let inserted = Inserted::of(&inputs, request, &stage.name, name, columns, query)?;
+            let inserted = Inserted::of(blobs, request, &stage.name, name, columns, query)?;
+            kept_bytes = inserted.kept_bytes;
             let output = output_of(stage, &inserted.output)?;
             (inserted.query, Some(output))
         }
@@ -153,7 +153,8 @@ fn planned(
     }
     if let Some(output) = output {
         planned.spec.outputs.push(output);
-        planned.spec.bound_kept(request.max_kept_bytes);
+        let most = request.max_kept_bytes.saturating_sub(kept_bytes);
+        planned.spec.bound_kept(most);
     }
     Ok(planned)
 }
@@ -391,9 +392,14 @@ impl Planner<'_> {
                 self.describes = true;
                 return Ok((Box::pin(self.plan()).await?, None));
             }
-            Command::Copy { .. } | Command::Insert { .. } => {
+            Command::Copy { .. } => {
                 let plan = self.plan_rows().await?;
                 return Ok((plan, Some(self.statement(None))));
+            }
+            Command::Insert { name, .. } => {
+                let plan = self.plan_rows().await?;
+                let change = self.inserted(name)?;
+                return Ok((plan, Some(self.statement(change))));
             }
             Command::Drop {
                 name,
@@ -420,6 +426,7 @@ impl Planner<'_> {
             kind: definition.kind(),
             definition: definition.text()?,
             if_taken,
+            extends: None,
         };
         Ok((plan, Some(self.statement(Some(change)))))
     }
@@ -512,19 +519,19 @@ impl Planner<'_> {
     }
 
     /// The table of the files that the job's output will have.
-    fn written(&self, name: &str) -> Result<Definition, Problem> {
+    pub(super) fn written(&self, name: &str) -> Result<Definition, Problem> {
         let (Some(output), Some(schema)) = (self.request.spec.outputs.first(), &self.result) else {
             let detail = "a table without rows";
             return Err(Problem::new(ErrorCode::Internal, detail));
         };
         let Some(folder) = output.path() else {
-            if self.blobs.folder().is_none() {
-                let detail = "tables without LOCATION need a cluster whose store is a folder, so far; give LOCATION";
-                return Err(invalid(detail.to_owned()));
-            }
+            // Stores of some kinds have no place for outputs.
+            let place = self.blobs.kept_place(&self.request.job, &output.name);
+            place.map_err(|error| invalid(format!("{error}; give the table a LOCATION")))?;
             return Ok(Definition::Kept {
                 job: self.request.job.clone(),
                 output: output.name.clone(),
+                added: Vec::new(),
                 columns: columns(schema),
             });
         };

@@ -1,14 +1,16 @@
-//! INSERT: rows go into the folder of a table, with the columns of its files.
+//! INSERT: rows go into the folder of a table, with the columns of its files; or beside those that the cluster keeps.
 
 use arrow::datatypes::{Schema, SchemaRef};
 use serde_json::{Value, json};
 use weft_core::job::{InputFormat, InputSpec, nearest};
-use weft_core::{ErrorCode, Location, Problem};
-use weft_protocol::PlanRequest;
+use weft_core::{ErrorCode, JobId, Location, Problem};
+use weft_protocol::{Extended, IfTaken, MAX_KEPT_PARTS, PlanRequest, TableChange};
+use weft_store::Blobs;
 
-use super::catalog::Definition;
-use super::patterns;
+use super::catalog::{Definition, kept_files, parts};
 use super::tables::FileTable;
+use super::{Planner, patterns};
+use crate::carrier::is_carrier;
 use crate::scan::Inputs;
 use crate::schema;
 
@@ -19,22 +21,51 @@ const INSERTED: &str = "inserted";
 pub(super) struct Inserted {
     pub(super) query: String,
     pub(super) output: Value,
+    /// Bytes that the cluster keeps of the table beside the rows.
+    pub(super) kept_bytes: u64,
 }
 
 impl Inserted {
     /// Looks for the table and its columns. `stage`: where the rows come from; `columns`: those of the table that the
     /// query's are for, all if there is no list.
     ///
-    /// Errors: `InvalidJob` if there is no such table, or none whose folder is written to, or it lacks a column.
+    /// Errors: `InvalidJob` if there is no such table, or none whose rows can be added to, or it lacks a column.
     pub(super) fn of(
-        inputs: &Inputs,
+        blobs: &Blobs,
         request: &PlanRequest,
         stage: &str,
         name: &str,
         columns: &[String],
         query: &str,
     ) -> Result<Self, Problem> {
-        let (input, path) = files(request, name)?;
+        let (input, path) = match definition(request, name)? {
+            Definition::Files { input, path, .. } => (input, path),
+            Definition::Kept {
+                job, output, added, ..
+            } => {
+                let stay = has_room(&added);
+                let files = kept_files(blobs, name, &parts(job, added), &output)?;
+                check_plain(name, &files.schema)?;
+                let rows = fitted(name, &files.schema, columns, query)?;
+                let (query, kept_bytes) = match stay {
+                    true => (rows, files.bytes()),
+                    false => (
+                        format!("SELECT * FROM {} UNION ALL {rows}", quoted(name)),
+                        0,
+                    ),
+                };
+                return Ok(Self {
+                    query,
+                    output: json!({ "from": stage }),
+                    kept_bytes,
+                });
+            }
+            Definition::View { .. } => {
+                return Err(invalid(format!(
+                    "`{name}` is a view, which holds no rows: INSERT takes a table"
+                )));
+            }
+        };
         let Some((folder, format)) = folder(&input) else {
             return Err(invalid(format!(
                 "INSERT writes to a table of one folder, all of whose files it reads: `{name}` reads `{}`. Create it \
@@ -43,20 +74,62 @@ impl Inserted {
                 input.uris.join("`, `")
             )));
         };
-        let schema = FileTable::of_table(inputs, &input, path.as_deref())?.schema;
+        let inputs = Inputs::new(blobs.grants());
+        let schema = FileTable::of_table(&inputs, &input, path.as_deref())?.schema;
         Ok(Self {
             query: fitted(name, &schema, columns, query)?,
             output: json!({ "from": stage, "format": format, "uri": folder, "mode": "append" }),
+            kept_bytes: 0,
         })
     }
+}
+
+impl Planner<'_> {
+    /// The change of a table whose rows the cluster keeps, for an INSERT. None of one with a folder, which rows join.
+    pub(super) fn inserted(&self, name: &str) -> Result<Option<TableChange>, Problem> {
+        let Some(Definition::Kept { job, mut added, .. }) = self.definition(name)? else {
+            return Ok(None);
+        };
+        let last = added.last().unwrap_or(&job).clone();
+        let (definition, stay) = match self.written(name)? {
+            Definition::Kept {
+                job: new,
+                output,
+                columns,
+                ..
+            } if has_room(&added) => {
+                added.push(new);
+                let grown = Definition::Kept {
+                    job,
+                    output,
+                    added,
+                    columns,
+                };
+                (grown, true)
+            }
+            anew => (anew, false),
+        };
+        Ok(Some(TableChange::Put {
+            name: name.to_owned(),
+            kind: definition.kind(),
+            definition: definition.text()?,
+            if_taken: IfTaken::Replace,
+            extends: Some(Extended { last, stay }),
+        }))
+    }
+}
+
+/// Returns whether the rows of a table that the cluster keeps may be those of one more job. Otherwise they are written
+/// anew with what is added, as rows of one.
+fn has_room(added: &[JobId]) -> bool {
+    added.len() + 2 <= MAX_KEPT_PARTS
 }
 
 fn invalid(detail: String) -> Problem {
     Problem::new(ErrorCode::InvalidJob, detail)
 }
 
-/// The files of a table, and their path as the statement had it that made it.
-fn files(request: &PlanRequest, name: &str) -> Result<(InputSpec, Option<String>), Problem> {
+fn definition(request: &PlanRequest, name: &str) -> Result<Definition, Problem> {
     let Some(text) = request.tables.get(name) else {
         let meant = nearest(name, request.tables.keys().map(String::as_str));
         let meant = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
@@ -65,14 +138,18 @@ fn files(request: &PlanRequest, name: &str) -> Result<(InputSpec, Option<String>
             name.escape_debug()
         )));
     };
-    match Definition::read(name, text)? {
-        Definition::Files { input, path, .. } => Ok((input, path)),
-        Definition::Kept { .. } => Err(invalid(format!(
-            "INSERT does not add to `{name}`, whose rows the cluster keeps: write them anew by CREATE OR REPLACE \
-             TABLE {name} AS SELECT .. FROM {name} UNION ALL .., or use a table with a LOCATION"
-        ))),
-        Definition::View { .. } => Err(invalid(format!(
-            "`{name}` is a view, which holds no rows: INSERT takes a table with a LOCATION"
+    Definition::read(name, text)
+}
+
+/// Refuses columns that are read as others than they are, and would be written so.
+fn check_plain(name: &str, schema: &Schema) -> Result<(), Problem> {
+    let mut fields = schema.fields().iter();
+    match fields.find(|field| is_carrier(field)) {
+        None => Ok(()),
+        Some(field) => Err(invalid(format!(
+            "INSERT does not add to `{name}`, whose column `{}` is a time of day, a duration or a time with a zone: \
+             CAST it to text or to a timestamp by CREATE OR REPLACE TABLE .. AS",
+            field.name().escape_debug()
         ))),
     }
 }

@@ -8,6 +8,7 @@ use weft_core::Problem;
 use weft_core::job::{InputFormat, InputSpec};
 use weft_protocol::TaskRange;
 use weft_sql::{ScanFilter, Table, TableColumn};
+use weft_store::Blobs;
 
 use super::draft::small;
 use super::folders::Folders;
@@ -27,6 +28,8 @@ const COMPRESSION: u64 = 4;
 pub(super) struct FileTable {
     inputs: Inputs,
     pub(super) input: InputSpec,
+    /// The files are an output that the cluster keeps.
+    is_kept: bool,
     listed: Listed,
     folders: Folders,
     /// Columns of the files, then those of their folders.
@@ -68,6 +71,15 @@ impl FileTable {
         }
     }
 
+    /// Lists the files of a table whose rows the cluster keeps. No other input reaches them in a bucket.
+    pub(super) fn of_kept(blobs: &Blobs, input: &InputSpec) -> Result<Self, Problem> {
+        let files = Self::of_input(&Inputs::new(&blobs.kept_grants()), input)?;
+        Ok(Self {
+            is_kept: true,
+            ..files
+        })
+    }
+
     /// Lists files of one path, whose folders `name=..` are columns.
     fn of_folders(inputs: &Inputs, input: &InputSpec, path: &str) -> Result<Self, Problem> {
         let listed = list(inputs, input)?;
@@ -87,6 +99,7 @@ impl FileTable {
         Self {
             inputs: inputs.clone(),
             input: input.clone(),
+            is_kept: false,
             schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             listed,
             folders,
@@ -189,6 +202,7 @@ impl FileTable {
                 bad_records: self.input.bad_records.clone(),
                 dead_letters: None,
             },
+            is_kept: self.is_kept,
             tasks,
             folders,
             columns: read.columns,

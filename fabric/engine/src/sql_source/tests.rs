@@ -11,7 +11,7 @@ use weft_core::job::{BadRecords, InputFormat, UnknownFields};
 use weft_core::{JobId, Limits};
 use weft_protocol::{EdgeInput, EdgeRead, EdgeRef, FINGERPRINT, Sums, TaskRange};
 use weft_shuffle::ObjectWriter;
-use weft_store::Blobs;
+use weft_store::{Blobs, Grants, Remote};
 
 use super::*;
 use crate::folders::FolderColumns;
@@ -245,6 +245,7 @@ fn of_files(folder: &TempDir) -> SqlSources {
             bad_records: BadRecords::Skip,
             dead_letters: None,
         },
+        is_kept: false,
         slices: vec![0, 2],
         tasks: TaskRange { first: 0, count: 1 },
         folders: Some(FolderColumns {
@@ -299,6 +300,44 @@ async fn rows_of_files_have_the_columns_of_folders() {
     let read = sources.counted();
     let counted = (read.rows, read.bad_records, read.unknown_fields);
     assert_eq!(counted, (3, 1, 1));
+}
+
+/// Outputs that the cluster keeps are its own objects: leaves say that a table's are meant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_cluster_keeps_in_a_bucket_is_read_by_leaves_of_tables_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let remote = Remote::in_memory("s3://cluster/weft").expect("it opens");
+    let blobs = Blobs::of_remote(remote, Grants::default());
+    let text = "{\"n\": 4}\n";
+    let put = blobs.put("outputs/job-1/table/a", text).await;
+    put.expect("it is written");
+    for is_kept in [true, false] {
+        let mut sources = of_files(&folder);
+        let mut plan = StagePlan::clone(&sources.plan);
+        let Source::Sql(sql) = &mut plan.source else {
+            panic!("it is a statement");
+        };
+        let Leaf::Files(leaf) = &mut sql.leaves[0] else {
+            panic!("it reads files");
+        };
+        leaf.is_kept = is_kept;
+        leaf.slices = vec![0, 1];
+        leaf.files.splits = vec![FileSplit {
+            path: "s3://cluster/weft/outputs/job-1/table/a".into(),
+            file_bytes: text.len() as u64,
+            e_tag: None,
+            part: Part::Whole,
+        }];
+        sources.plan = Arc::new(plan);
+        sources.reader = ObjectReader::new(blobs.clone());
+        let rows = sources.open(0, 0).expect("it opens");
+        let batches: Vec<_> = rows.collect().await;
+        let read = batches.iter().filter_map(|batch| batch.as_ref().ok());
+        let n_rows: usize = read.map(RecordBatch::num_rows).sum();
+        assert_eq!(n_rows, usize::from(is_kept));
+        let is_refused = batches.iter().any(Result::is_err);
+        assert_eq!(is_refused, !is_kept);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{Path as FsPath, PathBuf};
 use object_store::path::Path;
 use weft_core::job::OutputSpec;
 use weft_core::{JobId, Location};
-use weft_protocol::{ManifestOutput, PublishedOutput, SinkFile, kept_output_key};
+use weft_protocol::{KEPT_OUTPUTS, ManifestOutput, PublishedOutput, SinkFile, kept_output_key};
 
 use super::cleanup::clean_staging;
 use super::folder::{Holding, look_into};
@@ -57,6 +57,14 @@ impl Blobs {
                 ObjectFolder::new(remote.clone(), root).map(OutputPlace::Objects)
             }
         }
+    }
+
+    /// Grants that reach the outputs which the cluster keeps in its bucket, and nothing else: statements read them as
+    /// tables, and no job names them. They reach nothing if the store is a folder, whose files have paths.
+    pub fn kept_grants(&self) -> Grants {
+        self.remote().map_or_else(Grants::default, |remote| {
+            Grants::below(remote.clone(), KEPT_OUTPUTS)
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::http::Request;
 use crate::proxy::Proxy;
 use crate::seaweedfs::{KEY, ROLE, SeaweedFs};
 use crate::server::{Server, Setup};
-use crate::{folder, job, outputs};
+use crate::{catalog, folder, job, outputs};
 
 /// The cluster's own store, and the store that jobs use.
 const OWN: &str = "s3://cluster/weft";
@@ -84,10 +84,14 @@ impl Storage {
 
     /// Keys of uploads to the lake that are neither completed nor aborted.
     fn uploads(&self) -> Vec<String> {
-        let blobs = self.blobs(LAKE);
+        self.uploads_of(LAKE, "out")
+    }
+
+    fn uploads_of(&self, url: &str, folder: &str) -> Vec<String> {
+        let blobs = self.blobs(url);
         let pending = blobs.remote().and_then(|remote| remote.pending.clone());
         let pending = pending.expect("S3 lists uploads");
-        let listed = self.runtime.block_on(pending.uploads_of("out"));
+        let listed = self.runtime.block_on(pending.uploads_of(folder));
         let listed = listed.expect("it lists").into_iter();
         listed.map(|(path, _)| path.to_string()).collect()
     }
@@ -403,4 +407,63 @@ fn executors_work_in_a_role_where_tenants_do_not_trust_each_other() {
     job::run(&server, &job);
     let found = outputs::published(&place.out());
     outputs::assert_same(&found, &fixture.expected, "in a role");
+}
+
+/// Executors read and write the rows of tables in a role.
+#[test]
+fn tables_are_kept_in_a_bucket_until_they_are_dropped() {
+    let (storage, place) = (Storage::new(), Place::new());
+    let setup = || {
+        let setup = storage
+            .setup()
+            .with("WEFT__TENANTS_TRUST_EACH_OTHER", "false");
+        let setup = setup.with("WEFT__STORE__EXECUTOR_ROLE", ROLE);
+        setup.with("WEFT__STORE__LAKE__EXECUTOR_ROLE", ROLE)
+    };
+    let here = place.path("here");
+    std::fs::create_dir(&here).expect("it is made");
+    let mut server = Server::start(&place.data(), &setup());
+    let mut jobs = Vec::new();
+    for (sql, sums) in [
+        (
+            "CREATE TABLE t AS SELECT * FROM (VALUES (1), (2)) AS v (a)",
+            [2, 3],
+        ),
+        ("INSERT INTO t VALUES (3)", [3, 6]),
+        ("INSERT INTO t SELECT a + 10 FROM t", [6, 42]),
+        (
+            "CREATE OR REPLACE TABLE t AS SELECT a FROM t WHERE a > 10",
+            [3, 36],
+        ),
+        ("INSERT INTO t (a) SELECT max(a) FROM t", [4, 49]),
+    ] {
+        let made = catalog::done(&server, &here, sql);
+        jobs.push(made["job"].as_str().expect("an id").to_owned());
+        assert!(server.stop().success());
+        server = Server::start(&place.data(), &setup());
+        let read = "SELECT count(*) AS n, sum(a) AS total FROM t";
+        let found = catalog::done(&server, &here, read);
+        assert_eq!(found["rows"], json!([sums]), "{sql}");
+    }
+    let keys = || -> Vec<String> {
+        let of_job = |job: &String| storage.keys(&format!("outputs/{job}"));
+        jobs.iter().flat_map(of_job).collect()
+    };
+    let there = keys();
+    let rows = there.iter().find(|key| key.ends_with(".arrow"));
+    let rows = rows.expect("rows are kept as Arrow");
+    let named = format!("SELECT * FROM 's3://cluster/{rows}'");
+    catalog::refused(&server, &here, &named, "its own objects");
+    catalog::done(&server, &here, "DROP TABLE t");
+    // A start removes what nothing refers to. A job that was not archived by then is, and its rows go with the next.
+    for _ in 0..3 {
+        assert!(server.stop().success());
+        server = Server::start(&place.data(), &setup());
+        if keys().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(keys(), [] as [String; 0]);
+    let uploads = storage.uploads_of(OWN, "weft/outputs");
+    assert_eq!(uploads, [] as [String; 0]);
 }

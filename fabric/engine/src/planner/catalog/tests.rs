@@ -3,14 +3,19 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::ipc::writer::FileWriter;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use weft_core::JobId;
 use weft_core::job::{BadRecords, InputFormat, OutputMode, decode};
-use weft_protocol::{IfTaken, Plan, PlanRequest, TableChange, TableStatement};
+use weft_protocol::{
+    Extended, IfTaken, MAX_KEPT_PARTS, Plan, PlanRequest, TableChange, TableStatement,
+    kept_output_key,
+};
 use weft_sql::Session;
-use weft_store::Blobs;
+use weft_store::{Grants, MANIFEST, Remote};
 
 use super::*;
 use crate::planner::Directive;
@@ -18,6 +23,8 @@ use crate::planner::Directive;
 /// A folder with files, and tables of a tenant.
 struct Desk {
     folder: TempDir,
+    /// The cluster's store.
+    blobs: Blobs,
     tables: BTreeMap<String, String>,
 }
 
@@ -29,8 +36,21 @@ impl Desk {
         for (name, text) in [("a.csv", "x\n1\n"), ("b.csv", "y\n2\n")] {
             std::fs::write(folder.path().join(name), text).expect("it writes");
         }
-        let tables = BTreeMap::new();
-        Self { folder, tables }
+        let blobs = Blobs::local(&folder.path().join("store")).expect("a folder");
+        Self {
+            folder,
+            blobs,
+            tables: BTreeMap::new(),
+        }
+    }
+
+    /// The same in a cluster whose store is a bucket.
+    fn in_bucket() -> Self {
+        let remote = Remote::in_memory("s3://cluster/weft").expect("it opens");
+        Self {
+            blobs: Blobs::of_remote(remote, Grants::default()),
+            ..Self::new()
+        }
     }
 
     fn path(&self) -> &Path {
@@ -55,11 +75,11 @@ impl Desk {
             tables: self.tables.clone(),
             max_kept_bytes: 4_000,
         };
-        let blobs = Blobs::local(&self.path().join("store")).expect("a folder");
+        let blobs = &self.blobs;
         let (session, cancel) = (Session::new(), CancellationToken::new());
-        let directive = Directive::of(&request, &session, &blobs).await?;
+        let directive = Directive::of(&request, &session, blobs).await?;
         let request = directive.as_ref().map_or(&request, Directive::request);
-        let mut planner = Planner::new(request, &blobs, HashMap::new(), &session, cancel);
+        let mut planner = Planner::new(request, blobs, HashMap::new(), &session, cancel);
         let (plan, statement) = planner.plan_job(directive.as_ref()).await?;
         let columns = planner.columns.into_iter().map(|of| {
             let names = of.columns.into_iter().map(|(name, _)| name);
@@ -95,6 +115,39 @@ impl Desk {
             TableChange::Drop { .. } => panic!("{sql} drops"),
         }
         Ok(())
+    }
+
+    /// Makes a table `t` of a column `x` whose rows the cluster keeps, each of another job. Returns their bytes.
+    async fn keep(&mut self, jobs: &[JobId]) -> u64 {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let batch = RecordBatch::try_from_iter([("x", column)]).expect("a column");
+        let mut writer = FileWriter::try_new(Vec::new(), &batch.schema()).expect("it opens");
+        writer.write(&batch).expect("it writes");
+        let file = writer.into_inner().expect("it ends");
+        let bytes = file.len() as u64;
+        for job in jobs {
+            let folder = kept_output_key(job, "table");
+            let manifest = json!({
+                "job": job, "output": "table", "format": "arrow", "schema": [["x", "int64"]],
+                "rows": 1, "bytes": bytes,
+                "files": [{ "name": "part-0.arrow", "rows": 1, "bytes": bytes, "xxh3": "0" }],
+            });
+            let manifest = manifest.to_string().into_bytes();
+            for (name, object) in [("part-0.arrow", file.clone()), (MANIFEST, manifest)] {
+                let put = self.blobs.put(&format!("{folder}/{name}"), object).await;
+                put.expect("it is written");
+            }
+        }
+        let (first, added) = jobs.split_first().expect("a job");
+        let definition = Definition::Kept {
+            job: first.clone(),
+            output: "table".into(),
+            added: added.to_vec(),
+            columns: Vec::new(),
+        };
+        let definition = definition.text().expect("it is plain data");
+        self.tables.insert("t".into(), definition);
+        bytes * jobs.len() as u64
     }
 
     #[track_caller]
@@ -296,6 +349,7 @@ async fn external_tables_are_inputs() {
         kind,
         definition,
         if_taken,
+        extends: None,
     } = desk.change(sql).await.expect("a table")
     else {
         panic!("it drops");
@@ -525,6 +579,7 @@ async fn rows_without_a_folder_are_kept_by_the_cluster() {
     let kept = Definition::Kept {
         job: JobId::new(1, 2),
         output: statement.outputs[0].name.clone(),
+        added: Vec::new(),
         columns: vec![ColumnText {
             name: "x".into(),
             r#type: "int64".into(),
@@ -536,4 +591,88 @@ async fn rows_without_a_folder_are_kept_by_the_cluster() {
     desk.tables.insert("t".into(), definition);
     let refused = desk.columns("SELECT * FROM t").await;
     Desk::check(&refused.expect_err("no rows"), ErrorCode::NoInput, &[]);
+}
+
+/// Ids of jobs other than the one that is planned.
+fn jobs(n: usize) -> Vec<JobId> {
+    let first = 10;
+    let ids = first..first + n as u128;
+    ids.map(|number| JobId::new(1, number)).collect()
+}
+
+/// Plans an INSERT into `t`. Returns the bound of its bytes, the rows that it goes on from, and the jobs of the table.
+async fn insert(desk: &Desk) -> (Option<u64>, Option<Extended>, Vec<JobId>) {
+    let planned = desk.plan("INSERT INTO t VALUES (2)", json!({})).await;
+    let (plan, statement, _) = planned.expect("it adds rows");
+    assert!(!plan.stages.is_empty());
+    let statement = statement.expect("it changes the table");
+    let Some(TableChange::Put {
+        definition,
+        if_taken: IfTaken::Replace,
+        extends,
+        ..
+    }) = statement.change
+    else {
+        panic!("it puts no table");
+    };
+    let Definition::Kept { job, added, .. } = Definition::read("t", &definition).expect("JSON")
+    else {
+        panic!("{definition}");
+    };
+    let bytes = statement.outputs[0].max_kept_bytes();
+    (bytes, extends, parts(job, added))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_the_cluster_keeps_are_read_and_added_to_in_folders_and_buckets() {
+    for mut desk in [Desk::new(), Desk::in_bucket()] {
+        let mut expected = jobs(2);
+        let bytes = desk.keep(&expected).await;
+        assert_eq!(desk.columns("SELECT * FROM t").await, Ok(vec!["x".into()]));
+        // All rows of the table have one bound.
+        let (most, extends, now) = insert(&desk).await;
+        assert_eq!(most, Some(4_000 - bytes));
+        let last = expected[1].clone();
+        assert_eq!(extends, Some(Extended { last, stay: true }));
+        expected.push(JobId::new(1, 2));
+        assert_eq!(now, expected);
+    }
+}
+
+/// Each statement that reads the table opens the rows of all of its jobs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_many_jobs_are_written_anew_as_those_of_one() {
+    for mut desk in [Desk::new(), Desk::in_bucket()] {
+        let all = jobs(MAX_KEPT_PARTS);
+        desk.keep(&all).await;
+        let (most, extends, now) = insert(&desk).await;
+        assert_eq!(most, Some(4_000));
+        let last = all[MAX_KEPT_PARTS - 1].clone();
+        assert_eq!(extends, Some(Extended { last, stay: false }));
+        assert_eq!(now, [JobId::new(1, 2)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_were_swept_and_those_that_nobody_names_are_not_read() {
+    for mut desk in [Desk::new(), Desk::in_bucket()] {
+        let jobs = jobs(2);
+        desk.keep(&jobs).await;
+        let key = kept_output_key(&jobs[1], "table");
+        if desk.blobs.remote().is_some() {
+            let named = format!("SELECT * FROM 's3://cluster/weft/{key}/part-0.arrow'");
+            let refused = desk.columns(&named).await;
+            let problem = refused.expect_err("no job may use it");
+            Desk::check(&problem, ErrorCode::InvalidJob, &["jobs may use"]);
+        }
+        let deleted = desk.blobs.delete_prefix(&key).await;
+        deleted.expect("it is swept");
+        let refused = desk.columns("SELECT * FROM t").await;
+        let problem = refused.expect_err("some rows are gone");
+        Desk::check(
+            &problem,
+            ErrorCode::NoInput,
+            &["`t`", "dropped or replaced"],
+        );
+    }
 }
