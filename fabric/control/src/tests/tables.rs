@@ -366,12 +366,12 @@ fn plans_of_sql_are_sent_all_definitions() {
 fn keep(machine: &mut Machine, number: u64, name: &str, bytes: u64) -> JobId {
     let made = put(name, TableKind::Table, "{}", IfTaken::Replace);
     let job = planned(machine, number, plan(&[(1, None)]), made);
-    publish(machine, &job, bytes);
+    keep_rows(machine, &job, bytes);
     job
 }
 
 /// Runs a job of one task that has been planned, whose rows the cluster keeps.
-fn publish(machine: &mut Machine, job: &JobId, bytes: u64) {
+fn keep_rows(machine: &mut Machine, job: &JobId, bytes: u64) {
     let epoch = machine.lease();
     machine.commit(job, commit(&plan(&[(1, None)]), 0, 0, epoch));
     let output = PublishedOutput {
@@ -443,11 +443,11 @@ fn rows_are_added_to_those_of_a_table_as_they_were_found() {
     let first = keep(&mut machine, 1, "t", 10);
     let second = planned(&mut machine, 2, one_task.clone(), add(&first, true));
     let late = planned(&mut machine, 3, one_task.clone(), add(&first, true));
-    publish(&mut machine, &second, 5);
+    keep_rows(&mut machine, &second, 5);
     let both = (vec![first, second.clone()], 15);
     assert_eq!(kept(&machine), both);
     // It would take the place of rows that it has not seen.
-    publish(&mut machine, &late, 5);
+    keep_rows(&mut machine, &late, 5);
     let (ended, problem) = outcome(&machine, &late);
     let problem = problem.expect("it says why");
     assert_eq!(
@@ -458,11 +458,11 @@ fn rows_are_added_to_those_of_a_table_as_they_were_found() {
     assert_eq!(kept(&machine), both);
 
     let anew = planned(&mut machine, 4, one_task.clone(), add(&second, false));
-    publish(&mut machine, &anew, 20);
+    keep_rows(&mut machine, &anew, 20);
     assert_eq!(kept(&machine), (vec![anew.clone()], 20));
     let of_none = planned(&mut machine, 5, one_task, add(&anew, true));
     change(&mut machine, drop_of("t", None, false));
-    publish(&mut machine, &of_none, 5);
+    keep_rows(&mut machine, &of_none, 5);
     assert_eq!(outcome(&machine, &of_none).0, Outcome::Failed);
     assert_eq!(names(&machine), [] as [&str; 0]);
 }
@@ -473,7 +473,7 @@ fn what_is_added_to_a_table_is_bounded() {
     let one_task = plan(&[(1, None)]);
     let mut last = keep(&mut machine, 1, "t", 10);
     let refused = planned(&mut machine, 2, one_task.clone(), add(&last, true));
-    publish(&mut machine, &refused, MAX_KEPT_TABLES_BYTES);
+    keep_rows(&mut machine, &refused, MAX_KEPT_TABLES_BYTES);
     let (_, problem) = outcome(&machine, &refused);
     let code = problem.map(|problem| problem.code);
     assert_eq!(code, Some(ErrorCode::TooLarge), "all rows count");
@@ -484,7 +484,7 @@ fn what_is_added_to_a_table_is_bounded() {
             one_task.clone(),
             add(&last, true),
         );
-        publish(&mut machine, &job, 1);
+        keep_rows(&mut machine, &job, 1);
         last = job;
     }
     assert_eq!(kept(&machine).0.len(), MAX_KEPT_PARTS);
