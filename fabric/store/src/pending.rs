@@ -12,11 +12,18 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{ClientOptions, MultipartId, Result};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
+use crate::fault::Fault;
+use crate::pause::pause;
 use crate::signed::{answer, element, escaped, generic, unescaped};
 
 /// Time for one list.
 const LIST_WALL_MAX: Duration = Duration::from_secs(30);
+/// Tries of one list whose failure may pass, and the time after which there is no other: object_store does not repeat
+/// requests that are not its own.
+const MAX_TRIES: u32 = 8;
+const RETRY_WALL_MAX: Duration = Duration::from_secs(60);
 /// Lists of one look; S3 gives a thousand uploads in each.
 const MAX_LISTS: usize = 100;
 
@@ -79,8 +86,25 @@ impl S3Uploads {
         Ok(uploads)
     }
 
-    /// The bucket's answer to a query.
+    /// The bucket's answer to a query. It is asked again if a failure may pass.
     pub(crate) async fn get(&self, query: &str) -> Result<String> {
+        let began = Instant::now();
+        let mut tries = 0;
+        loop {
+            let asked = self.ask(query).await;
+            let Err(error) = &asked else {
+                return asked;
+            };
+            tries += 1;
+            let passes = Fault::of(error).is_some_and(Fault::is_retryable);
+            if !passes || tries >= MAX_TRIES || began.elapsed() >= RETRY_WALL_MAX {
+                return asked;
+            }
+            pause(tries).await;
+        }
+    }
+
+    async fn ask(&self, query: &str) -> Result<String> {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         // A URL that is signed for the bucket says where it is, in whichever style, and in which region.
         let signed = self

@@ -25,10 +25,8 @@ mod uploader;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::path::Path as FsPath;
-use std::time::Duration;
 
 use futures::TryStreamExt;
 use object_store::multipart::MultipartStore;
@@ -47,12 +45,10 @@ pub(super) use self::uploader::{UploadFile, Uploader};
 use super::folder::Holding;
 use super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest, ManifestFile, decode_manifest};
 use crate::error::{Error, Result};
+use crate::pause::pause;
 use crate::remote::{Remote, fetch_ranges, range_of};
 use crate::requests::RequestKind;
 
-/// The first pause before a request is repeated, and the longest; it doubles in between.
-const PAUSE_MIN: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 10 });
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Characters of a job's id after `job-`.
 const JOB_DIGITS: usize = 26;
 /// Objects that a look into a folder passes over. A folder with more that no reader sees is taken for somebody else's.
@@ -366,17 +362,5 @@ fn key_of(name: &str, job: &JobId, attempt: &str) -> String {
     match name.rsplit_once('.') {
         Some((stem, extension)) => format!("{stem}-{job}-{attempt}.{extension}"),
         None => format!("{name}-{job}-{attempt}"),
-    }
-}
-
-/// Waits before a request is repeated: between a half and all of a time that doubles, so that those who failed together
-/// do not come back together.
-async fn pause(tries: u32) {
-    if tries > 0 {
-        let doubled = PAUSE_MIN.saturating_mul(1 << tries.min(10));
-        let longest = doubled.min(PAUSE_MAX);
-        // Its keys are random, and others for each one.
-        let random = u32::try_from(RandomState::new().hash_one(tries) % 1_000).unwrap_or(0);
-        tokio::time::sleep(longest / 2 + longest / 2_000 * random).await;
     }
 }
