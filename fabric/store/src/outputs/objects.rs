@@ -39,7 +39,7 @@ use self::ledger::Change;
 pub use self::ledger::Ledger;
 pub(super) use self::ledger::holds_output;
 use self::steps::Seen;
-use self::swap::{Swap, Turn};
+use self::swap::{Swap, Turn, Written};
 pub use self::uploader::UPLOAD_FAILED;
 pub(super) use self::uploader::{UploadFile, Uploader};
 use super::folder::Holding;
@@ -289,9 +289,9 @@ impl ObjectFolder {
                     let mode = version.take().map_or(PutMode::Create, PutMode::Update);
                     let objects = self.objects(RequestKind::Put);
                     let put = objects.put_opts(&path, text.into(), mode.into()).await;
-                    let is_done = put.is_ok();
+                    let answer = Written::of(&put);
                     failure = put.err().map(|error| self.remote.error(&path, error));
-                    swap.written(is_done)
+                    swap.written(answer)
                 }
                 Turn::Done => return Ok(()),
                 Turn::GivenUp => {
