@@ -20,17 +20,22 @@ use crate::packed;
 /// Bytes of a job's log that are kept; what comes after is counted.
 const LOG_BYTES_MAX: usize = 64 << 20;
 
-/// Times that a store refuses the clean-up of a job's outputs before what is there is left behind: its keys may have
-/// been revoked for good, and a job must come to its end.
+/// Times that the clean-up of a job's outputs fails for a reason that no time mends, before what is there is left
+/// behind: keys of its store may have been revoked for good, and a job must come to its end.
 const REFUSALS_MAX: u32 = 20;
 /// Jobs whose refusals are counted; past it counting begins anew.
 const REFUSED_JOBS_MAX: usize = 10_000;
 
-/// Counts how often stores have refused the clean-up of jobs' outputs. Clones share the counts.
+/// Counts how often the clean-up of jobs' outputs has failed for good. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refusals(Arc<Mutex<BTreeMap<JobId, u32>>>);
 
 impl Refusals {
+    /// Returns whether what is there is left behind after this error: it cannot be reached, or time does not mend it.
+    fn end_with(&self, job: &JobId, error: &weft_store::Error) -> bool {
+        is_out_of_reach(error) || (!may_pass(error) && self.exhausted(job))
+    }
+
     /// Counts a refusal. Returns whether it was one too many.
     fn exhausted(&self, job: &JobId) -> bool {
         let mut counts = lock(&self.0);
@@ -255,10 +260,7 @@ async fn clean_outputs(
             Err(error) => Err(error),
         };
         match cleaned {
-            Err(error)
-                if is_out_of_reach(&error)
-                    || error.kind() == ErrorKind::Refused && refusals.exhausted(&job.id) =>
-            {
+            Err(error) if refusals.end_with(&job.id, &error) => {
                 // Tasks of a job without a plan have not run.
                 if job.plan().is_none() {
                     tracing::debug!(job = %job.id, output = %output.name, %error, "an output has nothing to clean up");
@@ -292,6 +294,19 @@ async fn clean_output(
         }
     }
     cleaned
+}
+
+/// Returns whether the same clean-up may succeed later, without anybody changing anything but a disk that is full. Of
+/// credentials, those of a controller that have expired are of its settings: it renews others by itself.
+fn may_pass(error: &weft_store::Error) -> bool {
+    let has_expired = matches!(
+        error,
+        weft_store::Error::Refused {
+            fault: Fault::Expired,
+            ..
+        }
+    );
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Exhausted) && !has_expired
 }
 
 fn is_out_of_reach(error: &weft_store::Error) -> bool {
@@ -444,6 +459,34 @@ mod tests {
         assert_eq!(tries.filter(|exhausted| *exhausted).count(), 1);
         refusals.forget(&id);
         assert!(!refusals.exhausted(&id));
+    }
+
+    #[test]
+    fn a_clean_up_that_fails_for_good_comes_to_an_end() {
+        use weft_store::Error;
+        let id = JobId::new(1, 1);
+        let refused = |fault| Error::Refused {
+            uri: "s3://lake/out".into(),
+            fault,
+            cause: String::new(),
+        };
+        let ends = |error: &Error| {
+            let refusals = Refusals::default();
+            (1..=10 * REFUSALS_MAX).find(|_| refusals.end_with(&id, error))
+        };
+        // An executor said that its list of uploads is another job's object.
+        let foreign = Error::StagedFileLost("jobs/another/list".into());
+        for error in [
+            foreign,
+            refused(Fault::NoPermission),
+            refused(Fault::Expired),
+        ] {
+            assert_eq!(ends(&error), Some(REFUSALS_MAX), "{error}");
+        }
+        assert_eq!(ends(&refused(Fault::NoBucket)), Some(1));
+        for fault in [Fault::Overloaded, Fault::Unreachable, Fault::Slow] {
+            assert_eq!(ends(&refused(fault)), None, "{fault:?}");
+        }
     }
 
     #[tokio::test]
