@@ -31,7 +31,7 @@ use std::path::Path as FsPath;
 use futures::TryStreamExt;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
+use object_store::{MultipartId, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use weft_core::{JobId, StoreKind};
 
 pub use self::cleanup::Ended;
@@ -117,6 +117,12 @@ impl ObjectFolder {
         self.remote.uploads.as_ref()
     }
 
+    /// Aborts an upload. Providers charge for it as little as for a removal.
+    async fn abort(&self, path: &Path, id: &MultipartId) -> object_store::Result<()> {
+        self.remote.requests().count(RequestKind::Delete);
+        self.remote.uploads.abort_multipart(path, id).await
+    }
+
     /// Starts an upload and aborts it, so that a folder that cannot be written to is found out before the work is
     /// done.
     pub async fn prepare(&self, job: &JobId) -> Result<()> {
@@ -125,7 +131,7 @@ impl ObjectFolder {
         let id = self.uploads().create_multipart(&path).await;
         let id = id.map_err(failed)?;
         // One that stays is found by the job's id when the job has ended.
-        let _ = self.uploads().abort_multipart(&path, &id).await;
+        let _ = self.abort(&path, &id).await;
         Ok(())
     }
 

@@ -93,7 +93,7 @@ impl ObjectFolder {
             if !is_below || !is_ours {
                 continue;
             }
-            match self.uploads().abort_multipart(&path, &id).await {
+            match self.abort(&path, &id).await {
                 Ok(()) => aborted += 1,
                 Err(object_store::Error::NotFound { .. }) => {}
                 // The others need not stay for its sake.
@@ -156,7 +156,7 @@ impl ObjectFolder {
                 Removing::Abort => {
                     weft_failpoint::hit("withdraw");
                     pause(step.tries()).await;
-                    let done = self.uploads().abort_multipart(&path, &upload.id).await;
+                    let done = self.abort(&path, &upload.id).await;
                     let answer = Answer::of(&done);
                     failure = done.err().map(|error| self.remote.error(&path, error));
                     step.aborted(answer)
