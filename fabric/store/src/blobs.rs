@@ -340,7 +340,7 @@ impl Blobs {
     /// Reads a blob whole that somebody else has written: one that is larger than it may be is not read.
     ///
     /// Errors: `OverLimit` if it is.
-    pub(crate) async fn get_within(&self, key: &str, max_bytes: u64) -> Result<Bytes> {
+    pub async fn get_within(&self, key: &str, max_bytes: u64) -> Result<Bytes> {
         self.count(RequestKind::Get);
         let found = self.store.get(&self.path(key)).await;
         let found = found.map_err(self.fail(key))?;
