@@ -171,7 +171,7 @@ async fn missing_objects_are_told_from_forbidden_ones() {
     proxy.assert_happened(&forbidden);
 }
 
-/// What is not listed once stays for ever: nobody looks again when its job has ended.
+/// Uploads that a list misses stay for ever: nobody looks again when their job has ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_of_uploads_are_asked_for_again() {
     let (proxy, blobs, straight, _server) = behind_proxy("uploads");
