@@ -15,13 +15,13 @@ locals {
   executor_role_name = "${local.full_name}-executors"
   executor_role_arn  = "arn:${local.partition}:iam::${local.account}:role/${local.executor_role_name}"
 
-  # What all need: the store, and the buckets that jobs may use.
+  # What all need: the store, and the buckets that jobs may use. Nodes and executors remove nothing.
   store_statements = concat(
     [
       {
         Sid      = "StoreObjects"
         Effect   = "Allow"
-        Action   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+        Action   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
         Resource = ["${aws_s3_bucket.store.arn}/store/*"]
       },
       {
@@ -59,7 +59,7 @@ locals {
         Effect = "Allow"
         Action = concat(
           ["s3:GetObject"],
-          store.write ? ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"] : [],
+          store.write ? ["s3:PutObject", "s3:AbortMultipartUpload"] : [],
         )
         Resource = ["${local.bucket_arn_prefix}${store.bucket}/${store.prefix == "" ? "*" : "${store.prefix}/*"}"]
       },
@@ -77,7 +77,27 @@ locals {
     }],
   )])
 
+  # Buckets that jobs write to, with what of them.
+  written_stores = [for name, store in var.data_stores : {
+    arn     = "${local.bucket_arn_prefix}${store.bucket}"
+    objects = "${local.bucket_arn_prefix}${store.bucket}/${store.prefix == "" ? "*" : "${store.prefix}/*"}"
+  } if store.write]
+
   controller_statements = [
+    {
+      # Jobs that have ended are cleaned up.
+      Sid      = "Removals"
+      Effect   = "Allow"
+      Action   = ["s3:DeleteObject"]
+      Resource = concat(["${aws_s3_bucket.store.arn}/store/*"], local.written_stores[*].objects)
+    },
+    {
+      # Uploads that nobody completes are looked for by the job's id. AWS cannot narrow this to a prefix.
+      Sid      = "Uploads"
+      Effect   = "Allow"
+      Action   = ["s3:ListBucketMultipartUploads"]
+      Resource = distinct(concat([aws_s3_bucket.store.arn], local.written_stores[*].arn))
+    },
     {
       # The first controller that boots makes the authority and the token; none overwrites them.
       Sid      = "ClusterSecrets"

@@ -20,7 +20,8 @@ up() {
 }
 
 down() {
-  if [ -e "$status" ]; then
+  # Others have files of that name as well.
+  if grep -qs '"token_file"' "$status"; then
     end
   fi
 }

@@ -229,6 +229,20 @@ class Foretold(Provided):
             self.assertTrue(allowed(role, "kms:GenerateDataKey", "arn:aws:kms:eu-central-1:1:key/results"))
             self.assertTrue(allowed(role, "s3:GetObject", "arn:aws:s3:::releases/1.0/weft"))
 
+    def test_controllers_alone_clean_up(self):
+        def resources(role, action, **variables):
+            statements = json.loads(self.one(f"aws_iam_role_policy.{role}", **variables)["policy"])["Statement"]
+            return sorted(one for each in statements if action in each["Action"] for one in each["Resource"])
+
+        bucket = self.one("aws_s3_bucket.store")["arn"]
+        results = "arn:aws:s3:::results"
+        self.assertEqual(resources("controllers", "s3:DeleteObject"), sorted([f"{bucket}/store/*", f"{results}/*"]))
+        # Without it, uploads of attempts that were never committed stay.
+        self.assertEqual(resources("controllers", "s3:ListBucketMultipartUploads"), sorted([bucket, results]))
+        for role in ("nodes", "executors[0]"):
+            for action in ("s3:DeleteObject", "s3:ListBucketMultipartUploads"):
+                self.assertEqual(resources(role, action, scoped_executors=True), [], role)
+
     def test_executors_have_a_role_that_nodes_alone_take(self):
         executors = "arn:aws:iam::123456789012:role/weft-blue-executors"
         nodes = json.loads(self.one("aws_iam_role_policy.nodes", scoped_executors=True)["policy"])["Statement"]

@@ -102,6 +102,8 @@ class Local(unittest.TestCase):
         folder = terraform.module / "cluster"
         folder.mkdir()
         (folder / "precious").write_text("data")
+        # As `terraform show -json` is often kept.
+        (folder / "terraform.json").write_text('{"format_version": "1.0"}')
         text = terraform.apply(succeeds=False)
         self.assertIn("was not made by this module", " ".join(text.split()))
         terraform.destroy()

@@ -20,17 +20,22 @@ use crate::packed;
 /// Bytes of a job's log that are kept; what comes after is counted.
 const LOG_BYTES_MAX: usize = 64 << 20;
 
-/// Times that a store refuses the clean-up of a job's outputs before what is there is left behind: its keys may have
-/// been revoked for good, and a job must come to its end.
+/// Times that the clean-up of a job's outputs fails for a reason that no time mends, before what is there is left
+/// behind: keys of its store may have been revoked for good, and a job must come to its end.
 const REFUSALS_MAX: u32 = 20;
 /// Jobs whose refusals are counted; past it counting begins anew.
 const REFUSED_JOBS_MAX: usize = 10_000;
 
-/// Counts how often stores have refused the clean-up of jobs' outputs. Clones share the counts.
+/// Counts how often the clean-up of jobs' outputs has failed for good. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refusals(Arc<Mutex<BTreeMap<JobId, u32>>>);
 
 impl Refusals {
+    /// Returns whether what is there is left behind after this error: it cannot be reached, or time does not mend it.
+    fn end_with(&self, job: &JobId, error: &weft_store::Error) -> bool {
+        is_out_of_reach(error) || (!may_pass(error) && self.exhausted(job))
+    }
+
     /// Counts a refusal. Returns whether it was one too many.
     fn exhausted(&self, job: &JobId) -> bool {
         let mut counts = lock(&self.0);
@@ -99,6 +104,7 @@ async fn whole(
 async fn collect_log<'a>(blobs: &'a Blobs, job: &Job) -> LogCollector<'a> {
     let mut collector = LogCollector {
         blobs,
+        own: format!("{}/", job_prefix(&job.id)),
         log: JobLog::default(),
         bytes: 0,
         lines_lost: 0,
@@ -127,6 +133,8 @@ async fn collect_log<'a>(blobs: &'a Blobs, job: &Job) -> LogCollector<'a> {
 
 struct LogCollector<'a> {
     blobs: &'a Blobs,
+    /// Beginning of the keys of the job's objects.
+    own: String,
     log: JobLog,
     bytes: usize,
     /// Lines of objects that are gone.
@@ -138,18 +146,32 @@ struct LogCollector<'a> {
 impl LogCollector<'_> {
     /// What was collected; lines that are gone are counted among the dropped. Errors: not all can be read now.
     fn log(mut self) -> Result<JobLog, Problem> {
-        self.log.dropped += self.lines_lost;
+        self.skip(self.lines_lost);
         self.unreadable.map_or(Ok(self.log), Err)
     }
 
+    /// Counts lines that are not shown: as many as an executor says.
+    fn skip(&mut self, lines: u64) {
+        self.log.dropped = self.log.dropped.saturating_add(lines);
+    }
+
     async fn add(&mut self, stage: &str, task: u32, attempt: u32, task_log: &LogRef) {
-        self.log.dropped += task_log.dropped;
+        self.skip(task_log.dropped);
         let Some(key) = &task_log.key else { return };
+        if !key.starts_with(&self.own) {
+            // Executors say it, and are not trusted: it is somebody else's.
+            return self.skip(task_log.lines);
+        }
         let lines = match read_lines(self.blobs, key).await {
             Ok(lines) => lines,
+            Err(error) if error.kind() == ErrorKind::OverLimit => {
+                return self.skip(task_log.lines);
+            }
             Err(error) => {
                 match self.blobs.exists(key).await {
-                    Ok(false) => self.lines_lost += task_log.lines,
+                    Ok(false) => {
+                        self.lines_lost = self.lines_lost.saturating_add(task_log.lines);
+                    }
                     Ok(true) | Err(_) => self.unreadable = Some(error.problem()),
                 }
                 return;
@@ -158,7 +180,7 @@ impl LogCollector<'_> {
         for line in lines {
             self.bytes += line.message.len() + 64;
             if self.bytes > LOG_BYTES_MAX {
-                self.log.dropped += 1;
+                self.skip(1);
                 continue;
             }
             self.log.lines.push(JobLogLine {
@@ -172,7 +194,7 @@ impl LogCollector<'_> {
 }
 
 async fn read_lines(blobs: &Blobs, key: &str) -> Result<Vec<LogLine>, weft_store::Error> {
-    let bytes = blobs.get(key).await?;
+    let bytes = blobs.get_within(key, LOG_BYTES_MAX as u64).await?;
     let lines = bytes.split(|byte| *byte == b'\n');
     Ok(lines
         .filter_map(|line| serde_json::from_slice(line).ok())
@@ -255,10 +277,7 @@ async fn clean_outputs(
             Err(error) => Err(error),
         };
         match cleaned {
-            Err(error)
-                if is_out_of_reach(&error)
-                    || error.kind() == ErrorKind::Refused && refusals.exhausted(&job.id) =>
-            {
+            Err(error) if refusals.end_with(&job.id, &error) => {
                 // Tasks of a job without a plan have not run.
                 if job.plan().is_none() {
                     tracing::debug!(job = %job.id, output = %output.name, %error, "an output has nothing to clean up");
@@ -292,6 +311,19 @@ async fn clean_output(
         }
     }
     cleaned
+}
+
+/// Returns whether the same clean-up may succeed later, without anybody changing anything but a disk that is full. Of
+/// credentials, those of a controller that have expired are of its settings: it renews others by itself.
+fn may_pass(error: &weft_store::Error) -> bool {
+    let has_expired = matches!(
+        error,
+        weft_store::Error::Refused {
+            fault: Fault::Expired,
+            ..
+        }
+    );
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Exhausted) && !has_expired
 }
 
 fn is_out_of_reach(error: &weft_store::Error) -> bool {
@@ -446,6 +478,67 @@ mod tests {
         assert!(!refusals.exhausted(&id));
     }
 
+    #[test]
+    fn a_clean_up_that_fails_for_good_comes_to_an_end() {
+        use weft_store::Error;
+        let id = JobId::new(1, 1);
+        let refused = |fault| Error::Refused {
+            uri: "s3://lake/out".into(),
+            fault,
+            cause: String::new(),
+        };
+        let ends = |error: &Error| {
+            let refusals = Refusals::default();
+            (1..=10 * REFUSALS_MAX).find(|_| refusals.end_with(&id, error))
+        };
+        // An executor said that its list of uploads is another job's object.
+        let foreign = Error::StagedFileLost("jobs/another/list".into());
+        for error in [
+            foreign,
+            refused(Fault::NoPermission),
+            refused(Fault::Expired),
+        ] {
+            assert_eq!(ends(&error), Some(REFUSALS_MAX), "{error}");
+        }
+        assert_eq!(ends(&refused(Fault::NoBucket)), Some(1));
+        for fault in [Fault::Overloaded, Fault::Unreachable, Fault::Slow] {
+            assert_eq!(ends(&refused(fault)), None, "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_no_log_of_the_job_is_not_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::local(folder.path()).expect("a store");
+        let own = format!("{}/", job_prefix(&JobId::new(1, 1)));
+        let theirs = format!("{}/0/0.log", job_prefix(&JobId::new(1, 2)));
+        let (ours, object) = (format!("{own}0/0.log"), format!("{own}0/0.shuffle"));
+        let text = serde_json::to_vec(&line("first").line).expect("JSON");
+        for key in [&ours, &theirs] {
+            blobs.put(key, text.clone()).await.expect("it is written");
+        }
+        let large = vec![b'x'; LOG_BYTES_MAX + 1];
+        blobs.put(&object, large).await.expect("it is written");
+        let mut collector = LogCollector {
+            blobs: &blobs,
+            own,
+            log: JobLog::default(),
+            bytes: 0,
+            lines_lost: 0,
+            unreadable: None,
+        };
+        for key in [ours, theirs, object] {
+            let log = LogRef {
+                key: Some(key),
+                lines: 1,
+                dropped: 0,
+            };
+            collector.add("visits", 0, 0, &log).await;
+        }
+        let log = collector.log().expect("nothing is to be read again");
+        assert_eq!((log.lines.len(), log.dropped), (1, 2));
+    }
+
     #[tokio::test]
     async fn a_job_that_was_archived_while_its_logs_were_read_has_its_whole_log() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -454,6 +547,7 @@ mod tests {
         let id = JobId::new(1_700_000_000_000, 1);
         let collected = |lines_lost| LogCollector {
             blobs: &blobs,
+            own: format!("{}/", job_prefix(&id)),
             log: JobLog {
                 lines: vec![line("first")],
                 dropped: 0,

@@ -336,6 +336,22 @@ impl Blobs {
         found.bytes().await.map_err(self.fail(key))
     }
 
+    /// Reads a blob whole that somebody else has written: one that is larger than it may be is not read.
+    ///
+    /// Errors: `OverLimit` if it is.
+    pub async fn get_within(&self, key: &str, max_bytes: u64) -> Result<Bytes> {
+        self.count(RequestKind::Get);
+        let found = self.store.get(&self.path(key)).await;
+        let found = found.map_err(self.fail(key))?;
+        let bytes = found.meta.size;
+        if bytes > max_bytes {
+            return Err(Error::OverLimit {
+                what: format!("`{key}` has {bytes} bytes; {max_bytes} are allowed"),
+            });
+        }
+        found.bytes().await.map_err(self.fail(key))
+    }
+
     /// Reads a range of an object. An empty one is not asked for: stores refuse that.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         if range.is_empty() {

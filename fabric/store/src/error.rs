@@ -106,7 +106,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file that was staged is neither there nor published.
-    #[error("the staged file `{0}` is gone, and it is not published either")]
+    #[error(
+        "the staged file `{0}` is gone, and it is not published either: run the job again, and let nothing remove files or \
+         abort uploads of jobs that run, such as a rule of the bucket"
+    )]
     StagedFileLost(String),
     /// Somebody else's file has the name of one of ours.
     #[error(

@@ -115,6 +115,11 @@ impl Fault {
         if has("incorrectly configured region") {
             return Some(Self::WrongRegion);
         }
+        let status = status(text);
+        // Before the page: what stands in front of a store, such as a balancer, answers in HTML while the store is away.
+        if let Some(429 | 500..600) = status {
+            return Some(Self::Overloaded);
+        }
         let is_foreign = [
             "Got invalid list response",
             "Got invalid multipart response",
@@ -128,8 +133,7 @@ impl Fault {
         if is_foreign.into_iter().any(has) {
             return Some(Self::NotAStore);
         }
-        match status(text)? {
-            429 | 500..600 => Some(Self::Overloaded),
+        match status? {
             // Without a word of XML, nobody of a store's kind answers.
             400 | 403..=405 if !has("<?xml") && !has("<Error") => Some(Self::NotAStore),
             _ => None,
@@ -357,6 +361,16 @@ mod tests {
             "Unable to extract metadata from headers: Last-Modified Header missing from response",
         ] {
             assert_eq!(Fault::of(&generic(text)), Some(Fault::NotAStore), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_a_balancer_says_that_the_store_is_away() {
+        for status in ["502 Bad Gateway", "503 Service Unavailable"] {
+            let page = "<html><head><title>503</title></head></html>";
+            let text = format!("Server returned non-2xx status code: {status}: {page}");
+            let fault = Fault::of(&generic(&text));
+            assert_eq!(fault, Some(Fault::Overloaded), "{text}");
         }
     }
 

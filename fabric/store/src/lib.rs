@@ -30,6 +30,7 @@ mod durable;
 mod error;
 mod fault;
 mod folder;
+mod pause;
 mod pending;
 mod reading;
 mod requests;

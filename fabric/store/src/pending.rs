@@ -12,11 +12,18 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{ClientOptions, MultipartId, Result};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
+use crate::fault::Fault;
+use crate::pause::pause;
 use crate::signed::{answer, element, escaped, generic, unescaped};
 
 /// Time for one list.
 const LIST_WALL_MAX: Duration = Duration::from_secs(30);
+/// Tries of one list whose failure may pass, and the time after which there is no other: object_store does not repeat
+/// requests that are not its own.
+const MAX_TRIES: u32 = 8;
+const RETRY_WALL_MAX: Duration = Duration::from_secs(60);
 /// Lists of one look; S3 gives a thousand uploads in each.
 const MAX_LISTS: usize = 100;
 
@@ -61,13 +68,8 @@ impl S3Uploads {
             let query = format!("uploads=&prefix={}{after}", escaped(keys));
             let text = self.get(&query).await?;
             uploads.extend(parsed(&text));
-            let is_cut = element(&text, "IsTruncated") == Some("true");
-            let next = element(&text, "NextKeyMarker").zip(element(&text, "NextUploadIdMarker"));
-            match next.filter(|_| is_cut) {
-                Some((key, id)) => {
-                    let (key, id) = (escaped(&unescaped(key)), escaped(&unescaped(id)));
-                    after = format!("&key-marker={key}&upload-id-marker={id}");
-                }
+            match next_page(&text) {
+                Some(next) => after = next,
                 None => return Ok(uploads),
             }
         }
@@ -79,8 +81,25 @@ impl S3Uploads {
         Ok(uploads)
     }
 
-    /// The bucket's answer to a query.
+    /// The bucket's answer to a query. It is asked again if a failure may pass.
     pub(crate) async fn get(&self, query: &str) -> Result<String> {
+        let began = Instant::now();
+        let mut tries = 0;
+        loop {
+            let asked = self.ask(query).await;
+            let Err(error) = &asked else {
+                return asked;
+            };
+            tries += 1;
+            let passes = Fault::of(error).is_some_and(Fault::is_retryable);
+            if !passes || tries >= MAX_TRIES || began.elapsed() >= RETRY_WALL_MAX {
+                return asked;
+            }
+            pause(tries).await;
+        }
+    }
+
+    async fn ask(&self, query: &str) -> Result<String> {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         // A URL that is signed for the bucket says where it is, in whichever style, and in which region.
         let signed = self
@@ -112,6 +131,15 @@ fn place(signed: &str) -> Option<(&str, &str)> {
     Some((bucket, scope.split("%2F").nth(2)?))
 }
 
+/// The part of a query by which a list goes on that was cut. Not all servers name the upload beside the key.
+fn next_page(text: &str) -> Option<String> {
+    let marker = |name: &str| element(text, name).map(|marker| escaped(&unescaped(marker)));
+    let key = marker("NextKeyMarker").filter(|_| element(text, "IsTruncated") == Some("true"))?;
+    let id = marker("NextUploadIdMarker").filter(|id| !id.is_empty());
+    let id = id.map_or_else(String::new, |id| format!("&upload-id-marker={id}"));
+    Some(format!("&key-marker={key}{id}"))
+}
+
 /// The uploads of a list, without those whose keys are none of ours.
 fn parsed(text: &str) -> Vec<(Path, MultipartId)> {
     let uploads = text.split("<Upload>").skip(1);
@@ -141,6 +169,23 @@ mod tests {
             .collect();
         let expected = [("out/day=1/a.csv", "1"), ("out/b", "2"), ("a&b", "3")];
         assert_eq!(uploads, expected);
+    }
+
+    #[test]
+    fn a_list_that_was_cut_goes_on_behind_its_last_key() {
+        let list = |is_cut: &str, id: &str| {
+            next_page(&format!(
+                "<IsTruncated>{is_cut}</IsTruncated><NextKeyMarker>out/a&amp;b</NextKeyMarker>{id}"
+            ))
+        };
+        let key = "&key-marker=out%2Fa%26b".to_owned();
+        let id = "<NextUploadIdMarker>2</NextUploadIdMarker>";
+        let with_id = format!("{key}&upload-id-marker=2");
+        assert_eq!(list("true", id), Some(with_id));
+        let none = "<NextUploadIdMarker></NextUploadIdMarker>";
+        assert_eq!(list("true", none), Some(key.clone()));
+        assert_eq!(list("true", ""), Some(key));
+        assert_eq!(list("false", id), None);
     }
 
     #[test]

@@ -15,14 +15,36 @@ const MAX_EXECUTORS: usize = 16;
 /// ready, up to a bound.
 const RESTART_PAUSE_MS: u64 = 20;
 const MAX_RESTART_DOUBLINGS: u32 = 8;
+/// Characters of an executor's end that are kept.
+const MAX_HOW_CHARS: usize = 600;
 
 /// Executors of a tenant that died on a node.
 #[derive(Debug, Default)]
 pub(super) struct Restart {
     /// Those in a row that died before they were ready.
     stillborn: u32,
+    /// How the last of them did.
+    how: String,
     /// When the next one may be started.
     pub(super) not_before_ms: Option<u64>,
+}
+
+impl Restart {
+    /// One more has died. `stillborn`: how, if it was not ready before.
+    fn died(&mut self, stillborn: Option<&str>) {
+        self.stillborn = match stillborn {
+            None => 0,
+            Some(_) => (self.stillborn + 1).min(MAX_RESTART_DOUBLINGS),
+        };
+        let how = stillborn.unwrap_or_default();
+        self.how = how.chars().take(MAX_HOW_CHARS).collect();
+    }
+
+    /// Returns why there is no executor, for people, if the last one did not become ready.
+    pub(super) fn reason(&self) -> Option<String> {
+        let how = &self.how;
+        (self.stillborn > 0).then(|| format!("the last one ended before it was ready ({how})"))
+    }
 }
 
 impl Scheduler {
@@ -135,7 +157,7 @@ impl Scheduler {
             Ok(Answer::Lease { epoch }) => *epoch,
             other => {
                 tracing::warn!(%node, %tenant, answer = ?other, "an executor gets no lease");
-                self.pause_restart(turn, node, &tenant, false);
+                self.pause_restart(turn, node, &tenant, Some("it got no lease"));
                 return;
             }
         };
@@ -175,14 +197,11 @@ impl Scheduler {
         turn: &Turn<'_>,
         node: &NodeId,
         tenant: &TenantId,
-        was_ready: bool,
+        stillborn: Option<&str>,
     ) {
         let key = (node.clone(), tenant.clone());
         let restart = self.restarts.entry(key).or_default();
-        restart.stillborn = match was_ready {
-            true => 0,
-            false => (restart.stillborn + 1).min(MAX_RESTART_DOUBLINGS),
-        };
+        restart.died(stillborn);
         let pause_ms = RESTART_PAUSE_MS << restart.stillborn;
         restart.not_before_ms = Some(turn.now.monotonic_ms + pause_ms);
     }
@@ -200,7 +219,7 @@ impl Scheduler {
         let view = self.nodes.get_mut(of.node);
         let executor = view.and_then(|view| view.executors.remove(&epoch));
         let executor = executor.unwrap_or_else(|| ExecutorView::of(of.tenant.clone()));
-        self.pause_restart(turn, of.node, of.tenant, was_ready);
+        self.pause_restart(turn, of.node, of.tenant, (!was_ready).then_some(how));
         let marks = self.mourn(epoch, &executor, how);
         let failures = lost.attempts.into_iter().map(|attempt| {
             let sequence = attempt.attempt_id.sequence;
@@ -329,4 +348,28 @@ fn lost_attempt(
         log: None,
     };
     (id.job, failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_executor_that_does_not_start_says_why() {
+        let mut restart = Restart::default();
+        assert_eq!(restart.reason(), None);
+        let how = "signal: 9: the executor gets no credentials: the role `r` is not given";
+        for _ in 0..2 * MAX_RESTART_DOUBLINGS {
+            restart.died(Some(how));
+        }
+        let reason = restart.reason().expect("it never became ready");
+        assert!(reason.contains("the role `r` is not given"), "{reason}");
+        assert_eq!(restart.stillborn, MAX_RESTART_DOUBLINGS);
+        restart.died(Some(&"x".repeat(2 * MAX_HOW_CHARS)));
+        let reason = restart.reason().expect("it never became ready");
+        assert!(reason.len() < 2 * MAX_HOW_CHARS);
+        // One that had worked is another matter.
+        restart.died(None);
+        assert_eq!(restart.reason(), None);
+    }
 }

@@ -5,6 +5,7 @@ use weft_control::{Job, JobState, Running, Step};
 use weft_core::{ErrorCode, JobId, NodeId, Problem, TaskId, TenantId};
 
 use super::dispatch::MAX_RECORDING;
+use super::executors::Restart;
 use super::leadership::Phase;
 use super::nodes::NodeView;
 use super::quarantine::is_trusted;
@@ -254,6 +255,7 @@ impl Scheduler {
         let executor = view.executors.values().find(|one| one.is_of(tenant));
         let restart = self.restarts.get(&(id.clone(), tenant.clone()));
         let paused = restart.and_then(|restart| restart.not_before_ms);
+        let stillborn = restart.and_then(Restart::reason);
         let reason = if let Some(since_ms) = view.down_since_ms {
             let down_ms = turn.now.monotonic_ms.saturating_sub(since_ms);
             Err(format!("it was last heard {down_ms} ms ago"))
@@ -264,7 +266,10 @@ impl Scheduler {
         } else if let Some(executor) = executor {
             match (executor.ready, tasks < room) {
                 (false, _) if executor.stopping => Err("its executor is ending".into()),
-                (false, _) => Err("its executor is starting".into()),
+                (false, _) => Err(match stillborn {
+                    Some(stillborn) => format!("its executor is starting: {stillborn}"),
+                    None => "its executor is starting".into(),
+                }),
                 (true, false) => Err(format!(
                     "it has {tasks} tasks: as many as it has slots, and {AHEAD} more"
                 )),
@@ -275,9 +280,8 @@ impl Scheduler {
             }
         } else if let Some(at_ms) = paused {
             let left_ms = at_ms.saturating_sub(turn.now.monotonic_ms);
-            Err(format!(
-                "its executor died: another one starts in {left_ms} ms"
-            ))
+            let died = stillborn.unwrap_or_else(|| "its executor died".into());
+            Err(format!("{died}: another one starts in {left_ms} ms"))
         } else if view.granting.contains(tenant) {
             Err("a lease for its executor is being recorded".into())
         } else {

@@ -81,9 +81,9 @@ impl Stages {
             cancel: CancellationToken::new(),
         };
         let job = held.jobs.entry(context.job.clone()).or_insert_with(new);
-        let before = job.stages.get(&context.stage);
-        if before.is_some_and(|before| reads_others(&before.context, &context)) {
-            // What follows from indexes may have changed with the objects.
+        // Stages that read one edge share what follows from its indexes, and that may have changed with the objects.
+        let mut others = job.stages.values();
+        if others.any(|before| reads_others(&before.context, &context)) {
             job.reader = ObjectReader::new(self.blobs.clone());
         }
         let stage = Stage {
@@ -142,10 +142,12 @@ impl Stages {
     }
 }
 
-/// Returns whether a stage reads other objects than before: some were lost, and written again.
+/// Returns whether a stage reads other objects of an edge than were there before: some were lost, and written again.
 fn reads_others(before: &StageContext, now: &StageContext) -> bool {
-    let before = before.inputs.iter().map(|input| &input.objects);
-    before.ne(now.inputs.iter().map(|input| &input.objects))
+    before.inputs.iter().any(|old| {
+        let mut inputs = now.inputs.iter();
+        inputs.any(|new| new.edge == old.edge && new.objects != old.objects)
+    })
 }
 
 /// Fails if a job was planned with another partition hash, plan encoding, segment format or DataFusion than this
@@ -185,4 +187,57 @@ pub(super) fn components(plan: &StagePlan) -> impl Iterator<Item = &Digest> {
     let of_statement = of_statement.into_iter().flat_map(BTreeMap::values);
     let of_statement = of_statement.map(|function| &function.digest);
     nodes.chain(edges).chain(source).chain(of_statement)
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_protocol::{EdgeInput, EdgeRef, ObjectRef, Sums};
+
+    use super::*;
+
+    const EDGE: EdgeRef = EdgeRef { stage: 0, edge: 0 };
+
+    /// A stage that reads the edge, of which one task has written this object.
+    fn reading(stage: u32, key: &str) -> StageContext {
+        let object = ObjectRef {
+            key: key.into(),
+            bytes: 1,
+            index_xxh3: 0,
+        };
+        StageContext {
+            job: JobId::new(1, 1),
+            stage,
+            fingerprint: FINGERPRINT.into(),
+            plan: "plan".into(),
+            inputs: vec![EdgeInput {
+                edge: EDGE,
+                expected: Sums::default(),
+                objects: vec![Some(object)],
+            }],
+            adaptive: Vec::new(),
+            artefacts: BTreeMap::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_from_lost_objects_is_forgotten_whichever_stage_comes_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stages = Stages::new(Blobs::local(folder.path()).expect("a store"));
+        let ranges = |stage: u32| {
+            let task = TaskId {
+                job: JobId::new(1, 1),
+                stage,
+                task: 0,
+            };
+            let found = stages.find(&task).expect("it is open");
+            found.reader.shared_ranges(EDGE, 4)
+        };
+        stages.open(reading(1, "first"));
+        let first = ranges(1);
+        stages.open(reading(2, "first"));
+        assert!(Arc::ptr_eq(&first, &ranges(2)), "they are shared");
+        // The object was lost, and written again: a stage that is new here is the first to hear of it.
+        stages.open(reading(3, "second"));
+        assert!(!Arc::ptr_eq(&first, &ranges(3)));
+    }
 }

@@ -25,15 +25,13 @@ mod uploader;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::path::Path as FsPath;
-use std::time::Duration;
 
 use futures::TryStreamExt;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
+use object_store::{MultipartId, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use weft_core::{JobId, StoreKind};
 
 pub use self::cleanup::Ended;
@@ -41,18 +39,16 @@ use self::ledger::Change;
 pub use self::ledger::Ledger;
 pub(super) use self::ledger::holds_output;
 use self::steps::Seen;
-use self::swap::{Swap, Turn};
+use self::swap::{Swap, Turn, Written};
 pub use self::uploader::UPLOAD_FAILED;
 pub(super) use self::uploader::{UploadFile, Uploader};
 use super::folder::Holding;
 use super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest, ManifestFile, decode_manifest};
 use crate::error::{Error, Result};
+use crate::pause::pause;
 use crate::remote::{Remote, fetch_ranges, range_of};
 use crate::requests::RequestKind;
 
-/// The first pause before a request is repeated, and the longest; it doubles in between.
-const PAUSE_MIN: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 10 });
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Characters of a job's id after `job-`.
 const JOB_DIGITS: usize = 26;
 /// Objects that a look into a folder passes over. A folder with more that no reader sees is taken for somebody else's.
@@ -121,6 +117,12 @@ impl ObjectFolder {
         self.remote.uploads.as_ref()
     }
 
+    /// Aborts an upload. Providers charge for it as little as for a removal.
+    async fn abort(&self, path: &Path, id: &MultipartId) -> object_store::Result<()> {
+        self.remote.requests().count(RequestKind::Delete);
+        self.remote.uploads.abort_multipart(path, id).await
+    }
+
     /// Starts an upload and aborts it, so that a folder that cannot be written to is found out before the work is
     /// done.
     pub async fn prepare(&self, job: &JobId) -> Result<()> {
@@ -129,7 +131,7 @@ impl ObjectFolder {
         let id = self.uploads().create_multipart(&path).await;
         let id = id.map_err(failed)?;
         // One that stays is found by the job's id when the job has ended.
-        let _ = self.uploads().abort_multipart(&path, &id).await;
+        let _ = self.abort(&path, &id).await;
         Ok(())
     }
 
@@ -293,9 +295,9 @@ impl ObjectFolder {
                     let mode = version.take().map_or(PutMode::Create, PutMode::Update);
                     let objects = self.objects(RequestKind::Put);
                     let put = objects.put_opts(&path, text.into(), mode.into()).await;
-                    let is_done = put.is_ok();
+                    let answer = Written::of(&put);
                     failure = put.err().map(|error| self.remote.error(&path, error));
-                    swap.written(is_done)
+                    swap.written(answer)
                 }
                 Turn::Done => return Ok(()),
                 Turn::GivenUp => {
@@ -366,17 +368,5 @@ fn key_of(name: &str, job: &JobId, attempt: &str) -> String {
     match name.rsplit_once('.') {
         Some((stem, extension)) => format!("{stem}-{job}-{attempt}.{extension}"),
         None => format!("{name}-{job}-{attempt}"),
-    }
-}
-
-/// Waits before a request is repeated: between a half and all of a time that doubles, so that those who failed together
-/// do not come back together.
-async fn pause(tries: u32) {
-    if tries > 0 {
-        let doubled = PAUSE_MIN.saturating_mul(1 << tries.min(10));
-        let longest = doubled.min(PAUSE_MAX);
-        // Its keys are random, and others for each one.
-        let random = u32::try_from(RandomState::new().hash_one(tries) % 1_000).unwrap_or(0);
-        tokio::time::sleep(longest / 2 + longest / 2_000 * random).await;
     }
 }

@@ -1,6 +1,7 @@
 //! A network that fails between us and a real store: callers see whole objects, one winner, or a named error.
 
 use bytes::Bytes;
+use object_store::multipart::MultipartStore;
 use tokio::io::AsyncWriteExt;
 use weft_core::Location;
 use weft_store::{Blobs, ErrorKind};
@@ -158,8 +159,44 @@ async fn missing_objects_are_told_from_forbidden_ones() {
     proxy.arm("HEAD", &forbidden);
     assert!(!blobs.exists("a").await.expect("it is known"));
     proxy.assert_happened(&forbidden);
+    // The list that tells may fail as well.
+    let twice = [Fault::Refused(403), Fault::Refused(503)];
+    proxy.arm("GET", &twice);
+    let error = blobs.get("a").await.expect_err("it is not there");
+    assert!(error.is_not_found(), "{error}");
+    proxy.assert_happened(&twice);
     proxy.arm("GET", &forbidden);
     let error = blobs.get("ab").await.expect_err("it is forbidden");
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     proxy.assert_happened(&forbidden);
+}
+
+/// Uploads that a list misses stay for ever: nobody looks again when their job has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_of_uploads_are_asked_for_again() {
+    let (proxy, blobs, straight, _server) = behind_proxy("uploads");
+    straight.put("b", "text").await.expect("it is written");
+    let remote = blobs.remote().expect("it is no folder");
+    let path = remote.path("a");
+    let started = remote.uploads.create_multipart(&path).await;
+    let id = started.expect("it starts");
+    let faults = [
+        Fault::Refused(503),
+        Fault::DoneThenClosed,
+        Fault::CutInBody,
+        Fault::Refused(429),
+    ];
+    proxy.arm("GET", &faults);
+    let lists = remote.pending.as_ref().expect("S3 lists them");
+    let listed = lists.uploads_of("uploads/").await;
+    let listed = listed.expect("the fifth try");
+    proxy.assert_happened(&faults);
+    assert!(listed.iter().any(|(key, _)| *key == path), "{listed:?}");
+    let aborted = remote.uploads.abort_multipart(&path, &id).await;
+    aborted.expect("it ends");
+    // What is refused for good is told at once.
+    proxy.arm("GET", &[Fault::Refused(403)]);
+    let refused = lists.uploads_of("uploads/").await;
+    refused.expect_err("it is not allowed");
+    proxy.assert_happened(&[Fault::Refused(403)]);
 }

@@ -6,7 +6,7 @@ use object_store::path::Path;
 use weft_core::JobId;
 use weft_protocol::ManifestOutput;
 
-use super::ledger::{replaced_by, with_withdrawal, without_replaced};
+use super::ledger::{replaced_by, replaces, with_withdrawal, without_replaced};
 use super::steps::{Answer, Removal, Removing};
 use super::upload::{Upload, remaining_uploads};
 use super::{ObjectFolder, is_of, pause, probe_of};
@@ -54,13 +54,20 @@ impl ObjectFolder {
 
     /// Removes the files that a job has replaced, and that do not come back, then forgets them.
     async fn remove_replaced(&self, job: &JobId) -> Result<()> {
-        let found = self.read_manifest().await?;
-        let keys = replaced_by(found.as_ref(), job);
-        let deletions: Vec<_> = keys.iter().map(|key| self.delete(key)).collect();
-        let deletions = stream::iter(deletions).buffer_unordered(REMOVALS_AT_A_TIME);
-        deletions.try_collect::<Vec<()>>().await?;
-        weft_failpoint::hit("replaced-removed");
-        self.change(|found| Ok(without_replaced(found, job))).await
+        loop {
+            let found = self.read_manifest().await?;
+            if !replaces(found.as_ref(), job) {
+                return Ok(());
+            }
+            let keys = replaced_by(found.as_ref(), job);
+            let deletions: Vec<_> = keys.iter().map(|key| self.delete(key)).collect();
+            let deletions = stream::iter(deletions).buffer_unordered(REMOVALS_AT_A_TIME);
+            deletions.try_collect::<Vec<()>>().await?;
+            weft_failpoint::hit("replaced-removed");
+            // Each further turn is due to another job that was withdrawn meanwhile.
+            self.change(|found| Ok(without_replaced(found, job, &keys)))
+                .await?;
+        }
     }
 
     /// Aborts the uploads of a job that has ended and that nobody will complete: those of attempts that were never
@@ -86,7 +93,7 @@ impl ObjectFolder {
             if !is_below || !is_ours {
                 continue;
             }
-            match self.uploads().abort_multipart(&path, &id).await {
+            match self.abort(&path, &id).await {
                 Ok(()) => aborted += 1,
                 Err(object_store::Error::NotFound { .. }) => {}
                 // The others need not stay for its sake.
@@ -149,7 +156,7 @@ impl ObjectFolder {
                 Removing::Abort => {
                     weft_failpoint::hit("withdraw");
                     pause(step.tries()).await;
-                    let done = self.uploads().abort_multipart(&path, &upload.id).await;
+                    let done = self.abort(&path, &upload.id).await;
                     let answer = Answer::of(&done);
                     failure = done.err().map(|error| self.remote.error(&path, error));
                     step.aborted(answer)

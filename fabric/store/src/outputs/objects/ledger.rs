@@ -373,18 +373,33 @@ pub(super) fn replaced_by(found: Option<&Manifest>, job: &JobId) -> Vec<String> 
     keys.map(str::to_owned).collect()
 }
 
-/// The manifest without the files that a job has replaced, which are gone.
-pub(super) fn without_replaced(found: Option<&Manifest>, job: &JobId) -> Change {
+/// Returns whether a job has replaced files that are not known to be gone.
+pub(super) fn replaces(found: Option<&Manifest>, job: &JobId) -> bool {
+    let ledger = found.and_then(|manifest| manifest.ledger.as_ref());
+    ledger.is_some_and(|ledger| ledger.replaced_by(job.as_str()).is_some())
+}
+
+/// The manifest without the files that a job has replaced and that are `gone`. Others stay: those of a job that had
+/// replaced them before, and was withdrawn meanwhile, are for this job to remove.
+pub(super) fn without_replaced(found: Option<&Manifest>, job: &JobId, gone: &[String]) -> Change {
     let mut ledger = ledger_of(found);
-    let before = ledger.replaced.len();
-    let stays = |replaced: &Replaced| replaced.by != job.as_str();
-    ledger.replaced.retain(stays);
-    match found {
-        Some(found) if ledger.replaced.len() < before => {
-            Change::write(without_ledger(found), ledger)
-        }
-        _ => Change::Nothing,
+    let (Some(found), Some(at)) = (found, ledger.replaced_by(job.as_str())) else {
+        return Change::Nothing;
+    };
+    let listed = found.files.iter().map(ManifestFile::key);
+    let over: BTreeSet<&str> = gone.iter().map(String::as_str).chain(listed).collect();
+    let replaced = &mut ledger.replaced[at].manifest;
+    let left = replaced.files.iter();
+    let left = left.filter(|file| !over.contains(file.key()));
+    let left: Vec<ManifestFile> = left.cloned().collect();
+    if left.is_empty() {
+        ledger.replaced.remove(at);
+    } else if left.len() == replaced.files.len() {
+        return Change::Nothing;
+    } else {
+        *replaced = replaced.clone().with_files(left);
     }
+    Change::write(without_ledger(found), ledger)
 }
 
 #[cfg(test)]

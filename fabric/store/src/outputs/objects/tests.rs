@@ -480,6 +480,17 @@ async fn a_manifest_that_may_not_be_written_is_tried_once() {
     assert_eq!(process.fates(Fate::Refused), 1);
 }
 
+/// A job pays for what providers charge.
+#[tokio::test]
+async fn aborts_are_not_counted_as_writes() {
+    let world = World::new();
+    let folder = world.quiet();
+    folder.prepare(&JobId::new(1, 1)).await.expect("it writes");
+    let requests = folder.remote().requests();
+    let counted = [RequestKind::Put, RequestKind::Delete].map(|kind| requests.of(kind));
+    assert_eq!(counted, [1, 1]);
+}
+
 /// An attempt died before it was committed: its uploads are told by the job's id.
 #[tokio::test]
 async fn uploads_that_no_commit_names_are_aborted_when_the_job_has_ended() {

@@ -13,11 +13,12 @@ use weft_core::JobId;
 use weft_protocol::{SinkFile, job_prefix};
 
 use super::super::manifest::is_within;
+use super::is_of;
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
 
-/// Bytes of the list of one attempt and output.
-const MAX_LIST_BYTES: usize = 64 << 20;
+/// Bytes of the list of one attempt and output. Executors write lists, and controllers read them.
+const MAX_LIST_BYTES: u64 = 64 << 20;
 /// Lists that are read at a time.
 const READS_AT_A_TIME: usize = 16;
 
@@ -54,7 +55,7 @@ pub(super) struct UploadList {
 impl UploadList {
     pub(super) fn encode(&self) -> Result<Vec<u8>> {
         let text = serde_json::to_vec(self).map_err(|error| Error::Encoding(error.to_string()))?;
-        match text.len() <= MAX_LIST_BYTES {
+        match text.len() as u64 <= MAX_LIST_BYTES {
             true => Ok(text),
             false => Err(Error::OverLimit {
                 what: format!(
@@ -66,17 +67,14 @@ impl UploadList {
         }
     }
 
-    fn decode(key: &str, text: &[u8]) -> Result<Self> {
+    fn decode(key: &str, text: &[u8], job: &JobId) -> Result<Self> {
         let wrong = |what: &str| Error::Encoding(format!("the list of uploads `{key}`: {what}"));
-        if text.len() > MAX_LIST_BYTES {
-            return Err(wrong("it is too large"));
-        }
         let list: Self = serde_json::from_slice(text).map_err(|error| wrong(&error.to_string()))?;
         // An executor wrote it, and a controller deletes what it names.
-        let stays = |upload: &Upload| is_within(&upload.key);
-        match list.uploads.iter().all(stays) {
+        let is_ours = |upload: &Upload| is_within(&upload.key) && is_of(job, &upload.key);
+        match list.uploads.iter().all(is_ours) {
             true => Ok(list),
-            false => Err(wrong("it names keys outside of the output's folder")),
+            false => Err(wrong("it names keys that are not of the job's files")),
         }
     }
 }
@@ -119,10 +117,15 @@ pub(super) async fn remaining_uploads(
     job: &JobId,
     files: &[SinkFile],
 ) -> Result<Vec<Upload>> {
+    let lists = lists(files).into_iter();
+    let reads: Vec<_> = lists.map(|key| read_list(blobs, job, key)).collect();
+    let mut reads = stream::iter(reads).buffer_unordered(READS_AT_A_TIME);
     let mut uploads = Vec::new();
-    for key in lists(files) {
-        if blobs.exists(&key).await? {
-            uploads.extend(read_list(blobs, job, key).await?.1.into_values());
+    while let Some(read) = reads.next().await {
+        match read {
+            Ok((_, list)) => uploads.extend(list.into_values()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(uploads)
@@ -144,7 +147,8 @@ async fn read_list(
     if !is_own {
         return Err(Error::StagedFileLost(key));
     }
-    let list = UploadList::decode(&key, &blobs.get(&key).await?)?;
+    let text = blobs.get_within(&key, MAX_LIST_BYTES).await?;
+    let list = UploadList::decode(&key, &text, job)?;
     let uploads = list.uploads.into_iter();
     let by_name = uploads.map(|upload| (upload.name.clone(), upload));
     Ok((key, by_name.collect()))
@@ -161,6 +165,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::key_of;
     use super::*;
 
     #[test]
@@ -175,21 +180,41 @@ mod tests {
     }
 
     #[test]
-    fn keys_outside_of_the_folder_are_refused() {
-        let upload = |key: &str| Upload {
+    fn keys_of_others_are_refused() {
+        let (job, other) = (JobId::new(1, 1), JobId::new(1, 2));
+        let upload = |key: String| Upload {
             name: "part-a-00000.csv".into(),
-            key: key.into(),
+            key,
             id: "1".into(),
             parts: Vec::new(),
             bytes: 0,
             e_tag: String::new(),
         };
-        for (key, is_right) in [("a/b.csv", true), ("../b.csv", false), ("/b.csv", false)] {
+        let of = |job| key_of("day=1/part-a-00000.csv", job, "a-1-1");
+        for (key, is_right) in [
+            (of(&job), true),
+            (of(&other), false),
+            (format!("../{}", of(&job)), false),
+            (format!("/{}", of(&job)), false),
+            ("theirs.csv".into(), false),
+        ] {
             let list = UploadList {
-                uploads: vec![upload(key)],
+                uploads: vec![upload(key.clone())],
             };
             let text = list.encode().expect("JSON");
-            assert_eq!(UploadList::decode("list", &text).is_ok(), is_right, "{key}");
+            let decoded = UploadList::decode("list", &text, &job);
+            assert_eq!(decoded.is_ok(), is_right, "{key}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_too_large_is_not_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::local(folder.path()).expect("a store");
+        blobs.put("list", "12345").await.expect("it is written");
+        let read = blobs.get_within("list", 5).await;
+        assert_eq!(read.expect("it fits"), "12345");
+        let error = blobs.get_within("list", 4).await.expect_err("it does not");
+        assert_eq!(error.kind(), crate::ErrorKind::OverLimit, "{error}");
     }
 }

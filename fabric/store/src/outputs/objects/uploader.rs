@@ -359,7 +359,7 @@ impl Worker {
         let ended = ended.map(|upload| (upload.key, upload.id));
         for (key, id) in open.chain(ended) {
             if let Ok(path) = self.folder.path(&key) {
-                let _ = self.folder.uploads().abort_multipart(&path, &id).await;
+                let _ = self.folder.abort(&path, &id).await;
             }
         }
     }

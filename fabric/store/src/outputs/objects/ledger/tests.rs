@@ -78,9 +78,19 @@ impl Folder {
         self.apply(change)
     }
 
-    fn succeed(&mut self, number: u128) {
-        let change = without_replaced(self.manifest.as_ref(), &job(number));
+    /// Removes the files that a job has replaced. Returns them.
+    fn remove_replaced(&self, number: u128) -> Vec<String> {
+        replaced_by(self.manifest.as_ref(), &job(number))
+    }
+
+    fn forget(&mut self, number: u128, gone: &[String]) {
+        let change = without_replaced(self.manifest.as_ref(), &job(number), gone);
         self.apply(change);
+    }
+
+    fn succeed(&mut self, number: u128) {
+        let gone = self.remove_replaced(number);
+        self.forget(number, &gone);
     }
 
     fn remembers(&self, number: u128) -> bool {
@@ -188,4 +198,27 @@ fn a_full_ledger_refuses_jobs_and_takes_withdrawals() {
     assert!(folder.remembers(next));
     let ledger = ledger_of(folder.manifest.as_ref());
     assert_eq!(ledger.publications.len(), MAX_PUBLICATIONS + 1);
+}
+
+#[test]
+fn what_comes_to_a_job_while_it_removes_files_is_removed_as_well() {
+    let mut folder = Folder::default();
+    for number in 0..3 {
+        let published = folder.publish(number, OutputMode::Overwrite);
+        assert!(published.expect("it publishes"));
+        if number == 0 {
+            folder.succeed(number);
+        }
+    }
+    let gone = folder.remove_replaced(2);
+    assert!(gone.len() == 1 && is_of(&job(1), &gone[0]), "{gone:?}");
+    // The job that had replaced the first one's files is withdrawn before these are forgotten.
+    assert!(folder.fail(1));
+    folder.forget(2, &gone);
+    let left = folder.remove_replaced(2);
+    assert!(left.len() == 1 && is_of(&job(0), &left[0]), "{left:?}");
+    assert!(replaces(folder.manifest.as_ref(), &job(2)));
+    folder.forget(2, &left);
+    assert!(!replaces(folder.manifest.as_ref(), &job(2)));
+    assert_eq!(folder.jobs(), [2]);
 }
