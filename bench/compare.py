@@ -31,16 +31,24 @@ TIMEOUT_S = 900
 
 
 def members(workload, wanted):
-    """Who takes part: peers that can be imported, and for `scoring` also those that say the function in their own expressions."""
+    """Who takes part: peers that can be imported and have the job; for `scoring` also those that say the function in their own expressions."""
     found = ["weft"]
     for name in wanted or SYSTEMS:
         if importlib.util.find_spec(SYSTEMS[name][2]) is None or name == "spark" and not has_java():
             print(f"{name} is not installed and left out", file=sys.stderr)
             continue
+        if workload not in system(name).JOBS:
+            print(f"{name} has no job {workload} and is left out", file=sys.stderr)
+            continue
         found.append(name)
         if workload == "scoring" and name in NATIVE:
             found.append(f"{name}-native")
     return found
+
+
+def system(name):
+    module, class_, _ = SYSTEMS[name]
+    return getattr(importlib.import_module(module), class_)
 
 
 def has_java():
@@ -52,16 +60,16 @@ def has_java():
 def as_peer(member, a):
     """The child's side: starts the system, runs the job, and tells how long each took."""
     name, _, native = member.partition("-")
-    system = getattr(importlib.import_module(SYSTEMS[name][0]), SYSTEMS[name][1])
-    engine = system.start(a.work, len(os.sched_getaffinity(0)))
+    peer = system(name)
+    engine = peer.start(a.work, len(os.sched_getaffinity(0)))
     told = {"startup_s": time.monotonic() - a.began}
     check_loopback()
     began = time.perf_counter()
-    system.JOBS[a.workload + (native and "-native")](engine, a.data, a.out)
+    peer.JOBS[a.workload + (native and "-native")](engine, a.data, a.out)
     told["wall_s"] = time.perf_counter() - began
     print(json.dumps(told), flush=True)
     check_loopback()
-    system.stop(engine)
+    peer.stop(engine)
     sys.stdout.flush()
     os._exit(0)
 
@@ -207,7 +215,7 @@ def arguments():
     p.add_argument("--data", required=True, help="a folder that holds the workload's files and nothing else")
     p.add_argument("--weft", help="the binary")
     p.add_argument("--guests", help="the folder of the examples' components, NAME.wasm")
-    p.add_argument("--peers", help=f"some of {','.join(SYSTEMS)}; all that are installed without it")
+    p.add_argument("--peers", type=str.lower, help=f"some of {','.join(SYSTEMS)}; all that are installed without it")
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--out", help="a file to which a JSON line is added for each run")
     p.add_argument("--cores", type=int, help="how many all systems may use; all of the machine's without it")
@@ -220,8 +228,8 @@ def arguments():
     a.data = os.path.abspath(a.data)
     if unknown := set((a.peers or "polars").split(",")) - set(SYSTEMS):
         p.error(f"no peer {', '.join(sorted(unknown))}")
-    if not a.peer and not (a.weft and (a.guests or a.workload == "sort")):
-        p.error("--weft and --guests say what to run")
+    if not a.peer and not (a.weft and (a.guests or not workloads.component(a.workload))):
+        p.error("--weft and --guests say what to run; sort and join need no guests")
     return a
 
 

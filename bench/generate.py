@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Makes the inputs of bench/compare.py: taxi trips, text, payments to score, records to sort. Access logs come from `cargo xtask logs`.
+"""Makes the inputs of bench/compare.py: taxi trips, text, payments to score, records to sort, orders to join with users. Access logs come from
+`cargo xtask logs`.
 
     python3 bench/generate.py taxi --scale 0.1 --out DATA/taxi
     python3 bench/generate.py sort --bytes 2GB --out DATA/sort
 
 A file's bytes are decided by the seed, the scale and its number alone. At scale 1, about a gigabyte each, there are 80 million trips (Parquet),
-170 million words (text), 27 million payments (Parquet) and 10 million records (text).
+170 million words (text), 27 million payments (Parquet) and 10 million records (text); and in 0.3 GB, 20 million orders of a million users (Parquet).
 """
 import argparse, os, sys, time
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -157,13 +159,52 @@ def records(draw, first, n, _total):
     return out.data
 
 
+# ---- join: orders, and the users who placed them
+
+ORDERS_PER_USER = 20
+COUNTRIES = [first + second for first in "ABCDEFGH" for second in "KLMNR"][:36]
+FIRST_ORDER = np.datetime64("2025-01-01T00:00:00", "us").astype(np.int64)
+
+
+@lru_cache(maxsize=1)
+def user_ids(n_users):
+    """All users, in an order of which the place of an id tells nothing."""
+    return np.random.default_rng(n_users).permutation(n_users)
+
+
+def users(draw, first, n, total):
+    return pa.table({
+        "user_id": user_ids(total)[first:first + n],
+        "age": pa.array(draw.integers(18, 88, n), pa.int32()),
+        "country": pick(draw, COUNTRIES, 1 / np.arange(1, len(COUNTRIES) + 1), n),
+        "lifetime_value": draw.integers(0, 1_000_000, n) / 100,
+    })
+
+
+def orders(draw, first, n, total):
+    """One user in five orders, of others some far more often than most. Of 200 orders one has no user."""
+    n_users = total // ORDERS_PER_USER
+    user = user_ids(n_users)[(draw.random(n) ** 2 * n_users).astype(np.int64)]
+    kind = draw.random(n)
+    user = np.where(kind < 0.2, n_users // 3, np.where(kind < 0.205, user + 10 * n_users, user))
+    return pa.table({
+        "user_id": user,
+        "order_id": np.arange(first, first + n),
+        "ts": pa.array(FIRST_ORDER + draw.integers(0, 90 * 86_400, n) * 1_000_000, pa.timestamp("us")),
+        "amount": draw.integers(100, 50_100, n) / 100,
+    })
+
+
 # name: rows at scale 1, files, name of a file, what makes rows, bytes of a row
 KINDS = {
     "taxi": (80_000_000, 8, "yellow_tripdata_{:02}.parquet", trips, 12.9),
     "wordcount": (170_000_000, 8, "text-{:02}.txt", text, 5.9),
     "scoring": (27_000_000, 8, "payments-{:02}.parquet", payments, 37.6),
     "sort": (10_000_000, 16, "part-{:02}.txt", records, 100),
+    "join": (20_000_000, 8, "orders-{:02}.parquet", orders, 14.9),
 }
+# Files beside those: rows of the others for each row, files, name of a file, what makes rows.
+BESIDE = {"join": (ORDERS_PER_USER, 2, "users-{:02}.parquet", users)}
 
 
 def write_file(path, make, draw, first, end, total):
@@ -178,6 +219,13 @@ def write_file(path, make, draw, first, end, total):
                 file.write(chunk)
         if writer:
             writer.close()
+
+
+def write_files(a, rows, n_files, name, make, before=0):
+    """Files of about the same number of rows; `before` of them are of another kind."""
+    for file in range(n_files):
+        draw = np.random.default_rng([a.seed, before + file])
+        write_file(f"{a.out}/{name.format(file)}", make, draw, rows * file // n_files, rows * (file + 1) // n_files, rows)
 
 
 def size(text):
@@ -200,9 +248,11 @@ def main():
     if os.listdir(a.out):
         sys.exit(f"error: {a.out} holds files already: choose another folder")
     began = time.perf_counter()
-    for file in range(n_files):
-        draw = np.random.default_rng([a.seed, file])
-        write_file(f"{a.out}/{name.format(file)}", make, draw, rows * file // n_files, rows * (file + 1) // n_files, rows)
+    write_files(a, rows, n_files, name, make)
+    if a.kind in BESIDE:
+        share, n_more, name, make = BESIDE[a.kind]
+        write_files(a, rows // share, n_more, name, make, before=n_files)
+        n_files += n_more
     written = sum(entry.stat().st_size for entry in os.scandir(a.out))
     print(f"{rows} rows, {written / 1e6:.1f} MB in {n_files} files in {a.out}: {time.perf_counter() - began:.1f} s")
 

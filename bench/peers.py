@@ -8,7 +8,7 @@ In access logs the time holds one blank, so of a line that matches, the fields b
 """
 import os, sys
 
-from workloads import LOG_RE, LOG_RE_GROUP, SCORE_COLUMNS, SORT_COLUMNS, SORT_PARTITIONS, agents_sql, score_columns, score_sql
+from workloads import JOIN_SQL, LOG_RE, LOG_RE_GROUP, SCORE_COLUMNS, SORT_COLUMNS, SORT_PARTITIONS, agents_sql, score_columns, score_sql
 
 SCORE_FIELDS = ["fam", "os", "km", "score"]
 
@@ -117,7 +117,14 @@ class Polars:
         (records.with_columns((pl.col("key").hash() % SORT_PARTITIONS).alias("p")).sort("p", "key")
          .sink_csv(pl.PartitionBy(f"{out}/sorted", key="p", include_key=False), mkdir=True, quote_style="never"))
 
-    JOBS = {"weblog": weblog, "taxi": taxi, "wordcount": wordcount, "scoring": scoring, "scoring-native": scoring_native, "sort": sort}
+    def join(pl, data, out):
+        users = pl.scan_parquet(f"{data}/users-*.parquet").select("user_id", "country", (pl.col("age") - pl.col("age") % 10).alias("decade"))
+        (pl.scan_parquet(f"{data}/orders-*.parquet").select("user_id", "amount").join(users, on="user_id")
+         .group_by("country", "decade").agg(pl.col("amount").sum().alias("revenue"), pl.len().alias("orders"))
+         .collect(engine="streaming").write_parquet(f"{out}/revenue"))
+
+    JOBS = {"weblog": weblog, "taxi": taxi, "wordcount": wordcount, "scoring": scoring, "scoring-native": scoring_native, "sort": sort,
+            "join": join}
 
 
 class DuckDb:
@@ -180,7 +187,13 @@ class DuckDb:
         for p in range(SORT_PARTITIONS):
             c.execute(f"COPY (SELECT key, id, rest FROM s WHERE p = {p}) TO '{out}/sorted/part-{p:02}.csv' (FORMAT csv, HEADER)")
 
-    JOBS = {"weblog": weblog, "taxi": taxi, "wordcount": wordcount, "scoring": scoring, "scoring-native": scoring_native, "sort": sort}
+    def join(c, data, out):
+        for table in ("orders", "users"):
+            c.execute(f"CREATE TEMP VIEW {table} AS FROM read_parquet('{data}/{table}-*.parquet')")
+        c.execute(f"COPY ({JOIN_SQL}) TO '{out}/revenue' (FORMAT parquet)")
+
+    JOBS = {"weblog": weblog, "taxi": taxi, "wordcount": wordcount, "scoring": scoring, "scoring-native": scoring_native, "sort": sort,
+            "join": join}
 
 
 class DataFusion:
@@ -255,7 +268,13 @@ class DataFusion:
         c.sql(f"""COPY (SELECT "key", id, rest, (31 * {letter(1)} + 17 * {letter(2)} + {letter(3)}) % {SORT_PARTITIONS} AS p FROM lines
           ORDER BY p, "key") TO '{out}/sorted/' STORED AS CSV PARTITIONED BY (p) OPTIONS ('format.has_header' 'true')""").collect()
 
-    JOBS = {"weblog": weblog, "taxi": taxi, "wordcount": wordcount, "scoring": scoring, "scoring-native": scoring_native, "sort": sort}
+    def join(c, data, out):
+        for table in ("orders", "users"):
+            c.register_parquet(table, f"{data}/{table}-*.parquet")
+        DataFusion.save(c, JOIN_SQL, f"{out}/revenue")
+
+    JOBS = {"weblog": weblog, "taxi": taxi, "wordcount": wordcount, "scoring": scoring, "scoring-native": scoring_native, "sort": sort,
+            "join": join}
 
 
 class Spark:
@@ -326,4 +345,12 @@ class Spark:
         (s.read.csv(data, schema=schema, sep=" ", quote="").repartition(SORT_PARTITIONS, "key").sortWithinPartitions("key")
          .write.csv(f"{out}/sorted", header=True))
 
-    JOBS = {"weblog": weblog, "taxi": taxi, "wordcount": wordcount, "scoring": scoring, "scoring-native": scoring_native, "sort": sort}
+    def join(s, data, out):
+        from pyspark.sql import functions as F
+        s.read.parquet(f"{data}/orders-*.parquet").createOrReplaceTempView("orders")
+        # Their files are larger than what would be broadcast by itself.
+        F.broadcast(s.read.parquet(f"{data}/users-*.parquet")).createOrReplaceTempView("users")
+        s.sql(JOIN_SQL).coalesce(1).write.parquet(f"{out}/revenue")
+
+    JOBS = {"weblog": weblog, "taxi": taxi, "wordcount": wordcount, "scoring": scoring, "scoring-native": scoring_native, "sort": sort,
+            "join": join}

@@ -95,28 +95,46 @@ SORT_JOB = {
     "output": {"sorted": {"from": "sorted", "format": "csv", "uri": "out/sorted/"}},
 }
 
+# ---- join: revenue and orders of each country and decade of age; a query, which all systems with SQL take as it is
+
+JOIN_SQL = """
+SELECT country, age - age % 10 AS decade, sum(amount) AS revenue, count(*) AS orders
+FROM orders JOIN users ON orders.user_id = users.user_id
+GROUP BY country, age - age % 10"""
+JOIN_JOB = {
+    "name": "join",
+    "input": {"orders": {"format": "parquet", "uri": "data/orders-*.parquet"}, "users": {"format": "parquet", "uri": "data/users-*.parquet"}},
+    "stage": [{"name": "revenue", "from": ["orders", "users"], "sql": JOIN_SQL}],
+    "output": {"revenue": {"from": "revenue", "format": "parquet", "uri": "out/revenue/"}},
+}
+
 # ---- all of them
+
+# Jobs without user code; those of the others are in the examples.
+_JOBS = {"sort": SORT_JOB, "join": JOIN_JOB}
 
 # Outputs of each, with columns and how a value is written for the digest; a mean is cut at a point that no short fraction hits.
 _TEXT, _WHOLE, _MEAN = str, lambda value: str(int(value)), lambda value: str(int(float(value) * 1e6 + 0.371))
+_CENTS = lambda value: str(round(float(value) * 100))
 OUTPUTS = {
     "weblog": {"daily": {"day": _TEXT, "visitors": _WHOLE}, "top": {"day": _TEXT, "rank": _WHOLE, "page": _TEXT, "hits": _WHOLE}},
     "taxi": {"zones": {"zone": _WHOLE, "hour": _WHOLE, "avg_fare": _MEAN, "trips": _WHOLE}},
     "wordcount": {"words": {"word": _TEXT, "n": _WHOLE}},
     "scoring": {"scores": {"fam": _TEXT, "os": _TEXT, "n": _WHOLE, "km": _WHOLE, "score": _WHOLE}},
     "sort": {"sorted": None},
+    "join": {"revenue": {"country": _TEXT, "decade": _WHOLE, "revenue": _CENTS, "orders": _WHOLE}},
 }
 
 
 def component(workload):
-    """The component that the job calls; none for `sort`."""
-    return None if workload == "sort" else workload
+    """The component that the job calls; none for a job without user code."""
+    return None if workload in _JOBS else workload
 
 
 def job(workload, data, out):
-    """The example's job file, as JSON, with its files in `data` and `out`."""
-    if workload == "sort":
-        spec = json.loads(json.dumps(SORT_JOB))
+    """The job file, as JSON, with its files in `data` and `out`."""
+    if workload in _JOBS:
+        spec = json.loads(json.dumps(_JOBS[workload]))
     else:
         with open(f"{ROOT}/examples/{workload}/job.toml", "rb") as file:
             spec = tomllib.load(file)

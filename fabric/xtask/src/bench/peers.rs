@@ -12,7 +12,7 @@ use crate::places::Places;
 use crate::python::environment;
 use crate::run::{program, run, run_lines};
 
-pub(super) const JOBS: [&str; 5] = ["weblog", "taxi", "wordcount", "scoring", "sort"];
+pub(super) const JOBS: [&str; 6] = ["weblog", "taxi", "wordcount", "scoring", "sort", "join"];
 
 /// Bytes of access logs at scale 1.
 const LOG_BYTES: f64 = 1.17e9;
