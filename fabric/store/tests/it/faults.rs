@@ -1,7 +1,6 @@
 //! A network that fails between us and a real store: callers see whole objects, one winner, or a named error.
 
 use bytes::Bytes;
-use object_store::multipart::MultipartStore;
 use tokio::io::AsyncWriteExt;
 use weft_core::Location;
 use weft_store::{Blobs, ErrorKind};
