@@ -116,7 +116,7 @@ impl Fault {
             return Some(Self::WrongRegion);
         }
         let status = status(text);
-        // Before the page: what stands in front of a store, such as a balancer, answers in HTML while the store is away.
+        // Before the page: a balancer in front of a store answers in HTML while the store is away.
         if let Some(429 | 500..600) = status {
             return Some(Self::Overloaded);
         }

@@ -8,8 +8,8 @@ use std::time::UNIX_EPOCH;
 use crate::blobs::Entry;
 use crate::error::{Error, Result};
 
-/// Returns the file of an object, or the folder of a prefix. It has the name of the object, in which some characters are
-/// encoded.
+/// Returns the file of an object, or the folder of a prefix. It has the name of the object, in which some characters
+/// are encoded.
 pub(crate) fn file(root: &Path, key: &str) -> PathBuf {
     root.join(object_store::path::Path::from(key).as_ref())
 }

@@ -141,7 +141,7 @@ impl Opened {
         })
     }
 
-    /// What was found in each of the places.
+    /// Findings in each of the places.
     fn told(&self, name: &str, found: Vec<Access>) -> Vec<Probed> {
         let places = self.roots.iter().zip(found);
         let told = places.map(|((root, _), access)| Probed {

@@ -26,7 +26,7 @@ pub(crate) fn check(
     Ok(probed.into_iter().map(|one| told(one, now_ms)).collect())
 }
 
-/// What was found, for the command line.
+/// Tells the command line of what was found.
 fn told(probed: Probed, now_ms: u64) -> StoreCheck {
     let access = match probed.access {
         Access::Full { written_ms } => StoreAccess::Full {

@@ -5,7 +5,7 @@
 //!             up       `weft up` from an empty folder to its first answer, and `weft deploy`
 //!             invoke   calls over HTTP on 1, 8 and 64 connections
 //!             noop     a task that does nothing, and 10,000 of them, each in a sandbox of its own
-//! --peers     weblog, taxi, wordcount, scoring, sort, join    bench/compare.py: Weft and other systems on the same data
+//! --peers     weblog, taxi, wordcount, scoring, sort, join    bench/compare.py: Weft and others on the same data
 //! ```
 //!
 //! A part replaces its section of the results, which says commit, machine, load and date, so that `--only` leaves the others

@@ -39,7 +39,8 @@ impl Sums {
     }
 }
 
-/// Builds what tests need and runs them: the workspace's, the SDKs', the examples'. Tests that fail stop none of the others.
+/// Builds what tests need and runs them: the workspace's, the SDKs', the examples'. Tests that fail stop none of the
+/// others.
 ///
 /// The last line of the output is the sum of all steps, also where one failed. A tool that is missing and cannot be
 /// installed is a failure.
