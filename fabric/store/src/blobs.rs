@@ -427,7 +427,10 @@ impl Blobs {
                     is_folder: true,
                     modified_ms: None,
                 });
-                let objects = listed.objects.into_iter().map(|object| Entry {
+                // Some stores keep an object for a folder, with the name of the prefix.
+                let below = |object: &ObjectMeta| object.location != path;
+                let objects = listed.objects.into_iter().filter(below);
+                let objects = objects.map(|object| Entry {
                     name: object.location.filename().unwrap_or_default().to_owned(),
                     is_folder: false,
                     modified_ms: u64::try_from(object.last_modified.timestamp_millis()).ok(),
