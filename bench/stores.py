@@ -274,8 +274,9 @@ def start_without_store(a, proxy, work, wrong):
         return None
     finally:
         proxy.fail(0.0)
-    says = ran.stderr.strip()
-    told = {"exit_code": ran.returncode, "seconds": round(time.monotonic() - began, 1), "says": says[says.rfind("error:"):][:400]}
+    # The last line of its own: causes within it say `error:`, too.
+    says = [line for line in ran.stderr.splitlines() if line.startswith("error:")][-1:]
+    told = {"exit_code": ran.returncode, "seconds": round(time.monotonic() - began, 1), "says": "".join(says)[:400]}
     if ran.returncode == 0 or "s3://" not in told["says"]:
         wrong.append(f"a server on a store that never answers: {told}")
     print(f"a start without a store: {told}", flush=True)
