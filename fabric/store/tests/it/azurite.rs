@@ -1,20 +1,16 @@
 //! A server that speaks the protocol of Azure Blob Storage, Azurite, on a free port of the loopback interface, that
 //! never outlives the test.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
 
 use object_store::ClientOptions;
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
-use tempfile::TempDir;
 use weft_protocol::{Secret, StoreSettings, Stores};
 use weft_store::Blobs;
 
-use crate::seaweedfs::guard;
+use crate::process::{ServerProcess, program};
 
 /// The one account of the server, and its key, which its documents publish.
 pub(crate) const ACCOUNT: (&str, &str) = (
@@ -24,58 +20,18 @@ pub(crate) const ACCOUNT: (&str, &str) = (
 
 /// Megabytes of objects that the server keeps in memory.
 const MEMORY_MB: &str = "512";
-/// Looks at a server that starts, and the pause between two.
-const LOOKS: u32 = 600;
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Starts of a server whose port another process took.
-const STARTS: u32 = 3;
-
 /// A running server. Dropping it kills it.
-pub(crate) struct Azurite {
-    process: Child,
-    guard: Child,
-    port: u16,
-    _folder: TempDir,
-}
+pub(crate) struct Azurite(ServerProcess);
 
 impl Azurite {
     /// Starts a server, and returns once it answers.
     pub(crate) fn start() -> Self {
-        (0..STARTS)
-            .find_map(|_| Self::try_start())
-            .expect("the server starts")
-    }
-
-    /// Nothing if it ended before it answered.
-    fn try_start() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("it is bound").port();
-        drop(free);
-        let process = command(folder.path(), port).spawn();
-        let process = process.expect("azurite is installed: `cargo xtask test` does it");
-        let guard = guard(process.id());
-        let mut server = Self {
-            process,
-            guard,
-            port,
-            _folder: folder,
-        };
-        for _ in 0..LOOKS {
-            if server.process.try_wait().expect("our child").is_some() {
-                return None;
-            }
-            if server.answers() {
-                return Some(server);
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        panic!("the server does not answer");
+        Self(ServerProcess::start(command, ("/", "HTTP/1.1 ")))
     }
 
     /// `http://127.0.0.1:PORT/ACCOUNT`.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}/{}", self.port, ACCOUNT.0)
+        format!("http://{}/{}", self.0.address(), ACCOUNT.0)
     }
 
     /// Makes a container; one that is there stays.
@@ -93,51 +49,16 @@ impl Azurite {
         let status = answer.expect("it answers").status();
         assert!(matches!(status.as_u16(), 201 | 409), "{status}");
     }
-
-    /// True if something that speaks HTTP answers.
-    fn answers(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
-            return false;
-        };
-        let request = "GET / HTTP/1.1\r\nHost: azure\r\nConnection: close\r\n\r\n";
-        let mut answer = String::new();
-        let asked = stream.write_all(request.as_bytes());
-        let read = asked.and_then(|()| stream.read_to_string(&mut answer));
-        read.is_ok() && answer.starts_with("HTTP/1.1 ")
-    }
 }
 
-impl Drop for Azurite {
-    fn drop(&mut self) {
-        for process in [&mut self.process, &mut self.guard] {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
-/// The program: where `cargo xtask test` says, or where it installs it.
-fn program() -> PathBuf {
-    std::env::var_os("WEFT_AZURITE").map_or_else(
-        || {
-            let home = std::env::var_os("HOME").unwrap_or_default();
-            Path::new(&home).join(".cache/weft/azurite/node_modules/.bin/azurite-blob")
-        },
-        PathBuf::from,
-    )
-}
-
-fn command(folder: &Path, port: u16) -> Command {
-    let mut command = Command::new(program());
+fn command(_: &Path, [port]: &[u16; 1]) -> Command {
+    let installed = "azurite/node_modules/.bin/azurite-blob";
+    let mut command = Command::new(program("WEFT_AZURITE", installed));
     command
-        .current_dir(folder)
         .args(["--blobHost", "127.0.0.1", "--blobPort"])
         .arg(port.to_string())
         .args(["--inMemoryPersistence", "--extentMemoryLimit", MEMORY_MB])
-        .args(["--disableTelemetry", "--silent"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .args(["--disableTelemetry", "--silent"]);
     command
 }
 

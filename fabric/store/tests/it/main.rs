@@ -9,6 +9,7 @@ mod contract;
 mod credentials;
 mod faults;
 mod probe;
+mod process;
 mod proxy;
 mod refusals;
 mod seaweedfs;

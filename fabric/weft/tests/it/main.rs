@@ -38,6 +38,8 @@ mod members;
 mod openapi;
 mod order_by;
 mod outputs;
+#[path = "../../../store/tests/it/process.rs"]
+mod process;
 #[expect(dead_code, reason = "tests of stores use more of it")]
 #[path = "../../../store/tests/it/proxy.rs"]
 mod proxy;
