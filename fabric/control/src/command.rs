@@ -1,6 +1,8 @@
 //! Commands, answers and effects. In the log they are JSON with names and a version: a member that
 //! meets a version above its own stops, because ignoring a field would let replicas differ.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use weft_core::job::JobSpec;
 use weft_core::{Digest, Epoch, FunctionUsage, JobId, NodeId, Problem, TenantId};
@@ -150,6 +152,14 @@ pub enum Command {
         /// Its slots.
         lease: Lease,
     },
+    /// Grants shards of the tenant's actors to an executor, for as long as its lease stands. Shards whose holder's lease
+    /// stands stay with it. Answered by [`Answer::Shards`].
+    GrantShards {
+        /// The executor's lease.
+        executor: Epoch,
+        /// The shards.
+        shards: Vec<u32>,
+    },
     /// An executor died: its epoch lapses, and the attempts it had are the platform's loss.
     ExecutorLost {
         /// Its lease.
@@ -280,8 +290,8 @@ impl Envelope {
 /// be scalar, and tenants have tables and views. From 6 on numbers of tasks follow from bytes of commits, tables have
 /// rows that the cluster keeps, and ended jobs say whether outputs that it keeps are a table's. From 7 on failed
 /// attempts name objects that the store lost, and groups have ids. From 8 on rows are added to those that the cluster
-/// keeps for a table.
-pub const COMMAND_VERSION: u32 = 8;
+/// keeps for a table. From 9 on shards of actors are granted.
+pub const COMMAND_VERSION: u32 = 9;
 /// The oldest version that is read.
 const OLDEST_COMMAND_VERSION: u32 = 2;
 
@@ -345,6 +355,11 @@ pub enum Answer {
     Lease {
         /// The epoch.
         epoch: Epoch,
+    },
+    /// Who holds the shards that were to be granted, by shard.
+    Shards {
+        /// Leases of their executors.
+        holders: BTreeMap<u32, Epoch>,
     },
     /// Answer to one commit of a batch, as it is kept for its origin.
     Commit {

@@ -18,6 +18,8 @@ pub enum FunctionKind {
     Task,
     /// `scalars`: a column out, with a row for each row in. SQL statements call it.
     Scalar,
+    /// `actor`: one instance for each key, with state.
+    Actor,
 }
 
 impl FunctionKind {
@@ -29,6 +31,7 @@ impl FunctionKind {
             Self::CombineGroups => "combine",
             Self::Task => "task",
             Self::Scalar => "scalar",
+            Self::Actor => "actor",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing here does I/O, asks the time or makes random numbers; those come in as arguments. Job documents are decoded by
 //! hand in [`job`] so that everything that is wrong with one is reported at once, with its path and the nearest known key.
 
+mod actor;
 mod function;
 mod ids;
 pub mod job;
@@ -17,6 +18,7 @@ mod problem;
 mod quantity;
 mod receipt;
 
+pub use actor::{ActorRef, InvalidActorKey, MAX_ACTOR_KEY_BYTES, MAX_METHOD_BYTES, SHARDS};
 pub use function::{Description, FunctionKind, FunctionRecord, PinnedFunction};
 pub use ids::{
     AttemptId, Digest, Epoch, Incarnation, InvalidId, JobId, NodeId, TaskId, TenantId,

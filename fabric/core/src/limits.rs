@@ -31,11 +31,17 @@ pub enum LimitKind {
     Files,
     /// Bytes of an output that the cluster keeps.
     KeptOutput,
+    /// Keys, values and writes of an actor's turn.
+    State,
+    /// Messages that wait in a shard's outbox, or that one turn sends.
+    Outbox,
+    /// Futures that one invocation has spawned, and how deep they spawn.
+    Futures,
 }
 
 impl LimitKind {
     /// All of them.
-    pub const ALL: [LimitKind; 10] = [
+    pub const ALL: [LimitKind; 13] = [
         LimitKind::Memory,
         LimitKind::Cpu,
         LimitKind::Wall,
@@ -46,6 +52,9 @@ impl LimitKind {
         LimitKind::Stack,
         LimitKind::Files,
         LimitKind::KeptOutput,
+        LimitKind::State,
+        LimitKind::Outbox,
+        LimitKind::Futures,
     ];
 }
 
@@ -62,6 +71,9 @@ impl fmt::Display for LimitKind {
             LimitKind::Stack => "stack",
             LimitKind::Files => "files",
             LimitKind::KeptOutput => "kept_output",
+            LimitKind::State => "state",
+            LimitKind::Outbox => "outbox",
+            LimitKind::Futures => "futures",
         })
     }
 }

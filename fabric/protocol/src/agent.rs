@@ -7,6 +7,8 @@
 //!        ◀──Ready, Described─────────             may be lost with the leader
 //!        ◀──Result(number)───────────             again with every Status,
 //!        ──Acknowledge(number)───────▶            until it is acknowledged
+//!        ◀──Renew(round)─────────────             of the leases under which shards are served
+//!        ──Renewed(round)────────────▶            after the leader has confirmed that it leads
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -82,6 +84,13 @@ pub enum AgentCommand {
     },
     /// Take no new work, end what runs, and then end.
     Drain,
+    /// The answer to [`AgentReport::Renew`]: these leases stood after it was asked.
+    Renewed {
+        /// Number of the renewal.
+        round: u64,
+        /// Leases of the node's executors that stand.
+        executors: Vec<Epoch>,
+    },
     /// Forget these results: they are in the replicated state.
     Acknowledge {
         /// Their numbers.
@@ -115,6 +124,11 @@ pub enum AgentReport {
     },
     /// The node drains: it takes no new work, and ends once what it has is done.
     Draining,
+    /// Says which leases of the node stand, once the group has confirmed that its leader still leads.
+    Renew {
+        /// Counted from 1 in the life of the agent.
+        round: u64,
+    },
     /// A component has described itself.
     Described {
         /// The executor's lease.

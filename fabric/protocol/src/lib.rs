@@ -8,6 +8,7 @@
 //!
 //! Types only: no I/O, no channels. Whatever is here may go over a wire or into the replicated state.
 
+mod actor;
 mod adaptive;
 mod agent;
 mod compile;
@@ -23,6 +24,10 @@ mod stores;
 mod stream;
 mod tables;
 
+pub use actor::{
+    ACTOR_LEASE, ActorAsk, ActorInvoke, ActorRequest, ActorStatus, Call, CallTo, DeadLetter,
+    MAX_CHAIN, MAX_LISTED, MAX_SPAWN_DEPTH, MAX_TURN_BYTES, MessageId, Once, Pin, RENEW_PERIOD,
+};
 pub use adaptive::{
     AdaptiveTasks, EdgeBytes, TASK_BYTES, TaskPart, fair_bytes, is_skewed, piece_bytes,
     settled_tasks,

@@ -9,6 +9,7 @@ use weft_core::{
     LogLine, Meters, PinnedFunction, Problem, TaskId,
 };
 
+use crate::actor::{ActorRequest, Call};
 use crate::adaptive::AdaptiveTasks;
 use crate::explain::StageText;
 use crate::keys::attempt_key;
@@ -19,7 +20,7 @@ use crate::stores::ExecutorCredentials;
 use crate::tables::TableStatement;
 
 /// Version of all messages between controllers, agents and executors. Both sides must have the same.
-pub const MESSAGE_VERSION: u32 = 10;
+pub const MESSAGE_VERSION: u32 = 11;
 
 /// Work for an executor, beside tasks and invocations.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,6 +46,11 @@ pub enum Work {
         /// The job.
         job: JobId,
     },
+    /// Serve these shards of the tenant's actors: they were granted to the executor for as long as its lease stands.
+    Shards {
+        /// The shards.
+        shards: Vec<u32>,
+    },
 }
 
 /// From the agent to its executor.
@@ -55,6 +61,8 @@ pub enum ToExecutor {
     Setup {
         /// [`MESSAGE_VERSION`] of the agent.
         version: u32,
+        /// Its own lease.
+        epoch: Epoch,
         /// The cluster's store, and those that jobs may use. Those without an `executor_role` have their credentials.
         stores: Box<crate::stores::Stores>,
         /// Credentials for those with one.
@@ -98,6 +106,22 @@ pub enum ToExecutor {
     Abandon {
         /// Its number.
         request: u64,
+    },
+    /// A question to an actor. Its input is the frame's payload.
+    Actor(Box<ActorRequest>),
+    /// The executor's lease stands.
+    Lease {
+        /// Until then, in nanoseconds of the machine's clock since it booted, which runs on in sleep.
+        until_ns: u64,
+        /// The highest number of [`FromExecutor::Confirm`] that came before this renewal was asked for.
+        confirmed: u64,
+    },
+    /// The answer to a call. The output is the frame's payload.
+    CallAnswered {
+        /// The call's number.
+        call: u64,
+        /// Nothing, or what went wrong.
+        result: Result<(), Problem>,
     },
 }
 
@@ -144,6 +168,24 @@ pub enum FromExecutor {
         /// Its outputs, or why not.
         result: Result<Vec<PublishedOutput>, Problem>,
     },
+    /// The answer to `Actor` where its shard was granted to another executor: nothing was done. Any other answer to
+    /// `Actor` is an `Invoked`.
+    NotHere {
+        /// The question's number.
+        request: u64,
+    },
+    /// Have the lease renewed now, and say so.
+    Confirm {
+        /// Counted from 1.
+        number: u64,
+    },
+    /// Make a call for a guest. An input is the frame's payload.
+    Call(Box<Call>),
+    /// Nobody waits for this call any more.
+    CancelCall {
+        /// Its number.
+        call: u64,
+    },
 }
 
 impl FromExecutor {
@@ -155,7 +197,13 @@ impl FromExecutor {
         );
         let problem = Problem::new(ErrorCode::TooLarge, detail);
         match self {
-            Self::Ready { .. } | Self::Output { .. } | Self::InputRead { .. } => self,
+            Self::Ready { .. }
+            | Self::Output { .. }
+            | Self::InputRead { .. }
+            | Self::NotHere { .. }
+            | Self::Confirm { .. }
+            | Self::Call(_)
+            | Self::CancelCall { .. } => self,
             Self::Described(reply) => Self::Described(DescribeReply {
                 result: Err(problem),
                 ..reply
@@ -238,6 +286,9 @@ pub struct InvokeRequest {
     /// For a map function, whose input comes and whose output goes while it runs.
     #[serde(default)]
     pub stream: Option<StreamFormats>,
+    /// How deep its spawners are nested: 0 for a client's.
+    #[serde(default)]
+    pub depth: u32,
 }
 
 /// What a call that streams reads and writes: not Parquet, which is neither read nor written from its front.

@@ -21,7 +21,9 @@ use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use weft_core::{Digest, NodeId, Problem, TenantId};
-use weft_protocol::{FromAgent, InvokeReply, InvokeRequest, RowsRequest, ToAgent};
+use weft_protocol::{
+    ActorRequest, Call, FromAgent, InvokeReply, InvokeRequest, RowsRequest, ToAgent,
+};
 
 /// Messages that may wait on a link, in each direction.
 pub const MAX_LINK_MESSAGES: usize = 4_096;
@@ -210,6 +212,28 @@ pub trait Invoker: Send + Sync {
         deadline: Duration,
         client: &mpsc::Sender<Bytes>,
     ) -> Result<(), NoReply>;
+
+    /// Asks the executor that serves an actor's shard. Nothing is returned, and nothing was done, if the shard was
+    /// granted to another executor, or this one is gone: the caller looks again.
+    ///
+    /// Errors: `busy` if too many wait or the executor ended meanwhile, and then nobody knows what came of it;
+    /// `limit_exceeded` at the deadline. Dropping the future abandons the answer, and not the turn if it has begun.
+    async fn actor(
+        &self,
+        tenant: &TenantId,
+        request: ActorRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<Option<InvokeAnswer>, Problem>;
+
+    /// The next call of a guest that a controller is to make. Waits for one; each is handed out once.
+    ///
+    /// Errors: the node is gone.
+    async fn next_call(&self) -> Result<(TenantId, Call, Bytes), Problem>;
+
+    /// The answer to a call of a guest of the tenant, by its number in [`Call`]. If nobody waits for it any more, it is
+    /// dropped.
+    async fn answer_call(&self, tenant: &TenantId, call: u64, answer: Result<Bytes, Problem>);
 
     /// Returns whether an executor of the tenant takes invocations.
     fn is_ready(&self, tenant: &TenantId) -> bool;
