@@ -21,6 +21,7 @@ mod guest;
 mod host;
 mod limiter;
 mod log;
+mod outside;
 mod printed;
 mod transfer;
 mod wasi;
@@ -36,3 +37,4 @@ pub use fields::{SCHEMA_NAME_BYTES_MAX, guest_field, guest_type, is_column_name,
 pub use guest::{BoundScalar, Guest, GuestMeters, GuestSettings, ScalarColumn, at_once};
 pub use host::batch_bytes;
 pub use log::{LOG_BYTES_MAX, TaskLog};
+pub use outside::{Asked, Futures, Refusal, Turn};
