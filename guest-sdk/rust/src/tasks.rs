@@ -1,5 +1,7 @@
 //! Futures: invocations of tasks that run elsewhere while their spawner goes on.
 //!
+//! Only an invoked task may spawn: a stage of a job and an actor may not.
+//!
 //! ```
 //! use weft::prelude::*;
 //! use weft::tasks::{Future, spawn};
