@@ -174,3 +174,149 @@ fn draft(stage: &StageSpec, source: Source, n_tasks: u32, work: NodeWork) -> Dra
         deterministic: true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+    use weft_core::job::{MAX_KEPT_BYTES, decode};
+    use weft_core::{Digest, FunctionKind, FunctionRecord, JobId, PinnedFunction};
+    use weft_protocol::{Plan, PlanRequest};
+    use weft_sql::Session;
+    use weft_store::Blobs;
+
+    use super::*;
+    use crate::plan::StagePlan;
+
+    fn pinned() -> PinnedFunction {
+        PinnedFunction {
+            reference: "hello/echo".into(),
+            component: "hello".into(),
+            version: "1.0.0".into(),
+            digest: Digest::from_sha256(&[1; 32]),
+            function: FunctionRecord {
+                name: "echo".into(),
+                kind: FunctionKind::Task,
+                summary: String::new(),
+                deterministic: true,
+            },
+        }
+    }
+
+    /// Plans a job over a file of three rows. Nothing of it runs.
+    async fn planned(stages: Value, outputs: Value) -> (Plan, Vec<StagePlan>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rows = folder.path().join("rows.csv");
+        std::fs::write(&rows, "n,partition\n1,a\n2,b\n3,c\n").expect("it writes");
+        let spec = json!({
+            "name": "tasks",
+            "input": { "rows": { "format": "csv", "uri": rows } },
+            "stage": stages,
+            "output": outputs,
+        });
+        let request = PlanRequest {
+            job: JobId::new(1, 2),
+            spec: decode(&spec).expect("it is right"),
+            functions: vec![pinned()],
+            artefacts: BTreeMap::new(),
+            started_ms: 0,
+            check: false,
+            tables: BTreeMap::new(),
+            max_kept_bytes: MAX_KEPT_BYTES,
+        };
+        let blobs = Blobs::local(&folder.path().join("store")).expect("a folder");
+        let (session, cancel) = (Session::new(), CancellationToken::new());
+        let mut planner = Planner::new(&request, &blobs, HashMap::new(), &session, cancel);
+        let plan = planner.plan().await.expect("it is planned");
+        let mut stages = Vec::new();
+        for shape in &plan.stages {
+            let bytes = blobs.get(&shape.plan).await.expect("it was written");
+            stages.push(serde_json::from_slice(&bytes).expect("a plan"));
+        }
+        (plan, stages)
+    }
+
+    /// Name, number of tasks, and stages that are read.
+    fn shapes(plan: &Plan) -> Vec<(&str, u32, Vec<u32>)> {
+        let stages = plan.stages.iter();
+        let shape = stages.map(|stage| {
+            let reads = stage.reads.iter().map(|read| read.stage);
+            (stage.name.as_str(), stage.n_tasks, reads.collect())
+        });
+        shape.collect()
+    }
+
+    fn columns(schema: &SchemaRef) -> Vec<&str> {
+        let fields = schema.fields().iter();
+        fields.map(|field| field.name().as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_set_that_nothing_reads_has_no_rows() {
+        let set = json!([{ "name": "set", "task": "hello/echo", "count": 9, "input": "hi" }]);
+        let (plan, stages) = planned(set, json!({})).await;
+        assert_eq!(shapes(&plan), [("set", 9, vec![])]);
+        assert!(stages[0].has_no_readers());
+        let NodeWork::Task(task) = &stages[0].nodes[0].work else {
+            panic!("{:?}", stages[0].nodes)
+        };
+        assert_eq!(task.input, b"hi");
+    }
+
+    #[tokio::test]
+    async fn an_output_gets_the_results_of_a_set_in_order() {
+        let set = json!([
+            { "name": "set", "task": "hello/echo", "count": 9 },
+            { "name": "sorted", "from": "set", "shuffle": { "keys": ["result"], "partitions": 2 } },
+        ]);
+        let outputs = json!({ "results": { "from": "set" }, "sorted": { "from": "sorted" } });
+        let (plan, stages) = planned(set, outputs).await;
+        let expected = [
+            ("set", 9, vec![]),
+            ("set.results", 1, vec![0]),
+            ("sorted", 2, vec![0]),
+        ];
+        assert_eq!(shapes(&plan), expected);
+        assert!(!stages[0].has_no_readers() && stages[0].sinks.is_empty());
+        assert_eq!(columns(&stages[1].sinks[0].schema), ["index", "result"]);
+        let Source::Shuffle { keys, .. } = &stages[1].source else {
+            panic!("{:?}", stages[1].source)
+        };
+        assert_eq!(*keys, [0]);
+    }
+
+    #[tokio::test]
+    async fn rows_are_numbered_and_dealt_out_by_their_places() {
+        let each = json!([{ "name": "each", "for_each": "rows", "task": "hello/echo" }]);
+        let outputs = json!({ "results": { "from": "each" } });
+        let (plan, stages) = planned(each, outputs).await;
+        let expected = [("rows", 1, vec![]), ("each", MIN_EACH_PARTITIONS, vec![0])];
+        assert_eq!(shapes(&plan), expected);
+        let edge = &stages[0].edges[0];
+        // A column of that name may be there before.
+        let numbered = ["n", "partition", "partition", "index"];
+        assert_eq!(columns(&edge.schema), numbered);
+        assert_eq!(edge.keys, [2, 3]);
+        let NodeWork::Each(each) = &stages[1].nodes[0].work else {
+            panic!("{:?}", stages[1].nodes)
+        };
+        assert_eq!(columns(&each.rows), ["n", "partition"]);
+        let results = columns(&stages[1].sinks[0].schema);
+        assert_eq!(results, ["partition", "index", "result"]);
+    }
+
+    #[tokio::test]
+    async fn the_partitions_that_a_stage_asks_for_are_its_tasks() {
+        let each = json!([{
+            "name": "each", "for_each": "rows", "task": "hello/echo", "each": "batch", "partitions": 3,
+        }]);
+        let (plan, stages) = planned(each, json!({})).await;
+        assert_eq!(plan.stages[1].n_tasks, 3);
+        let NodeWork::Number(numbers) = &stages[0].nodes[1].work else {
+            panic!("{:?}", stages[0].nodes)
+        };
+        assert_eq!(numbers.rows, 1_024);
+    }
+}
