@@ -160,8 +160,9 @@ fn a_task_runs_for_each_row_and_statements_read_the_results() {
     let sql = "SELECT CAST(result AS VARCHAR) AS text FROM calls ORDER BY \"partition\", \"index\"";
     let stages = document["stage"].as_array_mut().expect("a list");
     stages.push(json!({ "name": "query", "from": ["calls"], "sql": sql }));
-    stages
-        .push(json!({ "name": "sum", "from": ["calls"], "sql": "SELECT count(*) AS n FROM calls" }));
+    stages.push(
+        json!({ "name": "sum", "from": ["calls"], "sql": "SELECT count(*) AS n FROM calls" }),
+    );
     for name in ["query", "sum"] {
         document["output"][name] = json!({ "from": name });
     }
