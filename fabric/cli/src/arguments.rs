@@ -1,6 +1,7 @@
 //! Definition of the command line.
 
 mod sql;
+mod tasks;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use crate::failure::Failure;
 use crate::locations;
 
 pub(crate) use sql::{RowFormat, SqlArguments, TablesArguments};
+pub(crate) use tasks::{TaskCommand, TaskRunArguments};
 
 /// Longest pause of a process.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
@@ -96,6 +98,9 @@ pub(crate) enum Command {
     Tables(TablesArguments),
     /// Invoke a task function with standard input, or stream rows through a map function
     Invoke(InvokeArguments),
+    /// Run a task function many times, and read the results
+    #[command(subcommand)]
+    Task(TaskCommand),
     /// List jobs, newest first
     Jobs(JobsArguments),
     /// Show a job

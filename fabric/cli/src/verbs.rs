@@ -12,6 +12,7 @@
 //!   rows:        rows of a job's output, for sql and show
 //!   explain:     --explain and --analyze, and the plan of a job
 //!   tables:      tables, which sql makes
+//!   tasks:       task, by way of run and rows
 //! ```
 
 pub(crate) mod certs;
@@ -29,5 +30,6 @@ pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod sql;
 pub(crate) mod tables;
+pub(crate) mod tasks;
 pub(crate) mod usage;
 pub(crate) mod why;

@@ -85,7 +85,9 @@ fn kept_rows(job: &Job, outputs: &[PublishedOutput]) -> Option<KeptRows> {
 fn places(work: &Work) -> Vec<(&str, &'static [FunctionKind])> {
     match work {
         Work::Map { function } => vec![(function, &[FunctionKind::MapBatches])],
-        Work::Tasks { function, .. } => vec![(function, &[FunctionKind::Task])],
+        Work::Tasks { function, .. } | Work::ForEach { function, .. } => {
+            vec![(function, &[FunctionKind::Task])]
+        }
         Work::Reduce {
             combine, reduce, ..
         } => {

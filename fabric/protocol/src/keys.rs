@@ -5,13 +5,16 @@ use weft_core::{AttemptId, Digest, Incarnation, JobId, TaskId};
 /// Partition hash, plan encoding, segment format, and the DataFusion whose plans SQL stages hold: executors of
 /// one job must agree on all four.
 pub const FINGERPRINT: &str =
-    "canonical-row59-xxh3 · plan-json-5 · ipc59-lz4-xxh3-1 · datafusion-55.2.0";
+    "canonical-row59-xxh3 · plan-json-6 · ipc59-lz4-xxh3-1 · datafusion-55.2.0";
 
 /// Fingerprints of earlier releases whose plans mean the same today: jobs that were planned before an upgrade go on.
 ///
-/// Their plans hold no SQL, and partition hash and segment format are those of [`FINGERPRINT`].
-pub const EARLIER_FINGERPRINTS: [&str; 1] =
-    ["canonical-row59-xxh3 · plan-json-2 · ipc59-lz4-xxh3-1"];
+/// Their plans hold no SQL, or that of the same DataFusion, and partition hash and segment format are those of
+/// [`FINGERPRINT`].
+pub const EARLIER_FINGERPRINTS: [&str; 2] = [
+    "canonical-row59-xxh3 · plan-json-2 · ipc59-lz4-xxh3-1",
+    "canonical-row59-xxh3 · plan-json-5 · ipc59-lz4-xxh3-1 · datafusion-55.2.0",
+];
 
 /// Prefix of all objects that a job needs while it runs.
 pub fn job_prefix(job: &JobId) -> String {

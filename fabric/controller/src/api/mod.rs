@@ -17,6 +17,7 @@ mod reply;
 mod rows;
 mod stream;
 mod tables;
+mod tasks;
 mod views;
 
 use std::net::SocketAddr;
@@ -123,6 +124,19 @@ fn routes_of_jobs() -> Router<Api> {
         .route("/v1/jobs/{id}/why", get(operations::why_job))
 }
 
+/// Routes of `/v1/tasks`.
+fn routes_of_tasks() -> Router<Api> {
+    Router::new()
+        .route(
+            "/v1/tasks",
+            post(tasks::submit)
+                .layer(DefaultBodyLimit::max(JOB_BYTES_MAX))
+                .layer(middleware::from_fn(auth::json_only)),
+        )
+        .route("/v1/tasks/{id}", get(tasks::show).delete(tasks::cancel))
+        .route("/v1/tasks/{id}/results", get(tasks::results))
+}
+
 fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/health", get(health))
@@ -136,6 +150,7 @@ fn router(api: Api) -> Router {
         .route("/v1/components/{name}", get(components::show_newest))
         .route("/v1/components/{name}/{version}", get(components::show))
         .merge(routes_of_jobs())
+        .merge(routes_of_tasks())
         .merge(flight::routes())
         .route("/v1/tables", get(tables::list))
         .route(

@@ -10,7 +10,7 @@ use weft_core::{ErrorCode, Problem};
 use super::reply::Failure;
 
 /// Routes whose queries are read, and their parameters. Invocations pass theirs on to the function.
-const PARAMETERS: [(&str, &[&str]); 8] = [
+const PARAMETERS: [(&str, &[&str]); 9] = [
     ("/v1/components", &["cursor"]),
     ("/v1/jobs", &["cursor"]),
     ("/v1/jobs/{id}/tasks", &["cursor"]),
@@ -21,6 +21,7 @@ const PARAMETERS: [(&str, &[&str]); 8] = [
         &["format", "offset", "limit"],
     ),
     ("/v1/tables", &["cursor"]),
+    ("/v1/tasks/{id}/results", &["format", "offset", "limit"]),
     ("/v1/usage", &["from_ms", "to_ms"]),
 ];
 /// Load balancers add what they like.

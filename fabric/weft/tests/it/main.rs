@@ -57,5 +57,6 @@ mod store_folder;
 mod stores;
 mod streams;
 mod survivor;
+mod tasks;
 mod tpch;
 mod traces;

@@ -304,6 +304,7 @@ fn answers_are_those_of_the_document() {
         let stream = Request::post("/v1/invoke/hello/greet", kind, b"name\nada\n".to_vec());
         walk.ask("invoke", status, &stream);
     }
+    task_sets(&mut walk, &ended);
     let view = json!({ "name": "v", "stage": [{ "name": "v", "sql": "CREATE VIEW one AS SELECT 1 AS a" }] });
     walk.job(&view, "succeeded");
     let of_job = |name: &str| format!("/v1/jobs/{ended}/{name}?cursor=");
@@ -388,6 +389,46 @@ fn answers_are_those_of_the_document() {
         .map(|(_, _, id, _)| id)
         .filter(|id| !elsewhere.contains(id));
     assert_eq!(walk.1, all.collect(), "each has succeeded once");
+}
+
+/// Runs a set of tasks, and looks at all there is of it. `job` is no such set.
+fn task_sets(walk: &mut Walk, job: &str) {
+    let path = "/v1/tasks";
+    let set = json!({ "function": "hello/echo", "count": 2, "input": "hi" });
+    let document = &REFERENCE["components"]["schemas"]["TaskSetDocument"];
+    assert_eq!(errors(document, &set, ""), [] as [String; 0]);
+    let (unknown, other) = (
+        json!({ "function": "no/no" }),
+        json!({ "function": "hello/echo" }),
+    );
+    let keyed = |set: &Value| Request::json(path, set).header("idempotency-key", "set");
+    let accepted = walk.ask("submitTaskSet", 201, &keyed(&set));
+    let id = job::id_of(&accepted.json());
+    for (status, request) in [
+        (200, keyed(&set)),
+        (409, keyed(&other)),
+        (400, Request::json(path, &json!({}))),
+        (422, Request::json(path, &unknown)),
+        (413, Request::json(path, &json!(" ".repeat(1 << 20)))),
+        (415, Request::post(path, "text/plain", Vec::new())),
+    ] {
+        walk.ask("submitTaskSet", status, &request);
+    }
+    assert_eq!(job::wait(&walk.0, &id)["status"], "succeeded");
+    for (status, id) in [(200, id.as_str()), (404, job), (404, "job-none")] {
+        let path = format!("/v1/tasks/{id}");
+        walk.ask("showTaskSet", status, &Request::get(&path));
+        let results = Request::get(format!("{path}/results?limit=1"));
+        walk.ask("readTaskResults", status, &results);
+        let status = if status == 200 { 202 } else { status };
+        walk.ask(
+            "cancelTaskSet",
+            status,
+            &Request::get(path).method("DELETE"),
+        );
+    }
+    let none = Request::get(format!("/v1/tasks/{id}/results?none=1"));
+    walk.ask("readTaskResults", 400, &none);
 }
 
 /// What every path has in common.
