@@ -1,7 +1,5 @@
 """A counter for each key that forgets when it was idle, and squares that are computed side by side."""
 
-import time
-
 import weft
 
 weft.component("counter-py", "0.1.0")
@@ -21,7 +19,7 @@ class Counter:
         """Adds a number, 1 if there is none, and answers with the sum."""
         self.n += number(input or b"1")
         cx.state.put("n", str(self.n))
-        cx.set_alarm(int(time.time() * 1000) + IDLE_MS)
+        cx.set_alarm(cx.now_ms + IDLE_MS)
         return str(self.n)
 
     def get(self):

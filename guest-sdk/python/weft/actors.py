@@ -12,6 +12,7 @@ idle, after an error, and with a new version of the component.
 """
 
 import inspect
+import time
 from collections.abc import Callable
 
 from weft import host, log
@@ -77,6 +78,11 @@ class Context:
 
     def __init__(self, key: str):
         self.key, self.state = key, State()
+
+    @property
+    def now_ms(self) -> int:
+        """When the turn began, in Unix milliseconds: the clock stands still in a turn."""
+        return int(time.time() * 1000)
 
     def set_alarm(self, at_ms: int) -> None:
         """Has `alarm` run at that time, in Unix milliseconds, or soon after; at least once. It replaces an earlier alarm."""
