@@ -11,7 +11,7 @@ class Account:
     More of it.
     """
 
-    woken = 0
+    woken, broken = 0, False
 
     def __init__(self, key, state):
         Account.woken += 1
@@ -49,7 +49,9 @@ class Account:
         cx.state.delete("balance")
 
     def alarm(self, cx):
-        cx.state.put("reminded", b"\1")
+        cx.state.put("reminded", str(cx.now_ms))
+        if self.broken:
+            raise Error("no bell")
 
     def _hidden(self):
         pass
@@ -105,17 +107,36 @@ class ActorsTest(TestCase):
         self.assertEqual(self.invoke("ann", "ask_a_bank"), b"('bank/desk', '1', 'rate', b'!')")
         self.assertEqual(self.actors.invoke("ledger/account", "ann", "whose"), b"ann's")
 
-    def test_an_alarm_rings_once(self):
-        self.invoke("ann", "remind", b"12")
-        self.assertEqual(self.actors.alarm_ms("account", "ann"), 12)
-        self.actors.fire_alarm("account", "ann")
-        self.assertEqual((self.actors.alarm_ms("account", "ann"), self.actors.state("account", "ann")), (None, {b"reminded": b"\1"}))
-        with self.assertRaisesRegex(Error, "has no alarm"):
-            self.actors.fire_alarm("account", "ann")
+    def test_an_alarm_rings_when_it_is_due(self):
+        start = self.actors.now_ms
+        for key, after in (("ann", 12), ("bob", 3), ("cid", 13)):
+            self.invoke(key, "remind", str(start + after).encode())
+        self.assertEqual((self.actors.advance(11), self.actors.alarm_ms("account", "ann")), (1, start + 12))
+        self.assertEqual((self.actors.alarm_ms("account", "bob"), self.actors.state("account", "bob")), (None, {b"reminded": str(start + 3).encode()}))
+        self.invoke("cid", "forget")
+        self.assertEqual((self.actors.alarm_ms("account", "cid"), self.actors.advance(100)), (None, 1))
+        self.assertEqual((self.actors.now_ms, self.actors.advance(1)), (start + 111, 0))
         self.invoke("ann", "remind", b"-1")
         self.assertEqual(self.actors.alarm_ms("account", "ann"), 0)
-        self.invoke("ann", "forget")
-        self.assertEqual(self.actors.alarm_ms("account", "ann"), None)
+
+    def test_an_alarm_that_fails_is_still_set(self):
+        self.invoke("ann", "remind", b"1")
+        with mock.patch.object(Account, "broken", True), self.assertRaisesRegex(Error, "no bell"):
+            self.actors.advance(0)
+        self.assertEqual(self.actors.alarm_ms("account", "ann"), 1)
+        self.assertEqual((self.actors.advance(0), self.actors.alarm_ms("account", "ann")), (1, None))
+
+    def test_alarms_without_end_are_told(self):
+        @weft.actor
+        class Clock:
+            def start(self, cx):
+                cx.set_alarm(cx.now_ms)
+
+            alarm = start
+
+        self.actors.invoke("clock", "k", "start")
+        with self.assertRaisesRegex(Error, "alarms do not end"):
+            self.actors.advance(0)
 
     def test_methods_are_public_functions_and_the_fallback_takes_the_rest(self):
         for method in ("_hidden", "alarm", "invoke", "woken", "withdraw"):
@@ -204,7 +225,7 @@ class ActorsTest(TestCase):
 
         self.actors.invoke("forgetful", "k", "set")
         with mock.patch.object(native, "logged", []) as logged:
-            self.actors.fire_alarm("forgetful", "k")
+            self.actors.advance(0)
         self.assertEqual(logged, [("warn", "actor `forgetful` has an alarm, and no `def alarm(self, cx)`")])
         self.assertEqual(self.actors.alarm_ms("forgetful", "k"), None)
 

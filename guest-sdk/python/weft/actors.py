@@ -12,7 +12,6 @@ idle, after an error, and with a new version of the component.
 """
 
 import inspect
-import time
 from collections.abc import Callable
 
 from weft import host, log
@@ -81,8 +80,8 @@ class Context:
 
     @property
     def now_ms(self) -> int:
-        """When the turn began, in Unix milliseconds: the clock stands still in a turn."""
-        return int(time.time() * 1000)
+        """When the turn began, in Unix milliseconds. Time stands still in a turn."""
+        return host.actors.now_ms()
 
     def set_alarm(self, at_ms: int) -> None:
         """Has `alarm` run at that time, in Unix milliseconds, or soon after; at least once. It replaces an earlier alarm."""

@@ -8,8 +8,10 @@ from weft.error import Error
 from weft.functions import find, local_name
 from weft.native import Err
 
-# Messages of one `deliver`: actors that tell each other without end are found out.
-MAX_DELIVERED = 10_000
+# Messages of one `deliver`, and alarms of one `advance`: actors that go on without end are found out.
+MAX_TURNS = 10_000
+# The first of January 2026.
+START_MS = 1_767_225_600_000
 
 
 class Message(NamedTuple):
@@ -57,6 +59,9 @@ class Turn:
     def answer_early(self) -> None:
         self.answers_early = True
 
+    def now_ms(self) -> int:
+        return self.actors.now_ms
+
     def set_alarm(self, at_ms: int) -> None:
         self.alarm_ms = at_ms
 
@@ -81,11 +86,13 @@ class Actors:
         assert actors.state("account", "alice") == {b"balance": b"5"}
 
     `outside`: stands in for actors of other components; it gets what `invoke` gets. A turn that fails raises what it
-    failed with; then nothing of it is kept, and the instance is gone.
+    failed with; then nothing of it is kept, and the instance is gone. `now_ms`: the clock, which stands still until
+    `advance` moves it.
     """
 
     def __init__(self, outside: Callable[[str, str, str, bytes], bytes] | None = None):
         self.messages: list[Message] = []
+        self.now_ms = START_MS
         self.outside, self._kept, self._awake = outside, {}, {}
 
     def invoke(self, actor: str, key: str, method: str, input: bytes = b"") -> bytes:
@@ -97,19 +104,29 @@ class Actors:
             raise Error(f"`{actor}` is of another component: give `Actors` a function `outside` that stands in for it")
         return self.outside(actor, key, method, input)
 
-    def fire_alarm(self, actor: str, key: str) -> None:
-        """The turn of the alarm, which is gone afterwards unless the turn sets another one."""
-        if self.alarm_ms(actor, key) is None:
-            raise Error(f"`{actor}/{key}` has no alarm")
-        self._turn((local_name(actor), key), lambda awake: awake.alarm(), is_alarm=True)
+    def advance(self, ms: int) -> int:
+        """Moves the clock, and runs the alarms that are due by then, the earliest first. Returns how many there were.
+
+        An alarm is gone after its turn, unless that sets another one. After an error it is still set.
+        """
+        until = self.now_ms + ms
+        for n in range(MAX_TURNS):
+            due = [(kept.alarm_ms, of) for of, kept in self._kept.items() if kept.alarm_ms is not None and kept.alarm_ms <= until]
+            if not due:
+                self.now_ms = until
+                return n
+            at_ms, of = min(due)
+            self.now_ms = max(self.now_ms, at_ms)
+            self._turn(of, lambda awake: awake.alarm(), is_alarm=True)
+        raise Error(f"alarms do not end: {MAX_TURNS} were run")
 
     def deliver(self) -> int:
         """Delivers messages in their order, and those that come of it. Returns how many there were."""
-        for n in range(MAX_DELIVERED):
+        for n in range(MAX_TURNS):
             if not self.messages:
                 return n
             self.invoke(*self.messages.pop(0))
-        raise Error(f"messages do not end: {MAX_DELIVERED} were delivered")
+        raise Error(f"messages do not end: {MAX_TURNS} were delivered")
 
     def hibernate(self) -> None:
         """Drops all instances, as the host does with actors that are idle: the next turn wakes a new one."""
