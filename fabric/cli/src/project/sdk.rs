@@ -51,18 +51,23 @@ pub(crate) const PYTHON_FOLDER: &str = "weft";
 const PYTHON: &[(&str, &str)] = embedded![
     "guest-sdk/python/weft/__init__.py",
     "guest-sdk/python/weft/__main__.py",
+    "guest-sdk/python/weft/actors.py",
+    "guest-sdk/python/weft/arguments.py",
     "guest-sdk/python/weft/batch.py",
     "guest-sdk/python/weft/columns.py",
     "guest-sdk/python/weft/error.py",
     "guest-sdk/python/weft/exports.py",
     "guest-sdk/python/weft/functions.py",
+    "guest-sdk/python/weft/futures.py",
     "guest-sdk/python/weft/host.py",
     "guest-sdk/python/weft/log.py",
     "guest-sdk/python/weft/meter.py",
     "guest-sdk/python/weft/native.py",
+    "guest-sdk/python/weft/native_actors.py",
     "guest-sdk/python/weft/scalars.py",
     "guest-sdk/python/weft/schema.py",
     "guest-sdk/python/weft/testing.py",
+    "guest-sdk/python/weft/testing_actors.py",
     "wit/weft.wit",
 ];
 

@@ -9,7 +9,7 @@ import time
 
 from componentize_py_types import Err
 from wit_world import exports
-from wit_world.exports import functions, scalars
+from wit_world.exports import actor, functions, scalars
 from wit_world.imports import data, output
 
 
@@ -156,3 +156,17 @@ class Task(exports.Task):
         if function not in TASKS:
             raise Err(f"no function `{function}`")
         return TASKS[function](input)
+
+
+class Actor(exports.Actor):
+    def describe(self) -> list[actor.Kind]:
+        return []
+
+    def wake(self, actor: str, key: str) -> None:
+        raise Err(f"no actor `{actor}`")
+
+    def invoke(self, method: str, input: bytes) -> bytes:
+        raise Err("not awake")
+
+    def alarm(self) -> None:
+        raise Err("not awake")
