@@ -17,6 +17,7 @@ use weft_runtime::{OnError, Tasks};
 use weft_store::{Blobs, Error, ErrorKind};
 use weft_telemetry::Registry;
 
+use crate::actors::{ActorRouter, GuestCalls};
 use crate::api::{self, AllowedSources, Api};
 use crate::archive::Archives;
 use crate::components::Components;
@@ -28,6 +29,7 @@ use crate::membership;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::ownership;
+use crate::pins::Pins;
 use crate::replica::{Replica, Signals};
 use crate::scheduler::driver::{Driver, Inputs};
 use crate::scheduler::{Requests, SchedulerSettings, Watch};
@@ -132,8 +134,6 @@ impl Controller {
         let traces = Arc::new(Traces::from_environment()?);
         let (requests, waiting) = Requests::new(REQUESTS_MAX);
         let workers = Nodes::default();
-        let following = workers.clone().follow(nodes.workers);
-        tasks.spawn("workers", OnError::Stop, following);
         let components = Arc::new(Components::new(
             blobs.clone(),
             workers.clone(),
@@ -156,6 +156,21 @@ impl Controller {
         let promoting = membership::keep_promoting(replica.clone());
         tasks.spawn("learners", OnError::Log, promoting);
         let invocations = Invocations::new(workers.clone(), requests.clone(), Arc::clone(&metrics));
+        let actors = ActorRouter::new(
+            replica.clone(),
+            workers.clone(),
+            requests.clone(),
+            Arc::clone(&metrics),
+        );
+        let pins = Pins::new(replica.clone(), Arc::clone(&components));
+        let calls = GuestCalls::new(
+            actors.clone(),
+            pins.clone(),
+            invocations.clone(),
+            tasks.clone(),
+        );
+        let following = workers.clone().follow(nodes.workers, calls);
+        tasks.spawn("workers", OnError::Stop, following);
         let member = Answerer::new(&replica, &components, &requests);
         let api = Api {
             replica: replica.clone(),
@@ -167,6 +182,8 @@ impl Controller {
             requests,
             member: settings.member(),
             invocations,
+            actors,
+            pins,
             statements: api::flight::Statements::default(),
             bodies: api::body::Bodies::new(&metrics),
             tasks: tasks.clone(),
