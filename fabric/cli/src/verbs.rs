@@ -12,8 +12,10 @@
 //!   rows:        rows of a job's output, for sql and show
 //!   explain:     --explain and --analyze, and the plan of a job
 //!   tables:      tables, which sql makes
+//!   actor:       actor invoke, list, show, delete
 //! ```
 
+pub(crate) mod actor;
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod components;
