@@ -926,7 +926,7 @@ fn a_reduce_that_is_invoked_is_refused_by_the_server() {
     }
 }
 
-/// What an actor did before it was lost, nobody knows: only a key makes it safe to ask again.
+/// Nobody knows what an actor did before it was lost: only a key makes it safe to ask again.
 #[test]
 fn an_invocation_of_an_actor_is_repeated_only_with_a_key() {
     let seen = Arc::new(Mutex::new(Vec::new()));

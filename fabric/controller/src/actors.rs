@@ -96,16 +96,16 @@ pub(crate) fn check_method(method: &str) -> Result<(), Problem> {
 
 impl ActorRouter {
     pub(crate) fn new(
-        replica: Replica,
-        nodes: Nodes,
-        requests: Requests,
-        metrics: Arc<Metrics>,
+        replica: &Replica,
+        nodes: &Nodes,
+        requests: &Requests,
+        metrics: &Arc<Metrics>,
     ) -> Self {
         Self {
-            replica,
-            nodes,
-            requests,
-            metrics,
+            replica: replica.clone(),
+            nodes: nodes.clone(),
+            requests: requests.clone(),
+            metrics: Arc::clone(metrics),
         }
     }
 

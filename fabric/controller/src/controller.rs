@@ -156,19 +156,9 @@ impl Controller {
         let promoting = membership::keep_promoting(replica.clone());
         tasks.spawn("learners", OnError::Log, promoting);
         let invocations = Invocations::new(workers.clone(), requests.clone(), Arc::clone(&metrics));
-        let actors = ActorRouter::new(
-            replica.clone(),
-            workers.clone(),
-            requests.clone(),
-            Arc::clone(&metrics),
-        );
-        let pins = Pins::new(replica.clone(), Arc::clone(&components));
-        let calls = GuestCalls::new(
-            actors.clone(),
-            pins.clone(),
-            invocations.clone(),
-            tasks.clone(),
-        );
+        let actors = ActorRouter::new(&replica, &workers, &requests, &metrics);
+        let pins = Pins::new(&replica, &components);
+        let calls = GuestCalls::new(&actors, &pins, &invocations, tasks);
         let following = workers.clone().follow(nodes.workers, calls);
         tasks.spawn("workers", OnError::Stop, following);
         let member = Answerer::new(&replica, &components, &requests);

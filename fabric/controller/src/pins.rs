@@ -33,10 +33,10 @@ pub(crate) struct Pinned {
 }
 
 impl Pins {
-    pub(crate) fn new(replica: Replica, components: Arc<Components>) -> Self {
+    pub(crate) fn new(replica: &Replica, components: &Arc<Components>) -> Self {
         Self {
-            replica,
-            components,
+            replica: replica.clone(),
+            components: Arc::clone(components),
         }
     }
 
@@ -83,7 +83,7 @@ impl Pins {
         })
     }
 
-    /// What is not found may have been deployed a moment ago, through another controller.
+    /// Looks twice: a function may have been deployed a moment ago, through another controller.
     async fn find(
         &self,
         tenant: &TenantId,

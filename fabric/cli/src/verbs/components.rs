@@ -180,7 +180,7 @@ fn list_table(components: &[Component]) -> String {
     table.render()
 }
 
-/// What a component needs beside its sandbox, by what it imports and has.
+/// Services that a component needs beside its sandbox, by its imports and functions.
 fn needs(component: &Component) -> Vec<&'static str> {
     let imports = |name: &str| {
         let mut interfaces = component.imports.iter();

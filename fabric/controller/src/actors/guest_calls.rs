@@ -57,16 +57,16 @@ struct Turn {
 
 impl GuestCalls {
     pub(crate) fn new(
-        router: ActorRouter,
-        pins: Pins,
-        invocations: Invocations,
-        tasks: Tasks,
+        router: &ActorRouter,
+        pins: &Pins,
+        invocations: &Invocations,
+        tasks: &Tasks,
     ) -> Self {
         Self {
-            router,
-            pins,
-            invocations,
-            tasks,
+            router: router.clone(),
+            pins: pins.clone(),
+            invocations: invocations.clone(),
+            tasks: tasks.clone(),
             under_way: Arc::new(Semaphore::new(MAX_CALLS_UNDER_WAY)),
             inputs: Room::new(MAX_INPUT_BYTES, |_| {}),
         }

@@ -161,7 +161,7 @@ fn missing(actor: &ActorRef) -> Problem {
     Problem::new(ErrorCode::NotFound, detail)
 }
 
-/// Where a list begins, and how long it is.
+/// Beginning and length of a page of a list.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ListQuery {
     after: Option<String>,

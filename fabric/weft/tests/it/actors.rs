@@ -274,15 +274,15 @@ fn the_cli_invokes_lists_shows_and_deletes_actors() {
 
 /// The balance of an account, by one controller, if it is told.
 fn told(controller: SocketAddr, token: &str, key: &str) -> Option<u64> {
-    let mut ask = invoke(&account(key), "balance", "");
-    ask = ask.with_query("deadline_ms=3000");
+    let ask = invoke(&account(key), "balance", "").with_query("deadline_ms=3000");
     let answer = ask.send(controller, token).ok()?;
     (answer.status == 200).then(|| answer.json()["balance"].as_u64().expect("a balance"))
 }
 
 /// Deposits, and repeats that until it is acknowledged. Returns the balance.
 fn deposit_once(cluster: &Cluster, key: &str, once: &str) -> u64 {
-    let put = deposit(key, 1).header("idempotency-key", once);
+    let put = deposit(key, 1).with_query("deadline_ms=3000");
+    let put = put.header("idempotency-key", once);
     eventually("the deposit is acknowledged", || {
         let mut answers = cluster.controllers.iter().filter_map(|controller| {
             let answer = put.send(*controller, &cluster.token).ok()?;
