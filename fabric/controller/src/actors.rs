@@ -6,7 +6,7 @@
 //!                   └───────────── the state here has changed ◀── not here, not reached
 //! ```
 //!
-//! A question is asked again only if nothing was done about it. Once it has reached an executor, an error is the answer.
+//! A question is asked again only if nothing was done about it. Once an executor has it, an error is the answer.
 
 mod guest_calls;
 

@@ -134,12 +134,7 @@ impl Controller {
         let traces = Arc::new(Traces::from_environment()?);
         let (requests, waiting) = Requests::new(REQUESTS_MAX);
         let workers = Nodes::default();
-        let components = Arc::new(Components::new(
-            blobs.clone(),
-            workers.clone(),
-            replica.clone(),
-            requests.clone(),
-        ));
+        let components = Arc::new(Components::new(&blobs, &workers, &replica, &requests));
         let (scheduler, done) = Driver::new(
             scheduler_settings(&settings),
             Watch::new(&metrics, &traces),

@@ -5,8 +5,8 @@
 //!            ◀─nothing───┘ no                                            └──NotHere──▶ nothing
 //! ```
 //!
-//! Executors begin turns by themselves, too: of alarms, and of messages and invocations of their own actors. Their usage
-//! is metered as that of request 0.
+//! Executors begin turns by themselves, too: of alarms, and of messages and invocations of their own actors. These are
+//! metered as request 0.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;

@@ -5,7 +5,7 @@
 //!      ◀─answer_call──────────────┘
 //! ```
 //!
-//! A call that finds no room is refused at once. If it waited, calls that wait for other calls could hold up each other.
+//! A call that finds no room is refused at once: calls that wait for room could hold up those that they wait for.
 
 use std::sync::Arc;
 use std::time::Duration;
