@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use weft_core::{Epoch, ErrorCode, MAX_METHOD_BYTES, NodeId, Problem, SHARDS, TenantId};
+use weft_core::{Epoch, ErrorCode, MAX_METHOD_BYTES, NodeId, Problem, TenantId};
 use weft_protocol::{ActorAsk, ActorRequest, ActorStatus};
 use weft_runtime::link::InvokeAnswer;
 
@@ -142,23 +142,15 @@ impl ActorRouter {
     ) -> Result<InvokeAnswer, Problem> {
         let mut version = self.replica.version();
         let mut pause = MIN_PAUSE;
-        let mut reason = None;
         loop {
             version.mark_unchanged();
             let left = question.deadline.saturating_sub(began.elapsed());
             if left.is_zero() {
-                return Err(unserved(&question, reason));
+                return Err(unserved(&question));
             }
-            let missed = match self.try_once(tenant, &question, left).await {
-                Ok(Tried::Answered(answer)) => return Ok(*answer),
-                Ok(Tried::Missed(missed)) => missed,
-                // Its request was not granted: nothing was done.
-                Err(Refused(problem)) if problem.code == ErrorCode::Busy => {
-                    reason = Some(problem);
-                    None
-                }
-                Err(Refused(problem)) => return Err(problem),
-                Err(Asked(problem)) => return Err(problem),
+            let missed = match self.try_once(tenant, &question, left).await? {
+                Tried::Answered(answer) => return Ok(*answer),
+                Tried::Missed(missed) => missed,
             };
             if self.replica.may_lag() {
                 // If nobody leads, the next try may wait for it.
@@ -175,10 +167,10 @@ impl ActorRouter {
         tenant: &TenantId,
         question: &ShardQuestion,
         left: Duration,
-    ) -> Result<Tried, NoAnswer> {
+    ) -> Result<Tried, Problem> {
         let Some((executor, node)) = self.holder(tenant, question.shard) else {
-            let granted = timeout(left, self.requests.shard(tenant, question.shard)).await;
-            granted.unwrap_or(Ok(())).map_err(Refused)?;
+            // The request may be lost: it is made again with the next try.
+            self.requests.shard(tenant, question.shard);
             return Ok(Tried::Missed(None));
         };
         let Some(node) = self.nodes.of(&node) else {
@@ -193,18 +185,18 @@ impl ActorRouter {
         };
         let invoker = &node.worker.invoker;
         let answer = invoker.actor(tenant, request, question.input.clone(), left);
-        Ok(match answer.await.map_err(Asked)? {
+        Ok(match answer.await? {
             Some(answer) => Tried::Answered(Box::new(answer)),
             None => Tried::Missed(Some(executor)),
         })
     }
 
-    /// The executor that was granted the shard, and its node, if its lease is in force as far as is known here.
+    /// The executor that serves the shard, and its node, as far as is known here.
     fn holder(&self, tenant: &TenantId, shard: u32) -> Option<(Epoch, NodeId)> {
         let state = self.replica.state();
-        let executor = state.tenant(tenant)?.shards.holder(shard)?;
+        let executor = state.shard_holder(tenant, shard)?;
         let lease = state.leases.get(executor)?;
-        (lease.tenant == *tenant).then(|| (executor, lease.node.clone()))
+        Some((executor, lease.node.clone()))
     }
 
     /// Waits until somebody else than `missed` holds the shard, as far as is known here.
@@ -239,8 +231,7 @@ impl ActorRouter {
         let Some(tenant) = state.tenant(tenant) else {
             return Ok(Vec::new());
         };
-        let is_known = |shard: &u32| tenant.shards.holder(*shard).is_some();
-        Ok((0..SHARDS).filter(is_known).collect())
+        Ok(tenant.shards.keys().copied().collect())
     }
 
     /// Lists actors by key, of all shards together.
@@ -284,23 +275,10 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(output: &[u8]) -> Result<T, P
     })
 }
 
-/// Reason why a try has no answer.
-enum NoAnswer {
-    /// The shard was not granted.
-    Refused(Problem),
-    /// The executor was asked, and this is the answer.
-    Asked(Problem),
-}
-use NoAnswer::{Asked, Refused};
-
-fn unserved(question: &ShardQuestion, reason: Option<Problem>) -> Problem {
+fn unserved(question: &ShardQuestion) -> Problem {
     let (shard, within) = (question.shard, question.deadline.as_millis());
-    let why = reason.map_or_else(
-        || "no executor has it yet".to_owned(),
-        |problem| problem.detail,
-    );
     let detail = format!(
-        "shard {shard} of the tenant's actors was not served within {within} ms, and nothing was done: {why}; try again"
+        "no executor served shard {shard} of the tenant's actors within {within} ms, and nothing was done; try again"
     );
     Problem::new(ErrorCode::Busy, detail)
 }
