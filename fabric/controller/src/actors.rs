@@ -18,7 +18,7 @@ use futures::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use weft_core::{Epoch, ErrorCode, MAX_METHOD_BYTES, NodeId, Problem, TenantId};
-use weft_protocol::{ActorAsk, ActorRequest, ActorStatus};
+use weft_protocol::{ActorAsk, ActorRequest, ActorStatus, MAX_TURN_BYTES};
 use weft_runtime::link::InvokeAnswer;
 
 use crate::metrics::Metrics;
@@ -90,6 +90,19 @@ pub(crate) fn check_method(method: &str) -> Result<(), Problem> {
                 "`{shown}` is not a method of an actor: 1 to {MAX_METHOD_BYTES} bytes without control characters"
             );
             Err(Problem::new(ErrorCode::InvalidJob, detail))
+        }
+    }
+}
+
+/// Checks the size of the input of a turn, or of a future. Errors: `too_large`.
+pub(crate) fn check_input(input: &Bytes) -> Result<(), Problem> {
+    match input.len() <= MAX_TURN_BYTES {
+        true => Ok(()),
+        false => {
+            let most = MAX_TURN_BYTES >> 20;
+            let detail =
+                format!("the input is larger than the {most} MiB that an actor or a future takes");
+            Err(Problem::new(ErrorCode::TooLarge, detail))
         }
     }
 }

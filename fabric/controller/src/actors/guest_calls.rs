@@ -17,13 +17,13 @@ use tokio::time::timeout;
 use weft_core::{ActorRef, ErrorCode, FunctionKind, Problem, TenantId};
 use weft_protocol::{
     ActorAsk, ActorInvoke, Call, CallTo, DEADLINE_MAX, InvokeRequest, MAX_CHAIN, MAX_SPAWN_DEPTH,
-    MAX_TURN_BYTES, MessageId,
+    MessageId,
 };
 use weft_runtime::clock::unix_ms;
 use weft_runtime::link::Worker;
 use weft_runtime::{OnError, Room, Scoped, Tasks, random};
 
-use super::{ActorRouter, ShardQuestion, check_method};
+use super::{ActorRouter, ShardQuestion, check_input, check_method};
 use crate::invocations::Invocations;
 use crate::pins::Pins;
 
@@ -234,15 +234,4 @@ impl GuestCalls {
 fn valid(actor: ActorRef) -> Result<ActorRef, Problem> {
     let checked = ActorRef::new(actor.component, actor.actor, actor.key);
     checked.map_err(|invalid| Problem::new(ErrorCode::InvalidJob, invalid.to_string()))
-}
-
-fn check_input(input: &Bytes) -> Result<(), Problem> {
-    match input.len() <= MAX_TURN_BYTES {
-        true => Ok(()),
-        false => {
-            let most = MAX_TURN_BYTES >> 20;
-            let detail = format!("the input of a call is larger than {most} MiB");
-            Err(Problem::new(ErrorCode::TooLarge, detail))
-        }
-    }
 }

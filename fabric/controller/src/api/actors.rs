@@ -10,13 +10,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_control::IDEMPOTENCY_MS;
 use weft_core::{ActorRef, ErrorCode, Problem, TenantId};
-use weft_protocol::{ActorAsk, ActorInvoke, ActorStatus, DeadLetter, MAX_TURN_BYTES, Once};
+use weft_protocol::{ActorAsk, ActorInvoke, ActorStatus, DeadLetter, Once};
 
 use super::Api;
 use super::auth::Principal;
 use super::invoke::{DEADLINE, deadline, keyed, respond, ttl};
 use super::reply::ApiResult;
-use crate::actors::{ActorPage, ShardQuestion, check_method, read};
+use crate::actors::{ActorPage, ShardQuestion, check_input, check_method, read};
 use crate::traces::RequestTrace;
 use weft_runtime::clock::rfc3339;
 
@@ -82,17 +82,6 @@ fn once(
     }))
 }
 
-fn check_input(input: &Bytes) -> Result<(), Problem> {
-    match input.len() <= MAX_TURN_BYTES {
-        true => Ok(()),
-        false => {
-            let most = MAX_TURN_BYTES >> 20;
-            let detail = format!("the input of an actor is larger than {most} MiB");
-            Err(Problem::new(ErrorCode::TooLarge, detail))
-        }
-    }
-}
-
 fn actor_ref(component: String, actor: String, key: String) -> Result<ActorRef, Problem> {
     let named = ActorRef::new(component, actor, key);
     named.map_err(|invalid| Problem::new(ErrorCode::InvalidJob, invalid.to_string()))
@@ -115,6 +104,9 @@ pub(crate) async fn show(
         return Err(missing(&actor).into());
     };
     let status: ActorStatus = read(&output)?;
+    if status.turns == 0 {
+        return Err(missing(&actor).into());
+    }
     Ok(Json(shown(&actor.component, &actor.actor, &status)))
 }
 
@@ -135,7 +127,7 @@ pub(crate) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Asks about an actor, unless nobody has ever used its shard.
+/// Asks about an actor. Returns nothing if it is not there, or nobody has ever used its shard.
 async fn ask_of_known(
     api: &Api,
     tenant: &TenantId,
@@ -153,7 +145,11 @@ async fn ask_of_known(
         deadline: DEADLINE,
     };
     let (reply, output) = api.actors.ask(tenant, question).await?;
-    reply.result.map(|()| Some(output))
+    match reply.result {
+        Ok(()) => Ok(Some(output)),
+        Err(problem) if problem.code == ErrorCode::NotFound => Ok(None),
+        Err(problem) => Err(problem),
+    }
 }
 
 fn missing(actor: &ActorRef) -> Problem {
