@@ -8,6 +8,8 @@
 //! Calls of map functions stream ([`stream`]): they have no slot, because they wait for their clients, and are bounded by themselves.
 //! The agent reports the sums of usage once a second.
 
+mod actors;
+mod calls;
 mod rows;
 mod stream;
 
@@ -22,7 +24,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use weft_core::{Epoch, ErrorCode, FunctionUsage, LimitKind, Problem, TenantId, lock};
 use weft_protocol::{
-    DEADLINE_MAX, InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, RowsRequest, ToExecutor,
+    ActorRequest, Call, DEADLINE_MAX, InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, RowsRequest,
+    ToExecutor,
 };
 use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, StreamEvent};
 use weft_runtime::{Room, Taken};
@@ -30,6 +33,8 @@ use weft_telemetry::UnderWay;
 
 use crate::executor_process::Outbound;
 use crate::metrics::Metrics;
+use actors::{KnownLabels, MAX_TENANT_TURNS, TurnAnswer};
+use calls::Calls;
 
 /// Invocations of one tenant that run or wait.
 const TENANT_MAX: usize = 1024;
@@ -62,6 +67,8 @@ struct Pending {
     /// The executor that is ready, with its number.
     link: Option<(Epoch, mpsc::Sender<Outbound>)>,
     answers: HashMap<u64, oneshot::Sender<(InvokeReply, Vec<u8>)>>,
+    /// Questions to actors.
+    turns: HashMap<u64, TurnAnswer>,
     /// Those of them that stream.
     streams: HashMap<u64, stream::Ends>,
     /// Outputs whose rows are being sent.
@@ -83,6 +90,7 @@ impl Pending {
     fn forget(&mut self) {
         self.link = None;
         self.answers.clear();
+        self.turns.clear();
         self.streams.clear();
         self.rows.clear();
         self.labels.clear();
@@ -97,6 +105,7 @@ struct Shared {
     rows_max: usize,
     rows: Semaphore,
     outputs: Room,
+    calls: Calls,
     metrics: Arc<Metrics>,
     /// No new ones are wanted: whoever has others goes there.
     draining: AtomicBool,
@@ -105,7 +114,10 @@ struct Shared {
 /// Invocations of one tenant: admitted within bounds, sent to its executor, answered by number.
 pub(crate) struct OfTenant {
     shared: Arc<Shared>,
+    id: TenantId,
     tenant: Semaphore,
+    turns: Semaphore,
+    known: Mutex<KnownLabels>,
     functions: Mutex<HashMap<String, Arc<Admission>>>,
     pending: Mutex<Pending>,
     next_request: AtomicU64,
@@ -154,7 +166,9 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut pending = lock(&self.invocations.pending);
-        if pending.answers.remove(&self.request).is_some()
+        let answer = pending.answers.remove(&self.request);
+        let turn = pending.turns.remove(&self.request);
+        if (answer.is_some() || turn.is_some())
             && let Some((_, link)) = &pending.link
         {
             // Where the queue is full the call runs to its end, and nobody hears of it.
@@ -182,6 +196,7 @@ impl Invocations {
             streams: Semaphore::new(streams_max),
             rows_max,
             rows: Semaphore::new(rows_max),
+            calls: Calls::default(),
             draining: AtomicBool::new(false),
         };
         Self {
@@ -198,7 +213,10 @@ impl Invocations {
         }
         let new = Arc::new(OfTenant {
             shared: Arc::clone(&self.shared),
+            id: tenant.clone(),
             tenant: Semaphore::new(TENANT_MAX),
+            turns: Semaphore::new(MAX_TENANT_TURNS),
+            known: Mutex::default(),
             functions: Mutex::default(),
             pending: Mutex::default(),
             next_request: AtomicU64::new(1),
@@ -274,6 +292,25 @@ impl Invoker for Invocations {
         self.of(tenant).admit_rows(request, deadline, client).await
     }
 
+    async fn actor(
+        &self,
+        tenant: &TenantId,
+        request: ActorRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<Option<InvokeAnswer>, Problem> {
+        let _under_way = UnderWay::new(&self.shared.metrics.invocations_under_way);
+        self.of(tenant).admit_actor(request, input, deadline).await
+    }
+
+    async fn next_call(&self) -> Result<(TenantId, Call, Bytes), Problem> {
+        Ok(self.shared.calls.next().await)
+    }
+
+    async fn answer_call(&self, tenant: &TenantId, call: u64, answer: Result<Bytes, Problem>) {
+        self.of(tenant).call_answered(call, answer).await;
+    }
+
     fn is_draining(&self) -> bool {
         self.shared.draining.load(Ordering::Relaxed)
     }
@@ -314,6 +351,7 @@ impl OfTenant {
 
     /// The executor is gone: those who wait for it are told to try again.
     pub(crate) fn disconnect(&self, executor: Epoch) {
+        self.shared.calls.forget(executor);
         let mut pending = lock(&self.pending);
         if pending.link.as_ref().is_some_and(|(id, _)| *id == executor) {
             pending.forget();
@@ -322,6 +360,9 @@ impl OfTenant {
 
     /// An executor has answered.
     pub(crate) fn answer(&self, reply: InvokeReply, output: Vec<u8>) {
+        if reply.request == 0 {
+            return self.meter_own(&reply);
+        }
         let mut pending = lock(&self.pending);
         let Some(label) = pending.labels.remove(&reply.request) else {
             tracing::debug!(
@@ -332,22 +373,27 @@ impl OfTenant {
         };
         pending.answered = Some(Instant::now());
         let waiting = pending.answers.remove(&reply.request);
+        let turn = pending.turns.remove(&reply.request);
         // No output comes after the answer.
         pending.streams.remove(&reply.request);
         drop(pending);
         // Whether somebody still waits or not: of a call that took too long, the log says why.
         tell_log(&reply);
         // A call that its caller gave up, or that took too long, is the user's as well.
-        self.meter(&reply, label, waiting.is_none());
+        self.meter(&reply, label, waiting.is_none() && turn.is_none());
         if let Some(waiting) = waiting {
             let _ = waiting.send((reply, output));
+        } else if let Some(turn) = turn {
+            let _ = turn.send(Some((reply, output)));
         }
     }
 
     fn serves(&self) -> bool {
         let pending = lock(&self.pending);
         let lately = |at: Instant| at.elapsed() < SERVED_LATELY;
-        !pending.answers.is_empty() || pending.answered.is_some_and(lately)
+        !pending.answers.is_empty()
+            || !pending.turns.is_empty()
+            || pending.answered.is_some_and(lately)
     }
 
     fn admission(&self, label: &str) -> Arc<Admission> {
@@ -475,6 +521,7 @@ mod tests {
             seed: 0,
             started_ms: 0,
             stream: None,
+            depth: 0,
         }
     }
 

@@ -13,8 +13,10 @@
 //!   explain:     --explain and --analyze, and the plan of a job
 //!   tables:      tables, which sql makes
 //!   tasks:       task, by way of run and rows
+//!   actor:       actor invoke, list, show, delete
 //! ```
 
+pub(crate) mod actor;
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod components;

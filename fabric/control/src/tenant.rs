@@ -376,6 +376,15 @@ impl Tenant {
         self.catalog.pin(reference, &kinds)
     }
 
+    /// The function of one of `kinds` that a reference means now. Errors: `unknown_function`.
+    pub fn pin_kind(
+        &self,
+        reference: &str,
+        kinds: &[FunctionKind],
+    ) -> Result<PinnedFunction, Problem> {
+        self.catalog.pin(reference, kinds)
+    }
+
     /// The functions that a job names, as they stand now. Errors: `unknown_function`.
     pub fn pin_functions(&self, spec: &JobSpec) -> Result<Vec<PinnedFunction>, Problem> {
         let mut pinned: Vec<PinnedFunction> = Vec::new();

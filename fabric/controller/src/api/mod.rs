@@ -1,5 +1,6 @@
 //! The HTTP API under `/v1`: connections, routes, and what all requests have in common.
 
+mod actors;
 mod auth;
 pub(crate) mod body;
 mod components;
@@ -38,6 +39,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use weft_core::{ErrorCode, Problem};
 use weft_store::Blobs;
 
+use crate::actors::ActorRouter;
 use crate::archive::Archives;
 use crate::components::Components;
 use crate::folders::Folders;
@@ -45,6 +47,7 @@ use crate::invocations::Invocations;
 use crate::kept_outputs::KeptOutputs;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
+use crate::pins::Pins;
 use crate::replica::Replica;
 use crate::scheduler::Requests;
 use crate::traces::Traces;
@@ -84,6 +87,8 @@ pub(crate) struct Api {
     /// Number of this controller.
     pub(crate) member: u64,
     pub(crate) invocations: Invocations,
+    pub(crate) actors: ActorRouter,
+    pub(crate) pins: Pins,
     pub(crate) statements: flight::Statements,
     pub(crate) bodies: Bodies,
     pub(crate) tasks: Tasks,
@@ -137,6 +142,20 @@ fn routes_of_tasks() -> Router<Api> {
         .route("/v1/tasks/{id}/results", get(tasks::results))
 }
 
+/// Routes of `/v1/actors`.
+fn routes_of_actors() -> Router<Api> {
+    Router::new()
+        .route("/v1/actors/{component}/{actor}", get(actors::list))
+        .route(
+            "/v1/actors/{component}/{actor}/{key}",
+            get(actors::show).delete(actors::remove),
+        )
+        .route(
+            "/v1/actors/{component}/{actor}/{key}/{method}",
+            post(actors::invoke),
+        )
+}
+
 fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/health", get(health))
@@ -171,6 +190,7 @@ fn router(api: Api) -> Router {
         .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
         // Inputs of task functions have the same bound; rows of map functions may come when there are some.
         .route("/v1/invoke/{component}/{function}", post(invoke::invoke))
+        .merge(routes_of_actors())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response(reply::framework_refusal))

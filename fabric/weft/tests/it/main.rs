@@ -6,6 +6,7 @@
 //! `WEFT_CORPORA` names none.
 
 mod access_log;
+mod actors;
 mod adaptive;
 mod api;
 mod bad_input;
