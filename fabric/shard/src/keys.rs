@@ -336,8 +336,7 @@ mod tests {
     }
 
     fn is_in(range: &KeyRange, key: &[u8]) -> bool {
-        let bounds = (range.0.as_ref(), range.1.as_ref());
-        bounds.contains(&key.to_vec())
+        range.contains(&key.to_vec())
     }
 
     #[test]
