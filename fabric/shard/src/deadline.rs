@@ -10,8 +10,8 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store_slate::path::Path;
 use object_store_slate::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, Result, UploadPart,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 use tokio::time::{sleep, timeout};
 
@@ -180,8 +180,13 @@ impl ObjectStore for DeadlineStore {
             let this = this.clone();
             async move {
                 let location = location?;
-                this.tried("a removal", || this.store.delete(&location))
+                let one = || stream::iter([Ok(location.clone())]).boxed();
+                let removed = this
+                    .tried("a removal", || {
+                        this.store.delete_stream(one()).try_collect::<Vec<_>>()
+                    })
                     .await?;
+                drop(removed);
                 Ok(location)
             }
         });
@@ -191,8 +196,10 @@ impl ObjectStore for DeadlineStore {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (this, prefix) = (self.clone(), prefix.cloned());
         listed(async move {
-            this.tried("a list", || this.store.list(prefix.as_ref()).try_collect())
-                .await
+            this.tried("a list", || {
+                this.store.list(prefix.as_ref()).try_collect::<Vec<_>>()
+            })
+            .await
         })
     }
 
@@ -204,7 +211,8 @@ impl ObjectStore for DeadlineStore {
         let (this, prefix, offset) = (self.clone(), prefix.cloned(), offset.clone());
         listed(async move {
             let list = || this.store.list_with_offset(prefix.as_ref(), &offset);
-            this.tried("a list", || list().try_collect()).await
+            this.tried("a list", || list().try_collect::<Vec<_>>())
+                .await
         })
     }
 
@@ -250,6 +258,8 @@ impl MultipartUpload for Upload {
 
 #[cfg(test)]
 mod tests {
+    use object_store_slate::ObjectStoreExt;
+
     use super::*;
     use crate::tests::Faulty;
 

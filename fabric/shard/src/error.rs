@@ -2,7 +2,7 @@
 
 use weft_core::{ErrorCode, Problem};
 
-/// A failure of a shard. All but the first three need somebody's help.
+/// A failure of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Another writer has taken the shard. Read the writer's epoch, make sure of the lease, and open it again.
@@ -78,12 +78,9 @@ impl Error {
         }
     }
 
-    /// Returns whether opening the shard anew may help.
+    /// Returns whether opening the shard anew may help, without anybody's doing.
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Fenced { .. } | Self::Unavailable { .. } | Self::Closed { .. }
-        )
+        !matches!(self, Self::Damaged { .. } | Self::Store { .. })
     }
 }
 

