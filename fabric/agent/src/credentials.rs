@@ -18,6 +18,7 @@ const MAX_SESSION_LETTERS: usize = 64;
 pub(crate) struct CredentialsOf {
     issuer: Arc<Issuer>,
     session: String,
+    tenant: TenantId,
 }
 
 impl CredentialsOf {
@@ -25,7 +26,11 @@ impl CredentialsOf {
     pub(crate) fn new(issuer: Arc<Issuer>, tenant: &TenantId, epoch: Epoch) -> Self {
         let mut session = format!("weft-{epoch}-{tenant}");
         session.truncate(MAX_SESSION_LETTERS);
-        Self { issuer, session }
+        Self {
+            issuer,
+            session,
+            tenant: tenant.clone(),
+        }
     }
 
     /// The stores as the executor is told of them.
@@ -35,7 +40,7 @@ impl CredentialsOf {
 
     /// Gets credentials. None are asked for if no store has a role for executors.
     pub(crate) async fn issue(&self) -> anyhow::Result<ExecutorCredentials> {
-        let issued = self.issuer.issue(&self.session).await;
+        let issued = self.issuer.issue(&self.session, &self.tenant).await;
         issued.context("the executor gets no credentials")
     }
 }

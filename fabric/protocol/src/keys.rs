@@ -1,6 +1,6 @@
 //! Keys of objects in the store, and the fingerprint of their formats.
 
-use weft_core::{AttemptId, Digest, Incarnation, JobId, TaskId};
+use weft_core::{AttemptId, Digest, Incarnation, JobId, TaskId, TenantId};
 
 /// Partition hash, plan encoding, segment format, and the DataFusion whose plans SQL stages hold: executors of
 /// one job must agree on all four.
@@ -32,6 +32,16 @@ pub fn kept_prefix(job: &JobId) -> String {
 /// Prefix of the files of an output that the cluster keeps.
 pub fn kept_output_key(job: &JobId, output: &str) -> String {
     format!("{}/{output}", kept_prefix(job))
+}
+
+/// Prefix of the shards of a tenant's actors.
+pub fn shards_prefix(tenant: &TenantId) -> String {
+    format!("shards/{tenant}")
+}
+
+/// Prefix of a shard: of a database that no sweep touches.
+pub fn shard_prefix(tenant: &TenantId, shard: u32) -> String {
+    format!("{}/{shard}", shards_prefix(tenant))
 }
 
 /// Key of an uploaded component.
