@@ -208,6 +208,7 @@ impl Scheduler {
                     let _ = waiting.send(reply.result);
                 }
             }
+            AgentReport::Renew { round } => self.on_renew(node, incarnation, round),
             AgentReport::Result(result) => self.on_result(turn, &node, &incarnation, result),
             AgentReport::Status(_) => {}
         }
@@ -279,6 +280,7 @@ impl Scheduler {
             self.join(turn, node, incarnation, status.slots, status.compatibility);
         }
         self.forget_ended_jobs(turn, node);
+        self.tell_shards_of_node(turn, node);
         for result in status.results {
             self.on_result(turn, node, &incarnation, result);
         }
