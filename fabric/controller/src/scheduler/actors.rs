@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A shard that was ever granted is served for good: alarms and messages of its actors may be due. Whoever is granted
-//! one is told when the grant is recorded, and again with each status of its node.
+//! one is told when the grant is recorded, and again after each status of its node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -182,21 +182,27 @@ impl Scheduler {
         }
     }
 
-    /// Tells an executor which shards are its own. If its node takes no commands now, it is told with the next status.
-    fn tell_shards(&self, turn: &mut Turn<'_>, node: &NodeId, epoch: Epoch) {
-        let view = self.nodes.get(node).filter(|view| view.takes_commands());
-        if view.is_none_or(|view| !view.executors.contains_key(&epoch)) {
+    /// Tells an executor which shards are its own, unless it was told. If its node takes no commands now, it is told with
+    /// the next status.
+    fn tell_shards(&mut self, turn: &mut Turn<'_>, node: &NodeId, epoch: Epoch) {
+        let view = self
+            .nodes
+            .get_mut(node)
+            .filter(|view| view.takes_commands());
+        let Some(executor) = view.and_then(|view| view.executors.get_mut(&epoch)) else {
             return;
-        }
+        };
         let shards = turn.state.shards_of(epoch);
-        if !shards.is_empty() {
+        if executor.shards != shards {
+            executor.shards.clone_from(&shards);
             let work = Work::Shards { shards };
             self.send(turn, node, AgentCommand::Work { epoch, work });
         }
     }
 
-    /// Tells all executors of a node which shards are theirs: it may have been lost on the way.
-    pub(super) fn tell_shards_of_node(&self, turn: &mut Turn<'_>, node: &NodeId) {
+    /// Tells the executors of a node which shards are theirs: a grant may be one of the leader before, or the news of it
+    /// lost with a link.
+    pub(super) fn tell_shards_of_node(&mut self, turn: &mut Turn<'_>, node: &NodeId) {
         let executors = self.nodes.get(node).map(|view| &view.executors);
         let executors: Vec<Epoch> = executors
             .into_iter()
@@ -205,6 +211,15 @@ impl Scheduler {
             .collect();
         for epoch in executors {
             self.tell_shards(turn, node, epoch);
+        }
+    }
+
+    /// Looks after shards: those that nobody serves, and executors that were not told of theirs.
+    pub(super) fn check_shards(&mut self, turn: &mut Turn<'_>) {
+        self.want_free_shards(turn);
+        let nodes: Vec<NodeId> = self.nodes.keys().cloned().collect();
+        for node in nodes {
+            self.tell_shards_of_node(turn, &node);
         }
     }
 

@@ -144,7 +144,7 @@ impl Scheduler {
             .push(Output::Archive(tenant, Box::new(job.clone())));
     }
 
-    /// Looks after time limits, jobs that wait to be archived, and shards that nobody serves.
+    /// Looks after time limits, jobs that wait to be archived, and shards.
     pub(super) fn check_deadlines(&mut self, turn: &mut Turn<'_>) {
         if !matches!(self.phase, Phase::Leading { .. }) {
             return;
@@ -173,7 +173,7 @@ impl Scheduler {
             self.archive_when_quiet(turn, &job);
         }
         self.expire_origins(turn);
-        self.want_free_shards(turn);
+        self.check_shards(turn);
     }
 
     /// Has the state forget origins of commands that nobody repeats any more.

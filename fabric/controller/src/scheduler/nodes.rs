@@ -30,6 +30,8 @@ pub(super) struct ExecutorView {
     pub(super) steps: BTreeSet<(JobId, Step)>,
     pub(super) describing: BTreeMap<u64, oneshot::Sender<Result<Description, Problem>>>,
     pub(super) checking: BTreeMap<JobId, CheckAnswer>,
+    /// Shards of actors that it was told are its own.
+    pub(super) shards: Vec<u32>,
 }
 
 impl ExecutorView {
