@@ -193,7 +193,7 @@ impl Scheduler {
             return;
         };
         let shards = turn.state.shards_of(epoch);
-        if executor.shards != shards {
+        if !shards.is_empty() && executor.shards != shards {
             executor.shards.clone_from(&shards);
             let work = Work::Shards { shards };
             self.send(turn, node, AgentCommand::Work { epoch, work });
