@@ -11,8 +11,8 @@
 //!
 //! [`books::Books`] writes down what was acknowledged and applied, and is asked after each step. Planted
 //! [`bugs`] show that it would see them. `WEFT_SEED` repeats a seed, `WEFT_SEEDS` says how many are run, and
-//! `cargo xtask simulate --seeds 20000` runs them in both [`Scene`]s: one is about jobs, and in the other executors serve
-//! shards of actors as well, under the clocks of their leases.
+//! `cargo xtask simulate --seeds 20000` runs them in both [`Scene`]s: one is about jobs, and in the other executors
+//! serve shards of actors as well, under the clocks of their leases.
 
 mod books;
 mod bugs;
@@ -32,9 +32,9 @@ pub(crate) use time::Time;
 use bugs::Bug;
 use world::{Scene, Seen, World};
 
-/// Seeds of worlds about jobs that have failed: a leader that waited for nodes never planned a job again; a read took the
-/// answer to a question that its member had asked before a crash; a leader was lost when it alone knew that a member was
-/// removed, and the others went on waiting for that member.
+/// Seeds of worlds about jobs that have failed: a leader that waited for nodes never planned a job again; a read took
+/// the answer to a question that its member had asked before a crash; a leader was lost when it alone knew that a member
+/// was removed, and the others went on waiting for that member.
 const FOUND: [u64; 3] = [102_561, 202_319, 405_996];
 /// Seeds of a test run; `cargo xtask simulate` runs more.
 const N_SEEDS: u64 = 60;

@@ -1,6 +1,6 @@
 //! `cargo xtask simulate`: controllers and nodes in one thread, from seeds; see
-//! `fabric/controller/src/simulation.rs`. The test run has a slice of it. Worlds are of two kinds, and each seed is run in
-//! both: with jobs alone, and with shards of actors as well.
+//! `fabric/controller/src/simulation.rs`. The test run has a slice of it. Worlds are of two kinds, and each seed is run
+//! in both: with jobs alone, and with shards of actors as well.
 
 use anyhow::{Result, bail};
 

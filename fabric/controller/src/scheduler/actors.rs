@@ -182,8 +182,8 @@ impl Scheduler {
         }
     }
 
-    /// Tells an executor which shards are its own, unless it was told. If its node takes no commands now, it is told with
-    /// the next status.
+    /// Tells an executor which shards are its own, unless it was told. If its node takes no commands now, it is told
+    /// after the next status.
     fn tell_shards(&mut self, turn: &mut Turn<'_>, node: &NodeId, epoch: Epoch) {
         let view = self
             .nodes
@@ -200,8 +200,8 @@ impl Scheduler {
         }
     }
 
-    /// Tells the executors of a node which shards are theirs: a grant may be one of the leader before, or the news of it
-    /// lost with a link.
+    /// Tells the executors of a node which shards are theirs: a grant may be one of the leader before, or the news of
+    /// it lost with a link.
     pub(super) fn tell_shards_of_node(&mut self, turn: &mut Turn<'_>, node: &NodeId) {
         let executors = self.nodes.get(node).map(|view| &view.executors);
         let executors: Vec<Epoch> = executors
@@ -226,5 +226,37 @@ impl Scheduler {
     /// Returns whether an executor serves shards, or is about to.
     pub(super) fn serves_shards(&self, turn: &Turn<'_>, executor: Epoch) -> bool {
         self.shards.n_granting(executor) > 0 || !turn.state.shards_of(executor).is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_that_wait_say_why() {
+        let (mut shards, tenant) = (Shards::default(), TenantId::default_tenant());
+        assert!(shards.reasons(&tenant).is_empty());
+        for shard in [4, 1, 4, 7] {
+            shards.want(&tenant, shard);
+        }
+        shards.granting.insert((tenant.clone(), 7), Epoch(2));
+        assert_eq!(shards.open(&tenant), [1, 4]);
+        assert_eq!(
+            (shards.n_granting(Epoch(2)), shards.n_granting(Epoch(3))),
+            (1, 0)
+        );
+        let reasons = shards.reasons(&tenant);
+        assert!(
+            reasons[0].contains("shards 1, 4 wait: no executor"),
+            "{reasons:?}"
+        );
+        assert!(
+            reasons[1].contains("shards 7 wait: an executor"),
+            "{reasons:?}"
+        );
+        // The state says that nobody serves them.
+        shards.drop_served(&State::default());
+        assert_eq!(shards.tenants().collect::<Vec<_>>(), [&tenant]);
     }
 }

@@ -1,7 +1,8 @@
 //! Renewals of the leases under which executors serve shards.
 //!
 //! ```text
-//! agent ──Renew(round)──▶ waiting ──Output::Confirm──▶ does this member lead still? ──Done::Confirmed──▶ Renewed ──▶ agent
+//! agent ──Renew(round)──▶ waiting ──Output::Confirm──▶ does this member lead still?
+//!       ◀──────────────Renewed◀──────────Done::Confirmed──────────┘
 //! ```
 //!
 //! Whoever was deposed and does not know it yet would answer for leases that its successor has given up. So a majority

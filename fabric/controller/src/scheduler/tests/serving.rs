@@ -1,5 +1,5 @@
-//! An executor that serves shards of actors, in tests: under its lease's clock, out of a store in which anybody may open
-//! a shard, and the last one who did may write it.
+//! An executor that serves shards of actors, in tests: under its lease's clock, out of a store in which anybody may
+//! open a shard, and the last one who did may write it.
 //!
 //! A shard holds one number, which each write raises. What a client was told is never more than what later clients are
 //! told, as long as one executor at a time answers for it.
