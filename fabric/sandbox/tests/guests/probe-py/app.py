@@ -9,7 +9,7 @@ import time
 
 from componentize_py_types import Err
 from wit_world import exports
-from wit_world.exports import functions, scalars
+from wit_world.exports import actor, functions, scalars
 from wit_world.imports import data, output
 
 
@@ -149,6 +149,20 @@ class Scalars(exports.Scalars):
         if function == "tell":
             print(arguments.rows())
         return arguments.column(0)
+
+
+class Actor(exports.Actor):
+    def describe(self) -> list[actor.Kind]:
+        return []
+
+    def wake(self, actor: str, key: str) -> None:
+        raise Err(f"no actor `{actor}`")
+
+    def invoke(self, method: str, input: bytes) -> bytes:
+        raise Err("it sleeps")
+
+    def alarm(self) -> None:
+        raise Err("it sleeps")
 
 
 class Task(exports.Task):
