@@ -1,5 +1,5 @@
-//! CPU time of one guest against its limit. While the guest waits for its host, the clock stands: what else its thread does
-//! meanwhile is not the guest's.
+//! CPU time of one guest against its limit. While the guest waits for its host, the clock stands: what else its thread
+//! does meanwhile is not the guest's.
 
 use crate::clock::thread_cpu_ns;
 

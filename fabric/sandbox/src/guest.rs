@@ -195,7 +195,8 @@ macro_rules! description {
     }};
 }
 
-/// Asks an interface that components may lack to describe itself. `$records` makes records out of either set of bindings.
+/// Asks an interface that components may lack to describe itself. `$records` makes records out of either set of
+/// bindings.
 macro_rules! describe {
     ($guest:ident, $interface:ident, $records:ident) => {{
         let component = Arc::clone(&$guest.component);

@@ -1,5 +1,5 @@
-//! What a guest can ask of its host: batches, output, log, meter here, state, actors and tasks beside. One struct holds all
-//! that a store can reach.
+//! What a guest can ask of its host: batches, output, log, meter here, state, actors and tasks beside. One struct holds
+//! all that a store can reach.
 
 use std::sync::Arc;
 

@@ -4,10 +4,10 @@
 //! bytes ──compile (its own process)──▶ artefact ──Component::load──▶ Component ──Guest::start──▶ Guest ──push/finish──▶ batches
 //! ```
 //!
-//! A [`Guest`] is one store with one instance, for one function of one task, or for one actor and its turns; it is dropped after
-//! that, and after a fault at once. Guests that import nothing that can wait are called synchronously; those that import WASI, or
-//! reach outside by a [`Turn`] or [`Futures`], run on a fiber. What a guest hands over is checked in full before it becomes an
-//! Arrow array. Everything here that names wasmtime stays here.
+//! A [`Guest`] is one store with one instance, for one function of one task, or for one actor and its turns; it is
+//! dropped after that, and after a fault at once. Guests that import nothing that can wait are called synchronously;
+//! those that import WASI, or reach outside by a [`Turn`] or [`Futures`], run on a fiber. What a guest hands over is
+//! checked in full before it becomes an Arrow array. Everything here that names wasmtime stays here.
 
 mod account;
 mod bindings;

@@ -19,7 +19,7 @@ const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// A WASI context that is made when it is first asked for: most guests never do.
 pub(crate) struct Wasi {
     seed: u64,
-    /// Where the wall clock stands, in Unix milliseconds.
+    /// Time at which the wall clock stands, in Unix milliseconds.
     now_ms: Arc<AtomicU64>,
     context: Option<Box<Context>>,
 }

@@ -1,5 +1,5 @@
-//! Invocations that other invocations spawned, and wait for. They have bounds of their own, for each depth: behind those
-//! that wait for them, they would never be sent.
+//! Invocations that other invocations spawned, and wait for. They have bounds of their own, for each depth: behind
+//! those that wait for them, they would never be sent.
 
 use std::time::Duration;
 

@@ -15,17 +15,17 @@ use crate::fault::{Fault, Result};
 use crate::log::TaskLog;
 use crate::outside::Turn;
 
-/// What a guest runs with for one turn.
+/// Settings of one turn.
 pub struct TurnSettings {
-    /// What the guest sees of the world outside, and writes to it.
+    /// State and messages, as the guest sees and writes them.
     pub turn: Box<dyn Turn>,
     /// CPU time of the turn.
     pub cpu_limit_ns: u64,
-    /// Where log lines go.
+    /// Log of the turn.
     pub log: Arc<TaskLog>,
     /// Stops the guest at the next tick.
     pub cancel: CancellationToken,
-    /// Where the wall clock stands, in Unix milliseconds.
+    /// Time at which the wall clock stands, in Unix milliseconds.
     pub now_ms: u64,
 }
 
