@@ -6,11 +6,13 @@
 //! ```
 //!
 //! Calls of map functions stream ([`stream`]): they have no slot, because they wait for their clients, and are bounded by themselves.
+//! So are those that other invocations spawned ([`spawned`]), for which these wait.
 //! The agent reports the sums of usage once a second.
 
 mod actors;
 mod calls;
 mod rows;
+mod spawned;
 mod stream;
 
 use std::collections::{BTreeMap, HashMap};
@@ -99,6 +101,7 @@ impl Pending {
 
 /// Bounds that the tenants of a node share.
 struct Shared {
+    slots: usize,
     sent_max: usize,
     streams_max: usize,
     streams: Semaphore,
@@ -119,6 +122,7 @@ pub(crate) struct OfTenant {
     turns: Semaphore,
     known: Mutex<KnownLabels>,
     functions: Mutex<HashMap<String, Arc<Admission>>>,
+    spawned: spawned::Spawned,
     pending: Mutex<Pending>,
     next_request: AtomicU64,
     usage: Mutex<BTreeMap<String, FunctionUsage>>,
@@ -191,6 +195,7 @@ impl Invocations {
                 held.inc_by(change);
             }),
             metrics,
+            slots: slots as usize,
             sent_max: slots as usize * SENT_PER_SLOT,
             streams_max,
             streams: Semaphore::new(streams_max),
@@ -218,6 +223,7 @@ impl Invocations {
             turns: Semaphore::new(MAX_TENANT_TURNS),
             known: Mutex::default(),
             functions: Mutex::default(),
+            spawned: spawned::Spawned::new(self.shared.slots),
             pending: Mutex::default(),
             next_request: AtomicU64::new(1),
             usage: Mutex::default(),
@@ -413,10 +419,13 @@ impl OfTenant {
 
     async fn admit(
         &self,
-        mut request: InvokeRequest,
+        request: InvokeRequest,
         input: Bytes,
         deadline: Duration,
     ) -> Result<InvokeAnswer, Problem> {
+        if request.depth > 0 {
+            return self.admit_spawned(request, input, deadline).await;
+        }
         let _tenant = self
             .tenant
             .try_acquire()
@@ -432,21 +441,28 @@ impl OfTenant {
         let call = async {
             let _sent = admission.sent.acquire().await;
             let room = self.output_room().await;
-            request.request = self.next_request.fetch_add(1, Ordering::Relaxed);
-            let waiting = Waiting {
-                invocations: self,
-                request: request.request,
-            };
-            let answered = self.send(request, input).await?;
-            let (reply, output) = answered
-                .await
-                .map_err(|_| busy("the executor ended while the function ran; try again"))?;
-            drop(waiting);
+            let (reply, output) = self.run(request, input).await?;
             Ok((reply, room.keep(output)))
         };
         tokio::time::timeout(deadline, call)
             .await
             .unwrap_or_else(|_| Err(too_late(label, deadline)))
+    }
+
+    /// Has the executor run an invocation that was admitted. Dropping the future abandons it.
+    async fn run(
+        &self,
+        mut request: InvokeRequest,
+        input: Bytes,
+    ) -> Result<(InvokeReply, Vec<u8>), Problem> {
+        request.request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting {
+            invocations: self,
+            request: request.request,
+        };
+        let answered = self.send(request, input).await?;
+        let ended = |_| busy("the executor ended while the function ran; try again");
+        answered.await.map_err(ended)
     }
 
     /// Waits for room for the largest output that there may be.
@@ -504,12 +520,12 @@ mod tests {
 
     use super::*;
 
-    fn of_tenant() -> Arc<OfTenant> {
+    pub(super) fn of_tenant() -> Arc<OfTenant> {
         let metrics = Metrics::new(&weft_telemetry::Registry::new());
         Invocations::new(1, Arc::new(metrics)).of(&TenantId::default_tenant())
     }
 
-    fn request() -> InvokeRequest {
+    pub(super) fn request() -> InvokeRequest {
         InvokeRequest {
             request: 0,
             digest: weft_core::Digest::from_sha256(&[0; 32]),

@@ -105,6 +105,8 @@ impl TaskEnvironment {
             seed: self.plan.task_seed(self.task),
             started_ms: self.plan.started_ms,
             expressions: Some(Arc::clone(&self.expressions)),
+            // A task of a job would keep its slot while it waits.
+            futures: None,
         }
     }
 

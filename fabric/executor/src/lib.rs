@@ -6,9 +6,12 @@
 //! agent ──arguments──▶ compiler: one component, under limits ──verdict──▶ agent
 //! ```
 
+mod call_threads;
 mod calls;
 mod compiler;
 mod executor;
+mod futures;
+mod outward;
 
 pub use compiler::run as compiler;
 pub use executor::run as executor;

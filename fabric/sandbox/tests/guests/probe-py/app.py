@@ -151,6 +151,20 @@ class Scalars(exports.Scalars):
         return arguments.column(0)
 
 
+class Actor(exports.Actor):
+    def describe(self) -> list[actor.Kind]:
+        return []
+
+    def wake(self, actor: str, key: str) -> None:
+        raise Err(f"no actor `{actor}`")
+
+    def invoke(self, method: str, input: bytes) -> bytes:
+        raise Err("it sleeps")
+
+    def alarm(self) -> None:
+        raise Err("it sleeps")
+
+
 class Task(exports.Task):
     def run(self, function: str, params: list[tuple[str, str]], index: int, input: bytes) -> bytes:
         if function not in TASKS:
