@@ -5,6 +5,10 @@ use super::{Host, HostResult};
 use crate::bindings::actors;
 
 impl actors::Host for Host {
+    fn now_ms(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.wasi.now_ms())
+    }
+
     fn set_alarm(&mut self, at_ms: u64) -> HostResult<()> {
         self.ask_turn(|turn| turn.set_alarm(Some(at_ms)))
     }
