@@ -50,12 +50,12 @@ impl Wasi {
         }
     }
 
-    /// From now on the clock stands there, and what is printed goes to this log.
     /// The wall clock, in Unix milliseconds.
     pub(crate) fn now_ms(&self) -> u64 {
         self.now_ms.load(Ordering::Relaxed)
     }
 
+    /// From now on the clock stands there, and what is printed goes to this log.
     pub(crate) fn begin_turn(&self, now_ms: u64, log: &Arc<TaskLog>) {
         self.now_ms.store(now_ms, Ordering::Relaxed);
         for printed in self.context.iter().flat_map(|context| &context.printed) {
