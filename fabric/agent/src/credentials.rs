@@ -17,6 +17,7 @@ const MAX_SESSION_LETTERS: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialsOf {
     issuer: Arc<Issuer>,
+    tenant: TenantId,
     session: String,
 }
 
@@ -25,7 +26,16 @@ impl CredentialsOf {
     pub(crate) fn new(issuer: Arc<Issuer>, tenant: &TenantId, epoch: Epoch) -> Self {
         let mut session = format!("weft-{epoch}-{tenant}");
         session.truncate(MAX_SESSION_LETTERS);
-        Self { issuer, session }
+        Self {
+            issuer,
+            tenant: tenant.clone(),
+            session,
+        }
+    }
+
+    /// The tenant that the executor works for.
+    pub(crate) fn tenant(&self) -> &TenantId {
+        &self.tenant
     }
 
     /// The stores as the executor is told of them.
