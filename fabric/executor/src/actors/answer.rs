@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use weft_core::{ErrorCode, LogLine, Meters, Problem, lock};
+use weft_core::{ErrorCode, LimitKind, LogLine, Meters, Problem, lock};
 use weft_protocol::{FromExecutor, InvokeReply};
 
 use super::bounds::TURN_WALL;
@@ -226,7 +226,7 @@ pub(super) fn too_late(label: &str) -> Problem {
     );
     Problem::new(ErrorCode::LimitExceeded, detail)
         .of_function(label)
-        .of_limit(weft_core::LimitKind::Wall, value)
+        .of_limit(LimitKind::Wall, value)
 }
 
 #[cfg(test)]

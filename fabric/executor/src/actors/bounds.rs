@@ -53,5 +53,5 @@ pub(super) const MAX_ALARM_ATTEMPTS: u32 = 10;
 
 /// Entries of an actor that are counted for people. Beyond it they get no number.
 pub(super) const MAX_COUNTED: usize = 100_000;
-/// Keys that are removed as one when an actor is deleted.
-pub(super) const MAX_DELETES: usize = 10_000;
+/// Keys that are removed as one when an actor is deleted. Few in tests, so that they are more than one batch.
+pub(super) const MAX_DELETES: usize = if cfg!(test) { 100 } else { 10_000 };

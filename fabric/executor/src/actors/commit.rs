@@ -89,12 +89,12 @@ impl Commit {
         self.put(keys::answer(actor, key), encode(&kept.answer));
     }
 
-    /// The batch. Messages are numbered from `next` on, and so is a message that is given up. Returns the next number.
-    pub(super) fn batch(&self, mut next: u64) -> (Batch, u64) {
+    /// The batch, into which the changes go. Messages are numbered from `next` on, and so is a message that is given up. Returns the next number.
+    pub(super) fn batch(&mut self, mut next: u64) -> (Batch, u64) {
         let mut batch = Batch::default();
-        for (key, value) in &self.changes {
+        for (key, value) in self.changes.drain(..) {
             match value {
-                Some(value) => batch.put(key.clone(), value.clone()),
+                Some(value) => batch.put(key, value),
                 None => batch.delete(key),
             }
         }

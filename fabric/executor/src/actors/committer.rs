@@ -14,7 +14,6 @@ use weft_core::Problem;
 use weft_runtime::clock::unix_ms;
 use weft_shard::{Batch, keys};
 
-use super::answer::Outcome;
 use super::bounds::MAX_DEAD_LETTERS;
 use super::commit::{Commit, Ended};
 use super::open_shard::OpenShard;
@@ -172,10 +171,7 @@ impl Committer {
             return Ok(());
         };
         self.open.forget_resident(&turn.actor);
-        turn.outcome = Outcome {
-            result: Ok(Vec::new()),
-            ..turn.outcome
-        };
+        turn.outcome.result = Ok(Vec::new());
         self.end_turn(Some(turn), Settling::default()).await
     }
 

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use weft_core::{ActorRef, Problem};
+use weft_core::{ActorRef, ErrorCode, Problem};
 use weft_shard::keys::{self, KeyRange};
 
 use super::bounds::MAX_DELETES;
@@ -53,7 +53,7 @@ pub(super) async fn finish(
     open.step(Step::Commit(Box::new(commit))).await?;
     waiting.await.map_err(|_| {
         let detail = "the shard failed while an actor was deleted; try again";
-        Problem::new(weft_core::ErrorCode::Busy, detail)
+        Problem::new(ErrorCode::Busy, detail)
     })
 }
 

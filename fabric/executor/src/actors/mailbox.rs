@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -111,7 +112,7 @@ impl Mailboxes {
     }
 
     /// The turn of an actor has ended; `batch` is the number of what it wrote. Returns whether it is to have another one.
-    pub(super) fn ended(&self, actor: &ActorRef, batch: Option<u64>, durable: u64) -> bool {
+    pub(super) fn ended(&self, actor: &ActorRef, batch: Option<u64>, durable: &AtomicU64) -> bool {
         let mut state = lock(&self.0);
         state.used = Instant::now();
         let Some(mailbox) = state.actors.get_mut(actor) else {
@@ -125,14 +126,15 @@ impl Mailboxes {
         has_turn
     }
 
-    /// All batches up to this number are durable, the last of which was an actor's.
-    pub(super) fn settled(&self, actor: &ActorRef, durable: u64) {
+    /// All batches up to `durable` are durable, the last of which was this actor's.
+    pub(super) fn settled(&self, actor: &ActorRef, durable: &AtomicU64) {
         lock(&self.0).forget_idle(actor, durable);
     }
 
     /// Returns whether an actor has written something that may not be durable.
-    pub(super) fn is_unsettled(&self, actor: &ActorRef, durable: u64) -> bool {
+    pub(super) fn is_unsettled(&self, actor: &ActorRef, durable: &AtomicU64) -> bool {
         let state = lock(&self.0);
+        let durable = durable.load(Ordering::Acquire);
         let mailbox = state.actors.get(actor);
         mailbox.is_some_and(|mailbox| mailbox.last_batch > durable)
     }
@@ -161,8 +163,10 @@ impl Mailboxes {
 }
 
 impl State {
-    /// Forgets an actor without requests whose writes are all durable.
-    fn forget_idle(&mut self, actor: &ActorRef, durable: u64) {
+    /// Forgets an actor without requests whose writes are all durable. The number of the last durable batch is read
+    /// here, under the lock: of an end and a settlement at the same time, the later one sees what both have changed.
+    fn forget_idle(&mut self, actor: &ActorRef, durable: &AtomicU64) {
+        let durable = durable.load(Ordering::Acquire);
         let mailbox = self.actors.get(actor);
         if mailbox.is_some_and(|mailbox| !mailbox.has_turn && mailbox.last_batch <= durable) {
             self.actors.remove(actor);
@@ -175,6 +179,9 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+
+    /// No batch is durable.
+    static NONE: AtomicU64 = AtomicU64::new(0);
 
     fn actor(key: &str) -> ActorRef {
         ActorRef::new("bank", "account", key).expect("a valid key")
@@ -206,9 +213,9 @@ mod tests {
         assert!(mailboxes.next(&actor("a")).is_some());
         // The second one waits until the first has ended.
         assert_eq!(push(&mailboxes, "a"), Some(false));
-        assert!(mailboxes.ended(&actor("a"), None, 0));
+        assert!(mailboxes.ended(&actor("a"), None, &NONE));
         assert!(mailboxes.next(&actor("a")).is_some() && mailboxes.next(&actor("a")).is_some());
-        assert!(!mailboxes.ended(&actor("a"), None, 0));
+        assert!(!mailboxes.ended(&actor("a"), None, &NONE));
         assert_eq!(push(&mailboxes, "a"), Some(true));
     }
 
@@ -230,14 +237,16 @@ mod tests {
         let mailboxes = Mailboxes::new();
         push(&mailboxes, "a").expect("there is room");
         mailboxes.next(&actor("a")).expect("it waits");
-        mailboxes.ended(&actor("a"), Some(7), 6);
-        assert!(mailboxes.is_unsettled(&actor("a"), 6));
+        let durable = AtomicU64::new(6);
+        mailboxes.ended(&actor("a"), Some(7), &durable);
+        assert!(mailboxes.is_unsettled(&actor("a"), &durable));
         assert!(
             !mailboxes.close_idle(Duration::ZERO),
             "its answer is on the way"
         );
-        mailboxes.settled(&actor("a"), 7);
-        assert!(!mailboxes.is_unsettled(&actor("a"), 7));
+        durable.store(7, Ordering::Release);
+        mailboxes.settled(&actor("a"), &durable);
+        assert!(!mailboxes.is_unsettled(&actor("a"), &durable));
         assert!(mailboxes.close_idle(Duration::ZERO));
         assert!(matches!(
             mailboxes.push(request("a")),
@@ -254,6 +263,6 @@ mod tests {
         let running = mailboxes.next(&actor("a")).expect("it waits");
         assert_eq!(mailboxes.fail().len(), 2);
         assert!(running.cancel.is_cancelled());
-        assert!(!mailboxes.ended(&actor("a"), Some(1), 0));
+        assert!(!mailboxes.ended(&actor("a"), Some(1), &NONE));
     }
 }

@@ -14,7 +14,7 @@ use super::answer::{Asker, Outcome};
 use super::bounds::SHARD_IDLE;
 use super::committer::{Committer, Inventory, Step};
 use super::mailbox::{Mailboxes, Refused, Request};
-use super::outbox::{Lane, Lanes, Room};
+use super::outbox::{FIRST_PAUSE, Lane, Lanes, Room};
 use super::reads::{IoReads, Reads};
 use super::router::Router;
 use super::settler::{Settler, Settling};
@@ -158,6 +158,7 @@ impl OpenShard {
             reads: Arc::clone(&self.reads),
             delivery: Arc::new(Router(Arc::clone(&self.shared))),
             steps: self.steps.clone(),
+            first_pause: FIRST_PAUSE,
         }
     }
 
@@ -177,7 +178,7 @@ impl OpenShard {
 
     /// The turn of an actor has ended. `batch`: number of what it wrote.
     pub(super) fn end_turn(self: &Arc<Self>, actor: &ActorRef, batch: Option<u64>) {
-        if self.mailboxes.ended(actor, batch, self.durable()) {
+        if self.mailboxes.ended(actor, batch, &self.durable) {
             self.have_turn(actor.clone());
         }
     }
@@ -226,7 +227,7 @@ impl OpenShard {
         outcome: Outcome,
         is_early: bool,
     ) {
-        if !is_early && self.mailboxes.is_unsettled(actor, self.durable()) {
+        if !is_early && self.mailboxes.is_unsettled(actor, &self.durable) {
             let settling = Settling {
                 answer: Some((asker, outcome)),
                 ..Settling::default()
@@ -256,13 +257,9 @@ impl OpenShard {
         self.durable.store(batch, Ordering::Release);
     }
 
-    /// The last batch of which all before it are durable, and itself.
-    fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
-    }
-
+    /// The last batch of an actor is among those.
     pub(super) fn actor_settled(&self, actor: &ActorRef) {
-        self.mailboxes.settled(actor, self.durable());
+        self.mailboxes.settled(actor, &self.durable);
     }
 
     /// Number of the highest message from a shard that was applied here.

@@ -26,7 +26,7 @@ use super::reads::Reads;
 use super::stored::{Message, decode};
 
 /// Pause after the first failure of a message.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after many.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
@@ -127,6 +127,8 @@ pub(super) struct Lane {
     pub(super) reads: Arc<dyn Reads>,
     pub(super) delivery: Arc<dyn Delivery>,
     pub(super) steps: mpsc::Sender<Step>,
+    /// Pause after the first failure of a message; it doubles with each.
+    pub(super) first_pause: Duration,
 }
 
 impl Lane {
@@ -169,7 +171,7 @@ impl Lane {
             shard: self.from_shard,
             number,
         };
-        let (mut refusals, mut pause) = (0, FIRST_PAUSE);
+        let (mut refusals, mut pause) = (0, self.first_pause);
         loop {
             match self.delivery.deliver(id, message.clone()).await {
                 Ok(()) => return self.remove(number, None).await,

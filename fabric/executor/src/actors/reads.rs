@@ -72,3 +72,32 @@ pub(super) async fn for_each(
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod fake {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Entries in memory.
+    #[derive(Default)]
+    pub(in super::super) struct MapReads(pub(in super::super) BTreeMap<Vec<u8>, Vec<u8>>);
+
+    #[async_trait]
+    impl Reads for MapReads {
+        async fn get(&self, key: Vec<u8>) -> Result<Option<Bytes>, Problem> {
+            Ok(self.0.get(&key).map(|value| value.clone().into()))
+        }
+
+        async fn scan(
+            &self,
+            range: KeyRange,
+            limit: usize,
+        ) -> Result<Vec<(Bytes, Bytes)>, Problem> {
+            let found = self.0.range(range).take(limit);
+            Ok(found
+                .map(|(key, value)| (key.clone().into(), value.clone().into()))
+                .collect())
+        }
+    }
+}

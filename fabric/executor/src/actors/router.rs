@@ -68,7 +68,7 @@ impl Others for Router {
             method,
             input,
             message: None,
-            chain: chain.clone(),
+            chain,
             deadline,
         };
         self.route(routed).await

@@ -436,6 +436,3 @@ fn bounded(output: Vec<u8>, label: &str) -> Result<Vec<u8>, Problem> {
     let problem = Problem::new(ErrorCode::LimitExceeded, detail);
     Err(problem.of_function(label).of_limit(kind, value))
 }
-
-#[cfg(test)]
-mod tests;
