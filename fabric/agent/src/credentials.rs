@@ -28,9 +28,14 @@ impl CredentialsOf {
         session.truncate(MAX_SESSION_LETTERS);
         Self {
             issuer,
-            session,
             tenant: tenant.clone(),
+            session,
         }
+    }
+
+    /// The tenant that the executor works for.
+    pub(crate) fn tenant(&self) -> &TenantId {
+        &self.tenant
     }
 
     /// The stores as the executor is told of them.

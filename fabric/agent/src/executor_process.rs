@@ -97,8 +97,10 @@ pub(crate) async fn start(
         let (tier, tier_bytes) = (settings.tier.clone(), settings.tier_bytes);
         let (spill, slots) = (spill.clone(), settings.node.slots);
         let compatibility = settings.node.compatibility.clone();
+        let tenant = credentials.tenant().clone();
         move |credentials: &ExecutorCredentials| ToExecutor::Setup {
             version: MESSAGE_VERSION,
+            tenant,
             epoch,
             stores: Box::new(stores),
             credentials: Box::new(credentials.clone()),

@@ -1,6 +1,6 @@
 //! The executor child: slots, each one thread with its own runtime, fed by the agent over a socket. Beside the slots for tasks
-//! there are threads for calls, one for each call that streams, and threads for planning, for publishing, and one for components
-//! that describe themselves: none of these waits until a task has ended.
+//! there are threads for calls, one for each call that streams, threads for turns of actors, and threads for planning, for
+//! publishing, and one for components that describe themselves: none of these waits until a task has ended.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -13,7 +13,8 @@ use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
-use weft_core::{Digest, ErrorCode, Problem, lock};
+use tokio_util::sync::CancellationToken;
+use weft_core::{Digest, Epoch, ErrorCode, Problem, TenantId, lock};
 use weft_engine::Executor;
 use weft_protocol::frame::EncodeError;
 use weft_protocol::{
@@ -21,11 +22,14 @@ use weft_protocol::{
     TaskRequest, ToExecutor, Work,
 };
 use weft_runtime::clock::unix_ms;
-use weft_runtime::{frames, process};
+use weft_runtime::{Tasks, frames, process};
 use weft_sandbox::{Engine, Role};
+use weft_shard::ShardStore;
 use weft_store::{Blobs, FileCache, HeldCredentials, Tier};
 
+use crate::actors::{ActorSettings, Actors};
 use crate::call_threads::CallThreads;
+use crate::lease::Lease;
 use crate::outward::Outward;
 
 /// Stack of a thread that plans or runs tasks: statements make trees as deep as they nest. Only what is used is there.
@@ -95,25 +99,37 @@ async fn serve(socket: StdUnixStream) -> anyhow::Result<()> {
     let (reader, writer) = UnixStream::from_std(socket)?.into_split();
     let mut reader = BufReader::new(reader);
     let setup = frames::read(&mut reader).await?.map(|(setup, _)| setup);
-    let (executor, held, slots) = set_up(setup)?;
+    let own = set_up(setup)?;
+    let slots = own.slots;
     let (replies, outbox) = mpsc::channel(REPLIES_MAX);
-    let outward = Outward::new(replies.clone());
-    let queues = Queues::start(&executor, slots, &outward, &replies)?;
+    let served = Served::start(own, &replies)?;
     replies
         .send((FromExecutor::Ready { slots }, Vec::new()))
         .await?;
     tokio::select! {
-        ended = read_messages(reader, &executor, &held, &queues, &replies) => ended,
+        ended = read_messages(reader, &served, &replies) => ended,
         failed = write_replies(writer, outbox) => failed,
     }?;
     // The agent is gone; tasks that still run have nobody to commit to.
     std::process::exit(0)
 }
 
-/// Makes the executor that the agent's first message asks for, and returns its credentials and how many slots it has.
-fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, HeldCredentials, u32)> {
+/// An executor as the agent's first message asks for it.
+struct Own {
+    tenant: TenantId,
+    epoch: Epoch,
+    executor: Executor,
+    held: HeldCredentials,
+    shards: ShardStore,
+    slots: u32,
+}
+
+/// Makes the executor that the agent's first message asks for.
+fn set_up(first: Option<ToExecutor>) -> anyhow::Result<Own> {
     let Some(ToExecutor::Setup {
         version,
+        tenant,
+        epoch,
         stores,
         credentials,
         cache,
@@ -133,9 +149,50 @@ fn set_up(first: Option<ToExecutor>) -> anyhow::Result<(Executor, HeldCredential
     if tier_bytes > 0 {
         blobs = blobs.with_tier(Tier::new(tier, tier_bytes));
     }
+    let shards = ShardStore::new(&blobs)?;
     let cache = FileCache::new(blobs, cache);
-    let executor = Executor::new(engine, cache, compatibility, spill);
-    Ok((executor, held, slots))
+    Ok(Own {
+        tenant,
+        epoch,
+        executor: Executor::new(engine, cache, compatibility, spill),
+        held,
+        shards,
+        slots,
+    })
+}
+
+/// What the agent's messages are for.
+struct Served {
+    executor: Executor,
+    held: HeldCredentials,
+    queues: Queues,
+    lease: Lease,
+    outward: Outward,
+    actors: Actors,
+}
+
+impl Served {
+    /// Starts the threads, and what serves actors.
+    fn start(own: Own, replies: &mpsc::Sender<Reply>) -> std::io::Result<Self> {
+        let (lease, outward) = (Lease::new(replies.clone()), Outward::new(replies.clone()));
+        let settings = ActorSettings {
+            tenant: own.tenant,
+            epoch: own.epoch,
+            store: own.shards,
+            lease: lease.clone(),
+            outward: outward.clone(),
+            replies: replies.clone(),
+            tasks: Tasks::new(CancellationToken::new()),
+        };
+        Ok(Self {
+            queues: Queues::start(&own.executor, own.slots, &outward, replies)?,
+            actors: Actors::new(settings, own.executor.clone()),
+            executor: own.executor,
+            held: own.held,
+            lease,
+            outward,
+        })
+    }
 }
 
 /// Fails if the agent speaks another version of the messages.
@@ -152,11 +209,12 @@ fn check_version(version: u32) -> anyhow::Result<()> {
 /// Takes the agent's messages until it closes the socket.
 async fn read_messages(
     mut reader: BufReader<OwnedReadHalf>,
-    executor: &Executor,
-    held: &HeldCredentials,
-    queues: &Queues,
+    served: &Served,
     replies: &mpsc::Sender<Reply>,
 ) -> anyhow::Result<()> {
+    let Served {
+        executor, queues, ..
+    } = served;
     while let Some((message, payload)) = frames::read::<ToExecutor>(&mut reader).await? {
         match message {
             ToExecutor::Invoke(request) if request.stream.is_some() => {
@@ -175,12 +233,24 @@ async fn read_messages(
             }
             ToExecutor::Input { request } => executor.input(request, payload),
             ToExecutor::OutputTaken { request, bytes } => executor.output_taken(request, bytes),
-            ToExecutor::Abandon { request } => executor.abandon(request),
+            ToExecutor::Abandon { request } => {
+                executor.abandon(request);
+                served.actors.abandon(request);
+            }
             ToExecutor::Task(request) => {
                 enqueue(&queues.tasks, Assignment::Task(request)).await?;
             }
+            ToExecutor::Work(Work::Shards { shards }) => served.actors.serve(&shards),
             ToExecutor::Work(work) => take(executor, queues, work).await?,
-            ToExecutor::Credentials(newer) => held.replace(*newer),
+            ToExecutor::Credentials(newer) => served.held.replace(*newer),
+            ToExecutor::Actor(request) => served.actors.ask(*request, payload).await,
+            ToExecutor::Lease {
+                until_ns,
+                confirmed,
+            } => served.lease.renewed(until_ns, confirmed),
+            ToExecutor::CallAnswered { call, result } => {
+                served.outward.answered(call, result, payload);
+            }
             ToExecutor::Setup { .. } => {}
         }
     }
@@ -282,6 +352,8 @@ async fn take(executor: &Executor, queues: &Queues, work: Work) -> anyhow::Resul
             (&queues.plans, Assignment::Plan(request))
         }
         Work::Publish(request) => (&queues.publishes, Assignment::Publish(request)),
+        // They are taken where they come in.
+        Work::Shards { .. } => return Ok(()),
     };
     enqueue(queue, assignment).await
 }
@@ -394,6 +466,8 @@ mod tests {
     fn setup(version: u32) -> ToExecutor {
         ToExecutor::Setup {
             version,
+            tenant: TenantId::default_tenant(),
+            epoch: Epoch(1),
             stores: Box::new(Stores::folder("/nowhere/store".as_ref())),
             credentials: Box::default(),
             cache: "/nowhere/cache".into(),

@@ -2,15 +2,17 @@
 //! tenant, and compilers.
 //!
 //! ```text
-//! agent ──socket──▶ executor: slots, invocation threads, planning, publishing ──▶ weft-engine
+//! agent ──socket──▶ executor: slots, invocation threads, actors, planning, publishing ──▶ weft-engine
 //! agent ──arguments──▶ compiler: one component, under limits ──verdict──▶ agent
 //! ```
 
+mod actors;
 mod call_threads;
 mod calls;
 mod compiler;
 mod executor;
 mod futures;
+mod lease;
 mod outward;
 
 pub use compiler::run as compiler;

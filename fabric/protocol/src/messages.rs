@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use weft_core::job::{InputFormat, JobSpec, MAX_KEPT_BYTES, OutputFormat};
 use weft_core::{
     AttemptId, Description, Digest, Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits,
-    LogLine, Meters, PinnedFunction, Problem, TaskId,
+    LogLine, Meters, PinnedFunction, Problem, TaskId, TenantId,
 };
 
 use crate::actor::{ActorRequest, Call};
@@ -61,6 +61,8 @@ pub enum ToExecutor {
     Setup {
         /// [`MESSAGE_VERSION`] of the agent.
         version: u32,
+        /// The tenant that it works for.
+        tenant: TenantId,
         /// Its own lease.
         epoch: Epoch,
         /// The cluster's store, and those that jobs may use. Those without an `executor_role` have their credentials.

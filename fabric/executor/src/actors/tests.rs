@@ -1,0 +1,7 @@
+//! Actors as their agent sees them, with guests that are fake and shards that lie in a folder.
+
+mod alarms;
+mod answers;
+mod fixture;
+mod messages;
+mod takeover;
