@@ -1,12 +1,14 @@
 """Faults of a cluster on this machine: its processes are killed, paused, and cut from each other.
 
     kill      leader, follower, node or executor: it is started again after 0.2 to 3 s
-    pause     leader, follower or node, for 1 to 8 s
+    pause     leader, follower, node, executor, or a node with its children ("machine"), for 1 to 8 s
     cut       leader or follower from the other controllers, or a node from all of them, for 1 to 8 s: bytes wait, or connections are reset
     one way   the leader does not reach the other controllers, or they do not reach it, for 1 to 8 s
     isolate   the leader from controllers and nodes, for 1 to 8 s
 """
 import os, signal, time
+
+import measure
 
 FAULT_PAUSE_S = (3, 6)
 # Of a pause or a cut: from what nobody notices to well beyond all time-outs between processes, the longest of which is 2.5 s.
@@ -36,12 +38,12 @@ def children(pid, role):
 
 class Deck:
     """Faults in random order, all of them before any comes again."""
-    def __init__(self, draw):
-        self.draw, self.cards = draw, []
+    def __init__(self, draw, faults=FAULTS):
+        self.draw, self.faults, self.cards = draw, faults, []
 
     def next(self):
         if not self.cards:
-            self.cards = FAULTS[:]
+            self.cards = self.faults[:]
             self.draw.shuffle(self.cards)
         return self.cards.pop()
 
@@ -87,8 +89,15 @@ class Nemesis:
         names = {"leader": [leader] if leader else [], "follower": [name for name in controllers if name != leader], "node": nodes}
         if who == "executor":
             pid = self.draw.choice([pid for name in nodes for pid in children(self.cluster.processes[name]["pid"], b"executor")])
-            os.kill(pid, signal.SIGKILL)
+            if what == "pause":
+                self.pause([pid])
+            else:
+                os.kill(pid, signal.SIGKILL)
             return f"process {pid}"
+        if who == "machine":
+            name = self.draw.choice(nodes)
+            self.pause(measure.tree(self.cluster.processes[name]["pid"]))
+            return name
         name = self.draw.choice(names[who])
         if what == "kill":
             self.kill(name)
@@ -96,13 +105,18 @@ class Nemesis:
             time.sleep(self.draw.uniform(*KILLED_S))
             return name
         if what == "pause":
-            pid = self.cluster.processes[name]["pid"]
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(self.draw.uniform(*FAULT_S))
-            os.kill(pid, signal.SIGCONT)
+            self.pause([self.cluster.processes[name]["pid"]])
             return name
         others = [other for other in controllers + (nodes if what == "isolate" else []) if other != name]
         return self.cut(name, others, one_way)
+
+    def pause(self, pids):
+        stopped = [pid for pid in pids if signalled(pid, signal.SIGSTOP)]
+        if not stopped:
+            raise ProcessLookupError(f"none of {pids} runs")
+        time.sleep(self.draw.uniform(*FAULT_S))
+        for pid in stopped:
+            signalled(pid, signal.SIGCONT)
 
     def cut(self, name, others, one_way):
         mesh, how = self.cluster.mesh, self.draw.choice(["from", "to"]) if one_way else "both ways"
@@ -126,6 +140,14 @@ class Nemesis:
             time.sleep(0.001)
         if address:
             self.cluster.lives[address] += 1
+
+
+def signalled(pid, with_):
+    try:
+        os.kill(pid, with_)
+        return True
+    except ProcessLookupError:
+        return False
 
 
 def is_alive(pid):

@@ -15,7 +15,7 @@ locals {
   executor_role_name = "${local.full_name}-executors"
   executor_role_arn  = "arn:${local.partition}:iam::${local.account}:role/${local.executor_role_name}"
 
-  # What all need: the store, and the buckets that jobs may use. Nodes and executors remove nothing.
+  # What all need: the store, and the buckets that jobs may use.
   store_statements = concat(
     [
       {
@@ -40,6 +40,15 @@ locals {
     ],
     local.data_statements,
   )
+
+  # What executors do for themselves: databases of actors' state remove what they no longer need. They, and nodes, remove
+  # nothing else.
+  shard_statements = [{
+    Sid      = "ShardRemovals"
+    Effect   = "Allow"
+    Action   = ["s3:DeleteObject"]
+    Resource = ["${aws_s3_bucket.store.arn}/store/shards/*"]
+  }]
 
   # What controllers and nodes need: the binary, too.
   machine_statements = concat(
@@ -197,7 +206,7 @@ resource "aws_iam_role_policy" "controllers" {
 resource "aws_iam_role_policy" "nodes" {
   name   = "weft"
   role   = aws_iam_role.nodes.id
-  policy = jsonencode({ Version = "2012-10-17", Statement = concat(local.machine_statements, local.node_statements) })
+  policy = jsonencode({ Version = "2012-10-17", Statement = concat(local.machine_statements, local.shard_statements, local.node_statements) })
 }
 
 resource "aws_iam_role_policy" "executors" {
@@ -205,7 +214,7 @@ resource "aws_iam_role_policy" "executors" {
 
   name   = "weft"
   role   = aws_iam_role.executors[0].id
-  policy = jsonencode({ Version = "2012-10-17", Statement = local.store_statements })
+  policy = jsonencode({ Version = "2012-10-17", Statement = concat(local.store_statements, local.shard_statements) })
 }
 
 resource "aws_iam_instance_profile" "controllers" {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use weft_core::{Epoch, TenantId};
 use weft_protocol::{FromAgent, Stores};
 use weft_runtime::Tasks;
+use weft_runtime::clock::boot_ns;
 use weft_runtime::link::{ControllerLink, MAX_LINK_MESSAGES};
 use weft_store::{Blobs, Issuer};
 
@@ -128,6 +129,8 @@ impl Agent {
             let actions = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(()),
+                // Before the rest: without renewals, executors stop serving shards.
+                () = self.renewal_due() => self.state.renew(boot_ns()),
                 Some(message) = link.commands.recv() => self.state.on_command(message),
                 Some(event) = self.events.1.recv() => self.on_event(event),
                 () = self.drain.cancelled(), if !self.state.is_draining() => self.state.drain(),
@@ -148,6 +151,17 @@ impl Agent {
                     tracing::info!("drained");
                     return Ok(());
                 }
+            }
+        }
+    }
+
+    /// Ends when leases are to be renewed.
+    fn renewal_due(&self) -> impl Future<Output = ()> + use<> {
+        let due_in = self.state.renewal_due_in(boot_ns());
+        async move {
+            match due_in {
+                Some(due_in) => tokio::time::sleep(due_in).await,
+                None => std::future::pending().await,
             }
         }
     }

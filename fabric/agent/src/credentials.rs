@@ -17,8 +17,8 @@ const MAX_SESSION_LETTERS: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct CredentialsOf {
     issuer: Arc<Issuer>,
-    tenant: TenantId,
     session: String,
+    tenant: TenantId,
 }
 
 impl CredentialsOf {
@@ -28,8 +28,8 @@ impl CredentialsOf {
         session.truncate(MAX_SESSION_LETTERS);
         Self {
             issuer,
-            tenant: tenant.clone(),
             session,
+            tenant: tenant.clone(),
         }
     }
 
@@ -45,7 +45,7 @@ impl CredentialsOf {
 
     /// Gets credentials. None are asked for if no store has a role for executors.
     pub(crate) async fn issue(&self) -> anyhow::Result<ExecutorCredentials> {
-        let issued = self.issuer.issue(&self.session).await;
+        let issued = self.issuer.issue(&self.session, &self.tenant).await;
         issued.context("the executor gets no credentials")
     }
 }

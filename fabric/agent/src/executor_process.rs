@@ -241,6 +241,12 @@ impl Relay<'_> {
             FromExecutor::RowsSent { request, result } => {
                 self.invocations.rows_sent(request, result);
             }
+            FromExecutor::NotHere { request } => self.invocations.not_here(request),
+            FromExecutor::Call(call) => {
+                let (epoch, input) = (self.epoch, payload.into());
+                self.invocations.call(epoch, *call, input, &self.calls);
+            }
+            FromExecutor::CancelCall { call } => self.invocations.cancel_call(self.epoch, call),
             message => {
                 if let FromExecutor::Ready { .. } = message {
                     self.invocations.connect(self.epoch, self.calls.clone());

@@ -6,9 +6,13 @@
 //! ```
 //!
 //! Calls of map functions stream ([`stream`]): they have no slot, because they wait for their clients, and are bounded by themselves.
+//! So are those that other invocations spawned ([`spawned`]), for which these wait.
 //! The agent reports the sums of usage once a second.
 
+mod actors;
+mod calls;
 mod rows;
+mod spawned;
 mod stream;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +26,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use weft_core::{Epoch, ErrorCode, FunctionUsage, LimitKind, Problem, TenantId, lock};
 use weft_protocol::{
-    DEADLINE_MAX, InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, RowsRequest, ToExecutor,
+    ActorRequest, Call, DEADLINE_MAX, InvokeReply, InvokeRequest, OUTPUT_BYTES_MAX, RowsRequest,
+    ToExecutor,
 };
 use weft_runtime::link::{Body, InvokeAnswer, Invoker, NoReply, StreamEvent};
 use weft_runtime::{Room, Taken};
@@ -30,6 +35,8 @@ use weft_telemetry::UnderWay;
 
 use crate::executor_process::Outbound;
 use crate::metrics::Metrics;
+use actors::{KnownLabels, MAX_TENANT_TURNS, TurnAnswer};
+use calls::Calls;
 
 /// Invocations of one tenant that run or wait.
 const TENANT_MAX: usize = 1024;
@@ -62,6 +69,8 @@ struct Pending {
     /// The executor that is ready, with its number.
     link: Option<(Epoch, mpsc::Sender<Outbound>)>,
     answers: HashMap<u64, oneshot::Sender<(InvokeReply, Vec<u8>)>>,
+    /// Questions to actors.
+    turns: HashMap<u64, TurnAnswer>,
     /// Those of them that stream.
     streams: HashMap<u64, stream::Ends>,
     /// Outputs whose rows are being sent.
@@ -83,6 +92,7 @@ impl Pending {
     fn forget(&mut self) {
         self.link = None;
         self.answers.clear();
+        self.turns.clear();
         self.streams.clear();
         self.rows.clear();
         self.labels.clear();
@@ -91,12 +101,14 @@ impl Pending {
 
 /// Bounds that the tenants of a node share.
 struct Shared {
+    slots: usize,
     sent_max: usize,
     streams_max: usize,
     streams: Semaphore,
     rows_max: usize,
     rows: Semaphore,
     outputs: Room,
+    calls: Calls,
     metrics: Arc<Metrics>,
     /// No new ones are wanted: whoever has others goes there.
     draining: AtomicBool,
@@ -105,8 +117,12 @@ struct Shared {
 /// Invocations of one tenant: admitted within bounds, sent to its executor, answered by number.
 pub(crate) struct OfTenant {
     shared: Arc<Shared>,
+    id: TenantId,
     tenant: Semaphore,
+    turns: Semaphore,
+    known: Mutex<KnownLabels>,
     functions: Mutex<HashMap<String, Arc<Admission>>>,
+    spawned: spawned::Spawned,
     pending: Mutex<Pending>,
     next_request: AtomicU64,
     usage: Mutex<BTreeMap<String, FunctionUsage>>,
@@ -154,7 +170,9 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut pending = lock(&self.invocations.pending);
-        if pending.answers.remove(&self.request).is_some()
+        let answer = pending.answers.remove(&self.request);
+        let turn = pending.turns.remove(&self.request);
+        if (answer.is_some() || turn.is_some())
             && let Some((_, link)) = &pending.link
         {
             // Where the queue is full the call runs to its end, and nobody hears of it.
@@ -177,11 +195,13 @@ impl Invocations {
                 held.inc_by(change);
             }),
             metrics,
+            slots: slots as usize,
             sent_max: slots as usize * SENT_PER_SLOT,
             streams_max,
             streams: Semaphore::new(streams_max),
             rows_max,
             rows: Semaphore::new(rows_max),
+            calls: Calls::default(),
             draining: AtomicBool::new(false),
         };
         Self {
@@ -198,8 +218,12 @@ impl Invocations {
         }
         let new = Arc::new(OfTenant {
             shared: Arc::clone(&self.shared),
+            id: tenant.clone(),
             tenant: Semaphore::new(TENANT_MAX),
+            turns: Semaphore::new(MAX_TENANT_TURNS),
+            known: Mutex::default(),
             functions: Mutex::default(),
+            spawned: spawned::Spawned::new(self.shared.slots),
             pending: Mutex::default(),
             next_request: AtomicU64::new(1),
             usage: Mutex::default(),
@@ -274,6 +298,25 @@ impl Invoker for Invocations {
         self.of(tenant).admit_rows(request, deadline, client).await
     }
 
+    async fn actor(
+        &self,
+        tenant: &TenantId,
+        request: ActorRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<Option<InvokeAnswer>, Problem> {
+        let _under_way = UnderWay::new(&self.shared.metrics.invocations_under_way);
+        self.of(tenant).admit_actor(request, input, deadline).await
+    }
+
+    async fn next_call(&self) -> Result<(TenantId, Call, Bytes), Problem> {
+        Ok(self.shared.calls.next().await)
+    }
+
+    async fn answer_call(&self, tenant: &TenantId, call: u64, answer: Result<Bytes, Problem>) {
+        self.of(tenant).call_answered(call, answer).await;
+    }
+
     fn is_draining(&self) -> bool {
         self.shared.draining.load(Ordering::Relaxed)
     }
@@ -314,6 +357,7 @@ impl OfTenant {
 
     /// The executor is gone: those who wait for it are told to try again.
     pub(crate) fn disconnect(&self, executor: Epoch) {
+        self.shared.calls.forget(executor);
         let mut pending = lock(&self.pending);
         if pending.link.as_ref().is_some_and(|(id, _)| *id == executor) {
             pending.forget();
@@ -322,6 +366,9 @@ impl OfTenant {
 
     /// An executor has answered.
     pub(crate) fn answer(&self, reply: InvokeReply, output: Vec<u8>) {
+        if reply.request == 0 {
+            return self.meter_own(&reply);
+        }
         let mut pending = lock(&self.pending);
         let Some(label) = pending.labels.remove(&reply.request) else {
             tracing::debug!(
@@ -332,22 +379,27 @@ impl OfTenant {
         };
         pending.answered = Some(Instant::now());
         let waiting = pending.answers.remove(&reply.request);
+        let turn = pending.turns.remove(&reply.request);
         // No output comes after the answer.
         pending.streams.remove(&reply.request);
         drop(pending);
         // Whether somebody still waits or not: of a call that took too long, the log says why.
         tell_log(&reply);
         // A call that its caller gave up, or that took too long, is the user's as well.
-        self.meter(&reply, label, waiting.is_none());
+        self.meter(&reply, label, waiting.is_none() && turn.is_none());
         if let Some(waiting) = waiting {
             let _ = waiting.send((reply, output));
+        } else if let Some(turn) = turn {
+            let _ = turn.send(Some((reply, output)));
         }
     }
 
     fn serves(&self) -> bool {
         let pending = lock(&self.pending);
         let lately = |at: Instant| at.elapsed() < SERVED_LATELY;
-        !pending.answers.is_empty() || pending.answered.is_some_and(lately)
+        !pending.answers.is_empty()
+            || !pending.turns.is_empty()
+            || pending.answered.is_some_and(lately)
     }
 
     fn admission(&self, label: &str) -> Arc<Admission> {
@@ -367,10 +419,13 @@ impl OfTenant {
 
     async fn admit(
         &self,
-        mut request: InvokeRequest,
+        request: InvokeRequest,
         input: Bytes,
         deadline: Duration,
     ) -> Result<InvokeAnswer, Problem> {
+        if request.depth > 0 {
+            return self.admit_spawned(request, input, deadline).await;
+        }
         let _tenant = self
             .tenant
             .try_acquire()
@@ -386,21 +441,28 @@ impl OfTenant {
         let call = async {
             let _sent = admission.sent.acquire().await;
             let room = self.output_room().await;
-            request.request = self.next_request.fetch_add(1, Ordering::Relaxed);
-            let waiting = Waiting {
-                invocations: self,
-                request: request.request,
-            };
-            let answered = self.send(request, input).await?;
-            let (reply, output) = answered
-                .await
-                .map_err(|_| busy("the executor ended while the function ran; try again"))?;
-            drop(waiting);
+            let (reply, output) = self.run(request, input).await?;
             Ok((reply, room.keep(output)))
         };
         tokio::time::timeout(deadline, call)
             .await
             .unwrap_or_else(|_| Err(too_late(label, deadline)))
+    }
+
+    /// Has the executor run an invocation that was admitted. Dropping the future abandons it.
+    async fn run(
+        &self,
+        mut request: InvokeRequest,
+        input: Bytes,
+    ) -> Result<(InvokeReply, Vec<u8>), Problem> {
+        request.request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting {
+            invocations: self,
+            request: request.request,
+        };
+        let answered = self.send(request, input).await?;
+        let ended = |_| busy("the executor ended while the function ran; try again");
+        answered.await.map_err(ended)
     }
 
     /// Waits for room for the largest output that there may be.
@@ -458,12 +520,12 @@ mod tests {
 
     use super::*;
 
-    fn of_tenant() -> Arc<OfTenant> {
+    pub(super) fn of_tenant() -> Arc<OfTenant> {
         let metrics = Metrics::new(&weft_telemetry::Registry::new());
         Invocations::new(1, Arc::new(metrics)).of(&TenantId::default_tenant())
     }
 
-    fn request() -> InvokeRequest {
+    pub(super) fn request() -> InvokeRequest {
         InvokeRequest {
             request: 0,
             digest: weft_core::Digest::from_sha256(&[0; 32]),
@@ -475,6 +537,7 @@ mod tests {
             seed: 0,
             started_ms: 0,
             stream: None,
+            depth: 0,
         }
     }
 

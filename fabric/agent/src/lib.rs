@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! scheduler ──ToAgent──▶ Agent (AgentState) ──▶ executor_process ──socket──▶ executor
-//!           ◀─FromAgent─     └ results, until acknowledged
+//!           ◀─FromAgent─     └ results, until acknowledged; renewals of leases
 //! API ──Invoker────▶ Invocations ──(past the scheduler)──▶ executor
 //! API ──Compilers──▶ CompilerProcesses ──▶ compiler
 //! ```
@@ -14,6 +14,7 @@ mod credentials;
 
 mod executor_process;
 mod invocations;
+mod leases;
 mod metrics;
 mod results;
 mod state;

@@ -10,6 +10,7 @@
 //! are allotted here, under each executor's epoch, so that a new leader needs no memory of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use weft_core::{AttemptId, Epoch, FunctionUsage, Incarnation, JobId, NodeId, TaskId, TenantId};
 use weft_protocol::{
@@ -18,6 +19,7 @@ use weft_protocol::{
     Work,
 };
 
+use crate::leases::Renewals;
 use crate::results::Results;
 
 /// Leases that are remembered after their executors were started.
@@ -98,6 +100,7 @@ pub struct AgentState {
     /// Leases under which executors were started: none is started twice, or sequences would repeat.
     started: BTreeSet<Epoch>,
     results: Results,
+    renewals: Renewals,
     /// The highest term of a leader that it has heard of.
     term: u64,
     draining: bool,
@@ -112,6 +115,7 @@ impl AgentState {
             executors: BTreeMap::new(),
             started: BTreeSet::new(),
             results: Results::default(),
+            renewals: Renewals::default(),
             term: 0,
             draining: false,
             actions: Vec::new(),
@@ -179,6 +183,8 @@ impl AgentState {
             AgentCommand::Lead { sync } => {
                 let status = self.status(sync);
                 self.report(AgentReport::Status(status));
+                // The leader before may have taken questions along.
+                self.renewals.want();
             }
             AgentCommand::StartExecutor { epoch, tenant } => self.start(epoch, tenant),
             AgentCommand::StopExecutor { epoch } => {
@@ -189,8 +195,29 @@ impl AgentState {
             AgentCommand::Work { epoch, work } => self.pass_on(epoch, work),
             AgentCommand::Run { epoch, id, attempt } => self.run_task(epoch, id, attempt),
             AgentCommand::Drain => self.begin_to_drain(),
+            AgentCommand::Renewed { round, executors } => {
+                for (epoch, lease) in self.renewals.answered(round, executors) {
+                    self.send(epoch, lease);
+                }
+            }
             AgentCommand::Acknowledge { numbers } => self.results.acknowledge(&numbers),
         }
+    }
+
+    /// Time until [`AgentState::renew`] is due; nothing while there is no lease to renew, or nobody to ask. `now_ns`:
+    /// nanoseconds since the machine booted.
+    pub fn renewal_due_in(&self, now_ns: u64) -> Option<Duration> {
+        let any = self.term > 0 && !self.executors.is_empty();
+        any.then(|| self.renewals.due_in(now_ns))
+    }
+
+    /// Asks the leader which leases stand, if that is due.
+    pub fn renew(&mut self, now_ns: u64) -> Vec<Action> {
+        if self.renewal_due_in(now_ns) == Some(Duration::ZERO) {
+            let round = self.renewals.ask(now_ns);
+            self.report(AgentReport::Renew { round });
+        }
+        std::mem::take(&mut self.actions)
     }
 
     fn status(&self, sync: u64) -> AgentStatus {
@@ -266,7 +293,7 @@ impl AgentState {
         match &work {
             Work::Plan(request) => drop(executor.planning.insert(request.job.clone())),
             Work::Publish(request) => drop(executor.publishing.insert(request.job.clone())),
-            Work::Describe { .. } | Work::Stage(_) | Work::Forget { .. } => {}
+            Work::Describe { .. } | Work::Stage(_) | Work::Forget { .. } | Work::Shards { .. } => {}
         }
         self.send(epoch, ToExecutor::Work(work));
     }
@@ -290,6 +317,7 @@ impl AgentState {
 
     /// An executor's process is gone, or did not start.
     pub fn on_gone(&mut self, epoch: Epoch, how: String) -> Vec<Action> {
+        self.renewals.forget(epoch);
         if let Some(executor) = self.executors.remove(&epoch) {
             let gone = AgentOutcome::Gone {
                 epoch,
@@ -339,11 +367,15 @@ impl AgentState {
                     self.distrust(epoch, &reply.job);
                 }
             }
+            FromExecutor::Confirm { number } => self.renewals.confirm(epoch, number),
             // The relay passes these on by itself.
             FromExecutor::Invoked(_)
             | FromExecutor::Output { .. }
             | FromExecutor::InputRead { .. }
-            | FromExecutor::RowsSent { .. } => {}
+            | FromExecutor::RowsSent { .. }
+            | FromExecutor::NotHere { .. }
+            | FromExecutor::Call(_)
+            | FromExecutor::CancelCall { .. } => {}
         }
     }
 

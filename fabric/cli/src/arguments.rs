@@ -1,6 +1,8 @@
 //! Definition of the command line.
 
+mod actor;
 mod sql;
+mod tasks;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -17,10 +19,12 @@ use crate::ServerRole;
 use crate::failure::Failure;
 use crate::locations;
 
+pub(crate) use actor::{ActorArguments, ActorCommand, ActorInvokeArguments, ActorListArguments};
 pub(crate) use sql::{RowFormat, SqlArguments, TablesArguments};
+pub(crate) use tasks::{TaskCommand, TaskRunArguments};
 
-/// Longest pause of a process.
-const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// Longest time that a command line may give.
+const MAX_DURATION: Duration = Duration::from_secs(600);
 
 /// Serverless compute fabric: runs functions in sandboxes next to the data.
 #[derive(Debug, Parser)]
@@ -96,6 +100,12 @@ pub(crate) enum Command {
     Tables(TablesArguments),
     /// Invoke a task function with standard input, or stream rows through a map function
     Invoke(InvokeArguments),
+    /// Run a task function many times, and read the results
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Invoke actors, list, show and delete them
+    #[command(subcommand)]
+    Actor(ActorCommand),
     /// List jobs, newest first
     Jobs(JobsArguments),
     /// Show a job
@@ -236,19 +246,20 @@ pub(crate) struct ClusterPauseArguments {
     /// Name of the process, or `leader`
     pub(crate) name: String,
     /// How long, such as `5s` or `500ms`
-    #[arg(value_parser = pause)]
+    #[arg(value_parser = duration)]
     pub(crate) time: Duration,
 }
 
-fn pause(text: &str) -> Result<Duration, String> {
+fn duration(text: &str) -> Result<Duration, String> {
     let number = |text: &str| text.parse::<u64>().ok();
     let milliseconds = text.strip_suffix("ms").and_then(number);
     let seconds = text.strip_suffix('s').and_then(number);
     let time = milliseconds
         .map(Duration::from_millis)
         .or_else(|| seconds.map(Duration::from_secs));
-    time.filter(|time| *time <= PAUSE_MAX)
-        .ok_or_else(|| format!("give seconds or milliseconds, such as `5s`, up to {PAUSE_MAX:?}"))
+    time.filter(|time| *time <= MAX_DURATION).ok_or_else(|| {
+        format!("give seconds or milliseconds, such as `5s`, up to {MAX_DURATION:?}")
+    })
 }
 
 /// Settings of a process of a cluster.

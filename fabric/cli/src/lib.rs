@@ -38,8 +38,8 @@ use arguments::{Arguments, Command, GlobalArguments, UpArguments};
 use failure::Failure;
 use terminal::Output;
 use verbs::{
-    certs, cluster, components, doctor, invoke, jobs, members, nodes, receipt, run, show, sql,
-    tables, usage, why,
+    actor, certs, cluster, components, doctor, invoke, jobs, members, nodes, receipt, run, show,
+    sql, tables, tasks, usage, why,
 };
 
 /// The binary that the command line belongs to: the parts of it that the command line starts and
@@ -342,6 +342,8 @@ async fn remote(
         Command::Show(of) => show::of_job(program, client, of, output).await,
         Command::Tables(of) => tables::tables(client, of.name.as_deref(), output).await,
         Command::Invoke(invoke) => invoke::invoke(client, invoke, output).await,
+        Command::Task(command) => tasks::task(client, command, output).await,
+        Command::Actor(command) => actor::actor(client, command, output).await,
         Command::Jobs(jobs) => jobs::jobs(client, jobs.limit, output).await,
         Command::Job(job) => jobs::job(client, job, output).await,
         Command::Logs(logs) => jobs::logs(client, &logs.id, output).await,

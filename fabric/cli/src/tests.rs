@@ -926,6 +926,90 @@ fn a_reduce_that_is_invoked_is_refused_by_the_server() {
     }
 }
 
+/// Nobody knows what an actor did before it was lost: only a key makes it safe to ask again.
+#[test]
+fn an_invocation_of_an_actor_is_repeated_only_with_a_key() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let keys = Arc::clone(&seen);
+    let invoke = async move |Path(path): Path<(String, String, String, String)>,
+                             headers: HeaderMap,
+                             body: Bytes| {
+        let key = headers.get("idempotency-key").cloned();
+        let mut seen = seen.lock().expect("no panic before");
+        seen.push((path, key.is_some(), body));
+        let busy = (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0")]);
+        match seen.len() {
+            1 | 2 => busy.into_response(),
+            _ => "7".into_response(),
+        }
+    };
+    let route = "/v1/actors/{component}/{actor}/{key}/{method}";
+    let server = Server::start(Router::new().route(route, post(invoke)));
+    let line = [
+        "actor",
+        "invoke",
+        "bank/account",
+        "a/b",
+        "deposit",
+        "--input",
+        "5",
+    ];
+    assert_eq!(server.weft(&line).code, 1);
+    let keyed = [&line[..], &["--idempotency-key", "k"]].concat();
+    let done = server.weft(&keyed);
+    assert_eq!((done.code, done.stdout.as_str()), (0, "7"), "{done:?}");
+    let names = ["bank", "account", "a/b", "deposit"].map(String::from);
+    let path: (String, String, String, String) = names.into();
+    let asked = |has_key| (path.clone(), has_key, Bytes::from_static(b"5"));
+    let keys = keys.lock().expect("no panic before");
+    assert_eq!(*keys, [asked(false), asked(true), asked(true)]);
+    assert_eq!(server.weft(&["actor", "show", "bank", "ada"]).code, 2);
+}
+
+#[test]
+fn actors_are_listed_page_by_page() {
+    let list = async |Query(query): Query<std::collections::BTreeMap<String, String>>| {
+        let actor = |key: &str| json!({ "key": key, "turns": 3, "resident": false });
+        match query.get("after").map(String::as_str) {
+            None => Json(json!({ "actors": [actor("ada"), actor("bob")], "next": "bob" })),
+            Some("bob") => Json(json!({ "actors": [actor("eve")], "next": null })),
+            other => panic!("{other:?}"),
+        }
+    };
+    let gone = async || StatusCode::NO_CONTENT;
+    let router = Router::new()
+        .route("/v1/actors/{component}/{actor}", get(list))
+        .route(
+            "/v1/actors/{component}/{actor}/{key}",
+            axum::routing::delete(gone),
+        );
+    let server = Server::start(router);
+    let done = server.weft(&["actor", "list", "bank/account"]);
+    let keys: Vec<&str> = done
+        .stdout
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(
+        (done.code, &keys[..]),
+        (0, &["key", "ada", "bob", "eve"][..])
+    );
+    let done = server.weft(&["actor", "list", "bank/account", "--limit", "2", "--json"]);
+    let document: Value = serde_json::from_str(&done.stdout).expect("one document");
+    assert_eq!(
+        (
+            &document["next"],
+            document["actors"].as_array().map(Vec::len)
+        ),
+        (&json!("bob"), Some(2))
+    );
+    let done = server.weft(&["actor", "delete", "bank/account", "ada"]);
+    assert_eq!(
+        (done.code, &*done.stdout),
+        (0, "deleted bank/account ada\n")
+    );
+}
+
 #[test]
 fn cancelling_is_a_call() {
     let cancel = async || (StatusCode::ACCEPTED, Json(job("running")));

@@ -12,8 +12,11 @@
 //!   rows:        rows of a job's output, for sql and show
 //!   explain:     --explain and --analyze, and the plan of a job
 //!   tables:      tables, which sql makes
+//!   tasks:       task, by way of run and rows
+//!   actor:       actor invoke, list, show, delete
 //! ```
 
+pub(crate) mod actor;
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod components;
@@ -29,5 +32,6 @@ pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod sql;
 pub(crate) mod tables;
+pub(crate) mod tasks;
 pub(crate) mod usage;
 pub(crate) mod why;

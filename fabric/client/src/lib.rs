@@ -27,7 +27,8 @@ pub use endpoint::path;
 pub use error::Error;
 pub use follow::{Follow, Update};
 pub use model::{
-    Component, Function, Job, JobOutput, Label, LogLine, Skew, SlowestTask, Stage, Task, read_value,
+    Actor, Component, DeadLetter, Function, Job, JobOutput, Label, LogLine, Skew, SlowestTask,
+    Stage, Task, read_value,
 };
 pub use pages::{Page, Pages};
 pub use problem::ApiProblem;

@@ -246,6 +246,8 @@ pub struct Component {
     pub created_at: Option<String>,
     /// The functions that it exports.
     pub functions: Vec<Function>,
+    /// Interfaces that it imports, with their versions.
+    pub imports: Vec<String>,
 }
 
 /// A function of a component.
@@ -260,6 +262,44 @@ pub struct Function {
     pub summary: String,
     /// True where equal input gives equal output.
     pub deterministic: bool,
+}
+
+/// An actor.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Actor {
+    /// The key.
+    pub key: String,
+    /// The shard that its state is in.
+    pub shard: u64,
+    /// True where an instance is in memory.
+    pub resident: bool,
+    /// When its alarm is due, in RFC 3339.
+    pub alarm_at: Option<String>,
+    /// Turns that wrote something, of its whole life.
+    pub turns: u64,
+    /// When it wrote last, in RFC 3339.
+    pub changed_at: Option<String>,
+    /// Entries of its state; none in a list.
+    pub entries: Option<u64>,
+    /// Bytes of its keys and values; none in a list.
+    pub state_bytes: Option<u64>,
+    /// Messages that their receivers refused as often as they were tried.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// A message that was given up.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct DeadLetter {
+    /// The receiver: `component/actor/key`.
+    pub to: String,
+    /// The method.
+    pub method: String,
+    /// The last refusal.
+    pub reason: String,
+    /// When it was given up, in RFC 3339.
+    pub at: Option<String>,
 }
 
 #[cfg(test)]

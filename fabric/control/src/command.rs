@@ -290,7 +290,7 @@ impl Envelope {
 /// be scalar, and tenants have tables and views. From 6 on numbers of tasks follow from bytes of commits, tables have
 /// rows that the cluster keeps, and ended jobs say whether outputs that it keeps are a table's. From 7 on failed
 /// attempts name objects that the store lost, and groups have ids. From 8 on rows are added to those that the cluster
-/// keeps for a table. From 9 on shards of actors are granted.
+/// keeps for a table. From 9 on shards of actors are granted, and sets of tasks have an input or run for each row.
 pub const COMMAND_VERSION: u32 = 9;
 /// The oldest version that is read.
 const OLDEST_COMMAND_VERSION: u32 = 2;

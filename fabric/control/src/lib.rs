@@ -11,6 +11,7 @@
 //!                                                          *────────────────────▲
 //! ```
 
+mod actors;
 mod adaptive;
 mod attempt;
 mod bounds;

@@ -68,6 +68,9 @@ impl State {
             Command::CommitTasks { commits } => self.commit_tasks(tenant_id, commits, at_ms),
             Command::FailTask { job, failure } => self.fail_task(tenant_id, &job, &failure, at_ms),
             Command::GrantLease { lease } => self.grant(lease),
+            Command::GrantShards { executor, shards } => {
+                self.grant_shards(tenant_id, executor, &shards)
+            }
             Command::ExecutorLost {
                 epoch,
                 failures,

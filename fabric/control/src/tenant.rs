@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use weft_core::job::{JobSpec, Work};
-use weft_core::{Digest, ErrorCode, FunctionKind, FunctionUsage, JobId, PinnedFunction, Problem};
+use weft_core::{
+    Digest, Epoch, ErrorCode, FunctionKind, FunctionUsage, JobId, PinnedFunction, Problem,
+};
 use weft_protocol::{Plan, PublishedOutput, TableChange, TableStatement, TaskCommit, TaskFailure};
 
 use crate::attempt::{Attempt, PLANNING};
@@ -36,6 +38,10 @@ pub struct Tenant {
     /// Invocations with a key.
     #[serde(default)]
     pub calls: KeyedCalls,
+    /// Shards of actors that were ever granted, and the lease that each was granted to last: it serves the shard while
+    /// it stands, see [`State::shard_holder`](crate::State::shard_holder).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shards: BTreeMap<u32, Epoch>,
     /// Keys of jobs.
     idempotency: JobKeys,
 }
@@ -85,7 +91,9 @@ fn kept_rows(job: &Job, outputs: &[PublishedOutput]) -> Option<KeptRows> {
 fn places(work: &Work) -> Vec<(&str, &'static [FunctionKind])> {
     match work {
         Work::Map { function } => vec![(function, &[FunctionKind::MapBatches])],
-        Work::Tasks { function, .. } => vec![(function, &[FunctionKind::Task])],
+        Work::Tasks { function, .. } | Work::ForEach { function, .. } => {
+            vec![(function, &[FunctionKind::Task])]
+        }
         Work::Reduce {
             combine, reduce, ..
         } => {
@@ -188,6 +196,7 @@ impl Tenant {
             Command::CommitTasks { .. }
             | Command::FailTask { .. }
             | Command::GrantLease { .. }
+            | Command::GrantShards { .. }
             | Command::ExecutorLost { .. }
             | Command::JoinNode { .. }
             | Command::ExpireOrigins { .. }
@@ -372,6 +381,15 @@ impl Tenant {
     pub fn pin_call(&self, reference: &str) -> Result<PinnedFunction, Problem> {
         let kinds = [FunctionKind::Task, FunctionKind::MapBatches];
         self.catalog.pin(reference, &kinds)
+    }
+
+    /// The function of one of `kinds` that a reference means now. Errors: `unknown_function`.
+    pub fn pin_kind(
+        &self,
+        reference: &str,
+        kinds: &[FunctionKind],
+    ) -> Result<PinnedFunction, Problem> {
+        self.catalog.pin(reference, kinds)
     }
 
     /// The functions that a job names, as they stand now. Errors: `unknown_function`.

@@ -1,5 +1,6 @@
 //! What each command does, case by case. Long random histories are in `tests/it`.
 
+mod actors;
 mod adaptive;
 mod catalog;
 mod durations;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-use weft_runtime::clock::unix_ms;
+use weft_runtime::clock::{boot_ns, unix_ms};
 
 #[cfg(test)]
 use crate::simulation::Time;
@@ -35,7 +34,7 @@ impl Clock {
     /// Milliseconds since the machine was started, sleep included.
     pub(crate) fn boot_ms(&self) -> u64 {
         match self {
-            Self::Machine => machine_boot_ms(),
+            Self::Machine => boot_ns() / 1_000_000,
             #[cfg(test)]
             Self::Simulated(time) => time.now_ms(),
         }
@@ -61,11 +60,4 @@ impl Clock {
             () = self.sleep(length) => Err(TimedOut),
         }
     }
-}
-
-fn machine_boot_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanoseconds) = (now.tv_sec, now.tv_nsec);
-    u64::try_from(seconds).unwrap_or(0) * 1_000
-        + u64::try_from(nanoseconds).unwrap_or(0) / 1_000_000
 }

@@ -64,12 +64,17 @@ impl Drop for GiveUp<'_> {
 }
 
 impl Components {
-    pub(crate) fn new(blobs: Blobs, nodes: Nodes, replica: Replica, scheduler: Requests) -> Self {
+    pub(crate) fn new(
+        blobs: &Blobs,
+        nodes: &Nodes,
+        replica: &Replica,
+        scheduler: &Requests,
+    ) -> Self {
         Self {
-            blobs,
-            nodes,
-            replica,
-            scheduler,
+            blobs: blobs.clone(),
+            nodes: nodes.clone(),
+            replica: replica.clone(),
+            scheduler: scheduler.clone(),
             permits: Semaphore::new(REGISTRATIONS_MAX),
             checks: Arc::new(Semaphore::new(CHECKS_MAX)),
             stored: Mutex::default(),

@@ -17,6 +17,7 @@ use weft_runtime::{OnError, Tasks};
 use weft_store::{Blobs, Error, ErrorKind};
 use weft_telemetry::Registry;
 
+use crate::actors::{ActorRouter, GuestCalls};
 use crate::api::{self, AllowedSources, Api};
 use crate::archive::Archives;
 use crate::components::Components;
@@ -28,6 +29,7 @@ use crate::membership;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::ownership;
+use crate::pins::Pins;
 use crate::replica::{Replica, Signals};
 use crate::scheduler::driver::{Driver, Inputs};
 use crate::scheduler::{Requests, SchedulerSettings, Watch};
@@ -132,14 +134,7 @@ impl Controller {
         let traces = Arc::new(Traces::from_environment()?);
         let (requests, waiting) = Requests::new(REQUESTS_MAX);
         let workers = Nodes::default();
-        let following = workers.clone().follow(nodes.workers);
-        tasks.spawn("workers", OnError::Stop, following);
-        let components = Arc::new(Components::new(
-            blobs.clone(),
-            workers.clone(),
-            replica.clone(),
-            requests.clone(),
-        ));
+        let components = Arc::new(Components::new(&blobs, &workers, &replica, &requests));
         let (scheduler, done) = Driver::new(
             scheduler_settings(&settings),
             Watch::new(&metrics, &traces),
@@ -156,6 +151,11 @@ impl Controller {
         let promoting = membership::keep_promoting(replica.clone());
         tasks.spawn("learners", OnError::Log, promoting);
         let invocations = Invocations::new(workers.clone(), requests.clone(), Arc::clone(&metrics));
+        let actors = ActorRouter::new(&replica, &workers, &requests, &metrics);
+        let pins = Pins::new(&replica, &components);
+        let calls = GuestCalls::new(&actors, &pins, &invocations, tasks);
+        let following = workers.clone().follow(nodes.workers, calls);
+        tasks.spawn("workers", OnError::Stop, following);
         let member = Answerer::new(&replica, &components, &requests);
         let api = Api {
             replica: replica.clone(),
@@ -167,6 +167,8 @@ impl Controller {
             requests,
             member: settings.member(),
             invocations,
+            actors,
+            pins,
             statements: api::flight::Statements::default(),
             bodies: api::body::Bodies::new(&metrics),
             tasks: tasks.clone(),

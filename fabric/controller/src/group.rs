@@ -3,7 +3,7 @@
 //! ```text
 //! follower: Replica::propose ──Question::Propose──▶ leader: stamps it, has it replicated
 //!           ◀──answer, and the index that it was applied at: the follower waits until it is there──
-//! follower: Driver ──Describe, Check, Want──▶ leader: its scheduler
+//! follower: Driver ──Describe, Check, Want, Shard──▶ leader: its scheduler
 //! ```
 
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub(crate) enum Question {
     },
     /// Have an executor started for a tenant.
     Want(TenantId),
+    /// Have a shard of a tenant's actors granted to an executor. The follower waits until its state shows to whom.
+    Shard { tenant: TenantId, shard: u32 },
     /// Explain where a job, a stage or a task is, or the tenant's queue.
     Why { tenant: TenantId, of: Option<WhyOf> },
     /// Have a node take no new work, and end.
@@ -132,6 +134,9 @@ pub(crate) async fn ask_request(peers: &dyn Peers, leader: u64, request: Request
         }
         Request::Want(tenant) => {
             let _ = ask(peers, leader, &Question::Want(tenant)).await;
+        }
+        Request::Shard { tenant, shard } => {
+            let _ = ask(peers, leader, &Question::Shard { tenant, shard }).await;
         }
         Request::Why { tenant, of, answer } => {
             let question = Question::Why { tenant, of };
@@ -256,6 +261,10 @@ impl Answerer {
             }
             Question::Want(tenant) => {
                 self.requests.tell(Request::Want(tenant));
+                Ok(Reply::Done)
+            }
+            Question::Shard { tenant, shard } => {
+                self.requests.shard(&tenant, shard);
                 Ok(Reply::Done)
             }
         }

@@ -5,6 +5,7 @@
 //!                   └──invocations──▶ node                                                └──▶ archive
 //! ```
 
+mod actors;
 mod api;
 mod archive;
 mod clock;
@@ -19,6 +20,7 @@ mod metrics;
 mod nodes;
 mod ownership;
 mod packed;
+mod pins;
 mod replica;
 mod scheduler;
 #[cfg(test)]

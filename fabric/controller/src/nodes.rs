@@ -6,12 +6,27 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 use weft_core::{ErrorCode, NodeId, Problem, TenantId};
+use weft_runtime::Scoped;
 use weft_runtime::link::{WorkChange, Worker};
+
+use crate::actors::GuestCalls;
 
 /// A node that is reached, and what it does for this controller.
 struct Reached {
     worker: Worker,
     under_way: Arc<AtomicUsize>,
+    /// Takes calls of the node's guests as long as it is reached.
+    _calls: Scoped,
+}
+
+impl Reached {
+    fn chosen(&self) -> Chosen {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Chosen {
+            worker: self.worker.clone(),
+            under_way: Arc::clone(&self.under_way),
+        }
+    }
 }
 
 /// The nodes that this controller reaches. Clones share them.
@@ -33,22 +48,24 @@ impl Drop for Chosen {
 }
 
 impl Nodes {
-    /// Takes in changes until their sender is gone.
+    /// Takes in changes until their sender is gone, and has the calls of nodes' guests made.
     pub(crate) async fn follow(
         self,
         mut changes: mpsc::Receiver<WorkChange>,
+        calls: GuestCalls,
     ) -> anyhow::Result<()> {
         while let Some(change) = changes.recv().await {
-            self.change(change);
+            self.change(change, &calls);
         }
         Ok(())
     }
 
-    fn change(&self, change: WorkChange) {
+    fn change(&self, change: WorkChange, calls: &GuestCalls) {
         let mut reached = self.reached.write().unwrap_or_else(PoisonError::into_inner);
         match change {
             WorkChange::Up(node, worker) => {
                 let new = Reached {
+                    _calls: calls.serve(&worker),
                     worker,
                     under_way: Arc::default(),
                 };
@@ -100,6 +117,12 @@ impl Nodes {
         self.choose(|one| !one.worker.invoker.is_ready(tenant))
     }
 
+    /// A node, if it is reached.
+    pub(crate) fn of(&self, node: &NodeId) -> Option<Chosen> {
+        let reached = self.reached.read().unwrap_or_else(PoisonError::into_inner);
+        reached.get(node).map(Reached::chosen)
+    }
+
     /// The node that is to compile a component. Errors: `busy` if none is reached.
     pub(crate) fn for_compilation(&self) -> Result<Chosen, Problem> {
         self.choose(|one| one.worker.invoker.is_draining())
@@ -109,12 +132,7 @@ impl Nodes {
         let reached = self.reached.read().unwrap_or_else(PoisonError::into_inner);
         let load = |one: &&Reached| (is_last_resort(one), one.under_way.load(Ordering::Relaxed));
         let chosen = reached.values().min_by_key(load);
-        let chosen = chosen.ok_or_else(none_reached)?;
-        chosen.under_way.fetch_add(1, Ordering::Relaxed);
-        Ok(Chosen {
-            worker: chosen.worker.clone(),
-            under_way: Arc::clone(&chosen.under_way),
-        })
+        chosen.map(Reached::chosen).ok_or_else(none_reached)
     }
 
     /// Name of the artefacts that nodes' engines take: a cluster runs one version.

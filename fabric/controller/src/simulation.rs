@@ -10,7 +10,9 @@
 //! ```
 //!
 //! [`books::Books`] writes down what was acknowledged and applied, and is asked after each step. Planted
-//! [`bugs`] show that it would see them. `WEFT_SEED` repeats a seed, `WEFT_SEEDS` says how many are run.
+//! [`bugs`] show that it would see them. `WEFT_SEED` repeats a seed, `WEFT_SEEDS` says how many are run, and
+//! `cargo xtask simulate --seeds 20000` runs them in both [`Scene`]s: one is about jobs, and in the other executors
+//! serve shards of actors as well, under the clocks of their leases.
 
 mod books;
 mod bugs;
@@ -28,11 +30,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use time::Time;
 
 use bugs::Bug;
-use world::{Seen, World};
+use world::{Scene, Seen, World};
 
-/// Seeds that have failed: a leader that waited for nodes never planned a job again; a read took the answer to
-/// a question that its member had asked before a crash; a leader was lost when it alone knew that a member was removed,
-/// and the others went on waiting for that member.
+/// Seeds of worlds about jobs that have failed: a leader that waited for nodes never planned a job again; a read took
+/// the answer to a question that its member had asked before a crash; a leader was lost when it alone knew that a member
+/// was removed, and the others went on waiting for that member.
 const FOUND: [u64; 3] = [102_561, 202_319, 405_996];
 /// Seeds of a test run; `cargo xtask simulate` runs more.
 const N_SEEDS: u64 = 60;
@@ -52,9 +54,9 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// Runs a seed. Returns how often things happened, or the reason why it failed.
-fn run(seed: u64, bug: Option<Bug>) -> Result<Seen, String> {
+fn run(scene: Scene, seed: u64, bug: Option<Bug>) -> Result<Seen, String> {
     let ran = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed, bug);
+        let mut world = World::new(scene, seed, bug);
         world.run();
         world.seen
     }));
@@ -66,7 +68,7 @@ fn run(seed: u64, bug: Option<Bug>) -> Result<Seen, String> {
 }
 
 /// Runs seeds on several threads; returns the sum of what happened, and the lowest seed that failed.
-fn run_all(first: u64, n: u64, bug: Option<Bug>) -> (Seen, Option<(u64, String)>) {
+fn run_all(scene: Scene, first: u64, n: u64, bug: Option<Bug>) -> (Seen, Option<(u64, String)>) {
     let next = AtomicU64::new(first);
     let failed = AtomicU64::new(u64::MAX);
     let work = || {
@@ -76,7 +78,7 @@ fn run_all(first: u64, n: u64, bug: Option<Bug>) -> (Seen, Option<(u64, String)>
             if seed >= first + n || failed.load(Ordering::Relaxed) < seed {
                 return (seen, failure);
             }
-            match run(seed, bug) {
+            match run(scene, seed, bug) {
                 Ok(of) => seen.add(&of),
                 Err(reason) => {
                     failed.fetch_min(seed, Ordering::Relaxed);
@@ -103,32 +105,47 @@ fn run_all(first: u64, n: u64, bug: Option<Bug>) -> (Seen, Option<(u64, String)>
     (seen, failures.min_by_key(|(seed, _)| *seed))
 }
 
-#[test]
-fn whatever_fails_nothing_acknowledged_is_lost_or_done_twice() {
+/// Runs the seed that is asked for, or `found` and as many as are asked for.
+fn check_seeds(scene: Scene, found: &[u64]) {
     if let Some(seed) = variable("WEFT_SEED") {
-        let seen = run(seed, None).unwrap_or_else(|reason| panic!("{reason}"));
+        let seen = run(scene, seed, None).unwrap_or_else(|reason| panic!("{reason}"));
         println!("{seen:?}");
         return;
     }
-    for seed in FOUND {
-        run(seed, None).unwrap_or_else(|reason| panic!("failed with WEFT_SEED={seed}: {reason}"));
+    let failed = |seed: u64, reason: String| -> Seen {
+        panic!("failed with WEFT_SEED={seed}, in a world about {scene:?}: {reason}")
+    };
+    for seed in found {
+        run(scene, *seed, None).unwrap_or_else(|reason| failed(*seed, reason));
     }
     let n = variable("WEFT_SEEDS").unwrap_or(N_SEEDS);
     let first = variable("WEFT_FIRST_SEED").unwrap_or(0);
-    let (seen, failure) = run_all(first, n, None);
+    let (seen, failure) = run_all(scene, first, n, None);
     if let Some((seed, reason)) = failure {
-        panic!("failed with WEFT_SEED={seed}: {reason}");
+        failed(seed, reason);
     }
     println!("seeds {first} to {}: {seen:?}", first + n - 1);
     // Otherwise the simulation does not go where it should.
-    seen.check();
+    seen.check(scene);
+}
+
+#[test]
+fn whatever_fails_nothing_acknowledged_is_lost_or_done_twice() {
+    check_seeds(Scene::Jobs, &FOUND);
+}
+
+#[test]
+fn whatever_fails_one_executor_at_a_time_answers_for_a_shard() {
+    check_seeds(Scene::Shards, &[]);
 }
 
 #[test]
 fn equal_seeds_give_equal_runs() {
-    for seed in 0..3 {
-        let seen = [(); 2].map(|()| run(seed, None).expect("these seeds pass"));
-        assert_eq!(seen[0], seen[1], "seed {seed}");
+    for scene in Scene::ALL {
+        for seed in 0..3 {
+            let seen = [(); 2].map(|()| run(scene, seed, None).expect("these seeds pass"));
+            assert_eq!(seen[0], seen[1], "seed {seed}");
+        }
     }
 }
 
@@ -142,7 +159,8 @@ fn planted_bugs_are_found() {
             hook(panic);
         }
     }));
-    let found = Bug::ALL.map(|bug| (bug, run_all(0, N_SEEDS_FOR_BUG, Some(bug)).1));
+    let run = |bug: Bug| run_all(bug.scene(), 0, N_SEEDS_FOR_BUG, Some(bug));
+    let found = Bug::ALL.map(|bug| (bug, run(bug).1));
     for (bug, failure) in &found {
         match failure {
             Some((seed, reason)) => {

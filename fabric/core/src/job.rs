@@ -6,11 +6,13 @@
 mod decode;
 mod decode_files;
 mod decode_stages;
+mod decode_tasks;
 mod document;
 mod expand;
 mod sql_command;
 mod sql_functions;
 mod stage;
+mod task_input;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +27,8 @@ pub use document::nearest;
 pub use expand::expand;
 pub use sql_command::is_sql_command;
 pub use sql_functions::{MAX_SQL_FUNCTIONS, function_name, sql_functions};
-pub use stage::{StageSpec, Work};
+pub use stage::{EachInput, StageSpec, Work};
+pub use task_input::{MAX_TASK_INPUT_BYTES, input_member};
 
 use crate::limits::Limits;
 
@@ -41,6 +44,8 @@ pub const OUTPUTS_MAX: usize = 256;
 pub const PARTITIONS_MAX: u32 = 10_000;
 /// Bytes of one output that the cluster keeps, unless its controllers have another bound.
 pub const MAX_KEPT_BYTES: u64 = 1 << 30;
+/// Most rows of a batch that one task gets.
+pub const MAX_EACH_ROWS: u32 = 65_536;
 /// Bytes of a SQL stage's statement.
 pub const MAX_SQL_BYTES: usize = 256 << 10;
 

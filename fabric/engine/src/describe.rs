@@ -32,6 +32,7 @@ pub(crate) fn settings(
         started_ms,
         // A job that is planned has no rows to compute with.
         expressions: None,
+        futures: None,
     }
 }
 

@@ -53,8 +53,29 @@ impl TaskClock {
 impl TaskEnvironment {
     /// Starts a guest for `function`, not yet opened.
     pub(crate) async fn guest(&self, function: &FunctionPlan) -> Result<Guest, Problem> {
+        self.start(function, self.settings(function)).await
+    }
+
+    /// Starts a guest for one of many calls, whose CPU time is limited by itself.
+    pub(crate) async fn guest_of_call(
+        &self,
+        function: &FunctionPlan,
+        seed: u64,
+    ) -> Result<Guest, Problem> {
+        let settings = GuestSettings {
+            cpu_before_ns: 0,
+            seed,
+            ..self.settings(function)
+        };
+        self.start(function, settings).await
+    }
+
+    async fn start(
+        &self,
+        function: &FunctionPlan,
+        settings: GuestSettings,
+    ) -> Result<Guest, Problem> {
         let component = self.component(function)?;
-        let settings = self.settings(function);
         self.guest_lives(&function.label, true);
         Guest::start(component, settings)
             .await
@@ -84,6 +105,8 @@ impl TaskEnvironment {
             seed: self.plan.task_seed(self.task),
             started_ms: self.plan.started_ms,
             expressions: Some(Arc::clone(&self.expressions)),
+            // A task of a job would keep its slot while it waits.
+            futures: None,
         }
     }
 

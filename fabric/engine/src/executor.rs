@@ -16,7 +16,7 @@ use weft_protocol::{
     DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
     PublishedOutput, RowsOf, RowsRequest, StageContext, TaskFailure, TaskReply, TaskRequest, Took,
 };
-use weft_sandbox::{Component, Engine, Expressions};
+use weft_sandbox::{Component, Engine, Expressions, Futures};
 use weft_sql::Session;
 use weft_store::{Blobs, FileCache};
 
@@ -90,10 +90,11 @@ impl Executor {
         &self,
         request: &InvokeRequest,
         input: &[u8],
+        futures: Option<Box<dyn Futures>>,
     ) -> (InvokeReply, Vec<u8>) {
         let cancel = self.invocations.cancel(request.request);
         let answer = self
-            .invoke_unless(request, input, cancel.unwrap_or_default())
+            .invoke_unless(request, input, cancel.unwrap_or_default(), futures)
             .await;
         self.invocations.forget(request.request);
         answer
@@ -104,6 +105,7 @@ impl Executor {
         request: &InvokeRequest,
         input: &[u8],
         cancel: CancellationToken,
+        futures: Option<Box<dyn Futures>>,
     ) -> (InvokeReply, Vec<u8>) {
         if cancel.is_cancelled() {
             let problem =
@@ -114,13 +116,29 @@ impl Executor {
             Ok(component) => component,
             Err(problem) => return refused(request, problem),
         };
-        invoke(&component, request, input, cancel, &self.expressions).await
+        let expressions = &self.expressions;
+        invoke(&component, request, input, cancel, expressions, futures).await
+    }
+
+    /// Returns a component, loaded once, from the artefact of this digest.
+    ///
+    /// Errors: `Internal` if the artefact is not there, or not the one that is meant.
+    pub async fn component(
+        &self,
+        digest: &Digest,
+        artefact: &Digest,
+    ) -> Result<Arc<Component>, Problem> {
+        self.components.get(digest, artefact).await
+    }
+
+    /// Returns what compiles the expressions of guests.
+    pub fn expressions(&self) -> Arc<dyn Expressions> {
+        Arc::clone(&self.expressions)
     }
 
     /// The component that an invocation enters.
     async fn invoked(&self, request: &InvokeRequest) -> Result<Arc<Component>, Problem> {
-        let (digest, artefact) = (&request.digest, &request.artefact);
-        self.components.get(digest, artefact).await
+        self.component(&request.digest, &request.artefact).await
     }
 
     /// Takes note of an invocation that is about to wait for a slot, so that it can be given up from now on.

@@ -6,9 +6,11 @@ use arrow::array::RecordBatch;
 use weft_core::Problem;
 use weft_sandbox::Reservation;
 
+use crate::each::Each;
 use crate::environment::TaskEnvironment;
 use crate::exchange::EdgeOut;
 use crate::grouping::Chunk;
+use crate::numbering::Numbering;
 use crate::plan::{Node, NodeWork};
 use crate::running_guest::{Emitted, RunningGuest};
 use crate::sink::SinkWriter;
@@ -24,6 +26,8 @@ enum Operator {
     Pass,
     Map(Option<RunningGuest>),
     Reduce(Option<RunningGuest>),
+    Number(Numbering),
+    Each(Option<Box<Each>>),
 }
 
 /// The operators of a task, from the source to edges and sinks.
@@ -51,6 +55,8 @@ impl Flow {
                 NodeWork::Reduce(function) => {
                     Operator::Reduce(Some(RunningGuest::reducer(environment, function).await?))
                 }
+                NodeWork::Number(plan) => Operator::Number(Numbering::new(plan)),
+                NodeWork::Each(plan) => Operator::Each(Some(Box::new(Each::new(plan)))),
             });
         }
         Ok(Self {
@@ -84,11 +90,36 @@ impl Flow {
     ) -> Result<(), Problem> {
         let outputs = match &mut self.operators[0] {
             Operator::Reduce(Some(guest)) => guest.push_chunk(environment, chunk).await?,
-            Operator::Pass | Operator::Map(_) | Operator::Reduce(None) => {
+            Operator::Each(each) => {
+                let Some(mut each) = each.take() else {
+                    return Ok(());
+                };
+                let pushed = self.push_each(environment, &mut each, &chunk).await;
+                self.operators[0] = Operator::Each(Some(each));
+                return pushed;
+            }
+            Operator::Pass | Operator::Map(_) | Operator::Reduce(None) | Operator::Number(_) => {
                 return self.push(environment, chunk.batch).await;
             }
         };
         self.emit(environment, 0, outputs).await
+    }
+
+    /// Calls a task function for the rows of a chunk. Results go on whenever there are enough.
+    async fn push_each(
+        &mut self,
+        environment: &TaskEnvironment,
+        each: &mut Each,
+        chunk: &Chunk,
+    ) -> Result<(), Problem> {
+        for call in each.calls(&environment.account, chunk)? {
+            each.call(environment, call).await?;
+            if each.is_full() {
+                let outputs = each.take()?;
+                self.emit(environment, 0, outputs).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs batches through the operators they are meant for, depth first, until all have reached edges and sinks.
@@ -105,10 +136,16 @@ impl Flow {
             } = next;
             let outputs = match &mut self.operators[node] {
                 Operator::Map(Some(guest)) => guest.push(environment, batch).await?,
-                Operator::Pass | Operator::Map(None) | Operator::Reduce(_) => Emitted {
-                    batches: vec![batch],
+                Operator::Number(numbering) => Emitted {
+                    batches: vec![numbering.number(environment.task, &batch)?],
                     reserved,
                 },
+                Operator::Pass | Operator::Map(None) | Operator::Reduce(_) | Operator::Each(_) => {
+                    Emitted {
+                        batches: vec![batch],
+                        reserved,
+                    }
+                }
             };
             for output in &outputs.batches {
                 self.deliver(environment, node, output.clone()).await?;
@@ -166,7 +203,11 @@ impl Flow {
     pub(crate) async fn finish(&mut self, environment: &TaskEnvironment) -> Result<(), Problem> {
         for node in 0..self.operators.len() {
             let outputs = match &mut self.operators[node] {
-                Operator::Pass => Emitted::default(),
+                Operator::Pass | Operator::Number(_) => Emitted::default(),
+                Operator::Each(each) => match each.take() {
+                    Some(mut each) => each.take()?,
+                    None => Emitted::default(),
+                },
                 Operator::Map(guest) => match guest.take() {
                     Some(guest) => guest.finish_mapper(environment).await?,
                     None => Emitted::default(),

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use weft_core::LogLine;
 use weft_core::{Meters, Problem};
 use weft_sandbox::{
-    Component, Expressions, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns,
+    Component, Expressions, Futures, Guest, GuestSettings, MemoryAccount, TaskLog, monotonic_ns,
     thread_cpu_ns, unix_ns,
 };
 
@@ -35,6 +35,7 @@ pub(crate) fn guest_settings(
         seed: request.seed,
         started_ms: request.started_ms,
         expressions: Some(Arc::clone(expressions)),
+        futures: None,
     }
 }
 
@@ -53,18 +54,22 @@ impl InvokeLog {
     }
 }
 
-/// Calls the function. What it used is on the reply, whichever way it ends.
+/// Calls the function. What it used is on the reply, whichever way it ends. `futures`: those that it may spawn.
 pub(crate) async fn invoke(
     component: &Arc<Component>,
     request: &InvokeRequest,
     input: &[u8],
     cancel: CancellationToken,
     expressions: &Arc<dyn Expressions>,
+    futures: Option<Box<dyn Futures>>,
 ) -> (InvokeReply, Vec<u8>) {
     let (cpu_began, began, began_ns) = (thread_cpu_ns(), monotonic_ns(), unix_ns());
     let log = Arc::new(TaskLog::default());
     let account = MemoryAccount::new(request.limits.memory_bytes);
-    let settings = guest_settings(request, &account, &log, cancel, 0, expressions);
+    let settings = GuestSettings {
+        futures,
+        ..guest_settings(request, &account, &log, cancel, 0, expressions)
+    };
     let mut meters = Meters::default();
     let mut on_thread_ns = 0;
     let result = match Guest::start(component, settings).await {

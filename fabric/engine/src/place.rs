@@ -5,11 +5,13 @@ use arrow::util::display::array_value_to_string;
 use weft_core::Problem;
 
 use crate::plan::FileSplit;
+use crate::task_results::Place;
 
 /// How places begin. What functions are said to have done begins with their names.
 const RECORDS: &str = "records ";
 const GROUP: &str = "the group of ";
 const GROUPS: &str = "the groups from ";
+const INPUT: &str = "the input at ";
 
 /// Columns of a key that an error shows.
 const COLUMNS_MAX: usize = 4;
@@ -42,10 +44,17 @@ pub(crate) fn among_groups(
     })
 }
 
+/// Says at which place the input of a task was.
+pub(crate) fn at_place(problem: Problem, Place { partition, index }: Place) -> Problem {
+    of_function(problem, || {
+        format!("{INPUT}`partition` = {partition}, `index` = {index}")
+    })
+}
+
 /// What is not a function's fault is not due to its input either. Of several places the innermost one is told: rows that a
 /// combiner fails over are not those that the task was reading.
 fn of_function(problem: Problem, place: impl FnOnce() -> String) -> Problem {
-    let has_place = [RECORDS, GROUP, GROUPS].map(|begin| problem.detail.starts_with(begin));
+    let has_place = [RECORDS, GROUP, GROUPS, INPUT].map(|begin| problem.detail.starts_with(begin));
     if problem.function.is_none() || problem.code.is_platform_fault() || has_place.contains(&true) {
         return problem;
     }
@@ -128,6 +137,25 @@ mod tests {
         let long = "x".repeat(CHARS_MAX);
         check(3, 1, &[0], &format!("the group of `name` = \"{long}..\": "));
         check(0, 0, &[0], "");
+    }
+
+    #[test]
+    fn inputs_of_tasks_are_named_by_their_places() {
+        let problem = Problem {
+            function: Some("c@1.0.0/f".into()),
+            ..Problem::new(ErrorCode::GuestError, "no")
+        };
+        let place = Place {
+            partition: 2,
+            index: 7,
+        };
+        let problem = at_place(problem, place);
+        assert_eq!(
+            problem.detail,
+            "the input at `partition` = 2, `index` = 7: no"
+        );
+        let outer = among_groups(problem.clone(), &rows(), 4, &[0]);
+        assert!(outer == problem, "the inner place stays");
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
-use weft_core::job::{BadRecords, InputFormat, OutputFormat};
+use weft_core::job::{BadRecords, EachInput, InputFormat, OutputFormat};
 use weft_core::{Digest, JobId, Limits};
 use weft_protocol::{EdgeRead, EdgeRef, TaskRange};
 
 use crate::folders::FolderColumns;
+use crate::task_results::Place;
 
 /// What the tasks of one stage do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -246,7 +247,40 @@ pub(crate) enum NodeWork {
     /// Fed with groups.
     Reduce(FunctionPlan),
     /// Called once for each task of a set.
-    Task(FunctionPlan),
+    Task(TaskPlan),
+    /// Rows behind which their places are written.
+    Number(NumberPlan),
+    /// Called for each group of rows, whose key is their place.
+    Each(EachPlan),
+}
+
+/// The function of a set of tasks, and what each gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TaskPlan {
+    #[serde(flatten)]
+    pub(crate) function: FunctionPlan,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "crate::hex")]
+    pub(crate) input: Vec<u8>,
+}
+
+/// Numbers the rows of a task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NumberPlan {
+    /// Rows that have a number in common.
+    pub(crate) rows: u32,
+    /// The columns that come out: those that go in, the task and the number.
+    #[serde(with = "crate::schema")]
+    pub(crate) schema: SchemaRef,
+}
+
+/// A task function that is called for rows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EachPlan {
+    pub(crate) function: FunctionPlan,
+    pub(crate) input: EachInput,
+    /// The columns of the rows. Behind them are two with their place.
+    #[serde(with = "crate::schema")]
+    pub(crate) rows: SchemaRef,
 }
 
 /// A function in its place.
@@ -317,5 +351,19 @@ impl StagePlan {
     pub(crate) fn task_seed(&self, task: u32) -> u64 {
         let place = (u64::from(self.stage) << 32) | u64::from(task);
         xxhash_rust::xxh3::xxh3_64_with_seed(&place.to_le_bytes(), self.seed)
+    }
+
+    /// Seeds what the guest of a call for rows sees as random: the same for every attempt, in whichever task it runs.
+    pub(crate) fn call_seed(&self, place: Place) -> u64 {
+        let Place { partition, index } = place;
+        let place = (u64::from(partition) << 32) | u64::from(index);
+        // No task has that number.
+        let of_stage = self.task_seed(u32::MAX);
+        xxhash_rust::xxh3::xxh3_64_with_seed(&place.to_le_bytes(), of_stage)
+    }
+
+    /// Returns whether nothing takes the rows of the first operator.
+    pub(crate) fn has_no_readers(&self) -> bool {
+        self.nodes.len() == 1 && self.edges.is_empty() && self.sinks.is_empty()
     }
 }

@@ -9,6 +9,7 @@ use weft_sandbox::{Fault, Guest, Reservation};
 use crate::environment::TaskEnvironment;
 use crate::grouping::Chunk;
 use crate::plan::FunctionPlan;
+use crate::task_results::Place;
 
 /// What a guest emitted, and the memory that is reserved for it until it has gone on its way.
 #[derive(Default)]
@@ -150,19 +151,18 @@ impl RunningGuest {
         Ok(output)
     }
 
-    pub(crate) async fn run_task(mut self, environment: &TaskEnvironment) -> Result<(), Problem> {
-        let ran = self
-            .guest
-            .run_task(
-                &self.function.function,
-                &self.function.params,
-                environment.task,
-                &[],
-            )
-            .await;
-        self.check(environment, ran)?;
-        environment.retire(&self.function, &self.guest, 0);
-        Ok(())
+    /// Runs a task function to its end, and returns its result.
+    pub(crate) async fn run(
+        mut self,
+        environment: &TaskEnvironment,
+        index: u32,
+        input: &[u8],
+    ) -> Result<Vec<u8>, Problem> {
+        let (name, params) = (&self.function.function, &self.function.params);
+        let ran = self.guest.run_task(name, params, index, input).await;
+        let result = self.check(environment, ran)?;
+        environment.retire(&self.function, &self.guest, self.rows_in);
+        Ok(result)
     }
 
     pub(crate) async fn task(
@@ -173,6 +173,21 @@ impl RunningGuest {
             function: function.clone(),
             guest: environment.guest(function).await?,
             rows_in: 0,
+        })
+    }
+
+    /// A guest for one call of a task function, whose input is `rows_in` rows.
+    pub(crate) async fn of_call(
+        environment: &TaskEnvironment,
+        function: &FunctionPlan,
+        place: Place,
+        rows_in: u64,
+    ) -> Result<Self, Problem> {
+        let seed = environment.plan.call_seed(place);
+        Ok(Self {
+            function: function.clone(),
+            guest: environment.guest_of_call(function, seed).await?,
+            rows_in,
         })
     }
 }

@@ -24,15 +24,16 @@ use crate::environment::TaskEnvironment;
 use crate::exchange::{EdgeOut, ExchangeWriter, Placing};
 use crate::flow::Flow;
 use crate::place::among_records;
-use crate::plan::{EdgeRows, FilesPlan, NodeWork, Source, StagePlan};
+use crate::plan::{EdgeRows, FilesPlan, NodeWork, Source, StagePlan, TaskPlan};
 use crate::problems::internal;
 use crate::requests::set_requests;
-use crate::running_guest::RunningGuest;
+use crate::running_guest::{Emitted, RunningGuest};
 use crate::scan::{self, Inputs, Reader};
 use crate::sink::SinkWriter;
 use crate::source::ShuffleSource;
 use crate::sql_functions::SqlFunctions;
 use crate::sql_task::SqlTask;
+use crate::task_results::{Place, TaskResults};
 
 /// A task with all that its stage holds ready for it.
 pub(crate) struct TaskRun {
@@ -233,11 +234,12 @@ impl TaskRun {
         functions: &Arc<SqlFunctions>,
         progress: &mut Progress,
     ) -> Result<(), Problem> {
-        if let Some(NodeWork::Task(function)) = self.plan.nodes.first().map(|node| &node.work) {
-            return RunningGuest::task(environment, function)
-                .await?
-                .run_task(environment)
-                .await;
+        let mut result = None;
+        if let Some(NodeWork::Task(task)) = self.plan.nodes.first().map(|node| &node.work) {
+            result = Some(run_task(environment, task).await?);
+            if self.plan.has_no_readers() {
+                return Ok(());
+            }
         }
         let segments = Arc::new(Mutex::new(ObjectWriter::new(
             environment.task,
@@ -247,6 +249,9 @@ impl TaskRun {
         let sql = SqlTask::open(&self.session, environment, context, reader, functions).await?;
         let edges = self.edges(&segments, sql.as_ref())?;
         let mut flow = Flow::open(environment, edges, self.sinks()?).await?;
+        for batch in result.map(|result| result.batches).into_iter().flatten() {
+            flow.push(environment, batch).await?;
+        }
         match sql {
             Some(sql) => self.feed_sql(sql, environment, &mut flow, progress).await?,
             None => self.feed(environment, &mut flow, progress).await?,
@@ -491,6 +496,20 @@ impl TaskRun {
             dropped,
         })
     }
+}
+
+/// Runs a task of a set. Its result is a row, if anything takes it.
+async fn run_task(environment: &TaskEnvironment, task: &TaskPlan) -> Result<Emitted, Problem> {
+    let (function, index) = (&task.function, environment.task);
+    let guest = RunningGuest::task(environment, function).await?;
+    let result = guest.run(environment, index, &task.input).await?;
+    let mut results = TaskResults::new(function);
+    if environment.plan.has_no_readers() {
+        return Ok(Emitted::default());
+    }
+    let partition = 0;
+    results.push(environment, Place { partition, index }, &result)?;
+    results.take()
 }
 
 /// When the attempt and its guests ran.

@@ -6,13 +6,21 @@
 //! ```
 //!
 //! The agent bounds what waits: a few calls of each function. Threads are started when they are needed, and stay; what
-//! runs shares the cores as the system sees fit.
+//! runs shares the cores as the system sees fit. A call that waits for its futures gives its room to others meanwhile
+//! ([`Permit`]), so that those it waits for find some.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use tokio::sync::oneshot;
 use weft_core::lock;
 use weft_protocol::InvokeRequest;
+
+mod permit;
+
+pub(crate) use permit::{MAX_SPAWNERS, Permit, Seat};
+#[cfg(test)]
+pub(crate) use tests::call;
 
 /// Threads for calls, for each slot: so many functions may have all of theirs at work.
 const THREADS_PER_SLOT: u32 = 8;
@@ -33,8 +41,47 @@ struct State {
     turns: VecDeque<String>,
     /// Calls that run, by function.
     running: HashMap<String, u32>,
+    /// All of them.
+    n_running: u32,
+    /// Calls that have waited for their futures and would go on, by function.
+    returning: HashMap<String, VecDeque<oneshot::Sender<()>>>,
+    /// Threads whose calls wait for their futures.
+    paused: u32,
+    /// Calls that have futures.
+    spawners: usize,
     threads: u32,
     idle: u32,
+}
+
+impl State {
+    fn running(&self, label: &str) -> u32 {
+        self.running.get(label).copied().unwrap_or(0)
+    }
+
+    fn take_room(&mut self, label: &str) {
+        self.n_running += 1;
+        *self.running.entry(label.to_owned()).or_default() += 1;
+    }
+
+    fn free_room(&mut self, label: &str) {
+        self.n_running -= 1;
+        let running = self.running.get_mut(label);
+        let running = running.expect("a function that runs is counted");
+        *running -= 1;
+        if *running == 0 {
+            self.running.remove(label);
+        }
+    }
+
+    /// The call of the function that has waited longest to go on.
+    fn next_returning(&mut self, label: &str) -> Option<oneshot::Sender<()>> {
+        let returning = self.returning.get_mut(label)?;
+        let next = returning.pop_front();
+        if returning.is_empty() {
+            self.returning.remove(label);
+        }
+        next
+    }
 }
 
 /// Calls that wait. Clones share them.
@@ -68,8 +115,8 @@ impl Calls {
         }
     }
 
-    /// Adds a call. Returns whether another thread is wanted for it: whoever starts it says so by
-    /// [`Calls::thread_started`]. Errors: the call, if too many wait.
+    /// Adds a call. Returns whether another thread is wanted for it, which counts from now on: whoever cannot start it
+    /// says so by [`Calls::thread_failed`]. Errors: the call, if too many wait.
     pub(crate) fn push(&self, call: Call) -> Result<bool, Call> {
         let mut state = lock(&self.state);
         if state.n_waiting >= WAITING_MAX {
@@ -77,24 +124,29 @@ impl Calls {
         }
         state.n_waiting += 1;
         let label = call.0.label.clone();
-        state
-            .waiting
-            .entry(label.clone())
-            .or_default()
-            .push_back(call);
+        let waiting = state.waiting.entry(label.clone()).or_default();
+        // Deeper ones come first: calls that hold sandboxes wait for them.
+        let before = waiting.partition_point(|(other, _)| other.depth >= call.0.depth);
+        waiting.insert(before, call);
         self.give_turn(&mut state, &label);
         self.pushed.notify_one();
-        let wanted = state.idle < self.runnable(&state) && state.threads < self.threads_max;
-        Ok(wanted)
+        Ok(self.wants_thread(&mut state))
+    }
+
+    /// Returns whether another thread is wanted, and counts it.
+    fn wants_thread(&self, state: &mut State) -> bool {
+        let at_work = state.threads.saturating_sub(state.paused);
+        let wanted = state.idle < self.runnable(state) && at_work < self.threads_max;
+        state.threads += u32::from(wanted);
+        wanted
     }
 
     /// Calls that could run now, if there were threads.
     fn runnable(&self, state: &State) -> u32 {
         let of = |label: &String| {
             let waiting = state.waiting.get(label).map_or(0, VecDeque::len);
-            let running = state.running.get(label).copied().unwrap_or(0);
             let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-            waiting.min(self.slots.saturating_sub(running))
+            waiting.min(self.slots.saturating_sub(state.running(label)))
         };
         state.turns.iter().map(of).sum()
     }
@@ -111,16 +163,16 @@ impl Calls {
         Some(running.call.clone())
     }
 
-    /// A thread takes calls from now on.
-    pub(crate) fn thread_started(&self) {
-        lock(&self.state).threads += 1;
+    /// A thread that was wanted could not be started.
+    pub(crate) fn thread_failed(&self) {
+        lock(&self.state).threads -= 1;
     }
 
     /// Waits for a call that may run.
     pub(crate) fn take(&self) -> Running {
         let mut state = lock(&self.state);
         loop {
-            if let Some(label) = state.turns.pop_front() {
+            if let Some(label) = self.next_turn(&mut state) {
                 return self.start(&mut state, &label);
             }
             state.idle += 1;
@@ -128,6 +180,18 @@ impl Calls {
             state = waited.unwrap_or_else(PoisonError::into_inner);
             state.idle -= 1;
         }
+    }
+
+    /// The next function that may run now.
+    fn next_turn(&self, state: &mut State) -> Option<String> {
+        while state.n_running < self.threads_max {
+            let label = state.turns.pop_front()?;
+            // A call that went on may have taken the room. There is another turn when there is room again.
+            if state.running(&label) < self.slots {
+                return Some(label);
+            }
+        }
+        None
     }
 
     fn start(&self, state: &mut State, label: &str) -> Running {
@@ -140,7 +204,7 @@ impl Calls {
             state.waiting.remove(label);
         }
         state.n_waiting -= 1;
-        *state.running.entry(label.to_owned()).or_default() += 1;
+        state.take_room(label);
         self.give_turn(state, label);
         Running {
             call,
@@ -150,22 +214,29 @@ impl Calls {
 
     /// Lets a function have its turn, behind the others, if calls wait and more may run.
     fn give_turn(&self, state: &mut State, label: &str) {
-        let runs = state.running.get(label).copied().unwrap_or(0);
         let waits = state.waiting.contains_key(label);
-        if waits && runs < self.slots && !state.turns.iter().any(|of| of == label) {
+        if waits && state.running(label) < self.slots && !state.turns.iter().any(|of| of == label) {
             state.turns.push_back(label.to_owned());
         }
     }
 
     fn ended(&self, label: &str) {
-        let mut state = lock(&self.state);
-        if let Some(running) = state.running.get_mut(label) {
-            *running -= 1;
-            if *running == 0 {
-                state.running.remove(label);
+        self.give_back(&mut lock(&self.state), label);
+    }
+
+    /// Gives the room of a call to one that would go on, or else to one that waits.
+    fn give_back(&self, state: &mut State, label: &str) {
+        state.free_room(label);
+        while state.running(label) < self.slots
+            && let Some(returning) = state.next_returning(label)
+        {
+            // One that is gone has taken its room back itself.
+            if returning.send(()).is_ok() {
+                state.take_room(label);
+                state.paused -= 1;
             }
         }
-        self.give_turn(&mut state, label);
+        self.give_turn(state, label);
         self.pushed.notify_one();
     }
 }
@@ -176,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    fn call(label: &str) -> Call {
+    pub(crate) fn call(label: &str) -> Call {
         let request = InvokeRequest {
             request: 0,
             digest: Digest::from_sha256(&[0; 32]),
@@ -188,6 +259,7 @@ mod tests {
             seed: 0,
             started_ms: 0,
             stream: None,
+            depth: 0,
         };
         (Box::new(request), Vec::new())
     }
@@ -236,7 +308,6 @@ mod tests {
                 .push(call(&number.to_string()))
                 .expect("there is room")
             {
-                calls.thread_started();
                 threads += 1;
             }
         }
@@ -246,11 +317,26 @@ mod tests {
     #[test]
     fn a_thread_that_waits_does_not_stand_for_all_calls_of_a_function() {
         let calls = Calls::new(4);
-        lock(&calls.state).idle = 1;
-        calls.thread_started();
+        {
+            let mut state = lock(&calls.state);
+            (state.threads, state.idle) = (1, 1);
+        }
         let pushed = (0..6).map(|_| calls.push(call("a")).expect("there is room"));
         let wanted: Vec<bool> = pushed.collect();
         assert_eq!(wanted, [false, true, true, true, true, true]);
+    }
+
+    #[test]
+    fn deeper_calls_of_a_function_come_first() {
+        let calls = Calls::new(4);
+        for (number, depth) in [(1, 0), (2, 1), (3, 0), (4, 2), (5, 1)] {
+            let (mut request, input) = call("a");
+            (request.request, request.depth) = (number, depth);
+            calls.push((request, input)).expect("there is room");
+        }
+        let taken: Vec<Running> = (0..4).map(|_| calls.take()).collect();
+        let order: Vec<u64> = taken.iter().map(|one| one.call.0.request).collect();
+        assert_eq!(order, [4, 2, 5, 1]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use weft_shard::ShardStore;
 use weft_store::{Blobs, FileCache, HeldCredentials, Tier};
 
 use crate::actors::{ActorSettings, Actors};
-use crate::calls::{Call, Calls};
+use crate::call_threads::CallThreads;
 use crate::lease::Lease;
 use crate::outward::Outward;
 
@@ -56,7 +56,7 @@ enum Assignment {
 }
 
 /// What goes back to the agent, with its payload.
-type Reply = (FromExecutor, Vec<u8>);
+pub(crate) type Reply = (FromExecutor, Vec<u8>);
 
 /// Runs the child until the agent closes the socket, which is standard input.
 pub fn run() -> anyhow::Result<()> {
@@ -185,7 +185,7 @@ impl Served {
             tasks: Tasks::new(CancellationToken::new()),
         };
         Ok(Self {
-            queues: Queues::start(&own.executor, own.slots, replies)?,
+            queues: Queues::start(&own.executor, own.slots, &outward, replies)?,
             actors: Actors::new(settings, own.executor.clone()),
             executor: own.executor,
             held: own.held,
@@ -223,8 +223,7 @@ async fn read_messages(
             }
             ToExecutor::Invoke(request) => {
                 executor.expect(request.request);
-                let refused = call(executor, &queues.calls, (request, payload), replies);
-                if let Some(refused) = refused {
+                if let Some(refused) = queues.calls.call((request, payload)) {
                     replies.send(refused).await?;
                 }
             }
@@ -280,7 +279,7 @@ struct Queues {
     plans: mpsc::Sender<Assignment>,
     publishes: mpsc::Sender<Assignment>,
     describes: mpsc::Sender<Assignment>,
-    calls: Calls,
+    calls: CallThreads,
 }
 
 impl Queues {
@@ -288,6 +287,7 @@ impl Queues {
     fn start(
         executor: &Executor,
         slots: u32,
+        outward: &Outward,
         replies: &mpsc::Sender<Reply>,
     ) -> std::io::Result<Self> {
         Ok(Self {
@@ -296,7 +296,7 @@ impl Queues {
             publishes: workers("publish", slots.min(STEPS_MAX), executor, replies)?,
             // One: a component that sleeps while it describes itself keeps no job waiting.
             describes: workers("describe", 1, executor, replies)?,
-            calls: Calls::new(slots),
+            calls: CallThreads::new(executor, slots, outward, replies),
         })
     }
 }
@@ -323,42 +323,6 @@ fn workers(
             .spawn(move || run_work(&executor, &queue, &replies))?;
     }
     Ok(work)
-}
-
-/// Has a call wait for a thread, and starts one for it if there are not enough. Returns the answer to one that
-/// cannot wait.
-fn call(
-    executor: &Executor,
-    calls: &Calls,
-    call: Call,
-    replies: &mpsc::Sender<Reply>,
-) -> Option<Reply> {
-    let refuse = |(request, _): Call, detail: String| {
-        let reply = executor.refuse(&request, Problem::new(ErrorCode::Busy, detail));
-        Some((FromExecutor::Invoked(Box::new(reply)), Vec::new()))
-    };
-    match calls.push(call) {
-        Ok(false) => return None,
-        Ok(true) => {}
-        Err(call) => return refuse(call, "too many calls wait; try again".into()),
-    }
-    let started = {
-        let (executor, calls, replies) = (executor.clone(), calls.clone(), replies.clone());
-        let thread = std::thread::Builder::new().name("weft-call".into());
-        thread.spawn(move || run_calls(&executor, &calls, &replies))
-    };
-    match started {
-        Ok(_) => {
-            calls.thread_started();
-            None
-        }
-        // Other threads take it, if there are any.
-        Err(error) => {
-            let call = calls.take_back()?;
-            let detail = format!("no thread can be started for the call: {error}; try again");
-            refuse(call, detail)
-        }
-    }
 }
 
 async fn take(executor: &Executor, queues: &Queues, work: Work) -> anyhow::Result<()> {
@@ -411,7 +375,7 @@ fn run_work(
     }
 }
 
-/// A runtime of one thread, for work that waits for stores and for clients.
+/// Runtime of a thread that does one thing at a time.
 pub(crate) fn slot_runtime() -> tokio::runtime::Runtime {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -419,21 +383,6 @@ pub(crate) fn slot_runtime() -> tokio::runtime::Runtime {
         .thread_keep_alive(Duration::from_secs(10))
         .build();
     runtime.expect("a runtime of one thread starts wherever the process did")
-}
-
-/// A thread for calls, beside the slots for tasks, so that a call need not wait until a task has ended.
-fn run_calls(executor: &Executor, calls: &Calls, replies: &mpsc::Sender<Reply>) {
-    let runtime = slot_runtime();
-    loop {
-        let running = calls.take();
-        let (request, input) = &running.call;
-        let (reply, output) = runtime.block_on(executor.invoke(request, input));
-        drop(running);
-        let reply = FromExecutor::Invoked(Box::new(reply));
-        if replies.blocking_send((reply, output)).is_err() {
-            return;
-        }
-    }
 }
 
 /// Starts a thread for an invocation that streams: it waits for its client, and must keep no slot while it does.

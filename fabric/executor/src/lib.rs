@@ -7,9 +7,11 @@
 //! ```
 
 mod actors;
+mod call_threads;
 mod calls;
 mod compiler;
 mod executor;
+mod futures;
 mod lease;
 mod outward;
 

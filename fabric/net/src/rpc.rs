@@ -108,6 +108,11 @@ impl Asker {
         Ok((Self { sender }, connection))
     }
 
+    /// Returns whether the connection has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Asks, and returns the answer's body as it comes.
     ///
     /// Errors: `busy` if the connection broke, and nobody knows whether the question arrived.

@@ -7,10 +7,14 @@
 //! /stream   ──▶ request, input pieces   ◀── output pieces, reply
 //! /rows     ──▶ request                 ◀── output pieces, reply
 //! /compile  ──▶ component               ◀── imports, artefact
+//! /actor    ──▶ request, input          ◀── reply, output, or nothing
+//! /call     ──▶                         ◀── a call that a guest makes
+//! /answer   ──▶ its result and output   ◀──
 //! ```
 //!
 //! A question that the controller drops is cancelled on the node, and so abandons its invocation.
 
+mod actors;
 mod rows;
 
 use std::collections::BTreeSet;
@@ -29,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use weft_core::{Digest, ErrorCode, NodeId, Problem, TenantId, lock};
-use weft_protocol::{InvokeReply, InvokeRequest, RowsRequest};
+use weft_protocol::{ActorRequest, Call, InvokeReply, InvokeRequest, RowsRequest};
 use weft_runtime::link::{
     Body, Compiled, Compilers, InvokeAnswer, Invoker, NoReply, StreamEvent, WorkChange, Worker,
 };
@@ -39,6 +43,7 @@ use crate::control::ToControllers;
 use crate::handshake::Purpose;
 use crate::rpc::{self, Asker, BoxBody, LENGTH_BYTES, head_bytes, lost, read_whole};
 use crate::security::Wire;
+use actors::Handed;
 
 /// Time between two looks at which tenants are served.
 const OFFER_PERIOD: Duration = Duration::from_millis(20);
@@ -57,6 +62,9 @@ const INVOKE: &str = "/invoke";
 const STREAM: &str = "/stream";
 const ROWS: &str = "/rows";
 const COMPILE: &str = "/compile";
+const ACTOR: &str = "/actor";
+const CALL: &str = "/call";
+const ANSWER: &str = "/answer";
 
 /// Offer of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,14 +120,22 @@ pub fn offer_work(settings: &WorkSettings, tasks: &Tasks) {
 }
 
 async fn serve_work(wire: Wire, settings: &WorkSettings) {
-    let settings = settings.clone();
-    let answer = move |request| answer(request, settings.clone());
+    let handed = Handed::new();
+    let answer = {
+        let (settings, handed) = (settings.clone(), handed.clone());
+        move |request| answer(request, settings.clone(), handed.clone())
+    };
     if let Err(error) = rpc::answer(wire, answer).await {
         tracing::debug!(%error, "a work connection broke");
     }
+    handed.give_up(&*settings.invoker).await;
 }
 
-async fn answer(request: Request<Incoming>, settings: WorkSettings) -> Response<BoxBody> {
+async fn answer(
+    request: Request<Incoming>,
+    settings: WorkSettings,
+    handed: Handed,
+) -> Response<BoxBody> {
     let (path, body) = (request.uri().path().to_owned(), request.into_body());
     match path.as_str() {
         OFFER => offers(settings),
@@ -132,6 +148,9 @@ async fn answer(request: Request<Incoming>, settings: WorkSettings) -> Response<
         }
         STREAM => stream_on_node(body, settings),
         ROWS => rows::on_node(body, settings),
+        ACTOR => actors::ask_on_node(body, &settings).await,
+        CALL => actors::call_on_node(&settings, &handed).await,
+        ANSWER => actors::answer_on_node(body, &settings, &handed).await,
         COMPILE => {
             let compiled = async {
                 let (component, _) = read_whole::<Digest>(body).await?;
@@ -513,6 +532,24 @@ impl Invoker for RemoteNode {
         client: &mpsc::Sender<Bytes>,
     ) -> Result<(), NoReply> {
         self.take_rows(tenant, request, deadline, client).await
+    }
+
+    async fn actor(
+        &self,
+        tenant: &TenantId,
+        request: ActorRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<Option<InvokeAnswer>, Problem> {
+        self.ask_actor(tenant, request, input, deadline).await
+    }
+
+    async fn next_call(&self) -> Result<(TenantId, Call, Bytes), Problem> {
+        self.wait_for_call().await
+    }
+
+    async fn answer_call(&self, tenant: &TenantId, call: u64, answer: Result<Bytes, Problem>) {
+        self.send_answer(tenant, call, answer).await;
     }
 
     fn is_ready(&self, tenant: &TenantId) -> bool {

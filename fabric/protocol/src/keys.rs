@@ -1,17 +1,20 @@
 //! Keys of objects in the store, and the fingerprint of their formats.
 
-use weft_core::{AttemptId, Digest, Incarnation, JobId, TaskId};
+use weft_core::{AttemptId, Digest, Incarnation, JobId, TaskId, TenantId};
 
 /// Partition hash, plan encoding, segment format, and the DataFusion whose plans SQL stages hold: executors of
 /// one job must agree on all four.
 pub const FINGERPRINT: &str =
-    "canonical-row59-xxh3 · plan-json-5 · ipc59-lz4-xxh3-1 · datafusion-55.2.0";
+    "canonical-row59-xxh3 · plan-json-6 · ipc59-lz4-xxh3-1 · datafusion-55.2.0";
 
 /// Fingerprints of earlier releases whose plans mean the same today: jobs that were planned before an upgrade go on.
 ///
-/// Their plans hold no SQL, and partition hash and segment format are those of [`FINGERPRINT`].
-pub const EARLIER_FINGERPRINTS: [&str; 1] =
-    ["canonical-row59-xxh3 · plan-json-2 · ipc59-lz4-xxh3-1"];
+/// Their plans hold no SQL, or that of the same DataFusion, and partition hash and segment format are those of
+/// [`FINGERPRINT`].
+pub const EARLIER_FINGERPRINTS: [&str; 2] = [
+    "canonical-row59-xxh3 · plan-json-2 · ipc59-lz4-xxh3-1",
+    "canonical-row59-xxh3 · plan-json-5 · ipc59-lz4-xxh3-1 · datafusion-55.2.0",
+];
 
 /// Prefix of all objects that a job needs while it runs.
 pub fn job_prefix(job: &JobId) -> String {
@@ -29,6 +32,16 @@ pub fn kept_prefix(job: &JobId) -> String {
 /// Prefix of the files of an output that the cluster keeps.
 pub fn kept_output_key(job: &JobId, output: &str) -> String {
     format!("{}/{output}", kept_prefix(job))
+}
+
+/// Prefix of the shards of a tenant's actors.
+pub fn shards_prefix(tenant: &TenantId) -> String {
+    format!("shards/{tenant}")
+}
+
+/// Prefix of a shard: of a database that no sweep touches.
+pub fn shard_prefix(tenant: &TenantId, shard: u32) -> String {
+    format!("{}/{shard}", shards_prefix(tenant))
 }
 
 /// Key of an uploaded component.

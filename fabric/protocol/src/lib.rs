@@ -44,7 +44,7 @@ pub use explain::{
 pub use invocation::{DEADLINE_MAX, OUTPUT_BYTES_MAX};
 pub use keys::{
     EARLIER_FINGERPRINTS, FINGERPRINT, KEPT_OUTPUTS, artefact_key, attempt_key, component_key,
-    job_prefix, kept_output_key, kept_prefix,
+    job_prefix, kept_output_key, kept_prefix, shard_prefix, shards_prefix,
 };
 pub use messages::{
     Columns, DescribeReply, EdgeInput, FromExecutor, GuestTook, InvokeReply, InvokeRequest,

@@ -1,6 +1,8 @@
-//! The wall clock, read in one place, and how it is written.
+//! The wall clock, read in one place, and how it is written; and the clock that nobody sets.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Unix time in milliseconds.
 #[expect(
@@ -12,6 +14,14 @@ pub fn unix_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Nanoseconds since the machine booted, sleep included: the same for all of its processes.
+pub fn boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds * 1_000_000_000 + nanoseconds
 }
 
 /// Unix milliseconds as RFC 3339 in UTC.

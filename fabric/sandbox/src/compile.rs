@@ -9,11 +9,14 @@ use crate::engine::{Engine, Role};
 use crate::fault::bounded;
 
 /// Interfaces that guests may import besides `wasi:*@0.2`.
-const OFFERED: [&str; 4] = [
+const OFFERED: [&str; 7] = [
     "weft:fabric/data@0.1.0",
     "weft:fabric/output@0.1.0",
     "weft:fabric/log@0.1.0",
     "weft:fabric/meter@0.1.0",
+    "weft:fabric/state@0.1.0",
+    "weft:fabric/actors@0.1.0",
+    "weft:fabric/tasks@0.1.0",
 ];
 const WASI_OFFERED: [&str; 6] = [
     "wasi:cli/",
@@ -53,7 +56,7 @@ pub enum CompileError {
     #[error("the component is not valid: {0}")]
     Invalid(String),
     /// Imports that nobody offers.
-    #[error("the component imports what Weft does not offer: `{}`; it offers `weft:fabric/{{data,output,log,meter}}@0.1.0` and WASI 0.2 without files and network", .0.join("`, `"))]
+    #[error("the component imports what Weft does not offer: `{}`; it offers `weft:fabric/{{data,output,log,meter,state,actors,tasks}}@0.1.0` and WASI 0.2 without files and network", .0.join("`, `"))]
     UnknownImports(Vec<String>),
     /// It lacks `functions`.
     #[error(

@@ -17,6 +17,7 @@ pub(crate) struct DirectExports {
     pub(crate) reducer: Option<direct::exports::weft::fabric::reducer::GuestIndices>,
     pub(crate) task: Option<direct::exports::weft::fabric::task::GuestIndices>,
     pub(crate) scalars: Option<direct::exports::weft::fabric::scalars::GuestIndices>,
+    pub(crate) actor: Option<direct::exports::weft::fabric::actor::GuestIndices>,
 }
 
 pub(crate) struct FiberExports {
@@ -25,6 +26,7 @@ pub(crate) struct FiberExports {
     pub(crate) reducer: Option<fiber::exports::weft::fabric::reducer::GuestIndices>,
     pub(crate) task: Option<fiber::exports::weft::fabric::task::GuestIndices>,
     pub(crate) scalars: Option<fiber::exports::weft::fabric::scalars::GuestIndices>,
+    pub(crate) actor: Option<fiber::exports::weft::fabric::actor::GuestIndices>,
 }
 
 pub(crate) enum Exports {
@@ -52,12 +54,24 @@ pub(crate) fn wants_wasi(imports: &[String]) -> bool {
     imports.iter().any(|name| name.starts_with("wasi:"))
 }
 
+/// Interfaces of the contract with functions that wait.
+const WAITING: [&str; 3] = ["state", "actors", "tasks"];
+
+/// Returns whether something that is imported can wait, so that calls need a fiber.
+fn can_wait(imports: &[String]) -> bool {
+    let waits = |name: &String| WAITING.iter().any(|interface| is_weft(name, interface));
+    wants_wasi(imports) || imports.iter().any(waits)
+}
+
 pub(crate) fn linker(engine: &Engine, wasi: bool) -> wasmtime::Result<Linker<Host>> {
     let mut linker = Linker::new(&engine.wasmtime);
     fiber::weft::fabric::data::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)?;
     fiber::weft::fabric::output::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)?;
     fiber::weft::fabric::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)?;
     fiber::weft::fabric::meter::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)?;
+    fiber::weft::fabric::state::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)?;
+    fiber::weft::fabric::actors::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)?;
+    fiber::weft::fabric::tasks::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host)?;
     if wasi {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     }
@@ -67,7 +81,7 @@ pub(crate) fn linker(engine: &Engine, wasi: bool) -> wasmtime::Result<Linker<Hos
 macro_rules! exports {
     ($module:ident, $kind:ident, $pre:expr) => {{
         use crate::bindings::$module::exports::weft::fabric::{
-            functions, mapper, reducer, scalars, task,
+            actor, functions, mapper, reducer, scalars, task,
         };
         $kind {
             functions: functions::GuestIndices::new($pre)?,
@@ -76,6 +90,7 @@ macro_rules! exports {
             task: task::GuestIndices::new($pre).ok(),
             // Components of earlier SDKs have none.
             scalars: scalars::GuestIndices::new($pre).ok(),
+            actor: actor::GuestIndices::new($pre).ok(),
         }
     }};
 }
@@ -107,10 +122,9 @@ impl Component {
             .imports(&engine.wasmtime)
             .map(|(name, _)| name.to_owned())
             .collect();
-        let wasi = wants_wasi(&imports);
-        let pre = linker(engine, wasi)?.instantiate_pre(wasm)?;
+        let pre = linker(engine, wants_wasi(&imports))?.instantiate_pre(wasm)?;
         wasm.initialize_copy_on_write_image()?;
-        let exports = if wasi {
+        let exports = if can_wait(&imports) {
             Exports::Fiber(exports!(fiber, FiberExports, &pre))
         } else {
             Exports::Direct(exports!(direct, DirectExports, &pre))

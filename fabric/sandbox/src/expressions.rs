@@ -227,7 +227,7 @@ impl Host {
         self.evaluating.native_cpu_ns += cpu_ns;
         self.evaluating.elsewhere_cpu_ns += cpu_ns;
         // Compiling is under the limit of the function, too.
-        self.cpu_spent_ns += cpu_ns;
+        self.cpu.add(cpu_ns);
         let prepared = prepared.map_err(Unevaluated::Refused)?;
         let of_result = schema_bytes(&prepared.schema())?;
         let held = of_result.saturating_add(prepared.held_bytes());

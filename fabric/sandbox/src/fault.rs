@@ -58,6 +58,9 @@ pub enum Fault {
     /// The job was cancelled.
     #[error("the task was cancelled")]
     Cancelled,
+    /// The platform failed a call of the guest, which ended it: the problem is the answer.
+    #[error("{0}")]
+    Refused(Box<Problem>),
     /// The host's fault.
     #[error("the sandbox failed: {0}")]
     Host(String),
@@ -101,7 +104,8 @@ impl Fault {
         Fault::limit(LimitKind::Log, TaskLog::limit_text())
     }
 
-    pub(crate) fn limit(kind: LimitKind, value: String) -> Self {
+    /// A limit that was reached, with the advice that goes with it. `value`: the limit, with its unit.
+    pub fn limit(kind: LimitKind, value: String) -> Self {
         Fault::Limit {
             kind,
             value,
@@ -121,6 +125,9 @@ impl Fault {
             LimitKind::Stack => "; recurse less deeply",
             LimitKind::Files => "; write fewer files",
             LimitKind::KeptOutput => "; name a `uri` for the output",
+            LimitKind::State => "; write less in one turn",
+            LimitKind::Outbox => "; send fewer messages until these are delivered",
+            LimitKind::Futures => "; join futures before you spawn more, and nest them less deeply",
         }
     }
 
@@ -145,6 +152,7 @@ impl Fault {
     /// The fault as a problem of `function` (`component@version/function`).
     pub fn problem(&self, function: &str) -> Problem {
         let code = match self {
+            Fault::Refused(problem) => return (**problem).clone(),
             Fault::Trapped(_) => ErrorCode::GuestTrap,
             Fault::Failed(_) | Fault::Waited => ErrorCode::GuestError,
             Fault::Limit { .. } => ErrorCode::LimitExceeded,

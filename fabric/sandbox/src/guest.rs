@@ -1,4 +1,4 @@
-//! One guest: a fresh store and instance for one function of one task.
+//! One guest: a fresh store and instance for one function of one task, or for one actor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,9 @@ use wasmtime::{Store, UpdateDeadline};
 use weft_core::{Description, FunctionKind, FunctionRecord, LimitKind};
 
 use crate::account::{MemoryAccount, Reservation};
-use crate::clock::thread_cpu_ns;
 use crate::component::{Component, Exports};
+use crate::cpu::CpuMeter;
+use crate::description::check_description;
 use crate::engine::WASM_STACK_BYTES;
 use crate::expressions::{Evaluating, Expressions};
 use crate::fault::{Fault, Result, advice_on};
@@ -20,6 +21,7 @@ use crate::fields;
 use crate::host::{Batch, HANDLES_MAX, Host};
 use crate::limiter::Limiter;
 use crate::log::{Flood, TaskLog};
+use crate::outside::Futures;
 use crate::wasi::Wasi;
 
 /// Bytes that a guest may hand over in one call of the host.
@@ -28,8 +30,6 @@ const HOSTCALL_BYTES_MAX: usize = 128 << 20;
 const START_WALL_MAX: Duration = Duration::from_secs(10);
 /// Any other call on a fiber.
 const CALL_WALL_MAX: Duration = Duration::from_secs(600);
-const FUNCTIONS_MAX: usize = 1000;
-const TEXT_BYTES_MAX: usize = 4096;
 
 /// What a guest runs with.
 pub struct GuestSettings {
@@ -53,6 +53,8 @@ pub struct GuestSettings {
     pub started_ms: u64,
     /// Compiles the expressions that the guest evaluates. None if it may evaluate none.
     pub expressions: Option<Arc<dyn Expressions>>,
+    /// Futures that the guest spawns. None if it may spawn none.
+    pub futures: Option<Box<dyn Futures>>,
 }
 
 /// What a guest has used so far.
@@ -107,6 +109,7 @@ macro_rules! loaded {
             reducer: Option<crate::bindings::$module::exports::weft::fabric::reducer::Guest>,
             task: Option<crate::bindings::$module::exports::weft::fabric::task::Guest>,
             scalars: Option<crate::bindings::$module::exports::weft::fabric::scalars::Guest>,
+            actor: Option<crate::bindings::$module::exports::weft::fabric::actor::Guest>,
         }
     };
 }
@@ -192,9 +195,45 @@ macro_rules! description {
     }};
 }
 
-// After the macros that it calls guests with.
+/// Asks an interface that components may lack to describe itself. `$records` makes records out of either set of
+/// bindings.
+macro_rules! describe {
+    ($guest:ident, $interface:ident, $records:ident) => {{
+        let component = Arc::clone(&$guest.component);
+        match &component.exports {
+            Exports::Direct(exports) => {
+                let Some(exports) = &exports.$interface else {
+                    return Ok(Vec::new());
+                };
+                $guest.begin()?;
+                let loaded = exports.load(&mut $guest.store, &$guest.instance);
+                let found = loaded.and_then(|loaded| loaded.call_describe(&mut $guest.store));
+                Ok($records!($guest.end(found)?))
+            }
+            Exports::Fiber(exports) => {
+                let Some(exports) = &exports.$interface else {
+                    return Ok(Vec::new());
+                };
+                $guest.begin()?;
+                let found = match exports.load(&mut $guest.store, &$guest.instance) {
+                    Ok(loaded) => {
+                        let cancel = $guest.store.data().cancel.clone();
+                        let call = loaded.call_describe(&mut $guest.store);
+                        wait(call, &cancel, START_WALL_MAX).await
+                    }
+                    Err(error) => Err(error),
+                };
+                Ok($records!($guest.end(found)?))
+            }
+        }
+    }};
+}
+
+// After the macros that they call guests with.
+mod actor;
 mod scalars;
 
+pub use actor::TurnSettings;
 pub use scalars::{BoundScalar, ScalarColumn, at_once};
 
 impl Guest {
@@ -211,10 +250,7 @@ impl Guest {
             log: settings.log,
             function: settings.label,
             cancel: settings.cancel,
-            cpu_limit_ns: settings.cpu_limit_ns,
-            cpu_before_ns: settings.cpu_before_ns,
-            cpu_spent_ns: 0,
-            cpu_began_ns: thread_cpu_ns(),
+            cpu: CpuMeter::start(settings.cpu_limit_ns, settings.cpu_before_ns),
             output_limit_bytes: settings.output_limit_bytes,
             output_bytes: 0,
             output_rows: 0,
@@ -222,6 +258,8 @@ impl Guest {
             emitted: Vec::new(),
             emitted_reserved: None,
             evaluating: Evaluating::new(settings.expressions),
+            turn: None,
+            futures: settings.futures,
             stopped: None,
         };
         let mut store = Store::new(&component.engine.wasmtime, host);
@@ -250,8 +288,7 @@ impl Guest {
                 wait(started, &cancel, START_WALL_MAX).await
             }
         };
-        let spent = thread_cpu_ns().saturating_sub(store.data().cpu_began_ns);
-        store.data_mut().cpu_spent_ns = spent;
+        store.data_mut().cpu.end();
         let instance = instance.map_err(|error| fault(store.data_mut(), &error))?;
         Ok(Self {
             component: Arc::clone(component),
@@ -271,7 +308,7 @@ impl Guest {
             return Err(Fault::Cancelled);
         }
         // Calls that are shorter than a tick may never be looked at while they run.
-        if host.cpu_before_ns.saturating_add(host.cpu_spent_ns) > host.cpu_limit_ns {
+        if host.cpu.was_over() {
             return Err(host.cpu_fault());
         }
         if !std::mem::replace(&mut self.callable, false) {
@@ -280,7 +317,7 @@ impl Guest {
             ));
         }
         host.limiter.refused = None;
-        host.cpu_began_ns = thread_cpu_ns();
+        host.cpu.begin();
         self.store.set_epoch_deadline(1);
         self.calls += 1;
         Ok(())
@@ -288,7 +325,7 @@ impl Guest {
 
     fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T> {
         let host = self.store.data_mut();
-        host.cpu_spent_ns = host.cpu_ns();
+        host.cpu.end();
         let result = result.map_err(|error| fault(host, &error));
         // After the fault, which quotes what the guest logged last.
         let lines = host.wasi.end_lines();
@@ -328,6 +365,7 @@ impl Guest {
         };
         let mut description = self.end(result)?;
         description.functions.extend(self.describe_scalars().await?);
+        description.functions.extend(self.describe_actors().await?);
         check_description(&description).map_err(Fault::schema)?;
         Ok(description)
     }
@@ -450,10 +488,11 @@ impl Guest {
     pub fn meters(&self) -> GuestMeters {
         let host = self.store.data();
         let (native_cpu_ns, elsewhere_cpu_ns) = host.evaluating.cpu_ns();
+        let spent_ns = host.cpu.spent_ns();
         GuestMeters {
-            cpu_ns: host.cpu_spent_ns.saturating_sub(native_cpu_ns),
+            cpu_ns: spent_ns.saturating_sub(native_cpu_ns),
             native_cpu_ns,
-            thread_cpu_ns: host.cpu_spent_ns.saturating_sub(elsewhere_cpu_ns),
+            thread_cpu_ns: spent_ns.saturating_sub(elsewhere_cpu_ns),
             calls: self.calls,
             memory_peak_bytes: self.account.peak_bytes(),
             memory_byte_ns: self.account.byte_ns(),
@@ -531,59 +570,4 @@ fn backtrace(error: &wasmtime::Error) -> String {
                 .collect();
             format!("; in {}", frames.join(" < "))
         })
-}
-
-fn check_description(description: &Description) -> std::result::Result<(), String> {
-    let Description {
-        name,
-        version,
-        functions,
-    } = description;
-    if !weft_core::is_component_name(name) {
-        return Err(format!(
-            "`describe` gives the name `{}`; a name is [a-z][a-z0-9-]{{0,62}}",
-            name.escape_debug()
-                .to_string()
-                .chars()
-                .take(80)
-                .collect::<String>()
-        ));
-    }
-    if !weft_core::is_semver(version) {
-        return Err(format!(
-            "`describe` gives the version `{}`, which is not semver",
-            version
-                .escape_debug()
-                .to_string()
-                .chars()
-                .take(80)
-                .collect::<String>()
-        ));
-    }
-    if functions.is_empty() || functions.len() > FUNCTIONS_MAX {
-        return Err(format!(
-            "`describe` lists {} functions; 1 to {FUNCTIONS_MAX} are allowed",
-            functions.len()
-        ));
-    }
-    for (position, function) in functions.iter().enumerate() {
-        if !weft_core::is_component_name(&function.name) {
-            return Err(format!(
-                "`describe` lists a function whose name is not [a-z][a-z0-9-]{{0,62}}, at position {position}"
-            ));
-        }
-        if functions[..position]
-            .iter()
-            .any(|other| other.name == function.name)
-        {
-            return Err(format!("`describe` lists `{}` twice", function.name));
-        }
-        if function.summary.len() > TEXT_BYTES_MAX {
-            return Err(format!(
-                "the summary of `{}` is longer than {TEXT_BYTES_MAX} bytes",
-                function.name
-            ));
-        }
-    }
-    Ok(())
 }

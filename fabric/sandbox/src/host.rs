@@ -1,4 +1,5 @@
-//! What a guest can ask of its host: batches, output, log, meter. One struct holds all that a store can reach.
+//! What a guest can ask of its host: batches, output, log, meter here, state, actors and tasks beside. One struct holds
+//! all that a store can reach.
 
 use std::sync::Arc;
 
@@ -10,15 +11,21 @@ use weft_core::LimitKind;
 
 use crate::account::{MemoryAccount, Reservation};
 use crate::bindings::{data, log, meter, output};
-use crate::clock::thread_cpu_ns;
+use crate::cpu::CpuMeter;
 use crate::expressions::Evaluating;
 use crate::fault::Fault;
 use crate::fields::FIELDS_MAX;
 use crate::guest::ScalarColumn;
 use crate::limiter::Limiter;
 use crate::log::{Flood, TaskLog};
+use crate::outside::{Futures, Turn};
 use crate::wasi::Wasi;
 use crate::{fields, transfer};
+
+mod actors;
+mod asked;
+mod state;
+mod tasks;
 
 /// Batches that a guest holds at a time.
 pub(crate) const HANDLES_MAX: usize = 4096;
@@ -42,13 +49,7 @@ pub(crate) struct Host {
     pub(crate) log: Arc<TaskLog>,
     pub(crate) function: String,
     pub(crate) cancel: CancellationToken,
-    pub(crate) cpu_limit_ns: u64,
-    /// CPU time of earlier guests under the same limit.
-    pub(crate) cpu_before_ns: u64,
-    /// CPU time of the calls that have returned.
-    pub(crate) cpu_spent_ns: u64,
-    /// The thread's clock when the current call began.
-    pub(crate) cpu_began_ns: u64,
+    pub(crate) cpu: CpuMeter,
     pub(crate) output_limit_bytes: u64,
     pub(crate) output_bytes: u64,
     pub(crate) output_rows: u64,
@@ -56,6 +57,10 @@ pub(crate) struct Host {
     pub(crate) emitted: Vec<RecordBatch>,
     pub(crate) emitted_reserved: Option<Reservation>,
     pub(crate) evaluating: Evaluating,
+    /// The turn of the actor, during one.
+    pub(crate) turn: Option<Box<dyn Turn>>,
+    /// Futures of the invocation, if it may spawn some.
+    pub(crate) futures: Option<Box<dyn Futures>>,
     /// Why the host stopped the guest, if it did: it takes precedence over the trap that follows.
     pub(crate) stopped: Option<Fault>,
 }
@@ -63,17 +68,12 @@ pub(crate) struct Host {
 pub(crate) type HostResult<T> = wasmtime::Result<Result<T, String>>;
 
 impl Host {
-    /// CPU time that the guest has used, the current call included.
-    pub(crate) fn cpu_ns(&self) -> u64 {
-        self.cpu_spent_ns + thread_cpu_ns().saturating_sub(self.cpu_began_ns)
-    }
-
     /// Looks at the limits that pass with time; called every tick while the guest runs.
     pub(crate) fn check(&mut self) -> Result<(), Fault> {
         if self.cancel.is_cancelled() {
             return Err(Fault::Cancelled);
         }
-        if self.cpu_before_ns.saturating_add(self.cpu_ns()) > self.cpu_limit_ns {
+        if self.cpu.is_over() {
             return Err(self.cpu_fault());
         }
         Ok(())
@@ -82,7 +82,7 @@ impl Host {
     pub(crate) fn cpu_fault(&self) -> Fault {
         Fault::limit(
             LimitKind::Cpu,
-            format!("{} ms", self.cpu_limit_ns / 1_000_000),
+            format!("{} ms", self.cpu.limit_ns() / 1_000_000),
         )
     }
 
@@ -424,7 +424,7 @@ impl log::Host for Host {
 impl meter::Host for Host {
     fn spent(&mut self) -> wasmtime::Result<meter::Usage> {
         Ok(meter::Usage {
-            cpu_ns: self.cpu_ns(),
+            cpu_ns: self.cpu.used_ns(),
             memory_bytes: self.account.used_bytes(),
             output_bytes: self.output_bytes,
         })
@@ -433,7 +433,7 @@ impl meter::Host for Host {
     fn remaining(&mut self) -> wasmtime::Result<meter::Usage> {
         let left = |limit: u64, spent: u64| limit.saturating_sub(spent);
         Ok(meter::Usage {
-            cpu_ns: left(self.cpu_limit_ns, self.cpu_ns()),
+            cpu_ns: left(self.cpu.limit_ns(), self.cpu.used_ns()),
             memory_bytes: left(self.account.limit_bytes(), self.account.used_bytes()),
             output_bytes: left(self.output_limit_bytes, self.output_bytes),
         })

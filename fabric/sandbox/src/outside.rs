@@ -68,7 +68,7 @@ pub trait Turn: Send {
 #[async_trait]
 pub trait Futures: Send {
     /// Starts an invocation, and returns its number. `function` names a task of the same component, or
-    /// `component/function`. Waits while as many run as may.
+    /// `component/function`. Waits while the inputs of those that have not ended take too much.
     async fn spawn(&mut self, function: &str, input: Vec<u8>) -> Asked<u64>;
 
     /// Waits for a future, and takes its result. A future that failed is `Told`.

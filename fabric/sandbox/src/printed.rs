@@ -17,7 +17,7 @@ const WRITE_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Printed(Arc<Printer>);
 
 struct Printer {
-    log: Arc<TaskLog>,
+    log: Mutex<Arc<TaskLog>>,
     function: String,
     level: &'static str,
     /// The line that has not ended, of at most `LINE_BYTES_MAX`.
@@ -27,11 +27,16 @@ struct Printer {
 impl Printed {
     pub(crate) fn new(log: Arc<TaskLog>, function: String, level: &'static str) -> Printed {
         Printed(Arc::new(Printer {
-            log,
+            log: Mutex::new(log),
             function,
             level,
             line: Mutex::default(),
         }))
+    }
+
+    /// From now on lines go to this log.
+    pub(crate) fn print_to(&self, log: &Arc<TaskLog>) {
+        *lock(&self.0.log) = Arc::clone(log);
     }
 
     fn print(&self, bytes: &[u8]) -> Result<(), Flood> {
@@ -67,7 +72,8 @@ impl Printed {
 
     fn write(&self, line: &mut Vec<u8>) -> Result<(), Flood> {
         let text = String::from_utf8_lossy(line);
-        let written = self.0.log.write(self.0.level, &self.0.function, &text);
+        let log = Arc::clone(&lock(&self.0.log));
+        let written = log.write(self.0.level, &self.0.function, &text);
         line.clear();
         written
     }

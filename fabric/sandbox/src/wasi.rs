@@ -1,7 +1,8 @@
 //! WASI 0.2 for guests whose toolchain needs it, with everything denied: no files, sockets, environment or arguments; the wall
-//! clock stands still at the job's start; randomness is seeded. What a guest prints goes to its log.
+//! clock stands still at the job's start, or at the turn's; randomness is seeded. What a guest prints goes to its log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -18,7 +19,8 @@ const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// A WASI context that is made when it is first asked for: most guests never do.
 pub(crate) struct Wasi {
     seed: u64,
-    started_ms: u64,
+    /// Time at which the wall clock stands, in Unix milliseconds.
+    now_ms: Arc<AtomicU64>,
     context: Option<Box<Context>>,
 }
 
@@ -27,7 +29,7 @@ struct Context {
     printed: [Printed; 2],
 }
 
-struct FrozenClock(Duration);
+struct FrozenClock(Arc<AtomicU64>);
 
 impl HostWallClock for FrozenClock {
     fn resolution(&self) -> Duration {
@@ -35,7 +37,7 @@ impl HostWallClock for FrozenClock {
     }
 
     fn now(&self) -> Duration {
-        self.0
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -43,8 +45,21 @@ impl Wasi {
     pub(crate) fn new(seed: u64, started_ms: u64) -> Self {
         Self {
             seed,
-            started_ms,
+            now_ms: Arc::new(AtomicU64::new(started_ms)),
             context: None,
+        }
+    }
+
+    /// The wall clock, in Unix milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    /// From now on the clock stands there, and what is printed goes to this log.
+    pub(crate) fn begin_turn(&self, now_ms: u64, log: &Arc<TaskLog>) {
+        self.now_ms.store(now_ms, Ordering::Relaxed);
+        for printed in self.context.iter().flat_map(|context| &context.printed) {
+            printed.print_to(log);
         }
     }
 
@@ -55,7 +70,7 @@ impl Wasi {
         let wasi = WasiCtxBuilder::new()
             .stdout(stdout)
             .stderr(stderr)
-            .wall_clock(FrozenClock(Duration::from_millis(self.started_ms)))
+            .wall_clock(FrozenClock(Arc::clone(&self.now_ms)))
             .secure_random(StdRng::seed_from_u64(self.seed))
             .insecure_random(StdRng::seed_from_u64(self.seed ^ 1))
             .insecure_random_seed(u128::from(self.seed))

@@ -12,7 +12,7 @@ use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode};
-use weft_core::{Location, StoreKind};
+use weft_core::{Location, StoreKind, TenantId};
 use weft_protocol::{StoreSettings, Stores};
 
 use crate::credentials::Issuer;
@@ -176,7 +176,9 @@ async fn assume_role(name: &str, settings: &StoreSettings) -> Result<()> {
             ..Stores::default()
         },
     };
-    Issuer::open(&stores)?.issue(SESSION).await.map(drop)
+    let tenant = TenantId::default_tenant();
+    let issued = Issuer::open(&stores)?.issue(SESSION, &tenant).await;
+    issued.map(drop)
 }
 
 /// A beginning of keys.

@@ -1,5 +1,6 @@
 //! `cargo xtask simulate`: controllers and nodes in one thread, from seeds; see
-//! `fabric/controller/src/simulation.rs`. The test run has a slice of it.
+//! `fabric/controller/src/simulation.rs`. The test run has a slice of it. Worlds are of two kinds, and each seed is run
+//! in both: with jobs alone, and with shards of actors as well.
 
 use anyhow::{Result, bail};
 
@@ -7,7 +8,7 @@ use crate::places::Places;
 use crate::run::{FEATURES, cargo, run, step};
 use crate::{flags, toolchain};
 
-/// Seeds, if not said otherwise: some ten minutes on two cores.
+/// Seeds of each kind of world, if not said otherwise: some twenty-five minutes on two cores.
 const SEEDS: u64 = 20_000;
 
 /// Runs seeds; the lowest that fails is named, with what to set to repeat it.

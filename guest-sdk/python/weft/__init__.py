@@ -11,24 +11,30 @@
         return [len(line.split()) for line in lines]
 
 A scalar function is a function of values, which SQL statements call. A map is a function of columns or a class with `push`; so are a reduce and a combine, of groups of rows; a task is a function
-of bytes. Nothing here needs WebAssembly: outside of it `weft.testing` runs functions, and `log` writes to standard error.
+of bytes, which may spawn others; an actor is a class with state for each key. Nothing here needs WebAssembly: outside of it `weft.testing` runs functions, and `log` writes to standard error.
 """
 
 from weft import log, meter
+from weft.actors import Context, State
 from weft.batch import Batch, Column
 from weft.error import Error
-from weft.functions import Groups, Output, Params, combine, component, map, reduce, scalar, task
+from weft.functions import Groups, Output, Params, actor, combine, component, map, reduce, scalar, task
+from weft.futures import Future, select, spawn
 from weft.schema import Field, Schema
 
 __all__ = [
     "Batch",
     "Column",
+    "Context",
     "Error",
     "Field",
+    "Future",
     "Groups",
     "Output",
     "Params",
     "Schema",
+    "State",
+    "actor",
     "combine",
     "component",
     "log",
@@ -36,5 +42,7 @@ __all__ = [
     "meter",
     "reduce",
     "scalar",
+    "select",
+    "spawn",
     "task",
 ]

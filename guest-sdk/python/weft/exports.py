@@ -9,7 +9,7 @@ from weft.error import Error
 from weft.functions import FUNCTIONS, Groups, Params, described, find, reseed, run_task
 from weft.schema import Schema
 from wit_world import exports
-from wit_world.exports import functions, scalars
+from wit_world.exports import actor, functions, scalars
 
 # What is printed is in the log when the line ends, not when a buffer is full.
 sys.stdout.reconfigure(line_buffering=True)
@@ -58,7 +58,7 @@ class Functions(exports.Functions):
         all = [
             functions.Function(each.name, KINDS[each.kind], each.summary, each.deterministic)
             for each in FUNCTIONS.values()
-            if each.scalar is None
+            if each.kind in KINDS
         ]
         return functions.Description(this.name, this.version, all)
 
@@ -129,3 +129,24 @@ class Task(exports.Task):
     def run(self, function, params, index, input):
         reseed()
         return run_task(find(function, "task"), Params(params), index, input)
+
+
+class Actor(exports.Actor):
+    # A sandbox is for one key of one actor.
+    awake = None
+
+    def describe(self):
+        return [actor.Kind(each.name, each.summary) for each in FUNCTIONS.values() if each.actor is not None]
+
+    @told
+    def wake(self, actor, key):
+        reseed()
+        Actor.awake = find(actor, "actor").actor.wake(key)
+
+    @told
+    def invoke(self, method, input):
+        return Actor.awake.invoke(method, input)
+
+    @told
+    def alarm(self):
+        Actor.awake.alarm()

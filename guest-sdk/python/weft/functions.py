@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from weft import host
+from weft.actors import Actor
+from weft.arguments import answer, extra
 from weft.batch import Batch
 from weft.error import Error
 from weft.scalars import Scalar
@@ -80,6 +82,7 @@ class Function:
     gives: list[str] | None
     deterministic: bool
     scalar: Scalar | None = None
+    actor: Actor | None = None
 
     def __post_init__(self):
         # A type that there is not is found when the component is built.
@@ -147,12 +150,6 @@ def opened(function: Function, params: Params):
     return target(params) if takes_params else target()
 
 
-def extra(target: Callable, **offered) -> dict:
-    """Those of the offered arguments that the function has."""
-    code = target.__code__
-    return {name: value for name, value in offered.items() if name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
-
-
 class OfColumns:
     """A map that is a function of columns, and answers with a column, or a tuple of them."""
 
@@ -196,8 +193,8 @@ class OfGroups:
     def take(self) -> Iterator[tuple]:
         """The rows of the group that has come to its end."""
         group, self.open = self.open, None
-        answer = self.function.target(*group, **self.extra)
-        return answer if self.yields else (answer,)
+        rows = self.function.target(*group, **self.extra)
+        return rows if self.yields else (rows,)
 
     def finish(self, out: Output) -> None:
         if self.open:
@@ -244,6 +241,12 @@ def find(name: str, *kinds: str) -> Function:
     return function
 
 
+def local_name(name: str) -> str | None:
+    """The name of a function without its component, or `None` if it is another one's."""
+    component, _, function = name.rpartition("/")
+    return function if component in ("", THIS.name) else None
+
+
 def function_of(target: Callable) -> Function:
     """The function that a decorated thing is."""
     for function in FUNCTIONS.values():
@@ -286,11 +289,21 @@ def scalar(target=None, *, name=None, deterministic=True):
     return decorate if target is None else decorate(target)
 
 
+def actor(target: type | str | None = None, *, name=None):
+    """A class of which there is one instance for each key; `weft.actors` says what it has. `@weft.actor("name")` names it."""
+    if isinstance(target, str):
+        target, name = None, target
+
+    def decorate(target):
+        of = name or name_of(target)
+        add(Function(of, "actor", target, [], None, None, True, actor=Actor(of, target)))
+        return target
+
+    return decorate if target is None else decorate(target)
+
+
 def run_task(function: Function, params: Params, index: int, input: bytes) -> bytes:
-    answer = function.target(**extra(function.target, input=input, params=params, index=index))
-    if answer is None:
-        return b""
-    return answer.encode() if isinstance(answer, str) else bytes(answer)
+    return answer(function.target(**extra(function.target, input=input, params=params, index=index)))
 
 
 def reseed() -> None:

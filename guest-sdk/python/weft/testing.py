@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from weft import native
+from weft import native, native_actors
 from weft.batch import Batch
 from weft.columns import decode
 from weft.error import Error
 from weft.functions import Groups, Params, Run, function_of
 from weft.functions import run_task as call_task
 from weft.schema import Field
+from weft.testing_actors import Actors, Message
+
+__all__ = ["Actors", "Message", "Ran", "on_eval", "on_spawn", "run_map", "run_reduce", "run_scalar", "run_task"]
 
 
 @dataclass
@@ -92,6 +95,14 @@ def on_eval(evaluate: Callable[[Batch, list[str]], Batch | Mapping[str, Iterable
         native.evaluate = None
     else:
         native.evaluate = lambda held, expressions: as_batch(evaluate(Batch.of_wire(held), expressions)).wire
+
+
+def on_spawn(run: Callable[[str, bytes], bytes] | None) -> None:
+    """Has `run` stand in for tasks that are spawned, until it is called again; `None` ends that.
+
+    It gets the function's name and the input. Without it, tasks of the component itself run when they are spawned.
+    """
+    native_actors.run_spawned = run
 
 
 def as_batch(batch: Batch | Mapping[str, Iterable]) -> Batch:

@@ -1,6 +1,7 @@
 //! The list of a component's functions, as [`component!`](crate::component) makes it.
 
 use crate::Result;
+use crate::actor::{Actor, Context, State};
 use crate::batch::Batch;
 use crate::column::Column;
 use crate::functions::{Map, Output, Params, Reduce, Task};
@@ -13,11 +14,12 @@ use crate::schema::Schema;
 /// The component takes its name and version from the crate's `Cargo.toml`. Each function has a name in quotes, which is
 /// how job files call it, and what it is made of: a type that implements [`Map`](crate::Map) for a `map`, one that
 /// implements [`Reduce`](crate::Reduce) for a `reduce` or a `combine`, a `fn(Task) -> Result<Vec<u8>>` for a `task`, a
-/// function in [`scalar!`](crate::scalar), or a type that implements [`Scalar`](crate::Scalar), for a `scalar`. A
-/// comment of three slashes becomes its summary.
+/// function in [`scalar!`](crate::scalar), or a type that implements [`Scalar`](crate::Scalar), for a `scalar`, and a
+/// type that implements [`Actor`](crate::Actor) for an `actor`. A comment of three slashes becomes its summary.
 ///
 /// Functions must give equal outputs for equal inputs, so that the host may run one twice and keep either result. One
-/// that does not, because it looks at a clock for example, says `nondeterministic` in front.
+/// that does not, because it looks at a clock for example, says `nondeterministic` in front. Actors need not: each of
+/// their turns takes effect once.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -65,12 +67,16 @@ macro_rules! __deterministic {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __body {
+    ($target:path; nondeterministic actor) => {
+        ::core::compile_error!("an actor is not `nondeterministic`: each of its turns takes effect once")
+    };
     ($target:path; nondeterministic $kind:ident) => { $crate::__body!($target; $kind) };
     ($target:path; map) => { $crate::__component::Body::map::<$target>() };
     ($target:path; reduce) => { $crate::__component::Body::reduce::<$target>() };
     ($target:path; combine) => { $crate::__component::Body::combine::<$target>() };
     ($target:path; task) => { $crate::__component::Body::Task($target) };
     ($target:path; scalar) => { $crate::__component::Body::scalar::<$target>() };
+    ($target:path; actor) => { $crate::__component::Body::actor::<$target>() };
 }
 
 pub struct Component {
@@ -101,6 +107,9 @@ pub enum Body {
         bind: fn(&Schema) -> Result<Signature>,
         open: fn() -> Result<Box<dyn ScalarTask>>,
     },
+    Actor {
+        wake: fn(&str, &State) -> Result<Box<dyn ActorInstance>>,
+    },
 }
 
 pub type Bind = fn(&Schema, &Params) -> Result<Schema>;
@@ -118,6 +127,20 @@ pub trait ReduceTask {
 
 pub trait ScalarTask {
     fn evaluate(&mut self, arguments: &Batch) -> Result<Column>;
+}
+
+pub trait ActorInstance {
+    fn invoke(&mut self, method: &str, input: Vec<u8>, cx: &mut Context) -> Result<Vec<u8>>;
+    fn alarm(&mut self, cx: &mut Context) -> Result<()>;
+}
+
+impl<A: Actor> ActorInstance for A {
+    fn invoke(&mut self, method: &str, input: Vec<u8>, cx: &mut Context) -> Result<Vec<u8>> {
+        Actor::invoke(self, method, input, cx)
+    }
+    fn alarm(&mut self, cx: &mut Context) -> Result<()> {
+        Actor::alarm(self, cx)
+    }
 }
 
 impl<S: Scalar> ScalarTask for S {
@@ -178,6 +201,12 @@ impl Body {
         Body::Scalar {
             bind: S::bind,
             open: || Ok(Box::new(S::open()?)),
+        }
+    }
+
+    pub const fn actor<A: Actor + 'static>() -> Body {
+        Body::Actor {
+            wake: |key, state| Ok(Box::new(A::wake(key, state)?)),
         }
     }
 }

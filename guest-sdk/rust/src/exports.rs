@@ -1,5 +1,7 @@
 //! What a component exports: its list of functions behind the interfaces of the contract.
 
+mod actor;
+
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
@@ -72,7 +74,9 @@ impl<E: Exports> functions::Guest for E {
         let bind = match find::<E>(&function).map(|function| &function.body) {
             Some(Body::Map { bind, .. } | Body::Reduce { bind, .. }) => bind,
             Some(Body::Task(_)) => return Ok(vec![]),
-            Some(Body::Scalar { .. }) | None => return Err(missing("", &function)),
+            Some(Body::Scalar { .. } | Body::Actor { .. }) | None => {
+                return Err(missing("", &function));
+            }
         };
         let bound = text(bind(&fields::schema(input), &params.into()))?;
         Ok(fields::results(&bound))
@@ -217,14 +221,14 @@ fn summary(function: &Function) -> String {
     lines.join(" ")
 }
 
-/// A function as `functions` lists it. Nothing of one that `scalars` lists.
+/// A function as `functions` lists it. Nothing of one that `scalars` or `actor` lists.
 fn describe(function: &Function) -> Option<functions::Function> {
     let kind = match function.body {
         Body::Map { .. } => functions::Kind::MapBatches,
         Body::Reduce { combine: false, .. } => functions::Kind::ReduceGroups,
         Body::Reduce { combine: true, .. } => functions::Kind::CombineGroups,
         Body::Task(_) => functions::Kind::Task,
-        Body::Scalar { .. } => return None,
+        Body::Scalar { .. } | Body::Actor { .. } => return None,
     };
     let Function {
         name,

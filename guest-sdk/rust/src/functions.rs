@@ -63,9 +63,9 @@ pub trait Reduce: Sized {
 pub struct Task {
     /// The parameters of the stage or the call.
     pub params: Params,
-    /// The position in a set of tasks, 0 outside one.
+    /// The position in a set of tasks, or the number of the row in its partition; 0 outside a set.
     pub index: u32,
-    /// The bytes of the call; empty in a set of tasks.
+    /// The bytes of the call, of the set of tasks, or of a row as JSON.
     pub input: Vec<u8>,
 }
 

@@ -1,5 +1,5 @@
-//! Write functions for Weft in Rust: maps, reduces, combines, tasks, and scalar functions of SQL, which run as Wasm
-//! components next to the data.
+//! Write functions for Weft in Rust: maps, reduces, combines, tasks, scalar functions of SQL, and actors, which run as
+//! Wasm components next to the data.
 //!
 //! A component is a crate of type `cdylib`. This one has a map that doubles a column, and a task:
 //!
@@ -45,9 +45,51 @@
 //!
 //! Columns are read as slices and by row ([`Columns`]), and made of vectors and builders ([`Column`]). A [`Batch`] stays
 //! with the host, and only the columns that a function asks for are copied in. A [`Reduce`] gets each group piece by piece.
-//! A [`Scalar`] is called in SQL statements; [`scalar!`] makes one of a plain function. Everything that can fail
-//! answers with [`Result`], to which errors and strings convert.
+//! A [`Scalar`] is called in SQL statements; [`scalar!`] makes one of a plain function. A task spawns others by
+//! [`tasks`]. Everything that can fail answers with [`Result`], to which errors and strings convert.
+//!
+//! An [`Actor`] is an instance for each key, with state that lasts, an alarm, and messages to other actors:
+//!
+//! ```
+//! use weft::prelude::*;
+//!
+//! struct Inbox {
+//!     n: usize,
+//! }
+//!
+//! impl Actor for Inbox {
+//!     fn wake(_: &str, state: &State) -> Result<Inbox> {
+//!         let n = state.scan_prefix("mail/", 1000)?.len();
+//!         Ok(Inbox { n })
+//!     }
+//!
+//!     fn invoke(&mut self, method: &str, input: Vec<u8>, cx: &mut Context) -> Result<Vec<u8>> {
+//!         match method {
+//!             "receive" => {
+//!                 cx.state().put(format!("mail/{:06}", self.n), input)?;
+//!                 self.n += 1;
+//!             }
+//!             "forward" => cx.tell("inbox", "archive", "receive", input)?,
+//!             _ => return Err(format!("no method `{method}`").into()),
+//!         }
+//!         Ok(self.n.to_string().into_bytes())
+//!     }
+//! }
+//!
+//! weft::component! {
+//!     /// Keeps mail.
+//!     actor "inbox" = Inbox;
+//! }
+//!
+//! # fn main() {
+//! let mut inbox = weft::testing::TestActor::<Inbox>::new("ada");
+//! assert_eq!(inbox.invoke("receive", "hello").unwrap(), b"1");
+//! inbox.invoke("forward", "hello").unwrap();
+//! assert_eq!(inbox.take_told()[0].key, "archive");
+//! # }
+//! ```
 
+mod actor;
 mod batch;
 mod bits;
 mod buffer;
@@ -62,6 +104,7 @@ pub mod log;
 pub mod meter;
 mod scalar;
 mod schema;
+pub mod tasks;
 mod view;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod wire;
@@ -71,6 +114,9 @@ mod gather;
 #[cfg(not(target_arch = "wasm32"))]
 #[path = "native.rs"]
 mod host;
+#[cfg(not(target_arch = "wasm32"))]
+#[path = "native_outside.rs"]
+mod outside;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
@@ -82,7 +128,11 @@ mod fields;
 #[cfg(target_arch = "wasm32")]
 #[path = "wasm.rs"]
 mod host;
+#[cfg(target_arch = "wasm32")]
+#[path = "wasm_outside.rs"]
+mod outside;
 
+pub use actor::{Actor, Context, State};
 pub use batch::{BATCH_ROWS, Batch};
 pub use bits::Bits;
 pub use builder::{BinaryBuilder, Utf8Builder};
@@ -97,8 +147,8 @@ pub use view::{Binaries, Booleans, Columns, Lists, Texts, Values, View};
 /// All that most components need: `use weft::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Batch, BinaryBuilder, Bits, Column, Columns, DataType, Error, Field, Map, Output, Params,
-        Reduce, Result, Rows, Scalar, Schema, Signature, Task, Utf8Builder,
+        Actor, Batch, BinaryBuilder, Bits, Column, Columns, Context, DataType, Error, Field, Map,
+        Output, Params, Reduce, Result, Rows, Scalar, Schema, Signature, State, Task, Utf8Builder,
     };
 }
 

@@ -23,18 +23,23 @@
 //! assert_eq!(run.rows(), ["2", "4"]);
 //! ```
 
+mod actors;
+
 use std::cmp::Ordering;
 
 use crate::batch::Batch;
 use crate::column::Column;
-use crate::functions::{Map, Output, Params, Reduce};
+use crate::functions::{Map, Output, Params, Reduce, Task};
 use crate::groups::Groups;
 use crate::host::{self, Handle};
 use crate::log::Level;
+use crate::outside;
 use crate::scalar::Scalar;
 use crate::schema::{DataType, Field, Schema};
 use crate::view::{Columns, View};
 use crate::{Error, Result};
+
+pub use actors::{Message, TestActor, on_invoke};
 
 /// What came out of one task.
 #[derive(Debug)]
@@ -57,6 +62,12 @@ impl Run {
 /// Native builds have no SQL: a test says what its expressions give.
 pub fn on_eval(evaluate: impl Fn(&Batch, &[&str]) -> Result<Batch> + 'static) {
     host::set_evaluate(std::rc::Rc::new(evaluate));
+}
+
+/// Has `run` stand in for the host in [`tasks::spawn`](crate::tasks::spawn), on this thread from now on: it gets the name
+/// of the task and its input. Each task runs to its end when it is spawned.
+pub fn on_spawn(run: impl Fn(&str, Task) -> Result<Vec<u8>> + 'static) {
+    outside::set_run(std::rc::Rc::new(run));
 }
 
 /// Runs one task of a map over the batches. Fails if the map does, or if its output is not what `bind` said.

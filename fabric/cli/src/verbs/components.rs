@@ -160,6 +160,7 @@ fn list_table(components: &[Component]) -> String {
         ("component", Side::Left),
         ("size", Side::Right),
         ("functions", Side::Left),
+        ("needs", Side::Left),
         ("created", Side::Left),
     ]);
     for component in components {
@@ -172,10 +173,34 @@ fn list_table(components: &[Component]) -> String {
             format!("{}@{}", component.name, component.version),
             bytes(component.size_bytes),
             functions.join(", "),
+            or_dash(needs(component)),
             component.created_at.clone().unwrap_or_default(),
         ]);
     }
     table.render()
+}
+
+/// Services that a component needs beside its sandbox, by its imports and functions.
+fn needs(component: &Component) -> Vec<&'static str> {
+    let imports = |name: &str| {
+        let mut interfaces = component.imports.iter();
+        interfaces.any(|import| import.split('@').next() == Some(name))
+    };
+    let has_actors = component.functions.iter().any(|one| one.kind == "actor");
+    let all = [
+        ("state", has_actors || imports("weft:fabric/state")),
+        ("actors", imports("weft:fabric/actors")),
+        ("spawn", imports("weft:fabric/tasks")),
+    ];
+    let needed = all.into_iter().filter(|(_, is_needed)| *is_needed);
+    needed.map(|(name, _)| name).collect()
+}
+
+fn or_dash(words: Vec<&str>) -> String {
+    match words.is_empty() {
+        true => "-".into(),
+        false => words.join(", "),
+    }
 }
 
 fn component_text(component: &Component) -> String {
@@ -186,6 +211,7 @@ fn component_text(component: &Component) -> String {
         size_bytes,
         created_at,
         functions,
+        imports: _,
     } = component;
     let mut lines = vec![format!(
         "{name}@{version}  {}  {digest}",
@@ -197,6 +223,10 @@ fn component_text(component: &Component) -> String {
             counted(functions.len() as u64, "function")
         )
     }));
+    let needed = needs(component);
+    if !needed.is_empty() {
+        lines.push(format!("needs {}", needed.join(", ")));
+    }
     let mut table = Table::new(&[
         ("kind", Side::Left),
         ("function", Side::Left),
@@ -245,6 +275,20 @@ mod tests {
             failure.to_string().contains("not a Wasm component"),
             "{failure}"
         );
+    }
+
+    #[test]
+    fn components_say_what_they_need() {
+        let needed = |kind: &str, imports: &[&str]| {
+            let component = json!({ "functions": [{ "kind": kind }], "imports": imports });
+            let component: Component = serde_json::from_value(component).expect("a component");
+            or_dash(needs(&component))
+        };
+        assert_eq!(needed("task", &["weft:fabric/log@0.1.0"]), "-");
+        assert_eq!(needed("actor", &["weft:fabric/log@0.1.0"]), "state");
+        let all = ["tasks", "actors", "state"].map(|name| format!("weft:fabric/{name}@0.1.0"));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        assert_eq!(needed("task", &all), "state, actors, spawn");
     }
 
     #[test]

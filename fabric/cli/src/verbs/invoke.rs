@@ -3,9 +3,9 @@
 use std::io::{self, IsTerminal, Read};
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use weft_client::{Call, Client, Component, Error, path};
+use weft_client::{Answer, Call, Client, Component, Error, path};
 
 use crate::arguments::{InvokeArguments, StreamInput, StreamOutput};
 use crate::failure::Failure;
@@ -74,12 +74,17 @@ pub(crate) async fn invoke(
     };
     let call = keyed(Call::post_octets(path, input), arguments);
     let answer = client.send(&call.query(&query)).await?;
+    output.raw(&answered(&answer).to_string(), answer.bytes())
+}
+
+/// An answer of a function as a document: its output if that is text, and what it used.
+pub(super) fn answered(answer: &Answer) -> Value {
     let number = |name| {
         answer
             .header(name)
             .and_then(|value| value.parse::<u64>().ok())
     };
-    let document = json!({
+    json!({
         "function": answer.header("x-weft-function"),
         "output": std::str::from_utf8(answer.bytes()).ok(),
         "output_bytes": answer.bytes().len(),
@@ -87,8 +92,7 @@ pub(crate) async fn invoke(
         "guest_cpu_ns": number("x-weft-guest-cpu-ns"),
         "wall_ns": number("x-weft-wall-ns"),
         "memory_peak_bytes": number("x-weft-memory-peak-bytes"),
-    });
-    output.raw(&document.to_string(), answer.bytes())
+    })
 }
 
 /// Adds the idempotency key, and the time for which the answer is stored.
@@ -200,24 +204,27 @@ fn pieces(arguments: &InvokeArguments) -> mpsc::Receiver<io::Result<Bytes>> {
 }
 
 fn input(arguments: &InvokeArguments) -> Result<Vec<u8>, Failure> {
-    if let Some(text) = &arguments.input {
-        return Ok(text.clone().into_bytes());
+    let input = read_input(arguments.input.as_deref(), INPUT_BYTES_MAX)?;
+    input.ok_or_else(|| {
+        let most = INPUT_BYTES_MAX >> 20;
+        Failure::other(format!(
+            "the input is larger than the {most} MiB that a call of a task function takes; map functions take rows of any number"
+        ))
+    })
+}
+
+/// The input: `text`, or else standard input unless that is a terminal. Nothing if that is larger than `most` bytes.
+pub(super) fn read_input(text: Option<&str>, most: u64) -> Result<Option<Vec<u8>>, Failure> {
+    if let Some(text) = text {
+        return Ok(Some(text.as_bytes().to_vec()));
     }
     let mut stdin = io::stdin();
     if stdin.is_terminal() {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     }
     let mut input = Vec::new();
-    let read = stdin
-        .by_ref()
-        .take(INPUT_BYTES_MAX + 1)
-        .read_to_end(&mut input);
+    let read = stdin.by_ref().take(most + 1).read_to_end(&mut input);
     read.map_err(|error| Failure::other(format!("cannot read standard input: {error}")))?;
-    if input.len() as u64 > INPUT_BYTES_MAX {
-        let most = INPUT_BYTES_MAX >> 20;
-        return Err(Failure::other(format!(
-            "the input is larger than the {most} MiB that a call of a task function takes; map functions take rows of any number"
-        )));
-    }
-    Ok(input)
+    let fits = input.len() as u64 <= most;
+    Ok(fits.then_some(input))
 }

@@ -70,7 +70,7 @@ pub(crate) async fn copy(
 }
 
 /// Takes the pieces of an answer until its end, or Ctrl-C.
-async fn each_piece(
+pub(crate) async fn each_piece(
     mut answer: AnswerStream,
     mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {

@@ -120,7 +120,7 @@ pub(crate) async fn submit(client: &Client, document: &Value) -> Result<(Job, St
 }
 
 /// A key that makes a job sent twice one job.
-fn new_key() -> Result<String, Failure> {
+pub(crate) fn new_key() -> Result<String, Failure> {
     let mut random = [0; 16];
     getrandom::fill(&mut random)
         .map_err(|error| Failure::other(format!("no random bytes: {error}")))?;

@@ -51,6 +51,10 @@ fn commands() -> Vec<Command> {
         },
         join("node", 1),
         lease(tenant_id(), "node", 1),
+        Command::GrantShards {
+            executor: epoch,
+            shards: vec![0, 7],
+        },
         Command::BeginCall {
             key: "key".into(),
             request: "request".into(),
@@ -161,6 +165,9 @@ fn commands_and_states_survive_json() {
     let ended = &plain.tenants[&tenant_id()].ended;
     assert!(ended.contains_key(&job_id(1)), "the job came to its end");
     assert_eq!(plain.group.as_deref(), Some("01"), "the first id stays");
+    let shards = plain.tenants[&tenant_id()].shards.keys().copied();
+    let shards: Vec<u32> = shards.collect();
+    assert_eq!(shards, [0, 7], "shards that were granted are known");
 }
 
 /// A field that is passed over would let replicas differ.

@@ -17,6 +17,8 @@ pub(crate) struct Model {
     pub(crate) leases: BTreeMap<Epoch, NodeId>,
     /// Lives of the nodes' agents.
     pub(crate) lives: BTreeMap<NodeId, Incarnation>,
+    /// Leases that shards were granted to.
+    shards: BTreeMap<u32, Epoch>,
     /// Answers to reports of attempts.
     answers: BTreeMap<u64, CommitAnswer>,
     /// Every job that was ever accepted.
@@ -42,6 +44,14 @@ impl Model {
                 self.leases.retain(|_, node| *node != lease.node);
                 self.leases.insert(*epoch, lease.node.clone());
             }
+            (Command::GrantShards { executor, shards }, Answer::Shards { holders }) => {
+                assert!(holders.keys().eq(shards), "each shard is answered");
+                self.learn_holders(*executor, holders);
+            }
+            (Command::GrantShards { executor, .. }, answer) => {
+                let lapsed = !self.leases.contains_key(executor);
+                assert!(lapsed, "a lease that stands gets its shards: {answer:?}");
+            }
             (Command::ExecutorLost { epoch, .. }, _) => {
                 self.leases.remove(epoch);
             }
@@ -60,6 +70,16 @@ impl Model {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A shard stays with a lease that stands.
+    fn learn_holders(&mut self, executor: Epoch, holders: &BTreeMap<u32, Epoch>) {
+        assert!(self.leases.contains_key(&executor), "a lapsed lease");
+        for (shard, holder) in holders {
+            let before = self.shards.insert(*shard, *holder);
+            let stands = before.filter(|before| self.leases.contains_key(before));
+            assert_eq!(*holder, stands.unwrap_or(executor), "shard {shard}");
         }
     }
 
@@ -131,6 +151,11 @@ impl Model {
         let Some(tenant) = state.tenant(&tenant_id()) else {
             return;
         };
+        assert_eq!(tenant.shards, self.shards, "shards that were granted");
+        for (shard, holder) in &self.shards {
+            let stands = self.leases.contains_key(holder).then_some(*holder);
+            assert_eq!(state.shard_holder(&tenant_id(), *shard), stands);
+        }
         for (id, job) in &tenant.jobs {
             for (stage, progress) in (0..).zip(job.stages()) {
                 for (task, commit) in &progress.commits {

@@ -3,7 +3,7 @@
 //!
 //! Nothing here depends on anything but the seed. `WEFT_SEED` repeats one.
 
-use weft_core::{Epoch, ErrorCode, JobId, Problem};
+use weft_core::{Epoch, ErrorCode, JobId, Problem, SHARDS};
 
 use crate::model::Model;
 use crate::random::Random;
@@ -372,6 +372,22 @@ impl World {
             let node = NODES[self.random.below(NODES.len())];
             self.propose(self.lease_on(node));
         }
+        if self.random.percent(50) {
+            self.grant_shards();
+        }
+    }
+
+    /// Grants shards to an executor, which may have lost its lease.
+    fn grant_shards(&mut self) {
+        let epochs: Vec<Epoch> = self.model.leases.keys().copied().collect();
+        let position = self.random.position(&epochs);
+        let executor = match position {
+            Some(position) if self.random.percent(80) => epochs[position],
+            _ => Epoch(1 + self.random.next() % 20),
+        };
+        let first = self.random.below(SHARDS as usize) as u32;
+        let shards = (first..SHARDS).take(1 + self.random.below(3)).collect();
+        self.propose(Command::GrantShards { executor, shards });
     }
 
     fn lease_on(&self, node: &str) -> Command {

@@ -27,7 +27,7 @@ use weft_runtime::random;
 /// Bytes of an input.
 pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
 /// How long a call may take, waiting included, unless it says so.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// What every function may use.
 const LIMITS: Limits = Limits {
     memory_bytes: 256 << 20,
@@ -76,6 +76,7 @@ pub(crate) async fn invoke(
         seed: u64::from_le_bytes(random::bytes()?),
         started_ms: unix_ms(),
         stream: None,
+        depth: 0,
     };
     if streams {
         match stream::formats(&headers, version) {
@@ -133,7 +134,8 @@ async fn pin(api: &Api, tenant: &TenantId, reference: &str) -> Result<PinnedFunc
     }
 }
 
-fn respond((reply, output): (InvokeReply, Bytes)) -> Response {
+/// An executor's answer as an answer of the API, with what was used.
+pub(super) fn respond((reply, output): (InvokeReply, Bytes)) -> Response {
     let mut response = match reply.result {
         Ok(()) => {
             let octets = HeaderValue::from_static("application/octet-stream");
@@ -154,7 +156,7 @@ pub(super) fn name_function(headers: &mut HeaderMap, label: &str) {
 }
 
 /// The client's key, with a digest of all that it asks for: as it was asked, so that a newer version is no other request.
-fn keyed(
+pub(super) fn keyed(
     headers: &HeaderMap,
     reference: &str,
     params: &[(String, String)],
@@ -172,7 +174,7 @@ fn keyed(
 
 /// Seconds for which the answer of a key is to be kept, if the client says so. Errors: `invalid_job` if
 /// there is no key, or the value is invalid.
-fn ttl(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
+pub(super) fn ttl(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
     let Some(text) = headers.get("idempotency-key-ttl") else {
         return Ok(None);
     };
@@ -364,7 +366,8 @@ async fn replay(
     Ok((reply, room.keep(output)))
 }
 
-fn deadline(params: &mut Vec<(String, String)>) -> Result<Option<Duration>, Problem> {
+/// Takes the deadline out of the parameters of the query. Errors: `invalid_job`.
+pub(super) fn deadline(params: &mut Vec<(String, String)>) -> Result<Option<Duration>, Problem> {
     let Some(at) = params.iter().position(|(name, _)| name == "deadline_ms") else {
         return Ok(None);
     };

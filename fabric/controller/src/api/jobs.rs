@@ -324,6 +324,24 @@ pub(crate) async fn receipt(
     ))
 }
 
+/// Has a job cancelled that has not ended.
+pub(super) async fn stop(api: &Api, tenant: &TenantId, id: &str) -> Result<(), Problem> {
+    let of_job = |job: &Job| (job.id.clone(), views::has_ended(job));
+    let (job, ended) = look(api, tenant, id, of_job).await?;
+    if ended {
+        return Ok(());
+    }
+    match api
+        .replica
+        .propose(tenant, Command::CancelJob { job })
+        .await
+    {
+        // It ended this very moment, and was archived before the command came: nothing to cancel.
+        Err(problem) if problem.code == ErrorCode::NotFound => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 /// Asks a job to stop. One that has ended stays as it is.
 pub(crate) async fn cancel(
     State(api): State<Api>,
@@ -331,18 +349,7 @@ pub(crate) async fn cancel(
     Path(id): Path<String>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     catch_up_on(&api, &principal.tenant, &id).await?;
-    let (job, ended) = look(&api, &principal.tenant, &id, |job| {
-        (job.id.clone(), views::has_ended(job))
-    })
-    .await?;
-    if !ended {
-        let cancel = Command::CancelJob { job };
-        match api.replica.propose(&principal.tenant, cancel).await {
-            // It ended this very moment, and was archived before the command came: nothing to cancel.
-            Err(problem) if problem.code == ErrorCode::NotFound => {}
-            other => drop(other?),
-        }
-    }
+    stop(&api, &principal.tenant, &id).await?;
     let view = look(&api, &principal.tenant, &id, views::job).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

@@ -1,5 +1,6 @@
 //! The HTTP API under `/v1`: connections, routes, and what all requests have in common.
 
+mod actors;
 mod auth;
 pub(crate) mod body;
 mod components;
@@ -17,6 +18,7 @@ mod reply;
 mod rows;
 mod stream;
 mod tables;
+mod tasks;
 mod views;
 
 use std::net::SocketAddr;
@@ -37,6 +39,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use weft_core::{ErrorCode, Problem};
 use weft_store::Blobs;
 
+use crate::actors::ActorRouter;
 use crate::archive::Archives;
 use crate::components::Components;
 use crate::folders::Folders;
@@ -44,6 +47,7 @@ use crate::invocations::Invocations;
 use crate::kept_outputs::KeptOutputs;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
+use crate::pins::Pins;
 use crate::replica::Replica;
 use crate::scheduler::Requests;
 use crate::traces::Traces;
@@ -83,6 +87,8 @@ pub(crate) struct Api {
     /// Number of this controller.
     pub(crate) member: u64,
     pub(crate) invocations: Invocations,
+    pub(crate) actors: ActorRouter,
+    pub(crate) pins: Pins,
     pub(crate) statements: flight::Statements,
     pub(crate) bodies: Bodies,
     pub(crate) tasks: Tasks,
@@ -123,6 +129,33 @@ fn routes_of_jobs() -> Router<Api> {
         .route("/v1/jobs/{id}/why", get(operations::why_job))
 }
 
+/// Routes of `/v1/tasks`.
+fn routes_of_tasks() -> Router<Api> {
+    Router::new()
+        .route(
+            "/v1/tasks",
+            post(tasks::submit)
+                .layer(DefaultBodyLimit::max(JOB_BYTES_MAX))
+                .layer(middleware::from_fn(auth::json_only)),
+        )
+        .route("/v1/tasks/{id}", get(tasks::show).delete(tasks::cancel))
+        .route("/v1/tasks/{id}/results", get(tasks::results))
+}
+
+/// Routes of `/v1/actors`.
+fn routes_of_actors() -> Router<Api> {
+    Router::new()
+        .route("/v1/actors/{component}/{actor}", get(actors::list))
+        .route(
+            "/v1/actors/{component}/{actor}/{key}",
+            get(actors::show).delete(actors::remove),
+        )
+        .route(
+            "/v1/actors/{component}/{actor}/{key}/{method}",
+            post(actors::invoke),
+        )
+}
+
 fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/health", get(health))
@@ -136,6 +169,7 @@ fn router(api: Api) -> Router {
         .route("/v1/components/{name}", get(components::show_newest))
         .route("/v1/components/{name}/{version}", get(components::show))
         .merge(routes_of_jobs())
+        .merge(routes_of_tasks())
         .merge(flight::routes())
         .route("/v1/tables", get(tables::list))
         .route(
@@ -156,6 +190,7 @@ fn router(api: Api) -> Router {
         .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
         // Inputs of task functions have the same bound; rows of map functions may come when there are some.
         .route("/v1/invoke/{component}/{function}", post(invoke::invoke))
+        .merge(routes_of_actors())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::map_response(reply::framework_refusal))

@@ -10,7 +10,8 @@ use weft_core::{ErrorCode, Problem};
 use super::reply::Failure;
 
 /// Routes whose queries are read, and their parameters. Invocations pass theirs on to the function.
-const PARAMETERS: [(&str, &[&str]); 8] = [
+const PARAMETERS: [(&str, &[&str]); 10] = [
+    ("/v1/actors/{component}/{actor}", &["after", "limit"]),
     ("/v1/components", &["cursor"]),
     ("/v1/jobs", &["cursor"]),
     ("/v1/jobs/{id}/tasks", &["cursor"]),
@@ -21,10 +22,13 @@ const PARAMETERS: [(&str, &[&str]); 8] = [
         &["format", "offset", "limit"],
     ),
     ("/v1/tables", &["cursor"]),
+    ("/v1/tasks/{id}/results", &["format", "offset", "limit"]),
     ("/v1/usage", &["from_ms", "to_ms"]),
 ];
 /// Load balancers add what they like.
 const HEALTH: &str = "/v1/health";
+/// Methods of actors have no parameters.
+const ACTOR: &str = "/v1/actors/{component}/{actor}/{key}/{method}";
 const INVOKE: &str = "/v1/invoke/{component}/{function}";
 
 /// Refuses a request with a parameter that its route does not know.
@@ -54,6 +58,9 @@ pub(crate) async fn check(request: Request, next: Next) -> Response {
 }
 
 fn known(route: &str, method: &Method) -> &'static [&'static str] {
+    if route == ACTOR && *method == Method::POST {
+        return &["deadline_ms"];
+    }
     let of_route = PARAMETERS.iter().find(|(known, _)| *known == route);
     match of_route {
         Some((_, parameters)) if *method == Method::GET || *method == Method::HEAD => parameters,
@@ -85,6 +92,8 @@ mod tests {
         check("/v1/jobs/{id}", "verbose", Some("verbose"));
         check("/v1/usage", "from_ms=1&to_ms=2", None);
         check("/v1/usage", "", None);
+        check("/v1/actors/{component}/{actor}", "after=a&limit=1", None);
+        assert_eq!(known(ACTOR, &Method::POST), ["deadline_ms"]);
         assert_eq!(known("/v1/jobs", &Method::POST), &[] as &[&str]);
     }
 }

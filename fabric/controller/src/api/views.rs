@@ -6,10 +6,12 @@ use serde_json::{Value, json};
 use weft_control::{
     ComponentRecord, EndedJob, Job, JobEvent, JobState, Outcome, SlowestTask, StageState,
 };
-use weft_core::{FunctionUsage, PriceSheet, Receipt};
+use weft_core::job::{OutputSpec, Work};
+use weft_core::{FunctionUsage, PinnedFunction, PriceSheet, Receipt};
 use weft_protocol::{StageShape, TaskCommit};
 
 use super::reply::problem_json;
+use super::tasks::RESULTS;
 use weft_runtime::clock::rfc3339;
 
 /// A component.
@@ -91,6 +93,48 @@ pub(crate) fn job(job: &Job) -> Value {
         "problem": problem.map(problem_json),
         "outputs": outputs,
     })
+}
+
+/// A job as a set of tasks, if it is one of those that `/v1/tasks` makes.
+pub(crate) fn task_set(job: &Job) -> Option<Value> {
+    let [stage] = &job.spec.stages[..] else {
+        return None;
+    };
+    let Work::Tasks {
+        function, count, ..
+    } = &stage.work
+    else {
+        return None;
+    };
+    let has_results = |output: &OutputSpec| output.name == RESULTS && output.from == stage.name;
+    if !job.spec.outputs.iter().any(has_results) {
+        return None;
+    }
+    let label = job.functions.first().map(PinnedFunction::label);
+    let (started, ended) = times(job);
+    let problem = match &job.state {
+        JobState::Ending(ending) => ending.problem.as_ref(),
+        JobState::Planning(_) | JobState::Running(_) | JobState::Publishing(_) => None,
+    };
+    // The tasks are those of the first stage; another one gathers their results.
+    let tasks = job.stages().first();
+    let retries = tasks.map_or(0, |tasks| tasks.failures.values().sum::<u32>());
+    let results = format!("/v1/tasks/{}/results", job.id);
+    Some(json!({
+        "id": job.id,
+        "name": job.spec.name,
+        "function": label.as_ref().unwrap_or(function),
+        "status": status(job),
+        "submitted_at": rfc3339(job.submitted_ms),
+        "started_at": started.map(rfc3339),
+        "ended_at": ended.map(rfc3339),
+        "tags": job.spec.tags,
+        "tasks_total": count,
+        "tasks_done": tasks.map_or(0, |tasks| tasks.commits.len()),
+        "retries": retries,
+        "problem": problem.map(problem_json),
+        "results": (status(job) == "succeeded").then_some(results),
+    }))
 }
 
 /// A job in a list, as it stands once it has been archived, too.

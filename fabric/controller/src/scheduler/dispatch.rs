@@ -19,6 +19,9 @@ use super::{AHEAD, Output, Scheduler, Turn, job};
 /// Results that are being recorded, above which no more tasks are sent: nodes are ahead of the log.
 pub(super) const MAX_RECORDING: usize = 1_024;
 
+/// An executor with its node and its lease.
+type Candidate<'a> = (&'a NodeId, &'a NodeView, Epoch, &'a ExecutorView);
+
 /// An executor that takes work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
@@ -102,6 +105,7 @@ impl Scheduler {
             } => self.queue.of(&tenant).checks.push_back((request, answer)),
             Request::Forget { job } => self.forget_check(turn, &job),
             Request::Want(tenant) => drop(self.wanted.insert(tenant)),
+            Request::Shard { tenant, shard } => self.want_shard(turn, &tenant, shard),
             Request::Why { tenant, of, answer } => {
                 let why = self.why(turn, &tenant, of.as_ref());
                 let _ = answer.send(why);
@@ -175,29 +179,36 @@ impl Scheduler {
         view.executors.get_mut(&target.epoch)
     }
 
-    /// The ready executor of the tenant whose node does least, among those that `fits`. Of a node on which attempts
-    /// keep failing only if there is no other.
+    /// Ready executors of the tenant on nodes that take new work. Those of nodes on which attempts keep failing only if
+    /// there are no others.
+    pub(super) fn ready_executors(
+        &self,
+        now: Now,
+        tenant: &TenantId,
+    ) -> impl Iterator<Item = Candidate<'_>> {
+        let candidates = self.nodes.iter().flat_map(|(node, view)| {
+            let executors = view.executors.iter();
+            executors.map(move |(epoch, executor)| (node, view, *epoch, executor))
+        });
+        let takes_work = move |(_, view, _, executor): &Candidate<'_>| {
+            executor.ready && executor.is_of(tenant) && view.takes_commands() && !view.draining
+        };
+        let candidates = candidates.filter(takes_work);
+        let trusted = move |view: &NodeView| is_trusted(view, now.monotonic_ms);
+        // Also if it is full: what fails at once would be given all that the others have no room for.
+        let any_trusted = candidates.clone().any(|(_, view, _, _)| trusted(view));
+        candidates.filter(move |(_, view, _, _)| trusted(view) || !any_trusted)
+    }
+
+    /// The ready executor of the tenant whose node does least, among those that `fits`.
     fn ready(
         &self,
         now: Now,
         tenant: &TenantId,
         fits: impl Fn(&NodeView, &ExecutorView) -> bool,
     ) -> Option<Target> {
-        let candidates = self.nodes.iter().flat_map(|(node, view)| {
-            let executors = view.executors.iter();
-            executors.map(move |(epoch, executor)| (node, view, *epoch, executor))
-        });
-        let takes_work = |(_, view, _, executor): &(&NodeId, &NodeView, Epoch, &ExecutorView)| {
-            executor.ready && executor.is_of(tenant) && view.takes_commands() && !view.draining
-        };
-        let candidates = candidates.filter(takes_work);
-        let trusted = |view: &NodeView| is_trusted(view, now.monotonic_ms);
-        // Also if it is full: what fails at once would be given all that the others have no room for.
-        let any_trusted = candidates.clone().any(|(_, view, _, _)| trusted(view));
-        candidates
-            .filter(|(_, view, _, executor)| {
-                (trusted(view) || !any_trusted) && fits(view, executor)
-            })
+        self.ready_executors(now, tenant)
+            .filter(|(_, view, _, executor)| fits(view, executor))
             // In thousandths of a slot: nodes differ in size.
             .min_by_key(|(_, view, _, _)| view.n_running() * 1_000 / (view.slots.max(1) as usize))
             .map(|(node, _, epoch, _)| Target {

@@ -15,6 +15,7 @@ use weft_runtime::{OnError, Tasks};
 use weft_store::Blobs;
 
 use super::io::{Done, Input, Now, Output, Proposal, Request};
+use super::renewals::Confirm;
 use super::{Scheduler, SchedulerSettings, Watch};
 use crate::archive;
 use crate::components::Components;
@@ -205,7 +206,19 @@ impl Driver {
                 });
             }
             Output::ArchiveLater(tenant, job) => self.archive_later(tenant, job),
+            Output::Confirm(confirm) => self.confirm(confirm),
         }
+    }
+
+    /// Asks a majority whether this member leads still.
+    fn confirm(&self, confirm: Confirm) {
+        let (replica, done) = (self.replica.clone(), self.done.clone());
+        self.tasks.spawn("renewals", OnError::Log, async move {
+            let leads = replica.still_leads(confirm.term).await.is_ok();
+            let confirmed = Done::Confirmed(confirm, leads);
+            let _ = done.send(Input::Done(confirmed)).await;
+            Ok(())
+        });
     }
 
     /// Sends a message, or has the node's link counted as down until it takes messages again: one that

@@ -55,6 +55,8 @@ impl Scheduler {
                 self.archiving.insert(id.clone(), tenant);
                 self.archive_when_quiet(turn, &id);
             }
+            // It is taken in whatever the phase is.
+            Done::Confirmed(..) => {}
         }
     }
 
@@ -142,7 +144,7 @@ impl Scheduler {
             .push(Output::Archive(tenant, Box::new(job.clone())));
     }
 
-    /// Looks after time limits, and after jobs that wait to be archived.
+    /// Looks after time limits, jobs that wait to be archived, and shards.
     pub(super) fn check_deadlines(&mut self, turn: &mut Turn<'_>) {
         if !matches!(self.phase, Phase::Leading { .. }) {
             return;
@@ -171,6 +173,7 @@ impl Scheduler {
             self.archive_when_quiet(turn, &job);
         }
         self.expire_origins(turn);
+        self.check_shards(turn);
     }
 
     /// Has the state forget origins of commands that nobody repeats any more.

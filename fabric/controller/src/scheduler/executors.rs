@@ -1,5 +1,7 @@
 //! Executors: leased and started for tenants with work, lost, started again after a pause.
 
+use std::collections::BTreeSet;
+
 use weft_control::{Answer, Command, Lease, Origin, State, Step};
 use weft_core::{Epoch, ErrorCode, FunctionUsage, JobId, NodeId, Problem, TaskId, TenantId};
 use weft_protocol::{AgentCommand, RunningWork, SlotVector, TaskFailure};
@@ -53,6 +55,7 @@ impl Scheduler {
         let wanted = std::mem::take(&mut self.wanted);
         let tenants = self.settings.eager.iter().chain(&wanted);
         let tenants = tenants.chain(self.queue.busy());
+        let tenants = tenants.chain(self.shards.tenants());
         let lacking: Vec<(NodeId, TenantId)> = tenants
             .flat_map(|tenant| {
                 self.nodes
@@ -114,9 +117,11 @@ impl Scheduler {
         self.propose(turn, tenant, None, grant, pending);
     }
 
-    /// Ends an executor of a tenant that has no work, if there is one.
+    /// Ends an executor of a tenant that has no work, if there is one. Those that serve shards stay: their actors would
+    /// wait for another one.
     fn make_room(&mut self, turn: &mut Turn<'_>, node: &NodeId) {
-        let busy = self.queue.tenants();
+        let busy = self.queue.busy().chain(self.shards.tenants());
+        let busy: BTreeSet<&TenantId> = busy.collect();
         let is_free = |one: &ExecutorView| {
             let tenant = one.tenant.as_ref();
             one.ready
@@ -128,7 +133,9 @@ impl Scheduler {
         if executors.values().any(|one| one.stopping) {
             return;
         }
-        let free = executors.iter().find(|(_, one)| is_free(one));
+        let free = executors
+            .iter()
+            .find(|(epoch, one)| is_free(one) && !self.serves_shards(turn, **epoch));
         let Some(epoch) = free.map(|(epoch, _)| *epoch) else {
             return;
         };

@@ -11,6 +11,7 @@ use weft_core::{
 use weft_protocol::{FromAgent, PlanReply, PlanRequest, ToAgent};
 
 use super::commits::Reported;
+use super::renewals::Confirm;
 use super::why::{Why, WhyOf};
 
 /// Time, as the scheduler sees it.
@@ -83,6 +84,8 @@ pub(crate) enum Request {
     },
     /// Start an executor: an invocation found none.
     Want(TenantId),
+    /// Grant a shard of the tenant's actors to an executor: nobody serves it.
+    Shard { tenant: TenantId, shard: u32 },
     /// Explain where a job is, or the tenant's queue without one.
     Why {
         tenant: TenantId,
@@ -104,6 +107,8 @@ pub(crate) enum Done {
     Archived(TenantId, JobId, Result<String, Problem>),
     /// A failed archiving may be tried again.
     ArchiveAgain(TenantId, JobId),
+    /// This member leads still in the term in which agents asked for renewals, or does not.
+    Confirmed(Confirm, bool),
 }
 
 /// A command to be proposed.
@@ -132,6 +137,8 @@ pub(crate) enum Output {
     Archive(TenantId, Box<Job>),
     /// Archive it again, after a pause.
     ArchiveLater(TenantId, JobId),
+    /// Find out, with a majority, whether this member leads still: [`Done::Confirmed`] says so.
+    Confirm(Confirm),
 }
 
 /// Work that is marked as under way until a command has its answer, so that nothing derives it anew
@@ -179,6 +186,8 @@ pub(super) enum Pending {
     Unprepared(JobId),
     /// It grants a lease.
     Lease(NodeId),
+    /// It grants shards to an executor.
+    Shards(Epoch, Vec<u32>),
     /// It joins a node.
     Join(NodeId, Incarnation),
     /// It gives a job up.

@@ -10,7 +10,7 @@ use weft_core::NodeId;
 use weft_protocol::{AgentCommand, ToAgent};
 
 use super::nodes::NodeView;
-use super::{Commits, LEASE_MS, Output, Queue, Scheduler, Turn};
+use super::{Commits, LEASE_MS, Output, Queue, Renewals, Scheduler, Shards, Turn};
 
 /// Questions to nodes of one term have numbers of so many bits.
 const REQUESTS_OF_TERM_BITS: u32 = 32;
@@ -86,6 +86,8 @@ impl Scheduler {
         self.derive = false;
         self.wanted.clear();
         self.restarts.clear();
+        self.shards = Shards::default();
+        self.renewals = Renewals::default();
     }
 
     /// Begins to lead once every node that matters has reported, or has had its time to.

@@ -12,6 +12,7 @@
 //! it knows beside the state comes from nodes' reports: a new leader asks for them, waits for
 //! [`LEASE_MS`] at most, and derives the rest from the state.
 
+mod actors;
 mod commits;
 mod dispatch;
 pub(crate) mod driver;
@@ -22,6 +23,7 @@ mod leadership;
 mod nodes;
 mod quarantine;
 mod queue;
+mod renewals;
 mod requests;
 mod results;
 #[cfg(test)]
@@ -38,13 +40,15 @@ use weft_protocol::AgentResult;
 use crate::metrics::Metrics;
 use crate::traces::{JobTraces, Traces};
 
+use actors::Shards;
 use commits::Commits;
 pub(crate) use io::{CheckAnswer, Request};
-use io::{Input, Now, Output};
+use io::{Done, Input, Now, Output};
 use io::{Later, Marks, Pending, Ticket};
 use leadership::Phase;
 use nodes::NodeView;
 use queue::Queue;
+use renewals::Renewals;
 pub(crate) use requests::Requests;
 
 /// Tasks that are sent to a node ahead of free slots, so that none idles while a reply travels.
@@ -127,6 +131,8 @@ pub(crate) struct Scheduler {
     wanted: BTreeSet<TenantId>,
     /// Pauses before executors are started again, by node and tenant.
     restarts: BTreeMap<(NodeId, TenantId), executors::Restart>,
+    shards: Shards,
+    renewals: Renewals,
 }
 
 /// One call of the scheduler: the state and the time that it sees, and what it asks for.
@@ -165,6 +171,8 @@ impl Scheduler {
             derive: false,
             wanted: BTreeSet::new(),
             restarts: BTreeMap::new(),
+            shards: Shards::default(),
+            renewals: Renewals::default(),
         }
     }
 
@@ -191,9 +199,11 @@ impl Scheduler {
                 self.derive_effects(&mut turn);
             }
             self.keep_executors(&mut turn);
+            self.grant_shards(&mut turn);
             self.dispatch(&mut turn);
             self.flush_commits(&mut turn);
         }
+        self.confirm_renewals(&mut turn);
         self.measure();
         turn.out
     }
@@ -208,6 +218,9 @@ impl Scheduler {
             Input::Report(message) => self.on_message(turn, *message),
             Input::Answered(ticket, answer) => self.on_answer(turn, ticket, answer),
             Input::Asked(request) => self.on_request(turn, request),
+            Input::Done(Done::Confirmed(confirm, leads)) => {
+                self.on_confirmed(turn, confirm, leads);
+            }
             Input::Done(done) => self.on_done(turn, done),
             Input::Tick => self.check_deadlines(turn),
         }
@@ -244,6 +257,7 @@ impl Scheduler {
         for (tenant, effect) in turn.state.pending_effects() {
             self.on_effect(turn, tenant, effect);
         }
+        self.want_free_shards(turn);
     }
 
     /// Returns whether the task waits, runs, or is about to be committed.

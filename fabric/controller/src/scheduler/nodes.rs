@@ -30,6 +30,8 @@ pub(super) struct ExecutorView {
     pub(super) steps: BTreeSet<(JobId, Step)>,
     pub(super) describing: BTreeMap<u64, oneshot::Sender<Result<Description, Problem>>>,
     pub(super) checking: BTreeMap<JobId, CheckAnswer>,
+    /// Shards of actors that it was told are its own.
+    pub(super) shards: Vec<u32>,
 }
 
 impl ExecutorView {
@@ -208,6 +210,7 @@ impl Scheduler {
                     let _ = waiting.send(reply.result);
                 }
             }
+            AgentReport::Renew { round } => self.on_renew(node, incarnation, round),
             AgentReport::Result(result) => self.on_result(turn, &node, &incarnation, result),
             AgentReport::Status(_) => {}
         }
@@ -279,6 +282,7 @@ impl Scheduler {
             self.join(turn, node, incarnation, status.slots, status.compatibility);
         }
         self.forget_ended_jobs(turn, node);
+        self.tell_shards_of_node(turn, node);
         for result in status.results {
             self.on_result(turn, node, &incarnation, result);
         }

@@ -53,6 +53,13 @@ impl Requests {
         self.ask(|answer| Request::Drain { node, answer }).await?
     }
 
+    /// Has a shard of the tenant's actors granted to an executor, if nobody serves it. The state shows who does:
+    /// whoever waits for it asks again by and by, because the request may be lost.
+    pub(crate) fn shard(&self, tenant: &TenantId, shard: u32) {
+        let tenant = tenant.clone();
+        self.tell(Request::Shard { tenant, shard });
+    }
+
     /// Makes a request, and waits for its answer. Errors: `busy` if there is none.
     pub(crate) async fn ask<T>(
         &self,

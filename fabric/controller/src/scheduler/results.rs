@@ -364,6 +364,9 @@ impl Scheduler {
         match pending {
             Pending::Commits(batch) => self.on_committed(turn, &tenant, batch, answer),
             Pending::Lease(node) => self.on_lease(turn, &node, tenant, &answer),
+            Pending::Shards(executor, shards) => {
+                self.on_granted(turn, tenant, executor, shards, answer);
+            }
             Pending::Join(node, incarnation) => self.on_joined(turn, &node, &incarnation, &answer),
             Pending::Lost(epoch, marks, command) => match not_recorded(&answer) {
                 None => {

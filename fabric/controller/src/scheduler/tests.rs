@@ -5,6 +5,7 @@
 
 pub(crate) mod node;
 pub(crate) mod random;
+pub(crate) mod serving;
 pub(crate) mod world;
 
 use weft_control::State;

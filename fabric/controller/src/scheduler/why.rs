@@ -103,14 +103,14 @@ impl Scheduler {
     }
 
     fn of_queue(&self, tenant: &TenantId) -> Vec<String> {
-        let mut reasons = Vec::new();
-        let (tasks, steps) = self.queue.waiting(tenant);
-        reasons.push(match (tasks, steps) {
-            (0, 0) => "nothing waits".into(),
-            (tasks, steps) => format!(
+        let mut reasons = self.shards.reasons(tenant);
+        match self.queue.waiting(tenant) {
+            (0, 0) if reasons.is_empty() => reasons.push("nothing waits".into()),
+            (0, 0) => {}
+            (tasks, steps) => reasons.push(format!(
                 "{tasks} tasks wait for a slot, and {steps} plans, publications or checks for an executor"
-            ),
-        });
+            )),
+        }
         let others = self.queue.busy().filter(|other| *other != tenant).count();
         if others > 0 {
             reasons.push(format!("{others} other tenants have work: they take turns"));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use weft_control::{Command, CommitReport, Envelope, State};
-use weft_core::{AttemptId, Incarnation, JobId, TaskId, lock};
+use weft_core::{AttemptId, Epoch, Incarnation, JobId, TaskId, lock};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Books that replicas, clients and the world write in.
@@ -44,6 +44,9 @@ pub(super) struct Books {
     /// Usage of invocations that was reported, by life of its agent.
     pub(super) reported: BTreeMap<String, Incarnation>,
     pub(super) lost_lives: BTreeSet<Incarnation>,
+    /// Leases in force when the last command was applied, wherever that was first.
+    in_force: BTreeSet<Epoch>,
+    leases_at: u64,
     /// Jobs whose folders were swept away.
     pub(super) swept: Vec<String>,
     /// Hash of all that was applied first, in order: equal runs have equal ones.
@@ -66,6 +69,19 @@ impl Books {
             first, of,
             "member {member} differs from the first at {index}"
         );
+    }
+
+    /// Leases that stand in the newest state.
+    pub(super) fn leases(&mut self, index: u64, state: &State) {
+        if index > self.leases_at {
+            self.leases_at = index;
+            self.in_force = state.leases.iter().map(|(epoch, _)| epoch).collect();
+        }
+    }
+
+    /// Returns whether no member has seen the end of a lease.
+    pub(super) fn stands(&self, lease: Epoch) -> bool {
+        self.in_force.contains(&lease)
     }
 
     /// States at the same place are the same.

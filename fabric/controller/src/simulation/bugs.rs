@@ -7,8 +7,10 @@ use weft_control::{Command, Envelope};
 use weft_core::Incarnation;
 
 use crate::replica::Machine;
+use crate::scheduler::tests::serving::Slip;
 use crate::simulation::books::{SharedBooks, fenced, is_committed};
 use crate::simulation::time::Time;
+use crate::simulation::world::Scene;
 
 /// A planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +43,14 @@ pub(super) enum Bug {
     AcknowledgeBeforeRecorded,
     /// A controller that starts again counts its commands from one under its old name.
     SameIncarnation,
+    /// A leader says that leases stand without having asked whether it leads still.
+    RenewUnconfirmed,
+    /// An executor or its agent keeps to its lease not as it should.
+    Slip(Slip),
 }
 
 impl Bug {
-    pub(super) const ALL: [Bug; 14] = [
+    pub(super) const ALL: [Bug; 19] = [
         Bug::SkipSync,
         Bug::SyncLate,
         Bug::ForgetVote,
@@ -59,7 +65,28 @@ impl Bug {
         Bug::SnapshotWithoutOrigins,
         Bug::AcknowledgeBeforeRecorded,
         Bug::SameIncarnation,
+        Bug::RenewUnconfirmed,
+        Bug::Slip(Slip::CountFromAnswer),
+        Bug::Slip(Slip::LongLease),
+        Bug::Slip(Slip::IgnoreClock),
+        Bug::Slip(Slip::OpenUnconfirmed),
     ];
+
+    /// Worlds in which it would be seen.
+    pub(super) fn scene(self) -> Scene {
+        match self {
+            Bug::RenewUnconfirmed | Bug::Slip(_) => Scene::Shards,
+            _ => Scene::Jobs,
+        }
+    }
+
+    /// The fault of an executor or its agent, if it is one.
+    pub(super) fn slip(self) -> Option<Slip> {
+        match self {
+            Bug::Slip(slip) => Some(slip),
+            _ => None,
+        }
+    }
 }
 
 /// The real state machine, with the bug that is planted, and the books beside it.
@@ -116,6 +143,7 @@ impl StateMachine for Planted {
         let mut books = self.books.lock();
         books.applied(self.member, index, command, &answer);
         let state = self.machine.state();
+        books.leases(index, &state);
         let counts = fenced.iter().find(|task| is_committed(&state, task));
         assert!(
             counts.is_none(),

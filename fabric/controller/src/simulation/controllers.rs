@@ -56,6 +56,8 @@ pub(super) struct Controller {
     pub(super) process: Option<Process>,
     pub(super) starts_at_ms: u64,
     pub(super) paused_until_ms: u64,
+    /// Until then its Raft member waits for its disk, and the rest of it goes on.
+    pub(super) stalled_until_ms: u64,
     /// Members of the group when it begins; none for a controller that joins it.
     founders: Vec<u64>,
     n_lives: u64,
@@ -77,6 +79,7 @@ impl Controller {
             process: None,
             starts_at_ms: 0,
             paused_until_ms: 0,
+            stalled_until_ms: 0,
             founders,
             n_lives: 0,
         }
@@ -91,6 +94,7 @@ impl Controller {
         if let Some(process) = self.process.take() {
             process.disk.crash(random.next());
             self.paused_until_ms = 0;
+            self.stalled_until_ms = 0;
             // At once, or after others have gone on without it.
             let pause_ms = [20, 20, 5_000][random.below(3)];
             self.starts_at_ms = self.time.now_ms() + random.next() % pause_ms;

@@ -4,6 +4,7 @@ mod checks;
 mod clients;
 mod faults;
 mod nodes;
+mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -34,6 +35,8 @@ use crate::simulation::tasks::Tasks;
 use crate::simulation::time::Time;
 use crate::sweep::Kept;
 
+use shards::{Shards, ShardsSeen};
+
 const N_CONTROLLERS: u64 = 3;
 const NODES: [&str; 2] = ["a", "b"];
 const TENANTS: [&str; 2] = ["default", "other"];
@@ -51,6 +54,20 @@ const MAX_CALLS: u64 = 12;
 const CLIENT_PATIENCE_MS: u64 = 15_000;
 /// Time between two looks of a scheduler at its deadlines.
 const LOOK_MS: u64 = 100;
+
+/// What a world is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scene {
+    /// Jobs, calls and usage.
+    Jobs,
+    /// The same, and shards of actors that executors serve under their leases: nodes are paused and cut off, disks of
+    /// leaders stall.
+    Shards,
+}
+
+impl Scene {
+    pub(super) const ALL: [Scene; 2] = [Scene::Jobs, Scene::Shards];
+}
 
 /// How often things happened.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -71,6 +88,7 @@ pub(super) struct Seen {
     reads: u64,
     tries: u64,
     objects_lost: u64,
+    shards: ShardsSeen,
     /// Hash of all that was applied.
     trace: u64,
 }
@@ -99,15 +117,19 @@ impl Seen {
 
     pub(super) fn add(&mut self, other: &Seen) {
         self.trace ^= other.trace;
+        self.shards.add(&other.shards);
         let mut other = other.clone();
         for (sum, of) in self.numbers().into_iter().zip(other.numbers()) {
             *sum += *of;
         }
     }
 
-    pub(super) fn check(mut self) {
+    pub(super) fn check(mut self, scene: Scene) {
         let shown = format!("{self:?}");
         assert!(self.numbers().iter().all(|n| **n > 10), "{shown}");
+        if scene == Scene::Shards {
+            self.shards.check();
+        }
     }
 }
 
@@ -136,6 +158,7 @@ pub(super) struct World {
     folder: TempDir,
     /// Number of the next controller.
     next_id: u64,
+    shards: Shards,
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -150,7 +173,7 @@ fn folder() -> TempDir {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, bug: Option<Bug>) -> World {
+    pub(super) fn new(scene: Scene, seed: u64, bug: Option<Bug>) -> World {
         let mut random = Random::new(seed);
         let (time, folder) = (Time::default(), folder());
         let controller = |id| {
@@ -185,6 +208,7 @@ impl World {
             seen: Seen::default(),
             folder,
             next_id: N_CONTROLLERS + 1,
+            shards: Shards::new(scene, seed),
         };
         for name in NODES {
             world.start_node(name);
@@ -215,6 +239,9 @@ impl World {
     fn step(&mut self) {
         self.time.advance(1 + self.random.next() % 25);
         let now_ms = self.time.now_ms();
+        for node in self.nodes.values_mut() {
+            node.now_ns = now_ms * 1_000_000;
+        }
         for (to, packet) in self.network.arrived(now_ms) {
             let controller = self.controllers.iter_mut().find(|one| one.id == to);
             if let Some(process) = controller.and_then(|one| one.process.as_mut()) {
@@ -241,6 +268,7 @@ impl World {
                 _ => self.with_node(|node, random, faults, news| node.work(random, faults, news)),
             }
         }
+        self.drive_shards();
     }
 
     // ---- controllers
@@ -279,7 +307,7 @@ impl World {
         }
     }
 
-    fn drive(&mut self, position: usize) {
+    fn drive_member(&mut self, position: usize) {
         let now_ms = self.time.now_ms();
         let controller = &mut self.controllers[position];
         let id = controller.id;
@@ -320,6 +348,15 @@ impl World {
         if let Err(error) = process.member.turn() {
             panic!("member {id} failed: {error}");
         }
+    }
+
+    fn drive(&mut self, position: usize) {
+        let now_ms = self.time.now_ms();
+        if now_ms >= self.controllers[position].stalled_until_ms {
+            self.drive_member(position);
+        }
+        let process = self.controllers[position].process.as_mut();
+        let process = process.expect("it runs");
         let mut inputs = process.inputs(&mut self.random);
         let wakes = process
             .scheduler
@@ -388,6 +425,15 @@ impl World {
             }
             Output::ArchiveLater(tenant, job) => {
                 lock(&inbox).push_back(Input::Done(Done::ArchiveAgain(tenant, job)));
+            }
+            Output::Confirm(confirm) => {
+                let replica = process.replica.clone();
+                let careless = self.bug == Some(Bug::RenewUnconfirmed);
+                self.tasks.spawn(id, async move {
+                    let leads = careless || replica.still_leads(confirm.term).await.is_ok();
+                    let confirmed = Done::Confirmed(confirm, leads);
+                    lock(&inbox).push_back(Input::Done(confirmed));
+                });
             }
         }
     }

@@ -210,7 +210,7 @@ fn check_graph(spec: &JobSpec, errors: &mut Errors) {
 /// Reports an output that has no rows to write.
 fn check_output_from(spec: &JobSpec, path: &str, output: &OutputSpec, errors: &mut Errors) {
     let stage = spec.stages.iter().find(|stage| stage.name == output.from);
-    match stage.map(|stage| &stage.work) {
+    match stage {
         // A conversion: rows of an input are written as they are.
         None if spec.inputs.iter().any(|input| input.name == output.from) => {}
         None => {
@@ -223,11 +223,7 @@ fn check_output_from(spec: &JobSpec, path: &str, output: &OutputSpec, errors: &m
                 suggestion,
             );
         }
-        Some(Work::Tasks { .. }) => errors.add(
-            &format!("{path}.from"),
-            format!("`{}` is a set of tasks and has no rows", output.from),
-        ),
-        Some(Work::Map { .. } | Work::Reduce { .. } | Work::Sql { .. } | Work::Union { .. }) => {}
+        Some(_) => {}
     }
 }
 
@@ -254,7 +250,8 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
     }
     // Rows of a stage may be read by what could not be decoded.
     let is_wrong = |path: &str| {
-        path.starts_with("output.") || path.ends_with(".from") || path.ends_with(".union")
+        let reads = [".from", ".union", ".for_each"];
+        path.starts_with("output.") || reads.iter().any(|key| path.ends_with(key))
     };
     if errors.told.iter().any(|error| is_wrong(&error.path)) {
         return;
@@ -273,7 +270,7 @@ fn check_outputs(spec: &JobSpec, errors: &mut Errors) {
             .any(|other| other.reads().any(|from| from == stage.name));
         by_stage
             || spec.outputs.iter().any(|output| output.from == stage.name)
-            || matches!(stage.work, Work::Tasks { .. })
+            || matches!(stage.work, Work::Tasks { .. } | Work::ForEach { .. })
             // It may be a statement without rows, such as CREATE VIEW: only executors parse it.
             || (matches!(stage.work, Work::Sql { .. }) && spec.stages.len() == 1)
     };

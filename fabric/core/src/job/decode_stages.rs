@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use super::decode::{limits_at, name_at};
 use super::decode_files::{Params, local_path};
+use super::decode_tasks::{TaskKeys, for_each, task_keys};
 use super::document::{Errors, Table};
 use super::{
     FunctionRef, INPUTS_MAX, MAX_SQL_BYTES, MAX_SQL_FUNCTIONS, PARTITIONS_MAX, STAGES_MAX,
-    StageSpec, TASKS_MAX, Work, sql_functions,
+    StageSpec, Work, sql_functions,
 };
 use crate::limits::Limits;
 
@@ -59,15 +60,17 @@ fn stage(
         Some(sql) => Some(sql),
         None => union(&mut table, errors),
     };
-    let from = match of_tables {
-        Some(_) => None,
-        None => table.text("from", errors).map(str::to_owned),
+    let for_each = for_each(&mut table, errors);
+    let from = match (&of_tables, &for_each) {
+        (Some(_), _) => None,
+        (None, Some(for_each)) => for_each.from.clone(),
+        (None, None) => table.text("from", errors).map(str::to_owned),
     };
     let map = function_at(&mut table, "map", errors);
     let combine = function_at(&mut table, "combine", errors);
     let reduce = function_at(&mut table, "reduce", errors);
     let task = function_at(&mut table, "task", errors);
-    let count = table.number("count", 1..=u64::from(TASKS_MAX), errors);
+    let keys = task_keys(&mut table, errors);
     let shuffle = shuffle(&mut table, errors);
     if table.get("join").is_some() {
         errors.add(
@@ -79,7 +82,7 @@ fn stage(
     let limits = limits_at(&mut table, limits, false, errors);
     let path = table.path.clone();
     table.finish(errors);
-    if of_tables.is_none() && task.is_none() && from.is_none() {
+    if of_tables.is_none() && for_each.is_none() && task.is_none() && from.is_none() {
         let path = format!("{path}.from");
         let is_told = errors.told.iter().any(|error| error.path == path);
         if !is_told {
@@ -89,17 +92,22 @@ fn stage(
             );
         }
     }
-    if task.is_none() && count.is_some() {
-        errors.add(
-            &format!("{path}.count"),
-            "belongs to a set of tasks: this stage has no `task`",
-        );
+    if task.is_none() && for_each.is_none() {
+        let why = "belongs to a set of tasks: this stage has no `task`";
+        keys.refuse(&path, why, errors);
     }
     let asked = (map, reduce, combine, shuffle, task);
-    let work = match of_tables {
-        None => work(&path, asked, from.is_some(), count, errors),
-        Some(of_tables) => {
-            if asked != (None, None, None, None, None) || has_both {
+    let work = match (of_tables, for_each) {
+        (None, None) => work(&path, asked, from.is_some(), keys, errors),
+        (None, Some(for_each)) => {
+            let (map, reduce, combine, shuffle, task) = asked;
+            if (map, reduce, combine, shuffle) != (None, None, None, None) {
+                errors.add(&path, ONE_OF);
+            }
+            for_each.work(&path, task, &keys, errors)
+        }
+        (Some(of_tables), for_each) => {
+            if asked != (None, None, None, None, None) || has_both || for_each.is_some() {
                 errors.add(&path, ONE_OF);
             }
             of_tables
@@ -114,8 +122,7 @@ fn stage(
     })
 }
 
-const ONE_OF: &str =
-    "a stage has one of `map`, `shuffle` (with `reduce`, `combine`), `task`, `sql` and `union`";
+const ONE_OF: &str = "a stage has one of `map`, `shuffle` (with `reduce`, `combine`), `task` (with `count` or `for_each`), `sql` and `union`";
 
 /// Partition keys and count.
 type Shuffle = (Vec<String>, Option<u32>);
@@ -133,7 +140,7 @@ fn work(
     path: &str,
     (map, reduce, combine, shuffle, task): Asked,
     reads: bool,
-    count: Option<u64>,
+    keys: TaskKeys,
     errors: &mut Errors,
 ) -> Work {
     match (map, reduce, combine, shuffle, task) {
@@ -144,24 +151,11 @@ fn work(
             combine,
             reduce,
         },
-        (None, None, None, None, Some(function)) if !reads => {
-            if count.is_none() {
-                errors.add(
-                    &format!("{path}.count"),
-                    "is missing: how many tasks the set has",
-                );
-            }
-            Work::Tasks {
-                function,
-                count: count
-                    .and_then(|count| u32::try_from(count).ok())
-                    .unwrap_or(1),
-            }
-        }
+        (None, None, None, None, Some(function)) if !reads => keys.work(path, function, errors),
         (None, None, None, None, Some(_)) => {
             errors.add(
                 &format!("{path}.from"),
-                "a task set reads nothing: leave `from` out",
+                "a set of tasks has no `from`: leave it out, or say `for_each` to run a task for each row",
             );
             unknown_work()
         }
@@ -219,7 +213,7 @@ fn shuffle(table: &mut Table<'_>, errors: &mut Errors) -> Option<Shuffle> {
     Some((keys, partitions))
 }
 
-fn partitions(table: &mut Table<'_>, errors: &mut Errors) -> Option<u32> {
+pub(super) fn partitions(table: &mut Table<'_>, errors: &mut Errors) -> Option<u32> {
     let count = table.number("partitions", 1..=u64::from(PARTITIONS_MAX), errors);
     count.and_then(|count| u32::try_from(count).ok())
 }
@@ -230,8 +224,9 @@ fn sql(table: &mut Table<'_>, params: &Params, errors: &mut Errors) -> Option<Wo
         if table.get("folder").is_some() {
             errors.add(&table.at("folder"), "belongs to a stage with `sql`");
         }
-        if table.get("partitions").is_some() && table.get("union").is_none() {
-            let message = "belongs to `shuffle`, or to a stage with `sql` or `union`";
+        let has_partitions = ["union", "for_each"].map(|key| table.get(key).is_some());
+        if table.get("partitions").is_some() && has_partitions == [false, false] {
+            let message = "belongs to `shuffle`, or to a stage with `sql`, `union` or `for_each`";
             errors.add(&table.at("partitions"), message);
         }
         return None;

@@ -6,12 +6,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
 
+/// Input of the tasks that run for the rows of an input or a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EachInput {
+    /// A row, as a JSON object.
+    Row,
+    /// Rows, as an Arrow IPC stream.
+    Batch {
+        /// How many; the last batch of a task that reads rows may have fewer.
+        rows: u32,
+    },
+}
+
+impl EachInput {
+    /// Rows of each input.
+    pub fn rows(self) -> u32 {
+        match self {
+            EachInput::Row => 1,
+            EachInput::Batch { rows } => rows,
+        }
+    }
+}
+
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageSpec {
     /// Unique among inputs and stages.
     pub name: String,
-    /// The input or stage it reads; none for a task set, and for SQL and unions, whose list is in `work`.
+    /// The input or stage it reads; none for a set of so many tasks, and for SQL and unions, whose list is in `work`.
     pub from: Option<String>,
     /// The work of each task.
     pub work: Work,
@@ -41,12 +64,19 @@ pub enum Work {
         /// Ends the stage; without it the rows are only repartitioned and sorted by key.
         reduce: Option<String>,
     },
-    /// A set of tasks without input.
+    /// A set of so many tasks. The result of each is a row.
     Tasks {
         /// The task function.
         function: String,
         /// How many.
         count: u32,
+        /// Input of each.
+        #[serde(
+            default,
+            skip_serializing_if = "Vec::is_empty",
+            with = "super::task_input"
+        )]
+        input: Vec<u8>,
     },
     /// Rows of several, one after the other.
     Union {
@@ -69,6 +99,15 @@ pub enum Work {
         #[serde(default)]
         functions: Vec<String>,
     },
+    /// A task for each row, or for each batch of rows. The result of each is a row.
+    ForEach {
+        /// The task function.
+        function: String,
+        /// What a task gets.
+        each: EachInput,
+        /// Number of partitions that the rows are dealt out to; chosen from the size of what is read where none is given.
+        partitions: Option<u32>,
+    },
 }
 
 impl StageSpec {
@@ -76,7 +115,9 @@ impl StageSpec {
     pub fn reads(&self) -> impl Iterator<Item = &str> {
         let tables: &[String] = match &self.work {
             Work::Sql { from, .. } | Work::Union { from, .. } => from,
-            Work::Map { .. } | Work::Reduce { .. } | Work::Tasks { .. } => &[],
+            Work::Map { .. } | Work::Reduce { .. } | Work::Tasks { .. } | Work::ForEach { .. } => {
+                &[]
+            }
         };
         self.from.iter().chain(tables).map(String::as_str)
     }
@@ -85,6 +126,7 @@ impl StageSpec {
     pub(super) fn reads_key(&self) -> &'static str {
         match self.work {
             Work::Union { .. } => "union",
+            Work::ForEach { .. } => "for_each",
             Work::Sql { .. } | Work::Map { .. } | Work::Reduce { .. } | Work::Tasks { .. } => {
                 "from"
             }
@@ -96,7 +138,9 @@ impl Work {
     /// The functions that the stage names, in the order in which rows meet them; those of a statement by name.
     pub fn functions(&self) -> Vec<&str> {
         match self {
-            Work::Map { function } | Work::Tasks { function, .. } => vec![function],
+            Work::Map { function }
+            | Work::Tasks { function, .. }
+            | Work::ForEach { function, .. } => vec![function],
             Work::Reduce {
                 combine, reduce, ..
             } => combine.iter().chain(reduce).map(String::as_str).collect(),

@@ -569,3 +569,139 @@ fn an_output_without_a_folder_is_kept_by_the_cluster() {
         ],
     );
 }
+
+/// A job of one set of tasks, whose stage has these keys, too.
+fn tasks(keys: Value) -> Value {
+    let mut stage = json!({ "name": "set", "task": "hello/echo" });
+    if let (Value::Object(stage), Value::Object(keys)) = (&mut stage, keys) {
+        stage.extend(keys);
+    }
+    json!({
+        "name": "tasks",
+        "input": { "rows": { "format": "csv", "uri": "/data/rows.csv" } },
+        "stage": [stage],
+        "output": { "results": { "from": "set" } },
+    })
+}
+
+#[test]
+fn sets_of_tasks_have_an_input_or_run_for_rows() {
+    let work = |keys: Value| {
+        let spec = decode(&tasks(keys)).expect("it is right");
+        let bytes = serde_json::to_vec(&spec).expect("it serialises");
+        let again: JobSpec = serde_json::from_slice(&bytes).expect("and comes back");
+        assert_eq!(again, spec);
+        let stage = spec.stages.into_iter().next().expect("one");
+        let reads: Vec<String> = stage.reads().map(str::to_owned).collect();
+        (stage.work, reads)
+    };
+    let function = || "hello/echo".to_owned();
+    let set = |input: &[u8]| Work::Tasks {
+        function: function(),
+        count: 3,
+        input: input.to_vec(),
+    };
+    assert_eq!(work(json!({ "count": 3 })), (set(b""), vec![]));
+    let text = json!({ "count": 3, "input": "hi" });
+    assert_eq!(work(text), (set(b"hi"), vec![]));
+    let base64 = json!({ "count": 3, "input_base64": "/wA=" });
+    assert_eq!(work(base64), (set(b"\xff\0"), vec![]));
+    let each = |each, partitions| Work::ForEach {
+        function: function(),
+        each,
+        partitions,
+    };
+    let rows = || vec!["rows".to_owned()];
+    let row = json!({ "for_each": "rows" });
+    assert_eq!(work(row), (each(EachInput::Row, None), rows()));
+    let row = json!({ "for_each": "rows", "each": "row", "partitions": 5 });
+    assert_eq!(work(row), (each(EachInput::Row, Some(5)), rows()));
+    let batch = json!({ "for_each": "rows", "each": "batch" });
+    let of = |rows| EachInput::Batch { rows };
+    assert_eq!(work(batch), (each(of(1_024), None), rows()));
+    let batch = json!({ "for_each": "rows", "each": "batch", "batch_rows": 7 });
+    assert_eq!(work(batch), (each(of(7), None), rows()));
+}
+
+/// What earlier releases wrote of a set of tasks.
+#[test]
+fn sets_of_tasks_of_earlier_releases_are_read() {
+    let earlier = json!({ "tasks": { "function": "hello/noop", "count": 2 } });
+    let work: Work = serde_json::from_value(earlier.clone()).expect("it is read");
+    assert_eq!(serde_json::to_value(work).expect("and written"), earlier);
+}
+
+#[test]
+fn sets_of_tasks_that_say_too_much_or_too_little_are_refused() {
+    let refused = |keys: Value, expected: &[(&str, &str)]| {
+        check(|document| *document = tasks(keys.clone()), expected);
+    };
+    refused(json!({}), &[("stage[0].count", "is missing")]);
+    refused(json!({ "count": 0 }), &[("stage[0].count", "from 1 to")]);
+    refused(
+        json!({ "count": 1, "from": "rows" }),
+        &[("stage[0].from", "for_each")],
+    );
+    refused(
+        json!({ "for_each": "row" }),
+        &[("stage[0].for_each", "rows")],
+    );
+    refused(
+        json!({ "for_each": "set" }),
+        &[("stage[0].for_each", "its own rows")],
+    );
+    refused(
+        json!({ "for_each": ["rows"] }),
+        &[("stage[0].for_each", "must be text")],
+    );
+    refused(
+        json!({ "for_each": "rows", "from": "rows" }),
+        &[("stage[0].from", "leave it out")],
+    );
+    let leave_out = "a task for each row";
+    refused(
+        json!({ "for_each": "rows", "count": 2, "input": "x" }),
+        &[("stage[0].count", leave_out), ("stage[0].input", leave_out)],
+    );
+    refused(
+        json!({ "for_each": "rows", "each": "bach" }),
+        &[("stage[0].each", "batch")],
+    );
+    refused(
+        json!({ "for_each": "rows", "batch_rows": 2 }),
+        &[("stage[0].batch_rows", "each = \"batch\"")],
+    );
+    refused(
+        json!({ "count": 1, "each": "row" }),
+        &[("stage[0].each", "with `for_each`")],
+    );
+    refused(
+        json!({ "count": 1, "partitions": 2 }),
+        &[("stage[0].partitions", "`for_each`")],
+    );
+    refused(
+        json!({ "for_each": "rows", "map": "hello/greet" }),
+        &[("stage[0]", "one of")],
+    );
+    refused(
+        json!({ "count": 1, "input": "x", "input_base64": "eA==" }),
+        &[("stage[0].input_base64", "leave one out")],
+    );
+    refused(
+        json!({ "count": 1, "input_base64": "?" }),
+        &[("stage[0].input_base64", "not base64")],
+    );
+    let long = "x".repeat(MAX_TASK_INPUT_BYTES + 1);
+    refused(
+        json!({ "count": 1, "input": long }),
+        &[("stage[0].input", "262145 bytes")],
+    );
+    check(
+        |d| d["stage"][0]["for_each"] = json!("logs"),
+        &[
+            ("stage[0].from", "leave it out"),
+            ("stage[0]", "one of"),
+            ("stage[0].task", "is missing"),
+        ],
+    );
+}

@@ -9,6 +9,7 @@ use weft_protocol::{
     DescribeReply, InvokeReply, InvokeRequest, PlanReply, PlanRequest, PublishRequest,
     PublishedOutput, RowsRequest, TaskReply, TaskRequest,
 };
+use weft_sandbox::Futures;
 
 use crate::executor::Executor;
 use crate::stream::Outbox;
@@ -27,13 +28,14 @@ impl Executor {
         Box::pin(self.describe_function(request, digest, artefact))
     }
 
-    /// Runs an invocation; its output comes beside the reply.
+    /// Runs an invocation; its output comes beside the reply. `futures`: those that it may spawn.
     pub fn invoke<'a>(
         &'a self,
         request: &'a InvokeRequest,
         input: &'a [u8],
+        futures: Option<Box<dyn Futures>>,
     ) -> Answer<'a, (InvokeReply, Vec<u8>)> {
-        Box::pin(self.invoke_function(request, input))
+        Box::pin(self.invoke_function(request, input, futures))
     }
 
     /// Runs an invocation that streams, on a thread of its own, which may wait.

@@ -167,10 +167,10 @@ fn check_fingerprint(of_plan: &str) -> Result<(), Problem> {
 /// The components that a stage's tasks enter.
 pub(super) fn components(plan: &StagePlan) -> impl Iterator<Item = &Digest> {
     let nodes = plan.nodes.iter().filter_map(|node| match &node.work {
-        NodeWork::Map(function) | NodeWork::Reduce(function) | NodeWork::Task(function) => {
-            Some(&function.digest)
-        }
-        NodeWork::Pass => None,
+        NodeWork::Map(function) | NodeWork::Reduce(function) => Some(&function.digest),
+        NodeWork::Task(task) => Some(&task.function.digest),
+        NodeWork::Each(each) => Some(&each.function.digest),
+        NodeWork::Pass | NodeWork::Number(_) => None,
     });
     let edges = plan
         .edges

@@ -7,7 +7,7 @@ use weft_protocol::{EARLIER_FINGERPRINTS, FINGERPRINT};
 use weft_sandbox::Role;
 
 use super::*;
-use crate::plan::{FunctionPlan, Node, NodeWork, Source, StagePlan};
+use crate::plan::{FunctionPlan, Node, NodeWork, Source, StagePlan, TaskPlan};
 
 const PLAN: &str = "plan/0.json";
 
@@ -50,7 +50,10 @@ fn plan(fingerprint: &str) -> StagePlan {
         limits: Limits::default(),
         source: Source::Nothing,
         nodes: vec![Node {
-            work: NodeWork::Task(function),
+            work: NodeWork::Task(TaskPlan {
+                function,
+                input: Vec::new(),
+            }),
             children: Vec::new(),
             edges: Vec::new(),
             sinks: Vec::new(),

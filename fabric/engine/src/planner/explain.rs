@@ -176,10 +176,11 @@ fn functions(draft: &Draft) -> Vec<String> {
         Source::Files(_) | Source::Nothing => Vec::new(),
     };
     let nodes = draft.nodes.iter().filter_map(|node| match &node.work {
-        NodeWork::Pass => None,
+        NodeWork::Pass | NodeWork::Number(_) => None,
         NodeWork::Map(function) => Some(line("map", function)),
         NodeWork::Reduce(function) => Some(line("reduce", function)),
-        NodeWork::Task(function) => Some(line("task", function)),
+        NodeWork::Task(task) => Some(line("task", &task.function)),
+        NodeWork::Each(each) => Some(line("task for each row", &each.function)),
     });
     called.into_iter().chain(nodes).collect()
 }

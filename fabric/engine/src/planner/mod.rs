@@ -24,6 +24,7 @@ mod sql;
 mod sql_functions;
 mod stages;
 mod tables;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod union;
@@ -138,7 +139,16 @@ impl<'a> Planner<'a> {
                     )
                     .await?
                 }
-                Work::Tasks { function, count } => self.tasks(stage, function, *count)?,
+                Work::Tasks {
+                    function,
+                    count,
+                    input,
+                } => self.tasks(stage, function, *count, input)?,
+                Work::ForEach {
+                    function,
+                    each,
+                    partitions,
+                } => self.for_each(stage, function, (*each, *partitions), &outlets)?,
                 Work::Sql {
                     sql,
                     from,
@@ -159,7 +169,8 @@ impl<'a> Planner<'a> {
                 }
             };
             self.note_columns(&stage.name, &outlet.schema);
-            self.sinks(&stage.name, &outlet)?;
+            let gathered = self.gathered(stage, &outlet);
+            self.sinks(&stage.name, &gathered)?;
             self.result = Some(Arc::clone(&outlet.schema));
             outlets.insert(&stage.name, outlet);
         }

@@ -304,7 +304,7 @@ impl Planner<'_> {
 fn has_partitions(stage: &StageSpec) -> bool {
     match &stage.work {
         Work::Sql { partitions, .. } | Work::Union { partitions, .. } => partitions.is_some(),
-        Work::Map { .. } | Work::Reduce { .. } | Work::Tasks { .. } => false,
+        Work::Map { .. } | Work::Reduce { .. } | Work::Tasks { .. } | Work::ForEach { .. } => false,
     }
 }
 

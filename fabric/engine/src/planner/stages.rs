@@ -12,7 +12,7 @@ use weft_sandbox::type_name;
 use super::draft::{Draft, node, small};
 use super::inputs::{Listed, list};
 use super::{Planner, outputs, outputs_of};
-use crate::plan::{EdgePlan, EdgeRows, FilesPlan, FunctionPlan, NodeWork, SinkPlan, Source};
+use crate::plan::{EdgePlan, EdgeRows, FilesPlan, NodeWork, SinkPlan, Source};
 use crate::{canonical, scan, schema};
 
 /// Input bytes for each partition of a shuffle that does not say how many it wants.
@@ -180,43 +180,6 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn tasks(
-        &mut self,
-        stage: &StageSpec,
-        function: &str,
-        count: u32,
-    ) -> Result<Outlet, Problem> {
-        let pinned = self.pinned(function)?;
-        let params = self.request.spec.params_of(stage);
-        let output = schema::empty();
-        let plan = FunctionPlan {
-            stage: stage.name.clone(),
-            label: pinned.label(),
-            digest: pinned.digest.clone(),
-            function: pinned.function.name.clone(),
-            params,
-            limits: stage.limits.clone(),
-            output: Arc::clone(&output),
-        };
-        let mut draft = Draft {
-            names: Vec::new(),
-            limits: stage.limits.clone(),
-            source: Source::Nothing,
-            n_tasks: count,
-            nodes: vec![node(NodeWork::Task(plan))],
-            edges: Vec::new(),
-            sinks: Vec::new(),
-            deterministic: true,
-        };
-        draft.add(stage, pinned.function.deterministic);
-        self.stages.push(draft);
-        Ok(Outlet {
-            stage: self.stages.len() - 1,
-            node: 0,
-            schema: output,
-        })
-    }
-
     /// Has an outlet feed the outputs that name its input or stage.
     pub(super) fn sinks(&mut self, from: &str, outlet: &Outlet) -> Result<(), Problem> {
         for output in outputs_of(&self.request.spec, from) {
@@ -251,7 +214,10 @@ pub(super) fn partitions_of(bytes: u64) -> u32 {
     small(usize::try_from(n).expect("it is clamped"))
 }
 
-fn outlet(stage: &StageSpec, outlets: &BTreeMap<&str, Outlet>) -> Result<Outlet, Problem> {
+pub(super) fn outlet(
+    stage: &StageSpec,
+    outlets: &BTreeMap<&str, Outlet>,
+) -> Result<Outlet, Problem> {
     let from = stage.from.as_deref().unwrap_or_default();
     let found = outlets.get(from).cloned();
     found.ok_or_else(|| {

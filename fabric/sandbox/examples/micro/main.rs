@@ -67,6 +67,7 @@ fn settings() -> GuestSettings {
         seed: 1,
         started_ms: 0,
         expressions: None,
+        futures: None,
     }
 }
 

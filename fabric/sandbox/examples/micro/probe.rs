@@ -16,7 +16,7 @@ mod bindings {
     });
 }
 use bindings::ComponentPre;
-use bindings::weft::fabric::{data, log, meter, output};
+use bindings::weft::fabric::{actors, data, log, meter, output, state, tasks};
 
 #[allow(
     unreachable_pub,
@@ -113,6 +113,74 @@ impl meter::Host for Host {
         none()
     }
     fn remaining(&mut self) -> wasmtime::Result<meter::Usage> {
+        none()
+    }
+}
+
+impl state::Host for Host {
+    fn get(&mut self, _: Vec<u8>) -> wasmtime::Result<Result<Option<Vec<u8>>, String>> {
+        none()
+    }
+    fn put(&mut self, _: Vec<u8>, _: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
+        none()
+    }
+    fn delete(&mut self, _: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
+        none()
+    }
+    fn scan(
+        &mut self,
+        _: Vec<u8>,
+        _: Option<Vec<u8>>,
+        _: u32,
+    ) -> wasmtime::Result<Result<Vec<(Vec<u8>, Vec<u8>)>, String>> {
+        none()
+    }
+    fn answer_early(&mut self) -> wasmtime::Result<Result<(), String>> {
+        none()
+    }
+}
+
+impl actors::Host for Host {
+    fn now_ms(&mut self) -> wasmtime::Result<u64> {
+        none()
+    }
+    fn set_alarm(&mut self, _: u64) -> wasmtime::Result<Result<(), String>> {
+        none()
+    }
+    fn clear_alarm(&mut self) -> wasmtime::Result<Result<(), String>> {
+        none()
+    }
+    fn tell(
+        &mut self,
+        _: String,
+        _: String,
+        _: String,
+        _: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), String>> {
+        none()
+    }
+    fn invoke(
+        &mut self,
+        _: String,
+        _: String,
+        _: String,
+        _: Vec<u8>,
+    ) -> wasmtime::Result<Result<Vec<u8>, String>> {
+        none()
+    }
+}
+
+impl tasks::Host for Host {
+    fn spawn(&mut self, _: String, _: Vec<u8>) -> wasmtime::Result<Result<u64, String>> {
+        none()
+    }
+    fn join(&mut self, _: u64) -> wasmtime::Result<Result<Vec<u8>, String>> {
+        none()
+    }
+    fn select(&mut self, _: Vec<u64>) -> wasmtime::Result<Result<u32, String>> {
+        none()
+    }
+    fn cancel(&mut self, _: u64) -> wasmtime::Result<()> {
         none()
     }
 }

@@ -63,33 +63,7 @@ macro_rules! scalars {
 impl Guest {
     /// Asks the component for its scalar functions, if it may have any. Their names are not checked.
     pub(super) async fn describe_scalars(&mut self) -> Result<Vec<FunctionRecord>> {
-        let component = Arc::clone(&self.component);
-        match &component.exports {
-            Exports::Direct(exports) => {
-                let Some(exports) = &exports.scalars else {
-                    return Ok(Vec::new());
-                };
-                self.begin()?;
-                let loaded = exports.load(&mut self.store, &self.instance);
-                let found = loaded.and_then(|scalars| scalars.call_describe(&mut self.store));
-                Ok(scalars!(self.end(found)?))
-            }
-            Exports::Fiber(exports) => {
-                let Some(exports) = &exports.scalars else {
-                    return Ok(Vec::new());
-                };
-                self.begin()?;
-                let found = match exports.load(&mut self.store, &self.instance) {
-                    Ok(scalars) => {
-                        let cancel = self.store.data().cancel.clone();
-                        let call = scalars.call_describe(&mut self.store);
-                        wait(call, &cancel, START_WALL_MAX).await
-                    }
-                    Err(error) => Err(error),
-                };
-                Ok(scalars!(self.end(found)?))
-            }
-        }
+        describe!(self, scalars, scalars)
     }
 
     /// Asks a scalar function for the types that it takes and returns, given those of its arguments.

@@ -24,6 +24,8 @@ async fn lies_are_found_and_quoted_with_care() {
         ("function-name", "at position 1"),
         ("twice", "lists `spin` twice"),
         ("twice-of-two-kinds", "lists `spin` twice"),
+        ("twice-as-an-actor", "lists `spin` twice"),
+        ("actor-name", "at position 1"),
         ("no-functions", "lists 0 functions"),
         ("many-functions", "lists 2000 functions"),
         ("huge-summary", "the summary of `spin`"),

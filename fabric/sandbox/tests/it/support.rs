@@ -60,6 +60,7 @@ pub(crate) fn settings() -> GuestSettings {
         seed: 7,
         started_ms: 1_700_000_000_123,
         expressions: None,
+        futures: None,
     }
 }
 

@@ -76,6 +76,10 @@ fn unknown_imports_are_named() {
             "weft:fabric/secrets@0.1.0",
         ),
         (
+            r#"(import "weft:fabric/state@9.0.0" (instance))"#,
+            "weft:fabric/state@9.0.0",
+        ),
+        (
             r#"(import "weft:fabric/log@9.0.0" (instance))"#,
             "weft:fabric/log@9.0.0",
         ),
@@ -131,6 +135,17 @@ fn components_say_what_they_import() {
             .all(|name| name.starts_with("weft:fabric/"))
     );
     assert!(hello.imports.contains(&"weft:fabric/data@0.1.0".to_owned()));
+    // Functions that do not ask for it are not called on a fiber.
+    for waits in ["state", "actors", "tasks"] {
+        let import = format!("weft:fabric/{waits}@0.1.0");
+        assert!(!hello.imports.contains(&import), "{import}");
+    }
+    let keeper = compile(&bytes("keeper")).expect("it compiles");
+    assert!(
+        keeper
+            .imports
+            .contains(&"weft:fabric/state@0.1.0".to_owned())
+    );
 }
 
 #[test]

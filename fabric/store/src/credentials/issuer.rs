@@ -1,7 +1,7 @@
 //! Gets credentials for executors, for the agent that starts them.
 
 use futures::future::try_join_all;
-use weft_core::{Location, StoreKind};
+use weft_core::{Location, StoreKind, TenantId};
 use weft_protocol::{ExecutorCredentials, SessionCredential, StoreSettings, Stores};
 
 use super::policy;
@@ -19,6 +19,9 @@ const OF_CREDENTIALS: [&str; 6] = [
     "profile",
 ];
 
+/// Letters of a tenant's id, at most.
+const MAX_TENANT_LETTERS: usize = 63;
+
 /// Gets credentials of the roles of a server's stores.
 pub struct Issuer {
     /// The stores as executors are told of them.
@@ -30,8 +33,39 @@ pub struct Issuer {
 /// A role, and what executors may do in it.
 struct Role {
     arn: String,
-    policy: String,
+    scope: Scope,
     sts: Sts,
+}
+
+/// What a session may do, beside what its role may.
+enum Scope {
+    /// A tenant's part of the cluster's own store.
+    Own { partition: String, store: Location },
+    /// The same for all tenants: a policy.
+    All(String),
+}
+
+impl Scope {
+    /// The cluster's own store.
+    fn own(partition: &str, store: &Location) -> std::result::Result<Self, String> {
+        // No tenant's policy is longer.
+        let longest = "x".repeat(MAX_TENANT_LETTERS);
+        let longest = TenantId::try_from(longest).map_err(|error| error.to_string())?;
+        policy::own(partition, store, &longest)?;
+        Ok(Self::Own {
+            partition: partition.to_owned(),
+            store: store.clone(),
+        })
+    }
+
+    /// The policy of a session for a tenant.
+    fn policy(&self, tenant: &TenantId) -> Result<String> {
+        match self {
+            Self::All(policy) => Ok(policy.clone()),
+            Self::Own { partition, store } => policy::own(partition, store, tenant)
+                .map_err(|what| Error::settings(&store.to_string(), what)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Issuer {
@@ -47,11 +81,11 @@ impl Issuer {
     ///
     /// Errors: `Settings` if a role is none, or no policy can be made for it.
     pub fn open(stores: &Stores) -> Result<Self> {
-        let own = role(&stores.own, policy::own)?;
+        let own = role(&stores.own, Scope::own)?;
         let mut roles: Vec<_> = own.into_iter().map(|role| (None, role)).collect();
         for (name, settings) in &stores.granted {
             let role = role(settings, |partition, location| {
-                policy::granted(partition, &roots(settings, location)?)
+                policy::granted(partition, &roots(settings, location)?).map(Scope::All)
             })?;
             roles.extend(role.map(|role| (Some(name.clone()), role)));
         }
@@ -71,12 +105,12 @@ impl Issuer {
         &self.stores
     }
 
-    /// Gets credentials for one executor. `session`: its name in the logs of the services.
+    /// Gets credentials for one executor of a tenant. `session`: its name in the logs of the services.
     ///
     /// Errors: `NotAssumed`, with the reason.
-    pub async fn issue(&self, session: &str) -> Result<ExecutorCredentials> {
+    pub async fn issue(&self, session: &str, tenant: &TenantId) -> Result<ExecutorCredentials> {
         let asked = self.roles.iter().map(|(name, role)| async move {
-            let credential = role.assume(session).await?;
+            let credential = role.assume(session, tenant).await?;
             Ok::<_, Error>((name.clone(), credential))
         });
         let asked: Vec<_> = asked.collect();
@@ -92,20 +126,21 @@ impl Issuer {
 }
 
 impl Role {
-    async fn assume(&self, session: &str) -> Result<SessionCredential> {
+    async fn assume(&self, session: &str, tenant: &TenantId) -> Result<SessionCredential> {
+        let policy = self.scope.policy(tenant)?;
         let wanted = Wanted {
             role: &self.arn,
             session,
-            policy: &self.policy,
+            policy: &policy,
         };
         self.sts.assume(&wanted).await
     }
 }
 
-/// The role of a store, if it has one. `scope` makes the policy, out of the partition and where the store begins.
+/// The role of a store, if it has one. `scope` narrows it, by the partition and where the store begins.
 fn role(
     settings: &StoreSettings,
-    scope: impl FnOnce(&str, &Location) -> std::result::Result<String, String>,
+    scope: impl FnOnce(&str, &Location) -> std::result::Result<Scope, String>,
 ) -> Result<Option<Role>> {
     let Some(arn) = &settings.executor_role else {
         return Ok(None);
@@ -118,7 +153,7 @@ fn role(
     let partition = policy::partition(arn).map_err(wrong)?;
     Ok(Some(Role {
         arn: arn.clone(),
-        policy: scope(partition, &location).map_err(wrong)?,
+        scope: scope(partition, &location).map_err(wrong)?,
         sts: Sts::open(settings, &location, partition)?,
     }))
 }
@@ -174,7 +209,8 @@ mod tests {
     #[tokio::test]
     async fn without_roles_nothing_is_asked() {
         let issuer = Issuer::open(&Stores::folder("/store".as_ref())).expect("it is right");
-        let issued = issuer.issue("weft").await.expect("nothing is asked");
+        let issued = issuer.issue("weft", &TenantId::default_tenant()).await;
+        let issued = issued.expect("nothing is asked");
         assert_eq!(issued, ExecutorCredentials::default());
     }
 

@@ -1,10 +1,11 @@
 //! Session policies: what an executor may do in a bucket, as AWS writes it down.
 //!
-//! A session may do what both its role and its policy allow. Executors never delete: controllers do.
+//! A session may do what both its role and its policy allow. Executors delete nothing but what their own shards no
+//! longer need: controllers do.
 
 use serde_json::{Value, json};
-use weft_core::Location;
-use weft_protocol::KEPT_OUTPUTS;
+use weft_core::{Location, TenantId};
+use weft_protocol::{KEPT_OUTPUTS, shards_prefix};
 
 /// Bytes of a policy, as AWS bounds them.
 const MAX_POLICY_BYTES: usize = 2_048;
@@ -12,6 +13,8 @@ const MAX_POLICY_BYTES: usize = 2_048;
 const JOB_ID_LETTERS: usize = 26;
 /// Requests that read and write objects.
 const READ_WRITE: [&str; 3] = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"];
+/// The request that removes an object.
+const DELETE: &str = "s3:DeleteObject";
 
 /// The partition of AWS that a role is in. Errors: it is no ARN of a role.
 pub(super) fn partition(role: &str) -> Result<&str, String> {
@@ -27,12 +30,12 @@ pub(super) fn partition(role: &str) -> Result<&str, String> {
     }
 }
 
-/// Allows the requests of executors in the cluster's own store: they read and write objects of jobs and outputs that it
-/// keeps, read artefacts, and write texts of plans. Lists are of one job each, whose id is random and long: so nobody
-/// finds the objects of jobs that he does not know.
+/// Allows the requests of a tenant's executors in the cluster's own store: they read and write objects of jobs and
+/// outputs that it keeps, read artefacts, and write texts of plans. Lists are of one job each, whose id is random and
+/// long: so nobody finds the objects of jobs that he does not know. Shards are those of the tenant, with all rights.
 ///
 /// Errors: no policy can say it.
-pub(super) fn own(partition: &str, store: &Location) -> Result<String, String> {
+pub(super) fn own(partition: &str, store: &Location, tenant: &TenantId) -> Result<String, String> {
     let bucket = bucket(partition, store);
     let prefix = match literal(store)? {
         "" => String::new(),
@@ -41,9 +44,13 @@ pub(super) fn own(partition: &str, store: &Location) -> Result<String, String> {
     let objects = |keys: &str| format!("{bucket}/{prefix}{keys}");
     let kept = format!("{KEPT_OUTPUTS}/*");
     let of_job = format!("job-{}/*", "?".repeat(JOB_ID_LETTERS));
-    let lists = ["jobs", KEPT_OUTPUTS].map(|folder| format!("{prefix}{folder}/{of_job}"));
+    let shards = format!("{}/*", shards_prefix(tenant));
+    let [jobs, outputs] = ["jobs", KEPT_OUTPUTS].map(|folder| format!("{folder}/{of_job}"));
+    let lists = [&jobs, &outputs, &shards].map(|keys| format!("{prefix}{keys}"));
+    let read_write = [objects("jobs/*"), objects(&kept), objects(&shards)];
     finished(vec![
-        allow(&READ_WRITE, json!([objects("jobs/*"), objects(&kept)])),
+        allow(&READ_WRITE, json!(read_write)),
+        allow(&[DELETE], json!([objects(&shards)])),
         allow(&["s3:GetObject"], json!([objects("artefacts/*")])),
         allow(&["s3:PutObject"], json!([objects("archive/*.plan.json")])),
         lists_of(&bucket, json!(lists)),
@@ -124,7 +131,9 @@ fn finished(statements: Vec<Value>) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use weft_core::{Digest, JobId};
-    use weft_protocol::{artefact_key, component_key, job_prefix, kept_output_key, plan_text_key};
+    use weft_protocol::{
+        artefact_key, component_key, job_prefix, kept_output_key, plan_text_key, shard_prefix,
+    };
 
     use super::*;
 
@@ -167,7 +176,8 @@ mod tests {
 
     #[test]
     fn executors_use_their_part_of_the_own_store() {
-        let policy = own("aws", &at("s3://cluster/weft")).expect("it is short");
+        let acme: TenantId = "acme".parse().expect("an id");
+        let policy = own("aws", &at("s3://cluster/weft"), &acme).expect("it is short");
         let (job, digest) = (JobId::new(1, 2), Digest::from_sha256(&[1; 32]));
         let may = |action: &str, key: &str| {
             let key = format!("weft/{key}");
@@ -183,6 +193,18 @@ mod tests {
                 may("ListBucket", key),
                 "so that what is not there is told apart"
             );
+        }
+        // The database in a shard removes what it no longer needs.
+        let wal = format!("{}/wal/1.sst", shard_prefix(&acme, 7));
+        let manifests = format!("{}/manifest/", shard_prefix(&acme, 7));
+        assert!(may("GetObject", &wal) && may("PutObject", &wal) && may("DeleteObject", &wal));
+        assert!(may("ListBucket", &manifests));
+        for other in ["acme-2", "default"] {
+            let other: TenantId = other.parse().expect("an id");
+            let wal = format!("{}/wal/1.sst", shard_prefix(&other, 7));
+            for action in ["GetObject", "PutObject", "DeleteObject", "ListBucket"] {
+                assert!(!may(action, &wal), "{action} of another tenant");
+            }
         }
         assert!(may("GetObject", &artefact_key(&digest, "1")));
         assert!(may("PutObject", &plan_text_key(&job)));
@@ -202,6 +224,7 @@ mod tests {
             ("ListBucket", "jobs/"),
             ("ListBucket", "jobs/job-"),
             ("ListBucket", "outputs/job-0"),
+            ("ListBucket", "shards/"),
             ("ListBucket", ""),
         ] {
             assert!(!may(action, key), "{action} {key}");

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use object_store::ObjectStoreExt;
-use weft_core::{JobId, Location};
-use weft_protocol::{ExecutorCredentials, SessionCredential, StoreSettings, Stores, kept_prefix};
+use weft_core::{JobId, Location, TenantId};
+use weft_protocol::{
+    ExecutorCredentials, SessionCredential, StoreSettings, Stores, kept_prefix, shard_prefix,
+};
 use weft_store::{Blobs, Error, ErrorKind, Fault, HeldCredentials, Holding, Issuer, Remote};
 
 use crate::proxy::canned;
@@ -40,7 +42,12 @@ fn executor(stores: &Stores, first: ExecutorCredentials) -> (Blobs, HeldCredenti
 
 async fn issued(stores: &Stores) -> ExecutorCredentials {
     let issuer = Issuer::open(stores).expect("the settings are right");
-    issuer.issue("weft-1-test").await.expect("it is given")
+    let issued = issuer.issue("weft-1-test", &tenant("acme")).await;
+    issued.expect("it is given")
+}
+
+fn tenant(id: &str) -> TenantId {
+    id.parse().expect("an id")
 }
 
 /// Credentials that have expired by any clock.
@@ -62,7 +69,8 @@ async fn executors_reach_their_part_of_the_own_store_alone() {
     let server = crate::server();
     let stores = stores(&server.endpoint());
     let owner = Blobs::open(&stores).expect("the settings are right");
-    for key in ["owner", "artefacts/a", "components/a"] {
+    let theirs = format!("{}/wal/1.sst", shard_prefix(&tenant("other"), 0));
+    for key in ["owner", "artefacts/a", "components/a", &theirs] {
         owner.put(key, "text").await.expect("it is written");
     }
     let (blobs, _held) = executor(&stores, issued(&stores).await);
@@ -75,7 +83,15 @@ async fn executors_reach_their_part_of_the_own_store_alone() {
     assert!(!blobs.exists(&missing).await.expect("it is known"));
     let kept = blobs.entries(&kept_prefix(&job)).await;
     assert!(kept.expect("it may list those of a job").is_empty());
-    for key in ["owner", "components/a"] {
+    // A shard of the tenant's own is its executor's, with all that is in it.
+    let own = shard_prefix(&tenant("acme"), 0);
+    let wal = format!("{own}/wal/1.sst");
+    blobs.put(&wal, "text").await.expect("it may write");
+    assert_eq!(blobs.get(&wal).await.expect("it may read"), "text");
+    let listed = blobs.entries(&format!("{own}/wal")).await;
+    assert_eq!(listed.expect("it may list").len(), 1);
+    blobs.delete(&wal).await.expect("it may remove");
+    for key in ["owner", "components/a", &theirs] {
         let error = blobs.get(key).await.expect_err("it may not read");
         assert_fault(&error, Fault::NoPermission);
     }
@@ -188,7 +204,7 @@ async fn roles_that_are_not_given_say_why() {
         stores.own.executor_role = Some(role.into());
         let issuer = Issuer::open(&stores).expect("nothing is asked yet");
         let error = issuer
-            .issue("weft-1-test")
+            .issue("weft-1-test", &tenant("acme"))
             .await
             .expect_err("it is not given");
         assert!(matches!(error, Error::NotAssumed { .. }), "{error:?}");

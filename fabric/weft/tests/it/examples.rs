@@ -1,11 +1,14 @@
-//! The examples, as their READMEs say: job files as they lie there, run by the command line, with results that are known.
+//! The examples, as their READMEs say: job files as they lie there, run by the command line, with results that are known,
+//! and actors, whose turns are requests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::clock::eventually;
 use crate::fixture::Place;
+use crate::http::{Request, Response};
 use crate::job;
 use crate::outputs::rows;
 use crate::random::Random;
@@ -19,16 +22,40 @@ struct Example {
 
 impl Example {
     fn new(name: &str) -> Example {
-        let place = Place::new();
-        let server = Server::start(&place.data(), &Setup::default());
-        job::deploy(&server, name);
+        let example = Example::deployed(name);
+        let place = &example.place;
         let file = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../examples")
             .join(name)
             .join("job.toml");
         std::fs::copy(file, place.path("job.toml")).expect("the example has a job file");
         std::fs::create_dir_all(place.path("data")).expect("it is made");
+        example
+    }
+
+    /// An example without a job file.
+    fn deployed(name: &str) -> Example {
+        let place = Place::new();
+        let server = Server::start(&place.data(), &Setup::default());
+        job::deploy(&server, name);
         Example { server, place }
+    }
+
+    /// Invokes a method of an actor, or a task.
+    fn ask(&self, path: &str, input: &str) -> Response {
+        let invoke = Request::post(
+            format!("/v1/{path}"),
+            "application/octet-stream",
+            input.into(),
+        );
+        self.server.ask(&invoke)
+    }
+
+    /// The answer of an actor that answers with JSON.
+    fn answer(&self, path: &str, input: &str) -> Value {
+        let answer = self.ask(path, input);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        serde_json::from_slice(&answer.body).expect("it is JSON")
     }
 
     /// Writes rows as a Parquet file, by a job.
@@ -179,4 +206,68 @@ fn orders_near_their_users_are_summed() {
 #[test]
 fn a_thousand_tasks_do_nothing() {
     Example::new("hello").run();
+}
+
+#[test]
+fn money_moves_between_accounts_once() {
+    let example = Example::deployed("bank");
+    let account = |key: &str, method: &str| format!("actors/bank/account/{key}/{method}");
+    let deposited = example.answer(&account("alice", "deposit"), r#"{"amount":100}"#);
+    assert_eq!(deposited, json!({ "balance": 100 }));
+    let pay = r#"{"to":"bob","amount":30}"#;
+    let paid = example.answer(&account("alice", "transfer"), pay);
+    assert_eq!(paid, json!({ "balance": 70 }));
+    eventually("the transfer arrives", || {
+        let balance = example.answer(&account("bob", "balance"), "");
+        (balance == json!({ "balance": 30 })).then_some(())
+    });
+    let overdraft = example.ask(&account("bob", "transfer"), r#"{"to":"alice","amount":31}"#);
+    assert!(
+        overdraft.status != 200 && overdraft.text().contains("does not cover"),
+        "{}",
+        overdraft.text()
+    );
+    let history = |key: &str| example.answer(&account(key, "history"), "")["history"].clone();
+    let (alice, bob) = (history("alice"), history("bob"));
+    assert_eq!(alice[1]["transfer"], "alice/1");
+    assert_eq!(
+        bob,
+        json!([{
+            "number": 1, "kind": "received", "transfer": "alice/1", "from": "alice", "amount": 30, "balance": 30,
+        }])
+    );
+}
+
+#[test]
+fn idle_sessions_expire() {
+    let example = Example::deployed("sessions");
+    let touched = example.answer(
+        "actors/sessions/session/s-1/touch",
+        r#"{"data":"two books","idle_ms":500}"#,
+    );
+    assert_eq!(touched["data"], "two books");
+    let other = example.answer("actors/sessions/session/s-2/touch", "");
+    assert_eq!(other["data"], "");
+    // Not asked of the session itself, which looks at the time, too.
+    let status = Request::get("/v1/actors/sessions/session/s-1");
+    eventually("the alarm ends the session", || {
+        let status = example.server.ask(&status).ok();
+        (status["entries"] == 0 && status["alarm_ms"].is_null()).then_some(())
+    });
+    let gone = example.ask("actors/sessions/session/s-1/get", "");
+    assert!(gone.text().contains("no session `s-1`"), "{}", gone.text());
+    assert_eq!(
+        example.answer("actors/sessions/session/s-2/get", "")["data"],
+        ""
+    );
+}
+
+#[test]
+fn a_thousand_spawned_tasks_answer() {
+    let example = Example::deployed("fanout");
+    let sum = example.ask("invoke/fanout/sum", "");
+    assert_eq!(sum.text(), "333833500");
+    assert_eq!(example.ask("invoke/fanout/sum", "10").text(), "385");
+    let refused = example.ask("invoke/fanout/sum", "ten");
+    assert!(refused.text().contains("not a whole number"));
 }

@@ -70,6 +70,12 @@ impl Request {
         self
     }
 
+    /// Adds a query to the path.
+    pub(crate) fn with_query(mut self, query: &str) -> Request {
+        self.path = format!("{}?{query}", self.path);
+        self
+    }
+
     /// Closes its side of the connection behind the body.
     pub(crate) fn and_hang_up(mut self) -> Request {
         self.hangs_up = true;

@@ -6,6 +6,7 @@
 //! `WEFT_CORPORA` names none.
 
 mod access_log;
+mod actors;
 mod adaptive;
 mod api;
 mod bad_input;
@@ -57,5 +58,6 @@ mod store_folder;
 mod stores;
 mod streams;
 mod survivor;
+mod tasks;
 mod tpch;
 mod traces;

@@ -117,6 +117,13 @@ fn check(what: &str, response: &'static Value, answer: &Response) {
         let is_required = resolved(header)["required"] == true;
         assert!(is_there || !is_required, "no `{name}`: {told}");
     }
+    if answer.status == 204 {
+        assert!(
+            response["description"].is_string() && answer.body.is_empty(),
+            "{told}"
+        );
+        return;
+    }
     let kind = answer.header("content-type").unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default();
     let content = response["content"].get(kind);
@@ -304,6 +311,7 @@ fn answers_are_those_of_the_document() {
         let stream = Request::post("/v1/invoke/hello/greet", kind, b"name\nada\n".to_vec());
         walk.ask("invoke", status, &stream);
     }
+    task_sets(&mut walk, &ended);
     let view = json!({ "name": "v", "stage": [{ "name": "v", "sql": "CREATE VIEW one AS SELECT 1 AS a" }] });
     walk.job(&view, "succeeded");
     let of_job = |name: &str| format!("/v1/jobs/{ended}/{name}?cursor=");
@@ -358,6 +366,7 @@ fn answers_are_those_of_the_document() {
         let drop = Request::get("/v1/tables/one").method("DELETE");
         walk.ask("dropTable", status, &drop);
     }
+    actors(&mut walk);
     strangers_and_strays(&mut walk);
     // A server with one node refuses to drain it: `cluster.rs` drains one of two.
     walk.ask(
@@ -388,6 +397,92 @@ fn answers_are_those_of_the_document() {
         .map(|(_, _, id, _)| id)
         .filter(|id| !elsewhere.contains(id));
     assert_eq!(walk.1, all.collect(), "each has succeeded once");
+}
+
+/// Runs a set of tasks, and looks at all there is of it. `job` is no such set.
+fn task_sets(walk: &mut Walk, job: &str) {
+    let path = "/v1/tasks";
+    let set = json!({ "function": "hello/echo", "count": 2, "input": "hi" });
+    let document = &REFERENCE["components"]["schemas"]["TaskSetDocument"];
+    assert_eq!(errors(document, &set, ""), [] as [String; 0]);
+    let (unknown, other) = (
+        json!({ "function": "no/no" }),
+        json!({ "function": "hello/echo" }),
+    );
+    let keyed = |set: &Value| Request::json(path, set).header("idempotency-key", "set");
+    let accepted = walk.ask("submitTaskSet", 201, &keyed(&set));
+    let id = job::id_of(&accepted.json());
+    for (status, request) in [
+        (200, keyed(&set)),
+        (409, keyed(&other)),
+        (400, Request::json(path, &json!({}))),
+        (422, Request::json(path, &unknown)),
+        (413, Request::json(path, &json!(" ".repeat(1 << 20)))),
+        (415, Request::post(path, "text/plain", Vec::new())),
+    ] {
+        walk.ask("submitTaskSet", status, &request);
+    }
+    assert_eq!(job::wait(&walk.0, &id)["status"], "succeeded");
+    for (status, id) in [(200, id.as_str()), (404, job), (404, "job-none")] {
+        let path = format!("/v1/tasks/{id}");
+        walk.ask("showTaskSet", status, &Request::get(&path));
+        let results = Request::get(format!("{path}/results?limit=1"));
+        walk.ask("readTaskResults", status, &results);
+        let status = if status == 200 { 202 } else { status };
+        walk.ask(
+            "cancelTaskSet",
+            status,
+            &Request::get(path).method("DELETE"),
+        );
+    }
+    let none = Request::get(format!("/v1/tasks/{id}/results?none=1"));
+    walk.ask("readTaskResults", 400, &none);
+}
+
+/// Invokes an actor, and looks at it.
+fn actors(walk: &mut Walk) {
+    let bank = Request::component(guests::bytes("bank"));
+    walk.ask("uploadComponent", 201, &bank);
+    let deposit = br#"{"amount":1}"#.to_vec();
+    let (long, large) = ("k".repeat(513), vec![0; (1 << 20) + 1]);
+    for (actor, status, input) in [
+        ("bank/account/ada/deposit", 200, &deposit),
+        ("bank/account/ada/deposit", 200, &deposit),
+        ("bank/account/ada/deposit", 409, &b"{}".to_vec()),
+        ("bank/account/ada/nothing", 409, &deposit),
+        ("bank/account/bob/nothing", 422, &deposit),
+        ("bank/account/ada/deposit?deadline_ms=0", 400, &deposit),
+        ("bank/account/ada/deposit?none=0", 400, &deposit),
+        ("bank@0.1.0/account/ada/deposit", 400, &deposit),
+        (&format!("bank/account/{long}/deposit"), 400, &deposit),
+        ("bank/none/ada/deposit", 422, &deposit),
+        ("bank/account/ada/deposit", 413, &large),
+    ] {
+        let path = format!("/v1/actors/{actor}");
+        let invoke = Request::post(path, "application/json", input.clone());
+        walk.ask(
+            "invokeActor",
+            status,
+            &invoke.header("idempotency-key", "key"),
+        );
+    }
+    for (id, status, path) in [
+        ("showActor", 200, "bank/account/ada"),
+        ("showActor", 404, "bank/account/nobody"),
+        ("showActor", 400, "bank/account/%00"),
+        ("listActors", 200, "bank/account"),
+        ("listActors", 200, "bank/account?after=a&limit=1"),
+        ("listActors", 400, "bank/account?limit=0"),
+        ("listActors", 400, "bank/account?none=1"),
+        ("listActors", 400, "bank@0.1.0/account"),
+        ("listActors", 422, "bank/none"),
+    ] {
+        walk.ask(id, status, &Request::get(format!("/v1/actors/{path}")));
+    }
+    let delete = Request::get("/v1/actors/bank/account/ada").method("DELETE");
+    for _ in 0..2 {
+        walk.ask("deleteActor", 204, &delete);
+    }
 }
 
 /// What every path has in common.

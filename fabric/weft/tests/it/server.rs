@@ -272,7 +272,7 @@ impl Drop for Guarded {
 }
 
 /// Children of a process whose first argument is `role`, as `/proc` tells.
-fn children_of(parent: Pid, role: &str) -> Vec<Pid> {
+pub(crate) fn children_of(parent: Pid, role: &str) -> Vec<Pid> {
     let mut found = Vec::new();
     for name in crate::folder::names(Path::new("/proc")) {
         let Some(pid) = name.parse().ok().and_then(Pid::from_raw) else {

@@ -1,19 +1,21 @@
 //! A node: the real agent, on executors that answer at random.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use weft_agent::{Action, AgentState, NodeSettings};
 use weft_core::{
     Epoch, ErrorCode, FunctionUsage, Incarnation, JobId, Limits, NodeId, Problem, TenantId,
 };
 use weft_protocol::{
-    AdaptiveTasks, EdgeBytes, EdgeInput, EdgeKind, EdgeRead, EdgeRef, EdgeShape, FINGERPRINT,
-    FromAgent, FromExecutor, LogRef, LostObject, ObjectRef, Plan, PlanReply, PublishedOutput,
-    SlotVector, StageContext, StageShape, Sums, TASK_BYTES, TaskCommit, TaskFailure, TaskRange,
-    TaskReply, TaskRequest, ToAgent, ToExecutor, Took, Work,
+    ACTOR_LEASE, AdaptiveTasks, EdgeBytes, EdgeInput, EdgeKind, EdgeRead, EdgeRef, EdgeShape,
+    FINGERPRINT, FromAgent, FromExecutor, LogRef, LostObject, ObjectRef, Plan, PlanReply,
+    PublishedOutput, SlotVector, StageContext, StageShape, Sums, TASK_BYTES, TaskCommit,
+    TaskFailure, TaskRange, TaskReply, TaskRequest, ToAgent, ToExecutor, Took, Work,
 };
 
 use super::random::Random;
+use super::serving::{Answered, Around, Ask, Opened, Served, Serving, ShardStore, Slip};
 
 pub(crate) const SLOTS: u32 = 3;
 
@@ -27,8 +29,17 @@ enum Doing {
 }
 
 struct Executor {
+    tenant: TenantId,
     doing: VecDeque<Doing>,
     stages: BTreeMap<(JobId, u32), StageContext>,
+    serving: Serving,
+}
+
+/// How much longer a lease is with [`Slip::LongLease`].
+const TOO_LONG: Duration = Duration::from_secs(3);
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("it is short")
 }
 
 pub(crate) struct Node {
@@ -45,6 +56,10 @@ pub(crate) struct Node {
     pub(crate) broken: bool,
     /// Some objects are lost although nothing else fails.
     pub(crate) loses_objects: bool,
+    /// The machine's clock.
+    pub(crate) now_ns: u64,
+    /// A fault of how it serves shards.
+    pub(crate) slip: Option<Slip>,
 }
 
 /// News of a node for the world's books.
@@ -56,6 +71,10 @@ pub(crate) struct News {
     pub(crate) begun: Vec<TaskRequest>,
     /// Objects that attempts did not find in the store.
     pub(crate) lost: u64,
+    /// Shards that were opened.
+    pub(crate) opened: Vec<Opened>,
+    /// Clients of shards that were answered.
+    pub(crate) answered: Vec<Answered>,
 }
 
 fn json<T: serde::Serialize + serde::de::DeserializeOwned>(message: &T) -> T {
@@ -84,6 +103,8 @@ impl Node {
             link_up: true,
             broken: false,
             loses_objects: false,
+            now_ns: 0,
+            slip: None,
         }
     }
 
@@ -97,10 +118,12 @@ impl Node {
     fn perform(&mut self, actions: Vec<Action>, news: &mut News) {
         for action in actions {
             match action {
-                Action::Start { epoch, .. } => {
+                Action::Start { epoch, tenant } => {
                     let executor = Executor {
+                        tenant,
                         doing: VecDeque::from([Doing::Starting]),
                         stages: BTreeMap::new(),
+                        serving: Serving::default(),
                     };
                     assert!(self.executors.insert(epoch, executor).is_none(), "once");
                 }
@@ -145,6 +168,18 @@ impl Node {
                 executor.doing.push_back(Doing::Task(request));
             }
             ToExecutor::Work(Work::Forget { .. } | Work::Describe { .. }) => {}
+            ToExecutor::Work(Work::Shards { shards }) => executor.serving.granted(shards),
+            ToExecutor::Lease {
+                until_ns,
+                confirmed,
+            } => {
+                let until_ns = match self.slip {
+                    Some(Slip::CountFromAnswer) => self.now_ns + nanoseconds(ACTOR_LEASE),
+                    Some(Slip::LongLease) => until_ns + nanoseconds(TOO_LONG),
+                    _ => until_ns,
+                };
+                executor.serving.renewed(until_ns, confirmed);
+            }
             other => panic!("the scheduler does not send {other:?}"),
         }
     }
@@ -249,6 +284,88 @@ impl Node {
             let actions = self.agent.on_gone(epoch, "signal: 9".into());
             self.perform(actions, news);
         }
+    }
+
+    // ---- shards
+
+    /// The agent asks for a renewal of its leases, if one is due.
+    pub(crate) fn renew(&mut self, news: &mut News) {
+        let actions = self.agent.renew(self.now_ns);
+        self.perform(actions, news);
+    }
+
+    /// A client asks an executor, which may be gone. Returns whether it takes the question.
+    pub(crate) fn ask(&mut self, epoch: Epoch, ask: Ask) -> bool {
+        let executor = self.executors.get_mut(&epoch);
+        executor.is_some_and(|executor| executor.serving.ask(ask))
+    }
+
+    /// An executor goes on with a question about a shard.
+    pub(crate) fn serve(&mut self, random: &mut Random, store: &mut ShardStore, news: &mut News) {
+        let asked = self
+            .executors
+            .iter()
+            .filter(|(_, one)| one.serving.n_asks() > 0);
+        let asked: Vec<Epoch> = asked.map(|(epoch, _)| *epoch).collect();
+        if asked.is_empty() {
+            return;
+        }
+        let epoch = asked[random.below(asked.len())];
+        let executor = self.executors.get_mut(&epoch).expect("it is there");
+        let mut around = Around {
+            executor: epoch,
+            tenant: &executor.tenant,
+            store,
+            now_ns: self.now_ns,
+            slip: self.slip,
+        };
+        let position = random.below(executor.serving.n_asks());
+        match executor.serving.step(&mut around, position) {
+            Served::Nothing => {}
+            Served::Opened(opened) => news.opened.push(opened),
+            Served::Answered(answered) => {
+                if random.percent(10) {
+                    executor.serving.close(answered.shard);
+                }
+                news.answered.push(answered);
+            }
+            Served::Confirm(number) => {
+                let confirm = FromExecutor::Confirm { number };
+                let actions = self.agent.on_message(epoch, json(&confirm));
+                self.perform(actions, news);
+            }
+        }
+    }
+
+    /// Shards for which executors may answer now.
+    pub(crate) fn valid_shards(&self) -> impl Iterator<Item = (TenantId, u32, Epoch)> {
+        self.executors.iter().flat_map(move |(epoch, one)| {
+            let valid = one.serving.valid(self.now_ns);
+            valid.map(move |shard| (one.tenant.clone(), shard, *epoch))
+        })
+    }
+
+    /// Executors that have a shard open, with their openings.
+    pub(crate) fn writers(
+        &self,
+        tenant: &TenantId,
+        shard: u32,
+    ) -> impl Iterator<Item = (Epoch, u64)> {
+        let executors = self.executors.iter();
+        let of_tenant = executors.filter(move |(_, one)| one.tenant == *tenant);
+        of_tenant.filter_map(move |(epoch, one)| Some((*epoch, one.serving.writer(shard)?)))
+    }
+
+    /// Returns whether an executor knows that a shard is its own.
+    pub(crate) fn serves(&self, epoch: Epoch, shard: u32) -> bool {
+        let executor = self.executors.get(&epoch);
+        executor.is_some_and(|executor| executor.serving.has(shard))
+    }
+
+    /// Returns whether clients wait for executors.
+    pub(crate) fn is_asked(&self) -> bool {
+        let mut executors = self.executors.values();
+        executors.any(|one| one.serving.n_asks() > 0)
     }
 
     /// Invocations have used something, if it may be reported. Returns the name of the usage.

@@ -13,7 +13,7 @@ use weft_control::{
 use weft_core::job::{JobSpec, MAX_KEPT_BYTES, decode};
 use weft_core::{
     AttemptId, Digest, Epoch, ErrorCode, FunctionKind, FunctionRecord, FunctionUsage, Incarnation,
-    JobId, NodeId, Problem, TaskId, TenantId,
+    JobId, NodeId, Problem, SHARDS, TaskId, TenantId,
 };
 use weft_protocol::{AgentCommand, TaskRequest, Work};
 use weft_telemetry::Registry;
@@ -53,6 +53,8 @@ pub(super) struct Seen {
     jobs: u64,
     lost: u64,
     rewritten: u64,
+    /// Executors that were told which shards are theirs.
+    shards: u64,
 }
 
 impl Seen {
@@ -70,6 +72,7 @@ impl Seen {
         self.jobs += other.jobs;
         self.lost += other.lost;
         self.rewritten += other.rewritten;
+        self.shards += other.shards;
     }
 
     pub(super) fn check(&self) {
@@ -87,6 +90,7 @@ impl Seen {
             self.jobs,
             self.lost,
             self.rewritten,
+            self.shards,
         ] {
             assert!(n > 10, "{self:?}");
         }
@@ -429,6 +433,10 @@ impl World {
                         let keys = objects.flatten().map(|object| object.key.clone());
                         self.contexts.insert(of, keys.collect());
                     }
+                    AgentCommand::Work {
+                        epoch,
+                        work: Work::Shards { shards },
+                    } => self.check_shards(*epoch, shards),
                     _ => {}
                 }
                 if let Some(node) = self.nodes.get_mut(&node) {
@@ -451,6 +459,10 @@ impl World {
                 let again = Done::ArchiveAgain(tenant, job);
                 self.done.push_back(Input::Done(again));
             }
+            Output::Confirm(confirm) => {
+                let confirmed = Done::Confirmed(confirm, self.leads);
+                self.done.push_back(Input::Done(confirmed));
+            }
         }
     }
 
@@ -471,6 +483,7 @@ impl World {
             command,
             Command::MeterInvocations { .. }
                 | Command::GrantLease { .. }
+                | Command::GrantShards { .. }
                 | Command::JoinNode { .. }
         );
         if self.faults && may_be_large && self.random.percent(1) {
@@ -480,6 +493,16 @@ impl World {
             return;
         }
         self.append(tenant, origin, command, Some((self.leader, ticket)));
+    }
+
+    /// An executor is told of shards that were granted to it, and of no others.
+    fn check_shards(&mut self, epoch: Epoch, shards: &[u32]) {
+        self.seen.shards += 1;
+        let lease = self.state.leases.get(epoch).expect("its lease stands");
+        for shard in shards {
+            let holder = self.state.shard_holder(&lease.tenant, *shard);
+            assert_eq!(holder, Some(epoch), "shard {shard}");
+        }
     }
 
     /// A task is sent out only if none of its attempts has finished, or runs, under a lease in force.
@@ -563,7 +586,10 @@ impl World {
                 self.with_node(|node, random, news| node.work(random, faults, news));
             }
             90..94 => self.handle(vec![Input::Tick]),
-            94..96 => self.meter(),
+            94..96 => {
+                self.meter();
+                self.want_shard();
+            }
             _ if !self.faults => {}
             96 => {
                 self.seen.executors_lost += 1;
@@ -700,6 +726,16 @@ impl World {
         }
     }
 
+    /// Now and then somebody asks for an actor of a shard.
+    fn want_shard(&mut self) {
+        if self.random.percent(90) {
+            return;
+        }
+        let tenant = tenant(TENANTS[self.random.below(TENANTS.len())]);
+        let shard = self.random.below(SHARDS as usize) as u32;
+        self.handle(vec![Input::Asked(Request::Shard { tenant, shard })]);
+    }
+
     fn deliver(&mut self, kind: Kind) {
         let queue = match kind {
             Kind::Effects => &mut self.effects,
@@ -791,6 +827,7 @@ impl World {
             && queues.iter().all(|queue| queue.is_empty())
             && self.nodes.values().all(Node::is_quiet)
             && self.state.leases.iter().count() >= NODES.len()
+            && self.are_shards_served()
     }
 
     fn check_end(&mut self) {
@@ -816,6 +853,20 @@ impl World {
             assert!(lost || usage.contains(name), "usage `{name}` is lost");
         }
         self.seen.tasks += self.finished.len() as u64;
+    }
+
+    /// Returns whether each shard that was ever granted is served, by an executor that knows of it.
+    fn are_shards_served(&self) -> bool {
+        let is_served = |tenant: &TenantId, shard: u32| {
+            let holder = self.state.shard_holder(tenant, shard)?;
+            let lease = self.state.leases.get(holder)?;
+            Some(self.nodes[&lease.node].serves(holder, shard))
+        };
+        let mut tenants = self.state.tenants.iter();
+        tenants.all(|(tenant, of)| {
+            let mut shards = of.shards.keys();
+            shards.all(|shard| is_served(tenant, *shard) == Some(true))
+        })
     }
 }
 

@@ -43,7 +43,9 @@ impl World {
         for controller in &mut self.controllers {
             controller.starts_at_ms = 0;
             controller.paused_until_ms = 0;
+            controller.stalled_until_ms = 0;
         }
+        self.shards.heal();
         for step in 0..N_STEPS_TO_REST {
             if step == N_STEPS_TO_REST / 2 {
                 // Calls of a controller that is gone for good are taken over when no call takes as long.
@@ -81,7 +83,9 @@ impl World {
             let lives = |of: &NodeId| self.nodes[of].incarnation;
             let mut leases = state.leases.iter();
             settled &= leases.all(|(_, lease)| lease.incarnation == lives(&lease.node));
+            settled &= state.free_shards().is_empty();
         });
+        settled &= !self.nodes.values().any(Node::is_asked);
         settled
     }
 

@@ -21,9 +21,11 @@ impl World {
 
     pub(super) fn start_node(&mut self, name: &str) {
         self.n_lives += 1;
-        let node = Node::new(name, self.n_lives);
+        let mut node = Node::new(name, self.n_lives);
+        node.slip = self.bug.and_then(Bug::slip);
         let id = node.id.clone();
         self.leaders.remove(&id);
+        self.shards.restarted(&id);
         if let Some(before) = self.nodes.insert(id.clone(), node) {
             self.seen.agents_lost += 1;
             self.books.lock().lost_lives.insert(before.incarnation);
@@ -53,13 +55,14 @@ impl World {
             let position = self.controllers.iter().position(|one| one.id == member);
             let position = position.expect("links of controllers that are gone are gone");
             let runs = self.controllers[position].runs();
+            let reached = self.shards.are_linked(member, &node, now_ms);
             let link = self
                 .links
                 .get_mut(&(member, node.clone()))
                 .expect("it is there");
             if !link.up {
                 // A dialler tries again after a pause.
-                if runs && (!self.faults || self.random.percent(10)) {
+                if runs && reached && (!self.faults || self.random.percent(10)) {
                     link.up = true;
                     let process = self.controllers[position].process.as_mut();
                     let process = process.expect("it runs");
@@ -94,6 +97,9 @@ impl World {
 
     pub(super) fn with_node(&mut self, act: impl FnOnce(&mut Node, &mut Random, bool, &mut News)) {
         let id = self.some_node();
+        if !self.shards.runs(&id, self.time.now_ms()) {
+            return;
+        }
         let mut news = News::default();
         let node = self.nodes.get_mut(&id).expect("it is there");
         act(node, &mut self.random, self.faults, &mut news);
@@ -137,6 +143,9 @@ impl World {
         let number = self.n_usage;
         let of = tenant(TENANTS[self.random.below(TENANTS.len())]);
         let id = self.some_node();
+        if !self.shards.runs(&id, self.time.now_ms()) {
+            return;
+        }
         let node = self.nodes.get_mut(&id).expect("it is there");
         if let Some(name) = node.meter(&of, number) {
             let life = node.incarnation;

@@ -9,7 +9,7 @@ import time
 
 from componentize_py_types import Err
 from wit_world import exports
-from wit_world.exports import functions, scalars
+from wit_world.exports import actor, functions, scalars
 from wit_world.imports import data, output
 
 
@@ -151,8 +151,36 @@ class Scalars(exports.Scalars):
         return arguments.column(0)
 
 
+class Actor(exports.Actor):
+    def describe(self) -> list[actor.Kind]:
+        return []
+
+    def wake(self, actor: str, key: str) -> None:
+        raise Err(f"no actor `{actor}`")
+
+    def invoke(self, method: str, input: bytes) -> bytes:
+        raise Err("it sleeps")
+
+    def alarm(self) -> None:
+        raise Err("it sleeps")
+
+
 class Task(exports.Task):
     def run(self, function: str, params: list[tuple[str, str]], index: int, input: bytes) -> bytes:
         if function not in TASKS:
             raise Err(f"no function `{function}`")
         return TASKS[function](input)
+
+
+class Actor(exports.Actor):
+    def describe(self) -> list[actor.Kind]:
+        return []
+
+    def wake(self, actor: str, key: str) -> None:
+        raise Err(f"no actor `{actor}`")
+
+    def invoke(self, method: str, input: bytes) -> bytes:
+        raise Err("not awake")
+
+    def alarm(self) -> None:
+        raise Err("not awake")

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::bindings::exports::weft::fabric::functions::{Description, Function, Guest, Kind};
 use crate::bindings::weft::fabric::data::Field;
-use crate::{Hostile, Params, scalars, schemas};
+use crate::{Hostile, Params, actors, scalars, schemas};
 
 thread_local! {
     static LIE: RefCell<String> = const { RefCell::new(String::new()) };
@@ -46,6 +46,8 @@ impl Guest for Hostile {
             "function-name" => it.functions.push(function("a/b")),
             "twice" => it.functions.push(function("spin")),
             "twice-of-two-kinds" => scalars::list_spin(),
+            "twice-as-an-actor" => actors::list("spin"),
+            "actor-name" => actors::list("a/b"),
             "no-functions" => it.functions.clear(),
             "many-functions" => {
                 it.functions = (0..2000).map(|n| function(&format!("f{n}"))).collect();

@@ -10,6 +10,7 @@ mod bindings {
         default_bindings_module: "crate::bindings",
     });
 }
+mod actors;
 mod columns;
 mod descriptions;
 mod maps;

@@ -1,0 +1,137 @@
+//! Invocations that other invocations spawned, and wait for. They have bounds of their own, for each depth: behind
+//! those that wait for them, they would never be sent.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use weft_core::{ErrorCode, LimitKind, Problem};
+use weft_protocol::{InvokeRequest, MAX_SPAWN_DEPTH, MAX_TURN_BYTES};
+use weft_runtime::link::InvokeAnswer;
+
+use super::{OfTenant, busy, too_late};
+
+/// Spawned invocations of one tenant that run or wait.
+const MAX_SPAWNED: usize = 1024;
+/// Those of one depth that have been sent to the executor, for each of its slots. Each may answer with
+/// [`MAX_TURN_BYTES`].
+const SENT_PER_SLOT: usize = 4;
+
+/// Bounds of one tenant.
+pub(super) struct Spawned {
+    waiting: Semaphore,
+    /// By depth, from 1 on.
+    sent: Vec<Semaphore>,
+}
+
+impl Spawned {
+    pub(super) fn new(slots: usize) -> Self {
+        let sent = |_| Semaphore::new(slots * SENT_PER_SLOT);
+        Self {
+            waiting: Semaphore::new(MAX_SPAWNED),
+            sent: (1..=MAX_SPAWN_DEPTH).map(sent).collect(),
+        }
+    }
+
+    /// The bound of a depth. Errors: `limit_exceeded` if nothing may be nested as deeply.
+    fn sent(&self, depth: u32) -> Result<&Semaphore, Problem> {
+        let position = (depth as usize).checked_sub(1);
+        let sent = position.and_then(|position| self.sent.get(position));
+        sent.ok_or_else(|| {
+            let value = format!("{MAX_SPAWN_DEPTH} nested spawners");
+            let detail =
+                format!("spawned invocations are nested {depth} deep; {value} are allowed");
+            Problem::new(ErrorCode::LimitExceeded, detail).of_limit(LimitKind::Futures, value)
+        })
+    }
+}
+
+impl OfTenant {
+    pub(super) async fn admit_spawned(
+        &self,
+        mut request: InvokeRequest,
+        input: Bytes,
+        deadline: Duration,
+    ) -> Result<InvokeAnswer, Problem> {
+        let sent = self.spawned.sent(request.depth)?;
+        let _waiting = self.spawned.waiting.try_acquire().map_err(|_| {
+            busy(format!(
+                "{MAX_SPAWNED} spawned invocations run or wait; try again"
+            ))
+        })?;
+        let label = request.label.clone();
+        // Whoever spawned it takes no more.
+        let output_bytes = &mut request.limits.output_bytes;
+        *output_bytes = (*output_bytes).min(MAX_TURN_BYTES as u64);
+        let call = async {
+            let _sent = sent.acquire().await;
+            let (reply, output) = self.run(request, input).await?;
+            Ok((reply, output.into()))
+        };
+        tokio::time::timeout(deadline, call)
+            .await
+            .unwrap_or_else(|_| Err(too_late(label, deadline)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+    use tokio::sync::mpsc;
+    use weft_core::Epoch;
+    use weft_protocol::ToExecutor;
+
+    use super::*;
+    use crate::invocations::tests::{of_tenant, request};
+
+    const DEADLINE: Duration = Duration::from_secs(600);
+
+    /// A function that spawns itself comes to its end: what its calls wait for is sent past them.
+    #[tokio::test]
+    async fn those_that_wait_keep_none_back_that_they_wait_for() {
+        let invocations = of_tenant();
+        let (link, mut executor) = mpsc::channel(64);
+        invocations.connect(Epoch(1), link);
+        let call = |depth| {
+            let request = InvokeRequest { depth, ..request() };
+            Box::pin(invocations.admit(request, Bytes::new(), DEADLINE))
+        };
+        let mut waiting = Vec::new();
+        for depth in [0, 1, 2] {
+            for _ in 0..10 {
+                let mut one = call(depth);
+                assert!(poll!(&mut one).is_pending());
+                waiting.push(one);
+            }
+        }
+        let mut sent = [0; 3];
+        while let Ok((ToExecutor::Invoke(request), _)) = executor.try_recv() {
+            sent[request.depth as usize] += 1;
+            let most = MAX_TURN_BYTES as u64;
+            assert!(request.depth == 0 || request.limits.output_bytes == most);
+        }
+        assert_eq!(sent, [2, 4, 4], "some of each depth");
+    }
+
+    #[tokio::test]
+    async fn spawned_invocations_are_bounded() {
+        let invocations = of_tenant();
+        let (link, _executor) = mpsc::channel(64);
+        invocations.connect(Epoch(1), link);
+        let call = |depth| {
+            let request = InvokeRequest { depth, ..request() };
+            Box::pin(invocations.admit(request, Bytes::new(), DEADLINE))
+        };
+        let too_deep = call(MAX_SPAWN_DEPTH + 1).await.expect_err("it is too deep");
+        assert_eq!(too_deep.code, ErrorCode::LimitExceeded, "{too_deep}");
+        let mut waiting = Vec::new();
+        for number in 0..MAX_SPAWNED {
+            let mut one = call(1 + number as u32 % MAX_SPAWN_DEPTH);
+            assert!(poll!(&mut one).is_pending());
+            waiting.push(one);
+        }
+        let refused = call(1).await.expect_err("there is no room");
+        assert_eq!(refused.code, ErrorCode::Busy, "{refused}");
+        assert!(poll!(&mut call(0)).is_pending(), "clients have room");
+    }
+}
