@@ -144,11 +144,11 @@ impl Shared {
         for tick in 0_u64.. {
             ticks.tick().await;
             self.deadlines.stop_late(Instant::now());
-            if tick % IDLE_TICKS == 0 {
+            if tick.is_multiple_of(IDLE_TICKS) {
                 self.residents.forget_idle(RESIDENT_IDLE);
                 self.close_idle_shards();
             }
-            if tick % EXPIRY_TICKS == 0 {
+            if tick.is_multiple_of(EXPIRY_TICKS) {
                 self.expire_answers();
             }
         }

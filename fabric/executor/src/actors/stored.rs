@@ -105,7 +105,7 @@ pub(super) fn encode_number(number: u64) -> Vec<u8> {
 
 /// Decodes a number; `what` names it in errors.
 pub(super) fn decode_number(what: &str, bytes: &[u8]) -> Result<u64, Problem> {
-    let bytes = bytes.try_into();
+    let bytes: Result<[u8; 8], _> = bytes.try_into();
     let number = bytes.map_err(|error| unreadable(what, &error));
     number.map(u64::from_be_bytes)
 }
