@@ -28,6 +28,8 @@ use crate::task_results::{Place, TaskResults};
 pub(crate) struct Call {
     place: Place,
     rows: RecordBatch,
+    /// Memory of rows that came in several chunks and were put together.
+    reserved: Option<Reservation>,
 }
 
 /// Calls of a task function.
@@ -65,9 +67,11 @@ impl Each {
                 self.wait(account, part)?;
                 break;
             }
+            let (rows, reserved) = self.whole(account, part)?;
             calls.push(Call {
                 place: places[start],
-                rows: self.whole(part)?,
+                rows,
+                reserved,
             });
             start = end;
         }
@@ -77,20 +81,28 @@ impl Each {
     /// Keeps rows until the others of their place are there.
     fn wait(&mut self, account: &Arc<MemoryAccount>, rows: RecordBatch) -> Result<(), Problem> {
         // Once as they are, once as they are put together.
-        let reserved = account.try_reserve(2 * batch_bytes(&rows));
-        let reserved = reserved.ok_or_else(|| out_of_memory(account, "a batch for a task"))?;
+        let reserved = reserve(account, 2 * batch_bytes(&rows))?;
         self.waiting.push((rows, reserved));
         Ok(())
     }
 
-    /// The last rows of a place, behind those that wait for them.
-    fn whole(&mut self, rows: RecordBatch) -> Result<RecordBatch, Problem> {
+    /// The last rows of a place, behind those that wait for them, and the memory of what is put together.
+    fn whole(
+        &mut self,
+        account: &Arc<MemoryAccount>,
+        rows: RecordBatch,
+    ) -> Result<(RecordBatch, Option<Reservation>), Problem> {
         if self.waiting.is_empty() {
-            return Ok(rows);
+            return Ok((rows, None));
         }
+        let last = reserve(account, batch_bytes(&rows))?;
+        self.waiting.push((rows, last));
         let waiting = std::mem::take(&mut self.waiting);
-        let parts = waiting.iter().map(|(rows, _)| rows).chain([&rows]);
-        concat_batches(&self.plan.rows, parts).map_err(|error| internal(&error))
+        let parts = waiting.iter().map(|(rows, _)| rows);
+        let whole = concat_batches(&self.plan.rows, parts).map_err(|error| internal(&error))?;
+        drop(waiting);
+        let reserved = reserve(account, batch_bytes(&whole))?;
+        Ok((whole, Some(reserved)))
     }
 
     /// Makes one call, in a guest of its own.
@@ -101,7 +113,11 @@ impl Each {
     ) -> Result<(), Problem> {
         environment.check_cancel()?;
         failpoint::hit("each");
-        let Call { place, rows } = call;
+        let Call {
+            place,
+            rows,
+            reserved: _reserved,
+        } = call;
         let called = self.result(environment, place, &rows).await;
         let pushed = called.and_then(|result| self.results.push(environment, place, &result));
         pushed.map_err(|problem| at_place(problem, place))
@@ -146,6 +162,11 @@ impl Each {
     pub(crate) fn take(&mut self) -> Result<Emitted, Problem> {
         self.results.take()
     }
+}
+
+fn reserve(account: &Arc<MemoryAccount>, bytes: u64) -> Result<Reservation, Problem> {
+    let reserved = account.try_reserve(bytes);
+    reserved.ok_or_else(|| out_of_memory(account, "a batch for a task"))
 }
 
 /// Rows without their places, and the places.
@@ -307,6 +328,20 @@ mod tests {
         let rest = calls(&mut each, &chunk(5, &[2, 3], false));
         assert_eq!(rest, [(2, vec![3, 4, 5]), (3, vec![6])]);
         assert!(each.waiting.is_empty());
+    }
+
+    /// The rows of a call that came in several chunks are on the task's account until it was made.
+    #[test]
+    fn calls_hold_the_memory_of_their_rows() {
+        let mut each = each(EachInput::Batch { rows: 3 });
+        let account = MemoryAccount::new(1 << 20);
+        for (first, continues) in [(0, true), (2, false)] {
+            let calls = each.calls(&account, &chunk(first, &[0, 0], continues));
+            let calls = calls.expect("there is room");
+            let rows = calls.first().map_or(0, |call| batch_bytes(&call.rows));
+            assert!(account.used_bytes() >= rows.max(1), "{rows} bytes");
+        }
+        assert_eq!(account.used_bytes(), 0, "the call is gone");
     }
 
     #[test]

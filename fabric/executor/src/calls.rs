@@ -18,7 +18,7 @@ use weft_protocol::InvokeRequest;
 
 mod permit;
 
-pub(crate) use permit::{MAX_SPAWNERS, Permit, Seat};
+pub(crate) use permit::{MAX_SPAWNERS, Permit, Seat, Share};
 #[cfg(test)]
 pub(crate) use tests::call;
 

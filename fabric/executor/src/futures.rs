@@ -57,7 +57,7 @@ impl SpawnedFutures {
     ) -> Self {
         let depth = request.depth.saturating_add(1);
         Self {
-            set: Set::new(outward, depth, io),
+            set: Set::new(outward, depth, io, permit.share()),
             permit,
             seat: None,
             component: component(&request.label).to_owned(),

@@ -1,5 +1,8 @@
 //! CPU time of one guest against its limit. While the guest waits for its host, the clock stands: what else its thread
-//! does meanwhile is not the guest's.
+//! does meanwhile is not the guest's. What the host does for it on its thread is.
+
+use std::future::poll_fn;
+use std::pin::pin;
 
 use crate::clock::thread_cpu_ns;
 
@@ -49,13 +52,28 @@ impl CpuMeter {
         self.exempt_ns = self.spent_ns;
     }
 
+    /// Waits for work that the host does for the guest. The clock goes on while that is at work on the guest's thread:
+    /// otherwise calls that are answered at once would be free.
+    pub(crate) async fn wait<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            self.resume();
+            let polled = work.as_mut().poll(context);
+            if polled.is_pending() {
+                self.pause();
+            }
+            polled
+        })
+        .await
+    }
+
     /// The guest waits from now on.
-    pub(crate) fn pause(&mut self) {
+    fn pause(&mut self) {
         self.paused_ns = Some(thread_cpu_ns());
     }
 
     /// The guest waits no more.
-    pub(crate) fn resume(&mut self) {
+    fn resume(&mut self) {
         if let Some(paused_ns) = self.paused_ns.take() {
             self.began_ns += thread_cpu_ns().saturating_sub(paused_ns);
         }

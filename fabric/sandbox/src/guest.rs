@@ -253,6 +253,7 @@ impl Guest {
             cpu: CpuMeter::start(settings.cpu_limit_ns, settings.cpu_before_ns),
             output_limit_bytes: settings.output_limit_bytes,
             output_bytes: 0,
+            output_before_bytes: 0,
             output_rows: 0,
             output_schema: None,
             emitted: Vec::new(),

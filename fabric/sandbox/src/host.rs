@@ -52,6 +52,8 @@ pub(crate) struct Host {
     pub(crate) cpu: CpuMeter,
     pub(crate) output_limit_bytes: u64,
     pub(crate) output_bytes: u64,
+    /// The part of it that came before the current turn.
+    pub(crate) output_before_bytes: u64,
     pub(crate) output_rows: u64,
     pub(crate) output_schema: Option<SchemaRef>,
     pub(crate) emitted: Vec<RecordBatch>,
@@ -144,6 +146,11 @@ impl Host {
                 format!("{HANDLES_MAX} batches"),
             )),
         }
+    }
+
+    /// Bytes that count towards the limit: those of the task, or of the turn.
+    fn output_used_bytes(&self) -> u64 {
+        self.output_bytes - self.output_before_bytes
     }
 
     fn reserve(&mut self, bytes: u64) -> wasmtime::Result<Reservation> {
@@ -426,7 +433,7 @@ impl meter::Host for Host {
         Ok(meter::Usage {
             cpu_ns: self.cpu.used_ns(),
             memory_bytes: self.account.used_bytes(),
-            output_bytes: self.output_bytes,
+            output_bytes: self.output_used_bytes(),
         })
     }
 
@@ -435,7 +442,7 @@ impl meter::Host for Host {
         Ok(meter::Usage {
             cpu_ns: left(self.cpu.limit_ns(), self.cpu.used_ns()),
             memory_bytes: left(self.account.limit_bytes(), self.account.used_bytes()),
-            output_bytes: left(self.output_limit_bytes, self.output_bytes),
+            output_bytes: left(self.output_limit_bytes, self.output_used_bytes()),
         })
     }
 }

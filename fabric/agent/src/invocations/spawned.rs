@@ -11,33 +11,35 @@ use weft_runtime::link::InvokeAnswer;
 
 use super::{OfTenant, busy, too_late};
 
-/// Spawned invocations of one tenant that run or wait.
+/// Spawned invocations of one tenant and depth that run or wait.
 const MAX_SPAWNED: usize = 1024;
 /// Those of one depth that have been sent to the executor, for each of its slots. Each may answer with
 /// [`MAX_TURN_BYTES`].
 const SENT_PER_SLOT: usize = 4;
 
-/// Bounds of one tenant.
-pub(super) struct Spawned {
+/// Bounds of one tenant, by depth from 1 on.
+pub(super) struct Spawned(Vec<OfDepth>);
+
+/// Bounds of one depth.
+struct OfDepth {
     waiting: Semaphore,
-    /// By depth, from 1 on.
-    sent: Vec<Semaphore>,
+    sent: Semaphore,
 }
 
 impl Spawned {
     pub(super) fn new(slots: usize) -> Self {
-        let sent = |_| Semaphore::new(slots * SENT_PER_SLOT);
-        Self {
+        let of_depth = |_| OfDepth {
             waiting: Semaphore::new(MAX_SPAWNED),
-            sent: (1..=MAX_SPAWN_DEPTH).map(sent).collect(),
-        }
+            sent: Semaphore::new(slots * SENT_PER_SLOT),
+        };
+        Self((1..=MAX_SPAWN_DEPTH).map(of_depth).collect())
     }
 
-    /// The bound of a depth. Errors: `limit_exceeded` if nothing may be nested as deeply.
-    fn sent(&self, depth: u32) -> Result<&Semaphore, Problem> {
+    /// The bounds of a depth. Errors: `limit_exceeded` if nothing may be nested as deeply.
+    fn of(&self, depth: u32) -> Result<&OfDepth, Problem> {
         let position = (depth as usize).checked_sub(1);
-        let sent = position.and_then(|position| self.sent.get(position));
-        sent.ok_or_else(|| {
+        let of_depth = position.and_then(|position| self.0.get(position));
+        of_depth.ok_or_else(|| {
             let value = format!("{MAX_SPAWN_DEPTH} nested spawners");
             let detail =
                 format!("spawned invocations are nested {depth} deep; {value} are allowed");
@@ -53,10 +55,11 @@ impl OfTenant {
         input: Bytes,
         deadline: Duration,
     ) -> Result<InvokeAnswer, Problem> {
-        let sent = self.spawned.sent(request.depth)?;
-        let _waiting = self.spawned.waiting.try_acquire().map_err(|_| {
+        let bounds = self.spawned.of(request.depth)?;
+        let _waiting = bounds.waiting.try_acquire().map_err(|_| {
+            let depth = request.depth;
             busy(format!(
-                "{MAX_SPAWNED} spawned invocations run or wait; try again"
+                "{MAX_SPAWNED} spawned invocations that are nested {depth} deep run or wait; try again"
             ))
         })?;
         let label = request.label.clone();
@@ -64,7 +67,7 @@ impl OfTenant {
         let output_bytes = &mut request.limits.output_bytes;
         *output_bytes = (*output_bytes).min(MAX_TURN_BYTES as u64);
         let call = async {
-            let _sent = sent.acquire().await;
+            let _sent = bounds.sent.acquire().await;
             let (reply, output) = self.run(request, input).await?;
             Ok((reply, output.into()))
         };
@@ -125,13 +128,17 @@ mod tests {
         let too_deep = call(MAX_SPAWN_DEPTH + 1).await.expect_err("it is too deep");
         assert_eq!(too_deep.code, ErrorCode::LimitExceeded, "{too_deep}");
         let mut waiting = Vec::new();
-        for number in 0..MAX_SPAWNED {
-            let mut one = call(1 + number as u32 % MAX_SPAWN_DEPTH);
+        for _ in 0..MAX_SPAWNED {
+            let mut one = call(1);
             assert!(poll!(&mut one).is_pending());
             waiting.push(one);
         }
         let refused = call(1).await.expect_err("there is no room");
         assert_eq!(refused.code, ErrorCode::Busy, "{refused}");
+        assert!(
+            poll!(&mut call(2)).is_pending(),
+            "those that are waited for have room"
+        );
         assert!(poll!(&mut call(0)).is_pending(), "clients have room");
     }
 }

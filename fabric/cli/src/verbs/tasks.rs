@@ -202,7 +202,8 @@ fn whole_lines(begun: &mut Vec<u8>) -> Result<Vec<Vec<u8>>, Failure> {
     Ok(lines.map(<[u8]>::to_vec).collect())
 }
 
-/// A result as JSON, and as a line for people: its index, a tab, and the text, or digits behind `0x`.
+/// A result as JSON, and as a line for people: its index, a tab, and the text with its control characters escaped, or
+/// digits behind `0x`.
 fn result(line: &[u8]) -> Result<(String, String), Failure> {
     let strange = || Failure::other("the server's answer makes no sense: a result is damaged");
     let row: ResultRow = serde_json::from_slice(line).map_err(|_| strange())?;
@@ -211,13 +212,25 @@ fn result(line: &[u8]) -> Result<(String, String), Failure> {
     Ok(match String::from_utf8(bytes) {
         Ok(text) => {
             let json = json!({ "index": index, "result": text }).to_string();
-            (json, format!("{index}\t{text}"))
+            (json, format!("{index}\t{}", in_one_line(&text)))
         }
         Err(_) => {
             let json = json!({ "index": index, "result_hex": result }).to_string();
             (json, format!("{index}\t0x{result}"))
         }
     })
+}
+
+/// Text of a function in one line: it may say anything, to a terminal too.
+fn in_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() && character != '\t' {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
@@ -291,6 +304,9 @@ mod tests {
         }
         let (json, _) = result(b"{\"index\":2,\"result\":\"ff00\"}").expect("a result");
         assert_eq!(json, r#"{"index":2,"result_hex":"ff00"}"#);
+        let (json, line) = result(b"{\"index\":3,\"result\":\"610a1b\"}").expect("a result");
+        assert_eq!(line, "3\ta\\n\\u{1b}");
+        assert_eq!(json, r#"{"index":3,"result":"a\n\u001b"}"#);
         for damaged in ["6", "6g", "é"] {
             assert_eq!(from_hex(damaged), None, "{damaged}");
         }

@@ -118,6 +118,15 @@ fn state_limit(value: String) -> Refusal {
     Refusal::Stopped(Fault::limit(LimitKind::State, value))
 }
 
+/// Checks a key that is read, or where a scan begins or ends: one byte more than a key has leads behind any of them. A
+/// guest could hand over as much as its memory holds.
+fn check_read(key: &[u8]) -> Asked<()> {
+    match key.len() > MAX_KEY_BYTES + 1 {
+        true => Err(state_limit(format!("{MAX_KEY_BYTES} bytes for a key"))),
+        false => Ok(()),
+    }
+}
+
 fn outbox_limit(value: String) -> Refusal {
     Refusal::Stopped(Fault::limit(LimitKind::Outbox, value))
 }
@@ -182,6 +191,7 @@ pub(super) fn waits_for_itself(circle: &[ActorRef]) -> String {
 #[async_trait]
 impl Turn for ActorTurn {
     async fn get(&mut self, key: &[u8]) -> Asked<Option<Bytes>> {
+        check_read(key)?;
         if let Some(written) = self.effects.writes.get(key) {
             return Ok(written.as_ref().map(|value| Bytes::copy_from_slice(value)));
         }
@@ -210,6 +220,8 @@ impl Turn for ActorTurn {
                  the last one"
             ));
         }
+        check_read(&start)?;
+        check_read(end.as_deref().unwrap_or_default())?;
         if limit == 0 || end.as_ref().is_some_and(|end| *end <= start) {
             return Ok(Vec::new());
         }

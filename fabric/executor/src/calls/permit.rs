@@ -14,6 +14,9 @@ use super::{Calls, Running};
 /// Calls of one executor that have futures: each keeps a sandbox while it waits, of which an executor has 512. Actors
 /// that are in memory have 256 of them, and calls that run 64.
 pub(crate) const MAX_SPAWNERS: usize = 128;
+/// Futures of these calls that are under way, in equal parts. A node takes 1,024 spawned invocations of one depth: with
+/// more under way, a function that spawns spawners would be refused what it waits for.
+const MAX_UNDER_WAY: usize = 512;
 
 /// Leave of a call to run.
 pub(crate) struct Permit {
@@ -25,6 +28,9 @@ pub(crate) struct Permit {
 
 /// One of the calls that may have futures, until it is dropped.
 pub(crate) struct Seat(Calls);
+
+/// Part of a call in the futures that an executor may have under way.
+pub(crate) struct Share(Calls);
 
 /// Time in which a call does not run.
 pub(crate) struct Pause<'a> {
@@ -54,6 +60,11 @@ impl Permit {
         }
         state.spawners += 1;
         Some(Seat(self.calls.clone()))
+    }
+
+    /// The call's part in what may be under way.
+    pub(crate) fn share(&self) -> Share {
+        Share(self.calls.clone())
     }
 
     /// Gives the room of the call to others. Whoever drops the pause has it back at once: the call ends then.
@@ -86,6 +97,14 @@ impl Permit {
         let line = state.returning.entry(self.label.clone()).or_default();
         line.push_back(room);
         Some(returning)
+    }
+}
+
+impl Share {
+    /// Futures that the call may have under way: as many as every other one that has some.
+    pub(crate) fn futures(&self) -> usize {
+        let spawners = lock(&self.0.state).spawners;
+        MAX_UNDER_WAY / spawners.max(1)
     }
 }
 
@@ -226,7 +245,10 @@ mod tests {
         let mut seats: Vec<Seat> = (0..MAX_SPAWNERS).filter_map(|_| permit.seat()).collect();
         assert_eq!(seats.len(), MAX_SPAWNERS);
         assert!(permit.seat().is_none());
+        assert_eq!(permit.share().futures(), MAX_UNDER_WAY / MAX_SPAWNERS);
         seats.pop();
         assert!(permit.seat().is_some());
+        seats.truncate(2);
+        assert_eq!(permit.share().futures(), MAX_UNDER_WAY / 2);
     }
 }

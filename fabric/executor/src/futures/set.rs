@@ -14,11 +14,12 @@ use weft_protocol::{CallTo, DEADLINE_MAX, MAX_TURN_BYTES};
 use weft_sandbox::Asked;
 
 use super::{stopped, told};
+use crate::calls::Share;
 use crate::outward::Outward;
 
 /// Futures of one invocation that were not joined.
 pub(super) const MAX_FUTURES: usize = 16_384;
-/// Calls of one invocation that are under way. Others wait for them.
+/// Calls of one invocation that are under way, or fewer if others have futures. Others wait for them.
 pub(super) const MAX_RUNNING: usize = 256;
 /// Bytes of inputs of futures that have not ended.
 pub(super) const MAX_INPUT_BYTES: usize = 32 << 20;
@@ -60,6 +61,7 @@ struct Shared {
     outward: Outward,
     depth: u32,
     io: Handle,
+    share: Share,
     /// No answer is waited for after this.
     deadline: Instant,
     state: Mutex<State>,
@@ -81,11 +83,12 @@ fn unknown<T>(future: u64) -> Asked<T> {
 
 impl Set {
     /// `depth`: how deep the futures are nested.
-    pub(super) fn new(outward: Outward, depth: u32, io: Handle) -> Self {
+    pub(super) fn new(outward: Outward, depth: u32, io: Handle, share: Share) -> Self {
         Self(Arc::new(Shared {
             outward,
             depth,
             io,
+            share,
             deadline: Instant::now() + DEADLINE_MAX,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -224,7 +227,8 @@ impl Drop for Set {
 impl Shared {
     /// Has futures begin whose turn has come.
     fn start_more(self: &Arc<Self>, state: &mut State) {
-        while state.n_running < MAX_RUNNING
+        let most = self.share.futures().min(MAX_RUNNING);
+        while state.n_running < most
             && state.answer_bytes < MAX_ANSWER_BYTES
             && let Some(next) = state.queued.first().copied()
         {

@@ -220,6 +220,22 @@ async fn calls_of_one_invocation_are_bounded() {
     }
 }
 
+/// Invocations with futures share what may be under way: none is refused because of another one's.
+#[tokio::test]
+async fn invocations_share_what_may_be_under_way() {
+    let agent = Agent::new();
+    let (_running, mut futures) = agent.invocation(0);
+    let others: Vec<_> = (0..7).map(|_| futures.permit.seat()).collect();
+    assert!(others.iter().all(Option::is_some));
+    for _ in 0..MAX_RUNNING {
+        futures.spawn("f", vec![]).await.expect("it spawns");
+    }
+    assert_eq!(futures.set.n_running(), 64);
+    drop(others);
+    futures.spawn("f", vec![]).await.expect("it spawns");
+    assert_eq!(futures.set.n_running(), MAX_RUNNING);
+}
+
 #[tokio::test]
 async fn futures_have_bounds() {
     let agent = Agent::new();

@@ -55,6 +55,7 @@ impl Guest {
         let host = self.store.data_mut();
         host.wasi.begin_turn(settings.now_ms, &settings.log);
         host.cpu.begin_turn(settings.cpu_limit_ns);
+        host.output_before_bytes = host.output_bytes;
         host.turn = Some(settings.turn);
         host.log = settings.log;
         host.cancel = settings.cancel;

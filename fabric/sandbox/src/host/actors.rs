@@ -37,9 +37,7 @@ impl actors::Host for Host {
         let Some(turn) = self.turn.as_deref_mut() else {
             return outside_turn();
         };
-        self.cpu.pause();
-        let asked = turn.invoke(&actor, key, method, input).await;
-        self.cpu.resume();
+        let asked = self.cpu.wait(turn.invoke(&actor, key, method, input)).await;
         self.asked(asked)
     }
 }

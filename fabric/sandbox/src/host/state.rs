@@ -9,9 +9,7 @@ impl state::Host for Host {
         let Some(turn) = self.turn.as_deref_mut() else {
             return outside_turn();
         };
-        self.cpu.pause();
-        let asked = turn.get(&key).await;
-        self.cpu.resume();
+        let asked = self.cpu.wait(turn.get(&key)).await;
         self.asked(asked.map(|value| value.map(Vec::from)))
     }
 
@@ -32,9 +30,7 @@ impl state::Host for Host {
         let Some(turn) = self.turn.as_deref_mut() else {
             return outside_turn();
         };
-        self.cpu.pause();
-        let asked = turn.scan(start, end, limit).await;
-        self.cpu.resume();
+        let asked = self.cpu.wait(turn.scan(start, end, limit)).await;
         self.asked(asked)
     }
 

@@ -12,9 +12,7 @@ impl tasks::Host for Host {
         let Some(futures) = self.futures.as_deref_mut() else {
             return no_futures();
         };
-        self.cpu.pause();
-        let asked = futures.spawn(&function, input).await;
-        self.cpu.resume();
+        let asked = self.cpu.wait(futures.spawn(&function, input)).await;
         self.asked(asked)
     }
 
@@ -22,9 +20,7 @@ impl tasks::Host for Host {
         let Some(futures) = self.futures.as_deref_mut() else {
             return no_futures();
         };
-        self.cpu.pause();
-        let asked = futures.join(future).await;
-        self.cpu.resume();
+        let asked = self.cpu.wait(futures.join(future)).await;
         self.asked(asked)
     }
 
@@ -32,9 +28,7 @@ impl tasks::Host for Host {
         let Some(futures) = self.futures.as_deref_mut() else {
             return no_futures();
         };
-        self.cpu.pause();
-        let asked = futures.select(&among).await;
-        self.cpu.resume();
+        let asked = self.cpu.wait(futures.select(&among)).await;
         self.asked(asked)
     }
 

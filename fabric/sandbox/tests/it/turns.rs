@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, FunctionKind, LimitKind, Problem};
 use weft_sandbox::{
@@ -15,6 +16,14 @@ use weft_sandbox::{
 use crate::support::{check_failed, check_limit, check_trapped, guest, settings, start};
 
 type Values = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Takes 100 ms of the thread's CPU time.
+fn burn() {
+    let until = thread_cpu_ns() + 100_000_000;
+    while thread_cpu_ns() < until {
+        std::hint::spin_loop();
+    }
+}
 
 /// A turn over values in memory. Some of its keys do what no value does.
 #[derive(Default)]
@@ -36,12 +45,14 @@ impl Turn for InMemory {
                 Err(Refusal::Failed(problem))
             }
             b"burns" => {
-                // Something that runs on the thread while the guest waits.
-                tokio::task::yield_now().await;
-                let until = thread_cpu_ns() + 100_000_000;
-                while thread_cpu_ns() < until {
-                    std::hint::spin_loop();
-                }
+                // Something else that runs on the thread while the guest waits.
+                let mut others = JoinSet::new();
+                others.spawn(async { burn() });
+                others.join_next().await;
+                Ok(None)
+            }
+            b"works" => {
+                burn();
                 Ok(None)
             }
             b"for-ever" => {
@@ -319,6 +330,26 @@ async fn waiting_is_not_charged() {
     assert!(used < 60_000_000, "{used} ns");
 }
 
+/// Calls that are answered at once are not free.
+#[tokio::test]
+async fn work_of_the_host_is_charged() {
+    let mut guest = awake().await;
+    let before = guest.meters().cpu_ns;
+    let limited = TurnSettings {
+        cpu_limit_ns: 60_000_000,
+        ..turn(InMemory::default())
+    };
+    guest.begin_turn(limited);
+    let mut stopped = guest.invoke_actor("get", b"works").await;
+    if matches!(stopped, Err(Fault::Failed(_))) {
+        // No tick came before its end.
+        stopped = guest.invoke_actor("key", b"").await;
+    }
+    check_limit(stopped, LimitKind::Cpu, "60 ms");
+    let used = guest.meters().cpu_ns - before;
+    assert!(used >= 100_000_000, "{used} ns");
+}
+
 #[tokio::test]
 async fn a_turn_that_waits_can_be_cancelled() {
     let mut guest = awake().await;
@@ -354,6 +385,8 @@ async fn answers_have_a_bound() {
         let (answer, _) = invoke(&mut guest, "answer", "1000").await;
         assert_eq!(answer.map(|answer| answer.len()), Ok(1_000));
     }
+    let (left, _) = invoke(&mut guest, "left", "").await;
+    assert_eq!(text(left), "1000", "of each turn");
     let (answer, _) = invoke(&mut guest, "answer", "1001").await;
     check_limit(answer, LimitKind::Output, "1000 bytes");
 }

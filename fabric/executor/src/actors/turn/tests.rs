@@ -186,6 +186,21 @@ async fn what_a_turn_writes_is_bounded() {
     stopped(turn.delete(b"one more".to_vec()), LimitKind::State);
 }
 
+/// A guest may hand over keys as long as its memory.
+#[tokio::test]
+async fn keys_that_are_read_are_bounded() {
+    let mut turn = turn_over(&[]);
+    let behind = vec![0; MAX_KEY_BYTES + 1];
+    turn.get(&behind).await.expect("nothing is there");
+    let all = turn.scan(behind.clone(), Some(vec![1]), 10).await;
+    all.expect("it begins behind any key");
+    let long = [&behind[..], b"x"].concat();
+    stopped(turn.get(&long).await, LimitKind::State);
+    let begins = turn.scan(long.clone(), None, 10).await;
+    stopped(begins, LimitKind::State);
+    stopped(turn.scan(behind, Some(long), 10).await, LimitKind::State);
+}
+
 #[tokio::test]
 async fn scans_are_bounded() {
     let mut turn = turn_over(&[]);

@@ -78,6 +78,7 @@ fn invoke(method: &str, input: &[u8]) -> Result<Vec<u8>, String> {
             Ok(vec![])
         }
         "answer" => Ok(vec![7; number(input)? as usize]),
+        "left" => Ok(meter::remaining().output_bytes.to_string().into_bytes()),
         "log" => {
             log::write(log::Level::Info, &text(input)?);
             Ok(vec![])
