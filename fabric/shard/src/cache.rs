@@ -89,7 +89,11 @@ impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
         Some(held.value.clone())
     }
 
+    /// Keeps a value, if it is no larger than all values may be together.
     fn insert(&mut self, key: K, value: V, bytes: usize) {
+        if bytes > self.max_bytes {
+            return self.remove(&key);
+        }
         let held = Held {
             value,
             bytes,
@@ -148,11 +152,8 @@ mod tests {
         assert_eq!(recent.find(&0), Some(0), "it was used");
         assert_eq!(recent.find(&1), None, "the oldest that was not");
         recent.insert(11, 11, 200);
-        assert_eq!(
-            (recent.bytes, recent.order.len()),
-            (0, 0),
-            "it is too large"
-        );
+        assert_eq!(recent.find(&11), None, "it is too large");
+        assert_eq!((recent.bytes, recent.order.len()), (100, 10));
     }
 
     #[test]

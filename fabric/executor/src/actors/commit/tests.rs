@@ -116,14 +116,15 @@ fn a_failed_alarm_comes_again_and_is_given_up_in_the_end() {
         ..Record::default()
     };
     for pause_s in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
-        let commit = failed_alarm(&actor("a"), &record, &problem, NOW);
+        let fired_ms = record.alarm_ms.expect("it is set");
+        let commit = failed_alarm(&actor("a"), &record, &problem, fired_ms);
         let entries = after(&commit);
-        let before = keys::due(record.alarm_ms.expect("it is set"), &actor("a"));
+        let before = keys::due(fired_ms, &actor("a"));
         assert_eq!(entries.get(&before), Some(&None));
         let stored = entries[&keys::record(&actor("a"))].as_ref();
         record =
             super::super::stored::decode("record", stored.expect("it is kept")).expect("it is one");
-        assert_eq!(record.alarm_ms, Some(NOW + pause_s * 1_000));
+        assert_eq!(record.alarm_ms, Some(fired_ms + pause_s * 1_000));
         assert!(commit.dead.is_none());
     }
     let commit = failed_alarm(&actor("a"), &record, &problem, NOW);
