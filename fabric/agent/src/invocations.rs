@@ -83,6 +83,13 @@ struct Pending {
 }
 
 impl Pending {
+    /// The link of an executor, if it is the one that is ready.
+    fn link_of(&self, executor: Epoch) -> Option<&mpsc::Sender<Outbound>> {
+        let link = self.link.as_ref();
+        link.filter(|(ready, _)| *ready == executor)
+            .map(|(_, link)| link)
+    }
+
     /// Returns whether nothing is under way.
     fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.rows.is_empty()
@@ -475,21 +482,21 @@ impl OfTenant {
         request: InvokeRequest,
         input: Bytes,
     ) -> Result<oneshot::Receiver<(InvokeReply, Vec<u8>)>, Problem> {
+        let ended = || busy("the executor ended; try again");
+        let link = lock(&self.pending).link.clone();
+        let (executor, link) = link.ok_or_else(|| busy("no executor is ready; try again"))?;
+        // Before anything is recorded: what is given up while it waits was not sent, and has no answer.
+        let room = link.reserve().await.map_err(|_| ended())?;
         let (answer, answered) = oneshot::channel();
-        let link = {
-            let mut pending = lock(&self.pending);
-            let Some((_, link)) = pending.link.clone() else {
-                return Err(busy("no executor is ready; try again"));
-            };
-            pending.answers.insert(request.request, answer);
-            pending
-                .labels
-                .insert(request.request, request.label.clone());
-            link
-        };
-        let message = ToExecutor::Invoke(Box::new(request));
-        let sent = link.send((message, input)).await;
-        sent.map_err(|_| busy("the executor ended; try again"))?;
+        let mut pending = lock(&self.pending);
+        if pending.link_of(executor).is_none() {
+            return Err(ended());
+        }
+        pending.answers.insert(request.request, answer);
+        pending
+            .labels
+            .insert(request.request, request.label.clone());
+        room.send((ToExecutor::Invoke(Box::new(request)), input));
         Ok(answered)
     }
 
