@@ -95,6 +95,11 @@ impl Pending {
         self.labels.is_empty() && self.rows.is_empty()
     }
 
+    /// Returns whether somebody waits for an invocation.
+    fn any_waits(&self) -> bool {
+        !self.answers.is_empty() || !self.rows.is_empty()
+    }
+
     /// The executor is gone, or another one takes its place.
     fn forget(&mut self) {
         self.link = None;
@@ -119,6 +124,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// No new ones are wanted: whoever has others goes there.
     draining: AtomicBool,
+    /// Shards of actors are about to be granted to other nodes: whoever asks for one waits for that.
+    leaving: AtomicBool,
 }
 
 /// Invocations of one tenant: admitted within bounds, sent to its executor, answered by number.
@@ -210,6 +217,7 @@ impl Invocations {
             rows: Semaphore::new(rows_max),
             calls: Calls::default(),
             draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
@@ -242,6 +250,20 @@ impl Invocations {
     /// Tells controllers to go elsewhere; those that come all the same are served.
     pub(crate) fn drain(&self) {
         self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes no more questions to actors, but for those that other turns wait for. Shards stay with their executors, so
+    /// without this the questions would not end, however long the node drains.
+    pub(crate) fn leave(&self) {
+        self.shared.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether nobody waits for an invocation but those who ask actors.
+    pub(crate) fn are_calls_done(&self) -> bool {
+        let by_tenant = lock(&self.by_tenant);
+        by_tenant
+            .values()
+            .all(|one| !lock(&one.pending).any_waits())
     }
 
     /// Returns whether none is under way, and the usage of all was taken.

@@ -58,6 +58,11 @@ impl OfTenant {
         input: Bytes,
         deadline: Duration,
     ) -> Result<Option<InvokeAnswer>, Problem> {
+        let is_leaving = self.shared.leaving.load(Ordering::Relaxed);
+        if is_leaving && !is_nested(&request.ask) {
+            // Nothing is done: the next executor of the shard is asked.
+            return Ok(None);
+        }
         let _turn = self.turns.try_acquire().map_err(|_| {
             busy(format!(
                 "{MAX_TENANT_TURNS} invocations of actors run or wait; try again"
@@ -265,6 +270,38 @@ mod tests {
         assert!(problem.detail.contains("Idempotency-Key"), "{problem}");
         let gone = of_tenant.admit_actor(request(Epoch(7)), Bytes::new(), DEADLINE);
         assert!(gone.await.expect("nothing was done").is_none());
+    }
+
+    /// Turns that run come to their end, and with them those that they wait for.
+    #[tokio::test]
+    async fn a_node_that_leaves_takes_no_more_questions() {
+        let metrics = Metrics::new(&weft_telemetry::Registry::new());
+        let node = Invocations::new(1, Arc::new(metrics));
+        let of_tenant = node.of(&TenantId::default_tenant());
+        let (link, mut executor) = mpsc::channel(8);
+        of_tenant.connect(Epoch(7), link);
+        let mut running = Box::pin(of_tenant.admit_actor(request(Epoch(7)), "".into(), DEADLINE));
+        assert!(futures::poll!(&mut running).is_pending());
+        assert!(
+            node.are_calls_done() && !node.are_done(),
+            "a turn runs still"
+        );
+        node.leave();
+        let refused = of_tenant.admit_actor(request(Epoch(7)), "".into(), DEADLINE);
+        assert!(refused.await.expect("nothing was done").is_none());
+        let mut nested = request(Epoch(7));
+        if let ActorAsk::Invoke(invoke) = &mut nested.ask {
+            invoke.chain.push(invoke.actor.clone());
+        }
+        let mut nested = Box::pin(of_tenant.admit_actor(nested, "".into(), DEADLINE));
+        assert!(futures::poll!(&mut nested).is_pending());
+        for one in [running, nested] {
+            let number = asked(&mut executor).await;
+            of_tenant.answer(reply(number, LABEL, 1), Vec::new());
+            one.await.expect("it answers").expect("it is here");
+        }
+        of_tenant.take_usage();
+        assert!(node.are_done());
     }
 
     /// A question that was never sent has no answer: nothing is left of it that would wait for one.
