@@ -54,8 +54,8 @@ const HEAD_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one piece of a stream's answer.
 const PIECE_BYTES_MAX: usize = 64 << 20;
 
-/// Invocations and turns of a node that a controller waits for at a time. The rest of the questions on the connection is
-/// for calls that they make and the answers to these: without it, all would wait for each other.
+/// Invocations and turns of a node that a controller waits for at a time. The rest of the questions on the connection
+/// is for calls that they make and the answers to these: without it, all would wait for each other.
 const MAX_WAITING: usize = QUESTIONS_MAX as usize - 512;
 
 /// How much longer than its deadline an invocation may take on its way.
