@@ -32,6 +32,10 @@ const START_WALL_MAX: Duration = Duration::from_secs(60);
 /// Time for controllers to hear that a node drains: what they have sent until then arrives.
 const DRAIN_NOTICE: Duration = Duration::from_millis(500);
 
+/// Time for turns of actors to end before a node that has drained otherwise leaves. Then they are taken up elsewhere,
+/// as after its loss: shards that nobody serves keep their actors waiting.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Settings of a node's agent.
 #[derive(Debug, Clone)]
 pub struct AgentSettings {
@@ -63,6 +67,7 @@ pub struct Agent {
     processes: BTreeMap<Epoch, (ExecutorProcess, Instant)>,
     drain: CancellationToken,
     draining_since: Option<Instant>,
+    leaving_since: Option<Instant>,
 }
 
 impl Agent {
@@ -100,6 +105,7 @@ impl Agent {
             processes: BTreeMap::new(),
             drain: CancellationToken::new(),
             draining_since: None,
+            leaving_since: None,
         })
     }
 
@@ -147,12 +153,24 @@ impl Agent {
                 self.invocations.drain();
                 let since = *self.draining_since.get_or_insert_with(Instant::now);
                 let is_known = since.elapsed() >= DRAIN_NOTICE;
-                if is_known && self.state.is_drained() && self.invocations.are_done() {
+                if is_known && self.state.is_drained() && self.has_left() {
                     tracing::info!("drained");
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Returns whether no invocation keeps a node that has drained otherwise. Those of actors would for ever: they go
+    /// where their shards are, which are the node's until it ends.
+    fn has_left(&mut self) -> bool {
+        let are_calls_done = self.invocations.are_calls_done();
+        if self.leaving_since.is_none() && !are_calls_done {
+            return false;
+        }
+        self.invocations.leave();
+        let since = *self.leaving_since.get_or_insert_with(Instant::now);
+        self.invocations.are_done() || (are_calls_done && since.elapsed() >= LEAVE_PATIENCE)
     }
 
     /// Ends when leases are to be renewed.

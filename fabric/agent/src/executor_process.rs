@@ -27,6 +27,9 @@ use crate::children::Children;
 use crate::credentials::{CredentialsOf, Renewal};
 use crate::invocations::OfTenant;
 
+/// Questions of controllers that wait for the socket of an executor: each has up to a turn's input.
+const MAX_ASKED: usize = 1_024;
+
 /// Message to an executor, with its payload.
 pub(crate) type Outbound = (ToExecutor, Bytes);
 
@@ -41,6 +44,7 @@ pub(crate) enum ExecutorEvent {
 
 /// A running executor.
 pub(crate) struct ExecutorProcess {
+    /// Its commands. They go before what controllers ask of it, so that renewals of its lease do not wait behind that.
     sender: mpsc::Sender<Outbound>,
     stop: CancellationToken,
 }
@@ -87,9 +91,11 @@ pub(crate) async fn start(
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null());
     let child = command.spawn().context("an executor does not start")?;
-    let (sender, receiver) = mpsc::channel(MAX_LINK_MESSAGES);
+    let (sender, commands) = mpsc::channel(MAX_LINK_MESSAGES);
+    let (asker, asked) = mpsc::channel(MAX_ASKED);
+    let outbox = Outbox { commands, asked };
     let process = ExecutorProcess {
-        sender: sender.clone(),
+        sender,
         stop: CancellationToken::new(),
     };
     let setup = {
@@ -119,10 +125,10 @@ pub(crate) async fn start(
             epoch,
             events: &events,
             invocations: &invocations,
-            calls: sender,
+            calls: asker,
             credentials,
         };
-        let ended = relay.run(setup, child, socket, receiver, stop).await;
+        let ended = relay.run(setup, child, socket, outbox, stop).await;
         invocations.disconnect(epoch);
         remove(&spill).await;
         let _ = events.send(ExecutorEvent::Gone(epoch, ended)).await;
@@ -139,6 +145,25 @@ async fn remove(spill: &Path) {
             tracing::warn!(%folder, %error, "spilled files cannot be removed");
         }
         _ => {}
+    }
+}
+
+/// Messages on their way to an executor.
+struct Outbox {
+    commands: mpsc::Receiver<Outbound>,
+    /// Invocations and the like, and credentials that were renewed.
+    asked: mpsc::Receiver<Outbound>,
+}
+
+impl Outbox {
+    /// The next message: a command, if there is one. Nothing once nobody sends any. Safe to drop.
+    async fn next(&mut self) -> Option<Outbound> {
+        tokio::select! {
+            biased;
+            Some(command) = self.commands.recv() => Some(command),
+            Some(asked) = self.asked.recv() => Some(asked),
+            else => None,
+        }
     }
 }
 
@@ -159,7 +184,7 @@ impl Relay<'_> {
         setup: impl FnOnce(&ExecutorCredentials) -> ToExecutor + Send,
         mut child: Child,
         socket: UnixStream,
-        outbox: mpsc::Receiver<Outbound>,
+        outbox: Outbox,
         stop: CancellationToken,
     ) -> String {
         // The socket stays open until the process has ended, so that it is the signal that ends it.
@@ -184,7 +209,7 @@ impl Relay<'_> {
         &self,
         setup: impl FnOnce(&ExecutorCredentials) -> ToExecutor + Send,
         socket: UnixStream,
-        mut outbox: mpsc::Receiver<Outbound>,
+        mut outbox: Outbox,
     ) -> anyhow::Result<()> {
         let (reader, mut writer) = socket.into_split();
         let mut reader = BufReader::new(reader);
@@ -197,7 +222,7 @@ impl Relay<'_> {
             anyhow::Ok(())
         };
         let writing = async {
-            while let Some((message, payload)) = outbox.recv().await {
+            while let Some((message, payload)) = outbox.next().await {
                 frames::write(&mut writer, &message, &payload).await?;
             }
             anyhow::Ok(())
@@ -257,5 +282,56 @@ impl Relay<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::JobId;
+    use weft_protocol::Work;
+
+    use super::*;
+
+    fn abandon(request: u64) -> Outbound {
+        (ToExecutor::Abandon { request }, Bytes::new())
+    }
+
+    fn renewal(until_ns: u64) -> Outbound {
+        let lease = ToExecutor::Lease {
+            until_ns,
+            confirmed: 0,
+        };
+        (lease, Bytes::new())
+    }
+
+    /// Renewals would come too late behind thousands of inputs, and a queue that these fill would end the executor.
+    #[tokio::test]
+    async fn commands_go_before_questions_and_have_room_of_their_own() {
+        let (sender, commands) = mpsc::channel(8);
+        let (asker, asked) = mpsc::channel(2);
+        let mut outbox = Outbox { commands, asked };
+        for request in [1, 2] {
+            asker.try_send(abandon(request)).expect("there is room");
+        }
+        let process = ExecutorProcess {
+            sender,
+            stop: CancellationToken::new(),
+        };
+        process.send(renewal(7).0);
+        let job = JobId::new(1, 2);
+        process.send(ToExecutor::Work(Work::Forget { job }));
+        assert!(!process.stop.is_cancelled());
+        let mut next = async || outbox.next().await.map(|(message, _)| message);
+        assert!(matches!(
+            next().await,
+            Some(ToExecutor::Lease { until_ns: 7, .. })
+        ));
+        assert!(matches!(next().await, Some(ToExecutor::Work(_))));
+        for number in [1, 2] {
+            let asked = next().await;
+            assert!(matches!(asked, Some(ToExecutor::Abandon { request }) if request == number));
+        }
+        drop((process, asker));
+        assert!(next().await.is_none());
     }
 }

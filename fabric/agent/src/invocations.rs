@@ -83,9 +83,21 @@ struct Pending {
 }
 
 impl Pending {
+    /// The link of an executor, if it is the one that is ready.
+    fn link_of(&self, executor: Epoch) -> Option<&mpsc::Sender<Outbound>> {
+        let link = self.link.as_ref();
+        link.filter(|(ready, _)| *ready == executor)
+            .map(|(_, link)| link)
+    }
+
     /// Returns whether nothing is under way.
     fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.rows.is_empty()
+    }
+
+    /// Returns whether somebody waits for an invocation.
+    fn any_waits(&self) -> bool {
+        !self.answers.is_empty() || !self.rows.is_empty()
     }
 
     /// The executor is gone, or another one takes its place.
@@ -112,6 +124,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// No new ones are wanted: whoever has others goes there.
     draining: AtomicBool,
+    /// Shards of actors are about to be granted to other nodes: whoever asks for one waits for that.
+    leaving: AtomicBool,
 }
 
 /// Invocations of one tenant: admitted within bounds, sent to its executor, answered by number.
@@ -203,6 +217,7 @@ impl Invocations {
             rows: Semaphore::new(rows_max),
             calls: Calls::default(),
             draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
@@ -235,6 +250,20 @@ impl Invocations {
     /// Tells controllers to go elsewhere; those that come all the same are served.
     pub(crate) fn drain(&self) {
         self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes no more questions to actors, but for those that other turns wait for. Shards stay with their executors, so
+    /// without this the questions would not end, however long the node drains.
+    pub(crate) fn leave(&self) {
+        self.shared.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether nobody waits for an invocation but those who ask actors.
+    pub(crate) fn are_calls_done(&self) -> bool {
+        let by_tenant = lock(&self.by_tenant);
+        by_tenant
+            .values()
+            .all(|one| !lock(&one.pending).any_waits())
     }
 
     /// Returns whether none is under way, and the usage of all was taken.
@@ -475,21 +504,21 @@ impl OfTenant {
         request: InvokeRequest,
         input: Bytes,
     ) -> Result<oneshot::Receiver<(InvokeReply, Vec<u8>)>, Problem> {
+        let ended = || busy("the executor ended; try again");
+        let link = lock(&self.pending).link.clone();
+        let (executor, link) = link.ok_or_else(|| busy("no executor is ready; try again"))?;
+        // Before anything is recorded: what is given up while it waits was not sent, and has no answer.
+        let room = link.reserve().await.map_err(|_| ended())?;
         let (answer, answered) = oneshot::channel();
-        let link = {
-            let mut pending = lock(&self.pending);
-            let Some((_, link)) = pending.link.clone() else {
-                return Err(busy("no executor is ready; try again"));
-            };
-            pending.answers.insert(request.request, answer);
-            pending
-                .labels
-                .insert(request.request, request.label.clone());
-            link
-        };
-        let message = ToExecutor::Invoke(Box::new(request));
-        let sent = link.send((message, input)).await;
-        sent.map_err(|_| busy("the executor ended; try again"))?;
+        let mut pending = lock(&self.pending);
+        if pending.link_of(executor).is_none() {
+            return Err(ended());
+        }
+        pending.answers.insert(request.request, answer);
+        pending
+            .labels
+            .insert(request.request, request.label.clone());
+        room.send((ToExecutor::Invoke(Box::new(request)), input));
         Ok(answered)
     }
 

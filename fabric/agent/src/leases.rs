@@ -17,6 +17,9 @@ use weft_protocol::{ACTOR_LEASE, RENEW_PERIOD, ToExecutor};
 
 /// Questions without an answer that are remembered.
 const MAX_ROUNDS: usize = 64;
+/// Questions without an answer from which on executors wait for the next one that is due: the answers to those that
+/// were asked must find them remembered, however often executors ask for another one.
+const MAX_HASTY_ROUNDS: usize = MAX_ROUNDS / 2;
 /// Time between two renewals, however often executors ask for one.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(5);
 
@@ -66,7 +69,7 @@ impl Renewals {
 
     /// Time until the next question is due.
     pub(crate) fn due_in(&self, now_ns: u64) -> Duration {
-        let pause = match self.wanted {
+        let pause = match self.wanted && self.open.len() < MAX_HASTY_ROUNDS {
             true => CONFIRM_PAUSE,
             false => RENEW_PERIOD,
         };
@@ -179,6 +182,24 @@ mod tests {
         assert_eq!(renewals.due_in(5_300 * MS), RENEW_PERIOD);
         renewals.confirm(Epoch(7), 2);
         assert_eq!(renewals.due_in(5_300 * MS), CONFIRM_PAUSE);
+    }
+
+    /// An executor that asks without end must not have the lease of all others lapse.
+    #[test]
+    fn answers_that_take_long_are_remembered_however_often_executors_ask() {
+        let mut renewals = Renewals::default();
+        let (mut now_ns, mut number) = (0, 0);
+        let mut asked = Vec::new();
+        while now_ns < nanoseconds(ACTOR_LEASE) {
+            number += 1;
+            renewals.confirm(Epoch(7), number);
+            now_ns += nanoseconds(renewals.due_in(now_ns));
+            asked.push(renewals.ask(now_ns));
+        }
+        // The first answer comes when its question's lease would be over.
+        let told = renewals.answered(asked[0], vec![Epoch(8)]);
+        assert_eq!(told.len(), 1, "{} questions were asked", asked.len());
+        assert_eq!(renewals.answered(asked[1], vec![Epoch(8)]).len(), 1);
     }
 
     #[test]

@@ -10,14 +10,15 @@
 
 mod guest_calls;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use weft_core::{Epoch, ErrorCode, MAX_METHOD_BYTES, NodeId, Problem, TenantId};
+use weft_core::{Epoch, ErrorCode, MAX_METHOD_BYTES, NodeId, Problem, TenantId, lock};
 use weft_protocol::{ActorAsk, ActorRequest, ActorStatus, MAX_TURN_BYTES};
 use weft_runtime::link::InvokeAnswer;
 
@@ -39,7 +40,26 @@ pub(crate) struct ActorRouter {
     replica: Replica,
     nodes: Nodes,
     requests: Requests,
+    wanted: Arc<Wanted>,
     metrics: Arc<Metrics>,
+}
+
+/// Shards that the leader was asked for a moment ago. Thousands of questions may wait for one, and ask for it as one.
+#[derive(Default)]
+struct Wanted(Mutex<BTreeMap<(TenantId, u32), Instant>>);
+
+impl Wanted {
+    /// Returns whether the leader is to be asked for a shard now.
+    fn is_due(&self, tenant: &TenantId, shard: u32, now: Instant) -> bool {
+        let mut asked = lock(&self.0);
+        asked.retain(|_, at| now < *at + MIN_PAUSE);
+        let key = (tenant.clone(), shard);
+        let is_due = !asked.contains_key(&key);
+        if is_due {
+            asked.insert(key, now);
+        }
+        is_due
+    }
 }
 
 /// A question about one shard of a tenant's actors.
@@ -118,6 +138,7 @@ impl ActorRouter {
             replica: replica.clone(),
             nodes: nodes.clone(),
             requests: requests.clone(),
+            wanted: Arc::default(),
             metrics: Arc::clone(metrics),
         }
     }
@@ -183,7 +204,9 @@ impl ActorRouter {
     ) -> Result<Tried, Problem> {
         let Some((executor, node)) = self.holder(tenant, question.shard) else {
             // The request may be lost: it is made again with the next try.
-            self.requests.shard(tenant, question.shard);
+            if self.wanted.is_due(tenant, question.shard, Instant::now()) {
+                self.requests.shard(tenant, question.shard);
+            }
             return Ok(Tried::Missed(None));
         };
         let Some(node) = self.nodes.of(&node) else {
@@ -299,6 +322,20 @@ fn unserved(question: &ShardQuestion) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_questions_ask_for_a_shard_as_one() {
+        let (wanted, tenant) = (Wanted::default(), TenantId::default_tenant());
+        let mut now = Instant::now();
+        for round in 0..3 {
+            assert!(wanted.is_due(&tenant, 1, now), "{round}");
+            assert!(!wanted.is_due(&tenant, 1, now), "{round}");
+            assert!(wanted.is_due(&tenant, 2, now), "another shard");
+            now += MIN_PAUSE;
+        }
+        wanted.is_due(&tenant, 3, now);
+        assert_eq!(lock(&wanted.0).len(), 1, "the others are over");
+    }
 
     #[test]
     fn methods_have_a_name_of_a_bounded_length() {

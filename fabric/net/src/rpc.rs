@@ -27,7 +27,7 @@ const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 /// another.
 const CONNECTION_WINDOW_BYTES: u32 = QUESTIONS_MAX * STREAM_WINDOW_BYTES;
 /// Questions at a time on one connection.
-const QUESTIONS_MAX: u32 = 4_096;
+pub(crate) const QUESTIONS_MAX: u32 = 4_096;
 /// Time between two signs of life on a connection that is otherwise silent.
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// Time without one after which the connection is given up.

@@ -30,7 +30,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::{sleep, timeout};
 use weft_core::{Digest, ErrorCode, NodeId, Problem, TenantId, lock};
 use weft_protocol::{ActorRequest, Call, InvokeReply, InvokeRequest, RowsRequest};
@@ -41,7 +41,7 @@ use weft_runtime::{OnError, Scoped, Tasks};
 
 use crate::control::ToControllers;
 use crate::handshake::Purpose;
-use crate::rpc::{self, Asker, BoxBody, LENGTH_BYTES, head_bytes, lost, read_whole};
+use crate::rpc::{self, Asker, BoxBody, LENGTH_BYTES, QUESTIONS_MAX, head_bytes, lost, read_whole};
 use crate::security::Wire;
 use actors::Handed;
 
@@ -53,6 +53,10 @@ const PIECES_WAITING: usize = 4;
 const HEAD_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one piece of a stream's answer.
 const PIECE_BYTES_MAX: usize = 64 << 20;
+
+/// Invocations and turns of a node that a controller waits for at a time. The rest of the questions on the connection
+/// is for calls that they make and the answers to these: without it, all would wait for each other.
+const MAX_WAITING: usize = QUESTIONS_MAX as usize - 512;
 
 /// How much longer than its deadline an invocation may take on its way.
 const DEADLINE_GRACE: Duration = Duration::from_secs(5);
@@ -364,10 +368,31 @@ impl Pieces {
     }
 }
 
+/// Room for questions whose answers may wait for other questions.
+struct Waiting(Semaphore);
+
+impl Waiting {
+    fn new() -> Self {
+        Self(Semaphore::new(MAX_WAITING))
+    }
+
+    /// Takes room until the result is dropped. Errors: `busy` if there is none. Nobody waits for it: those that have it
+    /// may wait for those that want it.
+    fn begin(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.0.try_acquire().map_err(|_| {
+            let detail = format!(
+                "{MAX_WAITING} invocations of this controller wait for the node; try again"
+            );
+            Problem::new(ErrorCode::Busy, detail)
+        })
+    }
+}
+
 /// A node, as a controller reaches it.
 struct RemoteNode {
     node: NodeId,
     asker: Asker,
+    waiting: Waiting,
     compatibility: String,
     offer: Arc<Mutex<Offer>>,
 }
@@ -407,6 +432,7 @@ async fn take_offers(
             let remote = Arc::new(RemoteNode {
                 node: node.clone(),
                 asker: asker.clone(),
+                waiting: Waiting::new(),
                 compatibility: offer.compatibility,
                 offer: Arc::clone(&shown),
             });
@@ -466,6 +492,7 @@ impl Invoker for RemoteNode {
         input: Bytes,
         deadline: Duration,
     ) -> Result<InvokeAnswer, Problem> {
+        let _waiting = self.waiting.begin()?;
         let head = Self::invocation(tenant, request, deadline);
         let asked = self
             .asker
@@ -541,6 +568,7 @@ impl Invoker for RemoteNode {
         input: Bytes,
         deadline: Duration,
     ) -> Result<Option<InvokeAnswer>, Problem> {
+        let _waiting = self.waiting.begin()?;
         self.ask_actor(tenant, request, input, deadline).await
     }
 
@@ -596,5 +624,21 @@ impl RemoteNode {
                 kind => return Err(lost(&format!("a piece of kind {kind}")).into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invocations_that_wait_leave_room_for_what_they_wait_for() {
+        let waiting = Waiting::new();
+        let all: Vec<_> = (0..MAX_WAITING).map(|_| waiting.begin()).collect();
+        assert!(all.iter().all(Result::is_ok) && all.len() < QUESTIONS_MAX as usize);
+        let refused = waiting.begin().expect_err("there is no room");
+        assert_eq!(refused.code, ErrorCode::Busy, "{refused}");
+        drop(all);
+        drop(waiting.begin().expect("there is room again"));
     }
 }

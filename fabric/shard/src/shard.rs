@@ -32,6 +32,8 @@ struct Opened {
     /// Flusher and collector, which end with the shard.
     #[expect(dead_code, reason = "they are held")]
     tasks: Mutex<JoinSet<()>>,
+    /// Runs the end of the database, on whatever thread the last clone is dropped.
+    runtime: Handle,
 }
 
 /// A write that was accepted.
@@ -67,6 +69,7 @@ impl Shard {
             commits,
             ended,
             tasks: Mutex::new(tasks),
+            runtime: Handle::current(),
         }))
     }
 
@@ -151,13 +154,18 @@ impl Shard {
     }
 
     /// Makes all durable, and closes the shard for all clones, so that the next opening has little to replay. The
-    /// store's deadline bounds it.
+    /// store's deadline bounds it. If the future is dropped, the shard is closed all the same.
     ///
     /// Errors: something that was accepted is not durable.
     pub async fn close(self) -> Result<()> {
         let durable = self.last_durable().await;
-        // An error says that it is closed or has failed, which was told.
-        let _ = Box::pin(self.0.db.close()).await;
+        let db = self.0.db.clone();
+        // Beside this future: nobody ends the tasks of a database that is closed by half, as it counts as closed.
+        let closing = self.0.runtime.spawn(async move {
+            // An error says that it is closed or has failed, which was told.
+            let _ = Box::pin(db.close()).await;
+        });
+        let _ = closing.await;
         let shard = self.0.name.to_string();
         end(&self.0.ended, Error::Closed { shard });
         durable
@@ -178,16 +186,13 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        if self.ended.borrow().is_some() {
-            return;
-        }
-        // The database's own tasks hold it, and would poll for ever.
-        if let Ok(runtime) = Handle::try_current() {
-            let db = self.db.clone();
-            runtime.spawn(async move {
-                let _ = Box::pin(db.close_with_options(AT_ONCE)).await;
-            });
-        }
+        // The database's own tasks hold it, and would poll for ever. Of one that has failed, the flusher that is about
+        // to be aborted may not have ended all of them.
+        let db = self.db.clone();
+        self.runtime.spawn(async move {
+            // An error says that it is closed.
+            let _ = Box::pin(db.close_with_options(AT_ONCE)).await;
+        });
     }
 }
 

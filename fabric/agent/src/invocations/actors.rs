@@ -13,13 +13,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
-use weft_core::{Problem, lock};
+use tokio::sync::{mpsc, oneshot};
+use weft_core::{Epoch, Problem, lock};
 use weft_protocol::{ActorAsk, ActorRequest, InvokeReply, MAX_TURN_BYTES, ToExecutor};
 use weft_runtime::Taken;
 use weft_runtime::link::InvokeAnswer;
 
 use super::{OfTenant, Waiting, busy, tell_log, too_late};
+use crate::executor_process::Outbound;
 
 /// Questions to actors of one tenant that run or wait.
 pub(super) const MAX_TENANT_TURNS: usize = 4_096;
@@ -57,6 +58,11 @@ impl OfTenant {
         input: Bytes,
         deadline: Duration,
     ) -> Result<Option<InvokeAnswer>, Problem> {
+        let is_leaving = self.shared.leaving.load(Ordering::Relaxed);
+        if is_leaving && !is_nested(&request.ask) {
+            // Nothing is done: the next executor of the shard is asked.
+            return Ok(None);
+        }
         let _turn = self.turns.try_acquire().map_err(|_| {
             busy(format!(
                 "{MAX_TENANT_TURNS} invocations of actors run or wait; try again"
@@ -95,31 +101,30 @@ impl OfTenant {
         Ok(answer.map(|(reply, output)| (reply, keep(room, output))))
     }
 
-    /// Sends a question to its executor. Returns nothing if that is not here, or gone.
+    /// Sends a question to its executor. Returns nothing if that is not here, or gone: what is not sent was not done.
     async fn send_to_actor(
         &self,
         request: ActorRequest,
         input: Bytes,
         label: String,
     ) -> Option<Answered> {
+        let link = self.link_of(request.executor)?;
+        // Before anything is recorded: what is given up while it waits was not sent, and has no answer.
+        let room = link.reserve().await.ok()?;
         let (answer, answered) = oneshot::channel();
-        let link = {
-            let mut pending = lock(&self.pending);
-            let (_, link) = pending
-                .link
-                .clone()
-                .filter(|(executor, _)| *executor == request.executor)?;
-            pending.turns.insert(request.request, answer);
-            pending.labels.insert(request.request, label.clone());
-            link
-        };
         if let ActorAsk::Invoke(_) = request.ask {
             self.know(&label);
         }
-        let message = ToExecutor::Actor(Box::new(request));
-        let sent = link.send((message, input)).await;
-        // What is not sent was not done.
-        sent.is_ok().then_some(answered)
+        let mut pending = lock(&self.pending);
+        pending.link_of(request.executor)?;
+        pending.turns.insert(request.request, answer);
+        pending.labels.insert(request.request, label);
+        room.send((ToExecutor::Actor(Box::new(request)), input));
+        Some(answered)
+    }
+
+    fn link_of(&self, executor: Epoch) -> Option<mpsc::Sender<Outbound>> {
+        lock(&self.pending).link_of(executor).cloned()
     }
 
     /// An executor says that the shard was granted to another one: it has done nothing.
@@ -163,13 +168,11 @@ fn keep(room: Option<Taken>, output: Vec<u8>) -> Bytes {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::mpsc;
-    use weft_core::{ActorRef, Digest, Epoch, ErrorCode, Limits, Meters, TenantId};
+    use weft_core::{ActorRef, Digest, ErrorCode, Limits, Meters, TenantId};
     use weft_protocol::{ActorInvoke, Pin};
 
     use super::super::Invocations;
     use super::*;
-    use crate::executor_process::Outbound;
     use crate::metrics::Metrics;
 
     const DEADLINE: Duration = Duration::from_secs(600);
@@ -267,6 +270,58 @@ mod tests {
         assert!(problem.detail.contains("Idempotency-Key"), "{problem}");
         let gone = of_tenant.admit_actor(request(Epoch(7)), Bytes::new(), DEADLINE);
         assert!(gone.await.expect("nothing was done").is_none());
+    }
+
+    /// Turns that run come to their end, and with them those that they wait for.
+    #[tokio::test]
+    async fn a_node_that_leaves_takes_no_more_questions() {
+        let metrics = Metrics::new(&weft_telemetry::Registry::new());
+        let node = Invocations::new(1, Arc::new(metrics));
+        let of_tenant = node.of(&TenantId::default_tenant());
+        let (link, mut executor) = mpsc::channel(8);
+        of_tenant.connect(Epoch(7), link);
+        let mut running = Box::pin(of_tenant.admit_actor(request(Epoch(7)), "".into(), DEADLINE));
+        assert!(futures::poll!(&mut running).is_pending());
+        assert!(
+            node.are_calls_done() && !node.are_done(),
+            "a turn runs still"
+        );
+        node.leave();
+        let refused = of_tenant.admit_actor(request(Epoch(7)), "".into(), DEADLINE);
+        assert!(refused.await.expect("nothing was done").is_none());
+        let mut nested = request(Epoch(7));
+        if let ActorAsk::Invoke(invoke) = &mut nested.ask {
+            invoke.chain.push(invoke.actor.clone());
+        }
+        let mut nested = Box::pin(of_tenant.admit_actor(nested, "".into(), DEADLINE));
+        assert!(futures::poll!(&mut nested).is_pending());
+        for one in [running, nested] {
+            let number = asked(&mut executor).await;
+            of_tenant.answer(reply(number, LABEL, 1), Vec::new());
+            one.await.expect("it answers").expect("it is here");
+        }
+        of_tenant.take_usage();
+        assert!(node.are_done());
+    }
+
+    /// A question that was never sent has no answer: nothing is left of it that would wait for one.
+    #[tokio::test]
+    async fn a_question_that_is_given_up_before_it_is_sent_leaves_nothing_behind() {
+        let (of_tenant, mut executor) = connected();
+        let sent = || of_tenant.admit_actor(request(Epoch(7)), Bytes::new(), DEADLINE);
+        let mut waiting: Vec<_> = (0..9).map(|_| Box::pin(sent())).collect();
+        for one in &mut waiting {
+            assert!(futures::poll!(one).is_pending());
+        }
+        // The link has room for eight.
+        assert_eq!(lock(&of_tenant.pending).labels.len(), 8);
+        drop(waiting.pop());
+        for one in waiting {
+            let number = asked(&mut executor).await;
+            of_tenant.answer(reply(number, LABEL, 1), Vec::new());
+            one.await.expect("it answers").expect("it is here");
+        }
+        assert!(lock(&of_tenant.pending).is_empty());
     }
 
     /// An executor that is not trusted cannot bill a function that nobody runs.

@@ -130,6 +130,47 @@ async fn a_write_that_lingers_is_fenced_for_ever() {
     new.close().await.expect("all is durable");
 }
 
+/// Waits until nothing holds the store but the test: tasks of a database would ask it for ever.
+async fn nobody_asks(faulty: &Arc<Faulty>) {
+    let nobody = async {
+        while Arc::strong_count(faulty) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let nobody = tokio::time::timeout(STORE_DEADLINE, nobody).await;
+    nobody.expect("tasks of the database go on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closing_that_is_given_up_goes_on() {
+    let faulty = Faulty::in_memory();
+    let store = over(&faulty, STORE_DEADLINE);
+    let shard = open(&store, 0).await.expect("it opens");
+    commit(&shard, &[("a", "1")]).await.expect("it is durable");
+    shard.last_durable().await.expect("all is durable");
+    faulty.hold_all();
+    let mut closing = Box::pin(shard.close());
+    assert!(closing.as_mut().now_or_never().is_none());
+    // What was written becomes a table: the database is closed by half.
+    faulty.is_holding().await;
+    drop(closing);
+    faulty.release();
+    drop(store);
+    nobody_asks(&faulty).await;
+}
+
+/// Turns of actors hold shards on threads of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_dropped_on_a_plain_thread_is_closed() {
+    let faulty = Faulty::in_memory();
+    let store = over(&faulty, STORE_DEADLINE);
+    let shard = open(&store, 0).await.expect("it opens");
+    let dropped = std::thread::spawn(move || drop(shard)).join();
+    dropped.expect("it is dropped");
+    drop(store);
+    nobody_asks(&faulty).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_nobody_holds_stops_asking() {
     let faulty = Faulty::in_memory();
