@@ -25,7 +25,7 @@ from serving import Line, Server, at, told
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONNECTIONS = 64
 SESSION = "sessions/session"
-PAGE = 1_000
+PAGE = 500
 DEADLINE_MS = 600_000
 # Until instances (60 s) and shards (30 s more) of idle actors are gone.
 IDLE_S = 100
@@ -309,6 +309,7 @@ def arguments():
     p.add_argument("--idle", type=float, default=IDLE_S, help=f"seconds after which nothing of an idle actor is in memory [default: {IDLE_S}]")
     p.add_argument("--set-seconds", type=float, default=120, help="from the first alarm's setting until all are due [default: 120]")
     p.add_argument("--ledger", help="file to which the lines are added")
+    p.add_argument("--commit", help="of the binary [default: that of this checkout]")
     a = p.parse_args()
     a.only = a.only.split(",")
     if unknown := set(a.only) - set(PARTS):
@@ -319,7 +320,7 @@ def arguments():
 def main():
     a, failed = arguments(), []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended, and its folder removed
-    head = {"commit": measure.commit(ROOT), "machine": measure.machine(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    head = {"commit": a.commit or measure.commit(ROOT), "machine": measure.machine(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     print(f"commit {head['commit']}, {head['machine']}, load {os.getloadavg()[0]:.1f}", flush=True)
     figures = Figures(head, a.ledger)
     for part in a.only + (["ray"] if a.ray else []):

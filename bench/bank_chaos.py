@@ -283,6 +283,7 @@ def arguments():
     p.add_argument("--seed", type=int, help="drawn without it")
     p.add_argument("--cuts", action="store_true", help="processes are cut from each other as well")
     p.add_argument("--ledger", help="file to which a line for each round is added")
+    p.add_argument("--commit", help="of the binary [default: that of this checkout]")
     return p.parse_args()
 
 
@@ -290,7 +291,7 @@ def main():
     a = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended, and its folder removed
     seed = a.seed if a.seed is not None else random.SystemRandom().randrange(1 << 32)
-    commit = measure.commit(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    commit = a.commit or measure.commit(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     print(f"seed {seed}, commit {commit}, {measure.machine()}, load {os.getloadavg()[0]:.1f}", flush=True)
     failed, deck = 0, Deck(random.Random(f"{seed} faults"), OF_PROCESSES + (OF_LINKS if a.cuts else []))
     with tempfile.TemporaryDirectory(prefix="weft-bank-") as folder:

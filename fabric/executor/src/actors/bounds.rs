@@ -12,6 +12,8 @@ pub(super) const MAX_MAILBOX: usize = 256;
 pub(super) const MAX_WAITING: usize = 8_192;
 /// Time of a turn that nobody outside waits for.
 pub(super) const TURN_WALL: Duration = Duration::from_secs(30);
+/// Time that a sender waits for a message beyond the time of its turn: its way, and the turns before it.
+pub(super) const MESSAGE_GRACE: Duration = Duration::from_secs(15);
 
 /// Instances of idle actors. A process has 512 sandboxes: turns, invocations and tasks take the others.
 pub(super) const MAX_RESIDENTS: usize = 256;

@@ -10,7 +10,7 @@ use weft_core::{ActorRef, ErrorCode, Problem};
 use weft_protocol::{CallTo, MessageId};
 
 use super::answer::{Asker, too_many};
-use super::bounds::{MAX_MAILBOX, TURN_WALL};
+use super::bounds::{MAX_MAILBOX, MESSAGE_GRACE, TURN_WALL};
 use super::mailbox::{Ask, Invocation, Refused, Request};
 use super::outbox::Delivery;
 use super::shared::Shared;
@@ -84,7 +84,7 @@ impl Delivery for Router {
             input: message.input,
             message: Some(id),
             chain: Vec::new(),
-            deadline: Instant::now() + TURN_WALL,
+            deadline: Instant::now() + TURN_WALL + MESSAGE_GRACE,
         };
         self.route(routed).await.map(drop)
     }

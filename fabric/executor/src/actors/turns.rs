@@ -18,6 +18,7 @@ use weft_sandbox::{Fault, GuestMeters, TaskLog, TurnSettings};
 use weft_shard::keys;
 
 use super::answer::{Outcome, Used, too_late};
+use super::bounds::TURN_WALL;
 use super::commit::{Commit, Ended, TurnEnd, failed_alarm};
 use super::committer::Step;
 use super::delete;
@@ -63,7 +64,7 @@ async fn serve(open: &Arc<OpenShard>, actor: &ActorRef) {
         open,
         actor,
         chain,
-        deadline,
+        deadline: turn_deadline(&ask, deadline),
         cancel,
     };
     let End {
@@ -83,6 +84,17 @@ async fn serve(open: &Arc<OpenShard>, actor: &ActorRef) {
     });
     // If the shard has failed, the asker hears of it as the commit is dropped.
     let _ = open.step(Step::Commit(commit)).await;
+}
+
+/// When a turn is stopped that begins now. That of a message ends before its sender stops waiting, who would take it
+/// for a failure of the platform, and send the message for ever.
+fn turn_deadline(ask: &Ask, deadline: Instant) -> Instant {
+    match ask {
+        Ask::Invoke(invocation) if invocation.message.is_some() => {
+            deadline.min(Instant::now() + TURN_WALL)
+        }
+        Ask::Invoke(_) | Ask::Alarm { .. } | Ask::Delete => deadline,
+    }
 }
 
 /// How a turn ended.
