@@ -466,7 +466,9 @@ impl Planner<'_> {
             }
             Command::CreateExternalTable(files) => {
                 let (input, path) = (input(files, folder)?, path(files));
-                let schema = FileTable::of_table(&self.opener, &input, path.as_deref())?.schema;
+                let table = FileTable::of_table(&self.opener, &input, path.as_deref())?;
+                table.check_headers()?;
+                let schema = table.schema;
                 self.note_columns(&files.name, &schema);
                 let definition = Definition::Files {
                     input,
