@@ -370,7 +370,7 @@ fn a_job_is_run_to_its_end() {
     assert_eq!(done.code, 0, "{done:?}");
     assert!(
         done.stdout.starts_with(
-            "job-1 succeeded\n  words: 3 rows, 1 file, 1.0 KiB in /out/words/\n  billed: "
+            "job-1 succeeded\n  words: 3 rows, 1 file, 1.0 KiB in the folder /out/words/\n  billed: "
         ),
         "{done:?}"
     );
@@ -676,7 +676,7 @@ fn a_query_may_write_its_rows_to_a_folder() {
     let (server, documents) = querying("succeeded");
     let folder = "/nowhere/out";
     let line = ["sql", "SELECT 1", "--output", folder, "--partitions", "3"];
-    let written = format!("result: 3 rows, 1 file, 1.0 KiB in {folder}\n");
+    let written = format!("result: 3 rows, 1 file, 1.0 KiB in the folder {folder}\n");
     let done = server.weft(&[&line[..], &["--format", "csv", "--rows", "1"]].concat());
     assert_eq!(done.stdout, "city    n\nBerlin  3\n");
     assert!(

@@ -1,4 +1,5 @@
-//! Endings of files: a pattern such as `*.csv*` finds `trips.csv.bak` as well, whose rows nobody means.
+//! Endings of files: a pattern such as `*.csv*` finds `trips.csv.bak` as well, whose rows nobody means. And the format
+//! that an ending asks for.
 
 use std::path::Path;
 
@@ -38,6 +39,27 @@ fn known(format: &InputFormat) -> Option<&'static [&'static str]> {
         InputFormat::Parquet { .. } => Some(&["parquet"]),
         InputFormat::Arrow { .. } => Some(&["arrow", "arrows", "feather", "ipc"]),
         InputFormat::Text { .. } => None,
+    }
+}
+
+/// The format that the name of a folder says by its ending, and Parquet if it says none: `COPY .. TO 'x.csv'`.
+///
+/// Errors: `InvalidJob` for the ending of files that are not written.
+pub(super) fn written_format(location: &str) -> Result<&'static str, Problem> {
+    let ending = Path::new(location).extension().unwrap_or_default();
+    let ending = ending.to_ascii_lowercase();
+    match ending.to_str().unwrap_or_default() {
+        "csv" => Ok("csv"),
+        "json" | "jsonl" | "ndjson" => Ok("json"),
+        "arrow" | "arrows" | "feather" | "ipc" => Ok("arrow"),
+        "tsv" | "txt" | "log" | "gz" | "gzip" | "zst" | "zstd" => Err(Problem::new(
+            ErrorCode::InvalidJob,
+            format!(
+                "`{location}`: files are written as Parquet, CSV with commas, JSON or Arrow, none of which has this \
+                 ending: choose one by STORED AS, or another ending"
+            ),
+        )),
+        _ => Ok("parquet"),
     }
 }
 
@@ -151,6 +173,25 @@ mod tests {
         );
         let many = ["1.bak", "2.bak", "3.bak", "4.bak", "5.bak"];
         check(&many, &["1.bak", "3.bak", "and 2 more"], &["4.bak"]);
+    }
+
+    #[test]
+    fn the_ending_of_a_folder_is_a_format() {
+        for (location, format) in [
+            ("out/x.csv", "csv"),
+            ("s3://lake/x.CSV/", "csv"),
+            ("x.jsonl", "json"),
+            ("x.feather", "arrow"),
+            ("x.parquet/", "parquet"),
+            ("out/v1.2", "parquet"),
+            ("out.csv/x", "parquet"),
+        ] {
+            assert_eq!(written_format(location), Ok(format), "{location}");
+        }
+        for location in ["x.tsv", "x.csv.gz", "x.txt/"] {
+            let problem = written_format(location).expect_err(location);
+            assert!(problem.detail.contains("STORED AS"), "{problem}");
+        }
     }
 
     #[test]

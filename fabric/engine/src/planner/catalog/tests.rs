@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use weft_core::JobId;
-use weft_core::job::{BadRecords, InputFormat, OutputMode, decode};
+use weft_core::job::{BadRecords, InputFormat, OutputFormat, OutputMode, decode};
 use weft_protocol::{
     Extended, IfTaken, MAX_KEPT_PARTS, Plan, PlanRequest, TableChange, TableStatement,
     kept_output_key,
@@ -529,6 +529,16 @@ async fn rows_go_to_an_output_of_the_statement() {
     assert!(!plan.stages.is_empty());
     let statement = statement.expect("it has an output");
     assert_eq!((statement.outputs.len(), statement.change), (1, None));
+    for (to, format) in [
+        ("'out/d'", OutputFormat::Parquet),
+        ("'out/d.csv'", OutputFormat::Csv),
+        ("'out/d.csv' STORED AS JSON", OutputFormat::Json),
+    ] {
+        let copied = desk.plan(&format!("COPY (SELECT 1 AS a) TO {to}"), json!({}));
+        let (_, statement, _) = copied.await.expect("rows");
+        let outputs = statement.expect("it has an output").outputs;
+        assert_eq!(outputs[0].format, format, "{to}");
+    }
 }
 
 #[tokio::test]
