@@ -278,6 +278,8 @@ fn a_file_may_hold_several_statements() {
     assert_eq!(text(&ran.stdout), "n  word\n1  a;b\n2  NULL\n3\n");
     let copied = desk.here("copied.csv");
     assert_eq!(rows(&copied), ["1", "2", "3"]);
+    let again = "SELECT count(*) AS n FROM 'copied.csv'";
+    assert_eq!(desk.rows(again, 1), [json!([3])]);
     let line = format!("in the folder {}", copied.display());
     assert!(
         said.contains("1 csv file") && said.contains(&line),
