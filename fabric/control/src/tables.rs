@@ -80,8 +80,8 @@ impl Tables {
 
     /// Checks that a change can be made as things stand.
     ///
-    /// Errors: `invalid_job` if the name is wrong, taken, or of the other kind, `version_conflict` if the table has other
-    /// rows by now, `not_found` if there is nothing to drop, `too_large` if a bound is reached.
+    /// Errors: `invalid_job` if the name is wrong, taken, or of the other kind, `version_conflict` if the table has
+    /// other rows by now, `not_found` if there is nothing to drop, `too_large` if a bound is reached.
     pub(crate) fn check(&self, change: &TableChange) -> Result<(), Problem> {
         match change {
             TableChange::Put {

@@ -195,8 +195,8 @@ fn create_view(view: CreateView) -> Result<Command, Problem> {
     })
 }
 
-/// `CREATE TABLE t AS query`, `CREATE TABLE t STORED AS PARQUET LOCATION 'folder/' AS query`, `CREATE TABLE t (columns)`,
-/// and nothing more.
+/// `CREATE TABLE t AS query`, `CREATE TABLE t STORED AS PARQUET LOCATION 'folder/' AS query`, `CREATE TABLE t
+/// (columns)`, and nothing more.
 fn create_table_as(create: CreateTable) -> Result<Command, Problem> {
     let plain = CreateTableBuilder::new(create.name.clone())
         .or_replace(create.or_replace)

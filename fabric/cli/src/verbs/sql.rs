@@ -273,7 +273,7 @@ async fn ended(
     }
 }
 
-/// Returns whether another statement changed what the job's statement had read, as INSERT adds to the rows that it found.
+/// Returns whether another statement changed the rows that this one, an INSERT, would have added to.
 fn has_lost(job: &Job) -> bool {
     let problem = job.problem.as_ref();
     problem.is_some_and(|problem| problem.code == CONFLICT)

@@ -534,8 +534,8 @@ async fn rows_go_to_an_output_of_the_statement() {
         ("'out/d.csv'", OutputFormat::Csv),
         ("'out/d.csv' STORED AS JSON", OutputFormat::Json),
     ] {
-        let copied = desk.plan(&format!("COPY (SELECT 1 AS a) TO {to}"), json!({}));
-        let (_, statement, _) = copied.await.expect("rows");
+        let sql = format!("COPY (SELECT 1 AS a) TO {to}");
+        let (_, statement, _) = desk.plan(&sql, json!({})).await.expect("rows");
         let outputs = statement.expect("it has an output").outputs;
         assert_eq!(outputs[0].format, format, "{to}");
     }
