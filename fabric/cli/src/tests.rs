@@ -370,7 +370,7 @@ fn a_job_is_run_to_its_end() {
     assert_eq!(done.code, 0, "{done:?}");
     assert!(
         done.stdout.starts_with(
-            "job-1 succeeded\n  words: 3 rows, 1 file, 1.0 KiB in /out/words/\n  billed: "
+            "job-1 succeeded\n  words: 3 rows, 1 file, 1.0 KiB in the folder /out/words/\n  billed: "
         ),
         "{done:?}"
     );
@@ -658,6 +658,85 @@ fn a_query_that_fails_prints_no_rows() {
     );
 }
 
+/// A server whose jobs end as `outcome` says of the number of jobs that it was sent, and of the last one's statement.
+fn ending(outcome: fn(usize, &str) -> Value) -> (Server, Documents) {
+    let documents = Documents::default();
+    let (sent, seen) = (Arc::clone(&documents), Arc::clone(&documents));
+    let submit = async move |Json(document): Json<Value>| {
+        sent.lock().expect("no panic before").push(document);
+        (StatusCode::CREATED, Json(job("planning")))
+    };
+    let events = async move || {
+        let documents = seen.lock().expect("no panic before");
+        let last = documents.last().expect("a job was sent");
+        let sql = last["stage"][0]["sql"].as_str().expect("text");
+        Body::from(event("end", &outcome(documents.len(), sql))).into_response()
+    };
+    let router = Router::new()
+        .route("/v1/jobs", post(submit))
+        .route("/v1/jobs/{id}/events", get(events));
+    (Server::start(router), documents)
+}
+
+fn failed(code: &str) -> Value {
+    let mut job = job("failed");
+    job["problem"] = json!({"code": code, "detail": "not like this"});
+    job
+}
+
+#[test]
+fn a_statement_that_loses_against_another_runs_again() {
+    let insert = ["sql", "INSERT INTO t VALUES (1)"];
+    let (server, documents) = ending(|n, _| match n {
+        1 | 2 => failed("version_conflict"),
+        _ => job("succeeded"),
+    });
+    let done = server.weft(&insert);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(documents.lock().expect("no panic before").len(), 3);
+    assert!(
+        done.stderr.contains("running it again (2 of 5)"),
+        "{done:?}"
+    );
+    assert!(!done.stderr.contains("(3 of 5)"), "{done:?}");
+
+    let (server, documents) = ending(|_, _| failed("version_conflict"));
+    let done = server.weft(&insert);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert_eq!(documents.lock().expect("no panic before").len(), 6);
+    assert!(done.stderr.ends_with("[version_conflict]\n"), "{done:?}");
+
+    let (server, documents) = ending(|_, _| failed("query_error"));
+    assert_eq!(server.weft(&insert).code, 1);
+    assert_eq!(documents.lock().expect("no panic before").len(), 1);
+}
+
+#[test]
+fn a_file_of_statements_stops_at_the_first_that_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("script.sql");
+    let text = "CREATE VIEW a AS SELECT ';' AS b;\n\nDROP VIEW\n  bad;\nDROP VIEW c;\n";
+    std::fs::write(&path, text).expect("written");
+    let path = path.to_str().expect("text");
+    let (server, documents) = ending(|_, sql| match sql.contains("bad") {
+        true => failed("not_found"),
+        false => job("succeeded"),
+    });
+    let done = server.weft(&["sql", "-f", path]);
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""), "{done:?}");
+    let stopped = "stopped at statement 2 of 3, on line 3; the one after it did not run\n";
+    assert!(done.stderr.ends_with(stopped), "{done:?}");
+    let sent = documents.lock().expect("no panic before").clone();
+    let sent: Vec<&Value> = sent.iter().map(|one| &one["stage"][0]["sql"]).collect();
+    assert_eq!(
+        sent,
+        ["CREATE VIEW a AS SELECT ';' AS b", "\n\nDROP VIEW\n  bad"]
+    );
+
+    let done = server.weft(&["sql", "-f", path, "--output", "/nowhere"]);
+    assert_eq!(done.code, 2, "{done:?}");
+}
+
 #[test]
 fn a_query_that_nobody_takes_is_an_error() {
     let address = Server::start(Router::new()).address;
@@ -676,7 +755,7 @@ fn a_query_may_write_its_rows_to_a_folder() {
     let (server, documents) = querying("succeeded");
     let folder = "/nowhere/out";
     let line = ["sql", "SELECT 1", "--output", folder, "--partitions", "3"];
-    let written = format!("result: 3 rows, 1 file, 1.0 KiB in {folder}\n");
+    let written = format!("result: 3 rows, 1 file, 1.0 KiB in the folder {folder}\n");
     let done = server.weft(&[&line[..], &["--format", "csv", "--rows", "1"]].concat());
     assert_eq!(done.stdout, "city    n\nBerlin  3\n");
     assert!(

@@ -9,6 +9,7 @@
 //!   certs:       certs, on this machine    why:      why, of a job or of the queue
 //!   members:     members, of the group of controllers
 //!   sql:         sql, by way of run and rows
+//!   script:      sql of a file with several statements
 //!   rows:        rows of a job's output, for sql and show
 //!   explain:     --explain and --analyze, and the plan of a job
 //!   tables:      tables, which sql makes
@@ -29,6 +30,7 @@ pub(crate) mod nodes;
 pub(crate) mod receipt;
 pub(crate) mod rows;
 pub(crate) mod run;
+mod script;
 pub(crate) mod show;
 pub(crate) mod sql;
 pub(crate) mod tables;

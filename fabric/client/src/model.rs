@@ -156,6 +156,8 @@ pub struct JobOutput {
     pub name: String,
     /// The folder; empty for an output that the cluster keeps.
     pub uri: String,
+    /// The format of its files; empty if the server does not say.
+    pub format: String,
     /// Files of it.
     pub files: u64,
     /// Rows in them.

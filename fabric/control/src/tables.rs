@@ -80,8 +80,8 @@ impl Tables {
 
     /// Checks that a change can be made as things stand.
     ///
-    /// Errors: `invalid_job` if the name is wrong, taken, or of the other kind, or has other rows by now, `not_found`
-    /// if there is nothing to drop, `too_large` if a bound is reached.
+    /// Errors: `invalid_job` if the name is wrong, taken, or of the other kind, `version_conflict` if the table has
+    /// other rows by now, `not_found` if there is nothing to drop, `too_large` if a bound is reached.
     pub(crate) fn check(&self, change: &TableChange) -> Result<(), Problem> {
         match change {
             TableChange::Put {
@@ -197,10 +197,11 @@ impl Tables {
             return Ok(());
         };
         let Some(kept) = self.kept(name).filter(|kept| kept.job == *last) else {
-            return Err(invalid(format!(
+            let detail = format!(
                 "the rows of `{}` were dropped, replaced or added to while the statement ran: run it again",
                 name.escape_debug()
-            )));
+            );
+            return Err(Problem::new(ErrorCode::VersionConflict, detail));
         };
         match *stay && kept.earlier.len() + 2 > MAX_KEPT_PARTS {
             true => Err(too_large(format!(

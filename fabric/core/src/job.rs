@@ -11,6 +11,7 @@ mod document;
 mod expand;
 mod sql_command;
 mod sql_functions;
+mod sql_statements;
 mod stage;
 mod task_input;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use document::nearest;
 pub use expand::expand;
 pub use sql_command::is_sql_command;
 pub use sql_functions::{MAX_SQL_FUNCTIONS, function_name, sql_functions};
+pub use sql_statements::{SqlStatement, sql_statements};
 pub use stage::{EachInput, StageSpec, Work};
 pub use task_input::{MAX_TASK_INPUT_BYTES, input_member};
 

@@ -12,7 +12,7 @@ pub enum ErrorCode {
     InvalidComponent,
     /// The component imports something that Weft does not offer.
     UnknownImport,
-    /// Another digest is registered under this version.
+    /// Another digest is registered under this version, or what a request began with has changed.
     VersionConflict,
     /// The job document is wrong; `errors` lists where.
     InvalidJob,

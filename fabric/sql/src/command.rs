@@ -8,8 +8,8 @@ use datafusion::sql::parser::{self, CopyToSource, CopyToStatement, CreateExterna
 use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
 use datafusion::sql::sqlparser::ast::{
-    CreateTable, CreateTableOptions, CreateView, FileFormat, HiveFormat, HiveIOFormat, ObjectName,
-    ObjectType, Query, Statement, Value, ViewColumnDef,
+    ColumnDef, CreateTable, CreateTableOptions, CreateView, FileFormat, HiveFormat, HiveIOFormat,
+    ObjectName, ObjectType, Query, Statement, Value, ViewColumnDef,
 };
 use weft_core::Problem;
 use weft_protocol::{IfTaken, TableKind};
@@ -195,21 +195,54 @@ fn create_view(view: CreateView) -> Result<Command, Problem> {
     })
 }
 
-/// `CREATE TABLE t AS query` and `CREATE TABLE t STORED AS PARQUET LOCATION 'folder/' AS query`, and nothing more.
+/// `CREATE TABLE t AS query`, `CREATE TABLE t STORED AS PARQUET LOCATION 'folder/' AS query`, `CREATE TABLE t
+/// (columns)`, and nothing more.
 fn create_table_as(create: CreateTable) -> Result<Command, Problem> {
-    let advice = "a table is made by CREATE TABLE name AS query, whose rows the cluster keeps, by CREATE TABLE name \
-                  STORED AS PARQUET LOCATION 'folder/' AS query, which writes the rows to the folder, or by CREATE \
-                  EXTERNAL TABLE name STORED AS format LOCATION 'files', which names files that are there";
     let plain = CreateTableBuilder::new(create.name.clone())
         .or_replace(create.or_replace)
         .if_not_exists(create.if_not_exists)
+        .columns(create.columns.clone())
         .hive_formats(create.hive_formats.clone())
         .query(create.query.clone())
         .build();
-    let (true, Some(query)) = (plain == create, &create.query) else {
-        return Err(invalid(advice.into()));
+    if plain != create {
+        return Err(not_created());
+    }
+    let location = location(create.hive_formats)?;
+    let query = match (&create.query, create.columns.as_slice(), &location) {
+        (Some(query), [], _) => text_of(query)?,
+        (None, columns @ [_, ..], None) => no_rows(columns)?,
+        _ => return Err(not_created()),
     };
-    let location = match &create.hive_formats {
+    Ok(Command::CreateTableAs {
+        query,
+        name: name_of(create.name)?,
+        location,
+        if_taken: if_taken(create.or_replace, create.if_not_exists)?,
+    })
+}
+
+/// The error for CREATE TABLE with other clauses than those that are offered.
+fn not_created() -> Problem {
+    invalid(
+        "a table is made by CREATE TABLE name AS query, whose rows the cluster keeps, by CREATE TABLE name (column \
+         type, ..), which is kept as well and has no rows at first, by CREATE TABLE name STORED AS PARQUET LOCATION \
+         'folder/' AS query, which writes the rows to the folder, or by CREATE EXTERNAL TABLE name STORED AS format \
+         LOCATION 'files', which names files that are there; columns have a name and a type, and no constraint"
+            .into(),
+    )
+}
+
+/// The folder that CREATE TABLE writes to, if it names one.
+fn location(hive_formats: Option<HiveFormat>) -> Result<Option<String>, Problem> {
+    match hive_formats {
+        None
+        | Some(HiveFormat {
+            row_format: None,
+            serde_properties: None,
+            storage: None,
+            location: None,
+        }) => Ok(None),
         Some(HiveFormat {
             row_format: None,
             serde_properties: None,
@@ -219,22 +252,24 @@ fn create_table_as(create: CreateTable) -> Result<Command, Problem> {
                     format: FileFormat::PARQUET,
                 }),
             location: Some(location),
-        }) => Some(location.clone()),
-        None
-        | Some(HiveFormat {
-            row_format: None,
-            serde_properties: None,
-            storage: None,
-            location: None,
-        }) => None,
-        _ => return Err(invalid(advice.into())),
-    };
-    Ok(Command::CreateTableAs {
-        query: text_of(query)?,
-        name: name_of(create.name)?,
-        location,
-        if_taken: if_taken(create.or_replace, create.if_not_exists)?,
-    })
+        }) => Ok(Some(location)),
+        Some(_) => Err(not_created()),
+    }
+}
+
+/// The query that has columns and no rows.
+fn no_rows(columns: &[ColumnDef]) -> Result<String, Problem> {
+    let values = columns
+        .iter()
+        .map(|column| match column.options.as_slice() {
+            [] => Ok(format!(
+                "CAST(NULL AS {}) AS {}",
+                column.data_type, column.name
+            )),
+            _ => Err(not_created()),
+        });
+    let values = values.collect::<Result<Vec<_>, _>>()?;
+    Ok(format!("SELECT {} WHERE false", values.join(", ")))
 }
 
 fn dropped(
@@ -408,6 +443,16 @@ mod tests {
             if_taken: IfTaken::Refuse,
         };
         assert_eq!(command("CREATE TABLE T AS SELECT 1 AS a"), kept);
+        let empty = Command::CreateTableAs {
+            name: "t".into(),
+            location: None,
+            query:
+                "SELECT CAST(NULL AS INT) AS a, CAST(NULL AS DECIMAL(12,2)) AS \"B\" WHERE false"
+                    .into(),
+            if_taken: IfTaken::Replace,
+        };
+        let sql = "CREATE OR REPLACE TABLE t (a INT, \"B\" DECIMAL(12, 2))";
+        assert_eq!(command(sql), empty);
         let copied = Command::Copy {
             query: "SELECT 1 AS a".into(),
             location: "out/t/".into(),
@@ -488,7 +533,11 @@ mod tests {
             ("SHOW FULL COLUMNS FROM t", "without other words"),
             ("SHOW COLUMNS FROM t LIKE 'a%'", "without other words"),
             ("CREATE TABLE t STORED AS PARQUET AS SELECT 1", "LOCATION"),
-            ("CREATE TABLE t (a INT)", "LOCATION"),
+            ("CREATE TABLE t", "(column type, ..)"),
+            ("CREATE TABLE t (a INT NOT NULL)", "no constraint"),
+            ("CREATE TABLE t (a INT, PRIMARY KEY (a))", "no constraint"),
+            ("CREATE TABLE t (a INT) LOCATION 'x/'", "LOCATION"),
+            ("CREATE TABLE t (a INT) AS SELECT 1", "LOCATION"),
             (
                 "CREATE TEMPORARY TABLE t LOCATION 'x/' AS SELECT 1",
                 "LOCATION",

@@ -123,7 +123,10 @@ pub(crate) fn parse_one(sql: &str) -> Result<(parser::Statement, usize), Problem
     let Some(parsed) = statements.pop_front().filter(|_| n == 1) else {
         return Err(invalid(match n {
             0 => "the text holds no statement; write a SELECT".to_owned(),
-            _ => format!("the text holds {n} statements; a stage runs one, so give each a stage"),
+            _ => format!(
+                "the text holds {n} statements; a stage runs one, so give each a stage, or put them into a file for \
+                 `weft sql -f FILE`"
+            ),
         }));
     };
     Ok((parsed, n_words))

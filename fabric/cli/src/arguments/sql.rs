@@ -16,7 +16,7 @@ pub(crate) struct SqlArguments {
         conflicts_with = "file"
     )]
     pub(crate) statement: Option<String>,
-    /// File with the query
+    /// File with the query, or with several statements that end in `;`
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Folder to write the rows to [default: none, the cluster keeps them]

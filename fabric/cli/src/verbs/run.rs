@@ -307,13 +307,14 @@ fn bad_records(job: &Job) -> Option<String> {
 pub(crate) fn output_line(output: &JobOutput) -> String {
     let place = match output.uri.as_str() {
         "" => "kept by the cluster".to_owned(),
-        uri => format!("in {uri}"),
+        uri => format!("in the folder {uri}"),
     };
+    let file = format!("{} file", output.format);
     format!(
         "  {}: {}, {}, {} {place}",
         output.name,
         counted(output.rows, "row"),
-        counted(output.files, "file"),
+        counted(output.files, file.trim_start()),
         bytes(output.bytes),
     )
 }
@@ -362,12 +363,12 @@ mod tests {
         let job = serde_json::json!({
             "id": "job-1", "status": "succeeded",
             "stages": [{"name": "visits", "rows_read": 9997, "bad_records": 3, "unknown_fields": 2}, {"name": "daily", "rows_read": 70}],
-            "outputs": [{"name": "daily", "uri": "/out/daily/", "files": 8, "rows": 1234, "bytes": 2048}],
+            "outputs": [{"name": "daily", "uri": "/out/daily/", "format": "csv", "files": 8, "rows": 1234, "bytes": 2048}],
         });
         let job: Job = serde_json::from_value(job).expect("a job");
         assert_eq!(
             outcome(&job),
-            "job-1 succeeded\n  daily: 1,234 rows, 8 files, 2.0 KiB in /out/daily/\n  \
+            "job-1 succeeded\n  daily: 1,234 rows, 8 csv files, 2.0 KiB in the folder /out/daily/\n  \
              3 bad records of 10,000 left out; `weft logs job-1` says of which files\n  \
              2 values passed over, whose keys no column has; `weft logs job-1` names the keys, `unknown_fields` says what to do"
         );

@@ -15,6 +15,8 @@ use crate::{Preview, Program, TextRow};
 
 /// Rows that are shown at most.
 const ROWS_MAX: usize = 100_000;
+/// A null in a table, which an empty text is not.
+const NULL: &str = "NULL";
 
 /// Shows the first rows of the output in a folder.
 ///
@@ -118,13 +120,13 @@ pub(crate) fn document(preview: &Preview) -> Value {
     json!({ "manifest": preview.manifest, "columns": names, "rows": rows })
 }
 
-/// The rows below the names of their columns. A null is an empty cell.
+/// The rows below the names of their columns.
 pub(crate) fn table(preview: &Preview) -> String {
     let columns: Vec<(&str, Side)> = names(preview).map(|name| (name, Side::Left)).collect();
     let mut text = Table::new(&columns);
     for row in &preview.rows {
-        let cells = row.iter().map(|value| value.clone().unwrap_or_default());
-        text.row(cells.collect::<Vec<_>>());
+        let cells = row.iter().map(|value| value.as_deref().unwrap_or(NULL));
+        text.row(cells.map(str::to_owned).collect::<Vec<_>>());
     }
     text.render()
 }
@@ -162,6 +164,19 @@ mod tests {
             assert!(told.contains(&format!("FROM '{files}' LIMIT")), "{told}");
             assert!(told.contains("`weft show JOB/OUTPUT`"), "{told}");
         }
+    }
+
+    #[test]
+    fn nulls_are_told_from_empty_texts() {
+        let row = |a: Option<&str>| vec![a.map(str::to_owned), Some("x".into())];
+        let preview = Preview {
+            manifest: Value::Null,
+            n_rows: 2,
+            n_files: 1,
+            schema: vec![("a".into(), "utf8".into()), ("b".into(), "utf8".into())],
+            rows: vec![row(None), row(Some(""))],
+        };
+        assert_eq!(table(&preview), "a     b\nNULL  x\n      x");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `weft sql`: runs one statement as a job, and shows its rows.
+//! `weft sql`: runs a statement as a job, and shows its rows; a file may hold [several](script).
 //!
 //! ```text
 //!   statement ──▶ job of one stage ──▶ output ──API──▶ table, or rows as they are
@@ -10,10 +10,11 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_client::{Client, Job, JobOutput};
-use weft_core::job::{MAX_SQL_BYTES, is_sql_command};
+use weft_core::job::{MAX_SQL_BYTES, is_sql_command, sql_statements};
 
 use crate::arguments::{RowFormat, SqlArguments};
 use crate::failure::Failure;
@@ -22,7 +23,7 @@ use crate::terminal::text::{count, counted};
 use crate::terminal::{Interrupts, Output};
 use crate::verbs::explain::{self, Mode};
 use crate::verbs::run::{self, Ending, Watch};
-use crate::verbs::{rows, show};
+use crate::verbs::{rows, script, show};
 use crate::{Preview, Program};
 
 /// Name of the statement's stage.
@@ -33,11 +34,17 @@ const RESULT: &str = "result";
 const STDIN: &str = "-";
 /// Rows that are shown, unless the arguments say otherwise.
 const ROWS: u32 = 1_000;
+/// The problem of a statement that lost against another one.
+const CONFLICT: &str = "version_conflict";
+/// Times that such a statement runs again.
+const MAX_REPEATS: u32 = 5;
+/// Pause before it runs again, times the repeat.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs `weft sql`.
 ///
-/// Under `--json`, one document: that of `weft show`, the plan if it was asked for, the job's id and folders for a
-/// statement without rows, or the job if it did not succeed.
+/// Under `--json`, one document for each statement: that of `weft show`, the plan if it was asked for, the job's id and
+/// folders for a statement without rows, or the job if it did not succeed.
 ///
 /// Errors: `Usage` for a statement that is empty or too long, or a format that standard output does not take,
 /// `JobEnded` if the job did not succeed, `Interrupted` if Ctrl-C cancelled it.
@@ -47,7 +54,30 @@ pub(crate) async fn sql(
     arguments: &SqlArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let (mode, statement) = explain::mode(arguments, statement(arguments)?);
+    let text = statement(arguments)?;
+    if is_read(arguments) {
+        let statements = sql_statements(&text);
+        if statements.len() > 1 {
+            return script::run(program, client, arguments, &statements, output).await;
+        }
+    }
+    let (mode, statement) = explain::mode(arguments, text);
+    if is_sql_command(&statement) && (arguments.output.is_some() || arguments.format.is_some()) {
+        let what = "the statement has no rows for `--output` and `--format`: COPY names its folder by TO, and its \
+                    format by STORED AS";
+        return Err(Failure::Usage(what.into()));
+    }
+    one(program, client, arguments, (mode, statement), output).await
+}
+
+/// Runs one statement.
+pub(super) async fn one(
+    program: &dyn Program,
+    client: &Client,
+    arguments: &SqlArguments,
+    (mode, statement): (Mode, String),
+    output: &mut Output,
+) -> Result<(), Failure> {
     if is_sql_command(&statement) {
         return command(client, arguments, (mode, &statement), output).await;
     }
@@ -100,11 +130,6 @@ async fn command(
     (mode, statement): (Mode, &str),
     output: &mut Output,
 ) -> Result<(), Failure> {
-    if arguments.output.is_some() || arguments.format.is_some() {
-        let what = "the statement has no rows for `--output` and `--format`: COPY names its folder by TO, and its \
-                    format by STORED AS";
-        return Err(Failure::Usage(what.into()));
-    }
     let here = std::env::current_dir()
         .map_err(|error| Failure::other(format!("the current folder is unknown: {error}")))?;
     let mut stage = json!({ "name": STAGE, "sql": statement, "folder": here });
@@ -125,10 +150,28 @@ async fn command(
         return explain::of_job(client, &job.id, output).await;
     }
     output.note(&run::outcome(&job));
-    let outputs = job.outputs.iter().map(|one| one.uri.as_str());
     // Rows that the cluster keeps have no folder to name.
-    let outputs: Vec<&str> = outputs.filter(|uri| !uri.is_empty()).collect();
-    output.document(&json!({ "job": job.id, "outputs": outputs }).to_string())
+    let written = job.outputs.iter().filter(|one| !one.uri.is_empty());
+    let outputs: Vec<&str> = written.clone().map(|one| one.uri.as_str()).collect();
+    let written: Vec<Value> = written.map(written_json).collect();
+    let document = json!({ "job": job.id, "outputs": outputs, "written": written });
+    output.document(&document.to_string())
+}
+
+/// A folder that a statement has written, for `--json`.
+fn written_json(written: &JobOutput) -> Value {
+    json!({
+        "uri": written.uri, "format": written.format, "files": written.files, "rows": written.rows,
+        "bytes": written.bytes,
+    })
+}
+
+/// Whether the text of the statement is read: from a file, or from standard input.
+fn is_read(arguments: &SqlArguments) -> bool {
+    arguments
+        .statement
+        .as_deref()
+        .is_none_or(|text| text == STDIN)
 }
 
 /// The text of the statement, wherever it comes from.
@@ -198,24 +241,69 @@ fn format_name(format: RowFormat) -> &'static str {
     }
 }
 
-/// Runs the job to its end.
+/// Runs the job to its end, again and again as long as another statement changes its table first: such a job has
+/// changed nothing.
 async fn finish(client: &Client, document: &Value, output: &mut Output) -> Result<Job, Failure> {
+    for repeat in 1..=MAX_REPEATS {
+        let (job, json) = ended(client, document, output).await?;
+        if !has_lost(&job) {
+            return finished(job, &json, output);
+        }
+        output.note(&format!(
+            "{}: another statement changed the table first; running it again ({repeat} of {MAX_REPEATS})",
+            job.id
+        ));
+        pause(repeat).await?;
+    }
+    let (job, json) = ended(client, document, output).await?;
+    finished(job, &json, output)
+}
+
+/// Runs the job to its end, whatever that is. Returns its document, too.
+async fn ended(
+    client: &Client,
+    document: &Value,
+    output: &mut Output,
+) -> Result<(Job, String), Failure> {
     let job = submit(client, document).await?;
     let watch = Watch::new(client, &job.id, output)?.without_question();
     match watch.run().await? {
-        Ending::Job { job, .. } if job.status == "succeeded" => {
-            if let Some(told) = run::unknown_fields(&job) {
-                output.note(told.trim_start());
-            }
-            Ok(*job)
-        }
-        Ending::Job { job, json } => {
-            output.document(&json)?;
-            output.note(&run::outcome(&job));
-            Err(Failure::JobEnded)
-        }
+        Ending::Job { job, json } => Ok((*job, json)),
         Ending::Detached => Err(Failure::Interrupted),
     }
+}
+
+/// Returns whether another statement changed the rows that this one, an INSERT, would have added to.
+fn has_lost(job: &Job) -> bool {
+    let problem = job.problem.as_ref();
+    problem.is_some_and(|problem| problem.code == CONFLICT)
+}
+
+/// Waits before a statement runs again, for a time that no other client waits for. Ctrl-C ends this by an error.
+async fn pause(repeat: u32) -> Result<(), Failure> {
+    let mut random = [0_u8];
+    // Without randomness the pause is as long as that of others, which is no harm but to the time that it takes.
+    let _ = getrandom::fill(&mut random);
+    let pause = PAUSE * repeat + Duration::from_millis(random[0].into());
+    let mut interrupts = Interrupts::new()?;
+    tokio::select! {
+        biased;
+        () = interrupts.next() => Err(Failure::Interrupted),
+        () = tokio::time::sleep(pause) => Ok(()),
+    }
+}
+
+/// The job if it succeeded. Otherwise says why not.
+fn finished(job: Job, json: &str, output: &mut Output) -> Result<Job, Failure> {
+    if job.status == "succeeded" {
+        if let Some(told) = run::unknown_fields(&job) {
+            output.note(told.trim_start());
+        }
+        return Ok(job);
+    }
+    output.document(json)?;
+    output.note(&run::outcome(&job));
+    Err(Failure::JobEnded)
 }
 
 /// Submits the job. Ctrl-C ends this by an error.

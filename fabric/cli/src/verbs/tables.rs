@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use weft_client::{Call, Client, Pages, path, read_value};
 
 use crate::failure::Failure;
+use crate::terminal::text::bytes;
 use crate::terminal::{Output, Side, Table};
 
 #[derive(Debug, Default, Deserialize)]
@@ -13,6 +14,8 @@ struct Line {
     name: String,
     kind: String,
     changed_at: String,
+    /// Bytes of the rows that the cluster keeps.
+    kept_bytes: Option<u64>,
     /// Empty in a list.
     definition: Definition,
 }
@@ -75,15 +78,17 @@ fn list(lines: &[Line]) -> String {
         ("name", Side::Left),
         ("kind", Side::Left),
         ("changed", Side::Left),
+        ("kept", Side::Right),
     ]);
     for line in lines {
         table.row([
             line.name.clone(),
             line.kind.clone(),
             line.changed_at.clone(),
+            line.kept_bytes.map_or_else(|| "-".to_owned(), bytes),
         ]);
     }
-    table.render()
+    table.render_used()
 }
 
 fn shown(line: &Line) -> String {
@@ -99,7 +104,9 @@ fn shown(line: &Line) -> String {
         lines.extend(uris.map(|uri| format!("{format} {uri}")));
     }
     if kept.is_some() {
-        lines.push("rows are kept by the cluster".to_owned());
+        let kept = line.kept_bytes.map(|n| format!(", {}", bytes(n)));
+        let kept = kept.unwrap_or_default();
+        lines.push(format!("rows are kept by the cluster{kept}"));
     }
     if let Some(view) = view {
         lines.push(view.sql.clone());
@@ -124,6 +131,24 @@ fn shown(line: &Line) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_the_cluster_keeps_are_listed() {
+        let of = |name: &str, kept_bytes| Line {
+            name: name.into(),
+            kind: "table".into(),
+            changed_at: "now".into(),
+            kept_bytes,
+            ..Line::default()
+        };
+        let lines = [of("a", Some(2048)), of("b", None)];
+        let expected = "name  kind   changed     kept\na     table  now      2.0 KiB\nb     table  now            -";
+        assert_eq!(list(&lines), expected);
+        assert!(!list(&lines[1..]).contains("kept"));
+        let mut kept = of("a", Some(2048));
+        kept.definition.kept = Some(Body::default());
+        assert!(shown(&kept).contains("kept by the cluster, 2.0 KiB"));
+    }
 
     #[test]
     fn a_table_is_shown_with_its_columns() {

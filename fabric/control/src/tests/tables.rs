@@ -452,7 +452,7 @@ fn rows_are_added_to_those_of_a_table_as_they_were_found() {
     let problem = problem.expect("it says why");
     assert_eq!(
         (ended, problem.code),
-        (Outcome::Failed, ErrorCode::InvalidJob)
+        (Outcome::Failed, ErrorCode::VersionConflict)
     );
     assert!(problem.detail.contains("run it again"), "{problem}");
     assert_eq!(kept(&machine), both);

@@ -60,10 +60,15 @@ pub(crate) async fn remove(
     Ok(Json(json!({ "name": name })))
 }
 
+/// A table or view in a list. Rows that the cluster keeps for it are counted.
 fn line(name: &str, record: &TableRecord) -> Value {
-    json!({
+    let mut line = json!({
         "name": name,
         "kind": record.kind,
         "changed_at": rfc3339(record.changed_ms),
-    })
+    });
+    if let Some(kept) = &record.kept {
+        line["kept_bytes"] = kept.bytes.into();
+    }
+    line
 }

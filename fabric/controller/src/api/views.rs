@@ -8,7 +8,7 @@ use weft_control::{
 };
 use weft_core::job::{OutputSpec, Work};
 use weft_core::{FunctionUsage, PinnedFunction, PriceSheet, Receipt};
-use weft_protocol::{StageShape, TaskCommit};
+use weft_protocol::{PublishedOutput, StageShape, TaskCommit};
 
 use super::reply::problem_json;
 use super::tasks::RESULTS;
@@ -80,6 +80,7 @@ pub(crate) fn job(job: &Job) -> Value {
     };
     let problem = ending.and_then(|ending| ending.problem.as_ref());
     let outputs = ending.map_or(&[][..], |ending| &ending.outputs);
+    let outputs: Vec<Value> = outputs.iter().map(|one| output(job, one)).collect();
     json!({
         "id": job.id,
         "name": job.spec.name,
@@ -93,6 +94,16 @@ pub(crate) fn job(job: &Job) -> Value {
         "problem": problem.map(problem_json),
         "outputs": outputs,
     })
+}
+
+/// A published output, with the format of its files.
+fn output(job: &Job, published: &PublishedOutput) -> Value {
+    let mut seen = json!(published);
+    let mut specs = job.spec.outputs.iter();
+    if let Some(spec) = specs.find(|spec| spec.name == published.name) {
+        seen["format"] = spec.format.name().into();
+    }
+    seen
 }
 
 /// A job as a set of tasks, if it is one of those that `/v1/tasks` makes.

@@ -24,7 +24,7 @@ use super::catalog::{Definition, columns, without_calls};
 use super::insert::Inserted;
 use super::sql::{SqlWork, absolute, gave_up};
 use super::tables::FileTable;
-use super::{Planner, patterns};
+use super::{Planner, endings, patterns};
 use crate::untrusted::guarded;
 
 /// Name of the input or output that stands for a table while its document is checked.
@@ -138,7 +138,10 @@ fn planned(
             format,
             partition_by,
         } => {
-            let format = format.as_deref().map_or("parquet", format_name);
+            let format = match format {
+                Some(format) => format_name(format),
+                None => endings::written_format(location)?,
+            };
             (
                 query.clone(),
                 Some(output(stage, folder, location, format, partition_by)?),
@@ -466,7 +469,9 @@ impl Planner<'_> {
             }
             Command::CreateExternalTable(files) => {
                 let (input, path) = (input(files, folder)?, path(files));
-                let schema = FileTable::of_table(&self.opener, &input, path.as_deref())?.schema;
+                let table = FileTable::of_table(&self.opener, &input, path.as_deref())?;
+                table.check_headers()?;
+                let schema = table.schema;
                 self.note_columns(&files.name, &schema);
                 let definition = Definition::Files {
                     input,

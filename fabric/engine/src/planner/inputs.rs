@@ -11,6 +11,7 @@ use weft_core::{ErrorCode, Location, Problem};
 use weft_sandbox::SCHEMA_NAME_BYTES_MAX;
 use weft_store::{ManifestFile, read_manifest};
 
+use super::endings;
 use super::footers::Footers;
 use super::objects;
 use super::patterns::{self, FILES_MAX, Walk};
@@ -40,7 +41,22 @@ pub(super) struct Listed {
 
 /// Lists the files of an input, finds out its columns, and splits it.
 pub(super) fn list(inputs: &Inputs, input: &InputSpec) -> Result<Listed, Problem> {
-    let (mut files, mut e_tags) = files(inputs, input)?;
+    look_into(inputs, input, files(inputs, input)?)
+}
+
+/// The same for files that a statement names. Errors: `InvalidJob` for files with [other endings](endings::check), too.
+pub(super) fn list_table(inputs: &Inputs, input: &InputSpec) -> Result<Listed, Problem> {
+    let found = files(inputs, input)?;
+    endings::check(input, &found.0)?;
+    look_into(inputs, input, found)
+}
+
+/// Finds out the columns of files, and splits them.
+fn look_into(
+    inputs: &Inputs,
+    input: &InputSpec,
+    (mut files, mut e_tags): Found,
+) -> Result<Listed, Problem> {
     let bytes = files.iter().map(|(_, bytes)| bytes).sum::<u64>();
     let split_bytes = (bytes / SPLITS_WANTED).clamp(SPLIT_BYTES_MIN, SPLIT_BYTES);
     if let InputFormat::Text { .. } | InputFormat::Csv(_) | InputFormat::Json { .. } = input.format

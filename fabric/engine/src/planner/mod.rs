@@ -8,6 +8,7 @@ mod catalog;
 mod command;
 mod describe;
 mod draft;
+mod endings;
 mod explain;
 mod folders;
 mod footers;

@@ -152,7 +152,7 @@ pub(super) fn folder_pattern(uri: &str, format: &InputFormat) -> Option<String> 
 }
 
 /// The name of a format in job documents.
-fn format_of(format: &InputFormat) -> &'static str {
+pub(super) fn format_of(format: &InputFormat) -> &'static str {
     match format {
         InputFormat::Parquet { .. } => "parquet",
         InputFormat::Arrow { .. } => "arrow",

@@ -12,7 +12,7 @@ use weft_store::Blobs;
 
 use super::draft::small;
 use super::folders::Folders;
-use super::inputs::{Listed, list};
+use super::inputs::{Listed, list, list_table};
 use super::objects;
 use super::sql::projected;
 use crate::folders::FolderColumns;
@@ -67,7 +67,10 @@ impl FileTable {
         let input = &objects::of_table(inputs.grants(), input)?;
         match path {
             Some(path) => Self::of_folders(inputs, input, path),
-            None => Self::of_input(inputs, input),
+            None => {
+                let listed = list_table(inputs, input)?;
+                Ok(Self::new(inputs, input, listed, Folders::none()))
+            }
         }
     }
 
@@ -82,7 +85,7 @@ impl FileTable {
 
     /// Lists files of one path, whose folders `name=..` are columns.
     fn of_folders(inputs: &Inputs, input: &InputSpec, path: &str) -> Result<Self, Problem> {
-        let listed = list(inputs, input)?;
+        let listed = list_table(inputs, input)?;
         let pattern = input.uris.first().map_or("", String::as_str);
         // The path of a table of a folder goes on to its files.
         let in_folder = match path.ends_with('/') {
@@ -104,6 +107,20 @@ impl FileTable {
             listed,
             folders,
         }
+    }
+
+    /// Compares the headers of the files with the columns, if they are CSV.
+    ///
+    /// Errors: `SchemaMismatch`, with the first file whose header differs.
+    pub(super) fn check_headers(&self) -> Result<(), Problem> {
+        let InputFormat::Csv(csv) = &self.input.format else {
+            return Ok(());
+        };
+        let splits = self.listed.splits.iter();
+        let files = splits.map(|split| (split.path.as_str(), split.file_bytes));
+        let mut files: Vec<(&str, u64)> = files.collect();
+        files.dedup();
+        scan::check_headers(&self.inputs, csv, &self.listed.schema, &files)
     }
 
     /// Bytes of the files.

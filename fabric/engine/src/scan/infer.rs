@@ -23,6 +23,8 @@ const INFERRED_RECORDS_MAX: usize = 1000;
 const SAMPLED_FILES_MAX: usize = 1000;
 /// Records of each of them but the first.
 const SAMPLED_RECORDS_MAX: usize = 100;
+/// Files of a CSV table whose headers are compared when it is created.
+const MAX_HEADERS: usize = 1000;
 
 /// What columns are inferred from, which decides what there is to be done where they cannot be.
 #[derive(Debug, Clone, Copy)]
@@ -90,13 +92,10 @@ pub(crate) fn csv_schema(
     if !csv.columns.is_empty() {
         let schema = declared(&csv.columns);
         let first = files.iter().find(|(_, bytes)| *bytes > 0);
-        if let (true, Some((path, file_bytes))) = (csv.header, first) {
-            let block = ended(&first_block(inputs, path, *file_bytes, dialect)?).into_owned();
-            if !is_blank(&block) {
-                let header = &block[..header_end(path, dialect, &block)?];
-                let names = header_names(csv, path, header)?;
-                csv_format(csv, &schema, path, Some(names))?;
-            }
+        if let (true, Some((path, file_bytes))) = (csv.header, first)
+            && let Some(names) = header(inputs, csv, path, *file_bytes)?
+        {
+            csv_format(csv, &schema, path, Some(names))?;
         }
         return Ok(schema);
     }
@@ -122,6 +121,50 @@ pub(crate) fn csv_schema(
         Some((path, block)) => csv_columns(csv, path, &block, bad_records, Origin::File),
         None => Err(nothing_to_infer_from(&files[0].0, Origin::File)),
     }
+}
+
+/// The names in the header of a file. Nothing if the file is blank.
+fn header(
+    inputs: &Inputs,
+    csv: &CsvFormat,
+    path: &str,
+    file_bytes: u64,
+) -> Result<Option<Vec<String>>, Problem> {
+    let dialect = Dialect::of(&InputFormat::Csv(csv.clone()));
+    let block = ended(&first_block(inputs, path, file_bytes, dialect)?).into_owned();
+    if is_blank(&block) {
+        return Ok(None);
+    }
+    let end = header_end(path, dialect, &block)?;
+    header_names(csv, path, &block[..end]).map(Some)
+}
+
+/// Compares the headers of files with the columns of their table: those that it has must be there, and if they were
+/// inferred, no others. Of very many files, the first ones are looked at.
+///
+/// Errors: `SchemaMismatch`, with the first file whose header differs.
+pub(crate) fn check_headers(
+    inputs: &Inputs,
+    csv: &CsvFormat,
+    schema: &SchemaRef,
+    files: &[(&str, u64)],
+) -> Result<(), Problem> {
+    for (path, file_bytes) in files.iter().filter(|_| csv.header).take(MAX_HEADERS) {
+        let Some(names) = header(inputs, csv, path, *file_bytes)? else {
+            continue;
+        };
+        let mut other = names.iter().filter(|_| csv.columns.is_empty());
+        if let Some(other) = other.find(|name| schema.index_of(name).is_err()) {
+            let first = files.first().map_or("", |(path, _)| path);
+            let detail = format!(
+                "`{path}` has the column `{other}`, and the table has none: its columns are those of `{first}`. List \
+                 the columns in the statement to leave others out, or keep the files apart"
+            );
+            return Err(Problem::new(ErrorCode::SchemaMismatch, detail));
+        }
+        csv_format(csv, schema, path, Some(names))?;
+    }
+    Ok(())
 }
 
 fn is_blank(block: &[u8]) -> bool {

@@ -24,7 +24,7 @@ pub(crate) use arrow_ipc::file_schema as arrow_schema;
 pub(crate) use blocks::{Compression, Dialect, record_starts};
 pub(crate) use file::{InputFile, Inputs};
 pub(crate) use filter::Filter;
-pub(crate) use infer::{csv_schema, declared, json_schema};
+pub(crate) use infer::{check_headers, csv_schema, declared, json_schema};
 pub(crate) use json::{Unknown, with_rest};
 pub(crate) use parquet::metadata as parquet_metadata;
 pub(crate) use prune::{Bounds, row_groups};

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ fn what_is_wrong_changes_nothing() {
             "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'none.csv'",
             "none.csv",
         ),
-        ("CREATE TABLE t (a INT)", "LOCATION"),
+        ("CREATE TABLE t (a INT NOT NULL)", "no constraint"),
         ("INSERT INTO v VALUES (1)", "is a view"),
         ("INSERT INTO w VALUES (1)", "no table `w`"),
         ("DROP TABLE v", "is a view"),
@@ -158,6 +158,7 @@ fn rows_are_written_to_folders_that_statements_name() {
     );
     let folder = here.join("copied");
     assert_eq!(copied["outputs"], json!([folder]));
+    assert_eq!(copied["written"][0]["format"], "json");
     assert!(!folder::names(&folder).is_empty());
     let sql =
         "CREATE TABLE fares STORED AS PARQUET LOCATION 'fares/' AS SELECT fare FROM 'trips.csv'";
@@ -303,6 +304,38 @@ fn rows_of_a_table_without_a_folder_are_kept_until_it_is_dropped() {
         }
     }
     assert_eq!(left(), 0, "{folders:?}");
+}
+
+#[test]
+fn statements_add_to_a_table_at_the_same_time() {
+    let place = Place::new();
+    let here = here(place.path("here"));
+    let server = Server::start(&place.data(), &Setup::default());
+    done(&server, &here, "CREATE TABLE numbers (n INT, word VARCHAR)");
+    let described = done(&server, &here, "DESCRIBE numbers");
+    let columns = json!([["n", "int32", true], ["word", "utf8", true]]);
+    assert_eq!(described["rows"], columns);
+    let sum = "SELECT count(*) AS lines, sum(n) AS total FROM numbers";
+    assert_eq!(done(&server, &here, sum)["rows"], json!([[0, null]]));
+    // One that loses against each of the others has lost three times, and succeeds the fourth time.
+    let inserts = [1, 2, 3, 4].map(|n| {
+        let sql = format!("INSERT INTO numbers (n) VALUES ({n})");
+        let mut command = server.cli(&["sql", "--json", &sql]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.current_dir(&here).spawn().expect("it starts")
+    });
+    for insert in inserts {
+        document(&insert.wait_with_output().expect("it ends"));
+    }
+    assert_eq!(done(&server, &here, sum)["rows"], json!([[4, 10]]));
+
+    let listed = server.ask(&Request::get("/v1/tables")).ok();
+    let bytes = listed["items"][0]["kept_bytes"].as_u64();
+    assert!(bytes.is_some_and(|bytes| bytes > 0), "{listed}");
+    let listed = run(server.cli(&["tables"]), &here);
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.starts_with("name"), "{listed}");
+    assert!(listed.contains("  kept\n"), "{listed}");
 }
 
 #[test]

@@ -265,6 +265,39 @@ fn a_query_is_checked_and_keeps_its_rows() {
 }
 
 #[test]
+fn a_file_may_hold_several_statements() {
+    let desk = Desk::new();
+    let script = "-- words\nCREATE TABLE words (n INT, word TEXT);\n\
+                  INSERT INTO words VALUES (1, 'a;b'), (2, NULL), (3, '');\n\
+                  COPY (SELECT n FROM words) TO 'copied.csv';\n\
+                  SELECT n, word FROM words ORDER BY n;\n";
+    desk.write("script.sql", script);
+    let ran = desk.sql(&["-f", "script.sql"]);
+    let said = text(&ran.stderr);
+    assert!(ran.status.success(), "{said}");
+    assert_eq!(text(&ran.stdout), "n  word\n1  a;b\n2  NULL\n3\n");
+    let copied = desk.here("copied.csv");
+    assert_eq!(rows(&copied), ["1", "2", "3"]);
+    let again = "SELECT count(*) AS n FROM 'copied.csv'";
+    assert_eq!(desk.rows(again, 1), [json!([3])]);
+    let line = format!("in the folder {}", copied.display());
+    assert!(
+        said.contains("1 csv file") && said.contains(&line),
+        "{said}"
+    );
+
+    desk.write(
+        "wrong.sql",
+        "SELECT 1 AS a;\nSELECT none AS b;\nSELECT 2 AS c",
+    );
+    let ran = desk.sql(&["-f", "wrong.sql"]);
+    let said = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert_eq!(text(&ran.stdout), "a\n1\n");
+    assert!(said.contains("statement 2 of 3, on line 2"), "{said}");
+}
+
+#[test]
 fn files_are_joined() {
     let desk = Desk::new();
     let orders = write_shop(&desk);

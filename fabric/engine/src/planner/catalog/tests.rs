@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use weft_core::JobId;
-use weft_core::job::{BadRecords, InputFormat, OutputMode, decode};
+use weft_core::job::{BadRecords, InputFormat, OutputFormat, OutputMode, decode};
 use weft_protocol::{
     Extended, IfTaken, MAX_KEPT_PARTS, Plan, PlanRequest, TableChange, TableStatement,
     kept_output_key,
@@ -405,6 +405,52 @@ async fn external_tables_are_inputs() {
 }
 
 #[tokio::test]
+async fn a_location_finds_no_files_with_other_endings() {
+    let desk = Desk::new();
+    std::fs::write(desk.path().join("a.csv.bak"), "x\n0\n").expect("it writes");
+    std::fs::remove_file(desk.path().join("b.csv")).expect("it is there");
+    let create = async |location: &str| {
+        let sql = format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION {location}");
+        desk.change(&sql).await
+    };
+    for location in ["'*.csv*'", "'./'", "('a.csv', '*.csv*')"] {
+        let problem = create(location).await.expect_err(location);
+        Desk::check(&problem, ErrorCode::InvalidJob, &["a.csv.bak`", "*.csv"]);
+    }
+    for location in ["'*.csv'", "'a.csv'", "'*.bak'", "'a.csv.bak'"] {
+        create(location).await.expect(location);
+    }
+}
+
+#[tokio::test]
+async fn headers_are_compared_when_a_table_is_created() {
+    let desk = Desk::new();
+    let create = async |header: &str, columns: &str| {
+        for (name, text) in [("1", "x,y"), ("2", ""), ("3", "y,x"), ("4", header)] {
+            let path = desk.path().join(format!("{name}.csv"));
+            std::fs::write(path, format!("{text}\n")).expect("it writes");
+        }
+        let sql = format!("CREATE EXTERNAL TABLE t {columns} STORED AS CSV LOCATION '[1-4].csv'");
+        desk.change(&sql).await
+    };
+    create("x,y", "").await.expect("columns in any order");
+    for (header, columns, words) in [
+        ("x", "", ["4.csv` has no column", "`y`"]),
+        (
+            "x,y,z",
+            "",
+            ["4.csv` has the column `z`", "List the columns"],
+        ),
+        ("y,z", "(x BIGINT)", ["4.csv` has no column", "`x`"]),
+    ] {
+        let problem = create(header, columns).await.expect_err(header);
+        Desk::check(&problem, ErrorCode::SchemaMismatch, &words);
+    }
+    let chosen = create("x,y,z", "(x BIGINT)").await;
+    chosen.expect("columns that the list leaves out may be anything");
+}
+
+#[tokio::test]
 async fn folders_of_a_location_are_columns_of_the_table() {
     let mut desk = Desk::new();
     for day in [1, 2] {
@@ -483,6 +529,16 @@ async fn rows_go_to_an_output_of_the_statement() {
     assert!(!plan.stages.is_empty());
     let statement = statement.expect("it has an output");
     assert_eq!((statement.outputs.len(), statement.change), (1, None));
+    for (to, format) in [
+        ("'out/d'", OutputFormat::Parquet),
+        ("'out/d.csv'", OutputFormat::Csv),
+        ("'out/d.csv' STORED AS JSON", OutputFormat::Json),
+    ] {
+        let sql = format!("COPY (SELECT 1 AS a) TO {to}");
+        let (_, statement, _) = desk.plan(&sql, json!({})).await.expect("rows");
+        let outputs = statement.expect("it has an output").outputs;
+        assert_eq!(outputs[0].format, format, "{to}");
+    }
 }
 
 #[tokio::test]
