@@ -101,12 +101,10 @@ pub(crate) mod tests {
 
     use super::*;
 
+    type Outbox = mpsc::Receiver<(FromExecutor, Vec<u8>)>;
+
     /// A lease whose clock is set by hand, and what it sends to its agent.
-    fn by_hand() -> (
-        Lease,
-        Arc<AtomicU64>,
-        mpsc::Receiver<(FromExecutor, Vec<u8>)>,
-    ) {
+    fn by_hand() -> (Lease, Arc<AtomicU64>, Outbox) {
         let (replies, sent) = mpsc::channel(8);
         let now = Arc::new(AtomicU64::new(0));
         let read = Arc::clone(&now);

@@ -48,9 +48,12 @@ struct Answer {
     result: Result<(), Problem>,
 }
 
+/// Calls that were handed out and have no answer, by tenant and number.
+type Unanswered = BTreeSet<(TenantId, u64)>;
+
 /// Calls that one connection has handed out and not answered; nothing once it has ended. Clones share them.
 #[derive(Clone)]
-pub(super) struct Handed(Arc<Mutex<Option<BTreeSet<(TenantId, u64)>>>>);
+pub(super) struct Handed(Arc<Mutex<Option<Unanswered>>>);
 
 impl Handed {
     /// No calls yet.
