@@ -342,8 +342,8 @@ mod tests {
     #[test]
     fn the_keys_of_one_actor_are_a_range_of_their_own() {
         let ranges: [fn(&ActorRef) -> KeyRange; 3] = [states, answers, dead_letters_of];
-        let keys: [fn(&ActorRef, &[u8]) -> Vec<u8>; 3] =
-            [state, answer, |actor, _| dead_letter(actor, u64::MAX)];
+        type KeyOf = fn(&ActorRef, &[u8]) -> Vec<u8>;
+        let keys: [KeyOf; 3] = [state, answer, |actor, _| dead_letter(actor, u64::MAX)];
         for (range, key) in ranges.into_iter().zip(keys) {
             for one in neighbours() {
                 for other in neighbours() {

@@ -300,8 +300,7 @@ fn actors_are_served_elsewhere_when_their_node_or_the_leader_is_killed() {
     for key in ACCOUNTS {
         assert_eq!(deposit_once(&cluster, key, "first"), 1);
     }
-    let mut expected = 1;
-    for process in ["node-1", "node-2", "leader"] {
+    for (process, expected) in ["node-1", "node-2", "leader"].into_iter().zip(1..) {
         cluster.run("kill", &[process]);
         for key in ACCOUNTS {
             let balance = eventually("the account is served", || {
@@ -313,7 +312,6 @@ fn actors_are_served_elsewhere_when_their_node_or_the_leader_is_killed() {
             assert_eq!(deposit_once(&cluster, key, "first"), 1, "{key}");
             assert_eq!(deposit_once(&cluster, key, process), expected + 1, "{key}");
         }
-        expected += 1;
         cluster.up(&[]);
     }
 }
