@@ -46,7 +46,7 @@ pub use file_cache::FileCache;
 pub use grants::Grants;
 pub use outputs::{
     Ended, Holding, Ledger, MANIFEST, Manifest, ManifestFile, ObjectFolder, OutputPlace,
-    StagedFile, Staging, UPLOAD_FAILED, read_manifest,
+    StagedFile, Staging, UPLOAD_FAILED, UPLOAD_FORBIDDEN, read_manifest,
 };
 pub use pending::PendingUploads;
 pub use probe::{Access, PROBES, Probed, probe_stores, unreachable_stores};
