@@ -51,6 +51,6 @@ pub use outputs::{
 pub use pending::PendingUploads;
 pub use probe::{Access, PROBES, Probed, probe_stores, unreachable_stores};
 pub use reading::{Fetch, FoundObject, FoundObjects, RemoteFile};
-pub use remote::{Remote, with_environment};
+pub use remote::{Remote, has_credentials, with_environment};
 pub use requests::{RequestKind, Requests};
 pub use tier::{Tier, TierDraft};

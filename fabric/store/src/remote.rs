@@ -349,6 +349,23 @@ fn azure(
     builder.build().map_err(refused(settings))
 }
 
+/// Returns whether the name of an option, in small letters, is one of credentials.
+fn is_credential(kind: StoreKind, name: &str) -> bool {
+    let credentials: &[&str] = match kind {
+        StoreKind::S3 => &["access_key_id", "secret_access_key", "token"],
+        StoreKind::Gcs => &["service_account", "application_credentials"],
+        StoreKind::Azure => &["access_key", "account_key", "sas", "token", "client_"],
+    };
+    credentials.iter().any(|part| name.contains(part))
+}
+
+/// Returns whether settings hold credentials of a bucket. Without, those of the instance's role are used, if any.
+pub fn has_credentials(settings: &StoreSettings) -> bool {
+    let location = Location::parse(&settings.url);
+    let mut names = settings.options.keys();
+    location.is_ok_and(|location| names.any(|name| is_credential(location.kind, name)))
+}
+
 /// Adds what the environment of a server says of a store's credentials to its settings, which go first. Of other
 /// variables nothing is taken.
 pub fn with_environment(
@@ -358,17 +375,14 @@ pub fn with_environment(
     let Ok(location) = Location::parse(&settings.url) else {
         return settings;
     };
-    let (prefix, credentials): (&str, &[&str]) = match location.kind {
-        StoreKind::S3 => ("AWS_", &["access_key_id", "secret_access_key", "token"]),
-        StoreKind::Gcs => ("GOOGLE_", &["service_account", "application_credentials"]),
-        StoreKind::Azure => (
-            "AZURE_",
-            &["access_key", "account_key", "sas", "token", "client_"],
-        ),
+    let prefix = match location.kind {
+        StoreKind::S3 => "AWS_",
+        StoreKind::Gcs => "GOOGLE_",
+        StoreKind::Azure => "AZURE_",
     };
-    let is_credential = |name: &str| credentials.iter().any(|part| name.contains(part));
+    let is_credential = |name: &str| is_credential(location.kind, name);
     // A key of the settings and a token of the environment would not fit each other.
-    let has_credentials = settings.options.keys().any(|name| is_credential(name));
+    let has_credentials = has_credentials(&settings);
     for (name, value) in variables {
         let key = name.to_ascii_lowercase();
         let is_option = name.starts_with(prefix)

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use weft_controller::Folders;
 
 use crate::identity::{self, Identity, Owner};
+use crate::remembered_store::RememberedStore;
 
 /// Tries to get what a server may still hold that was killed a moment ago.
 pub(crate) const PREDECESSOR_TRIES: u32 = 50;
@@ -95,6 +96,11 @@ impl DataFolder {
     /// Folder of the store, unless another one is named.
     pub(crate) fn store(&self) -> PathBuf {
         self.root.join("store")
+    }
+
+    /// The store that the folder was started with before.
+    pub(crate) fn remembered_store(&self) -> anyhow::Result<RememberedStore> {
+        RememberedStore::of(&self.root)
     }
 
     /// Folder for copies of a store's objects. It is empty when the data folder is opened.
