@@ -31,6 +31,7 @@ use crate::nodes::Nodes;
 use crate::ownership;
 use crate::pins::Pins;
 use crate::replica::{Replica, Signals};
+use crate::reserve::Reserve;
 use crate::scheduler::driver::{Driver, Inputs};
 use crate::scheduler::{Requests, SchedulerSettings, Watch};
 use crate::sweep::Sweep;
@@ -135,14 +136,17 @@ impl Controller {
         let (requests, waiting) = Requests::new(REQUESTS_MAX);
         let workers = Nodes::default();
         let components = Arc::new(Components::new(&blobs, &workers, &replica, &requests));
+        let reserve = Reserve::of(&settings.folders.root);
         let (scheduler, done) = Driver::new(
             scheduler_settings(&settings),
             Watch::new(&metrics, &traces),
             replica.clone(),
             Arc::clone(&components),
             blobs.clone(),
+            reserve.clone(),
             tasks.clone(),
         );
+        tasks.spawn("reserve", OnError::Log, reserve.keep_filled());
         let inputs = Inputs::new(signals, waiting, (nodes.links, nodes.reports), done);
         let scheduling = scheduler.run(cancel.clone(), inputs);
         tasks.spawn("scheduler", OnError::Stop, Box::pin(scheduling));

@@ -36,6 +36,7 @@ mod reading;
 mod requests;
 mod signed;
 mod tier;
+mod unfinished;
 
 pub use blobs::{Background, Blobs, Entry};
 pub use credentials::{HeldCredentials, Issuer};
@@ -54,3 +55,4 @@ pub use reading::{Fetch, FoundObject, FoundObjects, RemoteFile};
 pub use remote::{Remote, has_credentials, with_environment};
 pub use requests::{RequestKind, Requests};
 pub use tier::{Tier, TierDraft};
+pub use unfinished::remove_unfinished;

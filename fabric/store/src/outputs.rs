@@ -32,3 +32,4 @@ pub use manifest::{MANIFEST, Manifest, ManifestFile, read_manifest};
 pub use objects::{Ended, Ledger, ObjectFolder, UPLOAD_FAILED, UPLOAD_FORBIDDEN};
 pub use place::OutputPlace;
 pub use staged::{StagedFile, Staging};
+pub(crate) use staging::{PART, is_staging};
