@@ -202,9 +202,9 @@ async fn read_lines(blobs: &Blobs, key: &str) -> Result<Vec<LogLine>, weft_store
         .collect())
 }
 
-/// Removes what a job whose outcome stands left behind, writes its archive objects, and removes the rest: what its tasks
-/// wrote, their logs among it. Can be repeated from the start. A job may have filled the disk, so removal comes first,
-/// and `reserve` is given up if that is not enough.
+/// Removes what a job whose outcome stands left behind, writes its archive objects, and removes the rest: objects and
+/// logs of its tasks. Can be repeated from the start. A job may have filled the disk, so removal comes first, and
+/// `reserve` is given up if that is not enough.
 ///
 /// An archive is written once: a leader that was paused here finds that the next one has archived the job,
 /// and removed the logs of its tasks. `still_leads` is asked before anything is written. Errors: it says no,

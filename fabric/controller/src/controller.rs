@@ -127,7 +127,6 @@ impl Controller {
         tasks: &Tasks,
         cancel: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let address = listener.local_addr()?;
         let blobs = again(async || open_blobs(&settings).await).await?;
         let (replica, signals) = open(&settings).await?;
         let sweep = again(async || begin_sweep(&settings, &blobs, &replica).await).await?;
@@ -136,17 +135,15 @@ impl Controller {
         let (requests, waiting) = Requests::new(REQUESTS_MAX);
         let workers = Nodes::default();
         let components = Arc::new(Components::new(&blobs, &workers, &replica, &requests));
-        let reserve = Reserve::of(&settings.folders.root);
         let (scheduler, done) = Driver::new(
             scheduler_settings(&settings),
             Watch::new(&metrics, &traces),
             replica.clone(),
             Arc::clone(&components),
             blobs.clone(),
-            reserve.clone(),
+            keep_reserve(&settings, tasks),
             tasks.clone(),
         );
-        tasks.spawn("reserve", OnError::Log, reserve.keep_filled());
         let inputs = Inputs::new(signals, waiting, (nodes.links, nodes.reports), done);
         let scheduling = scheduler.run(cancel.clone(), inputs);
         tasks.spawn("scheduler", OnError::Stop, Box::pin(scheduling));
@@ -180,7 +177,7 @@ impl Controller {
             registry: registry.clone(),
             traces: Arc::clone(&traces),
             token: settings.token.into(),
-            address,
+            address: listener.local_addr()?,
             allowed: Arc::new(settings.allowed),
             kept_outputs: settings.kept_outputs,
         };
@@ -216,6 +213,13 @@ impl Controller {
         let traces = Arc::clone(&self.traces);
         let _ = tokio::task::spawn_blocking(move || traces.flush()).await;
     }
+}
+
+/// Keeps the reserve of the data folder filled, and returns it.
+fn keep_reserve(settings: &ControllerSettings, tasks: &Tasks) -> Reserve {
+    let reserve = Reserve::of(&settings.folders.root);
+    tasks.spawn("reserve", OnError::Log, reserve.clone().keep_filled());
+    reserve
 }
 
 fn scheduler_settings(settings: &ControllerSettings) -> SchedulerSettings {

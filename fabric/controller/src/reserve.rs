@@ -1,5 +1,5 @@
-//! A reserve of the data folder's disk: a file that goes when the disk is full, so that the server can open its log, clean
-//! up after jobs and archive them. That frees what they held, and the reserve is made anew.
+//! A reserve of the data folder's disk: a file that goes when the disk is full, so that the server can open its log,
+//! clean up after jobs and archive them. This frees what they held, and the reserve is made anew.
 //!
 //! ```text
 //! reserve ──start or archive on a full disk──▶ none ──MIN_FREE_TO_FILL_BYTES are free──▶ reserve

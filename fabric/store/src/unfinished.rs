@@ -1,5 +1,5 @@
-//! Files that nobody writes any more and nobody has committed: what processes left in a store that is a folder when they
-//! died.
+//! Files that nobody writes any more and nobody has committed: leftovers of processes that died, in a store that is a
+//! folder.
 
 use std::fs;
 use std::io::{self, ErrorKind};

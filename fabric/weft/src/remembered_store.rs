@@ -1,4 +1,4 @@
-//! The store that a data folder was started with. Its file says which one it is, without secrets, so that no later start
+//! The store that a data folder was started with. A file says which one it is, without secrets, so that no later start
 //! goes on without the objects that the folder's control state is about.
 //!
 //! ```text
@@ -63,16 +63,17 @@ impl RememberedStore {
         let (data, named) = (self.data.display(), self.spelled(&own.url));
         if named != *known {
             bail!(
-                "the data folder `{data}` has its objects in the store `{known}`, and the store `{named}` is named: its \
-                 components and tables would be missing; name `{known}`, or none, or choose another folder with --data; \
-                 if all objects were moved to `{named}`, write that to `{data}/{FILE}`"
+                "the data folder `{data}` has its objects in the store `{known}`, and the store `{named}` is named: \
+                 components and tables would be missing; name `{known}`, or none, or choose another folder with \
+                 --data; if all objects were moved to `{named}`, write that to `{data}/{FILE}`"
             );
         }
         if !is_named && own.folder().is_none() && !has_credentials(own) {
             bail!(
-                "the data folder `{data}` has its objects in the store `{known}`, and the environment has no credentials \
-                 for it: set them as at the first start (such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and \
-                 WEFT__STORE__ENDPOINT if it had one), or start with `--store {known}` if the instance has a role"
+                "the data folder `{data}` has its objects in the store `{known}`, and the environment has no \
+                 credentials for it: set them as at the first start (such as AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY, and WEFT__STORE__ENDPOINT if it had one), or start with `--store {known}` if \
+                 the instance has a role"
             );
         }
         Ok(())
