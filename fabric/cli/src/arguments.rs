@@ -146,7 +146,7 @@ pub(crate) struct UpArguments {
     /// Address that the API listens on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
     pub(crate) listen: SocketAddr,
-    /// Store of jobs' data: a folder, s3://bucket/prefix, gs:// or az:// [default: in the data folder]
+    /// Store of jobs' data: a folder, s3://bucket/prefix, gs:// or az:// [default: as before, or in the data folder]
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<String>,
     /// File with settings of stores that jobs may use, as `[store.NAME]`

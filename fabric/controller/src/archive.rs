@@ -16,6 +16,7 @@ use weft_protocol::{job_prefix, kept_prefix};
 use weft_store::{Blobs, Ended, ErrorKind, Fault, OutputPlace};
 
 use crate::packed;
+use crate::reserve::Reserve;
 
 /// Bytes of a job's log that are kept; what comes after is counted.
 const LOG_BYTES_MAX: usize = 64 << 20;
@@ -201,8 +202,9 @@ async fn read_lines(blobs: &Blobs, key: &str) -> Result<Vec<LogLine>, weft_store
         .collect())
 }
 
-/// Writes the archive objects of a job whose outcome stands, then removes what it left behind. Can be
-/// repeated from the start.
+/// Removes what a job whose outcome stands left behind, writes its archive objects, and removes the rest: objects and
+/// logs of its tasks. Can be repeated from the start. A job may have filled the disk, so removal comes first, and
+/// `reserve` is given up if that is not enough.
 ///
 /// An archive is written once: a leader that was paused here finds that the next one has archived the job,
 /// and removed the logs of its tasks. `still_leads` is asked before anything is written. Errors: it says no,
@@ -211,10 +213,18 @@ pub(crate) async fn archive(
     blobs: &Blobs,
     job: &Job,
     refusals: &Refusals,
+    reserve: &Reserve,
     still_leads: impl Future<Output = Result<(), Problem>>,
 ) -> Result<String, Problem> {
     let key = archive_key(&job.id);
-    let failed = |error: weft_store::Error| error.problem();
+    let failed = |error: weft_store::Error| failed(&error, reserve);
+    let ended = ended(job);
+    let cleaned = clean_outputs(blobs, job, refusals, ended).await;
+    cleaned.map_err(failed)?;
+    if ended != Ended::Succeeded {
+        let kept = blobs.delete_prefix(&kept_prefix(&job.id)).await;
+        kept.map_err(failed)?;
+    }
     if !blobs.exists(&key).await.map_err(failed)? {
         let collected = collect_log(blobs, job).await;
         still_leads.await?;
@@ -229,19 +239,22 @@ pub(crate) async fn archive(
             created.map_err(failed)?;
         }
     }
-    let ended = ended(job);
-    let cleaned = clean_outputs(blobs, job, refusals, ended).await;
-    cleaned.map_err(failed)?;
-    refusals.forget(&job.id);
-    if ended != Ended::Succeeded {
-        let kept = blobs.delete_prefix(&kept_prefix(&job.id)).await;
-        kept.map_err(failed)?;
-    }
     blobs
         .delete_prefix(&job_prefix(&job.id))
         .await
         .map_err(failed)?;
+    refusals.forget(&job.id);
     Ok(key)
+}
+
+/// The error of a step. On a full disk the next try has the reserve.
+fn failed(error: &weft_store::Error, reserve: &Reserve) -> Problem {
+    if error.kind() == ErrorKind::Exhausted
+        && let Err(error) = reserve.release()
+    {
+        tracing::warn!(%error, "the reserve cannot be given up");
+    }
+    error.problem()
 }
 
 /// How a job has ended, for those who clean up.

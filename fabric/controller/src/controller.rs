@@ -31,6 +31,7 @@ use crate::nodes::Nodes;
 use crate::ownership;
 use crate::pins::Pins;
 use crate::replica::{Replica, Signals};
+use crate::reserve::Reserve;
 use crate::scheduler::driver::{Driver, Inputs};
 use crate::scheduler::{Requests, SchedulerSettings, Watch};
 use crate::sweep::Sweep;
@@ -126,7 +127,6 @@ impl Controller {
         tasks: &Tasks,
         cancel: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let address = listener.local_addr()?;
         let blobs = again(async || open_blobs(&settings).await).await?;
         let (replica, signals) = open(&settings).await?;
         let sweep = again(async || begin_sweep(&settings, &blobs, &replica).await).await?;
@@ -141,6 +141,7 @@ impl Controller {
             replica.clone(),
             Arc::clone(&components),
             blobs.clone(),
+            keep_reserve(&settings, tasks),
             tasks.clone(),
         );
         let inputs = Inputs::new(signals, waiting, (nodes.links, nodes.reports), done);
@@ -176,7 +177,7 @@ impl Controller {
             registry: registry.clone(),
             traces: Arc::clone(&traces),
             token: settings.token.into(),
-            address,
+            address: listener.local_addr()?,
             allowed: Arc::new(settings.allowed),
             kept_outputs: settings.kept_outputs,
         };
@@ -212,6 +213,13 @@ impl Controller {
         let traces = Arc::clone(&self.traces);
         let _ = tokio::task::spawn_blocking(move || traces.flush()).await;
     }
+}
+
+/// Keeps the reserve of the data folder filled, and returns it.
+fn keep_reserve(settings: &ControllerSettings, tasks: &Tasks) -> Reserve {
+    let reserve = Reserve::of(&settings.folders.root);
+    tasks.spawn("reserve", OnError::Log, reserve.clone().keep_filled());
+    reserve
 }
 
 fn scheduler_settings(settings: &ControllerSettings) -> SchedulerSettings {

@@ -22,6 +22,7 @@ mod ownership;
 mod packed;
 mod pins;
 mod replica;
+mod reserve;
 mod scheduler;
 #[cfg(test)]
 mod simulation;
@@ -33,4 +34,5 @@ pub use api::AllowedSources;
 pub use controller::{Controller, ControllerSettings, Group, NodeInputs};
 pub use folders::Folders;
 pub use kept_outputs::KeptOutputs;
+pub use reserve::Reserve;
 pub use weft_consensus::Membership;

@@ -13,7 +13,7 @@ use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_protocol::{SinkFile, kept_too_large};
-use weft_store::{Blobs, OVER_LIMIT, StagedFile, Staging, UPLOAD_FAILED};
+use weft_store::{Blobs, OVER_LIMIT, StagedFile, Staging, UPLOAD_FAILED, UPLOAD_FORBIDDEN};
 
 use crate::encode::Encoder;
 use crate::plan::SinkPlan;
@@ -103,10 +103,11 @@ impl SinkWriter {
         // Encoders wrap errors of the file in errors of their own, of several kinds.
         let text = error.to_string();
         let is_of_store = text.contains("os error") || text.contains(UPLOAD_FAILED);
-        let code = match (text.contains(OVER_LIMIT), is_of_store) {
-            (true, _) => ErrorCode::TooLarge,
-            (false, true) => ErrorCode::StoreUnavailable,
-            (false, false) => ErrorCode::SchemaMismatch,
+        let code = match is_of_store {
+            _ if text.contains(OVER_LIMIT) => ErrorCode::TooLarge,
+            _ if text.contains(UPLOAD_FORBIDDEN) => ErrorCode::InvalidJob,
+            true => ErrorCode::StoreUnavailable,
+            false => ErrorCode::SchemaMismatch,
         };
         let detail = match self.plan.max_kept_bytes {
             None => format!("writing to `{}`: {error}", self.plan.folder),

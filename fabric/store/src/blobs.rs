@@ -19,7 +19,7 @@ use crate::durable::sync_file_and_folder;
 use crate::error::{Error, Result};
 use crate::folder;
 use crate::grants::Grants;
-use crate::remote::{Remote, fetch_ranges, range_of};
+use crate::remote::{Patience, Remote, fetch_ranges, range_of};
 use crate::requests::{RequestKind, Requests};
 use crate::tier::Tier;
 
@@ -107,7 +107,11 @@ impl Blobs {
             }
             return Self::of_folder(folder, Grants::open(None, &stores.granted, held)?);
         }
-        let remote = Remote::open_with(&stores.own, held.map(|held| held.provider(None)))?;
+        let remote = Remote::open_with(
+            &stores.own,
+            held.map(|held| held.provider(None)),
+            Patience::Work,
+        )?;
         let own = Some(remote.location().clone());
         let grants = Grants::open(own, &stores.granted, held)?;
         Ok(Self::of_remote(remote, grants))

@@ -83,6 +83,19 @@ pub enum Error {
         /// This cluster.
         cluster: String,
     },
+    /// The credentials of a store that jobs may use lack a right in the folder of an output.
+    #[error(
+        "`{uri}`: the store's credentials lack the right `{right}` there: ask whoever runs the servers for it, or choose \
+         another folder ({cause})"
+    )]
+    Forbidden {
+        /// The object or prefix that was asked for.
+        uri: String,
+        /// The missing right, as S3 calls it.
+        right: &'static str,
+        /// The store's own words, cut.
+        cause: String,
+    },
     /// The store created an object that was there.
     #[error(
         "`{0}` was created although it was there: the store does not heed `If-None-Match`, and two clusters or jobs would \
@@ -213,6 +226,18 @@ impl Error {
         }
     }
 
+    /// The same error as that of a folder of an output, whose key lacks `right`. Others than a missing right stay.
+    pub(crate) fn of_output(self, right: &'static str) -> Self {
+        match self {
+            Error::Refused {
+                uri,
+                fault: Fault::NoPermission,
+                cause,
+            } => Error::Forbidden { uri, right, cause },
+            other => other,
+        }
+    }
+
     /// Returns whether the object that was asked for is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(
@@ -232,6 +257,7 @@ impl Error {
             | Error::NotAllowed { .. }
             | Error::Owned { .. }
             | Error::Occupied { .. }
+            | Error::Forbidden { .. }
             | Error::Unconditional(_) => ErrorKind::Refused,
             Error::NotAssumed { fault, .. } if !fault.is_some_and(Fault::is_retryable) => {
                 ErrorKind::Refused
@@ -274,10 +300,11 @@ impl From<&Error> for Problem {
             source = cause.source();
         }
         match error.kind() {
-            // The cluster's own store: nothing that a job can change.
+            // The cluster's own store, mostly: nothing that a job can change.
             ErrorKind::Unavailable | ErrorKind::Refused => {
                 let code = match error {
-                    Error::NotAllowed { .. } => ErrorCode::InvalidJob,
+                    // Only the user, or whoever gives rights to them, can change it.
+                    Error::NotAllowed { .. } | Error::Forbidden { .. } => ErrorCode::InvalidJob,
                     _ => ErrorCode::StoreUnavailable,
                 };
                 Problem::new(code, detail)

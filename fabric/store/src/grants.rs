@@ -9,7 +9,7 @@ use weft_protocol::StoreSettings;
 
 use crate::credentials::HeldCredentials;
 use crate::error::{Error, Result};
-use crate::remote::Remote;
+use crate::remote::{Patience, Remote};
 use crate::requests::Requests;
 
 /// Roots that an error lists.
@@ -41,8 +41,13 @@ impl Grants {
         held: Option<&HeldCredentials>,
     ) -> Result<Self> {
         let stores = settings.iter();
-        let stores = stores
-            .map(|(name, settings)| grant(settings, held.map(|held| held.provider(Some(name)))));
+        let stores = stores.map(|(name, settings)| {
+            grant(
+                settings,
+                held.map(|held| held.provider(Some(name))),
+                Patience::Work,
+            )
+        });
         let stores = stores.collect::<Result<_>>()?;
         Ok(Self {
             own,
@@ -151,17 +156,24 @@ impl Grants {
 /// Opens one store with its roots; nothing is sent yet.
 ///
 /// Errors: `Settings` if it, or one of its roots, is wrong.
-pub(crate) fn opened(settings: &StoreSettings) -> Result<(Remote, Vec<Location>)> {
-    let grant = grant(settings, None)?;
+pub(crate) fn opened(
+    settings: &StoreSettings,
+    patience: Patience,
+) -> Result<(Remote, Vec<Location>)> {
+    let grant = grant(settings, None, patience)?;
     Ok((grant.remote, grant.roots))
 }
 
-fn grant(settings: &StoreSettings, held: Option<AwsCredentialProvider>) -> Result<Grant> {
+fn grant(
+    settings: &StoreSettings,
+    held: Option<AwsCredentialProvider>,
+    patience: Patience,
+) -> Result<Grant> {
     if settings.folder().is_some() {
         let what = "jobs read and write paths without a store of their own: name an `s3://`, `gs://` or `az://`";
         return Err(Error::settings(&settings.url, what));
     }
-    let remote = Remote::open_with(settings, held)?;
+    let remote = Remote::open_with(settings, held, patience)?;
     let roots = roots(settings, remote.location());
     let roots = roots.map_err(|what| Error::settings(&settings.url, what))?;
     Ok(Grant { roots, remote })

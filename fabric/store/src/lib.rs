@@ -36,6 +36,7 @@ mod reading;
 mod requests;
 mod signed;
 mod tier;
+mod unfinished;
 
 pub use blobs::{Background, Blobs, Entry};
 pub use credentials::{HeldCredentials, Issuer};
@@ -46,11 +47,12 @@ pub use file_cache::FileCache;
 pub use grants::Grants;
 pub use outputs::{
     Ended, Holding, Ledger, MANIFEST, Manifest, ManifestFile, ObjectFolder, OutputPlace,
-    StagedFile, Staging, UPLOAD_FAILED, read_manifest,
+    StagedFile, Staging, UPLOAD_FAILED, UPLOAD_FORBIDDEN, read_manifest,
 };
 pub use pending::PendingUploads;
 pub use probe::{Access, PROBES, Probed, probe_stores, unreachable_stores};
 pub use reading::{Fetch, FoundObject, FoundObjects, RemoteFile};
-pub use remote::{Remote, with_environment};
+pub use remote::{Remote, has_credentials, with_environment};
 pub use requests::{RequestKind, Requests};
 pub use tier::{Tier, TierDraft};
+pub use unfinished::remove_unfinished;

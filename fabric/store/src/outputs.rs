@@ -29,6 +29,7 @@ mod tests;
 
 pub use folder::Holding;
 pub use manifest::{MANIFEST, Manifest, ManifestFile, read_manifest};
-pub use objects::{Ended, Ledger, ObjectFolder, UPLOAD_FAILED};
+pub use objects::{Ended, Ledger, ObjectFolder, UPLOAD_FAILED, UPLOAD_FORBIDDEN};
 pub use place::OutputPlace;
 pub use staged::{StagedFile, Staging};
+pub(crate) use staging::{PART, is_staging};

@@ -6,19 +6,20 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt, PutMode};
 use weft_core::{Location, StoreKind, TenantId};
-use weft_protocol::{StoreSettings, Stores};
+use weft_protocol::{Secret, StoreSettings, Stores};
 
 use crate::credentials::Issuer;
 use crate::error::{Error, Result};
 use crate::grants;
-use crate::remote::Remote;
+use crate::remote::{Patience, Remote};
 
 /// Folder of the objects that checks write and remove. No pattern of an input matches it, and outputs pass over it.
 pub const PROBES: &str = ".weft-probe";
@@ -26,6 +27,9 @@ pub const PROBES: &str = ".weft-probe";
 const MAX_LEFT: usize = 16;
 /// Age at which what a check left behind is removed by the next one: no check takes as long.
 const LEFT_AFTER: TimeDelta = TimeDelta::hours(1);
+/// Time for a connection, and for one request, of a check.
+const CHECK_CONNECT_WALL_MAX: Duration = Duration::from_secs(3);
+const CHECK_REQUEST_WALL_MAX: Duration = Duration::from_secs(10);
 /// Name of the cluster's own store in settings.
 const OWN: &str = "store";
 /// Name of a check in the logs of services that give credentials.
@@ -57,18 +61,21 @@ pub enum Access {
 }
 
 /// Checks all buckets among the stores, side by side. In each it writes a small object, and removes it. `id`: the name
-/// of that, which no other check has at this time.
+/// of that, which no other check has at this time. Somebody waits, so that a store which does not answer is given up
+/// within seconds.
 pub async fn probe_stores(stores: &Stores, id: &str) -> Vec<Probed> {
     let probes = buckets(stores).map(|(name, settings)| async move {
-        let opened = match opened(&name, settings) {
+        let settings = &hasty(settings);
+        let opened = match opened(&name, settings, Patience::Check) {
             Ok(opened) => opened,
             Err(wrong) => return vec![wrong],
         };
         let is_own = name == OWN;
         let places = opened.places().map(|place| place.probe(is_own, id));
         let places: Vec<_> = places.collect();
-        let mut probed = opened.told(&name, join_all(places).await);
-        if let Err(error) = assume_role(&name, settings).await {
+        let (found, role) = join(join_all(places), assume_role(&name, settings)).await;
+        let mut probed = opened.told(&name, found);
+        if let Err(error) = role {
             probed.push(Probed::useless(&name, settings, error));
         }
         probed
@@ -80,7 +87,7 @@ pub async fn probe_stores(stores: &Stores, id: &str) -> Vec<Probed> {
 /// Lists one name in each place of the buckets among the stores, and returns those that cannot be listed.
 pub async fn unreachable_stores(stores: &Stores) -> Vec<Probed> {
     let looks = buckets(stores).map(|(name, settings)| async move {
-        let opened = match opened(&name, settings) {
+        let opened = match opened(&name, settings, Patience::Work) {
             Ok(opened) => opened,
             Err(wrong) => return vec![wrong],
         };
@@ -111,15 +118,32 @@ struct Opened {
     roots: Vec<(Location, Path)>,
 }
 
-fn opened(name: &str, settings: &StoreSettings) -> std::result::Result<Opened, Probed> {
+/// Settings whose requests do not wait for long, unless they say themselves how long.
+fn hasty(settings: &StoreSettings) -> StoreSettings {
+    let mut hasty = settings.clone();
+    for (name, wall) in [
+        ("connect_timeout", CHECK_CONNECT_WALL_MAX),
+        ("timeout", CHECK_REQUEST_WALL_MAX),
+    ] {
+        let wall = || Secret::new(format!("{}s", wall.as_secs()));
+        hasty.options.entry(name.to_owned()).or_insert_with(wall);
+    }
+    hasty
+}
+
+fn opened(
+    name: &str,
+    settings: &StoreSettings,
+    patience: Patience,
+) -> std::result::Result<Opened, Probed> {
     let open = || -> Result<Opened> {
         let (remote, roots) = match name {
             OWN => {
-                let remote = Remote::open(settings)?;
+                let remote = Remote::open_with(settings, None, patience)?;
                 let own = remote.location().clone();
                 (remote, vec![own])
             }
-            _ => grants::opened(settings)?,
+            _ => grants::opened(settings, patience)?,
         };
         let roots = roots.into_iter().map(|root| {
             let path = Path::parse(&root.key);

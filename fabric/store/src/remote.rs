@@ -31,6 +31,9 @@ const FETCH_BYTES: u64 = 4 << 20;
 const RETRIES_MAX: usize = 10;
 /// Time after which a request is not repeated any more.
 const RETRY_WALL_MAX: Duration = Duration::from_secs(60);
+/// The same of a check, for which somebody waits.
+const CHECK_RETRIES_MAX: usize = 2;
+const CHECK_RETRY_WALL_MAX: Duration = Duration::from_secs(5);
 /// Pauses between two tries: the first one, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -41,6 +44,33 @@ const BACKOFF_GROWTH: f64 = 8.0;
 const EMULATOR_HAS_AN_ADDRESS: &str = "`use_emulator` means an address of its own, and `endpoint` would not be used: \
      leave `use_emulator` out, set `account_name` and `account_key`, and let `endpoint` end with the account's name, as \
      in `http://127.0.0.1:10000/devstoreaccount1`";
+
+/// How long a request is repeated that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Until a store has restarted.
+    Work,
+    /// Once or twice, for a check of the store.
+    Check,
+}
+
+impl Patience {
+    fn retry(self) -> RetryConfig {
+        let (max_retries, retry_timeout) = match self {
+            Self::Work => (RETRIES_MAX, RETRY_WALL_MAX),
+            Self::Check => (CHECK_RETRIES_MAX, CHECK_RETRY_WALL_MAX),
+        };
+        RetryConfig {
+            max_retries,
+            retry_timeout,
+            backoff: BackoffConfig {
+                init_backoff: BACKOFF_MIN,
+                max_backoff: BACKOFF_MAX,
+                base: BACKOFF_GROWTH,
+            },
+        }
+    }
+}
 
 /// A bucket, and the beginning of the keys that are ours. Clones share it.
 #[derive(Clone)]
@@ -75,13 +105,14 @@ impl Remote {
     ///
     /// Errors: `Settings` if the URL, an option or a credential is wrong.
     pub fn open(settings: &StoreSettings) -> Result<Self> {
-        Self::open_with(settings, None)
+        Self::open_with(settings, None, Patience::Work)
     }
 
     /// The same. `held`: credentials of an executor, which it uses if settings name a role for executors.
     pub(crate) fn open_with(
         settings: &StoreSettings,
         held: Option<AwsCredentialProvider>,
+        patience: Patience,
     ) -> Result<Self> {
         let wrong = |what: String| Error::settings(&settings.url, what);
         let location = Location::parse(&settings.url).map_err(wrong)?;
@@ -90,7 +121,8 @@ impl Remote {
         let mut pending = None;
         let (objects, uploads) = match location.kind {
             StoreKind::S3 => {
-                let mut builder = s3_builder(settings, &location, &io)?;
+                let builder = s3_builder(settings, &location, &io)?;
+                let mut builder = builder.with_retry(patience.retry());
                 if let Some(held) = held.filter(|_| settings.executor_role.is_some()) {
                     builder = builder.with_credentials(held);
                 }
@@ -104,8 +136,8 @@ impl Remote {
                     store as Arc<dyn MultipartStore>,
                 )
             }
-            StoreKind::Gcs => shared(gcs(settings, &location, &io)?),
-            StoreKind::Azure => shared(azure(settings, &location, &io)?),
+            StoreKind::Gcs => shared(gcs(settings, &location, &io, patience)?),
+            StoreKind::Azure => shared(azure(settings, &location, &io, patience)?),
         };
         Ok(Self {
             objects,
@@ -206,19 +238,6 @@ pub(crate) fn range_of(range: Range<u64>, e_tag: Option<String>) -> GetOptions {
     }
 }
 
-/// Bounds of requests.
-fn retry() -> RetryConfig {
-    RetryConfig {
-        max_retries: RETRIES_MAX,
-        retry_timeout: RETRY_WALL_MAX,
-        backoff: BackoffConfig {
-            init_backoff: BACKOFF_MIN,
-            max_backoff: BACKOFF_MAX,
-            base: BACKOFF_GROWTH,
-        },
-    }
-}
-
 /// Options of the HTTP client that settings need not name, and those that they do.
 fn options(settings: &StoreSettings) -> Vec<(&str, String)> {
     let seconds = |time: Duration| format!("{}s", time.as_secs());
@@ -270,7 +289,7 @@ pub(crate) fn s3_builder(
 ) -> Result<AmazonS3Builder> {
     let builder = AmazonS3Builder::new()
         .with_bucket_name(&location.bucket)
-        .with_retry(retry())
+        .with_retry(Patience::Work.retry())
         .with_http_connector(SpawnedReqwestConnector::new(io.clone()));
     let with = |builder: AmazonS3Builder, key: AmazonS3ConfigKey, value: String| {
         builder.with_config(key, value)
@@ -290,10 +309,11 @@ fn gcs(
     settings: &StoreSettings,
     location: &Location,
     io: &Handle,
+    patience: Patience,
 ) -> Result<object_store::gcp::GoogleCloudStorage> {
     let builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(&location.bucket)
-        .with_retry(retry())
+        .with_retry(patience.retry())
         .with_http_connector(SpawnedReqwestConnector::new(io.clone()));
     let with = |builder: GoogleCloudStorageBuilder, key: GoogleConfigKey, value: String| {
         builder.with_config(key, value)
@@ -309,10 +329,11 @@ fn azure(
     settings: &StoreSettings,
     location: &Location,
     io: &Handle,
+    patience: Patience,
 ) -> Result<object_store::azure::MicrosoftAzure> {
     let builder = MicrosoftAzureBuilder::new()
         .with_container_name(&location.bucket)
-        .with_retry(retry())
+        .with_retry(patience.retry())
         .with_http_connector(SpawnedReqwestConnector::new(io.clone()));
     let with = |builder: MicrosoftAzureBuilder, key: AzureConfigKey, value: String| {
         builder.with_config(key, value)
@@ -328,6 +349,23 @@ fn azure(
     builder.build().map_err(refused(settings))
 }
 
+/// Returns whether the name of an option, in small letters, is one of credentials.
+fn is_credential(kind: StoreKind, name: &str) -> bool {
+    let credentials: &[&str] = match kind {
+        StoreKind::S3 => &["access_key_id", "secret_access_key", "token"],
+        StoreKind::Gcs => &["service_account", "application_credentials"],
+        StoreKind::Azure => &["access_key", "account_key", "sas", "token", "client_"],
+    };
+    credentials.iter().any(|part| name.contains(part))
+}
+
+/// Returns whether settings hold credentials of a bucket. Without, those of the instance's role are used, if any.
+pub fn has_credentials(settings: &StoreSettings) -> bool {
+    let location = Location::parse(&settings.url);
+    let mut names = settings.options.keys();
+    location.is_ok_and(|location| names.any(|name| is_credential(location.kind, name)))
+}
+
 /// Adds what the environment of a server says of a store's credentials to its settings, which go first. Of other
 /// variables nothing is taken.
 pub fn with_environment(
@@ -337,17 +375,14 @@ pub fn with_environment(
     let Ok(location) = Location::parse(&settings.url) else {
         return settings;
     };
-    let (prefix, credentials): (&str, &[&str]) = match location.kind {
-        StoreKind::S3 => ("AWS_", &["access_key_id", "secret_access_key", "token"]),
-        StoreKind::Gcs => ("GOOGLE_", &["service_account", "application_credentials"]),
-        StoreKind::Azure => (
-            "AZURE_",
-            &["access_key", "account_key", "sas", "token", "client_"],
-        ),
+    let prefix = match location.kind {
+        StoreKind::S3 => "AWS_",
+        StoreKind::Gcs => "GOOGLE_",
+        StoreKind::Azure => "AZURE_",
     };
-    let is_credential = |name: &str| credentials.iter().any(|part| name.contains(part));
+    let is_credential = |name: &str| is_credential(location.kind, name);
     // A key of the settings and a token of the environment would not fit each other.
-    let has_credentials = settings.options.keys().any(|name| is_credential(name));
+    let has_credentials = has_credentials(&settings);
     for (name, value) in variables {
         let key = name.to_ascii_lowercase();
         let is_option = name.starts_with(prefix)

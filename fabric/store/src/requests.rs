@@ -17,6 +17,18 @@ pub enum RequestKind {
     Delete,
 }
 
+impl RequestKind {
+    /// The right that S3 asks for.
+    pub(crate) fn right(self) -> &'static str {
+        match self {
+            RequestKind::Get | RequestKind::Head => "s3:GetObject",
+            RequestKind::Put => "s3:PutObject",
+            RequestKind::List => "s3:ListBucket",
+            RequestKind::Delete => "s3:DeleteObject",
+        }
+    }
+}
+
 /// Requests so far, of each kind.
 #[derive(Debug, Default)]
 pub struct Requests([AtomicU64; 5]);

@@ -9,9 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use weft_controller::Folders;
+use weft_controller::{Folders, Reserve};
+use weft_store::remove_unfinished;
 
 use crate::identity::{self, Identity, Owner};
+use crate::remembered_store::RememberedStore;
 
 /// Tries to get what a server may still hold that was killed a moment ago.
 pub(crate) const PREDECESSOR_TRIES: u32 = 50;
@@ -76,6 +78,15 @@ impl DataFolder {
                 _ => {}
             }
         }
+        Reserve::of(&folder.root).release_if_full()?;
+        if *owner == Owner::Up {
+            // Its executors have ended, and nobody else writes there.
+            let removed = remove_unfinished(&folder.store())
+                .with_context(|| format!("`{}`", folder.store().display()))?;
+            if removed > 0 {
+                tracing::info!(removed, "removed files that executors had not finished");
+            }
+        }
         for sub in ["store", "spill", "uploads"] {
             fs::create_dir_all(folder.root.join(sub))?;
         }
@@ -95,6 +106,11 @@ impl DataFolder {
     /// Folder of the store, unless another one is named.
     pub(crate) fn store(&self) -> PathBuf {
         self.root.join("store")
+    }
+
+    /// The store that the folder was started with before.
+    pub(crate) fn remembered_store(&self) -> anyhow::Result<RememberedStore> {
+        RememberedStore::of(&self.root)
     }
 
     /// Folder for copies of a store's objects. It is empty when the data folder is opened.
@@ -174,6 +190,21 @@ fn locked(lock: &File) -> std::io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_dead_executors_had_not_finished_are_gone() {
+        let data = tempfile::tempdir().expect("a folder");
+        let folder = DataFolder::open(data.path(), &Owner::Up).expect("it is new");
+        let staging = folder.store().join("outputs/job-1/rows/.weft-job-1");
+        fs::create_dir_all(&staging).expect("it is made");
+        for name in ["committed", "unfinished.part"] {
+            fs::write(staging.join(name), "rows").expect("it writes");
+        }
+        drop(folder);
+        let _folder = DataFolder::open(data.path(), &Owner::Up).expect("it is ours");
+        assert!(staging.join("committed").exists());
+        assert!(!staging.join("unfinished.part").exists());
+    }
 
     #[test]
     fn files_that_an_earlier_process_spilled_are_gone() {

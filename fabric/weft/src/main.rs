@@ -23,6 +23,7 @@ mod data_folder;
 mod discovery;
 mod identity;
 mod node;
+mod remembered_store;
 mod serving;
 mod store_checks;
 mod stores;

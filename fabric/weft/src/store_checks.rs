@@ -6,6 +6,7 @@ use weft_cli::{StoreAccess, StoreCheck};
 use weft_runtime::{clock, random};
 use weft_store::{Access, Probed, probe_stores};
 
+use crate::remembered_store::RememberedStore;
 use crate::stores;
 
 /// Checks the buckets that a file of settings, the environment and a URL name. `data`: the data folder of a `weft up`.
@@ -14,7 +15,8 @@ pub(crate) fn check(
     config: Option<&Path>,
     store: Option<&str>,
 ) -> anyhow::Result<Vec<StoreCheck>> {
-    let stores = stores::of_any(&data.join("store"), config, store, std::env::vars())?;
+    let remembered = RememberedStore::of(data)?;
+    let stores = stores::of_any(&remembered, config, store, std::env::vars())?;
     let id = random::name::<8>()?;
     // Requests are driven by the worker.
     let runtime = tokio::runtime::Builder::new_multi_thread()

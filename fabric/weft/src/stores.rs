@@ -22,6 +22,7 @@ use weft_runtime::{OnError, Tasks};
 use weft_store::{Access, unreachable_stores, with_environment};
 
 use crate::config::{overridden, table};
+use crate::remembered_store::RememberedStore;
 
 /// Beginning of the variables with settings of stores.
 const STORE_PREFIX: &str = "WEFT__STORE";
@@ -189,36 +190,39 @@ struct UpConfig {
     tenants_trust_each_other: bool,
 }
 
-/// The stores of `weft up`: its flags go over the environment, that over a file. Without any, the store is in the data
-/// folder: `default`.
+/// The stores of `weft up`: its flags go over the environment, that over a file. Without any, the store is the one that
+/// the data folder had before, or a folder in it.
+///
+/// Errors: settings are wrong, or name another store than the data folder had.
 pub(crate) fn of_up(
-    default: &Path,
+    remembered: &RememberedStore,
     settings: &UpSettings,
     variables: impl Iterator<Item = (String, String)>,
 ) -> anyhow::Result<Stores> {
     let variables: Vec<(String, String)> = variables.collect();
     let (config, store) = (settings.config.as_deref(), settings.store.as_deref());
-    let merged = merged(default, config, store, &variables)?;
-    let config: UpConfig = merged
+    let Merged { table, is_named } = merged(remembered, config, store, &variables)?;
+    let config: UpConfig = table
         .try_into()
         .with_context(|| source(settings.config.as_deref()))?;
     let stores = config.store.stores(variables.into_iter())?;
+    remembered.check(&stores.own, is_named)?;
     check_trust(&stores, config.tenants_trust_each_other)?;
     Ok(stores)
 }
 
 /// The stores of a server of any role, as its file, the environment and the `--store` of `weft up` name them. Without
-/// any, the store is a folder: `default`.
+/// any, the store is that of a `weft up` on its data folder.
 pub(crate) fn of_any(
-    default: &Path,
+    remembered: &RememberedStore,
     config: Option<&Path>,
     store: Option<&str>,
     variables: impl Iterator<Item = (String, String)>,
 ) -> anyhow::Result<Stores> {
     let variables: Vec<(String, String)> = variables.collect();
-    let mut merged = merged(default, config, store, &variables)?;
+    let mut merged = merged(remembered, config, store, &variables)?;
     // Other keys are the business of the server.
-    let named = merged.remove("store");
+    let named = merged.table.remove("store");
     let named = named.unwrap_or_else(|| Value::Table(Table::new()));
     let stores = StoreConfig::try_from(named).map_err(anyhow::Error::msg);
     let stores = stores.with_context(|| source(config))?;
@@ -234,12 +238,18 @@ fn source(config: Option<&Path>) -> String {
 }
 
 /// A file of settings with those that go over it, and with a store.
+struct Merged {
+    table: Table,
+    /// The cluster's own store is named, and not just the one that the data folder had.
+    is_named: bool,
+}
+
 fn merged(
-    default: &Path,
+    remembered: &RememberedStore,
     config: Option<&Path>,
     url: Option<&str>,
     variables: &[(String, String)],
-) -> anyhow::Result<Table> {
+) -> anyhow::Result<Merged> {
     let file = match config {
         Some(path) => table(path)?,
         None => Table::new(),
@@ -248,8 +258,9 @@ fn merged(
         let rest = name.strip_prefix(STORE_PREFIX);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("__")) || name == TRUST
     });
-    let mut merged = overridden(file, named.cloned());
-    let store = merged
+    let mut table = overridden(file, named.cloned());
+    let mut is_named = true;
+    let store = table
         .entry("store")
         .or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(store) = store {
@@ -258,12 +269,13 @@ fn merged(
                 store.insert("url".into(), Value::String(absolute(url)?));
             }
             None => {
-                let default = Value::String(default.display().to_string());
+                is_named = store.contains_key("url");
+                let default = Value::String(remembered.default_url());
                 store.entry("url").or_insert(default);
             }
         }
     }
-    Ok(merged)
+    Ok(Merged { table, is_named })
 }
 
 /// A path that the user gave, seen from the current folder.
@@ -278,6 +290,11 @@ fn absolute(url: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A data folder that is not there.
+    fn never_started() -> RememberedStore {
+        RememberedStore::of("/data".as_ref()).expect("it is not there")
+    }
 
     fn config(text: &str) -> Result<StoreConfig, String> {
         #[derive(Debug, Deserialize)]
@@ -377,12 +394,7 @@ mod tests {
             std::fs::write(&path, text).expect("it writes");
             let name = "WEFT__STORE__LAKE__URL".to_owned();
             let variables = [(name, "s3://lake".to_owned())].into_iter();
-            of_any(
-                "/data/store".as_ref(),
-                Some(path.as_path()),
-                store,
-                variables,
-            )
+            of_any(&never_started(), Some(path.as_path()), store, variables)
         };
         for role in [crate::config::CONTROLLER, crate::config::NODE, ""] {
             let stores = of(role, None).expect("it is right");
@@ -415,7 +427,7 @@ mod tests {
         let of = |store, variables: &[(&str, &str)]| {
             let variables = variables.iter();
             let variables = variables.map(|(name, value)| ((*name).into(), (*value).into()));
-            of_up("/data/store".as_ref(), &up(store), variables).expect("it is right")
+            of_up(&never_started(), &up(store), variables).expect("it is right")
         };
         assert_eq!(of(None, &[]), Stores::folder("/data/store".as_ref()));
         let stores = of(None, &variables);

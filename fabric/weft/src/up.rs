@@ -49,7 +49,8 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
     let tasks = Tasks::new(cancel.clone());
     let slots = slots(settings.slots);
     let registry = Registry::new();
-    let stores = stores::of_up(&folder.store(), &settings, std::env::vars())?;
+    let remembered = folder.remembered_store()?;
+    let stores = stores::of_up(&remembered, &settings, std::env::vars())?;
     stores::warn_of_unreachable(stores.clone(), &tasks);
     let folders = match stores.own.folder() == Some(folder.store().as_path()) {
         true => folder.folders(),
@@ -84,6 +85,7 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         hosts: settings.allow_host,
         origins: settings.allow_origin,
     };
+    let own = stores.own.clone();
     let starting = Controller::start(
         controller_settings(&folder, folders, stores, allowed)?,
         listener,
@@ -93,6 +95,8 @@ async fn serve(settings: UpSettings) -> anyhow::Result<()> {
         cancel.clone(),
     );
     let controller = starting.await?;
+    // The store is this server's by now.
+    remembered.keep(&own)?;
 
     tracing::info!(%address, data = %settings.data.display(), slots, "ready");
     eprintln!(

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
@@ -13,8 +14,8 @@ use weft_client::{Call, Client};
 use crate::arguments::{DoctorArguments, GlobalArguments};
 use crate::failure::Failure;
 use crate::project::toolchain;
+use crate::terminal::Output;
 use crate::terminal::text::bytes;
-use crate::terminal::{Output, Side, Table};
 use crate::{Program, StoreAccess, StoreCheck, locations, token};
 
 /// The address that `weft up` listens on unless it is told.
@@ -27,6 +28,8 @@ const FILES_WANTED: u64 = 4096;
 const FREE_BYTES_WANTED: u64 = 1 << 30;
 /// Stores refuse requests whose time is some minutes off.
 const CLOCK_OFF_SECONDS_MAX: u64 = 60;
+/// Time for the answers of one server: somebody waits for the verdict.
+const SERVER_WALL_MAX: Duration = Duration::from_secs(5);
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,17 @@ struct Check {
     advice: String,
 }
 
+impl Check {
+    fn document(&self) -> serde_json::Value {
+        json!({
+            "check": self.what,
+            "status": self.verdict.word(),
+            "found": self.found,
+            "advice": self.advice,
+        })
+    }
+}
+
 fn check(what: impl Into<String>, verdict: Verdict, found: String, advice: &str) -> Check {
     let advice = match verdict {
         Verdict::Fine => String::new(),
@@ -77,6 +91,69 @@ fn at_least(found: u64, wanted: u64) -> Verdict {
     }
 }
 
+/// The checks so far. People read each as soon as it is done: some take seconds.
+struct Report<'a> {
+    output: &'a mut Output,
+    checks: Vec<Check>,
+}
+
+impl<'a> Report<'a> {
+    fn new(output: &'a mut Output) -> Result<Self, Failure> {
+        let mut report = Self {
+            output,
+            checks: Vec::new(),
+        };
+        report.line("STATUS", "CHECK", "FOUND")?;
+        Ok(report)
+    }
+
+    /// Writes a line for people. The first two columns have room for all but long names of stores.
+    fn line(&mut self, status: &str, what: &str, found: &str) -> Result<(), Failure> {
+        match self.output.is_json() {
+            true => Ok(()),
+            false => self
+                .output
+                .say(&format!("{status:<7}  {what:<12}  {found}")),
+        }
+    }
+
+    /// Shows on a terminal what is being checked, until the next line.
+    fn begin(&mut self, what: &str) {
+        if self.output.redraws() {
+            self.output.draw(&[format!("checking {what} ..")]);
+        }
+    }
+
+    fn add(&mut self, check: Check) -> Result<(), Failure> {
+        let found = match check.advice.as_str() {
+            "" => check.found.clone(),
+            advice => format!("{}: {advice}", check.found),
+        };
+        self.line(check.verdict.word(), &check.what, &found)?;
+        self.checks.push(check);
+        Ok(())
+    }
+
+    fn add_all(&mut self, checks: impl IntoIterator<Item = Check>) -> Result<(), Failure> {
+        checks.into_iter().try_for_each(|check| self.add(check))
+    }
+
+    /// Writes the document under `--json`. Errors: a check failed.
+    fn finish(self) -> Result<(), Failure> {
+        let documents: Vec<_> = self.checks.iter().map(Check::document).collect();
+        let document = json!({ "checks": documents });
+        self.output.document(&document.to_string())?;
+        let failing = |check: &&Check| check.verdict == Verdict::Failing;
+        match self.checks.iter().filter(failing).count() {
+            0 => Ok(()),
+            n => Err(Failure::other(format!(
+                "{n} of {} checks failed",
+                self.checks.len()
+            ))),
+        }
+    }
+}
+
 /// Runs `weft doctor`. Errors: a check failed.
 pub(crate) fn doctor(
     program: &dyn Program,
@@ -84,44 +161,16 @@ pub(crate) fn doctor(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut checks = vec![version(), machine(), sandbox(program), files()];
-    checks.extend(data_folder(global)?);
-    checks.extend(stores(program, arguments, global)?);
-    checks.push(server(global)?);
-    checks.extend([rust(), python()]);
-    let document: Vec<_> = checks
-        .iter()
-        .map(|check| {
-            json!({
-                "check": check.what,
-                "status": check.verdict.word(),
-                "found": check.found,
-                "advice": check.advice,
-            })
-        })
-        .collect();
-    output.either(&json!({ "checks": document }).to_string(), || {
-        let left = |name| (name, Side::Left);
-        let mut table = Table::new(&["STATUS", "CHECK", "FOUND"].map(left));
-        for check in &checks {
-            let found = match check.advice.as_str() {
-                "" => check.found.clone(),
-                advice => format!("{}: {advice}", check.found),
-            };
-            table.row([check.verdict.word().into(), check.what.clone(), found]);
-        }
-        table.render()
-    })?;
-    let failing = checks
-        .iter()
-        .filter(|check| check.verdict == Verdict::Failing);
-    match failing.count() {
-        0 => Ok(()),
-        n => Err(Failure::other(format!(
-            "{n} of {} checks failed",
-            checks.len()
-        ))),
-    }
+    let mut report = Report::new(output)?;
+    report.add_all([version(), machine(), sandbox(program), files()])?;
+    report.add_all(data_folder(global)?)?;
+    report.add_all([rust(), python()])?;
+    // Others are asked last, as they may take their time.
+    report.begin("stores");
+    report.add_all(stores(program, arguments, global)?)?;
+    report.begin("the server");
+    report.add(server(global)?)?;
+    report.finish()
 }
 
 fn version() -> Check {
@@ -256,18 +305,35 @@ struct Health {
     version: String,
 }
 
+/// Asks the servers in turn, each for `wall` at most. Returns the first answer about health and token.
+///
+/// Errors: `Unreachable` if none answers, `Problem` if one refuses.
+async fn ask(endpoints: &[String], token: Option<&str>, wall: Duration) -> Result<Health, Failure> {
+    for endpoint in endpoints {
+        match tokio::time::timeout(wall, health(endpoint, token)).await {
+            Ok(Err(Failure::Unreachable(_))) | Err(_) => {}
+            Ok(asked) => return asked,
+        }
+    }
+    let none = format!("no server answers at {}", endpoints.join(", "));
+    Err(Failure::Unreachable(none))
+}
+
+async fn health(endpoint: &str, token: Option<&str>) -> Result<Health, Failure> {
+    let client = Client::new(&[endpoint.to_owned()], token)?;
+    let health = client.send(&Call::get("/v1/health".into())).await?.read()?;
+    client.send(&Call::get("/v1/nodes".into())).await?;
+    Ok(health)
+}
+
 /// A server that answers and takes the token; or a port that one could listen on.
 fn server(global: &GlobalArguments) -> Result<Check, Failure> {
-    let client = Client::new(&global.endpoint, token(global)?.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Failure::other(format!("cannot start: {error}")))?;
-    let asked = runtime.block_on(async {
-        let health: Health = client.send(&Call::get("/v1/health".into())).await?.read()?;
-        client.send(&Call::get("/v1/nodes".into())).await?;
-        Ok::<_, Failure>(health)
-    });
+    let token = token(global)?;
+    let asked = runtime.block_on(ask(&global.endpoint, token.as_deref(), SERVER_WALL_MAX));
     let addresses = global.endpoint.join(", ");
     Ok(match asked {
         Ok(health) if health.version == env!("CARGO_PKG_VERSION") => {
@@ -281,6 +347,8 @@ fn server(global: &GlobalArguments) -> Result<Check, Failure> {
             "use the same version on both sides",
         ),
         Err(Failure::Unreachable(_)) => port(&global.endpoint),
+        // An endpoint or a token that cannot be one.
+        Err(failure @ Failure::Usage(_)) => return Err(failure),
         Err(failure) => check(
             "server",
             Verdict::Failing,
@@ -374,6 +442,47 @@ fn python_with(python: Option<String>, tool: Option<String>) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::captured;
+
+    #[test]
+    fn each_check_is_written_when_it_is_done() {
+        let (mut output, stdout, _) = captured::output(false);
+        let mut report = Report::new(&mut output).expect("written");
+        let fine = check("disk", Verdict::Fine, "1 GiB free".into(), "");
+        report.add(fine).expect("written");
+        let lines = "STATUS   CHECK         FOUND\nok       disk          1 GiB free\n";
+        assert_eq!(stdout.text(), lines);
+        let failing = check("server", Verdict::Failing, "none".into(), "start one");
+        report.add(failing).expect("written");
+        let failed = report.finish().expect_err("one failed");
+        assert_eq!(failed.to_string(), "1 of 2 checks failed");
+        assert!(stdout.text().ends_with("none: start one\n"));
+    }
+
+    #[test]
+    fn programs_read_all_checks_in_one_document() {
+        let (mut output, stdout, _) = captured::output(true);
+        let mut report = Report::new(&mut output).expect("written");
+        report.add(version()).expect("written");
+        assert_eq!(stdout.text(), "");
+        report.finish().expect("it is fine");
+        let document: serde_json::Value = serde_json::from_str(&stdout.text()).expect("JSON");
+        assert_eq!(document["checks"][0]["status"], "ok");
+    }
+
+    #[test]
+    fn a_server_that_is_silent_is_not_waited_for() {
+        // The system takes the connection, and nobody reads it.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = silent.local_addr().expect("it is bound");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let endpoints = [format!("http://{address}")];
+        let asked = runtime.block_on(ask(&endpoints, None, Duration::from_millis(50)));
+        assert!(matches!(asked, Err(Failure::Unreachable(_))));
+    }
 
     #[test]
     fn stores_are_told_of_by_what_jobs_can_do_there() {

@@ -21,6 +21,7 @@ use crate::archive;
 use crate::components::Components;
 use crate::group;
 use crate::replica::{Replica, Signals};
+use crate::reserve::Reserve;
 
 /// Time between two looks at deadlines.
 const DEADLINE_TICK: Duration = Duration::from_millis(100);
@@ -40,6 +41,7 @@ pub(crate) struct Driver {
     components: Arc<Components>,
     blobs: Blobs,
     refusals: archive::Refusals,
+    reserve: Reserve,
     tasks: Tasks,
     links: BTreeMap<NodeId, mpsc::Sender<ToAgent>>,
     /// Nodes whose links take no messages.
@@ -66,6 +68,7 @@ impl Driver {
         replica: Replica,
         components: Arc<Components>,
         blobs: Blobs,
+        reserve: Reserve,
         tasks: Tasks,
     ) -> (Self, mpsc::Receiver<Input>) {
         let (done, receiver) = mpsc::channel(MAX_DONE);
@@ -75,6 +78,7 @@ impl Driver {
             components,
             blobs,
             refusals: archive::Refusals::default(),
+            reserve,
             tasks,
             links: BTreeMap::new(),
             full: BTreeSet::new(),
@@ -193,10 +197,12 @@ impl Driver {
             Output::Archive(tenant, job) => {
                 let (blobs, done) = (self.blobs.clone(), self.done.clone());
                 let (replica, refusals) = (self.replica.clone(), self.refusals.clone());
+                let reserve = self.reserve.clone();
                 let term = replica.status().term;
                 self.tasks.spawn("archive", OnError::Log, async move {
                     let still_leads = replica.still_leads(term);
-                    let result = archive::archive(&blobs, &job, &refusals, still_leads).await;
+                    let archive = archive::archive(&blobs, &job, &refusals, &reserve, still_leads);
+                    let result = archive.await;
                     if result.is_ok() {
                         weft_failpoint::hit("archived");
                     }

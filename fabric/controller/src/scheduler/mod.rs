@@ -18,6 +18,7 @@ mod dispatch;
 pub(crate) mod driver;
 mod ending;
 mod executors;
+mod failures;
 pub(crate) mod io;
 mod leadership;
 mod nodes;

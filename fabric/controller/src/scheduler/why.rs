@@ -9,7 +9,7 @@ use super::executors::Restart;
 use super::leadership::Phase;
 use super::nodes::NodeView;
 use super::quarantine::is_trusted;
-use super::{AHEAD, Scheduler, Turn, job};
+use super::{AHEAD, Scheduler, Turn, failures, job};
 
 /// Knowledge of the leader's scheduler of a job, or of a tenant's queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,11 +124,12 @@ impl Scheduler {
                 "its components are being compiled for the nodes' engine".into()
             }
             JobState::Planning(_) => self.of_step(&job.id, Step::Plan, "planned"),
-            JobState::Running(running) => return self.of_running(running, of),
+            JobState::Running(running) => return self.of_running(job, running, of),
             JobState::Publishing(_) => self.of_step(&job.id, Step::Publish, "published"),
             JobState::Ending(_) => "it has ended, and is being cleaned up and archived".into(),
         };
-        Ok(vec![reason])
+        let failed = failures::of_step(&job.events);
+        Ok([reason].into_iter().chain(failed).collect())
     }
 
     fn of_step(&self, id: &JobId, step: Step, done: &str) -> String {
@@ -146,11 +147,11 @@ impl Scheduler {
         }
     }
 
-    fn of_running(&self, running: &Running, of: &WhyOf) -> Result<Vec<String>, Problem> {
+    fn of_running(&self, job: &Job, running: &Running, of: &WhyOf) -> Result<Vec<String>, Problem> {
         let stages = &running.plan.stages;
         let Some(name) = &of.stage else {
             let open = (0..stages.len()).filter(|stage| !is_done(running, *stage));
-            let reasons = open.map(|stage| self.of_stage(&of.job, running, stage));
+            let reasons = open.map(|stage| self.of_stage(job, running, stage));
             return Ok(reasons.collect());
         };
         let not_found = |detail| Problem::new(ErrorCode::NotFound, detail);
@@ -164,7 +165,7 @@ impl Scheduler {
         };
         let n_tasks = stages[stage].n_tasks;
         match of.task {
-            None => Ok(vec![self.of_stage(&of.job, running, stage)]),
+            None => Ok(vec![self.of_stage(job, running, stage)]),
             Some(task) if task >= n_tasks => Err(not_found(format!(
                 "the stage `{name}` has {n_tasks} tasks, numbered from 0: there is no task {task}"
             ))),
@@ -174,17 +175,17 @@ impl Scheduler {
                     stage: stage as u32,
                     task,
                 };
-                Ok(self.of_task(running, &id))
+                Ok(self.of_task(job, running, &id))
             }
         }
     }
 
-    fn of_stage(&self, id: &JobId, running: &Running, stage: usize) -> String {
+    fn of_stage(&self, job: &Job, running: &Running, stage: usize) -> String {
         let shape = &running.plan.stages[stage];
         if let Some(before) = awaited(running, stage) {
             return format!("stage `{}` waits for stage `{before}`", shape.name);
         }
-        let is_of_stage = |task: &TaskId| task.job == *id && task.stage as usize == stage;
+        let is_of_stage = |task: &TaskId| task.job == job.id && task.stage as usize == stage;
         let done = running.stages[stage].commits.len();
         let sent = self.nodes.values().flat_map(|view| view.executors.values());
         let sent = sent.flat_map(|one| &one.running);
@@ -207,12 +208,13 @@ impl Scheduler {
         }
         let failures: u32 = running.stages[stage].failures.values().sum();
         if failures > 0 {
-            reason += &format!("; {failures} attempts were lost to the platform");
+            let last = failures::of_attempts(&job.events, &shape.name, None);
+            reason += &format!("; {failures} attempts were lost to the platform{last}");
         }
         reason
     }
 
-    fn of_task(&self, running: &Running, id: &TaskId) -> Vec<String> {
+    fn of_task(&self, job: &Job, running: &Running, id: &TaskId) -> Vec<String> {
         let stage = id.stage as usize;
         let (shape, progress) = (&running.plan.stages[stage], &running.stages[stage]);
         let mut reasons = Vec::new();
@@ -244,7 +246,10 @@ impl Scheduler {
             say("has a result that is being recorded, or is about to be sent again".into());
         }
         if let Some(failures) = progress.failures.get(&id.task) {
-            say(format!("has lost {failures} attempts to the platform"));
+            let last = failures::of_attempts(&job.events, &shape.name, Some(id.task));
+            say(format!(
+                "has lost {failures} attempts to the platform{last}"
+            ));
         }
         reasons
     }

@@ -85,7 +85,10 @@ fn no_input(input: &str, uri: &str, what: &str) -> Problem {
 
 fn failed(input: &str, uri: &str, error: &Error) -> Problem {
     match (error.kind(), error) {
-        (ErrorKind::Refused, Error::Refused { .. }) => no_input(input, uri, &error.to_string()),
+        // A folder with a manifest is that of an output.
+        (ErrorKind::Refused, Error::Refused { .. } | Error::Forbidden { .. }) => {
+            no_input(input, uri, &error.to_string())
+        }
         _ => error.problem(),
     }
 }

@@ -40,7 +40,7 @@ pub use self::ledger::Ledger;
 pub(super) use self::ledger::holds_output;
 use self::steps::Seen;
 use self::swap::{Swap, Turn, Written};
-pub use self::uploader::UPLOAD_FAILED;
+pub use self::uploader::{UPLOAD_FAILED, UPLOAD_FORBIDDEN};
 pub(super) use self::uploader::{UploadFile, Uploader};
 use super::folder::Holding;
 use super::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest, ManifestFile, decode_manifest};
@@ -59,6 +59,8 @@ const MAX_PASSED: usize = 10_000;
 pub struct ObjectFolder {
     remote: Remote,
     root: Path,
+    /// It lies in the cluster's own store, where a missing right is not the user's.
+    is_of_cluster: bool,
 }
 
 /// A manifest that was read, and its version.
@@ -73,10 +75,22 @@ impl ObjectFolder {
     /// Errors: `Unpublishable` for a kind of store on which nothing can be published.
     pub(crate) fn new(remote: Remote, root: Path) -> Result<Self> {
         match remote.location().kind {
-            StoreKind::S3 => Ok(Self { remote, root }),
+            StoreKind::S3 => Ok(Self {
+                remote,
+                root,
+                is_of_cluster: false,
+            }),
             // An abort does nothing on Azure: what was withdrawn could be completed still. On Google's store, nothing
             // of this has been tried.
             StoreKind::Gcs | StoreKind::Azure => Err(Error::Unpublishable(remote.uri_of(&root))),
+        }
+    }
+
+    /// The same folder, of the cluster's own store.
+    pub(crate) fn of_cluster(self) -> Self {
+        Self {
+            is_of_cluster: true,
+            ..self
         }
     }
 
@@ -123,11 +137,20 @@ impl ObjectFolder {
         self.remote.uploads.abort_multipart(path, id).await
     }
 
+    /// The error of a request about a whole key. A missing right is the user's in folders that a job names.
+    fn error(&self, request: RequestKind, path: &Path, source: object_store::Error) -> Error {
+        let error = self.remote.error(path, source);
+        match self.is_of_cluster {
+            true => error,
+            false => error.of_output(request.right()),
+        }
+    }
+
     /// Starts an upload and aborts it, so that a folder that cannot be written to is found out before the work is
     /// done.
     pub async fn prepare(&self, job: &JobId) -> Result<()> {
         let path = self.path(&probe_of(job))?;
-        let failed = |error| self.remote.error(&path, error);
+        let failed = |error| self.error(RequestKind::Put, &path, error);
         let id = self.uploads().create_multipart(&path).await;
         let id = id.map_err(failed)?;
         // One that stays is found by the job's id when the job has ended.
@@ -142,7 +165,7 @@ impl ObjectFolder {
         {
             return Ok(Holding::Output(Box::new(manifest)));
         }
-        let failed = |error| self.remote.error(&self.root, error);
+        let failed = |error| self.error(RequestKind::List, &self.root, error);
         let mut objects = self.objects(RequestKind::List).list(Some(&self.root));
         let mut is_unfinished = false;
         for _ in 0..MAX_PASSED {
@@ -228,7 +251,7 @@ impl ObjectFolder {
 
     async fn read(&self) -> Result<Option<Found>> {
         let path = self.path(MANIFEST)?;
-        let failed = |error| self.remote.error(&path, error);
+        let failed = |error| self.error(RequestKind::Get, &path, error);
         let wrong = |what: &str| Error::ForeignManifest {
             uri: self.remote.uri_of(&path),
             what: what.to_owned(),
@@ -296,7 +319,8 @@ impl ObjectFolder {
                     let objects = self.objects(RequestKind::Put);
                     let put = objects.put_opts(&path, text.into(), mode.into()).await;
                     let answer = Written::of(&put);
-                    failure = put.err().map(|error| self.remote.error(&path, error));
+                    let failed = |error| self.error(RequestKind::Put, &path, error);
+                    failure = put.err().map(failed);
                     swap.written(answer)
                 }
                 Turn::Done => return Ok(()),
@@ -316,7 +340,10 @@ impl ObjectFolder {
                 (Seen::There { is_ours }, None)
             }
             Err(object_store::Error::NotFound { .. }) => (Seen::Missing, None),
-            Err(error) => (Seen::Unknown, Some(self.remote.error(path, error))),
+            Err(error) => {
+                let error = self.error(RequestKind::Head, path, error);
+                (Seen::Unknown, Some(error))
+            }
         }
     }
 }

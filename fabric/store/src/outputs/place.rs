@@ -54,7 +54,8 @@ impl Blobs {
             None => self.local_path(&key).map(OutputPlace::Folder),
             Some(remote) => {
                 let root = remote.path(&key);
-                ObjectFolder::new(remote.clone(), root).map(OutputPlace::Objects)
+                let folder = ObjectFolder::new(remote.clone(), root)?;
+                Ok(OutputPlace::Objects(folder.of_cluster()))
             }
         }
     }

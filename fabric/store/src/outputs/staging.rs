@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <output>/.weft-<job>/
+//!     <files of attempts>.part        are being written: no commit names them
 //!     <files of attempts>             renamed into <output> when the job is published
 //!     generation                      the generation that the job has chosen
 //!     replaced.json, extended.json    the manifest that was there before the job's
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tempfile::TempPath;
 use weft_core::JobId;
 use weft_protocol::SinkFile;
 use xxhash_rust::xxh3::Xxh3;
@@ -32,6 +34,10 @@ pub(super) const EXTENDED: &str = "extended.json";
 /// Name of the mark that the staged manifest is complete.
 pub(super) const READY: &str = "ready";
 
+/// End of the name of a file that its attempt has not finished.
+pub(crate) const PART: &str = ".part";
+/// Beginning of the names of staging folders.
+const STAGING: &str = ".weft-job-";
 /// End of the name of a staging folder that is being removed.
 const TRASH: &str = ".trash";
 
@@ -53,6 +59,8 @@ pub struct LocalFile {
     path: PathBuf,
     name: String,
     file: io::BufWriter<File>,
+    /// The file until it is finished. One that never is may have filled the disk, and goes at once.
+    draft: TempPath,
     bytes: Arc<AtomicU64>,
     hash: Xxh3,
 }
@@ -63,11 +71,15 @@ impl LocalFile {
         let folder = staging_folder(output, job);
         fs::create_dir_all(&folder).map_err(|error| Error::file(&folder, error))?;
         let path = folder.join(name);
-        let file = File::create(&path).map_err(|error| Error::file(&path, error))?;
+        let failed = |error| Error::file(&path, error);
+        let draft = folder.join(format!("{name}{PART}"));
+        let file = File::create(&draft).map_err(failed)?;
+        let draft = TempPath::try_from_path(draft).map_err(failed)?;
         Ok(Self {
             path,
             name: name.to_owned(),
             file: io::BufWriter::with_capacity(1 << 16, file),
+            draft,
             bytes: Arc::default(),
             hash: Xxh3::new(),
         })
@@ -86,6 +98,8 @@ impl LocalFile {
             .into_inner()
             .map_err(|error| failed(error.into_error()))?;
         file.sync_all().map_err(failed)?;
+        let kept = self.draft.persist(&self.path);
+        kept.map_err(|error| failed(error.error))?;
         sync_file_and_folder(&self.path)?;
         let xxh3 = format!("{:016x}", self.hash.digest());
         Ok(SinkFile {
@@ -117,6 +131,12 @@ pub(super) fn staging_folder(output: &Path, job: &JobId) -> PathBuf {
     output.join(format!(".weft-{job}"))
 }
 
+/// Returns whether a folder is a job's staging folder, or was.
+pub(crate) fn is_staging(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(STAGING.as_bytes())
+}
+
 /// The name that a job's staging folder gets before it is removed.
 pub(super) fn trash_folder(output: &Path, job: &JobId) -> PathBuf {
     output.join(format!(".weft-{job}{TRASH}"))
@@ -129,7 +149,7 @@ pub(super) fn stagings(output: &Path) -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(output).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(".weft-job-") && !name.ends_with(TRASH) {
+        if name.starts_with(STAGING) && !name.ends_with(TRASH) {
             stagings.push(output.join(name.as_ref()));
         }
     }

@@ -288,3 +288,26 @@ fn a_lost_file_is_reported_and_a_given_up_job_leaves_nothing() {
     clean_staging(&folder, &job, Some(&files)).expect("it cleans");
     assert!(!folder.exists());
 }
+
+#[test]
+fn a_file_that_is_never_finished_goes_at_once() {
+    let root = tempfile::tempdir().expect("a folder");
+    let job = JobId::new(1, 1);
+    let staged = || {
+        let entries = fs::read_dir(staging_folder(root.path(), &job)).expect("a folder");
+        entries.count()
+    };
+    let mut file = LocalFile::create(root.path(), &job, "1-0-part-0").expect("it opens");
+    file.write_all(b"rows").expect("it writes");
+    assert_eq!(staged(), 1);
+    drop(file);
+    assert_eq!(staged(), 0, "it may have filled the disk");
+    let path = staging_folder(root.path(), &job).join("1-0-part-0");
+    let mut file = LocalFile::create(root.path(), &job, "1-0-part-0").expect("it opens");
+    file.write_all(b"rows").expect("it writes");
+    assert!(!path.exists(), "nobody takes it for a whole one");
+    file.finish("daily", "part-0".into(), 1)
+        .expect("it is whole");
+    assert_eq!(fs::read(&path).expect("it is there"), b"rows");
+    assert_eq!(staged(), 1);
+}

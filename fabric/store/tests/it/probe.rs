@@ -1,6 +1,7 @@
 //! Checks of stores: what they say of rights, and that they leave nothing behind.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use weft_protocol::{StoreSettings, Stores};
 use weft_store::{Access, Blobs, Error, Fault, PROBES, Probed, probe_stores, unreachable_stores};
@@ -8,6 +9,9 @@ use weft_store::{Access, Blobs, Error, Fault, PROBES, Probed, probe_stores, unre
 use crate::azurite::{self, ACCOUNT, Azurite};
 use crate::refusals::assert_fault;
 use crate::seaweedfs::{KEY, READABLE, READER};
+
+/// Time for the check of a store that nobody serves.
+const MAX_WAIT: Duration = Duration::from_secs(15);
 
 /// A cluster's own store, and one for jobs.
 fn stores(own: StoreSettings, lake: StoreSettings) -> Stores {
@@ -94,6 +98,23 @@ async fn stores_that_are_of_no_use_are_told_one_by_one() {
     }
     let fine = stores(at("s3://probed/weft", KEY), at("s3://probed/", KEY));
     assert!(unreachable_stores(&fine).await.is_empty());
+}
+
+/// Jobs wait for it for half a minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_nobody_serves_is_given_up_within_seconds() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", taken.local_addr().expect("it is bound"));
+    drop(taken);
+    let at = |url: &str| crate::settings(&endpoint, url, KEY);
+    let all = stores(at("s3://probed/weft"), at("s3://lake/"));
+    let probed = tokio::time::timeout(MAX_WAIT, probe_stores(&all, "a")).await;
+    for one in probed.expect("in time") {
+        let Access::None(error) = &one.access else {
+            panic!("{one:?}");
+        };
+        assert_fault(error, Fault::Unreachable);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

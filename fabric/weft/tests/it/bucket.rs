@@ -27,6 +27,9 @@ struct Contents {
     n_changes: u64,
     /// One change of so many is done, and answered with an error.
     loses_every: Option<u64>,
+    /// Credentials do not allow changes of keys with this part.
+    forbidden: Option<String>,
+    n_forbidden: u64,
 }
 
 struct Asked {
@@ -87,6 +90,18 @@ impl Bucket {
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses all changes of keys with this part from now on.
+    pub(crate) fn forbid(&self, part: &str) {
+        let mut contents = self.contents();
+        contents.forbidden = Some(part.to_owned());
+        contents.n_forbidden = 0;
+    }
+
+    /// Changes that were refused since then.
+    pub(crate) fn n_forbidden(&self) -> u64 {
+        self.contents().n_forbidden
     }
 
     /// Keys with a prefix.
@@ -253,7 +268,17 @@ fn tagged(version: u64) -> Answer {
 }
 
 impl Contents {
+    fn is_forbidden(&self, asked: &Asked) -> bool {
+        let reads = matches!(asked.method.as_str(), "GET" | "HEAD");
+        let part = self.forbidden.as_ref();
+        !reads && part.is_some_and(|part| asked.key.contains(part))
+    }
+
     fn answer(&mut self, asked: &Asked) -> Answer {
+        if self.is_forbidden(asked) {
+            self.n_forbidden += 1;
+            return error(403, "AccessDenied");
+        }
         let answer = match (asked.method.as_str(), asked.key.as_str()) {
             ("GET", "") if asked.query.contains_key("uploads") => return self.list_uploads(asked),
             ("GET" | "HEAD", "") => return self.list(asked),

@@ -10,6 +10,10 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("a readable folder") {
         let entry = entry.expect("a readable folder");
         let target = to.join(entry.file_name());
+        // A server makes it anew, and it is large.
+        if entry.file_name() == "reserve" {
+            continue;
+        }
         if entry.file_type().expect("a type").is_dir() {
             copy(&entry.path(), &target);
         } else {

@@ -181,3 +181,27 @@ fn a_table_on_s3_has_the_rows_that_are_published() {
         assert_eq!(read["outputs"][0]["rows"], 3, "{table}: {read:#}");
     }
 }
+
+/// The user, or whoever gives rights, can change it; a repetition cannot.
+#[test]
+fn an_output_for_which_a_right_is_missing_fails_at_once() {
+    let bucket = Bucket::start(None);
+    let place = Place::new();
+    let server = Server::start(&place.data(), &bucket.setup(Setup::default()));
+    let job = json!({
+        "name": "rows",
+        "stage": [{ "name": "rows", "sql": "SELECT 1 AS a" }],
+        "output": { "rows": { "from": "rows", "format": "csv", "uri": "s3://lake/out/" } },
+    });
+    // The planner's look, and the task's file.
+    for part in [".weft-", "part-"] {
+        bucket.forbid(part);
+        let ended = job::wait(&server, &job::submit(&server, &job));
+        assert_eq!(ended["problem"]["code"], "invalid_job", "{ended:#}");
+        let detail = ended["problem"]["detail"].as_str().expect("a text");
+        for said in ["`s3:PutObject`", "s3://lake/out/", part] {
+            assert!(detail.contains(said), "{detail}");
+        }
+        assert_eq!(bucket.n_forbidden(), 1, "{ended:#}");
+    }
+}

@@ -386,6 +386,39 @@ fn a_bucket_of_another_cluster_is_refused() {
 }
 
 #[test]
+fn a_data_folder_knows_its_store() {
+    let (storage, place) = (Storage::new(), Place::new());
+    let without = |names: &str| {
+        let mut setup = storage.setup();
+        setup
+            .environment
+            .retain(|(name, _)| *name != "WEFT__STORE" && !name.starts_with(names));
+        setup
+    };
+    let server = Server::start(&place.data(), &storage.setup());
+    job::deploy(&server, "weblog");
+    assert!(server.stop().success());
+    // Credentials stand in the environment, and nothing names the store.
+    let server = Server::start(&place.data(), &without("-"));
+    let known = server.ask(&Request::get("/v1/components")).ok().to_string();
+    assert!(known.contains("weblog"), "{known}");
+    assert!(server.stop().success());
+    assert_eq!(storage.keys("components").len(), 1);
+
+    let elsewhere = place.path("elsewhere").display().to_string();
+    let another = storage.setup().with("WEFT__STORE", &elsewhere);
+    for (setup, told) in [
+        (without("AWS_"), "no credentials"),
+        (Setup::default(), "no credentials"),
+        (another, elsewhere.as_str()),
+    ] {
+        let refused = Server::try_start(&place.data(), &setup);
+        let text = refused.err().expect("the objects would be missing");
+        assert!(text.contains(told) && text.contains(OWN), "{text}");
+    }
+}
+
+#[test]
 fn executors_work_in_a_role_where_tenants_do_not_trust_each_other() {
     let (fixture, storage, place) = (Fixture::shared(), Storage::new(), Place::new());
     storage.copy(&fixture.logs(), "logs/day=1");

@@ -11,6 +11,7 @@ use super::upload::{Pending, uploads_of};
 use super::{ObjectFolder, pause};
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
+use crate::requests::RequestKind;
 
 /// Completions that are under way at a time.
 const COMPLETIONS_AT_A_TIME: usize = 16;
@@ -60,7 +61,8 @@ impl ObjectFolder {
                     let done = self.uploads().complete_multipart(&path, &upload.id, parts);
                     let done = done.await;
                     let answer = Answer::of(&done);
-                    failure = done.err().map(|error| self.remote.error(&path, error));
+                    let failed = |error| self.error(RequestKind::Put, &path, error);
+                    failure = done.err().map(failed);
                     step.completed(answer)
                 }
                 Completing::Look => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weft_core::job::OutputMode;
-use weft_core::{JobId, lock};
+use weft_core::{ErrorCode, JobId, lock};
 use weft_protocol::{ManifestOutput, SinkFile, job_prefix};
 
 use self::faulty::{Fate, Process, Server};
@@ -478,6 +478,28 @@ async fn a_manifest_that_may_not_be_written_is_tried_once() {
     let refused = refused.expect_err("it may not write");
     assert_eq!(refused.kind(), crate::ErrorKind::Refused, "{refused}");
     assert_eq!(process.fates(Fate::Refused), 1);
+}
+
+#[tokio::test]
+async fn a_missing_right_is_the_users_but_in_the_clusters_own_store() {
+    let world = World::new();
+    let (id, output) = world.staged(1, OutputMode::Append).await;
+    let folder = || World::folder(&Process::that_only_reads(&world.server));
+    let own = folder().of_cluster();
+    for (folder, code) in [
+        (folder(), ErrorCode::InvalidJob),
+        (own, ErrorCode::StoreUnavailable),
+    ] {
+        let refused = folder.publish(&world.blobs, &id, &output).await;
+        let problem = refused.expect_err("it may not write").problem();
+        assert_eq!(problem.code, code, "{problem}");
+        let names_it = problem
+            .detail
+            .contains("s3://lake/out/daily/_weft.manifest");
+        assert!(names_it, "{problem}");
+        let names_right = problem.detail.contains("`s3:PutObject`");
+        assert_eq!(names_right, code == ErrorCode::InvalidJob, "{problem}");
+    }
 }
 
 /// A job pays for what providers charge.

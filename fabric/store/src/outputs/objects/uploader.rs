@@ -27,6 +27,7 @@ use super::upload::{Upload, UploadList, e_tag_of};
 use super::{ObjectFolder, key_of};
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
+use crate::requests::RequestKind;
 
 /// Bytes of a part but the last. Stores take no parts below 5 MiB, and some want all of one size.
 const PART_BYTES: usize = 8 << 20;
@@ -38,6 +39,8 @@ const MAX_PARTS_SENT: usize = 2;
 const MAX_REQUESTS: usize = MAX_PARTS_SENT + 2;
 /// How errors of an upload begin, which encoders wrap in errors of their own.
 pub const UPLOAD_FAILED: &str = "an upload to the object store failed";
+/// The same of an upload for which the user lacks a right.
+pub const UPLOAD_FORBIDDEN: &str = "an upload to the object store is not allowed";
 /// Bytes of a key, which S3 bounds.
 const MAX_KEY_BYTES: usize = 1024;
 
@@ -214,9 +217,16 @@ impl UploadFile {
     }
 
     /// Sends what is spooled as a part.
-    fn send(&mut self) -> io::Result<()> {
-        let full = |error: Error| io::Error::new(io::ErrorKind::FileTooLarge, error.to_string());
-        self.check_parts().map_err(full)?;
+    fn send(&mut self) -> Result<()> {
+        self.check_parts()?;
+        let part = self.take_spooled();
+        let part = part.map_err(|error| Error::file(FsPath::new(&self.key), error))?;
+        self.digests.push(Md5::digest(&part).into());
+        lock(&self.line).part(&self.key, part.into())
+    }
+
+    /// Takes what is spooled out of its file.
+    fn take_spooled(&mut self) -> io::Result<Vec<u8>> {
         self.spool.flush()?;
         let spool = self.spool.get_mut();
         let mut part = vec![0; self.spooled];
@@ -224,9 +234,7 @@ impl UploadFile {
         spool.read_exact(&mut part)?;
         spool.rewind()?;
         self.spooled = 0;
-        self.digests.push(Md5::digest(&part).into());
-        let sent = lock(&self.line).part(&self.key, part.into());
-        sent.map_err(|error| io::Error::other(format!("{UPLOAD_FAILED}: {error}")))
+        Ok(part)
     }
 
     /// Sends the rest and describes the file. `name`: as it is called once it is published.
@@ -238,9 +246,7 @@ impl UploadFile {
     ) -> Result<SinkFile> {
         // A file without bytes is one empty part.
         if self.spooled > 0 || self.digests.is_empty() {
-            self.check_parts()?;
-            let sent = self.send();
-            sent.map_err(|error| Error::file(FsPath::new(&self.key), error))?;
+            self.send()?;
         }
         let bytes = self.bytes.load(Ordering::Relaxed);
         let upload = Upload {
@@ -265,6 +271,15 @@ impl UploadFile {
     }
 }
 
+/// An error of an upload as one of a file, which is all that encoders pass on. Its first words say what it is.
+fn told(error: Error) -> io::Error {
+    match error {
+        Error::OverLimit { .. } => io::Error::new(io::ErrorKind::FileTooLarge, error.to_string()),
+        Error::Forbidden { .. } => io::Error::other(format!("{UPLOAD_FORBIDDEN}: {error}")),
+        error => io::Error::other(format!("{UPLOAD_FAILED}: {error}")),
+    }
+}
+
 impl Write for UploadFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let room = PART_BYTES - self.spooled;
@@ -273,7 +288,7 @@ impl Write for UploadFile {
         self.bytes.fetch_add(written as u64, Ordering::Relaxed);
         self.hash.update(&buffer[..written]);
         if self.spooled == PART_BYTES {
-            self.send()?;
+            self.send().map_err(told)?;
         }
         Ok(written)
     }
@@ -334,7 +349,7 @@ impl Worker {
 
     async fn part(&mut self, key: String, part: Bytes) -> Result<()> {
         let path = self.folder.path(&key)?;
-        let failed = |error| self.folder.remote.error(&path, error);
+        let failed = |error| self.folder.error(RequestKind::Put, &path, error);
         let open = match self.open.entry(key) {
             std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
             std::collections::hash_map::Entry::Vacant(vacant) => {
