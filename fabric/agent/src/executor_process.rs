@@ -44,7 +44,7 @@ pub(crate) enum ExecutorEvent {
 
 /// A running executor.
 pub(crate) struct ExecutorProcess {
-    /// Its commands. They go before what controllers ask of it, so that renewals of its lease do not wait behind that.
+    /// Commands go before the questions of controllers, so that renewals of the lease do not wait behind those.
     sender: mpsc::Sender<Outbound>,
     stop: CancellationToken,
 }

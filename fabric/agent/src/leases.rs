@@ -30,7 +30,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 /// A question that may be answered.
 struct Round {
     sent_ns: u64,
-    /// What executors had asked to be confirmed by then.
+    /// Confirmations that executors had asked for by then.
     confirms: BTreeMap<Epoch, u64>,
 }
 

@@ -161,7 +161,7 @@ fn set_up(first: Option<ToExecutor>) -> anyhow::Result<Own> {
     })
 }
 
-/// What the agent's messages are for.
+/// Parts of the process that the agent's messages are for.
 struct Served {
     executor: Executor,
     held: HeldCredentials,

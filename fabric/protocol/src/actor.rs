@@ -35,7 +35,7 @@ pub struct Pin {
     pub artefact: Digest,
     /// `component@version/function`.
     pub label: String,
-    /// What one invocation or turn may use.
+    /// Limits of one invocation or turn.
     pub limits: Limits,
 }
 
@@ -54,7 +54,7 @@ pub struct ActorRequest {
     pub deadline_ms: u64,
 }
 
-/// What is asked of a shard.
+/// Question to a shard.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorAsk {
@@ -110,7 +110,7 @@ pub struct Once {
 pub struct MessageId {
     /// Shard of the sender.
     pub shard: u32,
-    /// Its number.
+    /// The number.
     pub number: u64,
 }
 
@@ -119,7 +119,7 @@ pub struct MessageId {
 pub struct ActorStatus {
     /// The key.
     pub key: String,
-    /// Its shard.
+    /// The shard.
     pub shard: u32,
     /// An instance is in memory.
     pub resident: bool,
@@ -143,7 +143,7 @@ pub struct ActorStatus {
 /// A message that was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// Its receiver.
+    /// The receiver.
     pub to: ActorRef,
     /// The method.
     pub method: String,
@@ -160,13 +160,13 @@ pub struct DeadLetter {
 pub struct Call {
     /// Pairs the answer with the call, within the executor.
     pub call: u64,
-    /// Where it goes. An input is the frame's payload.
+    /// The callee. An input is the frame's payload.
     pub to: CallTo,
     /// Milliseconds until nobody waits any more.
     pub deadline_ms: u64,
 }
 
-/// Where a call goes.
+/// Callee of a call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallTo {

@@ -63,7 +63,7 @@ pub enum ToExecutor {
         version: u32,
         /// The tenant that it works for.
         tenant: TenantId,
-        /// Its own lease.
+        /// Lease of the executor.
         epoch: Epoch,
         /// The cluster's store, and those that jobs may use. Those without an `executor_role` have their credentials.
         stores: Box<crate::stores::Stores>,
@@ -185,7 +185,7 @@ pub enum FromExecutor {
     Call(Box<Call>),
     /// Nobody waits for this call any more.
     CancelCall {
-        /// Its number.
+        /// The call's number.
         call: u64,
     },
 }

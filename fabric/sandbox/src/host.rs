@@ -1,4 +1,4 @@
-//! What a guest can ask of its host: batches, output, log, meter here, state, actors and tasks beside. One struct holds
+//! Functions of the host that a guest calls: batches, output, log, meter here, state, actors and tasks beside. One struct holds
 //! all that a store can reach.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What guests reach outside their sandbox: the state and the messages of an actor's turn, and futures. The executor
+//! The world outside a guest's sandbox: the state and the messages of an actor's turn, and futures. The executor
 //! implements both; the sandbox passes calls on, and turns refusals into what a guest sees.
 
 use async_trait::async_trait;

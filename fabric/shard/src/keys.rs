@@ -265,7 +265,7 @@ fn until(kind: u8, number: u64) -> KeyRange {
     (Bound::Included(vec![kind]), end)
 }
 
-/// What is left of a key that is read from its beginning.
+/// The rest of a key that is read from its beginning.
 struct Parts<'a>(&'a [u8]);
 
 impl<'a> Parts<'a> {

@@ -1,4 +1,4 @@
-//! Where shards lie, and how they are opened.
+//! The places of shards, and how they are opened.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,7 +120,7 @@ impl ShardStore {
     }
 }
 
-/// Where one shard lies.
+/// Place of one shard.
 pub(crate) struct Place {
     pub(crate) path: Path,
     /// `TENANT/NUMBER`, for errors.

@@ -55,7 +55,7 @@ const CLIENT_PATIENCE_MS: u64 = 15_000;
 /// Time between two looks of a scheduler at its deadlines.
 const LOOK_MS: u64 = 100;
 
-/// What a world is about.
+/// Scene of a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scene {
     /// Jobs, calls and usage.

@@ -103,7 +103,7 @@ pub enum Work {
     ForEach {
         /// The task function.
         function: String,
-        /// What a task gets.
+        /// Input of a task.
         each: EachInput,
         /// Number of partitions that the rows are dealt out to; chosen from the size of what is read where none is given.
         partitions: Option<u32>,

@@ -623,7 +623,7 @@ fn sets_of_tasks_have_an_input_or_run_for_rows() {
     assert_eq!(work(batch), (each(of(7), None), rows()));
 }
 
-/// What earlier releases wrote of a set of tasks.
+/// Sets of tasks as earlier releases wrote them.
 #[test]
 fn sets_of_tasks_of_earlier_releases_are_read() {
     let earlier = json!({ "tasks": { "function": "hello/noop", "count": 2 } });

@@ -11,7 +11,7 @@ use weft_protocol::{FromExecutor, InvokeReply};
 
 use super::bounds::TURN_WALL;
 
-/// What goes to the agent, with its payload.
+/// Message to the agent, with its payload.
 pub(super) type Reply = (FromExecutor, Vec<u8>);
 
 /// Label of what no version served.

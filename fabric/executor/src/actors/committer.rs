@@ -75,7 +75,7 @@ impl Committer {
         self.accepted(commit, next, Some(written)).await
     }
 
-    /// Of messages that are to be removed, keeps those that are still there. One that went with its sender is neither
+    /// Keeps, of messages that are to be removed, those that are still there. One that went with its sender is neither
     /// counted twice nor given up.
     async fn keep_those_left(&self, commit: &mut Commit) -> Result<(), Problem> {
         if commit.removed.is_empty() {
@@ -204,7 +204,7 @@ impl Committer {
     }
 }
 
-/// What a shard holds that its writer must know.
+/// Contents of a shard that its writer must know.
 pub(super) struct Inventory {
     pub(super) next_message: u64,
     pub(super) n_messages: usize,

@@ -30,14 +30,14 @@ pub(super) trait Instance: Send {
     /// Tells it that its alarm is due.
     async fn alarm(&mut self) -> Result<()>;
 
-    /// What it has used so far.
+    /// Usage so far.
     fn meters(&self) -> GuestMeters;
 
     /// Memory that it holds.
     fn held_bytes(&self) -> u64;
 }
 
-/// What an instance starts with.
+/// Settings of an instance.
 pub(super) struct Start<'a> {
     pub(super) pin: &'a Pin,
     pub(super) log: Arc<TaskLog>,

@@ -23,7 +23,7 @@ pub(super) struct Invocation {
     pub(super) message: Option<MessageId>,
 }
 
-/// What is asked of an actor.
+/// Question to an actor.
 pub(super) enum Ask {
     Invoke(Box<Invocation>),
     /// The alarm that was due then. A version that cannot be had counts as a failure of the alarm.
@@ -44,7 +44,7 @@ pub(super) struct Request {
     /// Stops the turn.
     pub(super) cancel: CancellationToken,
     pub(super) asker: Asker,
-    /// Its place among all that wait.
+    /// Place among all that wait.
     pub(super) place: Option<OwnedSemaphorePermit>,
 }
 

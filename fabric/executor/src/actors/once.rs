@@ -9,7 +9,7 @@ use super::commit::Kept;
 use super::reads::Reads;
 use super::stored::{KeptAnswer, decode};
 
-/// What is known of an idempotency key.
+/// State of an idempotency key.
 #[derive(Debug, PartialEq)]
 pub(super) enum Known {
     /// The invocation was made.

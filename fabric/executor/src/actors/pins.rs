@@ -26,7 +26,7 @@ struct Known {
     is_renewed: bool,
 }
 
-/// What is known of a function.
+/// Knowledge of a function.
 enum Look {
     Fresh(Pin),
     /// It may be another one by now; true if nobody asks yet.

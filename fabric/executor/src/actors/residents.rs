@@ -14,7 +14,7 @@ use super::stored::Record;
 /// An instance, awake.
 pub(super) struct Resident {
     pub(super) guest: Box<dyn Instance>,
-    /// Its component.
+    /// The component.
     pub(super) digest: Digest,
     /// The actor's record, as of its last turn.
     pub(super) record: Record,

@@ -1,4 +1,4 @@
-//! What the actors of one executor share.
+//! Things that the actors of one executor share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +30,13 @@ const IDLE_TICKS: u64 = 10;
 /// Time between two steps that forget answers of idempotency keys, in ticks.
 const EXPIRY_TICKS: u64 = 100;
 
-/// What actors are served with.
+/// Settings that actors are served with.
 pub(crate) struct ActorSettings {
     /// The executor's tenant.
     pub(crate) tenant: TenantId,
     /// The executor's lease.
     pub(crate) epoch: Epoch,
-    /// Where shards lie.
+    /// Place of the shards.
     pub(crate) store: ShardStore,
     /// The lease as it is renewed.
     pub(crate) lease: Lease,

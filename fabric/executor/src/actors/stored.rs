@@ -29,9 +29,9 @@ pub(super) struct Record {
 /// A message in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Message {
-    /// Its sender.
+    /// The sender.
     pub(super) from: ActorRef,
-    /// Its receiver.
+    /// The receiver.
     pub(super) to: ActorRef,
     /// The method.
     pub(super) method: String,

@@ -128,7 +128,7 @@ impl End {
     }
 }
 
-/// What a turn enters its instance for.
+/// Function of an instance that a turn enters.
 enum Entry<'a> {
     Invoke(&'a str, &'a [u8]),
     Alarm,

@@ -37,7 +37,7 @@ struct Role {
     sts: Sts,
 }
 
-/// What a session may do, beside what its role may.
+/// Permissions of a session, within those of its role.
 enum Scope {
     /// A tenant's part of the cluster's own store.
     Own { partition: String, store: Location },

@@ -142,7 +142,7 @@ fn the_command_line_runs_sets_and_reads_results() {
     );
 }
 
-/// What nothing reads costs nothing.
+/// Results that nothing reads cost nothing.
 #[test]
 fn results_that_nothing_reads_are_dropped() {
     let desk = Desk::undisturbed();

@@ -90,7 +90,7 @@ impl Around<'_> {
     }
 }
 
-/// What came of a step.
+/// Outcome of a step.
 #[derive(Debug)]
 pub(crate) enum Served {
     Nothing,

@@ -13,7 +13,7 @@ use super::*;
 pub(in super::super) struct FakeInstances {
     /// Turns of method `wait` go on once there is a permit.
     pub(in super::super) gate: Semaphore,
-    /// What turns did, in order.
+    /// Deeds of turns, in order.
     pub(in super::super) seen: Mutex<Vec<String>>,
     /// Instances that were started.
     pub(in super::super) started: AtomicUsize,
