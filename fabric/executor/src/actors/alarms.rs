@@ -17,7 +17,7 @@ use weft_runtime::clock::unix_ms;
 use weft_shard::keys;
 
 use super::answer::Asker;
-use super::bounds::{MAX_ALARMS_AT_ONCE, TURN_WALL};
+use super::bounds::{ALARM_WAIT, MAX_ALARMS_AT_ONCE};
 use super::mailbox::{Ask, Request};
 use super::open_shard::OpenShard;
 
@@ -187,7 +187,7 @@ async fn turn(open: &Arc<OpenShard>, due_ms: u64, actor: ActorRef) -> Result<(),
         actor,
         ask: Ask::Alarm { due_ms, pin },
         chain: Vec::new(),
-        deadline: Instant::now() + TURN_WALL,
+        deadline: Instant::now() + ALARM_WAIT,
         cancel: CancellationToken::new(),
         asker,
         place: None,

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use weft_core::{ErrorCode, LimitKind, LogLine, Meters, Problem, lock};
@@ -111,7 +113,8 @@ impl Drop for Expected {
 }
 
 enum To {
-    Agent(Expected),
+    /// The runtime takes an answer for which there is no room at once.
+    Agent(Expected, Handle),
     Here(oneshot::Sender<Result<Vec<u8>, Problem>>),
 }
 
@@ -124,9 +127,9 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    /// The agent.
+    /// The agent. To be called on the runtime that drives connections.
     pub(super) fn agent(expected: Expected, replies: mpsc::Sender<Reply>) -> Self {
-        Self::new(To::Agent(expected), replies)
+        Self::new(To::Agent(expected, Handle::current()), replies)
     }
 
     /// Somebody in this process. The agent hears of what the turn used, under number 0.
@@ -153,7 +156,7 @@ impl Asker {
     /// Answers.
     pub(super) async fn answer(mut self, outcome: Outcome) {
         match self.to.take() {
-            Some(To::Agent(expected)) => self.reply(outcome, expected.request).await,
+            Some(To::Agent(expected, _)) => self.reply(outcome, expected.request).await,
             Some(To::Here(answer)) => {
                 let result = outcome.result.clone();
                 if outcome.used.began_ns > 0 {
@@ -199,10 +202,13 @@ impl Drop for Asker {
     fn drop(&mut self) {
         let failed = self.failed();
         match self.to.take() {
-            Some(To::Agent(expected)) => {
-                let outcome = Outcome::unserved(Err(failed));
-                // If the queue is full, its client hears of it at its deadline.
-                let _ = self.replies.try_send(outcome.into_reply(expected.request));
+            Some(To::Agent(expected, io)) => {
+                let reply = Outcome::unserved(Err(failed)).into_reply(expected.request);
+                if let Err(TrySendError::Full(reply)) = self.replies.try_send(reply) {
+                    // All that wait for a shard are dropped at once, and they may be more than fit.
+                    let replies = self.replies.clone();
+                    io.spawn(async move { replies.send(reply).await });
+                }
             }
             Some(To::Here(answer)) => drop(answer.send(Err(failed))),
             None => {}
@@ -257,6 +263,22 @@ mod tests {
         let problem = reply(&mut sent).result.expect_err("it was dropped");
         assert!(problem.detail.contains("`Idempotency-Key`"), "{problem}");
         assert!(sent.try_recv().is_err() && lock(&asked.0).is_empty());
+    }
+
+    #[tokio::test]
+    async fn answers_to_turns_that_are_dropped_wait_for_room() {
+        let (replies, mut sent) = mpsc::channel(1);
+        let asked = Asked::default();
+        for number in 1..=3 {
+            drop(Asker::agent(asked.expect(number).0, replies.clone()));
+        }
+        drop(replies);
+        let mut answered = Vec::new();
+        while let Some((FromExecutor::Invoked(reply), _)) = sent.recv().await {
+            answered.push(reply.request);
+        }
+        answered.sort_unstable();
+        assert_eq!(answered, [1, 2, 3]);
     }
 
     #[tokio::test]

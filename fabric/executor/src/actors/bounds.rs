@@ -15,12 +15,20 @@ pub(super) const TURN_WALL: Duration = Duration::from_secs(30);
 /// Time that a sender waits for a message beyond the time of its turn: its way, and the turns before it.
 pub(super) const MESSAGE_GRACE: Duration = Duration::from_secs(15);
 
+/// Time that an alarm waits for its turn. It waits behind all that waits for its actor, and might never come to its turn
+/// if it gave up and began anew.
+pub(super) const ALARM_WAIT: Duration = Duration::from_secs(600);
+
 /// Instances of idle actors. A process has 512 sandboxes: turns, invocations and tasks take the others.
 pub(super) const MAX_RESIDENTS: usize = 256;
 /// Memory of instances of idle actors.
 pub(super) const MAX_RESIDENT_BYTES: u64 = 2 << 30;
 /// Time after which an idle instance goes.
 pub(super) const RESIDENT_IDLE: Duration = Duration::from_secs(60);
+/// A shard that fails within this time of its opening may hold what it fails of.
+pub(super) const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// Bytes of batches that wait for the writer of a shard, beyond which no turn begins.
+pub(super) const MAX_BACKLOG_BYTES: usize = 64 << 20;
 /// Time after which a shard without turns, alarms and messages is closed.
 pub(super) const SHARD_IDLE: Duration = Duration::from_secs(30);
 

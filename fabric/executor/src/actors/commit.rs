@@ -10,6 +10,7 @@ use weft_protocol::{DeadLetter, MessageId};
 use weft_shard::{Batch, keys};
 
 use super::answer::{Asker, Outcome};
+use super::backlog::Queued;
 use super::bounds::{ALARM_GAP_MS, MAX_ALARM_ATTEMPTS};
 use super::outbox::Reserved;
 use super::stored::{KeptAnswer, Message, Record, encode, encode_number};
@@ -37,6 +38,8 @@ pub(super) struct Commit {
     pub(super) accepted: Option<oneshot::Sender<()>>,
     /// The turn that ends so.
     pub(super) turn: Option<Ended>,
+    /// Its part of what waits for the writer.
+    pub(super) queued: Option<Queued>,
 }
 
 /// A turn that has ended, and its answer.
@@ -56,6 +59,17 @@ impl Commit {
             && self.removed.is_empty()
             && self.mark.is_none()
             && self.dead.is_none()
+    }
+
+    /// Bytes of what is changed, about.
+    pub(super) fn bytes(&self) -> usize {
+        let value = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        let changes = self.changes.iter();
+        let changes: usize = changes.map(|(key, set)| key.len() + value(set)).sum();
+        let removed: usize = self.removed.iter().map(Vec::len).sum();
+        let messages = self.messages.iter();
+        let messages: usize = messages.map(|message| message.input.len()).sum();
+        changes + removed + messages
     }
 
     pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
@@ -211,9 +225,10 @@ impl TurnEnd<'_> {
         }
     }
 
-    /// When an alarm fires that was set for a time: not in the past, and not at once after the one before.
+    /// When an alarm fires that was set for a time: not in the past, and not at once after the one before. That one may
+    /// seem to have fired in the future, by a clock that was wrong: it must not keep this one back until then.
     fn due(&self, at_ms: u64, fired_ms: u64) -> u64 {
-        let earliest = fired_ms.saturating_add(ALARM_GAP_MS);
+        let earliest = fired_ms.min(self.now_ms).saturating_add(ALARM_GAP_MS);
         at_ms.max(self.now_ms).max(earliest)
     }
 }

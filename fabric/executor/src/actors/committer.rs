@@ -19,7 +19,7 @@ use super::commit::{Commit, Ended};
 use super::open_shard::OpenShard;
 use super::reads::for_each;
 use super::settler::Settling;
-use super::stored::{KeptAnswer, decode, decode_number};
+use super::stored::decode_number;
 
 /// Answers of idempotency keys that one step forgets.
 const MAX_EXPIRED: usize = 256;
@@ -175,32 +175,26 @@ impl Committer {
         self.end_turn(Some(turn), Settling::default()).await
     }
 
-    /// Forgets answers whose time is over. Nobody else writes meanwhile, so an answer that was kept anew stays.
+    /// Forgets answers whose time is over, without reading them. An answer has one end, which goes with the batch that
+    /// keeps it anew, and nobody else writes meanwhile: so none that was kept anew is met.
     async fn expire(&mut self, now_ms: u64) -> Result<(), Problem> {
         let range = keys::expired_until(now_ms);
         let mut batch = Batch::default();
-        for (key, _) in self.open.shard.scan(range, MAX_EXPIRED).await? {
-            if let Some((until_ms, actor, digest)) = keys::expiry_of(&key) {
-                let answer = keys::answer(&actor, &digest);
-                if self.is_kept_until(&answer, until_ms).await? {
-                    batch.delete(answer);
-                }
+        let expired = self.open.shard.scan(range, MAX_EXPIRED).await?;
+        for (key, _) in &expired {
+            if let Some((_, actor, digest)) = keys::expiry_of(key) {
+                batch.delete(keys::answer(&actor, &digest));
             }
             batch.delete(key);
         }
         if !batch.is_empty() {
             self.open.shard.write(batch).await?;
         }
+        if expired.len() == MAX_EXPIRED {
+            // The rest goes behind the batches that wait by now. Otherwise more could come than go.
+            self.open.try_step(Step::Expire);
+        }
         Ok(())
-    }
-
-    async fn is_kept_until(&self, answer: &[u8], until_ms: u64) -> Result<bool, Problem> {
-        let Some(kept) = self.open.shard.get(answer).await? else {
-            return Ok(false);
-        };
-        // One that cannot be read is of no use.
-        let kept = decode::<KeptAnswer>("answer", &kept);
-        Ok(kept.map_or(true, |kept| kept.until_ms <= until_ms))
     }
 }
 

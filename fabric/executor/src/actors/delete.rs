@@ -41,7 +41,8 @@ pub(super) async fn delete(
     Ok(commit)
 }
 
-/// Removes what is left of an actor whose deletion did not come to its end, and waits until that is visible.
+/// Removes what is left of an actor whose deletion did not come to its end, and waits until that is durable: whoever
+/// reads that nothing is there has not written it.
 pub(super) async fn finish(
     open: &Arc<OpenShard>,
     actor: &ActorRef,
@@ -54,7 +55,8 @@ pub(super) async fn finish(
     waiting.await.map_err(|_| {
         let detail = "the shard failed while an actor was deleted; try again";
         Problem::new(ErrorCode::Busy, detail)
-    })
+    })?;
+    open.reads.durable().await
 }
 
 fn deleted(record: &Record) -> Record {

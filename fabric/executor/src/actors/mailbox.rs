@@ -34,6 +34,18 @@ pub(super) enum Ask {
     Delete,
 }
 
+impl Ask {
+    /// Returns whether as many may come as there are clients. Of alarms an actor has one or two, and of messages each
+    /// shard sends one at a time: they find room, however many clients ask.
+    fn is_from_outside(&self) -> bool {
+        match self {
+            Self::Invoke(invocation) => invocation.message.is_none(),
+            Self::Alarm { .. } => false,
+            Self::Delete => true,
+        }
+    }
+}
+
 /// A request that waits for its turn.
 pub(super) struct Request {
     pub(super) actor: ActorRef,
@@ -93,9 +105,7 @@ impl Mailboxes {
         }
         state.used = Instant::now();
         let mailbox = state.actors.entry(request.actor.clone()).or_default();
-        // Of alarms each actor has one or two.
-        let is_alarm = matches!(request.ask, Ask::Alarm { .. });
-        if mailbox.waiting.len() >= MAX_MAILBOX && !is_alarm {
+        if mailbox.waiting.len() >= MAX_MAILBOX && request.ask.is_from_outside() {
             return Err(Refused::Full(Box::new(request)));
         }
         mailbox.waiting.push_back(request);
@@ -177,6 +187,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use tokio::sync::mpsc;
+    use weft_core::{Digest, ErrorCode, Limits};
 
     use super::*;
 
@@ -230,6 +241,36 @@ mod tests {
             Err(Refused::Full(_))
         ));
         assert_eq!(push(&mailboxes, "b"), Some(true));
+        for ask in [alarm(), message()] {
+            let mut request = request("a");
+            request.ask = ask;
+            assert!(mailboxes.push(request).is_ok(), "they are few");
+        }
+    }
+
+    fn alarm() -> Ask {
+        let problem = Problem::new(ErrorCode::NotFound, "no such function");
+        Ask::Alarm {
+            due_ms: 1,
+            pin: Box::new(Err(problem)),
+        }
+    }
+
+    fn message() -> Ask {
+        let pin = Pin {
+            digest: Digest::from_sha256(&[1; 32]),
+            artefact: Digest::from_sha256(&[2; 32]),
+            label: "bank@1.0.0/account".into(),
+            limits: Limits::default(),
+        };
+        let (shard, number) = (3, 1);
+        Ask::Invoke(Box::new(Invocation {
+            pin,
+            method: "add".into(),
+            input: Vec::new(),
+            once: None,
+            message: Some(MessageId { shard, number }),
+        }))
     }
 
     #[test]

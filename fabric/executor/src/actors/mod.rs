@@ -13,6 +13,7 @@
 
 mod alarms;
 mod answer;
+mod backlog;
 mod bounds;
 mod commit;
 mod committer;

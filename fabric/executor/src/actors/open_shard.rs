@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_core::{ActorRef, ErrorCode, Problem, SHARDS};
 use weft_protocol::MessageId;
@@ -11,6 +12,7 @@ use weft_shard::{Shard, keys};
 
 use super::alarms::{AlarmLoop, Alarms};
 use super::answer::{Asker, Outcome};
+use super::backlog::Backlog;
 use super::bounds::SHARD_IDLE;
 use super::committer::{Committer, Inventory, Step};
 use super::mailbox::{Mailboxes, Refused, Request};
@@ -40,6 +42,10 @@ pub(super) struct OpenShard {
     pub(super) room: Room,
     pub(super) lanes: Lanes,
     pub(super) alarms: Alarms,
+    /// What waits for the writer.
+    pub(super) backlog: Backlog,
+    /// When it was opened.
+    pub(super) since: Instant,
     pub(super) lease: Lease,
     pub(super) shared: Arc<Shared>,
     /// Cancelled when it is closed or has failed.
@@ -91,6 +97,8 @@ impl OpenShard {
             room,
             lanes,
             alarms: Alarms::default(),
+            backlog: Backlog::default(),
+            since: Instant::now(),
             lease: shared.lease.clone(),
             shared: Arc::clone(shared),
             ended: CancellationToken::new(),
@@ -184,7 +192,10 @@ impl OpenShard {
     }
 
     /// Hands a step to the writer.
-    pub(super) async fn step(&self, step: Step) -> Result<(), Problem> {
+    pub(super) async fn step(&self, mut step: Step) -> Result<(), Problem> {
+        if let Step::Commit(commit) = &mut step {
+            commit.queued = Some(self.backlog.add(commit.bytes()));
+        }
         let sent = self.steps.send(step).await;
         // Who waits for what was in it hears of it as it is dropped.
         sent.map_err(|_| gone())
@@ -203,20 +214,22 @@ impl OpenShard {
         sent.map_err(|_| gone())
     }
 
-    /// Waits until all that was accepted is durable and the lease stands.
+    /// Waits until all that was read so far is durable and the lease stands. A batch can be read before its answer is in
+    /// the queue of the settler: so this does not go by that.
     pub(super) async fn settled_so_far(&self) -> Result<(), Problem> {
-        let (reached, waiting) = oneshot::channel();
-        let settling = Settling {
-            reached: Some(reached),
-            ..Settling::default()
-        };
-        self.settle(settling).await?;
-        waiting.await.map_err(|_| gone())
+        self.shard.last_durable().await?;
+        self.lease.stands().await;
+        Ok(())
     }
 
     /// Something has settled.
     pub(super) fn settled(&self) {
         self.unsettled.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns whether an actor has written something that may not be durable.
+    pub(super) fn is_unsettled(&self, actor: &ActorRef) -> bool {
+        self.mailboxes.is_unsettled(actor, &self.durable)
     }
 
     /// Gives an answer that wrote nothing: at once, unless the actor has written something that may not be durable.
@@ -227,7 +240,13 @@ impl OpenShard {
         outcome: Outcome,
         is_early: bool,
     ) {
-        if !is_early && self.mailboxes.is_unsettled(actor, &self.durable) {
+        let is_unsettled = !is_early && self.is_unsettled(actor);
+        if self.ended.is_cancelled() {
+            // Its mailboxes are gone, and with them what was known of writes that may be lost. The asker is dropped, and
+            // says that the shard failed.
+            return;
+        }
+        if is_unsettled {
             let settling = Settling {
                 answer: Some((asker, outcome)),
                 ..Settling::default()

@@ -20,6 +20,9 @@ pub(super) trait Reads: Send + Sync {
 
     /// Up to `limit` entries of a range, in the order of their keys.
     async fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Problem>;
+
+    /// Waits until all that was read is durable.
+    async fn durable(&self) -> Result<(), Problem>;
 }
 
 /// Reads that run where the database does. It starts work of its own as it reads, and a turn's thread would leave that
@@ -54,6 +57,11 @@ impl Reads for IoReads {
         let shard = self.shard.clone();
         self.run(async move { shard.scan(range, limit).await })
             .await
+    }
+
+    async fn durable(&self) -> Result<(), Problem> {
+        let shard = self.shard.clone();
+        self.run(async move { shard.last_durable().await }).await
     }
 }
 
@@ -98,6 +106,10 @@ pub(super) mod fake {
             Ok(found
                 .map(|(key, value)| (key.clone().into(), value.clone().into()))
                 .collect())
+        }
+
+        async fn durable(&self) -> Result<(), Problem> {
+            Ok(())
         }
     }
 }

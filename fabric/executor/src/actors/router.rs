@@ -63,6 +63,8 @@ impl Others for Router {
     ) -> Result<Vec<u8>, Problem> {
         let from = chain.last().expect("the caller is in the chain");
         let _waiting = self.0.waits.begin(from, &to)?;
+        // As with answers: nobody acts on what an executor has read that may have lost its shards.
+        self.0.lease.stands().await;
         let routed = Routed {
             to,
             method,
@@ -92,6 +94,11 @@ impl Delivery for Router {
 
 fn no_answer(wall: Duration) -> Problem {
     let detail = format!("the actor gave no answer within {} ms", wall.as_millis());
+    Problem::new(ErrorCode::Busy, detail)
+}
+
+fn not_open() -> Problem {
+    let detail = "the shard of the actor was not opened in time, and nothing was done; try again";
     Problem::new(ErrorCode::Busy, detail)
 }
 
@@ -132,7 +139,13 @@ impl Shared {
     pub(super) async fn submit(self: &Arc<Self>, request: Request) {
         let mut request = Box::new(request);
         for _ in 0..MAX_OPENINGS {
-            let open = match self.opened(request.actor.shard()).await {
+            let opened = timeout_at(request.deadline, self.opened(request.actor.shard()));
+            let opened = tokio::select! {
+                opened = opened => opened.unwrap_or_else(|_| Err(not_open())),
+                // Nobody waits.
+                () = request.cancel.cancelled() => return,
+            };
+            let open = match opened {
                 Ok(open) => open,
                 Err(problem) => return request.asker.refuse(problem).await,
             };

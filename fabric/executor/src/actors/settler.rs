@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use weft_core::{ActorRef, Problem};
 use weft_shard::Written;
 
@@ -21,8 +21,6 @@ pub(super) struct Settling {
     pub(super) answer: Option<(Asker, Outcome)>,
     /// Shards of receivers and numbers of its messages.
     pub(super) told: Vec<(u32, u64)>,
-    /// Told once all before it is settled.
-    pub(super) reached: Option<oneshot::Sender<()>>,
 }
 
 /// Settles one after the other.
@@ -52,15 +50,9 @@ impl Settler {
         if let Some(actor) = &settling.actor {
             self.0.actor_settled(actor);
         }
-        if settling.answer.is_some() || settling.reached.is_some() {
-            self.0.lease.stands().await;
-        }
         if let Some((asker, outcome)) = settling.answer {
+            self.0.lease.stands().await;
             asker.answer(outcome).await;
-        }
-        if let Some(reached) = settling.reached {
-            // Whoever waited may have gone.
-            let _ = reached.send(());
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use weft_core::{ErrorCode, Problem, lock};
 
+use super::bounds::SHORT_LIFE;
 use super::committer::Step;
 use super::open_shard::OpenShard;
 use super::shared::Shared;
@@ -222,6 +223,10 @@ impl Shared {
                 shared.begin_opening(open.number);
             }
             if has_failed {
+                if open.since.elapsed() < SHORT_LIFE {
+                    // The next opening may come to the same end.
+                    tokio::time::sleep(MAX_PAUSE).await;
+                }
                 shared.look(open.number);
             }
         });

@@ -29,6 +29,17 @@ impl Shared {
     /// Describes an actor, as JSON. Errors: it has written nothing so far.
     pub(super) async fn show(self: &Arc<Self>, actor: &ActorRef) -> Result<Vec<u8>, Problem> {
         let open = self.opened(actor.shard()).await?;
+        let status = self.whole_status(actor, &open).await;
+        // Also before it is said that there is no such actor.
+        open.settled_so_far().await?;
+        json(&status?)
+    }
+
+    async fn whole_status(
+        &self,
+        actor: &ActorRef,
+        open: &OpenShard,
+    ) -> Result<ActorStatus, Problem> {
         let found = open.shard.get(&keys::record(actor)).await?;
         let record = found.map(|record| decode::<Record>("record", &record));
         let record = record.transpose()?.filter(|record| !record.is_deleted);
@@ -36,13 +47,12 @@ impl Shared {
             let detail = format!("there is no actor `{actor}`, or it has kept nothing so far");
             return Err(Problem::new(ErrorCode::NotFound, detail));
         };
-        let mut status = self.status(actor, &open, &record);
-        let counted = count(&open, actor).await?;
+        let mut status = self.status(actor, open, &record);
+        let counted = count(open, actor).await?;
         status.entries = counted.map(|(entries, _)| entries);
         status.state_bytes = counted.map(|(_, bytes)| bytes);
-        status.dead_letters = dead_letters(&open, actor).await?;
-        open.settled_so_far().await?;
-        json(&status)
+        status.dead_letters = dead_letters(open, actor).await?;
+        Ok(status)
     }
 
     /// Lists actors of a shard by key, as JSON.

@@ -2,6 +2,7 @@
 
 mod alarms;
 mod answers;
+mod failures;
 mod fixture;
 mod messages;
 mod takeover;

@@ -111,6 +111,8 @@ pub(super) struct ActorTurn {
     /// Actors that wait for this turn, outermost first.
     pub(super) chain: Vec<ActorRef>,
     pub(super) deadline: Instant,
+    /// Turns before this one have written what may be lost. Nobody else must act on it before it is durable.
+    pub(super) is_unsettled: bool,
     pub(super) effects: Effects,
 }
 
@@ -150,10 +152,13 @@ impl ActorTurn {
                 "`{shown}` names no actor: give `actor` or `component/actor`"
             ));
         }
-        if method.len() > MAX_METHOD_BYTES {
+        // As on the way to other executors: where the receiver is makes no difference.
+        let is_method = (1..=MAX_METHOD_BYTES).contains(&method.len());
+        if !is_method || method.chars().any(char::is_control) {
             let bytes = method.len();
             return told(format!(
-                "the name of the method has {bytes} bytes, and {MAX_METHOD_BYTES} are allowed"
+                "the name of a method has 1 to {MAX_METHOD_BYTES} bytes without control characters, and this one has \
+                 {bytes} bytes"
             ));
         }
         if input.len() > MAX_TURN_BYTES {
@@ -267,6 +272,9 @@ impl Turn for ActorTurn {
     ) -> Asked<Vec<u8>> {
         let to = self.target(actor, key, &method, &input)?;
         let chain = self.chain_to(&to)?;
+        if std::mem::take(&mut self.is_unsettled) && !self.effects.is_early {
+            self.reads.durable().await.map_err(Refusal::Failed)?;
+        }
         let invoked = self.others.invoke(to, method, input, chain, self.deadline);
         invoked
             .await

@@ -18,7 +18,7 @@ use weft_sandbox::{Fault, GuestMeters, TaskLog, TurnSettings};
 use weft_shard::keys;
 
 use super::answer::{Outcome, Used, too_late};
-use super::bounds::TURN_WALL;
+use super::bounds::{MAX_BACKLOG_BYTES, TURN_WALL};
 use super::commit::{Commit, Ended, TurnEnd, failed_alarm};
 use super::committer::Step;
 use super::delete;
@@ -60,6 +60,10 @@ async fn serve(open: &Arc<OpenShard>, actor: &ActorRef) {
         ..
     } = request;
     drop(place);
+    if open.backlog.is_full() {
+        asker.refuse(behind(actor)).await;
+        return open.end_turn(actor, None);
+    }
     let running = Running {
         open,
         actor,
@@ -86,14 +90,26 @@ async fn serve(open: &Arc<OpenShard>, actor: &ActorRef) {
     let _ = open.step(Step::Commit(commit)).await;
 }
 
-/// When a turn is stopped that begins now. That of a message ends before its sender stops waiting, who would take it
-/// for a failure of the platform, and send the message for ever.
+fn behind(actor: &ActorRef) -> Problem {
+    let detail = format!(
+        "the store falls behind: {} MiB of writes wait in the shard of `{actor}`, the most at a time, and nothing was \
+         done; try again",
+        MAX_BACKLOG_BYTES >> 20
+    );
+    Problem::new(ErrorCode::Busy, detail)
+}
+
+/// When a turn is stopped that begins now. Nobody outside waits for that of a message or an alarm. That of a message
+/// ends before its sender stops waiting, who would take it for a failure of the platform, and send the message for ever.
 fn turn_deadline(ask: &Ask, deadline: Instant) -> Instant {
-    match ask {
-        Ask::Invoke(invocation) if invocation.message.is_some() => {
-            deadline.min(Instant::now() + TURN_WALL)
-        }
-        Ask::Invoke(_) | Ask::Alarm { .. } | Ask::Delete => deadline,
+    let is_waited_for = match ask {
+        Ask::Invoke(invocation) => invocation.message.is_none(),
+        Ask::Alarm { .. } => false,
+        Ask::Delete => true,
+    };
+    match is_waited_for {
+        true => deadline,
+        false => deadline.min(Instant::now() + TURN_WALL),
     }
 }
 
@@ -306,7 +322,7 @@ impl Running<'_> {
         };
         let (limits, shared) = (&pin.limits, &self.open.shared);
         resident.guest.begin_turn(TurnSettings {
-            turn: Box::new(self.turn()),
+            turn: Box::new(self.turn(resident.is_early)),
             cpu_limit_ns: limits.cpu_ms.saturating_mul(1_000_000),
             log: Arc::clone(&log),
             cancel: self.cancel.clone(),
@@ -381,13 +397,14 @@ impl Running<'_> {
         }
     }
 
-    fn turn(&self) -> ActorTurn {
+    fn turn(&self, is_early: bool) -> ActorTurn {
         ActorTurn {
             actor: self.actor.clone(),
             reads: Arc::clone(&self.open.reads),
             others: Arc::new(Router(Arc::clone(&self.open.shared))),
             chain: self.chain.clone(),
             deadline: self.deadline,
+            is_unsettled: !is_early && self.open.is_unsettled(self.actor),
             effects: Effects::none(self.open.room.reserve()),
         }
     }
@@ -447,4 +464,25 @@ fn bounded(output: Vec<u8>, label: &str) -> Result<Vec<u8>, Problem> {
     );
     let problem = Problem::new(ErrorCode::LimitExceeded, detail);
     Err(problem.of_function(label).of_limit(kind, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bounds::ALARM_WAIT;
+    use super::*;
+
+    /// An alarm waits as long as it takes, and its turn has the time of any turn.
+    #[test]
+    fn turns_that_nobody_waits_for_have_their_own_deadline() {
+        let alarm = Ask::Alarm {
+            due_ms: 1,
+            pin: Box::new(Err(Problem::new(ErrorCode::NotFound, "none"))),
+        };
+        let now = Instant::now();
+        let deadline = now + ALARM_WAIT;
+        assert!(turn_deadline(&alarm, deadline) < deadline);
+        assert!(turn_deadline(&alarm, deadline) >= now + TURN_WALL);
+        assert_eq!(turn_deadline(&alarm, now), now);
+        assert_eq!(turn_deadline(&Ask::Delete, deadline), deadline);
+    }
 }

@@ -106,6 +106,13 @@ fn alarms_are_not_in_the_past_and_not_all_the_time() {
     assert_eq!(record.alarm_ms, Some(NOW + ALARM_GAP_MS));
     let (fired, record) = commit(&record, effects(None), true);
     assert_eq!((record.alarm_ms, fired.is_empty()), (None, false));
+    // The one before fired by a clock that was a year ahead.
+    let record = Record {
+        fired_ms: NOW + 365 * 24 * 3_600_000,
+        ..record
+    };
+    let (_, record) = commit(&record, effects(Some(Some(5))), false);
+    assert_eq!(record.alarm_ms, Some(NOW + ALARM_GAP_MS));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::lease::tests::for_ever;
 use crate::outward::Outward;
 
 /// Longest time that anything takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// The executor's epoch.
 pub(super) const EPOCH: Epoch = Epoch(5);
 

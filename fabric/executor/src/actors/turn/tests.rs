@@ -49,6 +49,7 @@ fn turn_over(committed: &[(&str, &str)]) -> ActorTurn {
         others: Arc::new(FakeOthers::default()),
         chain: Vec::new(),
         deadline: Instant::now() + Duration::from_secs(60),
+        is_unsettled: false,
         effects: Effects::none(Room::default().reserve()),
     }
 }
@@ -257,7 +258,10 @@ async fn others_are_named_within_the_component_or_by_both_names() {
     let told = turn.tell("account", String::new(), "m".into(), Vec::new());
     refused(told, "not a key");
     let long = "m".repeat(MAX_METHOD_BYTES + 1);
-    refused(turn.tell("account", "k".into(), long, Vec::new()), "method");
+    for method in ["", "a\nb", long.as_str()] {
+        let told = turn.tell("account", "k".into(), method.into(), Vec::new());
+        refused(told, "the name of a method");
+    }
     let large = vec![0; MAX_TURN_BYTES + 1];
     refused(turn.tell("account", "k".into(), "m".into(), large), "input");
 }
@@ -280,4 +284,40 @@ async fn nobody_waits_for_himself() {
     turn.chain = Vec::new();
     let invoked = turn.invoke("account", "c".into(), "m".into(), Vec::new());
     assert_eq!(invoked.await.expect("it is answered"), b"me");
+}
+
+/// Reads that count how often somebody waits for what was read.
+#[derive(Default)]
+struct CountedReads(std::sync::atomic::AtomicUsize);
+
+#[async_trait]
+impl Reads for CountedReads {
+    async fn get(&self, _: Vec<u8>) -> Result<Option<Bytes>, Problem> {
+        Ok(None)
+    }
+
+    async fn scan(&self, _: keys::KeyRange, _: usize) -> Result<Vec<(Bytes, Bytes)>, Problem> {
+        Ok(Vec::new())
+    }
+
+    async fn durable(&self) -> Result<(), Problem> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn others_are_invoked_once_what_turns_before_wrote_is_durable() {
+    for (is_unsettled, n_waits) in [(false, 0), (true, 1)] {
+        let reads = Arc::new(CountedReads::default());
+        let mut turn = turn_over(&[]);
+        turn.reads = Arc::clone(&reads) as Arc<dyn Reads>;
+        turn.is_unsettled = is_unsettled;
+        for _ in 0..2 {
+            let invoked = turn.invoke("account", "you".into(), "m".into(), Vec::new());
+            invoked.await.expect("it is answered");
+        }
+        let waits = reads.0.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(waits, n_waits);
+    }
 }
