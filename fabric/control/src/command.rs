@@ -152,7 +152,8 @@ pub enum Command {
         /// Its slots.
         lease: Lease,
     },
-    /// Grants shards of the tenant's actors to an executor, for as long as its lease stands. Shards whose holder's lease
+    /// Grants shards of the tenant's actors to an executor, for as long as its lease stands. Shards whose holder's
+    /// lease
     /// stands stay with it. Answered by [`Answer::Shards`].
     GrantShards {
         /// The executor's lease.

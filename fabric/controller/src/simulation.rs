@@ -33,7 +33,8 @@ use bugs::Bug;
 use world::{Scene, Seen, World};
 
 /// Seeds of worlds about jobs that have failed: a leader that waited for nodes never planned a job again; a read took
-/// the answer to a question that its member had asked before a crash; a leader was lost when it alone knew that a member
+/// the answer to a question that its member had asked before a crash; a leader was lost when it alone knew that a
+/// member
 /// was removed, and the others went on waiting for that member.
 const FOUND: [u64; 3] = [102_561, 202_319, 405_996];
 /// Seeds of a test run; `cargo xtask simulate` runs more.

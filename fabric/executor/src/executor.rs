@@ -1,5 +1,6 @@
 //! The executor child: slots, each one thread with its own runtime, fed by the agent over a socket. Beside the slots for tasks
-//! there are threads for calls, one for each call that streams, threads for turns of actors, and threads for planning, for
+//! there are threads for calls, one for each call that streams, threads for turns of actors, and threads for
+//! planning, for
 //! publishing, and one for components that describe themselves: none of these waits until a task has ended.
 
 use std::os::fd::AsFd;

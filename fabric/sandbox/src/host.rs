@@ -1,4 +1,5 @@
-//! Functions of the host that a guest calls: batches, output, log, meter here, state, actors and tasks beside. One struct holds
+//! Functions of the host that a guest calls: batches, output, log, meter here, state, actors and tasks beside. One
+//! struct holds
 //! all that a store can reach.
 
 use std::sync::Arc;

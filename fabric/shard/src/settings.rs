@@ -14,7 +14,8 @@ const MANIFEST_WALL_MAX: Duration = Duration::from_secs(30);
 const TABLE_BYTES: usize = 8 << 20;
 /// Bytes that are not in a table yet, at most: then writes wait. SlateDB's own bound is 1 GiB.
 const MAX_UNFLUSHED_BYTES: usize = 32 << 20;
-/// Tables that are not compacted yet, at most: then writes wait. SlateDB's own bound, 8, is full after a second of load.
+/// Tables that are not compacted yet, at most: then writes wait. SlateDB's own bound, 8, is full after a second of
+/// load.
 const MAX_TABLES: usize = 32;
 /// Flushes of the WAL before SlateDB makes a table by itself: the least that it takes. The flusher makes them before.
 const MAX_WAL_FLUSHES: u64 = 4_096;

@@ -42,7 +42,8 @@ use crate::{Result, outside};
 /// assert_eq!(counter.invoke("add", "").unwrap(), b"2");
 /// ```
 pub trait Actor: Sized {
-    /// Makes the instance of `key` from its state, which is empty for a new actor. Runs before the first turn, and again
+    /// Makes the instance of `key` from its state, which is empty for a new actor. Runs before the first turn, and
+    /// again
     /// after the instance was dropped.
     fn wake(key: &str, state: &State) -> Result<Self>;
 
@@ -82,7 +83,8 @@ impl State {
         outside::delete(key.as_ref())
     }
 
-    /// Up to `limit` entries from `start` on and before `end`, in the order of their keys. Read longer ranges in several
+    /// Up to `limit` entries from `start` on and before `end`, in the order of their keys. Read longer ranges in
+    /// several
     /// scans: the next one starts at the last key with a zero byte appended.
     pub fn scan(
         &self,

@@ -64,7 +64,8 @@ pub fn on_eval(evaluate: impl Fn(&Batch, &[&str]) -> Result<Batch> + 'static) {
     host::set_evaluate(std::rc::Rc::new(evaluate));
 }
 
-/// Has `run` stand in for the host in [`tasks::spawn`](crate::tasks::spawn), on this thread from now on: it gets the name
+/// Has `run` stand in for the host in [`tasks::spawn`](crate::tasks::spawn), on this thread from now on: it gets the
+/// name
 /// of the task and its input. Each task runs to its end when it is spawned.
 pub fn on_spawn(run: impl Fn(&str, Task) -> Result<Vec<u8>> + 'static) {
     outside::set_run(std::rc::Rc::new(run));

@@ -105,7 +105,8 @@ pub enum Work {
         function: String,
         /// Input of a task.
         each: EachInput,
-        /// Number of partitions that the rows are dealt out to; chosen from the size of what is read where none is given.
+        /// Number of partitions that the rows are dealt out to; chosen from the size of what is read where none is
+        /// given.
         partitions: Option<u32>,
     },
 }

@@ -21,7 +21,8 @@ use crate::plan::{
 };
 use crate::task_results::{INDEX, PARTITION, counted_schema, number, placed_schema};
 
-/// Partitions that rows are dealt out to at least, unless the stage says how many it wants: a small input may be a lot of
+/// Partitions that rows are dealt out to at least, unless the stage says how many it wants: a small input may be a
+/// lot of
 /// work.
 const MIN_EACH_PARTITIONS: u32 = 16;
 
@@ -45,7 +46,8 @@ impl Planner<'_> {
         Ok(self.added(draft, schema))
     }
 
-    /// Has the results of a set come to one task, in order, where an output takes them: each task of the set would write
+    /// Has the results of a set come to one task, in order, where an output takes them: each task of the set would
+    /// write
     /// a file of its own. Rows of other stages come out where they are.
     pub(super) fn gathered(&mut self, stage: &StageSpec, outlet: &Outlet) -> Outlet {
         let is_set = matches!(stage.work, Work::Tasks { .. });

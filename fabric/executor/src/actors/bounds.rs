@@ -15,7 +15,8 @@ pub(super) const TURN_WALL: Duration = Duration::from_secs(30);
 /// Time that a sender waits for a message beyond the time of its turn: its way, and the turns before it.
 pub(super) const MESSAGE_GRACE: Duration = Duration::from_secs(15);
 
-/// Time that an alarm waits for its turn. It waits behind all that waits for its actor, and might never come to its turn
+/// Time that an alarm waits for its turn. It waits behind all that waits for its actor, and might never come to its
+/// turn
 /// if it gave up and began anew.
 pub(super) const ALARM_WAIT: Duration = Duration::from_secs(600);
 

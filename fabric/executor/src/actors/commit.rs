@@ -103,7 +103,8 @@ impl Commit {
         self.put(keys::answer(actor, key), encode(&kept.answer));
     }
 
-    /// The batch, into which the changes go. Messages are numbered from `next` on, and so is a message that is given up. Returns the next number.
+    /// The batch, into which the changes go. Messages are numbered from `next` on, and so is a message that is given
+    /// up. Returns the next number.
     pub(super) fn batch(&mut self, mut next: u64) -> (Batch, u64) {
         let mut batch = Batch::default();
         for (key, value) in self.changes.drain(..) {

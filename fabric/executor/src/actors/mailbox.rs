@@ -121,7 +121,8 @@ impl Mailboxes {
         Some(request)
     }
 
-    /// The turn of an actor has ended; `batch` is the number of what it wrote. Returns whether it is to have another one.
+    /// The turn of an actor has ended; `batch` is the number of what it wrote. Returns whether it is to have another
+    /// one.
     pub(super) fn ended(&self, actor: &ActorRef, batch: Option<u64>, durable: &AtomicU64) -> bool {
         let mut state = lock(&self.0);
         state.used = Instant::now();

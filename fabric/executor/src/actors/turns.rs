@@ -100,7 +100,8 @@ fn behind(actor: &ActorRef) -> Problem {
 }
 
 /// When a turn is stopped that begins now. Nobody outside waits for that of a message or an alarm. That of a message
-/// ends before its sender stops waiting, who would take it for a failure of the platform, and send the message for ever.
+/// ends before its sender stops waiting, who would take it for a failure of the platform, and send the message for
+/// ever.
 fn turn_deadline(ask: &Ask, deadline: Instant) -> Instant {
     let is_waited_for = match ask {
         Ask::Invoke(invocation) => invocation.message.is_none(),

@@ -1,4 +1,5 @@
-//! The examples, as their READMEs say: job files as they lie there, run by the command line, with results that are known,
+//! The examples, as their READMEs say: job files as they lie there, run by the command line, with results that are
+//! known,
 //! and actors, whose turns are requests.
 
 use std::collections::BTreeMap;

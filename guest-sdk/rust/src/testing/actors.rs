@@ -78,7 +78,8 @@ impl<A: Actor> TestActor<A> {
         })
     }
 
-    /// Moves the clock, and runs the alarm, once, if it is due then. Returns whether it ran. After an error the alarm is
+    /// Moves the clock, and runs the alarm, once, if it is due then. Returns whether it ran. After an error the
+    /// alarm is
     /// still set.
     pub fn advance(&mut self, ms: u64) -> Result<bool> {
         self.committed.now_ms += ms;

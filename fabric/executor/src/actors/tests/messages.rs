@@ -102,7 +102,8 @@ async fn an_actor_invokes_another_one_and_not_itself() {
     assert_eq!(fixture.number("a").await, "none");
 }
 
-/// More turns wait for one actor than there are threads: those that may wait get their answers, and the others are told.
+/// More turns wait for one actor than there are threads: those that may wait get their answers, and the others are
+/// told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn turns_that_wait_leave_threads_for_those_they_wait_for() {
     let folder = folder();
