@@ -15,6 +15,7 @@
 //! A question that the controller drops is cancelled on the node, and so abandons its invocation.
 
 mod actors;
+mod pieces;
 mod rows;
 
 use std::collections::BTreeSet;
@@ -44,15 +45,12 @@ use crate::handshake::Purpose;
 use crate::rpc::{self, Asker, BoxBody, LENGTH_BYTES, QUESTIONS_MAX, head_bytes, lost, read_whole};
 use crate::security::Wire;
 use actors::Handed;
+use pieces::{Pieces, kind, piece, piece_of};
 
 /// Time between two looks at which tenants are served.
 const OFFER_PERIOD: Duration = Duration::from_millis(20);
 /// Pieces of one stream that wait on the node for the connection, in each direction.
 const PIECES_WAITING: usize = 4;
-/// Bytes of the head of a stream.
-const HEAD_BYTES_MAX: usize = 8 << 20;
-/// Bytes of one piece of a stream's answer.
-const PIECE_BYTES_MAX: usize = 64 << 20;
 
 /// Invocations and turns of a node that a controller waits for at a time. The rest of the questions on the connection
 /// is for calls that they make and the answers to these: without it, all would wait for each other.
@@ -87,14 +85,6 @@ struct Invocation {
     tenant: TenantId,
     request: InvokeRequest,
     deadline_ms: u64,
-}
-
-/// Pieces of a stream's answer: a byte for the kind, a length, and so many bytes.
-mod kind {
-    pub(super) const OUTPUT: u8 = 0;
-    pub(super) const ENDED: u8 = 1;
-    pub(super) const FAILED: u8 = 2;
-    pub(super) const HEADER_BYTES: usize = 5;
 }
 
 /// Work that a node does for controllers.
@@ -269,103 +259,6 @@ async fn pass_on(event: StreamEvent, pieces: &mpsc::Sender<Bytes>) -> Result<(),
         StreamEvent::Failed(problem) => piece_of(kind::FAILED, &problem),
     };
     pieces.send(piece).await.map_err(|_| NoReply::Left)
-}
-
-fn piece(kind: u8, bytes: &[u8]) -> Bytes {
-    let mut piece = BytesMut::with_capacity(kind::HEADER_BYTES + bytes.len());
-    piece.put_u8(kind);
-    piece.put_u32_le(u32::try_from(bytes.len()).expect("a piece is small"));
-    piece.put_slice(bytes);
-    piece.freeze()
-}
-
-fn piece_of(kind: u8, message: &impl Serialize) -> Bytes {
-    let bytes = serde_json::to_vec(message).expect("replies are plain data");
-    piece(kind, &bytes)
-}
-
-/// Bytes of a body as they come, cut into blocks that have their length before them.
-struct Pieces {
-    body: Incoming,
-    held: BytesMut,
-}
-
-impl Pieces {
-    fn new(body: Incoming) -> Self {
-        Self {
-            body,
-            held: BytesMut::new(),
-        }
-    }
-
-    /// Reads until there are so many bytes. Returns whether there are; the body may end before.
-    async fn fill(&mut self, bytes: usize) -> Result<bool, Problem> {
-        while self.held.len() < bytes {
-            let Some(frame) = self.body.frame().await else {
-                return Ok(false);
-            };
-            let frame = frame.map_err(|error| lost(&error))?;
-            if let Ok(data) = frame.into_data() {
-                self.held.extend_from_slice(&data);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Takes the next head, without the length before it; nothing if the body has ended.
-    async fn take_head(&mut self) -> Result<Option<Bytes>, Problem> {
-        self.take_block(LENGTH_BYTES, HEAD_BYTES_MAX).await
-    }
-
-    /// Takes the next block: bytes of a header that ends with a length are passed over, and so many are
-    /// returned as it says.
-    async fn take_block(
-        &mut self,
-        header_bytes: usize,
-        bytes_max: usize,
-    ) -> Result<Option<Bytes>, Problem> {
-        if !self.fill(header_bytes).await? {
-            return Ok(None);
-        }
-        let length = self.held[..header_bytes].last_chunk();
-        let length = u32::from_le_bytes(*length.expect("a header ends with a length")) as usize;
-        if length > bytes_max {
-            return Err(lost(&format!("a message of {length} bytes is too large")));
-        }
-        if !self.fill(header_bytes + length).await? {
-            return Ok(None);
-        }
-        self.held.advance(header_bytes);
-        Ok(Some(self.held.split_to(length).freeze()))
-    }
-
-    /// Takes the next piece of a stream's answer, with its kind; nothing if the body has ended.
-    async fn take_piece(&mut self) -> Result<Option<(u8, Bytes)>, Problem> {
-        if !self.fill(1).await? {
-            return Ok(None);
-        }
-        let kind = self.held[0];
-        let piece = self.take_block(kind::HEADER_BYTES, PIECE_BYTES_MAX).await?;
-        Ok(piece.map(|piece| (kind, piece)))
-    }
-
-    /// The rest of the body, in pieces.
-    fn rest(self) -> impl futures::Stream<Item = Result<Bytes, Problem>> + Send {
-        let held = (!self.held.is_empty()).then(|| Ok(self.held.freeze()));
-        let more = stream::unfold(self.body, |mut body| async move {
-            loop {
-                match body.frame().await? {
-                    Ok(frame) => {
-                        if let Ok(data) = frame.into_data() {
-                            return Some((Ok(data), body));
-                        }
-                    }
-                    Err(error) => return Some((Err(lost(&error)), body)),
-                }
-            }
-        });
-        stream::iter(held).chain(more)
-    }
 }
 
 /// Room for questions whose answers may wait for other questions.

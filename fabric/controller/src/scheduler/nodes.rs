@@ -272,11 +272,10 @@ impl Scheduler {
         let gone = std::mem::take(&mut before.executors);
         gone.into_values().for_each(|gone| self.release(gone));
         self.nodes.insert(node.clone(), view);
-        for epoch in stopped {
-            self.send(turn, node, AgentCommand::StopExecutor { epoch });
-        }
-        if drains_again {
-            self.send(turn, node, AgentCommand::Drain);
+        let stops = stopped.into_iter();
+        let stops = stops.map(|epoch| AgentCommand::StopExecutor { epoch });
+        for command in stops.chain(drains_again.then_some(AgentCommand::Drain)) {
+            self.send(turn, node, command);
         }
         if !joined {
             self.join(turn, node, incarnation, status.slots, status.compatibility);

@@ -83,14 +83,7 @@ fn stage(
     let path = table.path.clone();
     table.finish(errors);
     if of_tables.is_none() && for_each.is_none() && task.is_none() && from.is_none() {
-        let path = format!("{path}.from");
-        let is_told = errors.told.iter().any(|error| error.path == path);
-        if !is_told {
-            errors.add(
-                &path,
-                "is missing: name the input or stage that this stage reads",
-            );
-        }
+        miss_from(&path, errors);
     }
     if task.is_none() && for_each.is_none() {
         let why = "belongs to a set of tasks: this stage has no `task`";
@@ -120,6 +113,17 @@ fn stage(
         params,
         limits,
     })
+}
+
+/// Says that a stage has no `from`, unless something else is wrong with it.
+fn miss_from(path: &str, errors: &mut Errors) {
+    let path = format!("{path}.from");
+    if !errors.told.iter().any(|error| error.path == path) {
+        errors.add(
+            &path,
+            "is missing: name the input or stage that this stage reads",
+        );
+    }
 }
 
 const ONE_OF: &str = "a stage has one of `map`, `shuffle` (with `reduce`, `combine`), `task` (with `count` or `for_each`), `sql` and `union`";
