@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use http_body_util::{BodyExt, StreamBody};
@@ -42,7 +42,7 @@ use weft_runtime::{OnError, Scoped, Tasks};
 
 use crate::control::ToControllers;
 use crate::handshake::Purpose;
-use crate::rpc::{self, Asker, BoxBody, LENGTH_BYTES, QUESTIONS_MAX, head_bytes, lost, read_whole};
+use crate::rpc::{self, Asker, BoxBody, QUESTIONS_MAX, head_bytes, lost, read_whole};
 use crate::security::Wire;
 use actors::Handed;
 use pieces::{Pieces, kind, piece, piece_of};
