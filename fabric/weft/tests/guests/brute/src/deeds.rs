@@ -16,6 +16,7 @@ pub(crate) fn act(deed: &str, input: &[u8], cx: &mut Context) -> Result<Vec<u8>>
         "eat" => eat(),
         "put" => put(cx),
         "fill" => fill(cx),
+        "store" => store(cx),
         "large-value" => done(cx.state().put("value", vec![7u8; MIB + 1])),
         "large-key" => done(cx.state().put(vec![7u8; KEY_BYTES + 1], "")),
         "large-answer" => Ok(vec![7; MIB + 1]),
@@ -64,6 +65,15 @@ fn fill(cx: &mut Context) -> Result<Vec<u8>> {
         cx.state().put(n.to_be_bytes(), &value)?;
         n += 1;
     }
+}
+
+/// Writes as many large values as one turn may.
+fn store(cx: &mut Context) -> Result<Vec<u8>> {
+    let value = vec![7u8; MIB];
+    for key in ["one", "two", "three"] {
+        cx.state().put(key, &value)?;
+    }
+    Ok(vec![])
 }
 
 /// Tells another one without end.
