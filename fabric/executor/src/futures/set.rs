@@ -75,8 +75,8 @@ fn bytes_of(answer: &Answer) -> usize {
     answer.as_ref().map_or(0, Bytes::len)
 }
 
-/// The problem of a future whose spawner has no time left. It is not called: those that spawn without end would go on in
-/// what they have spawned.
+/// The problem of a future whose spawner has no time left. It is not called: those that spawn without end would go on
+/// in what they have spawned.
 fn too_late(function: &str) -> Problem {
     let detail = format!("`{function}` is not called: the deadline of its spawner is over");
     let problem = Problem::new(ErrorCode::LimitExceeded, detail);

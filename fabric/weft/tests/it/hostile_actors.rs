@@ -1,5 +1,6 @@
-//! Actors and tasks that mean harm, through a whole server: each deed is stopped at its limit, by an error that names it;
-//! the actor goes on with what it kept before, other keys of it and actors of a neighbour meanwhile; and nothing restarts.
+//! Actors and tasks that mean harm, through a whole server: each deed is stopped at its limit, by an error that names
+//! it; the actor goes on with what it kept before, other keys of it and actors of a neighbour meanwhile; and nothing
+//! restarts.
 
 use std::io::Read;
 use std::net::TcpStream;
