@@ -124,6 +124,8 @@ mod tests {
         let invocations = of_tenant();
         let (link, mut executor) = mpsc::channel(64);
         invocations.connect(Epoch(1), link);
+        // One that is dropped is abandoned, which the executor hears as well.
+        let mut waiting = Vec::new();
         for depth in [0, 1] {
             let request = InvokeRequest { depth, ..request() };
             let deadline = Duration::from_secs(3);
@@ -133,6 +135,7 @@ mod tests {
                 panic!("it is not sent");
             };
             assert!(sent.limits.wall_ms <= 3_000, "{}", sent.limits.wall_ms);
+            waiting.push(call);
         }
     }
 
