@@ -175,6 +175,13 @@ fn too_late(label: String, deadline: Duration) -> Problem {
         .of_limit(LimitKind::Wall, value)
 }
 
+/// The request with the time that is left for it. Its executor gives what it spawns no more.
+fn within(mut request: InvokeRequest, left: Duration) -> InvokeRequest {
+    let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    request.limits.wall_ms = request.limits.wall_ms.min(left_ms);
+    request
+}
+
 /// Takes an invocation back whose caller has gone.
 struct Waiting<'a> {
     invocations: &'a OfTenant,
@@ -466,10 +473,11 @@ impl OfTenant {
                 "{FUNCTION_MAX} invocations of `{label}` run or wait; try again"
             ))
         })?;
-        let label = request.label.clone();
+        let (label, began) = (request.label.clone(), Instant::now());
         let call = async {
             let _sent = admission.sent.acquire().await;
             let room = self.output_room().await;
+            let request = within(request, deadline.saturating_sub(began.elapsed()));
             let (reply, output) = self.run(request, input).await?;
             Ok((reply, room.keep(output)))
         };

@@ -104,6 +104,7 @@ impl CallThreads {
             &running.call.0,
             running.permit(Arc::new(more)),
             self.io.clone(),
+            running.since,
         )
     }
 }

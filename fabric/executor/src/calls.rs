@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use weft_core::lock;
 use weft_protocol::InvokeRequest;
 
@@ -33,9 +34,12 @@ const WAITING_MAX: usize = 4096;
 /// An invocation with its input.
 pub(crate) type Call = (Box<InvokeRequest>, Vec<u8>);
 
+/// A call that waits, and since when.
+type Waiting = (Call, Instant);
+
 #[derive(Default)]
 struct State {
-    waiting: BTreeMap<String, VecDeque<Call>>,
+    waiting: BTreeMap<String, VecDeque<Waiting>>,
     n_waiting: usize,
     /// Functions of which calls wait and more may run; each is there once.
     turns: VecDeque<String>,
@@ -96,6 +100,8 @@ pub(crate) struct Calls {
 /// A call that was taken: its function holds a thread until this is dropped.
 pub(crate) struct Running {
     pub(crate) call: Call,
+    /// When it came.
+    pub(crate) since: Instant,
     calls: Calls,
 }
 
@@ -126,8 +132,8 @@ impl Calls {
         let label = call.0.label.clone();
         let waiting = state.waiting.entry(label.clone()).or_default();
         // Deeper ones come first: calls that hold sandboxes wait for them.
-        let before = waiting.partition_point(|(other, _)| other.depth >= call.0.depth);
-        waiting.insert(before, call);
+        let before = waiting.partition_point(|((other, _), _)| other.depth >= call.0.depth);
+        waiting.insert(before, (call, Instant::now()));
         self.give_turn(&mut state, &label);
         self.pushed.notify_one();
         Ok(self.wants_thread(&mut state))
@@ -197,7 +203,7 @@ impl Calls {
     fn start(&self, state: &mut State, label: &str) -> Running {
         let waiting = state.waiting.get_mut(label);
         let waiting = waiting.expect("a function with a turn has calls");
-        let call = waiting
+        let (call, since) = waiting
             .pop_front()
             .expect("a function with a turn has calls");
         if waiting.is_empty() {
@@ -208,6 +214,7 @@ impl Calls {
         self.give_turn(state, label);
         Running {
             call,
+            since,
             calls: self.clone(),
         }
     }

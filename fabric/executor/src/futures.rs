@@ -9,10 +9,13 @@
 
 mod set;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use weft_core::{ErrorCode, LimitKind, Problem};
-use weft_protocol::{InvokeRequest, MAX_SPAWN_DEPTH, MAX_TURN_BYTES};
+use weft_protocol::{DEADLINE_MAX, InvokeRequest, MAX_SPAWN_DEPTH, MAX_TURN_BYTES};
 use weft_sandbox::{Asked, Fault, Futures, Refusal};
 
 use self::set::{Set, Work};
@@ -48,16 +51,19 @@ fn component(label: &str) -> &str {
 }
 
 impl SpawnedFutures {
-    /// None yet. `permit`: of the invocation. `io`: runs the calls.
+    /// None yet. `permit`: of the invocation. `io`: runs the calls. `since`: when the invocation came. Its futures have
+    /// the time that it has, so that all that they spawn ends with it.
     pub(crate) fn new(
         outward: Outward,
         request: &InvokeRequest,
         permit: Permit,
         io: Handle,
+        since: Instant,
     ) -> Self {
         let depth = request.depth.saturating_add(1);
+        let wall = Duration::from_millis(request.limits.wall_ms).min(DEADLINE_MAX);
         Self {
-            set: Set::new(outward, depth, io, permit.share()),
+            set: Set::new(outward, depth, io, permit.share(), since + wall),
             permit,
             seat: None,
             component: component(&request.label).to_owned(),

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use weft_core::{ErrorCode, LimitKind, Problem};
 use weft_protocol::{InvokeRequest, MAX_SPAWN_DEPTH, MAX_TURN_BYTES};
 use weft_runtime::link::InvokeAnswer;
 
-use super::{OfTenant, busy, too_late};
+use super::{OfTenant, busy, too_late, within};
 
 /// Spawned invocations of one tenant and depth that run or wait.
 const MAX_SPAWNED: usize = 1024;
@@ -66,8 +67,10 @@ impl OfTenant {
         // Whoever spawned it takes no more.
         let output_bytes = &mut request.limits.output_bytes;
         *output_bytes = (*output_bytes).min(MAX_TURN_BYTES as u64);
+        let began = Instant::now();
         let call = async {
             let _sent = bounds.sent.acquire().await;
+            let request = within(request, deadline.saturating_sub(began.elapsed()));
             let (reply, output) = self.run(request, input).await?;
             Ok((reply, output.into()))
         };
@@ -114,6 +117,26 @@ mod tests {
             assert!(request.depth == 0 || request.limits.output_bytes == most);
         }
         assert_eq!(sent, [2, 4, 4], "some of each depth");
+    }
+
+    #[tokio::test]
+    async fn an_executor_hears_how_much_time_an_invocation_has() {
+        let invocations = of_tenant();
+        let (link, mut executor) = mpsc::channel(64);
+        invocations.connect(Epoch(1), link);
+        // One that is dropped is abandoned, which the executor hears as well.
+        let mut waiting = Vec::new();
+        for depth in [0, 1] {
+            let request = InvokeRequest { depth, ..request() };
+            let deadline = Duration::from_secs(3);
+            let mut call = Box::pin(invocations.admit(request, Bytes::new(), deadline));
+            assert!(poll!(&mut call).is_pending());
+            let Ok((ToExecutor::Invoke(sent), _)) = executor.try_recv() else {
+                panic!("it is not sent");
+            };
+            assert!(sent.limits.wall_ms <= 3_000, "{}", sent.limits.wall_ms);
+            waiting.push(call);
+        }
     }
 
     #[tokio::test]

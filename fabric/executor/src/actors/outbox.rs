@@ -165,7 +165,7 @@ impl Lane {
         Ok(Some((number, decode("message", &message)?)))
     }
 
-    /// Delivers a message, or gives it up, and removes it.
+    /// Delivers a message, or gives it up, and removes it. One whose sender was deleted meanwhile is not sent again.
     async fn send(&self, number: u64, message: Message) {
         let id = MessageId {
             shard: self.from_shard,
@@ -189,7 +189,16 @@ impl Lane {
             }
             tokio::time::sleep(pause).await;
             pause = (2 * pause).min(MAX_PAUSE);
+            if self.is_withdrawn(number).await {
+                return;
+            }
         }
+    }
+
+    /// Returns whether a message has left the outbox. One that cannot be looked for is taken to be there.
+    async fn is_withdrawn(&self, number: u64) -> bool {
+        let found = self.reads.get(keys::message(self.to_shard, number)).await;
+        found.is_ok_and(|found| found.is_none())
     }
 
     async fn remove(&self, number: u64, given_up: Option<(Message, Problem)>) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_core::{ActorRef, ErrorCode, LimitKind, Problem, SHARDS};
-use weft_protocol::{MAX_TURN_BYTES, Pin};
+use weft_protocol::{MAX_TURN_BYTES, MessageId, Pin};
 use weft_runtime::clock::unix_ms;
 use weft_sandbox::{Fault, GuestMeters, TaskLog, TurnSettings};
 use weft_shard::keys;
@@ -203,7 +203,8 @@ impl Running<'_> {
         if let Some(message) = invocation.message {
             check_shard(message.shard)?;
             // Whoever sends it again has not heard that it was applied.
-            if message.number <= self.open.applied(message.shard) {
+            let is_applied = message.number <= self.open.applied(message.shard);
+            if is_applied || self.is_withdrawn(message).await? {
                 return Ok(End::unserved(Ok(Vec::new())));
             }
         }
@@ -218,6 +219,21 @@ impl Running<'_> {
         let entry = Entry::Invoke(&invocation.method, &invocation.input);
         let ran = self.enter(&invocation.pin, entry).await?;
         Ok(self.after_invocation(invocation, ran, replaces))
+    }
+
+    /// Returns whether a message of this shard has left the outbox while it waited: its sender was deleted. So an actor
+    /// that tells itself without end ends when it is deleted.
+    async fn is_withdrawn(&self, message: MessageId) -> Result<bool, Problem> {
+        let own = self.open.number;
+        if message.shard != own {
+            return Ok(false);
+        }
+        let found = self
+            .open
+            .reads
+            .get(keys::message(own, message.number))
+            .await?;
+        Ok(found.is_none())
     }
 
     /// Has the effects of an invocation committed, and its answer kept, if it has a key.

@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use weft_core::{ErrorCode, Problem, lock};
-use weft_protocol::{CallTo, DEADLINE_MAX, MAX_TURN_BYTES};
+use weft_core::{ErrorCode, LimitKind, Problem, lock};
+use weft_protocol::{CallTo, MAX_TURN_BYTES};
 use weft_sandbox::Asked;
 
 use super::{stopped, told};
@@ -75,6 +75,14 @@ fn bytes_of(answer: &Answer) -> usize {
     answer.as_ref().map_or(0, Bytes::len)
 }
 
+/// The problem of a future whose spawner has no time left. It is not called: those that spawn without end would go on
+/// in what they have spawned.
+fn too_late(function: &str) -> Problem {
+    let detail = format!("`{function}` is not called: the deadline of its spawner is over");
+    let problem = Problem::new(ErrorCode::LimitExceeded, detail);
+    problem.of_limit(LimitKind::Wall, "the deadline of the spawner")
+}
+
 fn unknown<T>(future: u64) -> Asked<T> {
     told(format!(
         "there is no future {future}: it was joined or cancelled, or never spawned"
@@ -82,14 +90,20 @@ fn unknown<T>(future: u64) -> Asked<T> {
 }
 
 impl Set {
-    /// `depth`: how deep the futures are nested.
-    pub(super) fn new(outward: Outward, depth: u32, io: Handle, share: Share) -> Self {
+    /// `depth`: how deep the futures are nested. `deadline`: until then they have time.
+    pub(super) fn new(
+        outward: Outward,
+        depth: u32,
+        io: Handle,
+        share: Share,
+        deadline: Instant,
+    ) -> Self {
         Self(Arc::new(Shared {
             outward,
             depth,
             io,
             share,
-            deadline: Instant::now() + DEADLINE_MAX,
+            deadline,
             state: Mutex::default(),
             changed: Notify::new(),
         }))
@@ -276,6 +290,9 @@ impl Shared {
             depth: self.depth,
         };
         let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(too_late(&work.function));
+        }
         let output = self.outward.call(to, work.input.to_vec(), left).await?;
         if output.len() > MAX_TURN_BYTES {
             let (function, bytes, mib) = (&work.function, output.len(), MAX_TURN_BYTES >> 20);

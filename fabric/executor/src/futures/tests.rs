@@ -31,13 +31,20 @@ impl Agent {
 
     /// An invocation of `bank@1.0.0/sum` that runs, and its futures.
     fn invocation(&self, depth: u32) -> (Running, SpawnedFutures) {
+        self.invocation_of(depth, 60_000)
+    }
+
+    /// One that has as many milliseconds.
+    fn invocation_of(&self, depth: u32, wall_ms: u64) -> (Running, SpawnedFutures) {
         let (mut request, input) = crate::calls::call("bank@1.0.0/sum");
         request.depth = depth;
+        request.limits.wall_ms = wall_ms;
         self.calls.push((request, input)).expect("there is room");
         let running = self.calls.take();
         let permit = running.permit(Arc::new(|| {}));
         let request = &running.call.0;
-        let futures = SpawnedFutures::new(self.outward.clone(), request, permit, Handle::current());
+        let (outward, io) = (self.outward.clone(), Handle::current());
+        let futures = SpawnedFutures::new(outward, request, permit, io, running.since);
         (running, futures)
     }
 
@@ -299,4 +306,22 @@ async fn a_parent_waits_without_its_room() {
     assert_eq!(joined.expect("in time").expect("it has ended"), b"5");
     drop(join);
     drop(parent);
+}
+
+/// A function that spawns itself ends with the time of the first one.
+#[tokio::test]
+async fn futures_have_no_more_time_than_their_spawner() {
+    let mut agent = Agent::new();
+    let (_running, mut futures) = agent.invocation_of(0, 3_000);
+    futures.spawn("f", vec![]).await.expect("it spawns");
+    let Some((FromExecutor::Call(call), _)) = agent.replies.recv().await else {
+        panic!("nothing is called");
+    };
+    assert!(call.deadline_ms <= 3_000, "{}", call.deadline_ms);
+    let mut agent = Agent::new();
+    let (_running, mut futures) = agent.invocation_of(0, 0);
+    let late = futures.spawn("f", vec![]).await.expect("it spawns");
+    let told = told(futures.join(late).await);
+    assert!(told.contains("deadline of its spawner"), "{told}");
+    assert!(agent.replies.try_recv().is_err(), "nothing is called");
 }

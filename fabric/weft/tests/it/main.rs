@@ -31,6 +31,7 @@ mod formats;
 mod full_disk;
 mod guests;
 mod hostile;
+mod hostile_actors;
 mod http;
 mod invoke;
 mod job;

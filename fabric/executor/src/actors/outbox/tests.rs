@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use tokio::time::timeout;
 use weft_core::{ActorRef, ErrorCode, lock};
 use weft_runtime::Scoped;
@@ -16,6 +17,24 @@ const TO: u32 = 3;
 struct FakeDelivery {
     sent: Mutex<Vec<u64>>,
     answers: Mutex<VecDeque<ErrorCode>>,
+}
+
+/// Messages that leave the outbox once they have been read.
+struct Withdrawn(MapReads);
+
+#[async_trait]
+impl Reads for Withdrawn {
+    async fn get(&self, _: Vec<u8>) -> Result<Option<Bytes>, Problem> {
+        Ok(None)
+    }
+
+    async fn scan(
+        &self,
+        range: keys::KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Problem> {
+        self.0.scan(range, limit).await
+    }
 }
 
 #[async_trait]
@@ -40,6 +59,10 @@ struct Fixture {
 }
 
 fn lane(numbers: &[u64], durable: u64, answers: &[ErrorCode]) -> Fixture {
+    lane_of(Arc::new(outbox(numbers)), durable, answers)
+}
+
+fn outbox(numbers: &[u64]) -> MapReads {
     let actor = |key: &str| ActorRef::new("bank", "account", key).expect("a valid key");
     let mut reads = MapReads::default();
     for number in numbers {
@@ -54,6 +77,10 @@ fn lane(numbers: &[u64], durable: u64, answers: &[ErrorCode]) -> Fixture {
     // Neighbours, which are not for this lane.
     reads.0.insert(keys::message(TO - 1, 5), vec![0]);
     reads.0.insert(keys::message(TO + 1, 5), vec![0]);
+    reads
+}
+
+fn lane_of(reads: Arc<dyn Reads>, durable: u64, answers: &[ErrorCode]) -> Fixture {
     let delivery = Arc::new(FakeDelivery {
         answers: Mutex::new(answers.iter().copied().collect()),
         ..FakeDelivery::default()
@@ -63,7 +90,7 @@ fn lane(numbers: &[u64], durable: u64, answers: &[ErrorCode]) -> Fixture {
         from_shard: 1,
         to_shard: TO,
         durable: lanes.follow(TO),
-        reads: Arc::new(reads),
+        reads,
         delivery: Arc::clone(&delivery) as Arc<dyn Delivery>,
         steps,
         first_pause: Duration::from_millis(1),
@@ -126,6 +153,14 @@ async fn a_message_that_its_receiver_refuses_is_given_up_and_the_next_one_goes()
     assert_eq!(lane.removed().await, (4, true));
     assert_eq!(lane.removed().await, (5, false));
     assert_eq!(lane.sent().len(), refusals + 2);
+}
+
+#[tokio::test]
+async fn a_message_whose_sender_is_deleted_is_not_sent_again() {
+    let reads = Arc::new(Withdrawn(outbox(&[4, 5])));
+    let mut lane = lane_of(reads, 5, &[ErrorCode::GuestError]);
+    assert_eq!(lane.removed().await, (5, false));
+    assert_eq!(lane.sent(), [4, 5]);
 }
 
 #[test]
