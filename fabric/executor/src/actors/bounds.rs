@@ -16,8 +16,7 @@ pub(super) const TURN_WALL: Duration = Duration::from_secs(30);
 pub(super) const MESSAGE_GRACE: Duration = Duration::from_secs(15);
 
 /// Time that an alarm waits for its turn. It waits behind all that waits for its actor, and might never come to its
-/// turn
-/// if it gave up and began anew.
+/// turn if it gave up and began anew.
 pub(super) const ALARM_WAIT: Duration = Duration::from_secs(600);
 
 /// Instances of idle actors. A process has 512 sandboxes: turns, invocations and tasks take the others.

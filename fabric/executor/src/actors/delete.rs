@@ -18,8 +18,7 @@ use super::stored::{Message, Record, decode, encode};
 const PAGE: usize = 16;
 
 /// Removes an actor. Returns the last batch of it: a small actor goes in this one alone. A large one goes piece by
-/// piece,
-/// and the first piece marks its record, so that no turn sees a part of its state, whatever fails meanwhile.
+/// piece, and the first piece marks its record, so that no turn sees a part of its state, whatever fails meanwhile.
 pub(super) async fn delete(
     open: &Arc<OpenShard>,
     actor: &ActorRef,

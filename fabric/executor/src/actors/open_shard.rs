@@ -215,8 +215,7 @@ impl OpenShard {
     }
 
     /// Waits until all that was read so far is durable and the lease stands. A batch can be read before its answer
-    /// is in
-    /// the queue of the settler: so this does not go by that.
+    /// is in the queue of the settler: so this does not go by that.
     pub(super) async fn settled_so_far(&self) -> Result<(), Problem> {
         self.shard.last_durable().await?;
         self.lease.stands().await;
@@ -244,8 +243,7 @@ impl OpenShard {
         let is_unsettled = !is_early && self.is_unsettled(actor);
         if self.ended.is_cancelled() {
             // Its mailboxes are gone, and with them what was known of writes that may be lost. The asker is dropped,
-            // and
-            // says that the shard failed.
+            // and says that the shard failed.
             return;
         }
         if is_unsettled {

@@ -35,6 +35,10 @@ impl Reads for Withdrawn {
     ) -> Result<Vec<(Bytes, Bytes)>, Problem> {
         self.0.scan(range, limit).await
     }
+
+    async fn durable(&self) -> Result<(), Problem> {
+        Ok(())
+    }
 }
 
 #[async_trait]
