@@ -20,7 +20,7 @@ pub(super) const MESSAGE_GRACE: Duration = Duration::from_secs(15);
 pub(super) const ALARM_WAIT: Duration = Duration::from_secs(600);
 
 /// Instances of idle actors. A process has 512 sandboxes: turns, invocations and tasks take the others.
-pub(super) const MAX_RESIDENTS: usize = 256;
+pub(super) const MAX_RESIDENTS: usize = 192;
 /// Memory of instances of idle actors.
 pub(super) const MAX_RESIDENT_BYTES: u64 = 2 << 30;
 /// Time after which an idle instance goes.
