@@ -17,11 +17,34 @@ use weft_core::lock;
 use crate::settings::NO_RETRIES;
 
 /// Time between two collections of a shard by this process.
-const COLLECT_PERIOD: Duration = Duration::from_secs(600);
+const COLLECT_PERIOD: Duration = Duration::from_secs(300);
 /// Time after which a shard that was opened is collected, if that is due. Less than an idle one stays open.
 const COLLECT_DELAY: Duration = Duration::from_secs(10);
-/// Age of what is removed: beyond any read, compaction and request.
-const MIN_AGE: Duration = Duration::from_secs(3_600);
+/// Ages of what is removed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MinAges {
+    /// Objects of the WAL: a busy shard makes hundreds a second, and none is read again once its writes are in tables.
+    wal: Duration,
+    /// Everything else: beyond any read, compaction and request.
+    others: Duration,
+}
+
+const MIN_AGES: MinAges = MinAges {
+    wal: Duration::from_secs(300),
+    others: Duration::from_secs(3_600),
+};
+
+impl MinAges {
+    /// The same age for all.
+    #[cfg(test)]
+    pub(crate) fn all(age: Duration) -> Self {
+        Self {
+            wal: age,
+            others: age,
+        }
+    }
+}
+
 /// Time for one collection.
 const COLLECT_WALL_MAX: Duration = Duration::from_secs(120);
 
@@ -55,15 +78,15 @@ impl Collector {
     pub(crate) async fn run(self) {
         loop {
             sleep_until(self.collected.due(&self.path)).await;
-            self.collect(MIN_AGE).await;
+            self.collect(MIN_AGES).await;
             self.collected.note(&self.path);
         }
     }
 
-    /// Removes what is older than an age and not needed. What fails is tried again the next time.
-    pub(crate) async fn collect(&self, min_age: Duration) {
+    /// Removes what is old and not needed. What fails is tried again the next time.
+    pub(crate) async fn collect(&self, ages: MinAges) {
         let admin = AdminBuilder::new(self.path.clone(), Arc::clone(&self.objects)).build();
-        let once = admin.run_gc_once(options(self.is_folder, min_age));
+        let once = admin.run_gc_once(options(self.is_folder, ages));
         let shard: &str = self.path.as_ref();
         match timeout(COLLECT_WALL_MAX, Box::pin(once)).await {
             Ok(Ok(())) => tracing::debug!(shard, "a shard was collected"),
@@ -73,15 +96,18 @@ impl Collector {
     }
 }
 
-fn options(is_folder: bool, min_age: Duration) -> GarbageCollectorOptions {
-    let all = Some(GarbageCollectorDirectoryOptions {
-        interval: None,
-        min_age,
-        dry_run: false,
-    });
+fn options(is_folder: bool, ages: MinAges) -> GarbageCollectorOptions {
+    let older_than = |min_age| {
+        Some(GarbageCollectorDirectoryOptions {
+            interval: None,
+            min_age,
+            dry_run: false,
+        })
+    };
+    let all = older_than(ages.others);
     GarbageCollectorOptions {
         manifest_options: all,
-        wal_options: all,
+        wal_options: older_than(ages.wal),
         wal_fence_options: None,
         compacted_options: all,
         compactions_options: all,
@@ -111,8 +137,8 @@ mod tests {
 
     #[test]
     fn fences_stay() {
-        assert!(options(true, MIN_AGE).wal_fence_options.is_none());
-        assert!(options(false, MIN_AGE).boundary_files_enabled);
-        assert!(!options(true, MIN_AGE).boundary_files_enabled);
+        assert!(options(true, MIN_AGES).wal_fence_options.is_none());
+        assert!(options(false, MIN_AGES).boundary_files_enabled);
+        assert!(!options(true, MIN_AGES).boundary_files_enabled);
     }
 }

@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weft_store::{Blobs, Grants, Remote};
 
 use super::{batch, commit, open, read, tenant};
+use crate::collect::MinAges;
 use crate::store::Place;
 use crate::{Batch, Error, Shard, ShardStore};
 
@@ -253,7 +254,7 @@ async fn what_is_not_needed_is_collected(store: &ShardStore) {
     };
     let before = sizes().await;
     let fences = |sizes: &[u64]| sizes.iter().filter(|size| **size == 0).count();
-    collector.collect(Duration::ZERO).await;
+    collector.collect(MinAges::all(Duration::ZERO)).await;
     let after = sizes().await;
     assert!(after.len() < before.len(), "{before:?} {after:?}");
     assert_eq!(fences(&after), fences(&before), "fences stay");

@@ -9,6 +9,7 @@ use futures::future::join_all;
 use weft_core::Problem;
 
 use super::{Faulty, batch, commit, open, read, tenant};
+use crate::collect::MinAges;
 use crate::deadline::STORE_DEADLINE;
 use crate::store::Place;
 use crate::{Error, ShardStore};
@@ -121,7 +122,7 @@ async fn a_write_that_lingers_is_fenced_for_ever() {
         new.close().await.expect("all is durable");
     }
     let collector = store.collector(Place::of(&tenant(), 0).path);
-    collector.collect(Duration::ZERO).await;
+    collector.collect(MinAges::all(Duration::ZERO)).await;
     slow.release();
     let late = lingering.durable().await.expect_err("it is fenced");
     assert!(matches!(late, Error::Fenced { .. }), "{late:?}");
