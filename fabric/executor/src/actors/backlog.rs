@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::bounds::MAX_BACKLOG_BYTES;
 
-/// What waits. Clones share it.
+/// Bytes that wait. Clones share them.
 #[derive(Clone, Default)]
 pub(super) struct Backlog(Arc<AtomicUsize>);
 

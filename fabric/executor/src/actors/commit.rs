@@ -38,7 +38,7 @@ pub(super) struct Commit {
     pub(super) accepted: Option<oneshot::Sender<()>>,
     /// The turn that ends so.
     pub(super) turn: Option<Ended>,
-    /// Its part of what waits for the writer.
+    /// Part that it takes of the backlog.
     pub(super) queued: Option<Queued>,
 }
 

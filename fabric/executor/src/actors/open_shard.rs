@@ -42,7 +42,7 @@ pub(super) struct OpenShard {
     pub(super) room: Room,
     pub(super) lanes: Lanes,
     pub(super) alarms: Alarms,
-    /// What waits for the writer.
+    /// Writes that wait for the writer.
     pub(super) backlog: Backlog,
     /// When it was opened.
     pub(super) since: Instant,

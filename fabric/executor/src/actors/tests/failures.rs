@@ -18,7 +18,7 @@ fn not_renewed() -> Lease {
     Lease::new(replies)
 }
 
-/// What it read may have been written by a turn that the failure undid.
+/// A turn that the failure undid may have written what it read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_turn_that_ends_after_its_shard_has_failed_does_not_tell_what_it_read() {
     let folder = folder();

@@ -1,4 +1,4 @@
-//! What no actor and no task should do, each deed by its name, and `add`, which is honest.
+//! Deeds that no actor and no task should do, each by its name, and `add`, which is honest.
 
 mod deeds;
 
