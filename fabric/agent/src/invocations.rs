@@ -120,6 +120,8 @@ struct Shared {
     rows_max: usize,
     rows: Semaphore,
     outputs: Room,
+    /// Outputs of turns that their clients have not taken.
+    turn_outputs: Room,
     calls: Calls,
     metrics: Arc<Metrics>,
     /// No new ones are wanted: whoever has others goes there.
@@ -208,12 +210,15 @@ impl Drop for Waiting<'_> {
 impl Invocations {
     pub(crate) fn new(slots: u32, metrics: Arc<Metrics>) -> Self {
         let output_bytes = slots as usize * OUTPUT_BYTES_PER_SLOT;
-        let held = metrics.output_held.clone();
+        let (held, turns_held) = (metrics.output_held.clone(), metrics.output_held.clone());
         let streams_max = (slots as usize * STREAMS_PER_SLOT).min(STREAMS_MAX);
         let rows_max = (slots as usize * ROWS_PER_SLOT).min(MAX_ROWS);
         let shared = Shared {
             outputs: Room::new(output_bytes, move |change| {
                 held.inc_by(change);
+            }),
+            turn_outputs: Room::new(actors::MAX_TURN_OUTPUT_BYTES, move |change| {
+                turns_held.inc_by(change);
             }),
             metrics,
             slots: slots as usize,

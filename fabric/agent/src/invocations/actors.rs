@@ -15,8 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use weft_core::{Epoch, Problem, lock};
-use weft_protocol::{ActorAsk, ActorRequest, InvokeReply, MAX_TURN_BYTES, ToExecutor};
-use weft_runtime::Taken;
+use weft_protocol::{ActorAsk, ActorRequest, InvokeReply, ToExecutor};
 use weft_runtime::link::InvokeAnswer;
 
 use super::{OfTenant, Waiting, busy, tell_log, too_late};
@@ -24,6 +23,9 @@ use crate::executor_process::Outbound;
 
 /// Questions to actors of one tenant that run or wait.
 pub(super) const MAX_TENANT_TURNS: usize = 4_096;
+/// Bytes of outputs of turns that their clients have not taken. Turns wait for room when their outputs have come, and not
+/// before: many wait for one busy actor, and must not keep those of others.
+pub(super) const MAX_TURN_OUTPUT_BYTES: usize = 256 << 20;
 /// Functions of a tenant under whose labels executors may report turns of their own.
 const MAX_KNOWN_LABELS: usize = 10_000;
 /// Label of questions that run no function.
@@ -46,7 +48,7 @@ fn label(ask: &ActorAsk) -> &str {
     }
 }
 
-/// Returns whether other turns wait for the answer. They have room already, and must not wait for more of it.
+/// Returns whether other turns wait for the answer: it goes to an executor, and no client holds it.
 fn is_nested(ask: &ActorAsk) -> bool {
     matches!(ask, ActorAsk::Invoke(invoke) if !invoke.chain.is_empty())
 }
@@ -80,10 +82,7 @@ impl OfTenant {
         input: Bytes,
         label: String,
     ) -> Result<Option<InvokeAnswer>, Problem> {
-        let room = match is_nested(&request.ask) {
-            true => None,
-            false => Some(self.shared.outputs.take(MAX_TURN_BYTES).await),
-        };
+        let is_nested = is_nested(&request.ask);
         request.request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting {
             invocations: self,
@@ -98,7 +97,20 @@ impl OfTenant {
             )
         })?;
         drop(waiting);
-        Ok(answer.map(|(reply, output)| (reply, keep(room, output))))
+        let Some((reply, output)) = answer else {
+            return Ok(None);
+        };
+        let output = match is_nested {
+            true => output.into(),
+            false => self.held(output).await,
+        };
+        Ok(Some((reply, output)))
+    }
+
+    /// Waits for room for an output, which holds it until its client has taken it.
+    async fn held(&self, output: Vec<u8>) -> Bytes {
+        let room = self.shared.turn_outputs.take(output.len()).await;
+        room.keep(output)
     }
 
     /// Sends a question to its executor. Returns nothing if that is not here, or gone: what is not sent was not done.
@@ -154,13 +166,6 @@ impl OfTenant {
         if known.0.len() < MAX_KNOWN_LABELS && !known.0.contains(label) {
             known.0.insert(label.to_owned());
         }
-    }
-}
-
-fn keep(room: Option<Taken>, output: Vec<u8>) -> Bytes {
-    match room {
-        Some(room) => room.keep(output),
-        None => output.into(),
     }
 }
 
@@ -322,6 +327,31 @@ mod tests {
             one.await.expect("it answers").expect("it is here");
         }
         assert!(lock(&of_tenant.pending).is_empty());
+    }
+
+    /// Turns that wait for one busy actor are thousands, and keep none of another.
+    #[tokio::test]
+    async fn turns_that_wait_keep_no_room_for_outputs() {
+        let (of_tenant, _) = connected();
+        let (link, mut executor) = mpsc::channel(MAX_TENANT_TURNS);
+        of_tenant.connect(Epoch(8), link);
+        let asking = || of_tenant.admit_actor(request(Epoch(8)), Bytes::new(), DEADLINE);
+        let mut waiting: Vec<_> = (0..MAX_TENANT_TURNS - 1)
+            .map(|_| Box::pin(asking()))
+            .collect();
+        for one in &mut waiting {
+            assert!(futures::poll!(one).is_pending());
+        }
+        let playing = async {
+            for _ in 0..waiting.len() {
+                asked(&mut executor).await;
+            }
+            let number = asked(&mut executor).await;
+            of_tenant.answer(reply(number, LABEL, 1), vec![7; 1 << 20]);
+        };
+        let (answer, ()) = tokio::join!(asking(), playing);
+        let (_, output) = answer.expect("it answers").expect("it is here");
+        assert_eq!(output.len(), 1 << 20);
     }
 
     /// An executor that is not trusted cannot bill a function that nobody runs.
