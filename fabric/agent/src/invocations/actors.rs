@@ -23,8 +23,8 @@ use crate::executor_process::Outbound;
 
 /// Questions to actors of one tenant that run or wait.
 pub(super) const MAX_TENANT_TURNS: usize = 4_096;
-/// Bytes of outputs of turns that their clients have not taken. Turns wait for room when their outputs have come, and not
-/// before: many wait for one busy actor, and must not keep those of others.
+/// Bytes of outputs of turns that their clients have not taken. Turns wait for room when their outputs have come, and
+/// not before: many wait for one busy actor, and must not keep those of others.
 pub(super) const MAX_TURN_OUTPUT_BYTES: usize = 256 << 20;
 /// Functions of a tenant under whose labels executors may report turns of their own.
 const MAX_KNOWN_LABELS: usize = 10_000;
